@@ -1,0 +1,41 @@
+# Every target sets up what it needs: Python 3.11 or newer, git and make are enough.
+# The first run creates .venv and installs the package with the versions in constraints.txt.
+
+PY := .venv/bin/python
+STAMP := .venv/.setup-done
+
+# The tests and the demo are small tensors: more threads than cores only slow them down.
+TEST_ENV := OMP_NUM_THREADS=1
+
+.PHONY: setup demo test test-all check format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@sh tools/find-python.sh > /dev/null
+	test -x $(PY) || "$$(sh tools/find-python.sh)" -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	.venv/bin/gcnet demo
+
+test: setup
+	$(TEST_ENV) $(PY) -m pytest -q -n 2 -m "not slow"
+
+test-all: setup
+	$(TEST_ENV) $(PY) -m pytest -q -n 2
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
+
+format: setup
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:
+	rm -rf .venv build dist
