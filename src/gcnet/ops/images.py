@@ -1,0 +1,118 @@
+"""Pictures in and out of arrays: reading, resizing, stacking. Images are H x W x 3 RGB uint8."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gcnet.errors import GCNetError
+
+PAD_MULTIPLE = 32
+
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TRUNCATED = "{} is a truncated image file; restore or remove it"
+
+
+def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in a file, turned as its EXIF orientation says.
+
+    Raises GCNetError naming the file where it is missing, unreadable, not an image, or truncated.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise GCNetError(f"{path} does not exist; check the path of the image") from None
+    except OSError as error:
+        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an image file") from None
+    _refuse_truncated(data, path)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise GCNetError(f"{path} is not an image that can be read; convert it to JPEG or PNG, or remove it")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def as_rgb_array(image: Any) -> UInt8[np.ndarray, "H W 3"]:
+    """An image from a path, a PIL image or an H x W x 3 uint8 RGB array (returned as it is).
+
+    The pixels of a PIL image are taken as they stand, without looking at its EXIF orientation.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if hasattr(image, "convert") and hasattr(image, "getbands"):
+        return np.array(image.convert("RGB"))
+    if not isinstance(image, np.ndarray):
+        raise GCNetError(
+            f"an image is a {type(image).__name__}; give a path, a PIL image or an H x W x 3 uint8 RGB array"
+        )
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise GCNetError(
+            f"an image array is {image.dtype} of shape {image.shape}; give H x W x 3 uint8 in RGB order"
+        )
+    return image
+
+
+def fit_size(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) at which an image of `size` just fits `limits`, a (long, short) side.
+
+    Rounds half up like the reference; enlarges as well as shrinks.
+    """
+    height, width = size
+    scale = min(max(limits) / max(size), min(limits) / min(size))
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+
+
+def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image at `size` (height, width), by OpenCV's bilinear rule on uint8: the reference's."""
+    if image.shape[:2] == size:
+        return image
+    height, width = size
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def stack_images(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[Tensor, "N 3 H W"]:
+    """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
+    height, width = (
+        -(-max(image.shape[axis] for image in images) // PAD_MULTIPLE) * PAD_MULTIPLE for axis in (0, 1)
+    )
+    stack = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    for i, image in enumerate(images):
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        stack[i, :, : image.shape[0], : image.shape[1]] = pixels
+    return stack
+
+
+def _refuse_truncated(data: bytes, path: Path) -> None:
+    """OpenCV fills what a cut-off file lacks with grey; the file's end marker tells the two apart.
+
+    Few whole files lack the marker, so a decoder that is strict has the last word on those.
+    """
+    if data.startswith(_JPEG):
+        complete = data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0
+    elif data.startswith(_PNG):
+        complete = b"IEND" in data[-64:]
+    else:
+        complete = False
+    if complete or not data:
+        return
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError:
+        return  # OpenCV may know formats that Pillow does not; it decides whether this is an image
+    except (OSError, SyntaxError):
+        raise GCNetError(_TRUNCATED.format(path)) from None

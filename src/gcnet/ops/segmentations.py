@@ -1,0 +1,188 @@
+"""Instance masks as annotations store them: polygons or COCO run-length encodings (RLE).
+
+R regions, G objects, P points, S side of a cropped mask. Polygons are never drawn at image size: they are
+moved and scaled to the region that wants them. Coordinates are pixels, with (0, 0) the outer corner of
+the first pixel, as in COCO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from pycocotools import mask
+
+from gcnet.errors import GCNetError
+
+coco_mask: Any = mask  # its type stubs know only half of what it accepts
+
+# Polygons, each (P, 2) float64 x, y; or a compressed COCO RLE {"size": [height, width], "counts": bytes}.
+Segmentation: TypeAlias = list[np.ndarray] | dict[str, Any]
+
+
+def parse_segmentation(raw: Any, height: int, width: int) -> Segmentation:
+    """A segmentation as JSON holds it (polygons, or RLE with counts as a list or a string), made uniform.
+
+    Raises GCNetError saying what is malformed; the caller adds where. An empty list stays empty.
+    """
+    if isinstance(raw, dict):
+        return _parse_rle(raw, height, width)
+    if not isinstance(raw, list):
+        raise GCNetError(f"segmentation is {type(raw).__name__}; expected polygons or an RLE")
+    return [_parse_polygon(polygon) for polygon in raw]
+
+
+def resize_segmentation(
+    segmentation: Segmentation, scale_x: float, scale_y: float, size: tuple[int, int]
+) -> Segmentation:
+    """The segmentation in an image resized by (scale_x, scale_y) to `size` (height, width)."""
+    if not isinstance(segmentation, dict):
+        return [polygon * (scale_x, scale_y) for polygon in segmentation]
+    if tuple(segmentation["size"]) == size:
+        return segmentation
+    height, width = size
+    # Nearest, because that is how the reference resizes its bitmaps.
+    return _encode(cv2.resize(_decode(segmentation), (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def flip_segmentation(segmentation: Segmentation, width: float) -> Segmentation:
+    """The segmentation mirrored left to right in an image `width` pixels wide."""
+    if isinstance(segmentation, dict):
+        return _encode(_decode(segmentation)[:, ::-1])
+    return [polygon * (-1, 1) + (width, 0) for polygon in segmentation]
+
+
+def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
+    """A compressed RLE of the segmentation in an image of height x width."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    if not segmentation:
+        return _encode(np.zeros((height, width), np.uint8))
+    flat = [np.ravel(polygon) for polygon in segmentation]
+    return coco_mask.merge(coco_mask.frPyObjects(flat, height, width))
+
+
+def segmentation_area(segmentation: Segmentation, height: int, width: int) -> float:
+    """Area in pixels, where an image of height x width shows it."""
+    return float(coco_mask.area(segmentation_to_rle(segmentation, height, width)))
+
+
+def crop_segmentation(
+    segmentation: Segmentation, box: Float[np.ndarray, "4"], size: int = 28
+) -> Bool[np.ndarray, "S S"]:
+    """What a box (xyxy) shows of a segmentation, resampled to size x size."""
+    boxes = np.asarray(box, np.float32)[None]
+    return crop_segmentations([segmentation], np.zeros(1, np.int64), boxes, size)[0]
+
+
+def crop_segmentations(
+    segmentations: Sequence[Segmentation],
+    indices: Int[np.ndarray, " R"],
+    boxes: Float[np.ndarray, "R 4"],
+    size: int = 28,
+) -> Bool[np.ndarray, "R S S"]:
+    """For each region, its box's view of `segmentations[index]`: the targets of the mask head.
+
+    Boxes are xyxy in the pixels of the segmentations. RLEs give the reference's result (RoIAlign of the
+    bitmap, aligned, at least 0.5); polygons are drawn in the box directly, which agrees but for outline
+    pixels and costs nothing in image size. An RLE is decoded once however many regions want it.
+    """
+    crops = np.zeros((len(indices), size, size), bool)
+    for index in np.unique(indices):
+        segmentation = segmentations[index]
+        regions = np.flatnonzero(indices == index)
+        if isinstance(segmentation, dict):
+            bitmap = _decode(segmentation)
+            crops[regions] = [_crop_bitmap(bitmap, box, size) for box in boxes[regions]]
+        else:
+            crops[regions] = [_crop_polygons(segmentation, box, size) for box in boxes[regions]]
+    return crops
+
+
+def _crop_polygons(
+    polygons: list[np.ndarray], box: Float[np.ndarray, "4"], size: int
+) -> Bool[np.ndarray, "S S"]:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    # At least a pixel, so that the enlarged outline, and with it the time to draw it, stays bounded.
+    scale = (size / max(x2 - x1, 1.0), size / max(y2 - y1, 1.0))
+    moved = [(polygon - (x1, y1)) * scale for polygon in polygons]
+    return _decode(segmentation_to_rle(moved, size, size)).astype(bool)
+
+
+def _crop_bitmap(
+    bitmap: UInt8[np.ndarray, "H W"], box: Float[np.ndarray, "4"], size: int
+) -> Bool[np.ndarray, "S S"]:
+    """RoIAlign (aligned, sampling_ratio 0) of a bitmap, then >= 0.5.
+
+    The average over a regular grid of bilinear samples is separable: two small matrix products.
+    """
+    box = np.asarray(box, np.float32)
+    rows, row_weights = _sampling_matrix(box[1], box[3], bitmap.shape[0], size)
+    columns, column_weights = _sampling_matrix(box[0], box[2], bitmap.shape[1], size)
+    return row_weights @ bitmap[rows, columns] @ column_weights.T >= 0.5
+
+
+def _sampling_matrix(
+    start: np.float32, stop: np.float32, length: int, size: int
+) -> tuple[slice, Float[np.ndarray, "S L"]]:
+    """Along one axis: which pixels RoIAlign reads, and the weight of each in each of `size` bins.
+
+    Positions are float32 in the order of operations of torchvision and mmcv, so that rounding agrees.
+    """
+    half, one = np.float32(0.5), np.float32(1)
+    extent = (stop - half) - (start - half)
+    samples = int(np.ceil(extent / np.float32(size)))
+    if samples < 1:  # an empty box: nothing is read
+        return slice(0, 0), np.zeros((size, 0))
+    bin_extent = extent / np.float32(size)
+    offsets = (np.arange(samples, dtype=np.float32) + half) * bin_extent / np.float32(samples)
+    positions = (start - half) + np.arange(size, dtype=np.float32)[:, None] * bin_extent + offsets
+    inside = (positions >= -1) & (positions <= length)
+    positions = np.maximum(positions, 0)
+    low = np.minimum(positions.astype(np.int64), length - 1)
+    high = np.minimum(low + 1, length - 1)
+    upper = np.where(low >= length - 1, np.float32(0), positions - low.astype(np.float32))
+    lower = one - upper
+    first, last = int(low.min()), int(high.max())
+    weights = np.zeros((size, last + 1 - first))
+    bins = np.broadcast_to(np.arange(size)[:, None], low.shape)
+    np.add.at(weights, (bins, low - first), np.where(inside, lower, 0))
+    np.add.at(weights, (bins, high - first), np.where(inside, upper, 0))
+    return slice(first, last + 1), weights / samples
+
+
+def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"]:
+    if not isinstance(raw, list) or len(raw) < 6 or len(raw) % 2:
+        count = f"{len(raw)} numbers" if isinstance(raw, list) else f"type {type(raw).__name__}"
+        raise GCNetError(f"a polygon has {count}; it needs x, y pairs for at least 3 points")
+    try:
+        points = np.asarray(raw, np.float64)
+    except (TypeError, ValueError):
+        raise GCNetError("a polygon holds something that is not a number") from None
+    if points.ndim != 1 or not np.isfinite(points).all():
+        raise GCNetError("a polygon holds something that is not a finite number")
+    return points.reshape(-1, 2)
+
+
+def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    size, counts = raw.get("size"), raw.get("counts")
+    if size != [height, width]:
+        raise GCNetError(f"its RLE has size {size}, its image is {[height, width]} (height, width)")
+    if isinstance(counts, (str, bytes)):
+        return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
+    if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
+        raise GCNetError("its RLE counts are neither a string nor a list of whole numbers")
+    if sum(counts) != height * width:
+        raise GCNetError(f"its RLE counts sum to {sum(counts)}, not to {height} x {width} pixels")
+    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+
+
+def _decode(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
+    return coco_mask.decode(rle)
+
+
+def _encode(bitmap: UInt8[np.ndarray, "H W"]) -> dict[str, Any]:
+    return coco_mask.encode(np.asfortranarray(bitmap))
