@@ -1,0 +1,79 @@
+"""Mask R-CNN with global context blocks (GCNet, arXiv 1904.11492 and 2012.13375) on today's PyTorch.
+
+The names below are the public API. They are imported on first use (PEP 562): `import gcnet` costs
+nothing, and `from gcnet.context import GlobalContext` loads torch and nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gcnet.context import GlobalContext, record
+    from gcnet.data.coco import CocoDataset, load_splits
+    from gcnet.engine.recipe import Recipe
+    from gcnet.engine.train import train
+    from gcnet.errors import GCNetError
+    from gcnet.evaluation.evaluate import evaluate
+    from gcnet.models.detector import Detector
+    from gcnet.models.spec import ModelSpec
+    from gcnet.models.weights import load_model, save_model
+    from gcnet.types import Batch, Detections, Targets
+    from gcnet.zoo.catalog import list_models
+    from gcnet.zoo.create import create_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Batch": "gcnet.types",
+    "CocoDataset": "gcnet.data.coco",
+    "Detections": "gcnet.types",
+    "Detector": "gcnet.models.detector",
+    "GCNetError": "gcnet.errors",
+    "GlobalContext": "gcnet.context",
+    "ModelSpec": "gcnet.models.spec",
+    "Recipe": "gcnet.engine.recipe",
+    "Targets": "gcnet.types",
+    "create_model": "gcnet.zoo.create",
+    "evaluate": "gcnet.evaluation.evaluate",
+    "list_models": "gcnet.zoo.catalog",
+    "load_model": "gcnet.models.weights",
+    "load_splits": "gcnet.data.coco",
+    "record": "gcnet.context",
+    "save_model": "gcnet.models.weights",
+    "train": "gcnet.engine.train",
+}
+
+__all__ = [
+    "Batch",
+    "CocoDataset",
+    "Detections",
+    "Detector",
+    "GCNetError",
+    "GlobalContext",
+    "ModelSpec",
+    "Recipe",
+    "Targets",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "load_splits",
+    "record",
+    "save_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gcnet' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

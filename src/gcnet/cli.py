@@ -1,0 +1,215 @@
+"""The command line: `gcnet VERB ...`.
+
+Whatever a user can get wrong is one line on stderr and exit code 2 (`GCNET_DEBUG=1` shows the traceback).
+torch and its friends take seconds to import, so each verb imports what it needs only once its arguments
+are known to be good.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gcnet.arguments import (
+    WEIGHTS_HELP,
+    Parser,
+    add_model,
+    check_model,
+    check_writable,
+    did_you_mean,
+    load_detector,
+    parse_train,
+)
+from gcnet.errors import GCNetError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 2 for an error of the user's, 130 after Ctrl-C."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        print("gcnet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `gcnet models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (GCNetError, OSError) as error:
+        if os.environ.get("GCNET_DEBUG"):
+            raise
+        print(f"gcnet: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        from gcnet import __version__
+
+        print(f"gcnet {__version__}")
+        return 0
+    verb, *rest = argv
+    if verb not in VERBS:
+        raise GCNetError(f"no command {verb!r}{did_you_mean(verb, VERBS) or '; `gcnet --help` lists them'}")
+    return VERBS[verb][0](rest)
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  {name:9}{line}" for name, (_, line) in VERBS.items())
+    return (
+        "usage: gcnet COMMAND ...\n\n"
+        "Mask R-CNN with global context blocks: train, evaluate, predict, look inside.\n\n"
+        f"{rows}\n\n`gcnet COMMAND --help` explains one of them."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _demo(argv: list[str]) -> int:
+    parser = Parser("demo", "Trains the tiny model on generated pictures, scores it and draws what it sees.")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (demo)")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and sampling (0)")
+    parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
+    parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the pictures, as COCO JSON")
+    options = parser.parse_args(argv)
+    if options.data_only:
+        from gcnet.data.context_shapes import write_context_shapes
+
+        check_writable(options.data_only)
+        print(f"wrote {write_context_shapes(options.data_only, seed=options.seed)}")
+        return 0
+    check_writable(options.out)
+    from gcnet.demo import run_demo
+
+    run_demo(options.out, seed=options.seed, compare=options.compare)
+    return 0
+
+
+def _train(argv: list[str]) -> int:
+    options, recipe = parse_train(argv)
+    data, out = Path(options.data), Path(options.out)
+    check_writable(out)
+
+    from gcnet.data.coco import load_splits
+    from gcnet.engine.train import train
+    from gcnet.zoo.create import create_model
+
+    splits = load_splits(data)
+    if "train" not in splits:
+        raise GCNetError(
+            f"{data} has no training split (found: {', '.join(splits)}); see docs/train-your-own.md"
+        )
+    class_names = splits["train"].class_names
+    if options.class_names and tuple(options.class_names) != tuple(class_names):
+        raise GCNetError(
+            f"{options.config}: its class_names differ from the classes of {data}: {class_names}"
+        )
+    detector = create_model(
+        options.model, class_names=class_names, weights=None if options.resume else options.weights
+    )
+    train(detector, splits["train"], splits.get("valid"), recipe, out, resume=options.resume, data=str(data))
+    return 0
+
+
+def _eval(argv: list[str]) -> int:
+    parser = Parser("eval", "COCO box and mask AP of a model on one split of a data set.")
+    add_model(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a COCO-format data set")
+    parser.add_argument("--split", default="valid", help="train, valid or test (valid)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
+    parser.add_argument("--batch-size", type=int, default=1, help="images at a time (1)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
+    options = parser.parse_args(argv)
+    check_model(options.model, options.weights)
+    out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
+    check_writable(out)
+
+    from gcnet.data.coco import CocoDataset, find_splits
+    from gcnet.evaluation.evaluate import evaluate
+    from gcnet.evaluation.table import print_metrics
+
+    splits = find_splits(options.data)
+    if options.split not in splits:
+        raise GCNetError(f"{options.data} has no split {options.split!r}; it has {', '.join(splits)}")
+    detector = load_detector(options.model, options.weights, options.device)
+    dataset = CocoDataset.load(*splits[options.split], class_names=detector.spec.class_names)
+    metrics, _ = evaluate(detector, dataset, batch_size=options.batch_size, workers=options.workers, out=out)
+    print_metrics(metrics)
+    print(f"wrote {out / 'results.json'} and {out / 'metrics.json'}")
+    return 0
+
+
+def _predict(argv: list[str]) -> int:
+    parser = Parser("predict", "Finds objects in pictures: overlays and a JSON of COCO results.")
+    add_model(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or quoted globs")
+    parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help="(predictions)")
+    parser.add_argument("--score-threshold", type=float, default=0.5, help="draw and write from here (0.5)")
+    parser.add_argument("--no-overlays", action="store_true", help="write only results.json")
+    options = parser.parse_args(argv)
+    check_model(options.model, options.weights)
+    check_writable(options.out)
+
+    from gcnet.predict import predict_paths
+
+    detector = load_detector(options.model, options.weights, options.device)
+    summary = predict_paths(
+        detector,
+        options.images,
+        options.out,
+        score_threshold=options.score_threshold,
+        overlays=not options.no_overlays,
+    )
+    return 2 if summary.failed else 0
+
+
+def _models(argv: list[str]) -> int:
+    Parser("models", "Lists the models: our name, and the name of the same model upstream.").parse_args(argv)
+    from gcnet.zoo.catalog import ROWS
+
+    print(f"{'name':28}{'box AP':>7}{'mask AP':>8}  upstream")
+    for row in ROWS:
+        aps = "".join(
+            f"{'' if ap is None else ap:>{width}}" for ap, width in ((row.box_ap, 7), (row.mask_ap, 8))
+        )
+        print(f"{row.name:28}{aps}  {' '.join(row.upstream[:1])}".rstrip())
+    print("AP as published on COCO; `gcnet train NAME --data DIR` trains one of them on your pictures")
+    return 0
+
+
+def _convert(argv: list[str]) -> int:
+    parser = Parser(
+        "convert", "Reads any weights of a model and writes our .safetensors, which knows its classes."
+    )
+    parser.add_argument("model", help="a name that `gcnet models` lists")
+    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="(MODEL.safetensors)")
+    options = parser.parse_args(argv)
+    check_model(options.model, options.weights)
+    out = options.out or Path(f"{options.model}.safetensors")
+    check_writable(out.parent)
+
+    from gcnet.models.weights import save_model
+    from gcnet.zoo.create import create_model
+
+    detector = create_model(options.model, weights=options.weights)
+    save_model(detector, out, provenance={"converted_from": Path(options.weights).name})
+    print(f"wrote {out}\nnext: gcnet predict {out} IMAGES...")
+    return 0
+
+
+VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
+    "demo": (_demo, "generate pictures, train on them, score, draw: the whole path in minutes"),
+    "train": (_train, "train a model on a COCO-format data set"),
+    "eval": (_eval, "box and mask AP of a model on a data set"),
+    "predict": (_predict, "find objects in pictures"),
+    "models": (_models, "list the models"),
+    "convert": (_convert, "turn an mmdetection checkpoint into our file"),
+}

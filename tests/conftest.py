@@ -1,0 +1,13 @@
+"""Under pytest every function of gcnet checks its arguments: shapes by jaxtyping, types by beartype."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: with two test processes on two cores, more threads only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("gcnet", "beartype.beartype")

@@ -1,0 +1,45 @@
+"""What importing costs: the parts that only know names and numbers must not load torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import gcnet
+
+HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision")
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy packages that a fresh interpreter holds after `code`."""
+    script = f"{code}\nimport sys\nprint(' '.join(n for n in {HEAVY} if n in sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["gcnet", "gcnet.cli", "gcnet.arguments", "gcnet.models.spec", "gcnet.engine.recipe", "gcnet.zoo.catalog"],
+)
+def test_light_modules_load_nothing_heavy(module):
+    assert loaded_after(f"import {module}") == set()
+
+
+def test_listing_models_loads_nothing_heavy():
+    assert loaded_after("import gcnet\nassert gcnet.list_models()") == set()
+
+
+def test_the_block_loads_torch_and_nothing_else():
+    assert loaded_after("from gcnet.context import GlobalContext") == {"torch"}
+
+
+def test_every_public_name_exists():
+    for name in gcnet.__all__:
+        assert getattr(gcnet, name) is not None
+    assert dir(gcnet) == sorted(gcnet.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = gcnet.no_such_thing
