@@ -68,7 +68,7 @@ def area(polygon: np.ndarray) -> float:
     return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2
 
 
-def _muted_color(rng: np.random.Generator, darkest: float = 40, brightest: float = 235) -> np.ndarray:
+def _muted_color(rng: np.random.Generator, darkest: float = 40.0, brightest: float = 235.0) -> np.ndarray:
     """(3,) RGB, never as saturated as a lamp."""
     value, saturation = rng.uniform(darkest, brightest), rng.uniform(0.05, 0.5)
     shade = rng.uniform(0, 1, 3)
@@ -99,7 +99,7 @@ def _texture(rng: np.random.Generator, shape: tuple[int, ...], unit: float) -> n
     return first + (second - first) * mix
 
 
-def _ramp(shape: tuple[int, ...], angle: float, x: float = 0, y: float = 0) -> np.ndarray:
+def _ramp(shape: tuple[int, ...], angle: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
     """(height, width) = shape float32 pixels from (x, y), measured along the direction `angle`."""
     height, width = shape
     across = (np.arange(width, dtype=np.float32) - np.float32(x)) * np.float32(np.cos(angle))
@@ -109,7 +109,7 @@ def _ramp(shape: tuple[int, ...], angle: float, x: float = 0, y: float = 0) -> n
 
 def background(rng: np.random.Generator, size: int, unit: float) -> np.ndarray:
     """A canvas of two muted colours, mixed in clouds of several sizes."""
-    first, second = _muted_color(rng, 50, 170), _muted_color(rng, 50, 170)
+    first, second = _muted_color(rng, 50.0, 170.0), _muted_color(rng, 50.0, 170.0)
     layers = ((0.5, 48), (0.3, 16), (0.2, 4))
     mix = sum(share * noise(rng, (size, size), bump * unit) for share, bump in layers)
     return first + (second - first) * np.asarray(mix)[..., None]
