@@ -1,0 +1,84 @@
+"""How a model is trained, as frozen data: no torch here, so that `gcnet train --help` is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gcnet.errors import GCNetError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The paper's "1x" schedule (arXiv 1904.11492, section 5.1) unless said otherwise.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in one optimiser step, over all devices together.
+        lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
+        lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
+        optimizer: "sgd" (momentum 0.9) or "adamw".
+        weight_decay: applied to every trained parameter, as upstream does.
+        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
+        steps: epochs after which the rate is divided by ten.
+        warmup_iterations: linear warm-up from `warmup_factor` of the rate.
+        clip_norm: largest gradient norm; 0 does not clip.
+        flip: probability of a horizontal flip.
+        scale_jitter: smallest and largest factor on the size that pictures are resized to.
+        color_jitter: strength of random brightness, contrast and saturation, 0 for none.
+        image_size: (long, short) side to fit pictures in; none takes the model's own.
+        precision: "fp32" or "bf16" (mixed).
+        validate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
+        workers: loader processes for each device.
+        devices: number of devices; 0 takes all there are.
+        accelerator: "auto", "cpu" or "gpu".
+        seed: of initialisation, sampling and augmentation.
+    """
+
+    epochs: int = 12
+    batch_size: int = 16
+    lr: float = 0.02
+    lr_batch_size: int = 16
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    steps: tuple[int, ...] = (8, 11)
+    warmup_iterations: int = 500
+    warmup_factor: float = 0.001
+    clip_norm: float = 0.0
+    flip: float = 0.5
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    color_jitter: float = 0.0
+    image_size: tuple[int, int] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: int = 1
+    checkpoint_every: float = 10.0
+    workers: int = 2
+    devices: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 1 or more")
+        for name in (
+            "lr_batch_size",
+            "warmup_iterations",
+            "clip_norm",
+            "checkpoint_every",
+            "workers",
+            "devices",
+        ):
+            if getattr(self, name) < 0:
+                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more")
+        if not 0 < self.lr < float("inf"):
+            raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
+        if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
+            raise GCNetError(f"recipe: scale_jitter is {self.scale_jitter}; give 0 < smallest <= largest")
+
+    def scaled_lr(self) -> float:
+        """The rate that is used: `lr` in proportion to the batch size."""
+        return self.lr * self.batch_size / self.lr_batch_size if self.lr_batch_size else self.lr

@@ -1,0 +1,47 @@
+"""Anchor boxes of a feature pyramid (arXiv 1506.01497, section 3.1.1).
+
+h x w map of a level; anchors in the order row, column, ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+RATIOS = (0.5, 1.0, 2.0)  # height / width
+
+
+def level_anchors(
+    size: tuple[int, int], stride: int, scale: float, device: torch.device
+) -> Float[Tensor, "A 4"]:
+    """Anchors of `scale * stride` pixels in the three ratios, centred on multiples of `stride`."""
+    ratios = torch.tensor(RATIOS, device=device).sqrt()
+    side = stride * scale
+    half = torch.stack([side / ratios, side * ratios], dim=1) * 0.5
+    cell = torch.cat([-half, half], dim=1)
+    y, x = torch.meshgrid(
+        torch.arange(size[0], device=device) * stride,
+        torch.arange(size[1], device=device) * stride,
+        indexing="ij",
+    )
+    centres = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+    return (centres + cell).view(-1, 4)
+
+
+def inside_padded(
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    image_size: tuple[int, int],
+    device: torch.device,
+) -> Bool[Tensor, " A"]:
+    """Which anchors stand on an image's own area: its size rounded up to 32, not the batch's common size."""
+    flags = []
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        flag = torch.zeros(height, width, dtype=torch.bool, device=device)
+        rows, columns = (-(-(-(-side // 32) * 32) // stride) for side in image_size)
+        flag[:rows, :columns] = True
+        flags.append(flag.flatten().repeat_interleave(len(RATIOS)))
+    return torch.cat(flags)

@@ -1,0 +1,67 @@
+"""From a `ModelSpec` to a network with random weights."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from gcnet.context import GlobalContext
+from gcnet.models.box_head import BoxHead
+from gcnet.models.detector import Detector
+from gcnet.models.fpn import FPN
+from gcnet.models.mask_head import MaskHead
+from gcnet.models.resnet import ResNet
+from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.rpn import RPN
+from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec, RoISpec, RPNSpec
+
+
+def build_detector(spec: ModelSpec) -> Detector:
+    """A detector as `spec` describes it, initialised as the reference initialises its own."""
+    backbone = build_backbone(spec.backbone)
+    return Detector(
+        spec,
+        backbone=backbone,
+        neck=FPN(backbone.out_channels, spec.fpn_channels),
+        rpn=_build_rpn(spec.rpn, spec.fpn_channels),
+        roi_heads=_build_roi_heads(spec.roi, spec.fpn_channels, spec.num_classes),
+    )
+
+
+def build_backbone(spec: ResNetSpec) -> ResNet:
+    """A ResNet, with context blocks where `spec.context` wants them."""
+    context = spec.context or ContextSpec(stages=(False,) * 4)
+    block = partial(GlobalContext, ratio=context.ratio, pooling=context.pooling, fusion=context.fusion)
+    return ResNet(
+        blocks=spec.blocks,
+        stem_channels=spec.stem_channels,
+        base_channels=spec.base_channels,
+        norm=spec.norm,
+        frozen_stages=spec.frozen_stages,
+        make_context=block,
+        context_stages=context.stages,
+        context_position=context.position,
+    )
+
+
+def _build_rpn(spec: RPNSpec, channels: int) -> RPN:
+    return RPN(
+        channels,
+        anchor_scale=spec.anchor_scale,
+        pre_nms_test=spec.pre_nms_test,
+        pre_nms_train=spec.pre_nms_train,
+        proposals_test=spec.proposals_test,
+        proposals_train=spec.proposals_train,
+        nms_threshold=spec.nms_threshold,
+        batch_size=spec.batch_size,
+    )
+
+
+def _build_roi_heads(spec: RoISpec, channels: int, num_classes: int) -> RoIHeads:
+    return RoIHeads(
+        BoxHead(channels, spec.box_channels, num_classes),
+        MaskHead(channels, spec.mask_channels, spec.mask_convs, num_classes),
+        batch_size=spec.batch_size,
+        positive_fraction=spec.positive_fraction,
+        nms_threshold=spec.nms_threshold,
+        detections=spec.detections,
+    )

@@ -1,0 +1,96 @@
+"""The whole detector: backbone, neck, RPN, heads.
+
+N images, H x W pixels of the padded batch, C channels, h x w map of a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gcnet.models.fpn import FPN
+from gcnet.models.postprocess import to_original
+from gcnet.models.resnet import ResNet
+from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.rpn import RPN
+from gcnet.models.spec import ModelSpec
+from gcnet.ops.images import as_rgb_array, fit_size, resize_image, stack_images
+from gcnet.types import Batch, Detections, Targets
+
+
+class Detector(nn.Module):
+    """Mask R-CNN (arXiv 1703.06870) with an FPN; its backbone may hold context blocks.
+
+    `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, *, backbone: ResNet, neck: FPN, rpn: RPN, roi_heads: RoIHeads
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone, self.neck, self.rpn, self.roi_heads = backbone, neck, rpn, roi_heads
+        self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
+
+    def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
+        """The training losses by name; their sum is what to minimise."""
+        features = self._features(batch)
+        proposals, rpn_losses = self.rpn.losses(features, batch, targets)
+        return rpn_losses | self.roi_heads.losses(features, proposals, targets)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
+        """The detections of each image, in pixels of the image before resizing. Call it in eval mode."""
+        features = self._features(batch)
+        proposals = self.rpn.predict(features, batch)
+        found = self.roi_heads.predict(features, proposals, batch, score_threshold)
+        return [to_original(f, batch, index) for index, f in enumerate(found)]
+
+    def predict_images(
+        self, images: Any | Sequence[Any], *, score_threshold: float = 0.05
+    ) -> list[Detections]:
+        """Detections in pictures as they come, one after the other, whatever the training mode is.
+
+        Args:
+            images: one picture or a list of them, each a path, a PIL image or an H x W x 3 uint8 RGB array.
+            score_threshold: in [0, 1]; detections score above it.
+
+        Returns:
+            One `Detections` for each picture, in pixels of the picture as given, on the CPU.
+
+        Raises:
+            GCNetError: a picture cannot be read, or is not of one of these kinds.
+        """
+        several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
+        was_training = self.training
+        self.eval()
+        try:
+            return [
+                self._predict_image(image, score_threshold) for image in (images if several else [images])
+            ]
+        finally:
+            self.train(was_training)
+
+    def _predict_image(self, image: Any, score_threshold: float) -> Detections:
+        array = as_rgb_array(image)
+        original = (array.shape[0], array.shape[1])
+        size = fit_size(original, self.spec.image_size)
+        batch = Batch(stack_images([resize_image(array, size)]), [size], [original], [0])
+        return self.predict(batch.to(self.mean.device), score_threshold=score_threshold)[0].to("cpu")
+
+    def _features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
+        return self.neck(self.backbone(self._normalise(batch)))
+
+    def _normalise(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
+        """Zero mean and unit variance; the padding stays exactly zero, as the reference pads afterwards."""
+        images = (batch.images.float() - self.mean) / self.std
+        for image, (height, width) in zip(images, batch.image_sizes, strict=True):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return images

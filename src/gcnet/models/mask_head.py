@@ -1,0 +1,44 @@
+"""Mask head (arXiv 1703.06870, section 3).
+
+R regions, C channels, S side of the pooled grid, M = 2 S side of the mask, K classes.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+GRID = 14
+MASK_SIZE = 2 * GRID
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, one upsampling by two, and one mask for each class."""
+
+    def __init__(self, in_channels: int, channels: int, convs: int, num_classes: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1)
+            for index in range(convs)
+        )
+        self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        self.logits = nn.Conv2d(channels, num_classes, 1)
+        for layer in (*self.convs, self.upsample, self.logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, pooled: Float[Tensor, "R C S S"], labels: Int64[Tensor, " R"]
+    ) -> Float[Tensor, "R M M"]:
+        """Mask logits of each region for its own class, in float32."""
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled), inplace=True)
+        logits = self.logits(F.relu(self.upsample(pooled), inplace=True))
+        return logits.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:]))[:, 0].float()
+
+    def loss(self, logits: Float[Tensor, "R M M"], masks: Bool[Tensor, "R M M"]) -> dict[str, Tensor]:
+        """Mean binary cross-entropy; zero when there is no region."""
+        if len(logits) == 0:
+            return {"loss_mask": logits.sum()}
+        return {"loss_mask": F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype))}

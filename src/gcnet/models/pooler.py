@@ -1,0 +1,51 @@
+"""RoIAlign over a feature pyramid (arXiv 1703.06870, section 3; arXiv 1612.03144, section 4.2).
+
+N images, C channels, R regions of all images together, S side of the pooled grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from gcnet.ops.boxes import box_area
+
+FINEST_SCALE = 56  # regions of up to twice this side are read from P2
+
+
+def pool_regions(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    boxes: Sequence[Float[Tensor, "_R 4"]],
+    *,
+    strides: Sequence[int],
+    size: int,
+) -> Float[Tensor, "R C S S"]:
+    """The features of each region, read from the level that fits its area. `boxes`: one tensor an image."""
+    images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
+    regions = torch.cat([images, torch.cat(list(boxes))], dim=1)
+    levels = region_levels(regions[:, 1:], len(strides))
+    # A half-precision map is read at its own precision; box coordinates need float32 until here.
+    pooled = features[0].new_zeros(len(regions), features[0].shape[1], size, size)
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
+        members = (levels == level).nonzero().flatten()
+        if len(members):
+            values = roi_align(
+                feature,
+                regions[members].to(feature.dtype),
+                output_size=size,
+                spatial_scale=1 / stride,
+                sampling_ratio=0,
+                aligned=True,
+            )
+            pooled = pooled.index_copy(0, members, values)
+    return pooled
+
+
+def region_levels(boxes: Float[Tensor, "R 4"], count: int) -> Int64[Tensor, " R"]:
+    """0 for P2 up to count - 1, one more for each doubling of the side."""
+    scale = box_area(boxes).clamp(min=0).sqrt()
+    return torch.floor(torch.log2(scale / FINEST_SCALE + 1e-6)).clamp(0, count - 1).long()

@@ -1,0 +1,66 @@
+"""From class scores and deltas to the detections that are kept, and back to the picture as it was given.
+
+R regions, K classes, D detections, M side of a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from gcnet.models.mask_head import MASK_SIZE
+from gcnet.ops.boxes import decode_boxes
+from gcnet.ops.nms import grouped_nms
+from gcnet.types import Batch, Detections
+
+
+@dataclass(frozen=True)
+class RegionDetections:
+    """Detections of one image in pixels of the resized image, best first."""
+
+    boxes: Float[Tensor, "D 4"]
+    scores: Float[Tensor, " D"]
+    labels: Int64[Tensor, " D"]
+    mask_probs: Float[Tensor, "D M M"]
+
+    def with_masks(self, mask_probs: Float[Tensor, "D M M"]) -> RegionDetections:
+        return replace(self, mask_probs=mask_probs)
+
+
+def select_detections(
+    boxes: Float[Tensor, "R 4"],
+    scores: Float[Tensor, "R K1"],
+    deltas: Float[Tensor, "R K 4"],
+    *,
+    size: tuple[int, int],
+    stds: tuple[float, float, float, float],
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int,
+) -> RegionDetections:
+    """The best `limit` of all (region, class) pairs that score above the threshold, after NMS in each class.
+
+    `scores` has background as its last column. The masks are empty until the mask head has seen the boxes.
+    """
+    region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
+    score = scores[region, label]
+    box = decode_boxes(boxes[region], deltas[region, label], stds, size)
+    keep = grouped_nms(box, score, label, nms_threshold)[:limit]
+    return RegionDetections(
+        box[keep], score[keep], label[keep], box.new_zeros(len(keep), MASK_SIZE, MASK_SIZE)
+    )
+
+
+def to_original(found: RegionDetections, batch: Batch, index: int) -> Detections:
+    """Boxes divided by the resize factors of image `index`; masks are on a grid over the box and need none."""
+    x, y = batch.scale_factors(index)
+    return Detections(
+        boxes=found.boxes / torch.tensor([x, y, x, y], device=found.boxes.device),
+        scores=found.scores,
+        labels=found.labels,
+        mask_probs=found.mask_probs,
+        image_size=tuple(batch.original_sizes[index]),
+    )

@@ -1,0 +1,146 @@
+"""ResNet with bottleneck blocks (arXiv 1512.03385), with a context block in the stages that ask for one.
+
+N images, C channels, H x W map. Names of parameters are torchvision's, so its ImageNet files fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gcnet.models.spec import Norm
+
+EXPANSION = 4
+MakeContext = Callable[[int], nn.Module]
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (carrying the stride: "pytorch" style), 1x1, each with its norm, and a shortcut.
+
+    `context` sits on the last 1x1 convolution and its norm ("after1x1") or on the sum with the shortcut,
+    before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        norm: Norm,
+        make_context: MakeContext | None,
+        context_position: Literal["after1x1", "after_add"],
+    ) -> None:
+        super().__init__()
+        out_channels = channels * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = make_norm(norm, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = make_norm(norm, channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = make_norm(norm, out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                make_norm(norm, out_channels),
+            )
+        self.context = make_context(out_channels) if make_context else None
+        self.context_after_add = context_position == "after_add"
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        if self.context is not None and not self.context_after_add:
+            out = self.context(out)
+        out = out + (x if self.downsample is None else self.downsample(x))
+        if self.context is not None and self.context_after_add:
+            out = self.context(out)
+        return self.relu(out)
+
+
+class ResNet(nn.Module):
+    """Stages c2 to c5 at strides 4, 8, 16 and 32.
+
+    Args:
+        blocks: residual blocks in c2..c5; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
+        norm: see `gcnet.models.spec.Norm`.
+        frozen_stages: how many of stem, c2, c3, ... are never trained and keep their norm statistics.
+        make_context: makes the context block for a number of channels, in the stages that `context_stages`
+            marks.
+    """
+
+    def __init__(
+        self,
+        *,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        stem_channels: int = 64,
+        base_channels: int = 64,
+        norm: Norm = "frozen_stats",
+        frozen_stages: int = 2,
+        make_context: MakeContext | None = None,
+        context_stages: Sequence[bool] = (False, True, True, True),
+        context_position: Literal["after1x1", "after_add"] = "after1x1",
+    ) -> None:
+        super().__init__()
+        self.norm, self.frozen_stages = norm, frozen_stages
+        self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(norm, stem_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        in_channels = stem_channels
+        for stage, count in enumerate(blocks):
+            channels = base_channels * 2**stage
+            context = make_context if context_stages[stage] else None
+            layers = []
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                layers.append(Bottleneck(in_channels, channels, stride, norm, context, context_position))
+                in_channels = channels * EXPANSION
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
+        self.out_channels = [base_channels * 2**stage * EXPANSION for stage in range(len(blocks))]
+        self._initialise()
+        for module in self._frozen():
+            module.requires_grad_(False)
+
+    def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N C h w"]]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        features = []
+        for stage in range(len(self.out_channels)):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            features.append(x)
+        return features
+
+    def train(self, mode: bool = True) -> ResNet:
+        """As usual, except that frozen parts and frozen statistics stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        if self.norm == "frozen_stats":
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def _frozen(self) -> list[nn.Module]:
+        stem: list[nn.Module] = [self.conv1, self.bn1] if self.frozen_stages > 0 else []
+        return stem + [getattr(self, f"layer{stage}") for stage in range(1, self.frozen_stages)]
+
+    def _initialise(self) -> None:
+        """Kaiming fan-out convolutions; the last norm of each block zero, so that it starts as its shortcut."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm (whoever trains decides whether to synchronise it), or group norm in groups of 8 or more."""
+    if norm == "group":
+        return nn.GroupNorm(min(32, channels // 8), channels)
+    return nn.BatchNorm2d(channels)

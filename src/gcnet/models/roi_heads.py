@@ -1,0 +1,140 @@
+"""The second stage of Mask R-CNN (arXiv 1703.06870): regions in, losses or detections out.
+
+R regions, G objects, K classes, M side of a mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from gcnet.models.box_head import GRID as BOX_GRID
+from gcnet.models.box_head import BoxHead
+from gcnet.models.mask_head import GRID as MASK_GRID
+from gcnet.models.mask_head import MASK_SIZE, MaskHead
+from gcnet.models.pooler import pool_regions
+from gcnet.models.postprocess import RegionDetections, select_detections
+from gcnet.ops.boxes import encode_boxes
+from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
+from gcnet.ops.segmentations import crop_segmentations
+from gcnet.types import Batch, Targets
+
+STRIDES = (4, 8, 16, 32)
+BOX_STDS = (0.1, 0.1, 0.2, 0.2)
+POSITIVE_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class SampledRegions:
+    """The regions of one image that a training step looks at, the positive ones first."""
+
+    boxes: Float[Tensor, "R 4"]
+    labels: Int64[Tensor, " R"]
+    objects: Int64[Tensor, " P"]  # which object each positive region belongs to
+    wanted: Float[Tensor, "P 4"]  # deltas from each positive region to its object
+
+
+class RoIHeads(nn.Module):
+    """A box head on all regions, and a mask head on those that hold an object.
+
+    `sample` chooses the regions of a training step; tests put a deterministic one in its place.
+    """
+
+    def __init__(
+        self,
+        box_head: BoxHead,
+        mask_head: MaskHead,
+        *,
+        batch_size: int = 512,
+        positive_fraction: float = 0.25,
+        nms_threshold: float = 0.5,
+        detections: int = 100,
+        sample: Sampler = random_sample,
+    ) -> None:
+        super().__init__()
+        self.box_head, self.mask_head = box_head, mask_head
+        self.batch_size, self.positive_fraction = batch_size, positive_fraction
+        self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
+
+    def losses(
+        self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], targets: list[Targets]
+    ) -> dict[str, Tensor]:
+        """`loss_cls`, `loss_box` and `loss_mask`."""
+        regions = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        pooled = pool_regions(features, [r.boxes for r in regions], strides=STRIDES, size=BOX_GRID)
+        logits, deltas = self.box_head(pooled)
+        labels = torch.cat([r.labels for r in regions])
+        losses = self.box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
+
+        positive = [r.boxes[: len(r.objects)] for r in regions]
+        pooled = pool_regions(features, positive, strides=STRIDES, size=MASK_GRID)
+        mask_logits = self.mask_head(pooled, labels[labels < self.box_head.num_classes])
+        masks = [mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]
+        return losses | self.mask_head.loss(mask_logits, torch.cat(masks).to(mask_logits.device))
+
+    def predict(
+        self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
+    ) -> list[RegionDetections]:
+        """The detections of each image, in pixels of the resized image."""
+        pooled = pool_regions(features, proposals, strides=STRIDES, size=BOX_GRID)
+        logits, deltas = self.box_head(pooled)
+        counts = [len(boxes) for boxes in proposals]
+        found = [
+            select_detections(
+                boxes,
+                image_logits.softmax(dim=1),
+                image_deltas,
+                size=size,
+                stds=BOX_STDS,
+                score_threshold=threshold,
+                nms_threshold=self.nms_threshold,
+                limit=self.detections,
+            )
+            for boxes, image_logits, image_deltas, size in zip(
+                proposals, logits.split(counts), deltas.split(counts), batch.image_sizes, strict=True
+            )
+        ]
+        pooled = pool_regions(features, [f.boxes for f in found], strides=STRIDES, size=MASK_GRID)
+        probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
+        return [
+            f.with_masks(p) for f, p in zip(found, probs.split([len(f.labels) for f in found]), strict=True)
+        ]
+
+    @torch.no_grad()
+    def _sample(self, proposals: Float[Tensor, "R 4"], target: Targets) -> SampledRegions:
+        """Matches proposals, and the objects themselves as the first of them, and samples a batch."""
+        matches = match_boxes(
+            proposals,
+            target.boxes,
+            positive_iou=POSITIVE_IOU,
+            negative_iou=POSITIVE_IOU,
+            low_quality_iou=POSITIVE_IOU,
+        )
+        own = torch.arange(len(target.boxes), device=matches.device)
+        boxes, matches = torch.cat([target.boxes, proposals]), torch.cat([own, matches])
+        positive, negative = sample_matches(
+            matches,
+            batch_size=self.batch_size,
+            positive_fraction=self.positive_fraction,
+            sample=self.sample,
+        )
+        objects = matches[positive]
+        background = torch.full_like(negative, self.box_head.num_classes)
+        return SampledRegions(
+            boxes=boxes[torch.cat([positive, negative])],
+            labels=torch.cat([target.labels[objects], background]),
+            objects=objects,
+            wanted=encode_boxes(boxes[positive], target.boxes[objects], BOX_STDS),
+        )
+
+
+def mask_targets(target: Targets, regions: SampledRegions) -> Bool[Tensor, "P M M"]:
+    """The outline of each positive region's object, cut to the region, on the CPU."""
+    boxes = regions.boxes[: len(regions.objects)].cpu().numpy()
+    objects = regions.objects.cpu().numpy()
+    crops = crop_segmentations(target.masks, objects, boxes, MASK_SIZE)
+    return torch.from_numpy(np.ascontiguousarray(crops))

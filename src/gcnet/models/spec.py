@@ -1,0 +1,112 @@
+"""What a model is made of, as frozen data: no torch here, so that listing models costs nothing.
+
+`gcnet.models.build.build_detector` turns a `ModelSpec` into a network. A spec travels inside every
+saved model (`dataclasses.asdict` to JSON and back through `ModelSpec.from_dict`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+# How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
+# "batch" is plain batch norm, "sync" is batch norm synchronised over processes, "group" needs no statistics.
+Norm = Literal["frozen_stats", "batch", "sync", "group"]
+
+
+@dataclass(frozen=True)
+class ContextSpec:
+    """The global context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
+
+    `stages` says which of c2..c5 carry it in every block. `position` is "after1x1" (on the last 1x1
+    convolution and its norm, before the residual add) or "after_add".
+    """
+
+    ratio: float = 1 / 16
+    stages: tuple[bool, bool, bool, bool] = (False, True, True, True)
+    position: Literal["after1x1", "after_add"] = "after1x1"
+    pooling: Literal["attention", "average"] = "attention"
+    fusion: tuple[Literal["add", "scale"], ...] = ("add",)
+
+
+@dataclass(frozen=True)
+class ResNetSpec:
+    """A bottleneck ResNet in "pytorch" style. `frozen_stages` counts the stem and then c2, c3, ..."""
+
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    stem_channels: int = 64
+    base_channels: int = 64
+    norm: Norm = "frozen_stats"
+    frozen_stages: int = 2
+    context: ContextSpec | None = None
+
+
+@dataclass(frozen=True)
+class RPNSpec:
+    """Anchors, proposals and the sampling of anchors in training."""
+
+    anchor_scale: float = 8.0
+    pre_nms_test: int = 1000
+    pre_nms_train: int = 2000
+    proposals_test: int = 1000
+    proposals_train: int = 1000
+    nms_threshold: float = 0.7
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class RoISpec:
+    """Box and mask heads, and the sampling of regions in training."""
+
+    box_channels: int = 1024
+    mask_channels: int = 256
+    mask_convs: int = 4
+    batch_size: int = 512
+    positive_fraction: float = 0.25
+    nms_threshold: float = 0.5
+    detections: int = 100
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A Mask R-CNN: its parts, its classes, and how pictures are prepared for it.
+
+    `image_size` is the (long, short) side that pictures are resized to fit; `image_mean` and `image_std`
+    are in 0..255 RGB.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    backbone: ResNetSpec = ResNetSpec()
+    fpn_channels: int = 256
+    rpn: RPNSpec = RPNSpec()
+    roi: RoISpec = RoISpec()
+    image_size: tuple[int, int] = (1333, 800)
+    image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
+        """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples."""
+        return _from_dict(cls, values)
+
+
+def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
+    hints = get_type_hints(cls)
+    unknown = values.keys() - {field.name for field in fields(cls)}
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {sorted(unknown)}")
+    return cls(**{name: _revive(hints[name], value) for name, value in values.items()})
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    nested = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
+    if isinstance(value, dict) and nested:
+        return _from_dict(nested[0], value)
+    if isinstance(value, list) and (get_origin(hint) is tuple):
+        return tuple(value)
+    return value

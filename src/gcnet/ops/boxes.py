@@ -1,0 +1,64 @@
+"""Boxes: overlap, and the deltas that regress one box to another.
+
+R, S boxes; xyxy float pixels with widths x2 - x1; H x W image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# exp() of a predicted width never grows a box beyond what an image of 1000 pixels could need.
+MAX_LOG_RATIO = abs(math.log(16 / 1000))
+
+
+def box_area(boxes: Float[Tensor, "*R 4"]) -> Float[Tensor, "*R"]:
+    """Areas in square pixels."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def box_iou(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
+    """Intersection over union of every pair; 0 where both boxes are empty."""
+    top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    width, height = (bottom_right - top_left).clamp(min=0).unbind(-1)
+    overlap = width * height
+    union = box_area(boxes)[:, None] + box_area(others)[None, :] - overlap
+    return overlap / union.clamp(min=1e-6)
+
+
+def clip_boxes(boxes: Float[Tensor, "*R 4"], size: tuple[int, int]) -> Float[Tensor, "*R 4"]:
+    """Boxes cut to an image of (height, width)."""
+    height, width = size
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack(
+        [x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], dim=-1
+    )
+
+
+def encode_boxes(
+    anchors: Float[Tensor, "R 4"], boxes: Float[Tensor, "R 4"], stds: tuple[float, float, float, float]
+) -> Float[Tensor, "R 4"]:
+    """Deltas (dx, dy, dw, dh) / stds that take each anchor to its box (arXiv 1506.01497, section 3.1.2)."""
+    anchor_wh = anchors[:, 2:] - anchors[:, :2]
+    box_wh = boxes[:, 2:] - boxes[:, :2]
+    shift = ((boxes[:, :2] + boxes[:, 2:]) - (anchors[:, :2] + anchors[:, 2:])) * 0.5 / anchor_wh
+    return torch.cat([shift, torch.log(box_wh / anchor_wh)], dim=1) / boxes.new_tensor(stds)
+
+
+def decode_boxes(
+    anchors: Float[Tensor, "*R 4"],
+    deltas: Float[Tensor, "*R 4"],
+    stds: tuple[float, float, float, float],
+    size: tuple[int, int] | None = None,
+) -> Float[Tensor, "*R 4"]:
+    """The boxes that `deltas` make of `anchors`, cut to an image of `size` (height, width) if given."""
+    deltas = deltas * deltas.new_tensor(stds)
+    anchor_wh = anchors[..., 2:] - anchors[..., :2]
+    centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + anchor_wh * deltas[..., :2]
+    half = anchor_wh * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * 0.5
+    boxes = torch.cat([centre - half, centre + half], dim=-1)
+    return boxes if size is None else clip_boxes(boxes, size)

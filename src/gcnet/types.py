@@ -1,0 +1,108 @@
+"""What flows between the parts: batches in, targets beside them, detections out.
+
+N images, H x W pixels, G objects in an image, D detections, M side of a predicted mask.
+Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based, without background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from gcnet.ops.masks import mask_to_rle, paste_mask, paste_masks
+from gcnet.ops.segmentations import Segmentation
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Resized images padded together to one size, still uint8 so that they travel cheaply.
+
+    `images` are RGB, zero-padded at the right and bottom to a multiple of 32. `image_sizes` are the
+    (height, width) of the valid part of each image, `original_sizes` those before resizing.
+    """
+
+    images: UInt8[Tensor, "N 3 H W"]
+    image_sizes: Sequence[Size]
+    original_sizes: Sequence[Size]
+    image_ids: Sequence[int | str]
+
+    def __len__(self) -> int:
+        return len(self.image_sizes)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return replace(self, images=self.images.to(device, non_blocking=True))
+
+    def scale_factors(self, index: int) -> tuple[float, float]:
+        """(x, y) factors by which image `index` was resized, kept apart because rounding differs."""
+        (height, width), (old_height, old_width) = self.image_sizes[index], self.original_sizes[index]
+        return width / old_width, height / old_height
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one image, in pixels of the resized image. Crowd regions are not among them."""
+
+    boxes: Float[Tensor, "G 4"]
+    labels: Int64[Tensor, " G"]
+    masks: Sequence[Segmentation]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Targets:
+        return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one image, best first, in pixels of the original image.
+
+    Masks are kept as the head predicts them (probabilities on an M x M grid over each box) and drawn
+    at full size only when asked for: a hundred of them on a large photograph would fill gigabytes.
+    """
+
+    boxes: Float[Tensor, "D 4"]
+    scores: Float[Tensor, " D"]
+    labels: Int64[Tensor, " D"]
+    mask_probs: Float[Tensor, "D M M"]
+    image_size: Size
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, keep: Any) -> Detections:
+        """The detections that a slice, boolean mask or index tensor selects."""
+        return replace(
+            self,
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            mask_probs=self.mask_probs[keep],
+        )
+
+    def to(self, device: torch.device | str) -> Detections:
+        return replace(
+            self,
+            boxes=self.boxes.to(device),
+            scores=self.scores.to(device),
+            labels=self.labels.to(device),
+            mask_probs=self.mask_probs.to(device),
+        )
+
+    @cached_property
+    def masks(self) -> Bool[Tensor, "D H W"]:
+        """Full-size masks; D * H * W bytes, computed on first use."""
+        return paste_masks(self.mask_probs, self.boxes, self.image_size)
+
+    def rles(self) -> list[dict[str, Any]]:
+        """The masks as COCO run-length encodings, drawn one at a time: memory stays at one image."""
+        pairs = zip(self.mask_probs, self.boxes, strict=True)
+        return [mask_to_rle(paste_mask(probs, box, self.image_size)) for probs, box in pairs]
