@@ -1,0 +1,111 @@
+"""The state of a run on disk: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from gcnet.engine.recipe import Recipe
+from gcnet.errors import GCNetError
+
+FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes `path` through a temporary file beside it: a crash or a full disk leaves the old file whole.
+
+    Raises:
+        OSError: nothing was written; the temporary file is gone and the old one untouched.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # torch's zip writer reports a failed write so
+            raise OSError(str(error).splitlines()[0]) from error
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself has to reach the disk
+    finally:
+        os.close(folder)
+
+
+def save_checkpoint(path: Path, detector: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe) -> None:
+    """Writes everything that a run needs to go on after `iteration` iterations.
+
+    Raises:
+        OSError: the disk is full or the folder gone; an older checkpoint at `path` is untouched.
+    """
+    state = {
+        "format": FORMAT,
+        "iteration": iteration,
+        "recipe": asdict(recipe),
+        "detector": detector.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    write_atomically(path, lambda file: torch.save(state, file))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads what `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        GCNetError: there is no such file, or it is damaged or something else.
+    """
+    if not path.is_file():
+        raise GCNetError(f"nothing to resume: {path} does not exist; train without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["format"]
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise GCNetError(
+            f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); train anew with another --out"
+        ) from error
+    if found != FORMAT:
+        raise GCNetError(f"cannot resume from {path}: its format is {found}, this gcnet reads {FORMAT}")
+    return state
+
+
+def restore_detector(detector: nn.Module, state: dict[str, Any], path: Path, recipe: Recipe) -> None:
+    """Loads the checkpoint's weights into `detector`, in place.
+
+    Raises:
+        GCNetError: it is the checkpoint of another model, class list or optimiser.
+    """
+    saved, own = state["detector"], detector.state_dict()
+    differing = [k for k in saved.keys() | own.keys() if k not in saved or k not in own or saved[k].shape != own[k].shape]
+    if differing:
+        raise GCNetError(
+            f"cannot resume from {path}: it belongs to another model or class list "
+            f"({len(differing)} tensors differ, such as {min(differing)}); use the model and data it was trained with"
+        )
+    if state["recipe"]["optimizer"] != recipe.optimizer:
+        raise GCNetError(
+            f"cannot resume from {path}: it was trained with optimizer {state['recipe']['optimizer']}, "
+            f"not {recipe.optimizer}; keep the recipe, or use another --out"
+        )
+    detector.load_state_dict(saved)
+
+
+def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The names of the recipe's fields whose values differ from those of a checkpoint."""
+    now = asdict(recipe)
+    return [name for name in now if name not in saved or _plain(saved[name]) != _plain(now[name])]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,149 @@
+"""The training step: losses, their sum, the optimiser and its rate, and the stop on a loss that is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gcnet.engine.recipe import Recipe
+from gcnet.engine.schedule import lr_factor, seed_iteration
+from gcnet.errors import GCNetError
+from gcnet.types import Batch, Targets
+
+Loader = Iterable[tuple[Batch, list[Targets]]]
+
+
+class NotFiniteError(GCNetError):
+    """A loss or gradient became NaN or infinite; the weights are still those of the iteration before."""
+
+
+class TrainingModule(LightningModule):
+    """Trains a detector from iteration `start` on.
+
+    `make_loader(start_iteration, rank, world_size)` gives the endless stream of batches. After each
+    iteration `losses` holds its values by name (with their sum as "loss") and `grad_norm` the norm of the
+    gradient before clipping. `stop_requested` ends the run after the current iteration, on all devices; while
+    `validating`, no iteration is under way.
+    """
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        recipe: Recipe,
+        *,
+        iterations_per_epoch: int,
+        make_loader: Callable[[int, int, int], Loader],
+        start: int = 0,
+        optimizer_state: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.recipe = recipe
+        self.iterations_per_epoch = iterations_per_epoch
+        self.total = recipe.epochs * iterations_per_epoch
+        self.start = start
+        self.losses: dict[str, float] = {}
+        self.grad_norm = math.nan
+        self.stop_requested = False
+        self.validating = False
+        self.optimizer: Optimizer | None = None
+        self._make_loader = make_loader
+        self._optimizer_state = optimizer_state
+        self._image_ids: list[int | str] = []
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done since the run first began; while one is under way, its 0-based number."""
+        return self.start + self.trainer.global_step
+
+    @property
+    def lr(self) -> float:
+        assert self.optimizer is not None
+        return self.optimizer.param_groups[0]["lr"]
+
+    def train_dataloader(self) -> Loader:
+        return self._make_loader(self.start, self.global_rank, self.trainer.world_size)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        images, targets = batch
+        return images.to(device), [target.to(device) for target in targets]
+
+    def training_step(self, batch: tuple[Batch, list[Targets]], batch_idx: int) -> Tensor:
+        images, targets = batch
+        self._image_ids = list(images.image_ids)
+        seed_iteration(self.recipe.seed, self.iteration, self.global_rank)
+        losses: dict[str, Tensor] = self.detector.losses(images, targets)  # type: ignore[operator]
+        total = torch.stack([loss.float() for loss in losses.values()]).sum()
+        # One copy from the device serves the log and the check.
+        values = torch.stack([loss.detach().float() for loss in [*losses.values(), total]]).tolist()
+        self.losses = dict(zip([*losses, "loss"], values, strict=True))
+        bad = [name for name, value in self.losses.items() if not math.isfinite(value) and name != "loss"]
+        self._agree(bad or ([] if math.isfinite(values[-1]) else ["loss"]))
+        return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Ours instead of Lightning's, which refuses fused optimisers under bf16; the norm is logged anyway.
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or math.inf)
+        self.grad_norm = float(norm)
+        if not math.isfinite(self.grad_norm):  # the same on every device: gradients are averages by now
+            self._fail(["the gradient"])
+
+    def configure_optimizers(self) -> Any:
+        self.optimizer = make_optimizer(self.detector, self.recipe)
+        if self._optimizer_state is not None:
+            # Only the moments: rates come from the recipe and the iteration.
+            fresh = self.optimizer.state_dict()
+            self.optimizer.load_state_dict(fresh | {"state": self._optimizer_state["state"]})
+        schedule = LambdaLR(
+            self.optimizer,
+            lambda i: lr_factor(self.start + i, self.recipe, self.iterations_per_epoch),
+        )
+        return {
+            "optimizer": self.optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _agree(self, bad: list[str]) -> None:
+        """Shares what happened on one device with all: none may go on when another stops."""
+        flags = torch.tensor([bool(bad), self.stop_requested], dtype=torch.uint8, device=self.device)
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        any_bad, any_stop = flags.tolist()
+        if any_stop:
+            self.stop_requested = self.trainer.should_stop = True
+        if any_bad:
+            self._fail(bad)
+
+    def _fail(self, bad: list[str]) -> NoReturn:
+        reports: list[Any] = [(bad, self._image_ids)]
+        if self.trainer.world_size > 1:
+            reports *= self.trainer.world_size
+            torch.distributed.all_gather_object(reports, (bad, self._image_ids))
+        names = ", ".join(sorted({name for names, _ in reports for name in names}))
+        ids = ", ".join(str(image_id) for names, ids in reports if names for image_id in ids)
+        raise NotFiniteError(
+            f"{names} became NaN or infinite at iteration {self.iteration + 1}, on the images with id {ids}"
+        )
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """SGD or AdamW over the parameters that are trained, at the recipe's scaled rate."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    lr, decay = recipe.scaled_lr(), recipe.weight_decay
+    if recipe.optimizer == "adamw":
+        return AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+    return SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True)

@@ -1,0 +1,324 @@
+"""Training from a recipe to a folder with models, metrics and curves."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
+
+from gcnet.data.coco import CocoDataset
+from gcnet.data.loader import iterations_per_epoch, train_loader
+from gcnet.engine.callbacks import Checkpoints, Logging, Meet, Validation
+from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_detector
+from gcnet.engine.curves import draw_curves
+from gcnet.engine.module import NotFiniteError, TrainingModule
+from gcnet.engine.progress import ProgressLine
+from gcnet.engine.recipe import Recipe
+from gcnet.engine.runfolder import RunLog, prepare_run_folder, write_recipe, write_versions
+from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
+from gcnet.evaluation.evaluate import evaluate
+from gcnet.evaluation.table import print_metrics
+from gcnet.models.detector import Detector
+from gcnet.models.weights import save_model
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to. `metrics` and `best` are none without validation images."""
+
+    metrics: Metrics | None
+    best: Path | None
+    last: Path
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where to train: "cpu" or "gpu", how many on this machine, and on how many machines."""
+
+    accelerator: str
+    local: int
+    nodes: int = 1
+
+    @property
+    def world(self) -> int:
+        return self.local * self.nodes
+
+
+def train(
+    detector: Detector,
+    train_set: CocoDataset,
+    valid_set: CocoDataset | None,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    data: str | None = None,
+    weights: str | None = None,
+) -> TrainResult:
+    """Trains `detector` in place; everything it comes to is in `out`.
+
+    `out` gets `last.safetensors` and `best.safetensors` (by mask AP; models for `gcnet predict`), `last.ckpt`
+    (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
+    `curves.png`, `recipe.yaml` (reruns it; `data` and `weights` are only noted there) and `versions.json`.
+    With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted.
+
+    Raises:
+        GCNetError: `out` cannot be written to, holds another run, or has none to resume; a loss became NaN
+            or infinite; the devices asked for do not exist; the disk had no room for the final model.
+        KeyboardInterrupt: Ctrl-C; the state is in `last.ckpt`.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    if rank_zero_only.rank == 0:
+        prepare_run_folder(out, resume=resume)
+    devices = choose_devices(recipe)
+    if recipe.image_size is not None:
+        detector.spec = replace(detector.spec, image_size=recipe.image_size)
+    module = _training_module(detector, train_set, recipe, out, resume, devices)
+
+    if rank_zero_only.rank > 0:  # a helper process of a run on several devices
+        return _train_beside(module, recipe, devices, out, began)
+    write_recipe(
+        out, recipe, model=detector.spec.name, data=data, weights=weights, class_names=detector.spec.class_names
+    )
+    write_versions(out)
+    return _train_leading(module, valid_set, recipe, devices, out, began)
+
+
+def choose_devices(recipe: Recipe) -> Devices:
+    """The devices that the recipe asks for, checked.
+
+    Raises:
+        GCNetError: there is no such device, or the batch cannot be shared out evenly.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    kind = recipe.accelerator if recipe.accelerator != "auto" else ("gpu" if gpus else "cpu")
+    if kind == "gpu" and max(recipe.devices, 1) > gpus:
+        raise GCNetError(
+            f"recipe: {max(recipe.devices, 1)} GPUs asked for, {gpus} found; use --accelerator cpu or fewer --devices"
+        )
+    local = recipe.devices or int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (gpus if kind == "gpu" else 1)
+    nodes = int(os.environ.get("WORLD_SIZE", local)) // local if "LOCAL_WORLD_SIZE" in os.environ else 1
+    devices = Devices(kind, local, nodes)
+    if recipe.batch_size % devices.world:
+        raise GCNetError(
+            f"recipe: batch_size {recipe.batch_size} cannot be shared out to {devices.world} devices; use a multiple"
+        )
+    return devices
+
+
+def _training_module(
+    detector: Detector, train_set: CocoDataset, recipe: Recipe, out: Path, resume: bool, devices: Devices
+) -> TrainingModule:
+    start, optimizer_state = 0, None
+    per_epoch = iterations_per_epoch(train_set, recipe.batch_size)
+    if resume:
+        path = out / "last.ckpt"
+        state = read_checkpoint(path)
+        restore_detector(detector, state, path, recipe)
+        start, optimizer_state = state["iteration"], state["optimizer"]
+        if rank_zero_only.rank == 0:
+            print(f"resuming {out} after iteration {start} of {recipe.epochs * per_epoch}")
+            if changed := changed_fields(state["recipe"], recipe):
+                print(f"note: the recipe differs from that of the checkpoint in {', '.join(changed)}")
+
+    def make_loader(start_iteration: int, rank: int, world_size: int) -> Any:
+        return train_loader(
+            train_set,
+            image_size=detector.spec.image_size,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            start_iteration=start_iteration,
+            rank=rank,
+            world_size=world_size,
+            workers=recipe.workers,
+            flip=recipe.flip,
+            scale_jitter=recipe.scale_jitter,
+            color_jitter=recipe.color_jitter,
+        )
+
+    return TrainingModule(
+        detector.train(),
+        recipe,
+        iterations_per_epoch=per_epoch,
+        make_loader=make_loader,
+        start=start,
+        optimizer_state=optimizer_state,
+    )
+
+
+def _train_leading(
+    module: TrainingModule, valid_set: CocoDataset | None, recipe: Recipe, devices: Devices, out: Path, began: float
+) -> TrainResult:
+    log = RunLog(out, start=module.start)
+    line = ProgressLine(module.total, module.start, module.iterations_per_epoch)
+    checkpoints = Checkpoints(out / "last.ckpt")
+    callbacks: list[Callback] = [Logging(log, line), checkpoints]
+    validation = None
+    if valid_set is not None:
+        validation = Validation(out, log, line, _validator(valid_set, recipe, devices))
+        callbacks.append(validation)
+    callbacks.append(Meet())
+    _announce(module, recipe, devices, out)
+    try:
+        _fit(module, recipe, devices, callbacks)
+        if module.stop_requested:
+            raise KeyboardInterrupt
+        if validation and validation.metrics is None:  # the run was complete but for this
+            validation.run(module, module.total)
+    except NotFiniteError as error:
+        raise GCNetError(
+            f"{error}; training stopped, the last good state is kept in {checkpoints.path}: "
+            "try a lower lr, a longer warm-up or clip_norm, and look at these images"
+        ) from None
+    except KeyboardInterrupt:
+        print(f"stopped; go on with: gcnet train --config {out / 'recipe.yaml'} --resume", flush=True)
+        raise
+    finally:
+        line.pause()
+        log.close()
+        with contextlib.suppress(OSError):
+            draw_curves(log.path, out / "curves.png")
+    metrics = validation.metrics if validation else None
+    return _finish(module, metrics, checkpoints, out, time.monotonic() - began)
+
+
+def _train_beside(module: TrainingModule, recipe: Recipe, devices: Devices, out: Path, began: float) -> TrainResult:
+    try:
+        _fit(module, recipe, devices, [Meet()])
+    except (NotFiniteError, KeyboardInterrupt):
+        sys.exit(0)  # the leading process says why, and fails
+    return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
+
+
+def _fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: list[Callback]) -> None:
+    """Runs Lightning's loop over what is left of the run."""
+    on_gpu = devices.accelerator == "gpu"
+    device = torch.device("cuda" if on_gpu else "cpu")
+    if module.start >= module.total:
+        module.to(device)
+        return
+    synchronise = on_gpu and devices.world > 1 and module.detector.spec.backbone.norm == "sync"
+    strategy: Any = "auto"
+    if devices.world > 1:  # the others wait while one validates, which takes its time on large data
+        strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))
+    with _quiet(), _interruptible(module):
+        trainer = Trainer(
+            accelerator=devices.accelerator,
+            devices=devices.local,
+            num_nodes=devices.nodes,
+            strategy=strategy,
+            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+            max_steps=module.total - module.start,
+            callbacks=callbacks,
+            sync_batchnorm=synchronise,
+            use_distributed_sampler=False,  # the loader's own sampler knows ranks and where to start
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        try:
+            trainer.fit(module)
+        except SystemExit:  # what Lightning makes of a KeyboardInterrupt
+            raise KeyboardInterrupt from None
+        finally:
+            if sys.exc_info()[0] is not None and hasattr(trainer.strategy.launcher, "kill"):
+                trainer.strategy.launcher.kill(signal.SIGTERM)  # helpers that wait for this process
+
+
+@contextlib.contextmanager
+def _interruptible(module: TrainingModule) -> Iterator[None]:
+    """The first Ctrl-C lets the iteration finish and be saved; in a validation, or the second, acts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # a loader's worker, which inherits this; its parent decides
+            return
+        if module.stop_requested or module.validating:
+            raise KeyboardInterrupt
+        module.stop_requested = True
+        print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's remarks on devices, workers and its other products."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _validator(valid_set: CocoDataset, recipe: Recipe, devices: Devices) -> Callable[[Detector], Any]:
+    batch_size = max(1, recipe.batch_size // devices.world)
+    return lambda detector: evaluate(detector, valid_set, batch_size=batch_size, workers=recipe.workers)
+
+
+def _announce(module: TrainingModule, recipe: Recipe, devices: Devices, out: Path) -> None:
+    parameters = sum(p.numel() for p in module.detector.parameters() if p.requires_grad)
+    kind = {"gpu": "GPU", "cpu": "CPU"}[devices.accelerator]
+    print(
+        f"training {module.detector.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
+        f"{devices.world} {kind}{'s' if devices.world > 1 and kind == 'GPU' else ''}, {recipe.precision}: "
+        f"{recipe.epochs} epochs of {module.iterations_per_epoch} iterations, logs in {out}",
+        flush=True,
+    )
+    if 0 < module.total <= recipe.warmup_iterations:
+        print(
+            f"note: the warm-up ({recipe.warmup_iterations} iterations) is longer than the run ({module.total}), "
+            "which never reaches its learning rate; lower warmup_iterations"
+        )
+
+
+def _finish(
+    module: TrainingModule, metrics: Metrics | None, checkpoints: Checkpoints, out: Path, seconds: float
+) -> TrainResult:
+    """Keeps the final model, prints what there is and how to use it."""
+    last, best = out / "last.safetensors", out / "best.safetensors"
+    failure = f"the final {checkpoints.path} could not be written" if checkpoints.failed else None
+    try:
+        save_model(module.detector, last, provenance={"iteration": module.total})
+    except (OSError, GCNetError) as error:
+        failure = f"the final {last} could not be written ({error})"
+    if metrics is not None:
+        print_metrics(metrics)
+    usable = best if best.exists() else last
+    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and TensorBoard logs are in {out}")
+    if failure:
+        raise GCNetError(f"{failure}; metrics are kept in {out}: free space and run again with --resume")
+    print(f"predict with it: gcnet predict {usable} IMAGES... --out predictions", flush=True)
+    return TrainResult(metrics, best if best.exists() else None, last, seconds)
