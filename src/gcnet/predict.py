@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gcnet.errors import GCNetError
-from gcnet.evaluation.evaluate import progress_bar
+from gcnet.evaluation.progress import progress_bar
 from gcnet.evaluation.results import coco_results, prepare_folder, write_bytes, write_json
 from gcnet.models.detector import Detector
 from gcnet.ops.images import read_image
@@ -59,8 +59,6 @@ def predict_paths(
     targets = _overlay_paths(paths, folder) if overlays else [None] * len(paths)
     images: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
-    was_training = detector.training
-    detector.eval()
     try:
         with progress_bar(disable=not progress) as bar:
             task = bar.add_task("predicting", total=len(paths))
@@ -76,7 +74,6 @@ def predict_paths(
                     results += found
                 bar.advance(task)
     finally:
-        detector.train(was_training)
         write_json(folder / "results.json", results)
         write_json(folder / "images.json", images)
     failed = tuple((Path(image["file_name"]), image["error"]) for image in images if "error" in image)
@@ -92,7 +89,7 @@ def _predict_image(
 ) -> list[dict[str, Any]]:
     """Results for one image; draws them over it in the file `overlay`."""
     names = detector.spec.class_names
-    found = detector.predict_images([image], score_threshold=score_threshold)[0].to("cpu")
+    found = detector.predict_images([image], score_threshold=score_threshold)[0]
     if overlay is not None:
         _write_image(overlay, draw_detections(image, found, names, score_threshold))
     return [
@@ -183,4 +180,4 @@ def _write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
     written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not written:
         raise GCNetError(f"cannot encode the overlay {path}; is the image too large for {path.suffix}?")
-    write_bytes(path, [encoded.tobytes()])
+    write_bytes(path, encoded.tobytes())

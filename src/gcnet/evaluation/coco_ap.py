@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -22,6 +22,7 @@ from gcnet.ops.segmentations import parse_segmentation, segmentation_area
 from gcnet.types import Detections
 
 NONE = -1.0  # COCO's value where there is nothing to measure against
+_KINDS: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 _LIMITS = {"1": 0, "10": 1, "100": 2}
 
@@ -94,7 +95,7 @@ class CocoEvaluator:
 
     def compute(self) -> Metrics:
         """Box and mask metrics of all that was collected."""
-        box, mask = (_scores(self._truth, self.results, kind) for kind in ("bbox", "segm"))
+        box, mask = (_scores(self._truth, self.results, kind) for kind in _KINDS)
         # COCOeval orders classes by category id, the data set by label.
         order = np.argsort(np.argsort(self.category_ids))
         instances = _count_instances(self._truth)
@@ -113,17 +114,26 @@ class _Scores:
     recall: Float[np.ndarray, "T K A M"]
 
 
-def _scores(truth: dict[str, Any], results: list[dict[str, Any]], kind: str) -> _Scores:
-    # For masks the boxes are left out: with them, COCO would sort masks into small, medium and large by the
-    # area of the box. Entries are copied because COCO adds fields to them.
-    kept = {"image_id", "category_id", "score", "bbox" if kind == "bbox" else "segmentation"}
-    annotations = COCO(truth)
-    found = annotations.loadRes([{name: entry[name] for name in kept} for entry in results])
-    evaluation = COCOeval_faster(annotations, found, kind, print_function=lambda *_: None)  # pyright: ignore
+def _scores(truth: dict[str, Any], results: list[dict[str, Any]], kind: Literal["bbox", "segm"]) -> _Scores:
+    # For masks the boxes of results are left out: with them, COCO would sort masks into small, medium and
+    # large by the area of the box. Entries are copied because COCO adds fields to them.
+    shape = "bbox" if kind == "bbox" else "segmentation"
+    # COCO wants numbers for ids of images, and breaks ties of scores in their order.
+    ids = sorted((image["id"] for image in truth["images"]), key=lambda id: (isinstance(id, str), id))
+    numbers = {id: number for number, id in enumerate(ids)}
+
+    def renumbered(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [entry | {"image_id": numbers[entry["image_id"]]} for entry in entries]
+
+    images = [image | {"id": numbers[image["id"]]} for image in truth["images"]]
+    objects = renumbered([entry for entry in truth["annotations"] if shape in entry])
+    annotations = COCO(truth | {"images": images, "annotations": objects})
+    columns = ("image_id", "category_id", "score", shape)
+    found = annotations.loadRes(renumbered([{name: entry[name] for name in columns} for entry in results]))
+    evaluation = COCOeval_faster(annotations, found, kind, print_function=lambda *_: None)
     evaluation.evaluate()
     evaluation.accumulate()
-    values = {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
-    return _Scores(**values)
+    return _Scores(*(np.asarray(evaluation.eval[name]) for name in ("precision", "recall")))
 
 
 def _summary(scores: _Scores) -> dict[str, float]:
@@ -154,38 +164,31 @@ def _mean(values: np.ndarray) -> float:
 def _ground_truth(dataset: CocoDataset) -> dict[str, Any]:
     """The annotation file cut down to the classes and images of the data set, with gaps filled.
 
-    Ids are dealt anew from 1, for COCOeval takes an object with id 0 (some tools start there) as not found.
+    Annotations are numbered anew from 1, for COCOeval takes an object with id 0 (some tools start there) as
+    never found. Without a segmentation an object has none here either, and counts for boxes only.
     """
-    content = json.loads(dataset.annotation_file.read_text())
-    image_ids = {record.id for record in dataset.records}
-    images = {image["id"]: image for image in content["images"] if image["id"] in image_ids}
+    content = json.loads(dataset.annotation_file.read_bytes())
+    sizes = {record.id: (record.height, record.width) for record in dataset.records}
     categories = set(dataset.category_ids)
     annotations = []
-    for entry in content["annotations"]:
-        image = images.get(entry["image_id"])
-        if image is None or entry["category_id"] not in categories:
+    for raw in content["annotations"]:
+        image_id, segmentation, area = raw["image_id"], raw.get("segmentation"), raw.get("area")
+        if image_id not in sizes or raw["category_id"] not in categories:
             continue
-        crowd = int(entry.get("iscrowd") or 0)
-        segmentation = entry.get("segmentation") or _nothing(image)
-        area = entry.get("area")
         if area is None:
-            height, width = image["height"], image["width"]
-            area = segmentation_area(parse_segmentation(segmentation, height, width), height, width)
-        filled = {"id": len(annotations) + 1, "iscrowd": crowd, "segmentation": segmentation, "area": area}
-        annotations.append({name: entry[name] for name in ("image_id", "category_id", "bbox")} | filled)
+            parsed = parse_segmentation(segmentation or [], *sizes[image_id])
+            area = segmentation_area(parsed, *sizes[image_id])
+        entry = {"id": len(annotations) + 1, "iscrowd": int(raw.get("iscrowd", 0)), "area": area}
+        entry |= {name: raw[name] for name in ("image_id", "category_id", "bbox")}
+        annotations.append(entry | ({"segmentation": segmentation} if segmentation else {}))
     return {
-        "images": [{name: image[name] for name in ("id", "height", "width")} for image in images.values()],
+        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
         "categories": [
             {"id": category_id, "name": name}
             for category_id, name in zip(dataset.category_ids, dataset.class_names, strict=True)
         ],
         "annotations": annotations,
     }
-
-
-def _nothing(image: dict[str, Any]) -> dict[str, Any]:
-    """An uncompressed RLE without a single pixel."""
-    return {"size": [image["height"], image["width"]], "counts": [image["height"] * image["width"]]}
 
 
 def _count_instances(truth: dict[str, Any]) -> dict[int, int]:

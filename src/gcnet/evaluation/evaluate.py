@@ -6,20 +6,12 @@ import os
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from gcnet.data.coco import CocoDataset
 from gcnet.data.loader import eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
+from gcnet.evaluation.progress import progress_bar
 from gcnet.evaluation.results import prepare_folder, write_json
 from gcnet.models.detector import Detector
 
@@ -103,20 +95,6 @@ def _predict_all(
                 bar.advance(task, len(batch))
     finally:
         detector.train(was_training)
-
-
-def progress_bar(*, disable: bool = False) -> Progress:
-    """Task, bar, how many of how many, time taken and time left; on stderr, so that stdout stays clean."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=disable,
-    )
 
 
 def _some(names: tuple[str, ...]) -> str:

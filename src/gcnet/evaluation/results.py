@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         text = "[\n" + ",\n".join(json.dumps(entry, allow_nan=False) for entry in value) + "\n]\n"
     else:
         text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_bytes(path, [text.encode()])
+    write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | os.PathLike[str], chunks: Iterable[bytes]) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a file through a temporary one beside it: written, synchronised, renamed.
 
     Raises GCNetError where the disk does not take it (full, read-only); the old file is then unharmed.
@@ -67,7 +67,7 @@ def write_bytes(path: str | os.PathLike[str], chunks: Iterable[bytes]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as file:
-            file.writelines(chunks)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

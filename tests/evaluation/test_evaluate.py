@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gcnet.data.coco import CocoDataset
+from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.evaluate import check_classes, evaluate, write_results
+from gcnet.evaluation.results import prepare_folder, write_bytes, write_json
+from gcnet.evaluation.table import print_metrics
+
+MakeDataset = Callable[..., CocoDataset]
+
+
+def test_a_detector_that_knows_all_scores_one(make_dataset: MakeDataset, oracle: Any, tmp_path: Path) -> None:
+    dataset = make_dataset()
+    detector = oracle(dataset).train()
+    out = tmp_path / "new" / "out"
+    metrics, results = evaluate(detector, dataset, batch_size=2, workers=0, out=out, progress=False)
+    assert metrics.mask["AP"] == pytest.approx(1)
+    assert detector.training
+    assert detector.seen
+    assert not any(detector.seen)
+    assert json.loads((out / "results.json").read_text()) == results
+    assert json.loads((out / "metrics.json").read_text()) == metrics.as_dict()
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "results.json"]
+
+
+def test_results_are_on_disk_before_they_are_scored(
+    make_dataset: MakeDataset, oracle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: CocoEvaluator) -> None:
+        raise RuntimeError("scoring failed")
+
+    monkeypatch.setattr(CocoEvaluator, "compute", fail)
+    dataset = make_dataset()
+    with pytest.raises(RuntimeError, match="scoring failed"):
+        evaluate(oracle(dataset), dataset, workers=0, out=tmp_path, progress=False)
+    assert len(json.loads((tmp_path / "results.json").read_text())) > 10
+
+
+def test_classes_that_differ_are_refused(make_dataset: MakeDataset, oracle: Any) -> None:
+    dataset = make_dataset()
+    with pytest.raises(GCNetError, match=r"model has 2 classes \(a, b\), the data set 3"):
+        evaluate(oracle(dataset, ("a", "b")), dataset, workers=0)
+    check_classes(("a", "b"), ("x", "y"))
+    with pytest.raises(GCNetError, match="'a' is number 0 in the data set, number 1 in the model"):
+        check_classes(("b", "a"), ("a", "b"))
+
+
+def test_a_folder_that_cannot_be_written(make_dataset: MakeDataset, oracle: Any, tmp_path: Path) -> None:
+    dataset = make_dataset()
+    (tmp_path / "file").write_text("")
+    detector = oracle(dataset)
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(GCNetError, match="cannot write in"):
+            evaluate(detector, dataset, workers=0, out=folder)
+    assert not detector.seen
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, [{"a": 1}, {"a": 2}])
+    assert path.read_text() == '[\n{"a": 1},\n{"a": 2}\n]\n'
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(GCNetError, match=r"cannot write .*x\.json: No space left"):
+        write_bytes(path, b"new")
+    assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_prepare_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    folder = prepare_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert not list(folder.iterdir())
+
+
+def test_tables_fit_eighty_columns(make_dataset: MakeDataset, oracle: Any, tmp_path: Path) -> None:
+    def rename(content: dict[str, Any]) -> None:
+        content["categories"] = [dict(entry) for entry in content["categories"]]
+        content["categories"][0]["name"] = "a name that is much longer than anyone would like"
+
+    dataset = make_dataset(edit=rename)
+    metrics, results = evaluate(oracle(dataset), dataset, workers=0, progress=False)
+    stream = io.StringIO()
+    print_metrics(metrics, Console(file=stream, width=80))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = stream.getvalue()
+    for word in ("AP50", "AR100", "ARl", "mask", "1.000", "a name that is"):
+        assert word in text
+    absent = next(line for line in lines if line.startswith("absent"))
+    assert absent.split() == ["absent", "0", *["-"] * 6]
+    write_results(tmp_path / "again", metrics, results)
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == metrics.as_dict()

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from torch import nn
+
+from gcnet.errors import GCNetError
+from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
+from gcnet.predict import find_images, predict_paths
+from gcnet.types import Detections
+
+
+class TwoObjects(Detector):
+    """Finds a ring and a star in every image; fails at the image whose first pixel is `stop_at`."""
+
+    def __init__(self, stop_at: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
+        nn.Module.__init__(self)
+        self.spec = ModelSpec("two", ("ring", "star"))
+        self.stop_at, self.error, self.calls = stop_at, error, 0
+
+    def predict_images(self, images: list[np.ndarray], *, score_threshold: float = 0.05) -> list[Detections]:
+        self.calls += 1
+        (image,) = images
+        if image[0, 0, 0] == self.stop_at:
+            raise self.error("stopped")
+        boxes = torch.tensor([[2.0, 3.0, 12.0, 9.0], [8.0, 8.0, 20.0, 24.0]])
+        scores, labels = torch.tensor([0.9, 0.4]), torch.tensor([1, 0])
+        found = Detections(boxes, scores, labels, torch.ones(2, 14, 14), image.shape[:2])
+        return [found[found.scores > score_threshold]]
+
+
+def write_image(path: Path, value: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
+    return path
+
+
+def test_overlays_and_results(tmp_path: Path) -> None:
+    first = write_image(tmp_path / "in" / "a.png")
+    second = write_image(tmp_path / "in" / "b.JPG", size=(50, 60))
+    summary = predict_paths(TwoObjects(), [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert (summary.images, summary.detections, summary.failed) == (2, 2, ())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [entry["file_name"] for entry in results] == [first.as_posix(), second.as_posix()]
+    assert results[1] | {"segmentation": None} == {
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [2.0, 3.0, 10.0, 6.0],
+        "score": pytest.approx(0.9),
+        "segmentation": None,
+        "file_name": second.as_posix(),
+        "category_name": "star",
+    }
+    assert coco_mask.area(results[1]["segmentation"]) == 60
+    assert results[1]["segmentation"]["size"] == [50, 60]
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert images[1] == {
+        "id": 1,
+        "file_name": second.as_posix(),
+        "height": 50,
+        "width": 60,
+        "detections": 1,
+    }
+    overlay = cv2.imread(str(tmp_path / "out" / "b.jpg"))
+    assert overlay.shape == (50, 60, 3)
+    assert np.abs(overlay.astype(int)).max() > 60
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.jpg", "images.json", "results.json"]
+
+
+def test_the_threshold_holds_for_results(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    out = tmp_path / "out"
+    summary = predict_paths(TwoObjects(), [image], out, score_threshold=0.3, overlays=False, progress=False)
+    assert summary.detections == 2
+    assert sorted(os.listdir(out)) == ["images.json", "results.json"]
+
+
+def test_broken_images_are_reported_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "in" / "c.png")
+    (tmp_path / "in" / "a.jpg").write_text("not an image")
+    whole = write_image(tmp_path / "in" / "b.png", size=(100, 100)).read_bytes()
+    (tmp_path / "in" / "b.png").write_bytes(whole[: len(whole) // 2])
+    summary = predict_paths(TwoObjects(), [tmp_path / "in"], tmp_path / "out")
+    assert [path.name for path, _ in summary.failed] == ["a.jpg", "b.png"]
+    assert summary.images == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
+    assert len(lines) == 2
+    assert "a.jpg" in lines[0]
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert ["error" in image for image in images] == [True, True, False]
+    assert {entry["image_id"] for entry in json.loads((tmp_path / "out" / "results.json").read_text())} == {2}
+
+
+def test_images_without_any_that_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("")
+    summary = predict_paths(TwoObjects(), [tmp_path / "a.jpg"], tmp_path / "out", progress=False)
+    assert (summary.images, len(summary.failed)) == (0, 1)
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_found_survives_the_end_of_the_run(tmp_path: Path, error: type[BaseException]) -> None:
+    for value in (1, 2, 3):
+        write_image(tmp_path / "in" / f"{value}.png", value)
+    with pytest.raises(error, match="stopped"):
+        predict_paths(TwoObjects(3, error), [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "out" / "images.json").read_text())) == 2
+    assert (tmp_path / "out" / "2.png").exists()
+
+
+def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:
+    for folder in "abc":
+        write_image(tmp_path / folder / ("X.png" if folder == "b" else "x.png"))
+    write_image(tmp_path / "d" / "x.bmp")
+    out = tmp_path / "out"
+    predict_paths(TwoObjects(), [tmp_path / folder for folder in "abcd"], out, progress=False)
+    assert sorted(os.listdir(out)) == [
+        "X-2.png",
+        "images.json",
+        "results.json",
+        "x-3.png",
+        "x-4.png",
+        "x.png",
+    ]
+
+
+def test_inputs_are_never_replaced(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    before = image.read_bytes()
+    detector = TwoObjects()
+    with pytest.raises(GCNetError, match=r"a\.png would replace an input image"):
+        predict_paths(detector, [image], tmp_path, progress=False)
+    assert image.read_bytes() == before
+    assert detector.calls == 0
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    detector = TwoObjects()
+    with pytest.raises(GCNetError, match="cannot write in"):
+        predict_paths(detector, [image], image / "out", progress=False)
+    assert detector.calls == 0
+
+
+def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.jpg", "a.PNG", "deep/c.jpg", "deep/er/d.webp", ".hidden.png", "[1].png"):
+        write_image(Path(name))
+    Path("notes.txt").write_text("")
+
+    def names(*inputs: str | Path) -> list[str]:
+        return [path.as_posix() for path in find_images(inputs)]
+
+    assert names(".") == ["[1].png", "a.PNG", "b.jpg"]
+    assert names("**/*.jpg") == ["b.jpg", "deep/c.jpg"]
+    assert names("deep/**") == ["deep/c.jpg", "deep/er/d.webp"]
+    assert names("b.jpg", tmp_path / "b.jpg", "*.jpg") == ["b.jpg"]
+    assert names("[1].png") == ["[1].png"]
+    assert names("notes.txt") == ["notes.txt"]  # named by hand: tried, and reported if it is no image
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("nowhere.jpg", "nowhere.jpg does not exist"),
+        ("*.gif", r"no images match \*\.gif"),
+        (".", "no images in ."),
+        (None, "no images given"),
+    ],
+)
+def test_inputs_that_stand_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str | None, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GCNetError, match=message):
+        find_images([] if item is None else [item])
