@@ -123,8 +123,11 @@ def _choose_classes(sources: Sequence[Source]) -> tuple[str, ...]:
     """
     first = sources[0]
     counts = sum((source.counts() for source in sources), Counter[str]())
-    parent_of = {category["name"]: category.get("supercategory") for category in first.categories.values()}
-    names, parents = list(parent_of), {parent for name, parent in parent_of.items() if parent != name}
+    parent_of: dict[str, str | None] = {
+        category["name"]: category.get("supercategory") for category in first.categories.values()
+    }
+    names = list(parent_of)
+    parents = {parent for name, parent in parent_of.items() if parent != name}
     dropped = [name for name in names if name in parents and not counts[name]]
     if dropped:
         log.warning("%s: category %s has no objects and is only a parent; left out", first.path, dropped)

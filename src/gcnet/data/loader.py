@@ -1,0 +1,248 @@
+"""Batches for training and evaluation, read by worker processes.
+
+The training stream is endless and a pure function of (seed, position): which images come at iteration i,
+and how each is mirrored, scaled and recoloured, depends neither on the number of workers nor on where the
+run started. Resuming is starting at another iteration.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gcnet.data.coco import CocoDataset
+from gcnet.data.coco_file import ImageRecord
+from gcnet.data.transforms import eval_transform, train_transform
+from gcnet.errors import GCNetError
+from gcnet.ops.images import stack_images
+from gcnet.types import Batch, Targets
+
+MIN_SIDE = 32  # smaller images are left out of training, as upstream does
+
+_ORDER, _SAMPLE = 0, 1  # keep the random streams of the epochs' order and of the samples apart
+
+
+def train_loader(
+    dataset: CocoDataset,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 2,
+    flip: float = 0.5,
+    scale_jitter: tuple[float, float] = (1.0, 1.0),
+    color_jitter: float = 0.0,
+) -> Loader:
+    """An endless stream of (Batch, list of Targets), beginning at `start_iteration`.
+
+    `batch_size` counts the images of one iteration over all processes together; this process, `rank` of
+    `world_size`, gets its equal share. `image_size` is the (long, short) side that images are made to
+    fit. Each time it is iterated over, the loader begins at `start_iteration` again.
+    """
+    indices = trainable(dataset)
+    samples = _TrainSamples(
+        dataset,
+        seed=seed,
+        image_size=image_size,
+        flip=flip,
+        scale_jitter=scale_jitter,
+        color_jitter=color_jitter,
+    )
+    sampler = IterationSampler(
+        indices,
+        wide=[_is_wide(dataset.records[i]) for i in indices],
+        batch_size=batch_size,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=rank,
+        world_size=world_size,
+    )
+    return Loader(samples, batch_sampler=sampler, collate_fn=_collate_train, **_worker_options(workers))
+
+
+def eval_loader(
+    dataset: CocoDataset, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
+) -> Loader:
+    """Every image once, in order, as Batches; those without annotations too."""
+    samples = _EvalSamples(dataset, image_size)
+    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **_worker_options(workers))
+
+
+def trainable(dataset: CocoDataset) -> list[int]:
+    """Indices of the images that training uses: at least 32 pixels each way, with an object that is no crowd.
+
+    Raises GCNetError if there are none.
+    """
+    indices = [
+        i
+        for i, record in enumerate(dataset.records)
+        if min(record.width, record.height) >= MIN_SIDE and not all(obj.crowd for obj in record.instances)
+    ]
+    if not indices:
+        raise GCNetError(f"{dataset.annotation_file} has no image with objects to learn from; annotate some")
+    return indices
+
+
+def iterations_per_epoch(dataset: CocoDataset, batch_size: int) -> int:
+    """Iterations in which `train_loader` shows every trainable image once (or, to fill the last, twice)."""
+    return -(-len(trainable(dataset)) // batch_size)
+
+
+class IterationSampler(Sampler[list[tuple[int, int]]]):
+    """Endless batches of (index, position): what to load, and its place in the stream of all samples.
+
+    An epoch is a permutation drawn from (seed, epoch). Wide images are batched with wide ones and tall
+    with tall, to waste little padding; what either group leaves over makes the last batches together, and
+    the very last one is filled up from the epoch's beginning. Then the batches are shuffled. An epoch
+    is always ceil(images / batch_size) iterations.
+
+    Args:
+        indices: the images to draw from; `wide` says of each whether it is at least as wide as tall.
+        batch_size: images in one iteration over all processes; `rank` of `world_size` gets every
+            `world_size`-th of them.
+        start_iteration: where to begin; may be set between iterations over the sampler.
+    """
+
+    def __init__(
+        self,
+        indices: Sequence[int],
+        *,
+        wide: Sequence[bool],
+        batch_size: int,
+        seed: int,
+        start_iteration: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size < 1 or batch_size % world_size:
+            raise GCNetError(
+                f"batch_size {batch_size} cannot be shared by {world_size} processes; use a multiple of that"
+            )
+        self.indices = np.asarray(indices, np.int64)
+        self.wide = np.asarray(wide, bool)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start_iteration = start_iteration
+        self.rank = rank
+        self.world_size = world_size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first_epoch, skip = divmod(self.start_iteration, self.iterations_per_epoch)
+        for epoch in itertools.count(first_epoch):
+            batches = self.epoch(epoch)
+            for i in range(skip, len(batches)):
+                begin = (epoch * len(batches) + i) * self.batch_size
+                share = range(self.rank, self.batch_size, self.world_size)
+                yield [(int(batches[i, slot]), begin + slot) for slot in share]
+            skip = 0
+
+    def epoch(self, epoch: int) -> Int64[np.ndarray, "I B"]:
+        """The image indices of an epoch's I iterations of B images."""
+        rng = np.random.default_rng([_ORDER, self.seed, epoch])
+        order = rng.permutation(len(self.indices))
+        groups = [order[self.wide[order]], order[~self.wide[order]]]
+        whole = [len(group) - len(group) % self.batch_size for group in groups]
+        parts = [group[:end] for group, end in zip(groups, whole, strict=True)]
+        parts += [group[end:] for group, end in zip(groups, whole, strict=True)]
+        length = self.iterations_per_epoch * self.batch_size
+        # np.resize repeats from the beginning, more than once if there are fewer images than a batch holds.
+        batches = np.resize(np.concatenate(parts), length).reshape(-1, self.batch_size)
+        return self.indices[rng.permutation(batches)]
+
+
+class Loader(DataLoader):
+    """A DataLoader that passes on a GCNetError of a worker as it was raised.
+
+    PyTorch would wrap it in the worker's traceback, which makes many lines of our one.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for item in super().__iter__():
+            if isinstance(item, GCNetError):
+                raise item
+            yield item
+
+
+class _TrainSamples(Dataset):
+    def __init__(self, dataset: CocoDataset, *, seed: int, **options: Any) -> None:
+        self.dataset, self.seed, self.options = dataset, seed, options
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, position = key
+        record = self.dataset.records[index]
+        rng = np.random.default_rng([_SAMPLE, self.seed, position])
+        try:
+            image, targets = train_transform(self.dataset.read_image(index), record, rng=rng, **self.options)
+        except GCNetError as error:
+            return error
+        return image, record, targets
+
+
+class _EvalSamples(Dataset):
+    def __init__(self, dataset: CocoDataset, image_size: tuple[int, int]) -> None:
+        self.dataset, self.image_size = dataset, image_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            image = eval_transform(self.dataset.read_image(index), self.image_size)
+        except GCNetError as error:
+            return error
+        return image, self.dataset.records[index]
+
+
+def _collate_train(samples: list[Any]) -> tuple[Batch, list[Targets]] | GCNetError:
+    for sample in samples:
+        if isinstance(sample, GCNetError):
+            return sample
+    images, records, targets = zip(*samples, strict=True)
+    return _batch(images, records), list(targets)
+
+
+def _collate_eval(samples: list[Any]) -> Batch | GCNetError:
+    for sample in samples:
+        if isinstance(sample, GCNetError):
+            return sample
+    return _batch(*zip(*samples, strict=True))
+
+
+def _batch(images: Sequence[np.ndarray], records: Sequence[ImageRecord]) -> Batch:
+    return Batch(
+        images=stack_images(images),
+        image_sizes=[(image.shape[0], image.shape[1]) for image in images],
+        original_sizes=[(record.height, record.width) for record in records],
+        image_ids=[record.id for record in records],
+    )
+
+
+def _is_wide(record: ImageRecord) -> bool:
+    return record.width >= record.height
+
+
+def _worker_options(workers: int) -> dict[str, Any]:
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": _init_worker,
+    }
+
+
+def _init_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the processes are the parallelism
