@@ -10,4 +10,5 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("gcnet", "beartype.beartype")
+# An int is welcome where a float is expected, as PEP 484 says and type checkers accept.
+install_import_hook("gcnet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")

@@ -15,12 +15,23 @@ HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision"
 def loaded_after(code: str) -> set[str]:
     """The heavy packages that a fresh interpreter holds after `code`."""
     script = f"{code}\nimport sys\nprint(' '.join(n for n in {HEAVY} if n in sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", script], check=True, capture_output=True, text=True
+        ).stdout.split()
+    )
 
 
 @pytest.mark.parametrize(
     "module",
-    ["gcnet", "gcnet.cli", "gcnet.arguments", "gcnet.models.spec", "gcnet.engine.recipe", "gcnet.zoo.catalog"],
+    [
+        "gcnet",
+        "gcnet.cli",
+        "gcnet.arguments",
+        "gcnet.models.spec",
+        "gcnet.engine.recipe",
+        "gcnet.zoo.catalog",
+    ],
 )
 def test_light_modules_load_nothing_heavy(module):
     assert loaded_after(f"import {module}") == set()

@@ -19,11 +19,12 @@ from gcnet.errors import GCNetError
 if TYPE_CHECKING:
     from gcnet.engine.recipe import Recipe
     from gcnet.models.detector import Detector
+    from gcnet.zoo.catalog import Row
 
 MODEL_HELP = (
     "a name that `gcnet models` lists (with --weights), one of our .safetensors files, or a run folder"
 )
-WEIGHTS_HELP = "our .safetensors, an mmdetection .pth of this model, or `coco` for the published file"
+WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -94,16 +95,26 @@ def check_model(model: str, weights: str | None) -> None:
         raise GCNetError(
             f"{file} brings its own weights: leave out --weights, or give a name in place of the file"
         )
-    if file:
-        return
+    if not file:
+        find_row(model, weights)
+
+
+def find_row(name: str, weights: str | None) -> Row:
+    """The row of a catalog name, once it is sure that there are weights for it."""
     from gcnet.zoo.catalog import find
 
-    row = find(model)
+    row = find(name)
     if not weights:
         raise GCNetError(
             f"{row.name} is a name, not a trained model: add --weights FILE, or give a run folder"
         )
-    if weights != "coco" and not Path(weights).is_file():
+    check_weights(weights)
+    return row
+
+
+def check_weights(weights: str | None) -> None:
+    """Raises for weights that are neither a file nor one of the words for some."""
+    if weights not in (None, "coco", "imagenet") and not Path(weights).is_file():
         raise GCNetError(f"--weights: no such file: {weights}")
 
 
@@ -136,9 +147,9 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     from gcnet.zoo.catalog import find
 
     model, config, rest = split_train(argv)
-    model = model or (read_config(config).get("model") if config else None)
-    defaults = find(model).recipe if model else Recipe()
-    parser = train_parser(defaults, out=f"runs/{model or 'MODEL'}")
+    from_file = read_config(config) if config else {}
+    model = model or from_file.get("model")
+    parser = train_parser(find(model) if model else None)
     words = [f"--config={config}"] if config else []
     words += [_underscored(word) for word in rest] + ([f"--model={model}"] if model else [])
     try:
@@ -150,12 +161,17 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
     if not values.data:
         raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
+    values.weights = None if values.weights == "none" else values.weights
+    check_weights(values.weights)
     recipe = Recipe(**{field.name: getattr(values, field.name) for field in fields(Recipe)})
     return values, recipe
 
 
-def train_parser(defaults: Recipe, out: str) -> Any:
-    """The options of `gcnet train`: the recipe's fields under their own names, as in the config file."""
+def train_parser(row: Row | None) -> Any:
+    """The options of `gcnet train`: the recipe's fields under their own names, as in the config file.
+
+    A backbone with frozen stages is of no use with random weights in them: it starts from ImageNet's.
+    """
     from jsonargparse import ArgumentParser
 
     from gcnet.engine.recipe import Recipe
@@ -172,12 +188,19 @@ def train_parser(defaults: Recipe, out: str) -> Any:
         "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
     )
     parser.add_argument("--data", help="a COCO-format data set")
-    parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
+    parser.add_argument(
+        "--out",
+        default=f"runs/{row.name if row else 'MODEL'}",
+        help="folder for checkpoints, logs and curves",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    parser.add_argument("--weights", help=WEIGHTS_HELP + "; none starts from random numbers")
+    weights = "imagenet" if row and row.spec.backbone.frozen_stages else None
+    parser.add_argument(
+        "--weights", default=weights, help=WEIGHTS_HELP + ", or `imagenet`; `none` for random numbers"
+    )
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
     parser.add_class_arguments(Recipe, nested_key=None)
-    parser.set_defaults(asdict(defaults))
+    parser.set_defaults(asdict(row.recipe if row else Recipe()))
     return parser
 
 

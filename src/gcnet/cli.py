@@ -7,6 +7,7 @@ are known to be good.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from gcnet.arguments import (
     check_model,
     check_writable,
     did_you_mean,
+    find_row,
     load_detector,
     parse_train,
 )
@@ -27,6 +29,7 @@ from gcnet.errors import GCNetError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for an error of the user's, 130 after Ctrl-C."""
+    logging.basicConfig(format="gcnet: %(message)s")
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
@@ -97,6 +100,8 @@ def _train(argv: list[str]) -> int:
     data, out = Path(options.data), Path(options.out)
     check_writable(out)
 
+    import torch
+
     from gcnet.data.coco import load_splits
     from gcnet.engine.train import train
     from gcnet.zoo.create import create_model
@@ -104,17 +109,24 @@ def _train(argv: list[str]) -> int:
     splits = load_splits(data)
     if "train" not in splits:
         raise GCNetError(
-            f"{data} has no training split (found: {', '.join(splits)}); see docs/train-your-own.md"
+            f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
         )
     class_names = splits["train"].class_names
-    if options.class_names and tuple(options.class_names) != tuple(class_names):
-        raise GCNetError(
-            f"{options.config}: its class_names differ from the classes of {data}: {class_names}"
-        )
-    detector = create_model(
-        options.model, class_names=class_names, weights=None if options.resume else options.weights
+    if options.class_names and tuple(options.class_names) != class_names:
+        raise GCNetError(f"class_names of the config are not those of {data}: {', '.join(class_names)}")
+    torch.manual_seed(recipe.seed)
+    weights = None if options.resume else options.weights
+    detector = create_model(options.model, class_names=class_names, weights=weights)
+    train(
+        detector,
+        splits["train"],
+        splits.get("valid"),
+        recipe,
+        out,
+        resume=options.resume,
+        data=str(data),
+        weights=options.weights,
     )
-    train(detector, splits["train"], splits.get("valid"), recipe, out, resume=options.resume, data=str(data))
     return 0
 
 
@@ -190,16 +202,19 @@ def _convert(argv: list[str]) -> int:
     )
     parser.add_argument("model", help="a name that `gcnet models` lists")
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of labels (COCO's 80)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="(MODEL.safetensors)")
     options = parser.parse_args(argv)
-    check_model(options.model, options.weights)
-    out = options.out or Path(f"{options.model}.safetensors")
+    name = find_row(options.model, options.weights).name
+    out = options.out or Path(f"{name}.safetensors")
+    if out.suffix != ".safetensors":
+        raise GCNetError(f"--out {out}: the file is found again by its ending, .safetensors")
     check_writable(out.parent)
 
     from gcnet.models.weights import save_model
     from gcnet.zoo.create import create_model
 
-    detector = create_model(options.model, weights=options.weights)
+    detector = create_model(name, weights=options.weights, class_names=options.class_names)
     save_model(detector, out, provenance={"converted_from": Path(options.weights).name})
     print(f"wrote {out}\nnext: gcnet predict {out} IMAGES...")
     return 0
