@@ -12,10 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.module import TrainingModule
 from gcnet.engine.progress import ProgressLine, memory_gb
-from gcnet.engine.runfolder import AP_COLUMNS, RunLog
+from gcnet.engine.runfolder import AP_NAMES, RunLog
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.results import write_results
+from gcnet.evaluation.evaluate import write_results
 from gcnet.models.weights import save_model
 
 LOG_EVERY = 10  # iterations in a row of metrics.csv
@@ -39,7 +39,7 @@ class Checkpoints(Callback):
             # So that there is always one to resume from, and a full disk shows before the work.
             self.save(module, module.iteration)
             if self.failed:
-                raise GCNetError(f"cannot write checkpoints to {self.path.parent}; free space or give another --out")
+                raise GCNetError(f"cannot write in {self.path.parent}; free space or give another --out")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         module = _training(pl_module)
@@ -76,7 +76,7 @@ class Validation(Callback):
         self, out: Path, log: RunLog, line: ProgressLine, validate: Callable[[Any], tuple[Metrics, list]]
     ) -> None:
         self.out = out
-        self.log = log
+        self.run_log = log
         self.line = line
         self.metrics: Metrics | None = None
         self._validate = validate
@@ -96,12 +96,12 @@ class Validation(Callback):
         """Validates now, whatever the iteration."""
         self.line.pause()
         metrics, results = self._validate(module.detector)
-        values = {f"box_{k}": v for k, v in metrics.box.items()} | {f"mask_{k}": v for k, v in metrics.mask.items()}
-        values = {name: float(values.get(name, -1.0)) for name in AP_COLUMNS}
-        if values["mask_AP"] > self.log.best("mask_AP") or not self.best.exists():
+        kinds = {"box": metrics.box, "mask": metrics.mask}
+        values = {f"{kind}_{name}": kinds[kind][name] for kind, name in AP_NAMES}
+        if values["mask_AP"] > self.run_log.best("mask_AP") or not self.best.exists():
             provenance = {"iteration": iteration, "mask_AP": values["mask_AP"], "box_AP": values["box_AP"]}
             _keep_going(lambda: save_model(module.detector, self.best, provenance=provenance))
-        self.log.validation(iteration, values)
+        self.run_log.validation(iteration, values)
         _keep_going(lambda: write_results(self.out, metrics, results))
         self.metrics = metrics
         self.line.resume()
@@ -114,7 +114,7 @@ class Validation(Callback):
 
     def _run_if_due(self, trainer: Trainer, module: TrainingModule) -> None:
         iteration = module.iteration
-        if module.stop_requested or not validation_is_due(module, iteration) or self.log.validated(iteration):
+        if module.stop_requested or not validation_is_due(module, iteration) or self.run_log.validated(iteration):
             return
         module.validating = True
         try:
@@ -147,7 +147,7 @@ class Logging(Callback):
     """Averages losses over stretches of iterations into the run's log, and shows how far it is."""
 
     def __init__(self, log: RunLog, line: ProgressLine) -> None:
-        self.log = log
+        self.run_log = log
         self.line = line
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -171,7 +171,7 @@ class Logging(Callback):
             means = {name: value / self._count for name, value in self._sums.items()}
             extra = {"seconds": seconds, "memory_gb": memory_gb(module.device)}
             epoch = module.iteration / module.iterations_per_epoch
-            self.log.training(module.iteration, {"epoch": epoch, "lr": self._lr, **means, **extra})
+            self.run_log.training(module.iteration, {"epoch": epoch, "lr": self._lr, **means, **extra})
             self._sums, self._count, self._since = {}, 0, time.monotonic()
 
 

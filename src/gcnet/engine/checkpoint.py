@@ -43,7 +43,9 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
-def save_checkpoint(path: Path, detector: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe) -> None:
+def save_checkpoint(
+    path: Path, detector: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe
+) -> None:
     """Writes everything that a run needs to go on after `iteration` iterations.
 
     Raises:
@@ -73,7 +75,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise GCNetError(
-            f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); train anew with another --out"
+            f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); "
+            "train anew with another --out"
         ) from error
     if found != FORMAT:
         raise GCNetError(f"cannot resume from {path}: its format is {found}, this gcnet reads {FORMAT}")
@@ -87,11 +90,13 @@ def restore_detector(detector: nn.Module, state: dict[str, Any], path: Path, rec
         GCNetError: it is the checkpoint of another model, class list or optimiser.
     """
     saved, own = state["detector"], detector.state_dict()
-    differing = [k for k in saved.keys() | own.keys() if k not in saved or k not in own or saved[k].shape != own[k].shape]
+    common = {name for name in saved.keys() & own.keys() if saved[name].shape == own[name].shape}
+    differing = (saved.keys() | own.keys()) - common
     if differing:
         raise GCNetError(
             f"cannot resume from {path}: it belongs to another model or class list "
-            f"({len(differing)} tensors differ, such as {min(differing)}); use the model and data it was trained with"
+            f"({len(differing)} tensors differ, such as {min(differing)}); "
+            "use the model and data it was trained with"
         )
     if state["recipe"]["optimizer"] != recipe.optimizer:
         raise GCNetError(

@@ -25,8 +25,9 @@ def draw_curves(metrics_csv: Path, picture: Path) -> None:
         for name in columns:
             points = [(row["iteration"], row[name]) for row in rows if not math.isnan(row[name])]
             if points:
-                mark = "." if title != "loss" else ""
-                axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), marker=mark, linewidth=1.2)
+                mark = "" if title == "loss" else "."
+                label = name.replace("_", " ")
+                axes.plot(*zip(*points, strict=True), label=label, marker=mark, linewidth=1.2)
         axes.set_xlabel("iteration")
         axes.set_title(title)
         axes.grid(alpha=0.3)

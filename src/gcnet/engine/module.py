@@ -1,4 +1,4 @@
-"""The training step: losses, their sum, the optimiser and its rate, and the stop on a loss that is not finite."""
+"""The training step: losses, optimiser and rate, and the stop when a loss is not finite."""
 
 from __future__ import annotations
 

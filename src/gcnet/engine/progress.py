@@ -19,7 +19,9 @@ LINE_EVERY = 30.0  # seconds between the lines of a log
 class ProgressLine:
     """Shows iteration, smoothed losses, learning rate, time left and memory."""
 
-    def __init__(self, total: int, start: int, iterations_per_epoch: int, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, start: int, iterations_per_epoch: int, console: Console | None = None
+    ) -> None:
         self.total = total
         self.iterations_per_epoch = iterations_per_epoch
         self._console = console or Console(stderr=True)

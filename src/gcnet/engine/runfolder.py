@@ -27,7 +27,8 @@ RECORDED = (
     "pycocotools",
     "faster-coco-eval",
 )
-AP_COLUMNS = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))
+AP_NAMES = tuple((kind, name) for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))
+AP_COLUMNS = tuple(f"{kind}_{name}" for kind, name in AP_NAMES)
 
 
 def prepare_run_folder(out: Path, *, resume: bool) -> None:
@@ -49,7 +50,13 @@ def prepare_run_folder(out: Path, *, resume: bool) -> None:
 
 
 def write_recipe(
-    out: Path, recipe: Recipe, *, model: str, data: str | None, weights: str | None, class_names: tuple[str, ...]
+    out: Path,
+    recipe: Recipe,
+    *,
+    model: str,
+    data: str | None,
+    weights: str | None,
+    class_names: tuple[str, ...],
 ) -> None:
     """Writes `recipe.yaml`: the options of `gcnet train`, so that `--config` reruns it."""
     options: dict[str, Any] = {"model": model, "data": data, "weights": weights, "out": str(out)}
@@ -60,7 +67,7 @@ def write_recipe(
         f"# Train again with: gcnet train --config {out / 'recipe.yaml'} --out ANOTHER_FOLDER",
         yaml.safe_dump(options, sort_keys=False, default_flow_style=None, allow_unicode=True),
     ]
-    write_bytes(out / "recipe.yaml", ["\n".join(lines).encode()])
+    write_bytes(out / "recipe.yaml", "\n".join(lines).encode())
 
 
 def write_versions(out: Path) -> None:
@@ -91,7 +98,7 @@ class RunLog:
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
         if self.rows:
             self._columns = list(self.rows[0])
-            write_bytes(self.path, [self._as_csv(self.rows, header=True).encode()])
+            write_bytes(self.path, self._as_csv(self.rows, header=True).encode())
         else:
             self.path.unlink(missing_ok=True)
 
@@ -118,7 +125,7 @@ class RunLog:
         self._guard(self._board.close)
 
     def _add(self, iteration: int, values: Mapping[str, float], group: str) -> None:
-        row = {name: math.nan for name in self._columns} | {"iteration": iteration, **values}
+        row = dict.fromkeys(self._columns, math.nan) | {"iteration": iteration, **values}
         first = not self.rows
         self.rows.append(row)
 
@@ -142,12 +149,12 @@ class RunLog:
             write()
         except OSError as error:
             if not self._warned:
-                print(f"warning: {self.path} could not be written ({error.strerror or error}); training goes on")
+                print(f"warning: {self.path} not written ({error.strerror or error}); training goes on")
             self._warned = True
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.csv` (an empty cell is NaN); a torn last line is left out, no file is no rows."""
+    """The rows of a `metrics.csv` (an empty cell is NaN), without a torn last line; none without a file."""
     if not path.is_file():
         return []
     with open(path, encoding="utf-8", newline="") as file:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import signal
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcnet.data.coco import CocoDataset
@@ -26,6 +18,7 @@ from gcnet.data.loader import iterations_per_epoch, train_loader
 from gcnet.engine.callbacks import Checkpoints, Logging, Meet, Validation
 from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_detector
 from gcnet.engine.curves import draw_curves
+from gcnet.engine.fit import Devices, choose_devices, fit
 from gcnet.engine.module import NotFiniteError, TrainingModule
 from gcnet.engine.progress import ProgressLine
 from gcnet.engine.recipe import Recipe
@@ -46,19 +39,6 @@ class TrainResult:
     best: Path | None
     last: Path
     seconds: float
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Where to train: "cpu" or "gpu", how many on this machine, and on how many machines."""
-
-    accelerator: str
-    local: int
-    nodes: int = 1
-
-    @property
-    def world(self) -> int:
-        return self.local * self.nodes
 
 
 def train(
@@ -95,33 +75,10 @@ def train(
 
     if rank_zero_only.rank > 0:  # a helper process of a run on several devices
         return _train_beside(module, recipe, devices, out, began)
-    write_recipe(
-        out, recipe, model=detector.spec.name, data=data, weights=weights, class_names=detector.spec.class_names
-    )
+    spec = detector.spec
+    write_recipe(out, recipe, model=spec.name, data=data, weights=weights, class_names=spec.class_names)
     write_versions(out)
     return _train_leading(module, valid_set, recipe, devices, out, began)
-
-
-def choose_devices(recipe: Recipe) -> Devices:
-    """The devices that the recipe asks for, checked.
-
-    Raises:
-        GCNetError: there is no such device, or the batch cannot be shared out evenly.
-    """
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    kind = recipe.accelerator if recipe.accelerator != "auto" else ("gpu" if gpus else "cpu")
-    if kind == "gpu" and max(recipe.devices, 1) > gpus:
-        raise GCNetError(
-            f"recipe: {max(recipe.devices, 1)} GPUs asked for, {gpus} found; use --accelerator cpu or fewer --devices"
-        )
-    local = recipe.devices or int(os.environ.get("LOCAL_WORLD_SIZE", 0)) or (gpus if kind == "gpu" else 1)
-    nodes = int(os.environ.get("WORLD_SIZE", local)) // local if "LOCAL_WORLD_SIZE" in os.environ else 1
-    devices = Devices(kind, local, nodes)
-    if recipe.batch_size % devices.world:
-        raise GCNetError(
-            f"recipe: batch_size {recipe.batch_size} cannot be shared out to {devices.world} devices; use a multiple"
-        )
-    return devices
 
 
 def _training_module(
@@ -165,7 +122,12 @@ def _training_module(
 
 
 def _train_leading(
-    module: TrainingModule, valid_set: CocoDataset | None, recipe: Recipe, devices: Devices, out: Path, began: float
+    module: TrainingModule,
+    valid_set: CocoDataset | None,
+    recipe: Recipe,
+    devices: Devices,
+    out: Path,
+    began: float,
 ) -> TrainResult:
     log = RunLog(out, start=module.start)
     line = ProgressLine(module.total, module.start, module.iterations_per_epoch)
@@ -178,7 +140,7 @@ def _train_leading(
     callbacks.append(Meet())
     _announce(module, recipe, devices, out)
     try:
-        _fit(module, recipe, devices, callbacks)
+        fit(module, recipe, devices, callbacks)
         if module.stop_requested:
             raise KeyboardInterrupt
         if validation and validation.metrics is None:  # the run was complete but for this
@@ -200,87 +162,14 @@ def _train_leading(
     return _finish(module, metrics, checkpoints, out, time.monotonic() - began)
 
 
-def _train_beside(module: TrainingModule, recipe: Recipe, devices: Devices, out: Path, began: float) -> TrainResult:
+def _train_beside(
+    module: TrainingModule, recipe: Recipe, devices: Devices, out: Path, began: float
+) -> TrainResult:
     try:
-        _fit(module, recipe, devices, [Meet()])
+        fit(module, recipe, devices, [Meet()])
     except (NotFiniteError, KeyboardInterrupt):
         sys.exit(0)  # the leading process says why, and fails
     return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
-
-
-def _fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: list[Callback]) -> None:
-    """Runs Lightning's loop over what is left of the run."""
-    on_gpu = devices.accelerator == "gpu"
-    device = torch.device("cuda" if on_gpu else "cpu")
-    if module.start >= module.total:
-        module.to(device)
-        return
-    synchronise = on_gpu and devices.world > 1 and module.detector.spec.backbone.norm == "sync"
-    strategy: Any = "auto"
-    if devices.world > 1:  # the others wait while one validates, which takes its time on large data
-        strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))
-    with _quiet(), _interruptible(module):
-        trainer = Trainer(
-            accelerator=devices.accelerator,
-            devices=devices.local,
-            num_nodes=devices.nodes,
-            strategy=strategy,
-            precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
-            max_steps=module.total - module.start,
-            callbacks=callbacks,
-            sync_batchnorm=synchronise,
-            use_distributed_sampler=False,  # the loader's own sampler knows ranks and where to start
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        try:
-            trainer.fit(module)
-        except SystemExit:  # what Lightning makes of a KeyboardInterrupt
-            raise KeyboardInterrupt from None
-        finally:
-            if sys.exc_info()[0] is not None and hasattr(trainer.strategy.launcher, "kill"):
-                trainer.strategy.launcher.kill(signal.SIGTERM)  # helpers that wait for this process
-
-
-@contextlib.contextmanager
-def _interruptible(module: TrainingModule) -> Iterator[None]:
-    """The first Ctrl-C lets the iteration finish and be saved; in a validation, or the second, acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
-
-    def handle(number: int, frame: Any) -> None:
-        if os.getpid() != process:  # a loader's worker, which inherits this; its parent decides
-            return
-        if module.stop_requested or module.validating:
-            raise KeyboardInterrupt
-        module.stop_requested = True
-        print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on devices, workers and its other products."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def _validator(valid_set: CocoDataset, recipe: Recipe, devices: Devices) -> Callable[[Detector], Any]:
@@ -299,8 +188,8 @@ def _announce(module: TrainingModule, recipe: Recipe, devices: Devices, out: Pat
     )
     if 0 < module.total <= recipe.warmup_iterations:
         print(
-            f"note: the warm-up ({recipe.warmup_iterations} iterations) is longer than the run ({module.total}), "
-            "which never reaches its learning rate; lower warmup_iterations"
+            f"note: the warm-up ({recipe.warmup_iterations} iterations) is longer than the run "
+            f"({module.total}), which never reaches its learning rate; lower warmup_iterations"
         )
 
 
@@ -317,7 +206,7 @@ def _finish(
     if metrics is not None:
         print_metrics(metrics)
     usable = best if best.exists() else last
-    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and TensorBoard logs are in {out}")
+    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and tensorboard/ are in {out}")
     if failure:
         raise GCNetError(f"{failure}; metrics are kept in {out}: free space and run again with --resume")
     print(f"predict with it: gcnet predict {usable} IMAGES... --out predictions", flush=True)

@@ -1,0 +1,102 @@
+"""A detector and data that take milliseconds, so that the tests are about the engine alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from gcnet.data.coco import CocoDataset
+from gcnet.engine.recipe import Recipe
+from gcnet.engine.train import TrainResult, train
+from gcnet.evaluation.coco_ap import Metrics
+from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
+from gcnet.types import Batch, Targets
+
+IMAGES = 6
+PER_EPOCH = 3
+AP = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+class FakeDetector(Detector):
+    """Regresses random numbers (as a detector samples anchors) from the picture's mean.
+
+    `nan_at` makes the loss of that call NaN, `calls` counts them.
+    """
+
+    def __init__(self, *, seed: int = 0, nan_at: int | None = None) -> None:
+        nn.Module.__init__(self)
+        torch.manual_seed(seed)
+        self.spec = ModelSpec(name="fake", class_names=("square", "disc"))
+        self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.unused = nn.Parameter(torch.zeros(3), requires_grad=False)
+        self.nan_at, self.calls = nan_at, 0
+
+    def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
+        self.calls += 1
+        out = self.norm(self.layer(batch.images.float().mean((2, 3)) / 255))
+        loss = (out - torch.rand_like(out)).square().mean()
+        return {"loss_cls": loss * (math.nan if self.calls == self.nan_at else 1), "loss_box": loss * 0.5}
+
+
+class FakeLoader:
+    """Two pictures a batch that depend on the position in the stream alone, as the real loader has it."""
+
+    def __init__(self, start: int, rank: int, world: int) -> None:
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[Targets]]]:
+        position = self.start
+        while True:
+            generator = torch.Generator().manual_seed(position * self.world + self.rank)
+            shape = (2, 3, 32, 32)
+            images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+            ids = [2 * position % IMAGES + 100, (2 * position + 1) % IMAGES + 100]
+            empty = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), [])
+            yield Batch(images, [(32, 32)] * 2, [(32, 32)] * 2, ids), [empty, empty]
+            position += 1
+
+
+def fake_metrics(mask_ap: float) -> Metrics:
+    return Metrics(dict.fromkeys(AP, 0.5), dict.fromkeys(AP, 0.25) | {"AP": mask_ap}, {})
+
+
+def fake_recipe(**changes: Any) -> Recipe:
+    values = {"epochs": 3, "batch_size": 2, "lr": 0.1, "lr_batch_size": 0, "warmup_iterations": 2, "steps": (2,)}
+    return Recipe(**(values | {"accelerator": "cpu", "devices": 1, "workers": 0} | changes))
+
+
+def run_fake(
+    out: Path,
+    *,
+    detector: FakeDetector | None = None,
+    resume: bool = False,
+    validate: Any = lambda *_, **__: (fake_metrics(0.25), []),
+    valid: bool = True,
+    **recipe: Any,
+) -> TrainResult:
+    """`train` on the fakes; `validate` stands in for `evaluate`."""
+    dataset = CocoDataset(Path("none.json"), [], ("square", "disc"), (1, 2))
+    patches = {
+        "train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
+            start_iteration, rank, world_size
+        ),
+        "iterations_per_epoch": lambda *_: PER_EPOCH,
+        "evaluate": validate,
+    }
+    with mock.patch.multiple("gcnet.engine.train", **patches):
+        return train(
+            detector or FakeDetector(),
+            dataset,
+            dataset if valid else None,
+            fake_recipe(**recipe),
+            out,
+            resume=resume,
+            data="photos",
+        )
