@@ -215,10 +215,11 @@ def _report(
     out, gc = result.out, result.metrics
     print(f"\n{settings.model}: box AP50 {gc.box['AP50']:.3f}, mask AP50 {gc.mask['AP50']:.3f}")
     if result.plain is not None:
-        ratio = result.plain.box["AP50"] / max(gc.box["AP50"], 1e-6)
+        plain, whole = result.plain, gc.box["AP50"]
+        ratio = f" ({plain.box['AP50'] / whole:.2f} of that)" if whole > 0 else ""
         print(
-            f"mask_rcnn_tiny, which has no blocks: box AP50 {result.plain.box['AP50']:.3f} "
-            f"({ratio:.2f} of that), mask AP50 {result.plain.mask['AP50']:.3f}"
+            f"mask_rcnn_tiny, which has no blocks: box AP50 {plain.box['AP50']:.3f}{ratio}, "
+            f"mask AP50 {plain.mask['AP50']:.3f}"
         )
     for name, (share, area) in shares.items():
         print(
