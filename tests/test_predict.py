@@ -151,6 +151,12 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
     assert detector.calls == 0
 
 
+def test_a_threshold_that_no_score_can_reach(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    with pytest.raises(GCNetError, match=r"50 is not in \[0, 1\]"):
+        predict_paths(TwoObjects(), [image], tmp_path / "out", score_threshold=50)
+
+
 def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("b.jpg", "a.PNG", "deep/c.jpg", "deep/er/d.webp", ".hidden.png", "[1].png"):

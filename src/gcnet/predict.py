@@ -52,8 +52,10 @@ def predict_paths(
 
     An image that cannot be read is reported on stderr and skipped. Whatever ends the run, the JSON files
     hold all that was found until then. Raises GCNetError before the model runs if nothing matches, `out`
-    cannot be written or an overlay would replace one of the images.
+    cannot be written, an overlay would replace one of the images or the threshold is not in [0, 1].
     """
+    if not 0 <= score_threshold <= 1:
+        raise GCNetError(f"score threshold {score_threshold} is not in [0, 1]; give a number that is")
     paths = find_images(inputs)
     folder = prepare_folder(out)
     targets = _overlay_paths(paths, folder) if overlays else [None] * len(paths)
