@@ -68,7 +68,14 @@ def fake_metrics(mask_ap: float) -> Metrics:
 
 
 def fake_recipe(**changes: Any) -> Recipe:
-    values = {"epochs": 3, "batch_size": 2, "lr": 0.1, "lr_batch_size": 0, "warmup_iterations": 2, "steps": (2,)}
+    values = {
+        "epochs": 3,
+        "batch_size": 2,
+        "lr": 0.1,
+        "lr_batch_size": 0,
+        "warmup_iterations": 2,
+        "steps": (2,),
+    }
     return Recipe(**(values | {"accelerator": "cpu", "devices": 1, "workers": 0} | changes))
 
 

@@ -1,0 +1,107 @@
+"""Checkpoints are whole or absent, and safe to read."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from engine_fakes import FakeDetector, fake_recipe
+
+from gcnet.engine.checkpoint import (
+    changed_fields,
+    read_checkpoint,
+    restore_detector,
+    save_checkpoint,
+    write_atomically,
+)
+from gcnet.engine.module import make_optimizer
+from gcnet.errors import GCNetError
+
+
+def save(path: Path, detector: FakeDetector, iteration: int = 3) -> None:
+    recipe = fake_recipe()
+    save_checkpoint(path, detector, make_optimizer(detector, recipe), iteration, recipe)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path, detector = tmp_path / "last.ckpt", FakeDetector(seed=1)
+    save(path, detector)
+    state = read_checkpoint(path)  # reads with weights_only=True
+    other = FakeDetector(seed=2)
+    restore_detector(other, state, path, fake_recipe())
+    assert state["iteration"] == 3
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in detector.state_dict().items())
+    assert changed_fields(state["recipe"], fake_recipe()) == []
+    assert changed_fields(state["recipe"], fake_recipe(lr=1.0, steps=(1,))) == ["lr", "steps"]
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save(path, FakeDetector(), iteration=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system then refuses longer files
+    try:
+        with pytest.raises(OSError):
+            save(path, FakeDetector(), iteration=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_checkpoint(path)["iteration"] == 1
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def write(file: object) -> None:
+        file.write(b"new, in p")  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, write)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", "truncated", "another file of torch"])
+def test_what_cannot_be_resumed_from_is_named(tmp_path: Path, content: bytes | str | None) -> None:
+    path = tmp_path / "last.ckpt"
+    if content == "truncated":
+        save(path, FakeDetector())
+        path.write_bytes(path.read_bytes()[:-500])
+    elif content == "another file of torch":
+        torch.save({"state_dict": {}}, path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(GCNetError, match=r"last\.ckpt") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("executed",)
+
+
+def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "iteration": Evil()}, "last.ckpt")
+    with pytest.raises(GCNetError, match="cannot resume"):
+        read_checkpoint(Path("last.ckpt"))
+    assert os.listdir() == ["last.ckpt"]
+
+
+def test_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save(path, FakeDetector())
+    state = read_checkpoint(path)
+    with pytest.raises(GCNetError, match="optimizer sgd"):
+        restore_detector(FakeDetector(), state, path, fake_recipe(optimizer="adamw"))
+    other = FakeDetector()
+    other.layer = torch.nn.Linear(5, 4)
+    with pytest.raises(GCNetError, match=r"another model.*layer\.weight"):
+        restore_detector(other, state, path, fake_recipe())
