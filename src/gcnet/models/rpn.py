@@ -20,7 +20,7 @@ STRIDES = (4, 8, 16, 32, 64)
 BOX_STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
 
-Predictions = tuple[Float[Tensor, "N A"], Float[Tensor, "N A 4"]]
+Predictions = tuple[Float[Tensor, "N _A"], Float[Tensor, "N _A 4"]]  # of one level
 
 
 class RPN(nn.Module):
@@ -56,14 +56,14 @@ class RPN(nn.Module):
 
     def losses(
         self, features: list[Tensor], batch: Batch, targets: list[Targets]
-    ) -> tuple[list[Float[Tensor, "R 4"]], dict[str, Tensor]]:
+    ) -> tuple[list[Float[Tensor, "_R 4"]], dict[str, Tensor]]:
         """Training proposals of each image (without gradient), `loss_rpn_cls` and `loss_rpn_box`."""
         levels = self._run(features)
         anchors = self._anchors(features)
         proposals = self._propose(levels, anchors, batch, self.pre_nms_train, self.proposals_train)
         return proposals, self._losses(levels, anchors, features, batch, targets)
 
-    def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "R 4"]]:
+    def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "_R 4"]]:
         """Proposals of each image, best first, in pixels of the resized image."""
         levels = self._run(features)
         return self._propose(levels, self._anchors(features), batch, self.pre_nms_test, self.proposals_test)
@@ -78,7 +78,7 @@ class RPN(nn.Module):
             levels.append((logits.float(), deltas.float()))
         return levels
 
-    def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "A 4"]]:
+    def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "_A 4"]]:
         return [
             level_anchors((f.shape[-2], f.shape[-1]), stride, self.anchor_scale, f.device)
             for f, stride in zip(features, STRIDES, strict=True)
@@ -87,7 +87,7 @@ class RPN(nn.Module):
     @torch.no_grad()
     def _propose(
         self, levels: list[Predictions], anchors: list[Tensor], batch: Batch, pre_nms: int, count: int
-    ) -> list[Float[Tensor, "R 4"]]:
+    ) -> list[Float[Tensor, "_R 4"]]:
         proposals = []
         for image, size in enumerate(batch.image_sizes):
             boxes, scores, groups = [], [], []
