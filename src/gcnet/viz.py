@@ -106,7 +106,8 @@ def attention_overlay(
 
     Args:
         image: H x W x 3 RGB or H x W gray, uint8.
-        attention: (h, w) of any size, not negative; the largest value gets the brightest colour.
+        attention: (h, w) of any size, not negative. The brightest colour is its largest value, or four times
+            its mean if that is more: a map that looks everywhere alike stays dim.
         valid: share of the map's (rows, columns) that the image fills, where the network saw it padded.
         enlarge: whole factor on the result's size.
 
@@ -119,7 +120,7 @@ def attention_overlay(
     # Enlarged with its padding, then cut: interpolation stays aligned with the pixels that the map saw.
     padded = round(width / valid[1]), round(height / valid[0])
     heat = cv2.resize(heat, padded, interpolation=cv2.INTER_LINEAR)[:height, :width]
-    heat = heat / max(float(heat.max()), 1e-12)
+    heat = heat / max(float(heat.max()), 4 * float(heat.mean()), 1e-12)
     colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     gray = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.7
     opacity = (0.25 + 0.55 * heat)[..., None]
@@ -187,6 +188,8 @@ class _Piece:
         if isinstance(segmentation, dict):
             bitmap = coco_mask.decode(segmentation).astype(bool)
             bitmap = bitmap.repeat(enlarge, 0).repeat(enlarge, 1)[rows, columns]
+        elif rows.stop == rows.start or columns.stop == columns.start:
+            bitmap = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
         else:
             moved = [polygon * enlarge - offset for polygon in segmentation]
             height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -201,7 +204,7 @@ def _window(box: np.ndarray, shape: Sequence[int]) -> tuple[Window, tuple[int, i
     (top, bottom), (left, right) = (
         np.clip((low, high), 0, side).tolist() for low, high, side in ((y1, y2, shape[0]), (x1, x2, shape[1]))
     )
-    return (slice(top, bottom), slice(left, right)), (left, top)
+    return (slice(top, max(top, bottom)), slice(left, max(left, right))), (left, top)
 
 
 def _canvas(image: np.ndarray, enlarge: int) -> np.ndarray:
@@ -237,19 +240,23 @@ def _draw(
     classes: int,
 ) -> np.ndarray:
     """Masks, then boxes, then names, so that no name hides under a mask; small objects over large ones."""
-    colors = class_colors(max([classes, *(labels + 1)]))
+    colors = class_colors(max([classes, *(labels + 1).tolist()]))
     side = float(np.sqrt(canvas.shape[0] * canvas.shape[1]))
     thickness = max(1, round(side / 450))
     order = np.argsort([-piece.mask.size for piece in pieces], kind="stable").astype(int)
     for i in order:
         _draw_mask(canvas, pieces[i], colors[labels[i]], thickness)
     if len(pieces):
-        _draw_names(canvas, boxes[order], labels[order], [str(texts[i]) for i in order], colors, thickness, side)
+        _draw_names(
+            canvas, boxes[order], labels[order], [str(texts[i]) for i in order], colors, thickness, side
+        )
     return canvas
 
 
 def _draw_mask(canvas: np.ndarray, piece: _Piece, color: np.ndarray, thickness: int) -> None:
     """Tints the pixels of a mask and draws its outline, coloured on dark to show on any background."""
+    if not piece.mask.any():
+        return
     part = canvas[piece.window]
     tinted = part[piece.mask] * (1 - MASK_OPACITY) + color.astype(np.float32) * MASK_OPACITY
     part[piece.mask] = tinted.astype(np.uint8)
