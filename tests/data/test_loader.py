@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from coco_files import annotation, content, write_split
+
+from gcnet.data.coco import CocoDataset
+from gcnet.data.loader import IterationSampler, eval_loader, iterations_per_epoch, train_loader, trainable
+from gcnet.errors import GCNetError
+
+SIZES = [(48, 64), (64, 48)] * 4 + [(40, 70), (20, 60), (50, 50)]
+OPTIONS: dict[str, Any] = {"image_size": (96, 64), "seed": 3, "scale_jitter": (0.8, 1.2), "color_jitter": 0.2}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> CocoDataset:
+    """Eleven images, of which one is too small to train on, one has no object and one only a crowd."""
+    values = content(SIZES)
+    rle = {"size": [64, 48], "counts": [64 * 10, 64 * 20, 64 * 18]}
+    values["annotations"][2]["image_id"] = 100
+    values["annotations"][3] |= {"iscrowd": 1, "segmentation": rle}
+    values["annotations"].append(annotation(50, 104, category_id=9))
+    return CocoDataset.load(write_split(tmp_path, values), tmp_path)
+
+
+def sampler(images: int = 23, batch_size: int = 4, **options: Any) -> IterationSampler:
+    wide = [i % 3 > 0 for i in range(images)]
+    return IterationSampler(range(images), wide=wide, batch_size=batch_size, seed=5, **options)
+
+
+def take(batches: Any, count: int) -> list[Any]:
+    return list(itertools.islice(batches, count))
+
+
+# The sampler -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(23, 4), (24, 4), (5, 8), (1, 3), (7, 1), (100, 16)])
+def test_an_epoch_shows_every_image(images: int, batch_size: int) -> None:
+    batches = sampler(images, batch_size)
+    epoch = take(batches, batches.iterations_per_epoch)
+    assert len(epoch) == -(-images // batch_size)
+    assert all(len(batch) == batch_size for batch in epoch)
+    counts = Counter(index for batch in epoch for index, _ in batch)
+    assert set(counts) == set(range(images))
+    assert max(counts.values()) <= -(-batch_size // images) + 1
+    positions = [position for batch in epoch for _, position in batch]
+    assert positions == list(range(len(epoch) * batch_size))
+
+
+def test_epochs_differ_and_seeds_differ() -> None:
+    batches = sampler()
+    first, second = batches.epoch(0), batches.epoch(1)
+    assert (first != second).any()
+    np.testing.assert_array_equal(first, sampler().epoch(0))
+    other = IterationSampler(range(23), wide=batches.wide.tolist(), batch_size=4, seed=6)
+    assert (first != other.epoch(0)).any()
+
+
+def test_batches_hold_like_aspect_ratios() -> None:
+    batches = sampler(100, 8)
+    for epoch in range(5):
+        mixed = [batch for batch in batches.epoch(epoch) if len(set(batches.wide[batch])) > 1]
+        assert len(mixed) <= 2  # what the groups leave over, and the batch that is filled up
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 13])
+def test_starting_late_continues_the_unbroken_stream(start: int) -> None:
+    assert take(sampler(start_iteration=start), 9) == take(sampler(), start + 9)[start:]
+
+
+def test_processes_share_each_batch() -> None:
+    whole = take(sampler(start_iteration=2), 8)
+    shares = [take(sampler(start_iteration=2, rank=rank, world_size=2), 8) for rank in range(2)]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert len(first) == len(second) == 2
+        assert sorted(first + second) == sorted(batch)
+
+
+def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
+    with pytest.raises(GCNetError, match="batch_size 4 cannot be shared by 3 processes"):
+        sampler(world_size=3)
+
+
+# The loaders -------------------------------------------------------------------------------------------
+
+
+def test_trainable_leaves_out_small_and_empty_images(dataset: CocoDataset) -> None:
+    assert trainable(dataset) == [0, 1, 4, 5, 6, 7, 8, 10]
+    assert iterations_per_epoch(dataset, 3) == 3
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    values = content([(20, 64)])
+    dataset = CocoDataset.load(write_split(tmp_path, values), tmp_path)
+    with pytest.raises(GCNetError, match="no image with objects to learn from"):
+        train_loader(dataset, batch_size=2, **OPTIONS)
+
+
+def test_training_batches_hold_together(dataset: CocoDataset) -> None:
+    loader = train_loader(dataset, batch_size=3, workers=0, **OPTIONS)
+    for batch, targets in take(loader, 3):
+        assert len(batch) == len(targets) == 3
+        assert batch.images.dtype == torch.uint8
+        assert all(side % 32 == 0 for side in batch.images.shape[2:])
+        for i, target in enumerate(targets):
+            height, width = batch.image_sizes[i]
+            record = next(record for record in dataset.records if record.id == batch.image_ids[i])
+            assert batch.original_sizes[i] == (record.height, record.width)
+            assert not batch.images[i, :, height:].any()
+            assert not batch.images[i, :, :, width:].any()
+            assert batch.images[i, :, :height, :width].float().std() > 10
+            assert len(target) == len(target.masks) == sum(not obj.crowd for obj in record.instances)
+            assert (target.boxes[:, 2:] <= torch.tensor([width, height])).all()
+
+
+def test_the_stream_depends_neither_on_workers_nor_on_the_start(dataset: CocoDataset) -> None:
+    reference = take(train_loader(dataset, batch_size=3, workers=0, **OPTIONS), 6)
+    others = {
+        0: take(train_loader(dataset, batch_size=3, workers=2, **OPTIONS), 6),
+        4: take(train_loader(dataset, batch_size=3, workers=1, start_iteration=4, **OPTIONS), 2),
+    }
+    for start, batches in others.items():
+        for (batch, targets), (other, other_targets) in zip(reference[start:], batches, strict=True):
+            assert batch.image_ids == other.image_ids
+            assert torch.equal(batch.images, other.images)
+            for target, other_target in zip(targets, other_targets, strict=True):
+                assert torch.equal(target.boxes, other_target.boxes)
+
+
+def test_evaluation_sees_every_image_in_order(dataset: CocoDataset) -> None:
+    batches = list(eval_loader(dataset, image_size=(96, 64), batch_size=4, workers=0))
+    assert [id for batch in batches for id in batch.image_ids] == [record.id for record in dataset.records]
+    assert batches[0].image_sizes[0] == (64, 85)
+    assert batches[0].original_sizes[0] == (48, 64)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_one_line_from_a_worker_too(dataset: CocoDataset, workers: int) -> None:
+    path = dataset.records[0].path
+    path.write_bytes(path.read_bytes()[:500])
+    for loader in (
+        eval_loader(dataset, image_size=(96, 64), batch_size=4, workers=workers),
+        train_loader(dataset, batch_size=8, workers=workers, **OPTIONS),
+    ):
+        with pytest.raises(GCNetError, match=r"0\.png is a truncated image file") as caught:
+            take(loader, 3)
+        assert "\n" not in str(caught.value)
