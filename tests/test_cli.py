@@ -12,14 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from gcnet import cli
 from gcnet.arguments import check_writable, find_weights, parse_train, split_train
 from gcnet.cli import VERBS, main
+from gcnet.data.context_shapes import write_context_shapes
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
+from gcnet.models.weights import load_model
 from gcnet.zoo.catalog import find, list_models
+from gcnet.zoo.create import create_model
 
 ROOT = Path(__file__).parent.parent
 TINY = "mask_rcnn_tiny_gc4"
@@ -253,6 +257,57 @@ def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
     (tmp_path / "best.safetensors").touch()
     assert main(["eval", str(tmp_path), "--data", "x", "--weights", "y.pth"]) == 2
     assert "leave out --weights" in capsys.readouterr().err
+
+
+# --- the whole path ------------------------------------------------------------------------------------
+
+
+def test_train_eval_predict(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_context_shapes("shapes", train=4, valid=2, size=96)
+    tiny = (
+        "--data shapes --out run --epochs 1 --batch-size 2 --workers 0 --accelerator cpu --image-size [96,96]"
+    )
+    assert main(["train", TINY, *tiny.split()]) == 0
+    assert {path.name for path in Path("run").iterdir()} >= {
+        "best.safetensors",
+        "last.safetensors",
+        "recipe.yaml",
+    }
+
+    options, recipe = parse_train(["--config", "run/recipe.yaml"])
+    assert (options.model, options.data, options.out) == (TINY, "shapes", "run")
+    assert recipe == replace(
+        find(TINY).recipe, epochs=1, batch_size=2, workers=0, accelerator="cpu", image_size=(96, 96)
+    )
+    assert main(["train", "--config", "run/recipe.yaml", "--out", "run"]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+    assert (
+        main(["eval", "run", "--data", "shapes", "--out", "scores", "--workers", "0", "--device", "cpu"]) == 0
+    )
+    assert Path("scores/results.json").is_file()
+    assert "AP50" in capsys.readouterr().out
+
+    Path("broken.png").write_bytes(b"no image")
+    words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]
+    assert main(words) == 0
+    assert len(list(Path("found").glob("*.png"))) == 2
+    assert main([*words, "broken.png"]) == 2
+    assert "broken.png" in capsys.readouterr().err
+    assert main(["eval", "run", "--data", "shapes", "--split", "test"]) == 2
+    assert "it has train, valid" in capsys.readouterr().err
+
+
+def test_convert_gives_a_file_that_knows_its_classes(tmp_path, capsys):
+    weights = tmp_path / "theirs.pth"
+    torch.save({"state_dict": create_model(TINY, class_names=("cat", "dog")).state_dict()}, weights)
+    out = tmp_path / "ours.safetensors"
+    words = ["convert", TINY, "--weights", str(weights), "--out", str(out)]
+    assert main(words) == 2
+    assert "does not fit this model" in capsys.readouterr().err
+    assert main([*words, "--class-names", "cat", "dog"]) == 0
+    assert load_model(out).spec.class_names == ("cat", "dog")
 
 
 # --- the documents -------------------------------------------------------------------------------------

@@ -71,6 +71,12 @@ def check_writable(folder: Path) -> None:
         raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
 
 
+def check_data(folder: Path) -> None:
+    """Raises if there is no such folder, without the seconds that a look into it takes to import."""
+    if not folder.is_dir():
+        raise GCNetError(f"--data {folder} is not a folder; give that of a COCO-format data set")
+
+
 def find_weights(model: str) -> Path | None:
     """The file that `model` stands for: itself, or the best of a run folder; None for a catalog name."""
     path = Path(model)

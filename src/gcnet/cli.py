@@ -17,6 +17,7 @@ from gcnet.arguments import (
     WEIGHTS_HELP,
     Parser,
     add_model,
+    check_data,
     check_model,
     check_writable,
     did_you_mean,
@@ -98,15 +99,12 @@ def _demo(argv: list[str]) -> int:
 def _train(argv: list[str]) -> int:
     options, recipe = parse_train(argv)
     data, out = Path(options.data), Path(options.out)
+    check_data(data)
     check_writable(out)
 
-    import torch
-
     from gcnet.data.coco import load_splits
-    from gcnet.engine.train import train
-    from gcnet.zoo.create import create_model
 
-    splits = load_splits(data)
+    splits = load_splits(data)  # before the slow imports: what is wrong with the data is known in a moment
     if "train" not in splits:
         raise GCNetError(
             f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
@@ -114,6 +112,12 @@ def _train(argv: list[str]) -> int:
     class_names = splits["train"].class_names
     if options.class_names and tuple(options.class_names) != class_names:
         raise GCNetError(f"class_names of the config are not those of {data}: {', '.join(class_names)}")
+
+    import torch
+
+    from gcnet.engine.train import train
+    from gcnet.zoo.create import create_model
+
     torch.manual_seed(recipe.seed)
     weights = None if options.resume else options.weights
     detector = create_model(options.model, class_names=class_names, weights=weights)
@@ -140,6 +144,7 @@ def _eval(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
     options = parser.parse_args(argv)
     check_model(options.model, options.weights)
+    check_data(options.data)
     out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
     check_writable(out)
 
@@ -178,6 +183,11 @@ def _predict(argv: list[str]) -> int:
         options.out,
         score_threshold=options.score_threshold,
         overlays=not options.no_overlays,
+    )
+    found = f"{summary.detections} objects in {summary.images} images"
+    print(
+        f"{found}: {options.out / 'results.json'}"
+        + ("" if options.no_overlays else " and overlays beside it")
     )
     return 2 if summary.failed else 0
 
