@@ -27,13 +27,13 @@ class AttentionPool(nn.Module):
         return self._weights(x.flatten(2)).reshape(x.shape[0], *x.shape[2:])
 
     def forward(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C"]:
-        # flatten is a view of contiguous and of channels-last maps alike, and both products read it in
-        # place: the block never copies the map.
+        # flatten is a view of contiguous and of channels-last maps alike, and bmm reads both in place: the
+        # block never copies the map. (matmul with a vector would copy a contiguous one.)
         flat = x.flatten(2)
         return torch.bmm(flat, self._weights(flat).unsqueeze(2)).squeeze(2)
 
     def _weights(self, flat: Float[Tensor, "N C P"]) -> Float[Tensor, "N P"]:
-        logits = torch.matmul(flat.transpose(1, 2), self.weight) + self.bias
+        logits = torch.bmm(self.weight.expand(len(flat), 1, -1), flat).squeeze(1) + self.bias
         return logits.softmax(dim=1)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from gcnet.context.modelling import AttentionPool
@@ -27,7 +28,8 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     maps: dict[str, Tensor] = {}
 
     def keep(name: str, module: AttentionPool, inputs: tuple[Tensor], _: Tensor) -> None:
-        maps[name] = module.attention(inputs[0].detach()).float().cpu()
+        with torch.no_grad():
+            maps[name] = module.attention(inputs[0]).float().cpu()
 
     pools = {name: module for name, module in model.named_modules() if isinstance(module, AttentionPool)}
     handles = [pool.register_forward_hook(partial(keep, name)) for name, pool in pools.items()]

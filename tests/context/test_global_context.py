@@ -1,0 +1,130 @@
+"""The block itself: identity at birth, shapes, memory layout, gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gcnet.context import GlobalContext
+from gcnet.context.modelling import AttentionPool, AveragePool
+
+POOLINGS = ["attention", "average"]
+FUSIONS = [("add",), ("scale",), ("add", "scale")]
+
+
+def awake(block: GlobalContext, seed: int = 0) -> GlobalContext:
+    """The block with no parameter left at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return block
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_fresh_block_with_add_changes_nothing(pooling: str) -> None:
+    x = torch.randn(2, 32, 5, 7)
+    assert torch.equal(GlobalContext(32, pooling=pooling)(x), x)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_fresh_block_with_scale_halves(pooling: str) -> None:
+    x = torch.randn(2, 32, 5, 7)
+    torch.testing.assert_close(GlobalContext(32, pooling=pooling, fusion=("scale",))(x), x / 2)
+
+
+@pytest.mark.parametrize(("pooling", "fusion"), itertools.product(POOLINGS, FUSIONS))
+def test_gradients(pooling: str, fusion: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    block = awake(GlobalContext(8, ratio=0.5, pooling=pooling, fusion=fusion).double())
+    x = torch.randn(2, 8, 2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *_: block(x), (x, *block.parameters()))
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 9), (2, 16, 3, 4), (1, 16, 2, 3, 4), (3, 16, 1, 1)])
+def test_sequences_maps_and_volumes(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    for pooling, fusion in itertools.product(POOLINGS, FUSIONS):
+        assert awake(GlobalContext(16, pooling=pooling, fusion=fusion))(x).shape == x.shape
+
+
+def test_order_of_positions_does_not_matter() -> None:
+    torch.manual_seed(0)
+    block, x = awake(GlobalContext(16)), torch.randn(2, 16, 30)
+    order = torch.randperm(30)
+    torch.testing.assert_close(block(x[:, :, order]), block(x)[:, :, order])
+
+
+class LargestCopy(TorchDispatchMode):
+    """Counts the elements of the largest tensor that a copying operator makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in {"clone", "copy_", "_to_copy", "contiguous", "_reshape_copy"}:
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize(("pooling", "fusion"), itertools.product(POOLINGS, FUSIONS))
+def test_no_layout_copies_the_map(layout: torch.memory_format, pooling: str, fusion: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    block, x = awake(GlobalContext(16, pooling=pooling, fusion=fusion)), torch.randn(2, 16, 12, 10)
+    expected = block(x)
+    x = x.contiguous(memory_format=layout)
+    assert x.flatten(2).data_ptr() == x.data_ptr()
+    with LargestCopy() as copies, torch.no_grad():
+        y = block(x)
+    assert copies.elements < x.numel()
+    assert y.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_copies_are_noticed() -> None:
+    x = torch.randn(2, 16, 12, 10).contiguous(memory_format=torch.channels_last)
+    with LargestCopy() as copies:
+        x.contiguous()
+    assert copies.elements == x.numel()
+
+
+def test_attention_sums_to_one() -> None:
+    torch.manual_seed(0)
+    pool = AttentionPool(16)
+    x = torch.randn(3, 16, 4, 6)
+    attention = pool.attention(x)
+    assert attention.shape == (3, 4, 6)
+    torch.testing.assert_close(attention.sum(dim=(1, 2)), torch.ones(3))
+    torch.testing.assert_close(pool(x), (x * attention[:, None]).sum(dim=(2, 3)))
+
+
+def test_average_pool_is_the_mean() -> None:
+    x = torch.randn(3, 16, 4, 6)
+    torch.testing.assert_close(AveragePool()(x), x.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"ratio": 1 / 64},
+        {"ratio": 2.0},
+        {"fusion": ()},
+        {"fusion": ("multiply",)},
+        {"pooling": "max"},
+    ],
+)
+def test_impossible_arguments_are_refused(arguments: dict) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        GlobalContext(32, **arguments)
+
+
+def test_extreme_values_stay_finite() -> None:
+    x: Tensor = torch.full((1, 16, 4, 4), 1e4)
+    assert awake(GlobalContext(16))(x).isfinite().all()

@@ -1,0 +1,152 @@
+"""One training step: the reference's losses and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gcnet.models.box_head import BoxHead
+from gcnet.models.detector import Detector
+from gcnet.models.mask_head import MaskHead
+from gcnet.models.roi_heads import RoIHeads, mask_targets
+from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
+from gcnet.ops.segmentations import resize_segmentation
+from gcnet.types import Batch, Targets
+from gcnet.zoo.mmdet_keys import mmdet_key
+
+ROW = "mask-rcnn_r50-syncbn-gcb-r4-c3-c5_fpn_1x_coco"
+LOSS_NAMES = {
+    "loss_rpn_cls": "loss_rpn_cls",
+    "loss_rpn_box": "loss_rpn_bbox",
+    "loss_cls": "loss_cls",
+    "loss_box": "loss_bbox",
+    "loss_mask": "loss_mask",
+}
+
+
+def strided(indices: Tensor, count: int) -> Tensor:
+    """The deterministic sampler that the reference was run with."""
+    if len(indices) <= count:
+        return indices
+    return indices[(torch.arange(count) * len(indices)) // count]
+
+
+def read_batch(paths: list[Path]) -> Batch:
+    images = [read_image(path) for path in paths]
+    original = [(image.shape[0], image.shape[1]) for image in images]
+    sizes = [fit_size(size, (1333, 800)) for size in original]
+    resized = [resize_image(image, size) for image, size in zip(images, sizes, strict=True)]
+    return Batch(stack_images(resized), sizes, original, list(range(len(paths))))
+
+
+def read_targets(case: dict[str, Any]) -> list[Targets]:
+    """The ground truth as the reference's pipeline left it: bitmaps at the training size."""
+    return [
+        Targets(
+            torch.tensor(target["boxes"]),
+            torch.tensor(target["labels"]),
+            [{"size": target["size"], "counts": counts.encode()} for counts in target["masks"]],
+        )
+        for target in case["targets"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["as_config_0", "eval_norm_0", pytest.param("as_config_01", marks=pytest.mark.slow)],
+)
+def test_training_step(
+    mode: str,
+    reference_model: Callable[[str], Detector],
+    golden: Callable[[str], Any],
+    golden_arrays: Callable[[str], Any],
+    pictures: dict[str, Path],
+) -> None:
+    detector = reference_model(ROW)
+    detector.rpn.sample = detector.roi_heads.sample = strided
+    detector.train(not mode.startswith("eval_norm"))
+    theirs = golden("training.json.gz")[mode]
+    batch, targets = read_batch(list(pictures.values())[: len(theirs["targets"])]), read_targets(theirs)
+
+    features = detector._features(batch)
+    proposals, losses = detector.rpn.losses(features, batch, targets)
+    arrays = golden_arrays("proposals.npz")
+    stored = [torch.from_numpy(arrays[f"{mode}/{image}"]) for image in range(len(targets))]
+    for ours, reference in zip(proposals, stored, strict=True):
+        same = (ours[:, None, :] - reference[None]).abs().amax(dim=-1).min(dim=0).values < 0.02
+        assert len(ours) == len(reference)
+        assert same.float().mean() > 0.99  # near-ties in the order may swap a few at the cut
+
+    losses |= detector.roi_heads.losses(features, stored, targets)
+    for ours, reference in LOSS_NAMES.items():
+        assert losses[ours].item() == pytest.approx(theirs["losses"][reference], rel=1e-4), ours
+
+    outlines = [with_polygons(target, image, golden) for image, target in enumerate(targets)]
+    with torch.no_grad():
+        drawn = detector.roi_heads.losses(features, stored, outlines)["loss_mask"]
+    # We train on polygons drawn in the region, the reference on resized bitmaps: the same but for outlines.
+    print(f"{mode}: loss_mask with polygons {drawn:.6f}, with bitmaps {losses['loss_mask']:.6f}")
+    assert drawn.item() == pytest.approx(losses["loss_mask"].item(), rel=0.01)
+
+    torch.stack(list(losses.values())).sum().backward()
+    errors = gradient_errors(detector, theirs["gradient_norms"])
+    print(f"gradient norms: median {np.median(errors):.1e}, 95th percentile {np.quantile(errors, 0.95):.1e}")
+    assert np.median(errors) < 1e-3
+    assert np.quantile(errors, 0.95) < 1e-2
+
+
+def gradient_errors(detector: Detector, norms: dict[str, float]) -> list[float]:
+    """Relative differences of the norms; the same parameters must have a gradient at all."""
+    ours = {
+        mmdet_key(name): parameter.grad.double().norm().item()
+        for name, parameter in detector.named_parameters()
+        if parameter.grad is not None
+    }
+    assert ours.keys() == norms.keys()
+    return [abs(ours[name] / norms[name] - 1) for name in norms if not name.endswith("conv_mask.bias")]
+
+
+@pytest.mark.parametrize("mode", ["as_config_0", "as_config_01", "eval_norm_0"])
+def test_sampled_regions_and_mask_targets(
+    mode: str, golden: Callable[[str], Any], golden_arrays: Callable[[str], Any]
+) -> None:
+    """What the second stage trains on, without running a network."""
+    theirs, arrays = golden("training.json.gz")[mode], golden_arrays("proposals.npz")
+    heads = RoIHeads(BoxHead(1, 1, 80), MaskHead(1, 1, 1, 80), sample=strided)
+    regions = [
+        heads._sample(torch.from_numpy(arrays[f"{mode}/{image}"]), target)
+        for image, target in enumerate(read_targets(theirs))
+    ]
+    assert [len(region.objects) for region in regions] == np.ravel(theirs["positive"]).tolist()
+    assert torch.cat([region.labels for region in regions]).tolist() == theirs["labels"]
+
+    packed = arrays[f"{mode}/mask_targets"]
+    reference = np.unpackbits(packed, axis=1)[:, : 28 * 28].reshape(-1, 28, 28).astype(bool)
+    targets = read_targets(theirs)
+    bitmaps = torch.cat([mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]).numpy()
+    assert (bitmaps == reference).all()
+
+    outlines = [with_polygons(target, image, golden) for image, target in enumerate(targets)]
+    drawn = torch.cat([mask_targets(t, r) for t, r in zip(outlines, regions, strict=True)]).numpy()
+    assert (drawn != reference).mean() < 0.01
+    overlap = (drawn & reference).sum(axis=(1, 2)) / (drawn | reference).sum(axis=(1, 2)).clip(1)
+    assert overlap.mean() > 0.97
+
+
+def with_polygons(target: Targets, image: int, golden: Callable[[str], Any]) -> Targets:
+    """The same objects with their polygons in place of the reference's bitmaps."""
+    original = [(480, 640), (333, 500)][image]
+    height, width = fit_size(original, (1333, 800))
+    scale = (width / original[1], height / original[0])
+    polygons = [
+        resize_segmentation([np.reshape(p, (-1, 2)) for p in raw], *scale, (height, width))
+        for raw in golden("training.json.gz")["polygons"][str(image)]
+    ]
+    assert len(polygons) == len(target)
+    return Targets(target.boxes, target.labels, polygons)
