@@ -45,7 +45,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system then refuses longer files
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match=r"last|large|write"):
             save(path, FakeDetector(), iteration=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

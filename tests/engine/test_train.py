@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, run_fake
+from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, fake_recipe, run_fake
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gcnet.arguments import train_parser
+from gcnet.arguments import parse_train
 from gcnet.engine import callbacks
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.recipe import Recipe
-from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.runfolder import read_metrics, write_recipe
 from gcnet.engine.schedule import lr_factor
 from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
@@ -66,20 +66,23 @@ def test_what_a_run_leaves(unbroken: Path) -> None:
     assert all(row["loss"] == pytest.approx(row["loss_cls"] + row["loss_box"], rel=1e-4) for row in rows[::2])
 
 
-def test_the_recipe_reruns_it(unbroken: Path, tmp_path: Path) -> None:
-    path = unbroken / "recipe.yaml"
-    options = yaml.safe_load(path.read_text())
+def test_the_recipe_file_is_the_command_line(unbroken: Path, tmp_path: Path) -> None:
+    options = yaml.safe_load((unbroken / "recipe.yaml").read_text())
     assert options["model"] == "fake"
     assert options["data"] == "photos"
-    assert options["class_names"] == ["square", "disc"]
-    parsed = train_parser(Recipe(), out="x").parse_args([f"--config={path}"])
-    assert {name: getattr(parsed, name) for name in ("epochs", "lr", "steps", "seed", "out")} == {
-        "epochs": 3,
-        "lr": 0.1,
-        "steps": (2,),
-        "seed": 0,
-        "out": str(unbroken),
-    }
+    write_recipe(
+        tmp_path,
+        fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48)),
+        model="mask_rcnn_tiny_gc4",
+        data="photos",
+        weights=None,
+        class_names=("square", "disc"),
+    )
+    values, recipe = parse_train(["--config", str(tmp_path / "recipe.yaml")])
+    assert recipe == fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48))
+    assert (values.model, values.data) == ("mask_rcnn_tiny_gc4", "photos")
+    assert (values.weights, values.out) == (None, str(tmp_path))
+    assert values.class_names == ["square", "disc"]
 
 
 def test_the_end_says_how_to_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +124,7 @@ def test_other_recipes_train(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 def test_an_occupied_folder_is_refused(unbroken: Path) -> None:
     before = weights(unbroken)
-    with pytest.raises(GCNetError, match="--resume.*--out"):
+    with pytest.raises(GCNetError, match=r"--resume.*--out"):
         run_fake(unbroken)
     assert weights(unbroken).keys() == before.keys()
 
@@ -264,7 +267,7 @@ def test_a_disk_that_is_full_from_the_first_epoch_on(tmp_path: Path, monkeypatch
         real(path, detector, optimizer, iteration, recipe)
 
     monkeypatch.setattr(callbacks, "save_checkpoint", save)
-    with pytest.raises(GCNetError, match="last.ckpt could not be written"):
+    with pytest.raises(GCNetError, match=r"last\.ckpt could not be written"):
         run_fake(tmp_path)
     assert "warning" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "last.ckpt")["iteration"] == 0

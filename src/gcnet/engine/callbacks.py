@@ -114,7 +114,11 @@ class Validation(Callback):
 
     def _run_if_due(self, trainer: Trainer, module: TrainingModule) -> None:
         iteration = module.iteration
-        if module.stop_requested or not validation_is_due(module, iteration) or self.run_log.validated(iteration):
+        if (
+            module.stop_requested
+            or not validation_is_due(module, iteration)
+            or self.run_log.validated(iteration)
+        ):
             return
         module.validating = True
         try:

@@ -16,7 +16,7 @@ def draw_curves(metrics_csv: Path, picture: Path) -> None:
     rows = read_metrics(metrics_csv)
     names = list(rows[0]) if rows else []
     panels = [
-        ("loss", [name for name in names if name.startswith("loss")]),
+        ("loss", sorted(name for name in names if name.startswith("loss"))),
         ("validation AP", [name for name in ("box_AP", "box_AP50", "mask_AP", "mask_AP50") if name in names]),
     ]
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -29,6 +29,7 @@ def draw_curves(metrics_csv: Path, picture: Path) -> None:
                 label = name.replace("_", " ")
                 axes.plot(*zip(*points, strict=True), label=label, marker=mark, linewidth=1.2)
         axes.set_xlabel("iteration")
+        axes.set_ylim(bottom=0, top=None if title == "loss" else 1)
         axes.set_title(title)
         axes.grid(alpha=0.3)
         if axes.lines:

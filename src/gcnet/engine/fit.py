@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 
 from gcnet.engine.module import TrainingModule
 from gcnet.engine.recipe import Recipe
@@ -115,7 +116,8 @@ def _interruptible(module: TrainingModule) -> Iterator[None]:
         if module.stop_requested or module.validating:
             raise KeyboardInterrupt
         module.stop_requested = True
-        print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        if rank_zero_only.rank == 0:
+            print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
     before = signal.signal(signal.SIGINT, handle)
     try:

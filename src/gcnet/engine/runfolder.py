@@ -59,7 +59,7 @@ def write_recipe(
     class_names: tuple[str, ...],
 ) -> None:
     """Writes `recipe.yaml`: the options of `gcnet train`, so that `--config` reruns it."""
-    options: dict[str, Any] = {"model": model, "data": data, "weights": weights, "out": str(out)}
+    options: dict[str, Any] = {"model": model, "data": data, "weights": weights or "none", "out": str(out)}
     options["class_names"] = list(class_names)
     for name, value in asdict(recipe).items():
         options[name] = list(value) if isinstance(value, tuple) else value
