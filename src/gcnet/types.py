@@ -40,6 +40,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, images=self.images.to(device, non_blocking=True))
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; a data loader calls this where there is a GPU to copy to."""
+        return replace(self, images=self.images.pin_memory())
+
     def scale_factors(self, index: int) -> tuple[float, float]:
         """(x, y) factors by which image `index` was resized, kept apart because rounding differs."""
         (height, width), (old_height, old_width) = self.image_sizes[index], self.original_sizes[index]

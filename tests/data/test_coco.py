@@ -3,14 +3,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from coco_files import annotation, content, write_images, write_split
 
 from gcnet.data.coco import CocoDataset, find_splits, load_splits

@@ -64,6 +64,15 @@ def test_parse_takes_polygons_and_both_rle_forms() -> None:
     np.testing.assert_array_equal(bitmap(compressed, 80, 50), mask)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_every_compressed_rle_that_pycocotools_writes_is_read(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 300, 2)) < rng.choice([0.0, 0.01, 0.5, 1.0])
+    rle = encode(mask)
+    assert parse_segmentation(rle, *mask.shape) == rle
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -75,7 +84,12 @@ def test_parse_takes_polygons_and_both_rle_forms() -> None:
         ([7], "type int"),
         ("polygon", "is str"),
         ({"size": [8, 6], "counts": [48]}, "size"),
-        ({"size": [6, 8], "counts": [40]}, "sum to 40"),
+        ({"size": [6, 8], "counts": [40]}, "covers 40 pixels"),
+        ({"size": [6, 8], "counts": ""}, "not a compressed"),
+        ({"size": [6, 8], "counts": "\0\0"}, "not a compressed"),
+        ({"size": [6, 8], "counts": "zz"}, "not a compressed"),
+        ({"size": [6, 8], "counts": "oooooooooo0"}, "not a compressed"),
+        ({"size": [6, 8], "counts": "11"}, "covers 2 pixels"),
         ({"size": [6, 8], "counts": [1.5]}, "neither"),
         ({"size": [6, 8]}, "neither"),
     ],

@@ -178,13 +178,37 @@ def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     size, counts = raw.get("size"), raw.get("counts")
     if size != [height, width]:
         raise GCNetError(f"its RLE has size {size}, its image is {[height, width]} (height, width)")
-    if isinstance(counts, (str, bytes)):
-        return {"size": size, "counts": counts.encode() if isinstance(counts, str) else counts}
-    if not isinstance(counts, list) or not all(isinstance(n, int) and n >= 0 for n in counts):
+    if isinstance(counts, list) and all(isinstance(n, int) and n >= 0 for n in counts):
+        runs, rle = counts, coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+    elif isinstance(counts, (str, bytes)):
+        text = counts.encode() if isinstance(counts, str) else counts
+        runs, rle = _run_lengths(text), {"size": size, "counts": text}
+    else:
         raise GCNetError("its RLE counts are neither a string nor a list of whole numbers")
-    if sum(counts) != height * width:
-        raise GCNetError(f"its RLE counts sum to {sum(counts)}, not to {height} x {width} pixels")
-    return coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+    # pycocotools believes what it is given, and reads and writes past the end of a mask that is not filled.
+    if sum(runs) != height * width:
+        raise GCNetError(f"its RLE covers {sum(runs)} pixels, its image has {height} x {width}")
+    return rle
+
+
+def _run_lengths(text: bytes) -> list[int]:
+    """The run lengths in a compressed RLE: 5 bits a character, low ones first; all but the first three
+    are differences from the last run but one.
+    """
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero((codes & 0x20) == 0) + 1
+    lengths = np.diff(ends, prepend=0)
+    if not len(ends) or ends[-1] != len(codes) or codes.min() < 0 or codes.max() > 63 or lengths.max() > 7:
+        raise GCNetError("its RLE counts are not a compressed run-length string")
+    starts = ends - lengths
+    places = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
+    runs = np.where(codes[ends - 1] & 0x10, runs - (1 << (5 * lengths)), runs)
+    runs[1::2] = runs[1::2].cumsum()
+    runs[2::2] = runs[2::2].cumsum()
+    if runs.min() < 0:
+        raise GCNetError("its RLE counts are not a compressed run-length string")
+    return runs.tolist()
 
 
 def _decode(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
