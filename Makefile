@@ -12,8 +12,7 @@ TEST_ENV := OMP_NUM_THREADS=1
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@sh tools/find-python.sh > /dev/null
-	test -x $(PY) || "$$(sh tools/find-python.sh)" -m venv .venv
+	test -x $(PY) || { python=$$(sh tools/find-python.sh) && "$$python" -m venv .venv; }
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev]"
 	touch $@
