@@ -112,7 +112,7 @@ def _refuse_truncated(data: bytes, path: Path) -> None:
     try:
         with Image.open(path) as image:
             image.load()
-    except UnidentifiedImageError:
-        return  # OpenCV may know formats that Pillow does not; it decides whether this is an image
-    except (OSError, SyntaxError):
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return  # OpenCV knows formats that Pillow does not, and has a limit of its own for the size
+    except Exception:  # Pillow's decoders raise many kinds on broken files
         raise GCNetError(_TRUNCATED.format(path)) from None
