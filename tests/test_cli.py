@@ -27,6 +27,7 @@ from gcnet.zoo.create import create_model
 
 ROOT = Path(__file__).parent.parent
 TINY = "mask_rcnn_tiny_gc4"
+GPU_FULL = "gcnet: error: the GPU's memory is full; use a smaller batch size, image size or --device cpu"
 
 
 def run_fresh(*words: str) -> tuple[int, str, str, float]:
@@ -135,6 +136,7 @@ def test_check_writable_makes_nothing(tmp_path):
             2,
             "gcnet: error: No space left on device: out/x",
         ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 2, GPU_FULL),
         (KeyboardInterrupt(), 130, "gcnet: interrupted"),
     ],
 )
@@ -338,3 +340,11 @@ def test_documented_commands_exist(command, capsys):
             assert given in options or given.replace("-", "_").replace("__", "--", 1) in options
         elif word.startswith(("mask_rcnn", "cascade")) and "." not in word:
             assert find(word)
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/train-your-own.md"]
+)
+def test_links_between_documents_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).is_file(), target

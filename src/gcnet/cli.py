@@ -44,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"gcnet: error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" or os.environ.get(
+            "GCNET_DEBUG"
+        ):  # torch is not imported here
+            raise
+        advice = "use a smaller batch size, image size or --device cpu"
+        print(f"gcnet: error: the GPU's memory is full; {advice}", file=sys.stderr)
+        return 2
 
 
 def _dispatch(argv: list[str]) -> int:
