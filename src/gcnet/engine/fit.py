@@ -98,8 +98,18 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
         except SystemExit:  # what Lightning makes of a KeyboardInterrupt
             raise KeyboardInterrupt from None
         finally:
-            if sys.exc_info()[0] is not None and hasattr(trainer.strategy.launcher, "kill"):
-                trainer.strategy.launcher.kill(signal.SIGTERM)  # helpers that wait for this process
+            if sys.exc_info()[0] is not None:
+                _end_helpers(trainer)
+
+
+def _end_helpers(trainer: Trainer) -> None:
+    """Ends the processes that Lightning started for other devices, which would wait for this one forever."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    helpers = list(processes)
+    processes.clear()  # or Lightning's watch over them would kill this process too
+    for helper in helpers:
+        helper.kill()
+        helper.wait()
 
 
 @contextlib.contextmanager
