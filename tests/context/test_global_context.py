@@ -66,7 +66,7 @@ class LargestCopy(TorchDispatchMode):
         super().__init__()
         self.elements = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket.__name__ in {"clone", "copy_", "_to_copy", "contiguous", "_reshape_copy"}:
             self.elements = max(self.elements, result.numel())

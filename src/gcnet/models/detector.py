@@ -29,6 +29,9 @@ class Detector(nn.Module):
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, spec: ModelSpec, *, backbone: ResNet, neck: FPN, rpn: RPN, roi_heads: RoIHeads
     ) -> None:

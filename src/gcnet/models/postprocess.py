@@ -55,12 +55,13 @@ def select_detections(
 
 
 def to_original(found: RegionDetections, batch: Batch, index: int) -> Detections:
-    """Boxes divided by the resize factors of image `index`; masks are on a grid over the box and need none."""
+    """Boxes divided by the resize factors of image `index`; masks, on a grid over the box, need none."""
     x, y = batch.scale_factors(index)
+    height, width = batch.original_sizes[index]
     return Detections(
         boxes=found.boxes / torch.tensor([x, y, x, y], device=found.boxes.device),
         scores=found.scores,
         labels=found.labels,
         mask_probs=found.mask_probs,
-        image_size=tuple(batch.original_sizes[index]),
+        image_size=(height, width),
     )

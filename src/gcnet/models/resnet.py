@@ -131,7 +131,7 @@ class ResNet(nn.Module):
         return stem + [getattr(self, f"layer{stage}") for stage in range(1, self.frozen_stages)]
 
     def _initialise(self) -> None:
-        """Kaiming fan-out convolutions; the last norm of each block zero, so that it starts as its shortcut."""
+        """Kaiming fan-out convolutions; the last norm of a block is zero: it starts as its shortcut."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -139,7 +139,7 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
 
 
-def make_norm(norm: Norm, channels: int) -> nn.Module:
+def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
     """Batch norm (whoever trains decides whether to synchronise it), or group norm in groups of 8 or more."""
     if norm == "group":
         return nn.GroupNorm(min(32, channels // 8), channels)

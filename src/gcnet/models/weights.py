@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -88,31 +88,27 @@ def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     problems += [
         f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here"
         for name in own
-        if name in tensors and _squeezed(tensors[name]) != _squeezed(own[name])
+        if name in tensors and not _fits(tensors[name], own[name])
     ]
     if problems:
-        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        raise GCNetError(
-            f"{source} does not fit this model ({len(problems)} tensors): {'; '.join(problems[:LISTED])}{more}"
-        )
+        listed = problems[:LISTED]
+        if len(problems) > LISTED:
+            listed.append(f"and {len(problems) - LISTED} more")
+        raise GCNetError(f"{source} does not fit this model ({len(problems)} tensors): {'; '.join(listed)}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))
 
 
-def _squeezed(tensor: Tensor) -> list[int]:
-    """The shape without trailing ones: (P, C, 1, 1) of a convolution is (P, C) of a linear layer."""
-    sides = list(tensor.shape)
-    while sides and sides[-1] == 1:
+def _fits(theirs: Tensor, own: Tensor) -> bool:
+    """Equal shapes. A 1x1 convolution's (P, C, 1, 1) also fits a linear layer, or with P = 1 a vector."""
+    sides = list(theirs.shape)
+    while len(sides) > own.dim() and sides[-1] == 1:
         sides.pop()
-    return sides[1:] if sides[:1] == [1] and len(sides) > 1 else sides
+    if len(sides) > own.dim() and sides[0] == 1:
+        sides = sides[1:]
+    return sides == list(own.shape)
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
-
-
-def first_names(names: Iterable[str], count: int = LISTED) -> str:
-    """The first few of a list of names, for an error message."""
-    names = list(names)
-    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

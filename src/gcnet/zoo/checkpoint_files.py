@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from gcnet.errors import GCNetError
 
 # What training logs leave in checkpoints and cannot run anything: numpy numbers. Files written with
 # numpy 1.x know the constructor under its old address.
+_SCALAR = import_module("numpy._core.multiarray").scalar
 _HARMLESS: list[Any] = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    np._core.multiarray.scalar,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    _SCALAR,
     np.dtype,
     *{type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")},
 ]
@@ -52,5 +54,6 @@ def _refusal(path: Path) -> str:
     except Exception:  # not a zip archive: the list cannot be read without unpickling
         wanted = []
     if wanted:
-        return f"{path} was not opened: it wants to run {', '.join(wanted[:5])}; take only weights from strangers"
+        names = ", ".join(wanted[:5])
+        return f"{path} was not opened: it wants to run {names}; take only weights from strangers"
     return f"{path} was not opened: it is damaged, or holds something else than plain weights"

@@ -36,7 +36,7 @@ def load_imagenet(backbone: torch.nn.Module, spec: ResNetSpec, file: str | Path 
 
 
 def _fetch(spec: ResNetSpec) -> Path:
-    url = _FILES.get(tuple(spec.blocks))
+    url = _FILES.get(spec.blocks)
     if url is None or spec.base_channels != 64:
         raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
