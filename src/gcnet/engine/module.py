@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gcnet.engine.recipe import Recipe
 from gcnet.engine.schedule import lr_factor, seed_iteration
 from gcnet.errors import GCNetError
+from gcnet.models.detector import Detector
 from gcnet.types import Batch, Targets
 
 Loader = Iterable[tuple[Batch, list[Targets]]]
@@ -36,7 +37,7 @@ class TrainingModule(LightningModule):
 
     def __init__(
         self,
-        detector: nn.Module,
+        detector: Detector,
         recipe: Recipe,
         *,
         iterations_per_epoch: int,
@@ -45,7 +46,7 @@ class TrainingModule(LightningModule):
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector: Detector = detector
         self.recipe = recipe
         self.iterations_per_epoch = iterations_per_epoch
         self.total = recipe.epochs * iterations_per_epoch
@@ -80,7 +81,7 @@ class TrainingModule(LightningModule):
         images, targets = batch
         self._image_ids = list(images.image_ids)
         seed_iteration(self.recipe.seed, self.iteration, self.global_rank)
-        losses: dict[str, Tensor] = self.detector.losses(images, targets)  # type: ignore[operator]
+        losses: dict[str, Tensor] = self.detector.losses(images, targets)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         # One copy from the device serves the log and the check.
         values = torch.stack([loss.detach().float() for loss in [*losses.values(), total]]).tolist()

@@ -1,0 +1,84 @@
+"""The real detector, data and evaluation: training learns, and resumes exactly where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gcnet.data.coco import load_splits
+from gcnet.data.context_shapes import write_context_shapes
+from gcnet.engine.recipe import Recipe
+from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.train import train
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.models.weights import load_model
+from gcnet.zoo.catalog import find
+
+RECIPE = Recipe(
+    epochs=2,
+    batch_size=2,
+    lr=1e-3,
+    lr_batch_size=0,
+    optimizer="adamw",
+    warmup_iterations=1,
+    steps=(),
+    scale_jitter=(0.8, 1.0),
+    color_jitter=0.2,
+    image_size=(96, 96),
+    validate_every=2,
+    workers=1,
+    accelerator="cpu",
+)
+TOTAL = 8
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_context_shapes(tmp_path_factory.mktemp("shapes"), train=8, valid=2, seed=0, size=96)
+
+
+@pytest.fixture
+def run(data: Path) -> Callable[..., Detector]:
+    def run(out: Path, *, seed: int = 0, interrupt_at: int | None = None, resume: bool = False) -> Detector:
+        splits = load_splits(data)
+        torch.manual_seed(seed)
+        spec = find("mask_rcnn_tiny_gc4").spec
+        detector = build_detector(replace(spec, class_names=splits["train"].class_names))
+        plain, calls = detector.losses, []
+
+        def losses(*args: Any) -> dict[str, Tensor]:
+            calls.append(1)
+            if len(calls) == interrupt_at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return plain(*args)
+
+        detector.losses = losses  # type: ignore[method-assign]
+        train(detector, splits["train"], splits["valid"], RECIPE, out, resume=resume)
+        return detector
+
+    return run
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, run: Callable[..., Detector]) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, interrupt_at=3)
+    run(broken, seed=5, resume=True)
+    one, other = (load_file(out / "last.safetensors") for out in (whole, broken))
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6)
+    rows = read_metrics(whole / "metrics.csv")
+    assert rows[-1]["iteration"] == TOTAL
+    detector = load_model(whole / "best.safetensors")
+    assert detector.spec.image_size == (96, 96)  # predicts at the size it was trained at
