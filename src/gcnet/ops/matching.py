@@ -33,7 +33,7 @@ def match_boxes(
     With `low_quality_iou` every object also takes the candidates that overlap it most, however little
     above that value, so that none goes unmatched; a later object wins a shared candidate (as upstream).
     """
-    if len(objects) == 0:
+    if len(objects) == 0 or len(candidates) == 0:
         return torch.full((len(candidates),), BACKGROUND, dtype=torch.int64, device=candidates.device)
     iou = box_iou(objects, candidates)
     best_iou, best_object = iou.max(dim=0)

@@ -1,0 +1,155 @@
+"""Every model of the catalog: its spec survives JSON, it builds, and the small ones learn and predict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gcnet.context import GlobalContext
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.models.spec import ContextSpec, ModelSpec
+from gcnet.types import Batch, Targets
+from gcnet.zoo.catalog import find, list_models
+
+TINY = [name for name in list_models() if "tiny" in name]
+LOSSES = {"loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box", "loss_mask"}
+
+
+def square(x: float, y: float, side: float) -> list:
+    return [np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])]
+
+
+def scene() -> tuple[Batch, list[Targets]]:
+    """Two pictures of different sizes, one with two objects and one with none."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8, generator=generator)
+    batch = Batch(images, [(96, 100), (64, 128)], [(48, 50), (32, 64)], ["a", "b"])
+    targets = [
+        Targets(
+            torch.tensor([[11.0, 7, 48, 44], [33, 22, 90, 79]]),
+            torch.tensor([0, 2]),
+            [square(11, 7, 37), square(33, 22, 57)],
+        ),
+        Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), []),
+    ]
+    return batch, targets
+
+
+def build(name: str, classes: int = 3) -> Detector:
+    torch.manual_seed(0)
+    return build_detector(replace(find(name).spec, class_names=tuple(f"class {i}" for i in range(classes))))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_spec_survives_json(name: str) -> None:
+    spec = find(name).spec
+    assert ModelSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
+
+
+def test_spec_with_an_unknown_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="ResNetSpec has no field"):
+        ModelSpec.from_dict({"name": "x", "class_names": ["a"], "backbone": {"depth": 50}})
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_builds_with_blocks_where_they_belong(name: str) -> None:
+    spec = find(name).spec
+    with torch.device("meta"):
+        detector = build_detector(spec)
+    assert detector.roi_heads.box_head.num_classes == 80
+    found = {path for path, module in detector.named_modules() if isinstance(module, GlobalContext)}
+    context = spec.backbone.context
+    expected = {
+        f"backbone.layer{stage + 1}.{index}.context"
+        for stage, count in enumerate(spec.backbone.blocks)
+        for index in range(count)
+        if context is not None and context.stages[stage]
+    }
+    assert found == expected
+    assert bool(found) == ("gc" in name)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_losses_reach_every_trained_parameter(name: str) -> None:
+    detector = build(name).train()
+    wake(detector)
+    batch, targets = scene()
+    losses = detector.losses(batch, targets)
+    assert set(losses) == LOSSES
+    assert all(loss.isfinite() and loss >= 0 for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    for path, parameter in detector.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, path
+            assert parameter.grad.isfinite().all(), path
+            assert parameter.grad.abs().sum() > 0 or path.endswith("pool.bias"), path
+
+
+def wake(detector: Detector) -> None:
+    """No parameter at zero: zero-initialised layers would stop gradients to those before them."""
+    with torch.no_grad():
+        for module in detector.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.weight.fill_(1)
+            if isinstance(module, GlobalContext) and module.add is not None:
+                nn.init.normal_(module.add.expand.weight, std=0.1)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_pictures_without_objects_train_too(name: str) -> None:
+    detector = build(name).train()
+    batch, targets = scene()
+    losses = detector.losses(batch, [targets[1], targets[1]])
+    assert losses["loss_rpn_box"] == losses["loss_box"] == losses["loss_mask"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)  # as DDP demands
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_predictions_are_well_formed(name: str) -> None:
+    detector = build(name).eval()
+    batch, _ = scene()
+    for index, found in enumerate(detector.predict(batch, score_threshold=0.0)):
+        height, width = batch.original_sizes[index]
+        assert 0 < len(found) <= detector.spec.roi.detections
+        assert found.image_size == (height, width)
+        assert found.masks.shape == (len(found), height, width)
+        assert (found.scores.diff() <= 0).all()
+        assert found.labels.min() >= 0
+        assert found.labels.max() < 3
+        assert (found.boxes >= 0).all()
+        assert found.boxes[:, 2].max() <= width + 1e-3
+        assert found.boxes[:, 3].max() <= height + 1e-3
+
+
+@pytest.mark.parametrize("position", ["after1x1", "after_add"])
+def test_fresh_blocks_change_nothing(position: str) -> None:
+    plain = build("mask_rcnn_tiny").eval()
+    spec = plain.spec
+    context = ContextSpec(ratio=0.25, position=position)
+    with_blocks = build_detector(replace(spec, backbone=replace(spec.backbone, context=context))).eval()
+    missing, unexpected = with_blocks.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    assert all(".context." in name for name in missing)
+    x = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(with_blocks.backbone(x), plain.backbone(x), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_positions_differ_once_blocks_say_something() -> None:
+    outputs = []
+    for position in ("after1x1", "after_add"):
+        spec = find("mask_rcnn_tiny_gc4").spec
+        backbone = replace(spec.backbone, context=ContextSpec(ratio=0.25, position=position))
+        torch.manual_seed(0)
+        detector = build_detector(replace(spec, backbone=backbone)).eval()
+        torch.manual_seed(1)
+        wake(detector)
+        outputs.append(detector.backbone(torch.ones(1, 3, 64, 64))[-1])
+    assert not torch.allclose(*outputs)

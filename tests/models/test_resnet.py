@@ -1,0 +1,81 @@
+"""Frozen parts stay frozen, whatever mode is asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gcnet.models.resnet import ResNet, make_norm
+from gcnet.models.spec import Norm
+
+
+def small(norm: Norm, frozen_stages: int) -> ResNet:
+    torch.manual_seed(0)
+    return ResNet(
+        blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm=norm, frozen_stages=frozen_stages
+    )
+
+
+def training_batch_norms(backbone: ResNet) -> set[str]:
+    return {n for n, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
+
+
+@pytest.mark.parametrize("frozen_stages", range(6))
+def test_frozen_stages_count_from_the_stem(frozen_stages: int) -> None:
+    backbone = small("batch", frozen_stages).train()
+    prefixes = ["conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4."]
+    frozen = tuple(prefixes[: frozen_stages + 1] if frozen_stages else [])
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (not name.startswith(frozen) if frozen else True), name
+    assert all(not f"{name}.".startswith(frozen) for name in training_batch_norms(backbone)) or not frozen
+
+
+def test_train_and_eval_modes() -> None:
+    backbone = small("sync", 2)
+    assert backbone.train() is backbone
+    running = training_batch_norms(backbone)
+    assert "layer2.0.bn1" in running
+    assert not any(name.startswith(("bn1", "layer1")) for name in running)
+    backbone.eval()
+    assert not training_batch_norms(backbone)
+    assert not backbone.training
+    assert not training_batch_norms(small("frozen_stats", 2).train())
+
+
+def test_statistics_move_only_where_they_are_trained() -> None:
+    for norm, moves in (("frozen_stats", False), ("batch", True)):
+        backbone = small(norm, 2).train()
+        before = {n: b.clone() for n, b in backbone.named_buffers()}
+        backbone(torch.randn(2, 3, 64, 64))
+        changed = {n for n, b in backbone.named_buffers() if not torch.equal(b, before[n])}
+        assert bool(changed) == moves
+        assert not any(name.startswith(("bn1", "layer1")) for name in changed)
+
+
+def test_frozen_statistics_keep_their_affine_part_trainable() -> None:
+    backbone = small("frozen_stats", 2)
+    assert backbone.get_parameter("layer2.0.bn1.weight").requires_grad
+    assert not backbone.get_parameter("layer1.0.bn1.weight").requires_grad
+
+
+def test_strides_and_channels() -> None:
+    backbone = small("group", 0).eval()
+    maps = backbone(torch.zeros(2, 3, 64, 96))
+    assert [tuple(m.shape) for m in maps] == [
+        (2, channels, 64 // stride, 96 // stride)
+        for channels, stride in zip(backbone.out_channels, (4, 8, 16, 32), strict=True)
+    ]
+
+
+def test_blocks_start_as_their_shortcut() -> None:
+    block = small("group", 0).layer2[0]
+    x = torch.randn(1, 64, 8, 8)
+    torch.testing.assert_close(block(x), block.downsample(x).relu())
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (64, 8), (256, 32), (2048, 32)])
+def test_group_norm_has_groups_of_eight_or_more(channels: int, groups: int) -> None:
+    norm = make_norm("group", channels)
+    assert isinstance(norm, nn.GroupNorm)
+    assert norm.num_groups == groups

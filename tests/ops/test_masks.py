@@ -1,0 +1,92 @@
+"""Masks drawn into the image, against sampling the whole image as the reference does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcnet.ops import masks as module
+from gcnet.ops.masks import mask_to_rle, paste_mask, paste_masks
+
+SIZE = (90, 120)
+
+
+def full_image_probabilities(probs: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear samples at all pixel centres, nothing outside the grid: (D, H, W)."""
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    y = (torch.arange(size[0]) + 0.5 - y1) / (y2 - y1) * 2 - 1
+    x = (torch.arange(size[1]) + 0.5 - x1) / (x2 - x1) * 2 - 1
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), dim=-1)
+    return F.grid_sample(probs[:, None], grid, align_corners=False)[:, 0]
+
+
+def scattered(count: int) -> tuple[Tensor, Tensor]:
+    """Grids of probabilities, and boxes inside, across and beyond the border of the image."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([140.0, 110]) - 20
+    boxes = torch.cat([corner, corner + 0.5 + torch.rand(count, 2, generator=generator) ** 3 * 100], dim=1)
+    return torch.rand(count, 28, 28, generator=generator), boxes
+
+
+def test_equals_sampling_the_whole_image() -> None:
+    probs, boxes = scattered(60)
+    expected = full_image_probabilities(probs, boxes, SIZE)
+    ours = paste_masks(probs, boxes, SIZE)
+    different = ours != (expected >= 0.5)
+    assert (expected[different] - 0.5).abs().sum() < 1e-5  # only ties may fall either way
+    assert different.sum() <= 2
+    assert 0.005 < ours.float().mean() < 0.5
+
+
+def test_one_at_a_time_is_the_same() -> None:
+    probs, boxes = scattered(10)
+    together = paste_masks(probs, boxes, SIZE)
+    assert all(torch.equal(paste_mask(p, b, SIZE), m) for p, b, m in zip(probs, boxes, together, strict=True))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [[500.0, 500, 600, 600], [-80, -80, -10, -10], [30, 30, 30, 60], [30, 30, 60, 30], [50, 50, 40, 40]],
+    ids=["beyond", "before", "no width", "no height", "inside out"],
+)
+def test_boxes_that_show_nothing(box: list[float]) -> None:
+    assert not paste_mask(torch.ones(28, 28), torch.tensor(box).float(), SIZE).any()
+
+
+def test_full_box_is_filled() -> None:
+    mask = paste_mask(torch.ones(28, 28), torch.tensor([10.0, 20, 50, 60]), SIZE)
+    expected = torch.zeros(SIZE, dtype=torch.bool)
+    expected[20:60, 10:50] = True
+    # Bilinear sampling fades out over half a cell at the border: corner pixels fall below one half.
+    assert (mask != expected).sum() <= 8
+    assert not mask[~expected].any()
+
+
+def test_no_detections() -> None:
+    assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), SIZE).shape == (0, *SIZE)
+
+
+def test_rle_round_trip() -> None:
+    mask = paste_masks(*scattered(3), SIZE)[1]
+    rle = mask_to_rle(mask)
+    assert rle["size"] == list(SIZE)
+    assert isinstance(rle["counts"], str)
+    assert np.array_equal(coco_mask.decode({**rle, "counts": rle["counts"].encode()}), mask.numpy())
+
+
+def test_only_the_box_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small box on a large photograph costs what the box costs."""
+    spans: list[int] = []
+    original = module._bilinear_weights
+
+    def spy(first: int, last: int, *rest: object) -> Tensor:
+        spans.append(last - first)
+        return original(first, last, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_bilinear_weights", spy)
+    paste_mask(torch.ones(28, 28), torch.tensor([1000.0, 1000, 1040, 1030]), (4000, 6000))
+    assert spans == [32, 42]

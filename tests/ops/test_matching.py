@@ -1,0 +1,123 @@
+"""Who answers for which object, and who is looked at."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcnet.ops.boxes import box_iou
+from gcnet.ops.matching import BACKGROUND, IGNORED, match_boxes, random_sample, sample_matches
+
+OBJECTS = torch.tensor([[0.0, 0, 100, 100], [200, 200, 300, 300]])
+
+
+def column(height: float) -> list[float]:
+    """A box that overlaps the first object by height / 100."""
+    return [0.0, 0, 100, height]
+
+
+def match(candidates: list[list[float]], low_quality: float | None = None, objects: torch.Tensor = OBJECTS):
+    matches = match_boxes(
+        torch.tensor(candidates), objects, positive_iou=0.7, negative_iou=0.3, low_quality_iou=low_quality
+    )
+    return matches.tolist()
+
+
+def test_thresholds() -> None:
+    heights = [100, 71, 70, 69, 31, 30, 29, 1]
+    ignored_from_30 = [0, 0, 0, IGNORED, IGNORED, IGNORED, BACKGROUND, BACKGROUND]
+    assert match([column(h) for h in heights]) == ignored_from_30
+
+
+def test_best_object_wins() -> None:
+    objects = torch.tensor([column(80), column(100)])
+    assert match([column(98), column(82)], objects=objects) == [1, 0]
+
+
+def test_low_quality_gives_every_object_its_best_candidate() -> None:
+    second = [200.0, 200, 300, 240]  # 0.4 of the second object
+    assert match([column(90), second], low_quality=None) == [0, IGNORED]
+    assert match([column(90), second], low_quality=0.3) == [0, 1]
+    assert match([column(90), [200.0, 200, 300, 225]], low_quality=0.3) == [0, BACKGROUND]
+
+
+def test_low_quality_takes_all_ties() -> None:
+    assert match([column(40), column(40), column(39)], low_quality=0.3) == [0, 0, IGNORED]
+
+
+def test_low_quality_later_object_wins_a_shared_candidate() -> None:
+    objects = torch.tensor([column(100), [0.0, 0, 100, 110]])
+    # The candidate overlaps the first object more, yet it is also the second one's best.
+    assert match([column(60)], objects=objects, low_quality=0.3) == [1]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 40), st.integers(0, 5), st.integers(0, 1000))
+def test_low_quality_against_the_loop(candidates: int, objects: int, seed: int) -> None:
+    """The reference's loop over objects, each overwriting what came before."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.randint(0, 40, (candidates + objects, 2), generator=generator).float()
+    side = torch.randint(5, 40, (candidates + objects, 2), generator=generator).float()
+    boxes = torch.cat([corner, corner + side], dim=1)
+    anchors, found = boxes[:candidates], boxes[candidates:]
+    ours = match_boxes(anchors, found, positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3)
+
+    expected = torch.full((candidates,), IGNORED)
+    if candidates and objects:
+        iou = box_iou(found, anchors)
+        best, index = iou.max(dim=0)
+        expected[best < 0.3] = BACKGROUND
+        expected = torch.where(best >= 0.7, index, expected)
+        for number in range(objects):
+            if iou[number].max() >= 0.3:
+                expected[iou[number] == iou[number].max()] = number
+    elif candidates:
+        expected[:] = BACKGROUND
+    assert torch.equal(ours, expected)
+
+
+def test_no_objects_is_all_background() -> None:
+    assert match([column(50)], objects=torch.zeros(0, 4), low_quality=0.3) == [BACKGROUND]
+
+
+def test_no_candidates() -> None:
+    for low in (None, 0.3):
+        matches = match_boxes(
+            torch.zeros(0, 4), OBJECTS, positive_iou=0.7, negative_iou=0.3, low_quality_iou=low
+        )
+        assert matches.shape == (0,)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 50), st.integers(0, 60), st.integers(0, 20))
+def test_random_sample(available: int, count: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    indices = torch.arange(available) * 3
+    chosen = random_sample(indices, count)
+    assert len(chosen) == min(available, count)
+    assert len(chosen.unique()) == len(chosen)
+    assert torch.isin(chosen, indices).all()
+    assert torch.equal(chosen, chosen.sort().values)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
+def test_sampling_counts(positives: int, negatives: int, ignored: int) -> None:
+    matches = torch.cat(
+        [torch.zeros(positives), torch.full((negatives,), BACKGROUND), torch.full((ignored,), IGNORED)]
+    ).long()
+    chosen, rest = sample_matches(matches, batch_size=40, positive_fraction=0.25, sample=random_sample)
+    assert len(chosen) == min(positives, 10)
+    assert len(rest) == min(negatives, 40 - len(chosen))
+    assert (matches[chosen] >= 0).all()
+    assert (matches[rest] == BACKGROUND).all()
+
+
+def test_only_allowed_candidates_are_sampled() -> None:
+    matches = torch.tensor([0, 0, BACKGROUND, BACKGROUND])
+    allowed = torch.tensor([False, True, True, False])
+    chosen, rest = sample_matches(
+        matches, batch_size=4, positive_fraction=0.5, sample=random_sample, allowed=allowed
+    )
+    assert (chosen.tolist(), rest.tolist()) == ([1], [2])

@@ -1,0 +1,83 @@
+"""Non-maximum suppression against the plainest version that one can write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from gcnet.ops import nms as module
+from gcnet.ops.boxes import box_iou
+from gcnet.ops.nms import grouped_nms
+
+
+def random_boxes(count: int, seed: int, spread: float = 60) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes that overlap a lot, distinct scores, three groups."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=generator) * spread
+    boxes = torch.cat([corner, corner + 5 + torch.rand(count, 2, generator=generator) * 30], dim=1)
+    scores = torch.randperm(count, generator=generator).float() / count
+    return boxes, scores, torch.randint(0, 3, (count,), generator=generator)
+
+
+def brute_force(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> list[int]:
+    kept: list[int] = []
+    for index in scores.argsort(descending=True).tolist():
+        rivals = [k for k in kept if groups[k] == groups[index]]
+        if not rivals or box_iou(boxes[[index]], boxes[rivals]).max() <= threshold:
+            kept.append(index)
+    return kept
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 60), st.integers(0, 1000), st.sampled_from([0.3, 0.5, 0.7]))
+def test_equals_brute_force(count: int, seed: int, threshold: float) -> None:
+    boxes, scores, groups = random_boxes(count, seed)
+    assert grouped_nms(boxes, scores, groups, threshold).tolist() == brute_force(
+        boxes, scores, groups, threshold
+    )
+
+
+def test_group_by_group_equals_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes, scores, groups = random_boxes(2000, 7, spread=200)
+    together = grouped_nms(boxes, scores, groups, 0.5)
+    monkeypatch.setattr(module, "SPLIT_THRESHOLD", 1000)
+    assert torch.equal(grouped_nms(boxes, scores, groups, 0.5), together)
+    assert 0 < len(together) < 2000
+
+
+def test_ten_thousand_boxes_go_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def spy(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+        calls.append(len(boxes))
+        return scores.argsort(descending=True)[:1]
+
+    monkeypatch.setattr(module, "nms", spy)
+    for count in (9_999, 10_000):
+        boxes, scores, groups = random_boxes(count, 1)
+        grouped_nms(boxes, scores, groups, 0.5)
+    assert calls[0] == 9_999
+    assert len(calls) == 1 + 3
+    assert sum(calls[1:]) == 10_000
+
+
+def test_overlap_equal_to_the_threshold_stays() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5]])  # IoU exactly one half
+    scores, groups = torch.tensor([0.9, 0.8]), torch.tensor([0, 0])
+    assert grouped_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]
+    assert grouped_nms(boxes, scores, groups, 0.49).tolist() == [0]
+
+
+def test_groups_do_not_touch_each_other() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)
+    kept = grouped_nms(boxes, torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0, 1, 0, 1]), 0.5)
+    assert kept.tolist() == [3, 2]
+
+
+def test_no_boxes() -> None:
+    kept = grouped_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
+    assert kept.tolist() == []
+    assert kept.dtype == torch.int64

@@ -1,0 +1,95 @@
+"""What flows between the parts."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+import torch
+
+from gcnet import types as module
+from gcnet.types import Batch, Detections, Targets
+
+
+def detections(count: int, size: tuple[int, int] = (60, 80)) -> Detections:
+    torch.manual_seed(0)
+    corner = torch.rand(count, 2) * 30
+    boxes = torch.cat([corner, corner + 20], dim=1)
+    scores = torch.linspace(1, 0, count) if count else torch.zeros(0)
+    return Detections(boxes, scores, torch.arange(count) % 3, torch.rand(count, 28, 28), size)
+
+
+def test_scale_factors_keep_rounding_apart() -> None:
+    batch = Batch(torch.zeros(1, 3, 800, 1088, dtype=torch.uint8), [(800, 1067)], [(480, 640)], [7])
+    assert batch.scale_factors(0) == (1067 / 640, 800 / 480)
+    assert len(batch) == 1
+    assert batch.to("cpu").image_ids == [7]
+
+
+def test_targets_move_and_count() -> None:
+    target = Targets(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), [[], []]).to("cpu")
+    assert len(target) == 2
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (slice(2), [0, 1]),
+        (torch.tensor([3, 0]), [3, 0]),
+        (torch.tensor([False, True, False, True, False]), [1, 3]),
+    ],
+    ids=["slice", "indices", "mask"],
+)
+def test_selecting_detections(keep: object, expected: list[int]) -> None:
+    found = detections(5)
+    chosen = found[keep]
+    assert len(chosen) == len(expected)
+    for part in ("boxes", "scores", "labels", "mask_probs", "masks"):
+        assert torch.equal(getattr(chosen, part), getattr(found, part)[expected]), part
+
+
+def test_masks_are_drawn_once() -> None:
+    found = detections(3)
+    assert found.masks.shape == (3, 60, 80)
+    assert found.masks is found.masks
+
+
+def test_rles_are_the_masks() -> None:
+    from pycocotools import mask as coco_mask
+
+    found = detections(4)
+    decoded = [coco_mask.decode({**rle, "counts": rle["counts"].encode()}) for rle in found.rles()]
+    assert torch.equal(torch.stack([torch.from_numpy(m).bool() for m in decoded]), found.masks)
+
+
+def test_no_detections() -> None:
+    found = detections(0)
+    assert (len(found), found.rles(), found.masks.shape) == (0, [], (0, 60, 80))
+    assert len(found[:5]) == 0
+
+
+def test_rles_of_a_crowd_on_a_large_photograph_need_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred masks of 24 megapixels would be 2.4 GB; never more than one is held."""
+    monkeypatch.delattr(module, "paste_masks")  # the way that draws them all
+    corner = torch.rand(100, 2) * torch.tensor([5000.0, 3000])
+    boxes = torch.cat([corner, corner + 200 + torch.rand(100, 2) * 500], dim=1)
+    found = Detections(
+        boxes, torch.ones(100), torch.zeros(100, dtype=torch.int64), torch.ones(100, 28, 28), (4000, 6000)
+    )
+    sizes: list[int] = []
+    original = module.mask_to_rle
+    alive: list[int] = []
+
+    def spy(mask: torch.Tensor) -> dict:
+        sizes.append(mask.numel())
+        alive.append(mask.untyped_storage().nbytes())
+        return original(mask)
+
+    monkeypatch.setattr(module, "mask_to_rle", spy)
+    tracemalloc.start()
+    rles = found[:8].rles()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rles) == 8
+    assert set(sizes) == set(alive) == {4000 * 6000}
+    assert peak < 3 * 4000 * 6000  # NumPy's side: one image in Fortran order, and what encoding needs
