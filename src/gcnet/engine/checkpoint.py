@@ -73,7 +73,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise GCNetError(
             f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); "
             "train anew with another --out"
