@@ -29,7 +29,7 @@ def build_detector(spec: ModelSpec) -> Detector:
 
 def build_backbone(spec: ResNetSpec) -> ResNet:
     """A ResNet, with context blocks where `spec.context` wants them."""
-    context = spec.context or ContextSpec(stages=(False,) * 4)
+    context = spec.context or ContextSpec(stages=(False, False, False, False))
     block = partial(GlobalContext, ratio=context.ratio, pooling=context.pooling, fusion=context.fusion)
     return ResNet(
         blocks=spec.blocks,
@@ -64,4 +64,5 @@ def _build_roi_heads(spec: RoISpec, channels: int, num_classes: int) -> RoIHeads
         positive_fraction=spec.positive_fraction,
         nms_threshold=spec.nms_threshold,
         detections=spec.detections,
+        finest_scale=spec.finest_scale,
     )

@@ -14,8 +14,6 @@ from torchvision.ops import roi_align
 
 from gcnet.ops.boxes import box_area
 
-FINEST_SCALE = 56  # regions of up to twice this side are read from P2
-
 
 def pool_regions(
     features: Sequence[Float[Tensor, "N C _h _w"]],
@@ -23,11 +21,16 @@ def pool_regions(
     *,
     strides: Sequence[int],
     size: int,
+    finest_scale: float,
 ) -> Float[Tensor, "R C S S"]:
-    """The features of each region, read from the level that fits its area. `boxes`: one tensor an image."""
+    """The features of each region, read from the level that fits its area.
+
+    `boxes` holds one tensor an image. Regions of up to twice `finest_scale` pixels a side are read from the
+    finest level.
+    """
     images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
     regions = torch.cat([images, torch.cat(list(boxes))], dim=1)
-    levels = region_levels(regions[:, 1:], len(strides))
+    levels = region_levels(regions[:, 1:], len(strides), finest_scale)
     # A half-precision map is read at its own precision; box coordinates need float32 until here.
     pooled = features[0].new_zeros(len(regions), features[0].shape[1], size, size)
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
@@ -45,7 +48,7 @@ def pool_regions(
     return pooled
 
 
-def region_levels(boxes: Float[Tensor, "R 4"], count: int) -> Int64[Tensor, " R"]:
+def region_levels(boxes: Float[Tensor, "R 4"], count: int, finest_scale: float) -> Int64[Tensor, " R"]:
     """0 for P2 up to count - 1, one more for each doubling of the side."""
     scale = box_area(boxes).clamp(min=0).sqrt()
-    return torch.floor(torch.log2(scale / FINEST_SCALE + 1e-6)).clamp(0, count - 1).long()
+    return torch.floor(torch.log2(scale / finest_scale + 1e-6)).clamp(0, count - 1).long()

@@ -53,25 +53,27 @@ class RoIHeads(nn.Module):
         positive_fraction: float = 0.25,
         nms_threshold: float = 0.5,
         detections: int = 100,
+        finest_scale: float = 56.0,
         sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
         self.box_head, self.mask_head = box_head, mask_head
         self.batch_size, self.positive_fraction = batch_size, positive_fraction
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
+        self.finest_scale = finest_scale
 
     def losses(
         self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], targets: list[Targets]
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and `loss_mask`."""
         regions = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        pooled = pool_regions(features, [r.boxes for r in regions], strides=STRIDES, size=BOX_GRID)
+        pooled = self._pool(features, [r.boxes for r in regions], BOX_GRID)
         logits, deltas = self.box_head(pooled)
         labels = torch.cat([r.labels for r in regions])
         losses = self.box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
 
         positive = [r.boxes[: len(r.objects)] for r in regions]
-        pooled = pool_regions(features, positive, strides=STRIDES, size=MASK_GRID)
+        pooled = self._pool(features, positive, MASK_GRID)
         mask_logits = self.mask_head(pooled, labels[labels < self.box_head.num_classes])
         masks = [mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]
         return losses | self.mask_head.loss(mask_logits, torch.cat(masks).to(mask_logits.device))
@@ -80,7 +82,7 @@ class RoIHeads(nn.Module):
         self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
     ) -> list[RegionDetections]:
         """The detections of each image, in pixels of the resized image."""
-        pooled = pool_regions(features, proposals, strides=STRIDES, size=BOX_GRID)
+        pooled = self._pool(features, proposals, BOX_GRID)
         logits, deltas = self.box_head(pooled)
         counts = [len(boxes) for boxes in proposals]
         found = [
@@ -98,11 +100,14 @@ class RoIHeads(nn.Module):
                 proposals, logits.split(counts), deltas.split(counts), batch.image_sizes, strict=True
             )
         ]
-        pooled = pool_regions(features, [f.boxes for f in found], strides=STRIDES, size=MASK_GRID)
+        pooled = self._pool(features, [f.boxes for f in found], MASK_GRID)
         probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
         return [
             f.with_masks(p) for f, p in zip(found, probs.split([len(f.labels) for f in found]), strict=True)
         ]
+
+    def _pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
+        return pool_regions(features, boxes, strides=STRIDES, size=size, finest_scale=self.finest_scale)
 
     @torch.no_grad()
     def _sample(self, proposals: Float[Tensor, "R 4"], target: Targets) -> SampledRegions:

@@ -56,7 +56,10 @@ class RPNSpec:
 
 @dataclass(frozen=True)
 class RoISpec:
-    """Box and mask heads, and the sampling of regions in training."""
+    """Box and mask heads, and the sampling of regions in training.
+
+    Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
+    """
 
     box_channels: int = 1024
     mask_channels: int = 256
@@ -65,6 +68,7 @@ class RoISpec:
     positive_fraction: float = 0.25
     nms_threshold: float = 0.5
     detections: int = 100
+    finest_scale: float = 56.0
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ _TINY = ModelSpec(
         proposals_train=300,
         batch_size=128,
     ),
-    roi=RoISpec(box_channels=256, mask_channels=64, mask_convs=2, batch_size=64),
+    roi=RoISpec(box_channels=256, mask_channels=32, mask_convs=2, batch_size=32, finest_scale=28),
     image_size=(256, 192),
 )
 _TINY_RECIPE = Recipe(
