@@ -21,8 +21,8 @@ TINY = [name for name in list_models() if "tiny" in name]
 LOSSES = {"loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box", "loss_mask"}
 
 
-def square(x: float, y: float, side: float) -> list:
-    return [np.array([[x, y], [x + side, y], [x + side, y + side], [x, y + side]])]
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:
+    return [np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])]
 
 
 def scene() -> tuple[Batch, list[Targets]]:
@@ -32,9 +32,9 @@ def scene() -> tuple[Batch, list[Targets]]:
     batch = Batch(images, [(96, 100), (64, 128)], [(48, 50), (32, 64)], ["a", "b"])
     targets = [
         Targets(
-            torch.tensor([[11.0, 7, 48, 44], [33, 22, 90, 79]]),
+            torch.tensor([[11.0, 7, 60, 35], [33, 22, 90, 82]]),
             torch.tensor([0, 2]),
-            [square(11, 7, 37), square(33, 22, 57)],
+            [rectangle(11, 7, 60, 35), rectangle(33, 22, 90, 82)],
         ),
         Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), []),
     ]

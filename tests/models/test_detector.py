@@ -1,0 +1,140 @@
+"""Pictures in, detections out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gcnet.context import record
+from gcnet.errors import GCNetError
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.types import Batch, Detections
+from gcnet.zoo.catalog import find
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    torch.manual_seed(0)
+    return build_detector(replace(find("mask_rcnn_tiny_gc4").spec, class_names=("a", "b", "c"))).eval()
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+def same(a: Detections, b: Detections) -> bool:
+    parts = ("boxes", "scores", "labels", "mask_probs")
+    return a.image_size == b.image_size and all(torch.equal(getattr(a, p), getattr(b, p)) for p in parts)
+
+
+def test_path_pil_and_array_give_the_same(detector: Detector, picture: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    Image.fromarray(picture).save(file)
+    kinds = [picture, file, str(file), Image.fromarray(picture)]
+    single = [detector.predict_images(kind, score_threshold=0.0) for kind in kinds]
+    assert all(len(found) == 1 for found in single)
+    together = detector.predict_images(kinds, score_threshold=0.0)
+    first = single[0][0]
+    assert len(first) > 0
+    assert first.image_size == (90, 120)
+    assert all(same(found, first) for found in [*(s[0] for s in single), *together])
+
+
+def test_pictures_of_different_sizes(detector: Detector, picture: np.ndarray) -> None:
+    found = detector.predict_images((picture, picture[:33, :111]), score_threshold=0.0)
+    assert [f.image_size for f in found] == [(90, 120), (33, 111)]
+    assert detector.predict_images([]) == []
+
+
+def test_score_threshold(detector: Detector, picture: np.ndarray) -> None:
+    everything = detector.predict_images(picture, score_threshold=0.0)[0]
+    middle = everything.scores.median().item()
+    above = detector.predict_images(picture, score_threshold=middle)[0]
+    assert 0 < len(above) < len(everything)
+    assert above.scores.min() > middle
+    nothing = detector.predict_images(picture, score_threshold=1.0)[0]
+    assert (len(nothing), nothing.rles(), nothing.masks.shape) == (0, [], (0, 90, 120))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((20, 30), np.uint8),
+        np.zeros((20, 30, 4), np.uint8),
+        np.zeros((20, 30, 3), np.float32),
+        np.zeros((3, 20, 30), np.uint8),
+        np.zeros((0, 30, 3), np.uint8),
+        42,
+        "no/such/picture.jpg",
+    ],
+    ids=["gray", "rgba", "float", "channels first", "empty", "a number", "no file"],
+)
+def test_what_is_not_a_picture_is_refused(detector: Detector, image: object) -> None:
+    with pytest.raises(GCNetError):
+        detector.predict_images(image)
+    with pytest.raises(GCNetError):
+        detector.predict_images([image])
+
+
+def test_training_mode_is_restored(detector: Detector, picture: np.ndarray) -> None:
+    detector.train()
+    try:
+        first = detector.predict_images(picture, score_threshold=0.0)[0]
+        assert detector.training
+        with pytest.raises(GCNetError):
+            detector.predict_images("no/such/picture.jpg")
+        assert detector.training
+    finally:
+        detector.eval()
+    assert same(first, detector.predict_images(picture, score_threshold=0.0)[0])
+    assert not detector.training
+
+
+def test_normalising_leaves_padding_zero(detector: Detector) -> None:
+    images = torch.full((2, 3, 64, 96), 200, dtype=torch.uint8)
+    batch = Batch(images, [(50, 96), (64, 70)], [(50, 96), (64, 70)], [0, 1])
+    normalised = detector._normalise(batch)
+    expected = (200 - torch.tensor(detector.spec.image_mean)) / torch.tensor(detector.spec.image_std)
+    torch.testing.assert_close(normalised[0, :, 49, 95], expected)
+    torch.testing.assert_close(normalised[1, :, 63, 69], expected)
+    assert not normalised[0, :, 50:].any()
+    assert not normalised[1, :, :, 70:].any()
+    assert (images == 200).all()
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(detector: Detector) -> None:
+    images = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    size = [(96, 128), (96, 128)]
+    together = detector.predict(Batch(images, size, size, [0, 1]), score_threshold=0.0)
+    for index, found in enumerate(together):
+        alone = detector.predict(Batch(images[index, None], size[:1], size[:1], [0]), score_threshold=0.0)[0]
+        near = (alone.scores - found.scores).abs() < 1e-4
+        assert near.float().mean() > 0.95
+        torch.testing.assert_close(alone.boxes[:5], found.boxes[:5], atol=0.05, rtol=1e-3)
+
+
+def test_no_proposals_at_all(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = torch.zeros(0, 4)
+    monkeypatch.setattr(detector.rpn, "predict", lambda features, batch: [none for _ in batch.image_sizes])
+    found = detector.predict_images(np.zeros((40, 40, 3), np.uint8), score_threshold=0.0)[0]
+    assert (len(found), found.masks.shape) == (0, (0, 40, 40))
+
+
+def test_attention_of_a_prediction(detector: Detector, picture: np.ndarray) -> None:
+    with record(detector) as maps:
+        detector.predict_images(picture)
+    assert list(maps) == [f"backbone.layer{stage}.0.context.pool" for stage in (2, 3, 4)]
+    assert all(abs(found.sum().item() - 1) < 1e-4 for found in maps.values())
+
+
+def test_predictions_carry_no_graph(detector: Detector, picture: np.ndarray) -> None:
+    found = detector.predict_images(picture, score_threshold=0.0)[0]
+    assert not found.boxes.requires_grad
+    assert not found.mask_probs.requires_grad
