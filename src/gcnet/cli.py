@@ -31,6 +31,9 @@ from gcnet.errors import GCNetError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for an error of the user's, 130 after Ctrl-C."""
     logging.basicConfig(format="gcnet: %(message)s")
+    # Threads that wait for each other otherwise spin: with another busy process on the same cores, a
+    # training step on the CPU then takes four times as long. Read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:

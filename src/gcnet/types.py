@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from gcnet.ops.masks import mask_to_rle, paste_mask, paste_masks
+from gcnet.ops.masks import draw_rle, paste_masks
 from gcnet.ops.segmentations import Segmentation
 
 Size = tuple[int, int]  # height, width
@@ -107,6 +107,6 @@ class Detections:
         return paste_masks(self.mask_probs, self.boxes, self.image_size)
 
     def rles(self) -> list[dict[str, Any]]:
-        """The masks as COCO run-length encodings, drawn one at a time: memory stays at one image."""
+        """The masks as COCO run-length encodings, drawn one at a time, each in its box alone."""
         pairs = zip(self.mask_probs, self.boxes, strict=True)
-        return [mask_to_rle(paste_mask(probs, box, self.image_size)) for probs, box in pairs]
+        return [draw_rle(probs, box, self.image_size) for probs, box in pairs]
