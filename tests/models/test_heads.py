@@ -1,0 +1,157 @@
+"""Anchors, pooling and the two stages, most of all where there is nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from gcnet.models.anchors import inside_padded, level_anchors
+from gcnet.models.box_head import BoxHead
+from gcnet.models.mask_head import MaskHead
+from gcnet.models.pooler import pool_regions, region_levels
+from gcnet.models.postprocess import select_detections
+from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.rpn import RPN
+from gcnet.ops.boxes import box_area
+from gcnet.types import Batch, Targets
+
+CPU = torch.device("cpu")
+STRIDES = (4, 8, 16, 32)
+NO_BOXES = torch.zeros(0, 4)
+
+
+def test_anchors_of_a_level() -> None:
+    anchors = level_anchors((2, 3), 16, 8.0, CPU)
+    assert anchors.shape == (2 * 3 * 3, 4)
+    torch.testing.assert_close(box_area(anchors), torch.full((18,), 128.0**2))
+    width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)
+    torch.testing.assert_close((height / width).view(6, 3), torch.tensor([[0.5, 1, 2]]).repeat(6, 1))
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).view(6, 3, 2)[:, 0]
+    assert centres.tolist() == [[0, 0], [16, 0], [32, 0], [0, 16], [16, 16], [32, 16]]
+
+
+def test_anchors_beyond_an_image_s_own_padding_do_not_count() -> None:
+    sizes = [(32, 32), (16, 16)]
+    flags = inside_padded(sizes, [4, 8], (60, 97), CPU)  # padded to 64 x 128
+    first, second = flags.split([32 * 32 * 3, 16 * 16 * 3])
+    assert first.view(32, 32, 3)[:16, :32].all()
+    assert first.sum() == 16 * 32 * 3
+    assert second.sum() == 8 * 16 * 3
+
+
+@pytest.mark.parametrize(
+    ("side", "level"), [(1, 0), (55, 0), (111, 0), (112, 1), (223, 1), (224, 2), (448, 3), (5000, 3)]
+)
+def test_levels_by_side(side: float, level: int) -> None:
+    box = torch.tensor([[10.0, 10, 10 + side, 10 + side]])
+    assert region_levels(box, 4, 56).item() == level
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 12), st.integers(0, 5), st.integers(0, 100))
+def test_pooling_keeps_the_order_of_regions(first: int, second: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = [torch.randn(2, 4, 128 // s, 128 // s, generator=generator) for s in STRIDES]
+    boxes = []
+    for count in (first, second):
+        corner = torch.rand(count, 2, generator=generator) * 60
+        boxes.append(torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 200], dim=1))
+    pooled = pool_regions(features, boxes, strides=STRIDES, size=7, finest_scale=28)
+    assert pooled.shape == (first + second, 4, 7, 7)
+    for index, (image, box) in enumerate([(i, b) for i, group in enumerate(boxes) for b in group]):
+        level = int(region_levels(box[None], 4, 28))
+        alone = roi_align(features[level][image, None], [box[None]], 7, 1 / STRIDES[level], 0, True)
+        torch.testing.assert_close(pooled[index], alone[0])
+
+
+def heads() -> RoIHeads:
+    torch.manual_seed(0)
+    return RoIHeads(BoxHead(4, 16, 3), MaskHead(4, 8, 1, 3), batch_size=16)
+
+
+def features() -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(1, 4, 128 // stride, 128 // stride, requires_grad=True) for stride in STRIDES]
+
+
+def objects(count: int) -> Targets:
+    boxes = torch.tensor([[10.0, 12, 60, 80], [70, 30, 120, 90]])[:count]
+    outlines = [[np.array([[a, b], [c, b], [c, d]])] for a, b, c, d in boxes.tolist()]
+    return Targets(boxes, torch.tensor([2, 0])[:count], outlines)
+
+
+@pytest.mark.parametrize("proposals", [NO_BOXES, torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])])
+@pytest.mark.parametrize("count", [0, 2])
+def test_second_stage_with_nothing_to_propose_or_to_find(proposals: Tensor, count: int) -> None:
+    model = heads()
+    losses = model.losses(features(), [proposals], [objects(count)])
+    assert all(loss.isfinite() for loss in losses.values())
+    if count == 0:
+        assert losses["loss_box"] == losses["loss_mask"] == 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_objects_come_first_among_the_regions() -> None:
+    sampled = heads()._sample(torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]]), objects(2))
+    assert torch.equal(sampled.boxes[:2], objects(2).boxes)
+    assert sampled.objects.tolist() == [0, 1, 0]
+    assert sampled.labels.tolist() == [2, 0, 2, 3]
+    assert not sampled.wanted[:2].any()  # an object is no distance from itself
+    assert sampled.wanted[2].any()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_first_stage_losses(count: int) -> None:
+    torch.manual_seed(0)
+    rpn = RPN(4, anchor_scale=2)
+    levels = [torch.randn(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
+    batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(120, 128)], [(120, 128)], [0])
+    proposals, losses = rpn.losses(levels, batch, [objects(count)])
+    assert (losses["loss_rpn_box"] > 0) == (count > 0)
+    assert losses["loss_rpn_cls"] > 0
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(parameter.grad is not None for parameter in rpn.parameters())
+    assert 0 < len(proposals[0]) <= 1000
+    assert not proposals[0].requires_grad
+    assert (proposals[0][:, 2:] > proposals[0][:, :2]).all()
+    assert proposals[0][:, 3].max() <= 120
+
+
+def test_proposals_are_limited_and_best_first() -> None:
+    torch.manual_seed(0)
+    rpn = RPN(4, pre_nms_test=50, proposals_test=20)
+    levels = [torch.randn(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
+    batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
+    assert len(rpn.predict(levels, batch)[0]) == 20
+
+
+def select(scores: Tensor, boxes: Tensor, **changes: object):
+    deltas = torch.zeros(len(boxes), scores.shape[1] - 1, 4)
+    arguments = {"score_threshold": 0.05, "nms_threshold": 0.5, "limit": 100, "size": (100, 100)} | changes
+    return select_detections(boxes, scores, deltas, stds=(0.1, 0.1, 0.2, 0.2), **arguments)
+
+
+def test_selecting_detections() -> None:
+    boxes = torch.tensor([[0.0, 0, 50, 50], [1, 1, 51, 51], [60, 60, 140, 140]])
+    scores = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.05, 0.05, 0.9]])
+    found = select(scores, boxes)
+    assert found.labels.tolist() == [0, 1]  # a class each; exactly the threshold is not above it
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4]))
+    assert torch.equal(found.boxes, boxes[[0, 1]])
+    assert len(select(scores, boxes, limit=1).scores) == 1
+    assert len(select(scores, boxes, nms_threshold=1.0).scores) == 4
+    low = select(scores, boxes, score_threshold=0.01)
+    assert low.boxes.max() == 100  # cut to the image
+    assert len(select(scores, boxes, score_threshold=0.99).scores) == 0
+
+
+def test_selecting_from_nothing() -> None:
+    found = select(torch.zeros(0, 4), NO_BOXES)
+    assert found.boxes.shape == (0, 4)
+    assert found.mask_probs.shape == (0, 28, 28)

@@ -1,0 +1,112 @@
+"""A model by name, with weights from somewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcnet.errors import GCNetError
+from gcnet.models.detector import Detector
+from gcnet.models.weights import save_model
+from gcnet.zoo.create import create_model
+from gcnet.zoo.mmdet_keys import from_mmdet, mmdet_key
+
+NAME = "mask_rcnn_tiny_gc4"
+
+
+def as_mmdet(detector: Detector) -> dict[str, Tensor]:
+    """The state dict as mmdetection would store it: linear layers of the blocks are 1x1 convolutions."""
+    state = {}
+    for name, tensor in detector.state_dict().items():
+        key = mmdet_key(name)
+        if key.endswith("conv_mask.weight"):
+            tensor = tensor.view(1, -1, 1, 1)
+        elif "_conv.1." in key:
+            tensor = tensor.view(-1, 1, 1)
+        elif "_conv.0.weight" in key or "_conv.3.weight" in key:
+            tensor = tensor[..., None, None]
+        state[key] = tensor
+    return state
+
+
+def equal(a: Detector, b: Detector) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.state_dict().items())
+
+
+def test_class_names_and_mode() -> None:
+    detector = create_model(NAME, num_classes=2)
+    assert detector.spec.class_names == ("class 0", "class 1")
+    assert not detector.training
+    assert create_model(NAME, class_names=["cat", "dog", "owl"]).spec.num_classes == 3
+    assert create_model(NAME).spec.class_names[:2] == ("person", "bicycle")
+    assert len(create_model(NAME).spec.class_names) == 80
+
+
+def test_from_an_mmdetection_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = create_model(NAME, num_classes=3)
+    state = as_mmdet(source)
+    assert any(tensor.shape[2:] == (1, 1) and "context_block" in key for key, tensor in state.items())
+    torch.save({"meta": {}, "state_dict": state}, tmp_path / "x.pth")
+    assert equal(create_model(NAME, weights=tmp_path / "x.pth", num_classes=3), source)
+
+
+def test_from_our_own_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = create_model(NAME, num_classes=3)
+    save_model(source, tmp_path / "x.safetensors")
+    assert equal(create_model(NAME, weights=str(tmp_path / "x.safetensors"), num_classes=3), source)
+    with pytest.raises(GCNetError, match="does not fit"):
+        create_model(NAME, weights=tmp_path / "x.safetensors")
+
+
+def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": as_mmdet(create_model("mask_rcnn_tiny", num_classes=3))}, tmp_path / "plain.pth"
+    )
+    with pytest.raises(GCNetError) as raised:
+        create_model(NAME, weights=tmp_path / "plain.pth", num_classes=3)
+    message = str(raised.value)
+    assert "plain.pth does not fit this model" in message
+    assert message.count("missing ") == 10
+    assert "context" in message
+    assert "\n" not in message
+
+    torch.save({"state_dict": as_mmdet(create_model(NAME, num_classes=5))}, tmp_path / "five.pth")
+    with pytest.raises(GCNetError) as raised:
+        create_model(NAME, weights=tmp_path / "five.pth", num_classes=3)
+    assert "roi_heads.box_head.cls.weight is 6x256 there and 4x256 here" in str(raised.value)
+
+    torch.save(
+        {"state_dict": {f"blocks.{i}.weight": torch.zeros(1) for i in range(40)}}, tmp_path / "vit.pth"
+    )
+    with pytest.raises(GCNetError, match=r"and \d+ more"):
+        create_model(NAME, weights=tmp_path / "vit.pth")
+
+
+def test_mistakes() -> None:
+    with pytest.raises(GCNetError, match="did you mean"):
+        create_model("mask_rcnn_r50_gc8")
+    with pytest.raises(GCNetError, match="no checkpoint"):
+        create_model(NAME, weights="no/such/file.pth")
+    with pytest.raises(GCNetError, match="no model file"):
+        create_model(NAME, weights="no/such/file.safetensors")
+    with pytest.raises(GCNetError, match="no published ImageNet weights"):
+        create_model(NAME, weights="imagenet")
+
+
+def test_unknown_names_are_kept_for_the_error() -> None:
+    own = list(create_model(NAME).state_dict())
+    converted = from_mmdet({"neck.lateral_convs.0.conv.bias": torch.zeros(1), "x.y": torch.zeros(1)}, own)
+    assert set(converted) == {"neck.lateral.0.bias", "x.y"}
+
+
+def test_names_of_every_fusion() -> None:
+    prefix = "backbone.layer3.5."
+    assert mmdet_key(f"{prefix}context.scale.expand.bias") == f"{prefix}context_block.channel_mul_conv.3.bias"
+    assert mmdet_key(f"{prefix}context.pool.weight") == f"{prefix}context_block.conv_mask.weight"
+    assert mmdet_key(f"{prefix}conv2.weight") == f"{prefix}conv2.weight"
