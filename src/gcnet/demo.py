@@ -27,7 +27,7 @@ from gcnet.data.paint import HALO, Circle
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.results import prepare_folder, write_bytes, write_json
+from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.models.detector import Detector
 from gcnet.ops.images import PAD_MULTIPLE, fit_size, read_image
 from gcnet.types import Detections

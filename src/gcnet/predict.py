@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 
 from gcnet.errors import GCNetError
 from gcnet.evaluation.progress import progress_bar
-from gcnet.evaluation.results import coco_results, prepare_folder, write_bytes, write_json
+from gcnet.evaluation.results import coco_results
+from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.models.detector import Detector
 from gcnet.ops.images import read_image
 from gcnet.viz import draw_detections

@@ -15,7 +15,6 @@ from gcnet.engine.checkpoint import (
     read_checkpoint,
     restore_detector,
     save_checkpoint,
-    write_atomically,
 )
 from gcnet.engine.module import make_optimizer
 from gcnet.errors import GCNetError
@@ -51,20 +50,6 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_checkpoint(path)["iteration"] == 1
     assert os.listdir(tmp_path) == ["last.ckpt"]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def write(file: object) -> None:
-        file.write(b"new, in p")  # type: ignore[attr-defined]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, write)
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", "truncated", "another file of torch"])

@@ -13,7 +13,6 @@ from gcnet.data.coco import CocoDataset
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.evaluation.evaluate import check_classes, evaluate, write_results
-from gcnet.evaluation.results import prepare_folder, write_bytes, write_json
 from gcnet.evaluation.table import print_metrics
 
 MakeDataset = Callable[..., CocoDataset]
@@ -63,27 +62,6 @@ def test_a_folder_that_cannot_be_written(make_dataset: MakeDataset, oracle: Any,
         with pytest.raises(GCNetError, match="cannot write in"):
             evaluate(detector, dataset, workers=0, out=folder)
     assert not detector.seen
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.json"
-    write_json(path, [{"a": 1}, {"a": 2}])
-    assert path.read_text() == '[\n{"a": 1},\n{"a": 2}\n]\n'
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(GCNetError, match=r"cannot write .*x\.json: No space left"):
-        write_bytes(path, b"new")
-    assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
-    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_prepare_folder_makes_it_and_leaves_nothing_in_it(tmp_path: Path) -> None:
-    folder = prepare_folder(tmp_path / "a" / "b")
-    assert folder.is_dir()
-    assert not list(folder.iterdir())
 
 
 def test_tables_fit_eighty_columns(make_dataset: MakeDataset, oracle: Any, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -27,8 +29,6 @@ def detector() -> Detector:
 
 
 def predictions(detector: Detector) -> list[torch.Tensor]:
-    import numpy as np
-
     picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     found = detector.predict_images(picture, score_threshold=0.0)[0]
     assert len(found) > 10
@@ -61,10 +61,10 @@ def test_a_failing_save_leaves_the_old_file(
     save_model(detector, path)
     before = path.read_bytes()
 
-    def fail(*arguments: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"os.{failing}", fail)
+    monkeypatch.setattr(os, failing, fail)
     with pytest.raises(OSError, match="No space left"):
         save_model(detector, path)
     assert path.read_bytes() == before

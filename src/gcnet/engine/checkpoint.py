@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,33 +12,9 @@ from torch.optim import Optimizer
 
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
+from gcnet.files import write_atomically
 
 FORMAT = 1
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes `path` through a temporary file beside it: a crash or a full disk leaves the old file whole.
-
-    Raises:
-        OSError: nothing was written; the temporary file is gone and the old one untouched.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # torch's zip writer reports a failed write so
-            raise OSError(str(error).splitlines()[0]) from error
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself has to reach the disk
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(

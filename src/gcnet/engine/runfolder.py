@@ -15,7 +15,7 @@ import yaml
 
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
-from gcnet.evaluation.results import write_bytes, write_json
+from gcnet.files import prepare_folder, write_bytes, write_json
 
 RECORDED = (
     "gcnet",
@@ -37,16 +37,10 @@ def prepare_run_folder(out: Path, *, resume: bool) -> None:
     Raises:
         GCNetError: it cannot be written to, or holds something already and the run is not resumed.
     """
-    try:
-        if not resume and out.is_dir() and any(out.iterdir()):
-            raise GCNetError(f"{out} is not empty: go on with its run by --resume, or give another --out")
-        if not resume:
-            out.mkdir(parents=True, exist_ok=True)
-            probe = out / ".probe"
-            probe.write_bytes(b"gcnet")
-            probe.unlink()
-    except OSError as error:
-        raise GCNetError(f"cannot write to {out}: {error.strerror or error}; give another --out") from error
+    if not resume and out.is_dir() and any(out.iterdir()):
+        raise GCNetError(f"{out} is not empty: go on with its run by --resume, or give another --out")
+    if not resume:
+        prepare_folder(out)
 
 
 def write_recipe(

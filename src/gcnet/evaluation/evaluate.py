@@ -12,7 +12,7 @@ from gcnet.data.loader import eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.progress import progress_bar
-from gcnet.evaluation.results import prepare_folder, write_json
+from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from gcnet.errors import GCNetError
+from gcnet.files import write_atomically
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
@@ -24,7 +24,7 @@ LISTED = 10  # how many names of tensors that do not fit an error spells out
 
 
 def save_model(detector: Detector, path: str | Path, *, provenance: Mapping[str, Any] | None = None) -> None:
-    """Writes weights and spec to `path`, whole or not at all (temporary file, fsync, rename).
+    """Writes weights and spec to `path`, whole or not at all.
 
     Args:
         provenance: where the weights come from; kept as JSON beside the spec.
@@ -36,17 +36,8 @@ def save_model(detector: Detector, path: str | Path, *, provenance: Mapping[str,
         "spec": json.dumps(asdict(detector.spec)),
         "provenance": json.dumps(dict(provenance or {})),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            save_file(tensors, partial, metadata)
-        except SafetensorError as error:  # the library's word for a full disk, among others
-            raise OSError(f"cannot write {path}: {error}") from error
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    data = save(tensors, metadata)
+    write_atomically(path, lambda file: file.write(data))
 
 
 def load_model(path: str | Path) -> Detector:

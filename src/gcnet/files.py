@@ -1,0 +1,69 @@
+"""Files are written whole or not at all: a crash or a full disk leaves what was there before."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gcnet.errors import GCNetError
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes `path` through a temporary file beside it, synchronised and then renamed.
+
+    Raises:
+        OSError: nothing was written; the temporary file is gone and the old one untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # torch's zip writer reports a failed write so
+            raise OSError(str(error).splitlines()[0]) from error
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself has to reach the disk
+    finally:
+        os.close(folder)
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a small file, such as a picture. Raises GCNetError where the disk does not take it."""
+    try:
+        write_atomically(Path(path), lambda file: file.write(data))
+    except OSError as error:
+        raise GCNetError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
+        ) from None
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as JSON, a list with one entry a line. Raises GCNetError as `write_bytes` does."""
+    if isinstance(value, list):
+        text = "[\n" + ",\n".join(json.dumps(entry, allow_nan=False) for entry in value) + "\n]\n"
+    else:
+        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def prepare_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made if need be. Raises GCNetError if no file can be written in it."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise GCNetError(
+            f"cannot write in {folder}: {error.strerror}; choose another output folder"
+        ) from None
+    return folder
