@@ -80,6 +80,7 @@ def test_code_is_refused_and_not_run(legacy: bool, tmp_path: Path) -> None:
     assert marker.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_bare_pickle_with_code_is_refused(tmp_path: Path) -> None:
     file, marker = tmp_path / "x.pth", tmp_path / "marker"
     file.write_bytes(pickle.dumps(Attack(marker)))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pycocotools import mask as coco_mask
+from pycocotools import mask as _mask
 from torch import Tensor
+
+coco_mask: Any = _mask  # its type stubs know only half of what it accepts
 
 MASK_THRESHOLD = 0.5
 
@@ -96,5 +98,5 @@ def _bilinear_weights(
 
 def mask_to_rle(mask: Bool[Tensor, "H W"]) -> dict[str, Any]:
     """A mask as COCO's compressed run-length encoding, `counts` as text so that it goes into JSON."""
-    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().view(np.uint8)))  # type: ignore[assignment]
+    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.cpu().numpy().view(np.uint8)))
     return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
