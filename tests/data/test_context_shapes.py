@@ -64,7 +64,7 @@ def test_objects_are_inside_and_far_from_the_lamp(size: int) -> None:
             distance = np.hypot(points[:, 0] - scene.lamp.x, points[:, 1] - scene.lamp.y)
             assert distance.min() > CLEARANCE * size / 192 - 0.5
         counts.append(len(scene.labels))
-    assert set(counts) == {1, 2, 3, 4}
+    assert set(counts) == {3, 4, 5, 6}
 
 
 def test_cue_is_plain_to_see_and_nothing_else_looks_like_it() -> None:

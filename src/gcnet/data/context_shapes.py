@@ -97,7 +97,7 @@ def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZ
 
 
 def write_context_shapes(
-    folder: str | Path, *, train: int = 400, valid: int = 50, seed: int = 0, size: int = REFERENCE_SIZE
+    folder: str | Path, *, train: int = 800, valid: int = 50, seed: int = 0, size: int = REFERENCE_SIZE
 ) -> Path:
     """Writes the data set as PNG and COCO JSON, one folder a split: `train/_annotations.coco.json`, ...
 
@@ -166,18 +166,18 @@ def _annotation(annotation_id: int, image_id: int, label: int, polygons: list[np
 
 
 def _arrange(rng: np.random.Generator, size: int) -> tuple[Circle, list[Circle]]:
-    """The lamp near the border, and one to four objects far from it and side by side at the closest."""
+    """The lamp near the border, and three to six objects far from it and side by side at the closest."""
     unit = size / REFERENCE_SIZE
-    radius = rng.uniform(11, 14) * unit
-    along, depth = rng.uniform(0.1, 0.9) * size, rng.uniform(16, 34) * unit
+    radius = rng.uniform(16, 20) * unit
+    along, depth = rng.uniform(0.1, 0.9) * size, rng.uniform(20, 34) * unit
     side = rng.integers(4)
     x, y = (along, depth) if side % 2 else (depth, along)
     lamp = Circle(size - x, size - y, radius) if side >= 2 else Circle(x, y, radius)
 
     clear_of_lamp = CLEARANCE * unit - radius
-    wanted, places = rng.integers(1, 5), []
-    for _ in range(60):
-        r = float(np.exp(rng.uniform(np.log(13), np.log(30)))) * unit
+    wanted, places = rng.integers(3, 7), []
+    for _ in range(120):
+        r = float(np.exp(rng.uniform(np.log(13), np.log(26)))) * unit
         place = Circle(rng.uniform(r + 1, size - r - 1), rng.uniform(r + 1, size - r - 1), r)
         # A negative gap lets neighbours touch: gears and stars rarely fill their circles.
         clear = all(place.gap(other) > -0.25 * min(r, other.radius) for other in places)

@@ -70,7 +70,7 @@ def area(polygon: np.ndarray) -> float:
 
 def _muted_color(rng: np.random.Generator, darkest: float = 40.0, brightest: float = 235.0) -> np.ndarray:
     """(3,) RGB, never as saturated as a lamp."""
-    value, saturation = rng.uniform(darkest, brightest), rng.uniform(0.05, 0.5)
+    value, saturation = rng.uniform(darkest, brightest), rng.uniform(0.0, 0.3)
     shade = rng.uniform(0, 1, 3)
     shade = (shade - shade.min()) / max(float(np.ptp(shade)), 1e-3)
     return (value * (1 - saturation * (1 - shade))).astype(np.float32)

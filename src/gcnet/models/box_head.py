@@ -15,7 +15,9 @@ GRID = 7
 class BoxHead(nn.Module):
     """Two fully connected layers, then class logits and four deltas for each class."""
 
-    def __init__(self, in_channels: int, channels: int, num_classes: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, num_classes: int, *, cls_init_std: float = 0.01
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.fc1 = nn.Linear(in_channels * GRID * GRID, channels)
@@ -24,7 +26,7 @@ class BoxHead(nn.Module):
         self.deltas = nn.Linear(channels, num_classes * 4)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
-        nn.init.normal_(self.cls.weight, std=0.01)
+        nn.init.normal_(self.cls.weight, std=cls_init_std)
         nn.init.normal_(self.deltas.weight, std=0.001)
         for layer in (self.fc1, self.fc2, self.cls, self.deltas):
             nn.init.zeros_(layer.bias)

@@ -37,6 +37,7 @@ def build_backbone(spec: ResNetSpec) -> ResNet:
         base_channels=spec.base_channels,
         norm=spec.norm,
         frozen_stages=spec.frozen_stages,
+        zero_init_residual=spec.zero_init_residual,
         make_context=block,
         context_stages=context.stages,
         context_position=context.position,
@@ -58,7 +59,7 @@ def _build_rpn(spec: RPNSpec, channels: int) -> RPN:
 
 def _build_roi_heads(spec: RoISpec, channels: int, num_classes: int) -> RoIHeads:
     return RoIHeads(
-        BoxHead(channels, spec.box_channels, num_classes),
+        BoxHead(channels, spec.box_channels, num_classes, cls_init_std=spec.cls_init_std),
         MaskHead(channels, spec.mask_channels, spec.mask_convs, num_classes),
         batch_size=spec.batch_size,
         positive_fraction=spec.positive_fraction,

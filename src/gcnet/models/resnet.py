@@ -69,6 +69,7 @@ class ResNet(nn.Module):
     Args:
         blocks: residual blocks in c2..c5; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
         norm: see `gcnet.models.spec.Norm`.
+        zero_init_residual: start every block as its shortcut.
         frozen_stages: how many of stem, c2, c3, ... are never trained and keep their norm statistics.
         make_context: makes the context block for a number of channels, in the stages that `context_stages`
             marks.
@@ -82,6 +83,7 @@ class ResNet(nn.Module):
         base_channels: int = 64,
         norm: Norm = "frozen_stats",
         frozen_stages: int = 2,
+        zero_init_residual: bool = True,
         make_context: MakeContext | None = None,
         context_stages: Sequence[bool] = (False, True, True, True),
         context_position: Literal["after1x1", "after_add"] = "after1x1",
@@ -103,7 +105,7 @@ class ResNet(nn.Module):
                 in_channels = channels * EXPANSION
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
         self.out_channels = [base_channels * 2**stage * EXPANSION for stage in range(len(blocks))]
-        self._initialise()
+        self._initialise(zero_init_residual)
         for module in self._frozen():
             module.requires_grad_(False)
 
@@ -130,12 +132,12 @@ class ResNet(nn.Module):
         stem: list[nn.Module] = [self.conv1, self.bn1] if self.frozen_stages > 0 else []
         return stem + [getattr(self, f"layer{stage}") for stage in range(1, self.frozen_stages)]
 
-    def _initialise(self) -> None:
-        """Kaiming fan-out convolutions; the last norm of a block is zero: it starts as its shortcut."""
+    def _initialise(self, zero_init_residual: bool) -> None:
+        """Kaiming fan-out convolutions."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck):
+            elif isinstance(module, Bottleneck) and zero_init_residual:
                 nn.init.zeros_(module.bn3.weight)
 
 

@@ -31,13 +31,18 @@ class ContextSpec:
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A bottleneck ResNet in "pytorch" style. `frozen_stages` counts the stem and then c2, c3, ..."""
+    """A bottleneck ResNet in "pytorch" style.
+
+    `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
+    shortcut, as upstream does; a small network that is trained from nothing learns faster without.
+    """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     stem_channels: int = 64
     base_channels: int = 64
     norm: Norm = "frozen_stats"
     frozen_stages: int = 2
+    zero_init_residual: bool = True
     context: ContextSpec | None = None
 
 
@@ -59,6 +64,8 @@ class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
     Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
+    `cls_init_std` is the spread of the initial class weights: with the customary 0.01 the classes of a
+    network that is trained from nothing start all but equal, and what tells them apart is found late.
     """
 
     box_channels: int = 1024
@@ -69,6 +76,7 @@ class RoISpec:
     nms_threshold: float = 0.5
     detections: int = 100
     finest_scale: float = 56.0
+    cls_init_std: float = 0.01
 
 
 @dataclass(frozen=True)
