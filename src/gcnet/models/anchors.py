@@ -45,3 +45,10 @@ def inside_padded(
         flag[:rows, :columns] = True
         flags.append(flag.flatten().repeat_interleave(len(RATIOS)))
     return torch.cat(flags)
+
+
+def inside_image(anchors: Float[Tensor, "A 4"], size: tuple[int, int]) -> Bool[Tensor, " A"]:
+    """Which anchors lie wholly inside an image of (height, width)."""
+    height, width = size
+    x1, y1, x2, y2 = anchors.unbind(1)
+    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)

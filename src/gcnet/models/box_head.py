@@ -13,17 +13,29 @@ GRID = 7
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then class logits and four deltas for each class."""
+    """Two fully connected layers, then class logits and four deltas for each class.
+
+    With `class_agnostic` there are four deltas for all classes (B = 1, else K). The box loss is L1, or smooth
+    L1 if `smooth_l1_beta` is not zero.
+    """
 
     def __init__(
-        self, in_channels: int, channels: int, num_classes: int, *, cls_init_std: float = 0.01
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        *,
+        class_agnostic: bool = False,
+        smooth_l1_beta: float = 0.0,
+        cls_init_std: float = 0.01,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes, self.class_agnostic = num_classes, class_agnostic
+        self.smooth_l1_beta = smooth_l1_beta
         self.fc1 = nn.Linear(in_channels * GRID * GRID, channels)
         self.fc2 = nn.Linear(channels, channels)
         self.cls = nn.Linear(channels, num_classes + 1)
-        self.deltas = nn.Linear(channels, num_classes * 4)
+        self.deltas = nn.Linear(channels, 4 if class_agnostic else num_classes * 4)
         for layer in (self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.normal_(self.cls.weight, std=cls_init_std)
@@ -33,26 +45,27 @@ class BoxHead(nn.Module):
 
     def forward(
         self, pooled: Float[Tensor, "R C S S"]
-    ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R K 4"]]:
+    ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R B 4"]]:
         """Logits (background last) and deltas, in float32."""
         hidden = F.relu(self.fc1(pooled.flatten(1)), inplace=True)
         hidden = F.relu(self.fc2(hidden), inplace=True)
-        return self.cls(hidden).float(), self.deltas(hidden).float().view(-1, self.num_classes, 4)
+        return self.cls(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
     def losses(
         self,
         logits: Float[Tensor, "R K1"],
-        deltas: Float[Tensor, "R K 4"],
+        deltas: Float[Tensor, "R B 4"],
         labels: Int64[Tensor, " R"],
         wanted: Float[Tensor, "P 4"],
     ) -> dict[str, Tensor]:
-        """Cross-entropy, and L1 on the positives divided by the number of all regions.
+        """Cross-entropy, and (smooth) L1 on the positives divided by the number of all regions.
 
         `wanted` are the target deltas of the regions whose label is not background, in their order.
         """
         positive = (labels < self.num_classes).nonzero().flatten()
-        chosen = deltas[positive, labels[positive]]
+        chosen = deltas[positive, 0 if self.class_agnostic else labels[positive]]
         return {
             "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
-            "loss_box": F.l1_loss(chosen, wanted, reduction="sum") / max(len(labels), 1),
+            "loss_box": F.smooth_l1_loss(chosen, wanted, reduction="sum", beta=self.smooth_l1_beta)
+            / max(len(labels), 1),
         }

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.models.cascade import CascadeRoIHeads
 from gcnet.models.fpn import FPN
 from gcnet.models.postprocess import to_original
 from gcnet.models.resnet import ResNet
@@ -24,7 +25,7 @@ from gcnet.types import Batch, Detections, Targets
 
 
 class Detector(nn.Module):
-    """Mask R-CNN (arXiv 1703.06870) with an FPN; its backbone may hold context blocks.
+    """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
     """
@@ -33,7 +34,7 @@ class Detector(nn.Module):
     std: Tensor
 
     def __init__(
-        self, spec: ModelSpec, *, backbone: ResNet, neck: FPN, rpn: RPN, roi_heads: RoIHeads
+        self, spec: ModelSpec, *, backbone: ResNet, neck: FPN, rpn: RPN, roi_heads: RoIHeads | CascadeRoIHeads
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -45,7 +46,7 @@ class Detector(nn.Module):
         """The training losses by name; their sum is what to minimise."""
         features = self._features(batch)
         proposals, rpn_losses = self.rpn.losses(features, batch, targets)
-        return rpn_losses | self.roi_heads.losses(features, proposals, targets)
+        return rpn_losses | self.roi_heads.losses(features, proposals, targets, batch)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:

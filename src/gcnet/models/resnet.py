@@ -1,4 +1,4 @@
-"""ResNet with bottleneck blocks (arXiv 1512.03385), with a context block in the stages that ask for one.
+"""ResNet and ResNeXt (arXiv 1512.03385, 1611.05431), with context blocks and deformable convolution.
 
 N images, C channels, H x W map. Names of parameters are torchvision's, so its ImageNet files fit.
 """
@@ -11,6 +11,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.spec import Norm
 
 EXPANSION = 4
@@ -30,16 +31,21 @@ class Bottleneck(nn.Module):
         channels: int,
         stride: int,
         norm: Norm,
+        groups: int,
+        group_width: int,
+        deformable: bool,
         make_context: MakeContext | None,
         context_position: Literal["after1x1", "after_add"],
     ) -> None:
         super().__init__()
         out_channels = channels * EXPANSION
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = make_norm(norm, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = make_norm(norm, channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        width = channels if groups == 1 else channels * group_width // 64 * groups
+        convolution = DeformableConv2d if deformable else nn.Conv2d
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = make_norm(norm, width)
+        self.conv2 = convolution(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
+        self.bn2 = make_norm(norm, width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = make_norm(norm, out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
@@ -68,7 +74,9 @@ class ResNet(nn.Module):
 
     Args:
         blocks: residual blocks in c2..c5; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
+        groups: of the 3x3 convolutions; 32 with `group_width` 4 is ResNeXt "32x4d".
         norm: see `gcnet.models.spec.Norm`.
+        deformable_stages: which of c2..c5 have deformable 3x3 convolutions.
         zero_init_residual: start every block as its shortcut.
         frozen_stages: how many of stem, c2, c3, ... are never trained and keep their norm statistics.
         make_context: makes the context block for a number of channels, in the stages that `context_stages`
@@ -81,6 +89,9 @@ class ResNet(nn.Module):
         blocks: Sequence[int] = (3, 4, 6, 3),
         stem_channels: int = 64,
         base_channels: int = 64,
+        groups: int = 1,
+        group_width: int = 4,
+        deformable_stages: Sequence[bool] = (False, False, False, False),
         norm: Norm = "frozen_stats",
         frozen_stages: int = 2,
         zero_init_residual: bool = True,
@@ -101,7 +112,19 @@ class ResNet(nn.Module):
             layers = []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(Bottleneck(in_channels, channels, stride, norm, context, context_position))
+                layers.append(
+                    Bottleneck(
+                        in_channels,
+                        channels,
+                        stride=stride,
+                        norm=norm,
+                        groups=groups,
+                        group_width=group_width,
+                        deformable=deformable_stages[stage],
+                        make_context=context,
+                        context_position=context_position,
+                    )
+                )
                 in_channels = channels * EXPANSION
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
         self.out_channels = [base_channels * 2**stage * EXPANSION for stage in range(len(blocks))]
@@ -133,12 +156,15 @@ class ResNet(nn.Module):
         return stem + [getattr(self, f"layer{stage}") for stage in range(1, self.frozen_stages)]
 
     def _initialise(self, zero_init_residual: bool) -> None:
-        """Kaiming fan-out convolutions."""
+        """Kaiming fan-out convolutions; deformable ones start as ordinary ones."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, Bottleneck) and zero_init_residual:
                 nn.init.zeros_(module.bn3.weight)
+        for module in self.modules():
+            if isinstance(module, DeformableConv2d):
+                module.reset_offsets()
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:

@@ -5,37 +5,23 @@ R regions, G objects, K classes, M side of a mask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcnet.models.box_head import GRID as BOX_GRID
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import GRID as MASK_GRID
-from gcnet.models.mask_head import MASK_SIZE, MaskHead
+from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions
 from gcnet.models.postprocess import RegionDetections, select_detections
-from gcnet.ops.boxes import encode_boxes
-from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
-from gcnet.ops.segmentations import crop_segmentations
+from gcnet.models.regions import SampledRegions, mask_targets, sample_regions
+from gcnet.ops.matching import Sampler, random_sample
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32)
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 POSITIVE_IOU = 0.5
-
-
-@dataclass(frozen=True)
-class SampledRegions:
-    """The regions of one image that a training step looks at, the positive ones first."""
-
-    boxes: Float[Tensor, "R 4"]
-    labels: Int64[Tensor, " R"]
-    objects: Int64[Tensor, " P"]  # which object each positive region belongs to
-    wanted: Float[Tensor, "P 4"]  # deltas from each positive region to its object
 
 
 class RoIHeads(nn.Module):
@@ -63,7 +49,11 @@ class RoIHeads(nn.Module):
         self.finest_scale = finest_scale
 
     def losses(
-        self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], targets: list[Targets]
+        self,
+        features: list[Tensor],
+        proposals: list[Float[Tensor, "_R 4"]],
+        targets: list[Targets],
+        batch: Batch,
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and `loss_mask`."""
         regions = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
@@ -72,8 +62,7 @@ class RoIHeads(nn.Module):
         labels = torch.cat([r.labels for r in regions])
         losses = self.box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
 
-        positive = [r.boxes[: len(r.objects)] for r in regions]
-        pooled = self._pool(features, positive, MASK_GRID)
+        pooled = self._pool(features, [r.positive for r in regions], MASK_GRID)
         mask_logits = self.mask_head(pooled, labels[labels < self.box_head.num_classes])
         masks = [mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]
         return losses | self.mask_head.loss(mask_logits, torch.cat(masks).to(mask_logits.device))
@@ -109,37 +98,15 @@ class RoIHeads(nn.Module):
     def _pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
         return pool_regions(features, boxes, strides=STRIDES, size=size, finest_scale=self.finest_scale)
 
-    @torch.no_grad()
     def _sample(self, proposals: Float[Tensor, "R 4"], target: Targets) -> SampledRegions:
-        """Matches proposals, and the objects themselves as the first of them, and samples a batch."""
-        matches = match_boxes(
+        return sample_regions(
             proposals,
-            target.boxes,
-            positive_iou=POSITIVE_IOU,
-            negative_iou=POSITIVE_IOU,
-            low_quality_iou=POSITIVE_IOU,
-        )
-        own = torch.arange(len(target.boxes), device=matches.device)
-        boxes, matches = torch.cat([target.boxes, proposals]), torch.cat([own, matches])
-        positive, negative = sample_matches(
-            matches,
+            target,
+            background=self.box_head.num_classes,
+            iou=POSITIVE_IOU,
+            low_quality=True,
+            stds=BOX_STDS,
             batch_size=self.batch_size,
             positive_fraction=self.positive_fraction,
             sample=self.sample,
         )
-        objects = matches[positive]
-        background = torch.full_like(negative, self.box_head.num_classes)
-        return SampledRegions(
-            boxes=boxes[torch.cat([positive, negative])],
-            labels=torch.cat([target.labels[objects], background]),
-            objects=objects,
-            wanted=encode_boxes(boxes[positive], target.boxes[objects], BOX_STDS),
-        )
-
-
-def mask_targets(target: Targets, regions: SampledRegions) -> Bool[Tensor, "P M M"]:
-    """The outline of each positive region's object, cut to the region, on the CPU."""
-    boxes = regions.boxes[: len(regions.objects)].cpu().numpy()
-    objects = regions.objects.cpu().numpy()
-    crops = crop_segmentations(target.masks, objects, boxes, MASK_SIZE)
-    return torch.from_numpy(np.ascontiguousarray(crops))

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.models.anchors import RATIOS, inside_padded, level_anchors
+from gcnet.models.anchors import RATIOS, inside_image, inside_padded, level_anchors
 from gcnet.ops.boxes import decode_boxes, encode_boxes
 from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
 from gcnet.ops.nms import grouped_nms
@@ -26,7 +26,9 @@ Predictions = tuple[Float[Tensor, "N _A"], Float[Tensor, "N _A 4"]]  # of one le
 class RPN(nn.Module):
     """Scores every anchor for being an object, and moves the best to propose regions.
 
-    `sample` chooses the anchors of a training step; tests put a deterministic one in its place.
+    With `anchors_inside` only anchors that lie inside the image are trained on. The box loss is L1, or smooth
+    L1 if `smooth_l1_beta` is not zero. `sample` chooses the anchors of a training step; tests put a
+    deterministic one in its place.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class RPN(nn.Module):
         proposals_train: int = 1000,
         nms_threshold: float = 0.7,
         batch_size: int = 256,
+        anchors_inside: bool = False,
+        smooth_l1_beta: float = 0.0,
         sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
@@ -47,6 +51,7 @@ class RPN(nn.Module):
         self.pre_nms_test, self.pre_nms_train = pre_nms_test, pre_nms_train
         self.proposals_test, self.proposals_train = proposals_test, proposals_train
         self.nms_threshold, self.batch_size, self.sample = nms_threshold, batch_size, sample
+        self.anchors_inside, self.smooth_l1_beta = anchors_inside, smooth_l1_beta
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(RATIOS), 1)
         self.deltas = nn.Conv2d(channels, len(RATIOS) * 4, 1)
@@ -120,6 +125,8 @@ class RPN(nn.Module):
         cls_loss, box_loss, sampled = logits.sum() * 0, deltas.sum() * 0, 0
         for image, target in enumerate(targets):
             valid = inside_padded(sizes, STRIDES, batch.image_sizes[image], logits.device)
+            if self.anchors_inside:
+                valid = valid & inside_image(all_anchors, batch.image_sizes[image])
             candidates = valid.nonzero().flatten()
             matches = match_boxes(
                 all_anchors[candidates],
@@ -143,6 +150,8 @@ class RPN(nn.Module):
             cls_loss = cls_loss + F.binary_cross_entropy_with_logits(
                 logits[image, chosen], is_object, reduction="sum"
             )
-            box_loss = box_loss + F.l1_loss(deltas[image, positive], wanted, reduction="sum")
+            box_loss = box_loss + F.smooth_l1_loss(
+                deltas[image, positive], wanted, reduction="sum", beta=self.smooth_l1_beta
+            )
             sampled += len(chosen)
         return {"loss_rpn_cls": cls_loss / max(sampled, 1), "loss_rpn_box": box_loss / max(sampled, 1)}

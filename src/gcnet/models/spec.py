@@ -7,7 +7,7 @@ saved model (`dataclasses.asdict` to JSON and back through `ModelSpec.from_dict`
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 # How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
 # "batch" is plain batch norm, "sync" is batch norm synchronised over processes, "group" needs no statistics.
@@ -31,8 +31,9 @@ class ContextSpec:
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A bottleneck ResNet in "pytorch" style.
+    """A bottleneck ResNet, or ResNeXt with `groups`, in "pytorch" style.
 
+    `deformable_stages` says which of c2..c5 have deformable 3x3 convolutions.
     `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
     shortcut, as upstream does; a small network that is trained from nothing learns faster without.
     """
@@ -40,6 +41,9 @@ class ResNetSpec:
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
     stem_channels: int = 64
     base_channels: int = 64
+    groups: int = 1
+    group_width: int = 4
+    deformable_stages: tuple[bool, bool, bool, bool] = (False, False, False, False)
     norm: Norm = "frozen_stats"
     frozen_stages: int = 2
     zero_init_residual: bool = True
@@ -48,7 +52,10 @@ class ResNetSpec:
 
 @dataclass(frozen=True)
 class RPNSpec:
-    """Anchors, proposals and the sampling of anchors in training."""
+    """Anchors, proposals and the sampling of anchors in training.
+
+    `anchors_inside` trains on anchors inside the image only; a `smooth_l1_beta` of 0 means plain L1.
+    """
 
     anchor_scale: float = 8.0
     pre_nms_test: int = 1000
@@ -57,6 +64,8 @@ class RPNSpec:
     proposals_train: int = 1000
     nms_threshold: float = 0.7
     batch_size: int = 256
+    anchors_inside: bool = False
+    smooth_l1_beta: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,23 @@ class RoISpec:
 
 
 @dataclass(frozen=True)
+class CascadeSpec:
+    """Three stages of box and mask heads (arXiv 1712.00726), each with stricter matches and finer deltas."""
+
+    ious: tuple[float, ...] = (0.5, 0.6, 0.7)
+    loss_weights: tuple[float, ...] = (1.0, 0.5, 0.25)
+    stds: tuple[tuple[float, float, float, float], ...] = (
+        (0.1, 0.1, 0.2, 0.2),
+        (0.05, 0.05, 0.1, 0.1),
+        (0.033, 0.033, 0.067, 0.067),
+    )
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A Mask R-CNN: its parts, its classes, and how pictures are prepared for it.
 
+    With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
     `image_size` is the (long, short) side that pictures are resized to fit; `image_mean` and `image_std`
     are in 0..255 RGB.
     """
@@ -93,6 +116,7 @@ class ModelSpec:
     fpn_channels: int = 256
     rpn: RPNSpec = RPNSpec()
     roi: RoISpec = RoISpec()
+    cascade: CascadeSpec | None = None
     image_size: tuple[int, int] = (1333, 800)
     image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -119,6 +143,8 @@ def _revive(hint: Any, value: Any) -> Any:
     nested = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
     if isinstance(value, dict) and nested:
         return _from_dict(nested[0], value)
-    if isinstance(value, list) and (get_origin(hint) is tuple):
-        return tuple(value)
-    return value
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value

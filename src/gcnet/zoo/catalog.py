@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
-from gcnet.models.spec import ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
+from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
 from gcnet.zoo.coco_classes import COCO_CLASSES
 
 
@@ -37,22 +37,41 @@ _NORM_WORD: dict[Norm, tuple[str, str, str]] = {
 
 
 def _published(
-    depth: str, norm: Norm, context: ContextSpec | None, box_ap: float | None, mask_ap: float | None
+    depth: str,
+    norm: Norm,
+    context: ContextSpec | None,
+    box_ap: float | None,
+    mask_ap: float | None,
+    *,
+    cascade: bool = False,
+    deformable: bool = False,
 ) -> Row:
     """A row of the published table; the three spellings of its name follow from what it is."""
     ratio = f"{round(1 / context.ratio)}" if context else ""
     ours, v2, v3 = _NORM_WORD[norm]
-    name = f"mask_rcnn_{depth}{ours}" + (f"_gc{ratio}" if context else "")
-    block2 = f"_r{ratio}_gcb_c3-c5" if context else ""
-    block3 = f"-gcb-r{ratio}-c3-c5" if context else ""
-    backbone = ResNetSpec(blocks=R101 if depth == "r101" else R50, norm=norm, context=context)
-    return Row(
-        ModelSpec(name, COCO_CLASSES, backbone),
-        Recipe(),
-        (f"mask_rcnn_{depth}_fpn{v2}{block2}_1x_coco", f"mask-rcnn_{depth}{v3}{block3}_fpn_1x_coco"),
-        box_ap,
-        mask_ap,
+    block2 = ("_dconv_c3-c5" if deformable else "") + (f"_r{ratio}_gcb_c3-c5" if context else "")
+    block3 = f"-r{ratio}-gcb-c3-c5" if cascade else f"-gcb-r{ratio}-c3-c5"  # upstream is of two minds
+    block3 = ("-dconv-c3-c5" if deformable else "") + (block3 if context else "")
+    upstream_depth = {"x101": ("x101_32x4d", "x101-32x4d")}.get(depth, (depth, depth))
+    name = ("cascade_" if cascade else "") + f"mask_rcnn_{depth}{ours}"
+    name += ("_dcn" if deformable else "") + (f"_gc{ratio}" if context else "")
+    backbone = ResNetSpec(
+        blocks=R50 if depth == "r50" else R101,
+        groups=32 if depth == "x101" else 1,
+        deformable_stages=(False, True, True, True) if deformable else (False, False, False, False),
+        norm=norm,
+        context=context,
     )
+    spec = ModelSpec(name, COCO_CLASSES, backbone)
+    if cascade:
+        rpn = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
+        spec = replace(spec, rpn=rpn, cascade=CascadeSpec())
+    stem2, stem3 = ("cascade_", "cascade-") if cascade else ("", "")
+    upstream = (
+        f"{stem2}mask_rcnn_{upstream_depth[0]}_fpn{v2}{block2}_1x_coco",
+        f"{stem3}mask-rcnn_{upstream_depth[1]}{v3}{block3}_fpn_1x_coco",
+    )
+    return Row(spec, Recipe(), upstream, box_ap, mask_ap)
 
 
 # Small enough to train from nothing on two CPU cores. Batch norm, not group norm: the statistics of group
@@ -116,6 +135,15 @@ ROWS: tuple[Row, ...] = (
     _published("r101", "sync", None, 40.5, 36.3),
     _published("r101", "sync", GC16, 42.2, 37.8),
     _published("r101", "sync", GC4, 42.2, 37.8),
+    _published("x101", "sync", None, 42.4, 37.7),
+    _published("x101", "sync", GC16, 43.5, 38.6),
+    _published("x101", "sync", GC4, 43.9, 39.0),
+    _published("x101", "sync", None, 44.7, 38.6, cascade=True),
+    _published("x101", "sync", GC16, 46.2, 39.7, cascade=True),
+    _published("x101", "sync", GC4, 46.4, 40.1, cascade=True),
+    _published("x101", "sync", None, 47.5, 40.9, cascade=True, deformable=True),
+    _published("x101", "sync", GC16, 48.0, 41.3, cascade=True, deformable=True),
+    _published("x101", "sync", GC4, 47.9, 41.1, cascade=True, deformable=True),
 )
 
 
