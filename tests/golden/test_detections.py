@@ -25,6 +25,9 @@ THRESHOLD, LIMIT = 0.05, 100
 GC4 = "mask-rcnn_r50-syncbn-gcb-r4-c3-c5_fpn_1x_coco"
 R50 = "mask-rcnn_r50_fpn_1x_coco"
 R101 = "mask-rcnn_r101-gcb-r16-c3-c5_fpn_1x_coco"
+X101 = "mask-rcnn_x101-32x4d-syncbn-gcb-r4-c3-c5_fpn_1x_coco"
+CASCADE = "cascade-mask-rcnn_x101-32x4d-syncbn-r4-gcb-c3-c5_fpn_1x_coco"
+DEFORMABLE = "cascade-mask-rcnn_x101-32x4d-syncbn-dconv-c3-c5-r16-gcb-c3-c5_fpn_1x_coco"
 
 
 def excused(score: float, scores: np.ndarray) -> bool:
@@ -70,6 +73,9 @@ CASES = [
     pytest.param(GC4, ("img0", "img1"), id="r50_syncbn_gc4"),
     pytest.param(R50, ("img1",), id="r50"),
     pytest.param(R101, ("img0",), id="r101_gc16", marks=pytest.mark.slow),
+    pytest.param(X101, ("img1",), id="x101_syncbn_gc4", marks=pytest.mark.slow),
+    pytest.param(CASCADE, ("img0",), id="cascade_x101_syncbn_gc4", marks=pytest.mark.slow),
+    pytest.param(DEFORMABLE, ("img0",), id="cascade_x101_syncbn_dcn_gc16", marks=pytest.mark.slow),
 ]
 
 

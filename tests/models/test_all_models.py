@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,31 @@ import torch
 from torch import nn
 
 from gcnet.context import GlobalContext
+from gcnet.models.box_head import BoxHead
 from gcnet.models.build import build_detector
+from gcnet.models.cascade import CascadeRoIHeads
+from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ContextSpec, ModelSpec
+from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec
+from gcnet.models.weights import load_model, save_model
 from gcnet.types import Batch, Targets
 from gcnet.zoo.catalog import find, list_models
 
-TINY = [name for name in list_models() if "tiny" in name]
-LOSSES = {"loss_rpn_cls", "loss_rpn_box", "loss_cls", "loss_box", "loss_mask"}
+RPN_LOSSES = {"loss_rpn_cls", "loss_rpn_box"}
+STAGE_LOSSES = {"loss_cls", "loss_box", "loss_mask"}
+
+
+def everything() -> ModelSpec:
+    """A tiny model with all that the largest rows have: groups, deformable stages, blocks and a cascade."""
+    tiny = find("mask_rcnn_tiny_gc4").spec
+    backbone = replace(tiny.backbone, groups=4, group_width=16, deformable_stages=(False, True, True, True))
+    rpn = replace(tiny.rpn, anchor_scale=2.0, anchors_inside=True, smooth_l1_beta=1 / 9)
+    return replace(tiny, name="everything", backbone=backbone, rpn=rpn, cascade=CascadeSpec())
+
+
+SPECS = {name: find(name).spec for name in list_models()} | {"everything": everything()}
+TINY = [*(name for name in SPECS if "tiny" in name), "everything"]
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:
@@ -43,13 +61,28 @@ def scene() -> tuple[Batch, list[Targets]]:
 
 def build(name: str, classes: int = 3) -> Detector:
     torch.manual_seed(0)
-    return build_detector(replace(find(name).spec, class_names=tuple(f"class {i}" for i in range(classes))))
+    return build_detector(replace(SPECS[name], class_names=tuple(f"class {i}" for i in range(classes))))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", SPECS)
 def test_spec_survives_json(name: str) -> None:
-    spec = find(name).spec
+    spec = SPECS[name]
     assert ModelSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
+
+
+def test_nested_tuples_survive_json() -> None:
+    cascade = CascadeSpec(ious=(0.4,), loss_weights=(2.0,), stds=((0.3, 0.2, 0.1, 0.4),))
+    spec = replace(everything(), cascade=cascade)
+    again = ModelSpec.from_dict(json.loads(json.dumps(asdict(spec))))
+    assert again == spec
+    assert hash(again) == hash(spec)  # no list is left anywhere
+
+
+def test_spec_from_before_the_cascade_is_read() -> None:
+    values = asdict(find("mask_rcnn_r50").spec)
+    del values["cascade"], values["backbone"]["groups"], values["backbone"]["deformable_stages"]
+    del values["rpn"]["anchors_inside"]
+    assert ModelSpec.from_dict(values) == find("mask_rcnn_r50").spec
 
 
 def test_spec_with_an_unknown_field_is_refused() -> None:
@@ -62,7 +95,9 @@ def test_builds_with_blocks_where_they_belong(name: str) -> None:
     spec = find(name).spec
     with torch.device("meta"):
         detector = build_detector(spec)
-    assert detector.roi_heads.box_head.num_classes == 80
+    assert isinstance(detector.roi_heads, RoIHeads if spec.cascade is None else CascadeRoIHeads)
+    heads = [module for module in detector.modules() if isinstance(module, BoxHead)]
+    assert [head.num_classes for head in heads] == [80] * (1 if spec.cascade is None else 3)
     found = {path for path, module in detector.named_modules() if isinstance(module, GlobalContext)}
     context = spec.backbone.context
     expected = {
@@ -73,6 +108,9 @@ def test_builds_with_blocks_where_they_belong(name: str) -> None:
     }
     assert found == expected
     assert bool(found) == ("gc" in name)
+    moved = [path for path, module in detector.named_modules() if isinstance(module, DeformableConv2d)]
+    assert len(moved) == ((4 + 23 + 3) if "dcn" in name else 0)  # each block of c3, c4 and c5
+    assert all(path.endswith(".conv2") for path in moved)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -81,7 +119,8 @@ def test_losses_reach_every_trained_parameter(name: str) -> None:
     wake(detector)
     batch, targets = scene()
     losses = detector.losses(batch, targets)
-    assert set(losses) == LOSSES
+    stages = [""] if detector.spec.cascade is None else ["s0.", "s1.", "s2."]
+    assert set(losses) == RPN_LOSSES | {stage + loss for stage in stages for loss in STAGE_LOSSES}
     assert all(loss.isfinite() and loss >= 0 for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     for path, parameter in detector.named_parameters():
@@ -106,7 +145,7 @@ def test_pictures_without_objects_train_too(name: str) -> None:
     detector = build(name).train()
     batch, targets = scene()
     losses = detector.losses(batch, [targets[1], targets[1]])
-    assert losses["loss_rpn_box"] == losses["loss_box"] == losses["loss_mask"] == 0
+    assert all((loss == 0) == name.endswith(("box", "mask")) for name, loss in losses.items())
     torch.stack(list(losses.values())).sum().backward()
     assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)  # as DDP demands
 
@@ -126,6 +165,33 @@ def test_predictions_are_well_formed(name: str) -> None:
         assert (found.boxes >= 0).all()
         assert found.boxes[:, 2].max() <= width + 1e-3
         assert found.boxes[:, 3].max() <= height + 1e-3
+
+
+def test_everything_learns_saves_and_loads(tmp_path: Path) -> None:
+    detector = build("everything").train()
+    batch, targets = scene()
+    optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.01)
+    seen = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss = torch.stack(list(detector.losses(batch, targets).values())).sum()
+        loss.backward()
+        optimizer.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.95 * seen[0]
+    assert all(p.any() for name, p in detector.named_parameters() if name.endswith("offset.weight"))
+
+    save_model(detector, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.spec == detector.spec
+    pairs = zip(
+        detector.eval().predict(batch, score_threshold=0.0),
+        again.eval().predict(batch, score_threshold=0.0),
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        assert torch.equal(ours.boxes, theirs.boxes)
+        assert torch.equal(ours.mask_probs, theirs.mask_probs)
 
 
 @pytest.mark.parametrize("position", ["after1x1", "after_add"])

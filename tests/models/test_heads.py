@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from gcnet.models.anchors import inside_padded, level_anchors
+from gcnet.models.anchors import inside_image, inside_padded, level_anchors
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions, region_levels
@@ -42,6 +42,11 @@ def test_anchors_beyond_an_image_s_own_padding_do_not_count() -> None:
     assert first.view(32, 32, 3)[:16, :32].all()
     assert first.sum() == 16 * 32 * 3
     assert second.sum() == 8 * 16 * 3
+
+
+def test_anchors_that_reach_out_of_the_image_can_be_left_out() -> None:
+    anchors = torch.tensor([[0.0, 0, 9, 9], [-1, 0, 9, 9], [0, -1, 9, 9], [0, 0, 20, 9], [0, 0, 9, 10]])
+    assert inside_image(anchors, (10, 20)).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,8 @@ def objects(count: int) -> Targets:
 @pytest.mark.parametrize("count", [0, 2])
 def test_second_stage_with_nothing_to_propose_or_to_find(proposals: Tensor, count: int) -> None:
     model = heads()
-    losses = model.losses(features(), [proposals], [objects(count)])
+    batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
+    losses = model.losses(features(), [proposals], [objects(count)], batch)
     assert all(loss.isfinite() for loss in losses.values())
     if count == 0:
         assert losses["loss_box"] == losses["loss_mask"] == 0

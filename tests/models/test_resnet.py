@@ -17,6 +17,34 @@ def small(norm: Norm, frozen_stages: int) -> ResNet:
     )
 
 
+@pytest.mark.parametrize(("groups", "group_width"), [(1, 4), (32, 4), (32, 8), (64, 4)])
+def test_widths_of_resnext(groups: int, group_width: int) -> None:
+    """Of "32x4d" and others in table 1 and section 5.1 of arXiv 1611.05431; 1 group is a plain ResNet."""
+    with torch.device("meta"):
+        backbone = ResNet(blocks=(2, 1, 1, 1), groups=groups, group_width=group_width)
+    for stage in range(4):
+        block = getattr(backbone, f"layer{stage + 1}")[-1]
+        width = (64 if groups == 1 else groups * group_width) * 2**stage
+        assert block.conv1.out_channels == width
+        assert tuple(block.conv2.weight.shape) == (width, width // groups, 3, 3)
+        assert block.conv2.groups == groups
+        assert block.conv3.out_channels == 256 * 2**stage
+    assert backbone.out_channels == [256, 512, 1024, 2048]
+
+
+def test_deformable_stages_start_as_ordinary_ones() -> None:
+    sizes = {"blocks": (1, 2, 1, 1), "stem_channels": 16, "base_channels": 16, "groups": 4, "group_width": 16}
+    plain = ResNet(**sizes).eval()
+    moved = ResNet(**sizes, deformable_stages=(False, True, False, True)).eval()
+    missing, unexpected = moved.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    blocks = ("layer2.0", "layer2.1", "layer4.0")
+    assert missing == [f"{block}.conv2.offset.{part}" for block in blocks for part in ("weight", "bias")]
+    x = torch.randn(1, 3, 64, 96)
+    for ours, theirs in zip(moved(x), plain(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def training_batch_norms(backbone: ResNet) -> set[str]:
     return {n for n, m in backbone.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
 

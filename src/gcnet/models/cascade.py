@@ -6,6 +6,7 @@ R regions of an image, K classes, M side of a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -122,7 +123,8 @@ class CascadeRoIHeads(nn.Module):
             for boxes, target in zip(proposals, targets, strict=True)
         ]
         boxes = [r.boxes for r in regions]
-        box_head, mask_head = self.box_heads[stage], self.mask_heads[stage]
+        box_head = cast(BoxHead, self.box_heads[stage])
+        mask_head = cast(MaskHead, self.mask_heads[stage])
         logits, deltas = box_head(self._pool(features, boxes, BOX_GRID))
         labels = torch.cat([r.labels for r in regions])
         losses = box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
@@ -38,14 +39,15 @@ class DeformableConv2d(nn.Conv2d):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, input: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        # The operator has no half-precision kernel on every device, and offsets are positions in pixels.
-        offset = self.offset(input).to(input.dtype)
-        return deform_conv2d(
-            input,
-            offset,
-            self.weight.to(input.dtype),
-            self.bias,
+        # The operator has no kernel for bfloat16, and offsets are positions in pixels: float32 at least.
+        full = torch.promote_types(input.dtype, torch.float32)
+        moved = deform_conv2d(
+            input.to(full),
+            self.offset(input).to(full),
+            self.weight.to(full),
+            None if self.bias is None else self.bias.to(full),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
             dilation=self.dilation,  # type: ignore[arg-type]
         )
+        return moved.to(input.dtype)

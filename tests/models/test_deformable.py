@@ -1,0 +1,87 @@
+"""Deformable convolution: where its points look."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gcnet.models.deformable import DeformableConv2d
+
+
+def make(**changes: object) -> DeformableConv2d:
+    torch.manual_seed(0)
+    arguments = {"stride": 1, "padding": 1, "groups": 2, "bias": False} | changes
+    return DeformableConv2d(4, 6, 3, **arguments)
+
+
+def picture() -> Tensor:
+    return torch.randn(2, 4, 9, 11, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("groups", "bias"), [(1, True), (2, False)])
+def test_without_offsets_it_is_an_ordinary_convolution(stride: int, groups: int, bias: bool) -> None:
+    layer = make(stride=stride, groups=groups, bias=bias)
+    expected = F.conv2d(picture(), layer.weight, layer.bias, stride, 1, 1, groups)
+    torch.testing.assert_close(layer(picture()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "shift"), [(1, (0, 1)), (0, (1, 0))])
+def test_offsets_are_y_then_x(first: int, shift: tuple[int, int]) -> None:
+    """All points one to the right see what they would see in a picture moved one to the left."""
+    layer, x = make(), picture()
+    with torch.no_grad():
+        layer.offset.bias[first::2] = 1
+    rows, columns = shift
+    moved = F.pad(x, (0, columns, 0, rows))[:, :, rows:, columns:]
+    expected = F.conv2d(moved, layer.weight, None, 1, 1, 1, 2)
+    # The first row or column also sees what the moved picture has lost.
+    torch.testing.assert_close(
+        layer(x)[:, :, rows:, columns:], expected[:, :, rows:, columns:], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_each_point_has_its_own_offset(stride: int) -> None:
+    layer, x = make(stride=stride), picture()
+    offsets = torch.randint(-2, 3, (9, 2), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        layer.offset.bias.copy_(offsets.flatten())
+    out_height, out_width = (9 + stride - 1) // stride, (11 + stride - 1) // stride
+    padded, expected = F.pad(x, (4, 4, 4, 4)), torch.zeros(2, 6, out_height, out_width)
+    for point, (dy, dx) in enumerate(offsets.tolist()):
+        top, left = 3 + point // 3 + dy, 3 + point % 3 + dx
+        seen = padded[:, :, top : top + 9 : stride, left : left + 11 : stride]
+        weight = layer.weight[:, :, point // 3, point % 3, None, None]
+        expected += F.conv2d(seen, weight, groups=2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_half_a_pixel_is_the_mean_of_two() -> None:
+    layer, x = make(), picture()
+    with torch.no_grad():
+        whole = []
+        for offset in (0.0, 1.0, 0.5):
+            layer.offset.bias[1::2] = offset
+            whole.append(layer(x))
+    torch.testing.assert_close(whole[2], (whole[0] + whole[1]) / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_offsets_are_learnt_from_the_start() -> None:
+    layer = make()
+    layer(picture()).square().sum().backward()
+    assert layer.offset.weight.grad is not None
+    assert layer.offset.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """The operator itself knows no bfloat16."""
+    layer, x = make(), picture()
+    with torch.autocast("cpu", dtype):
+        found = layer(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), layer(x), rtol=0.05, atol=0.05)
+    assert layer.to(dtype)(x.to(dtype)).dtype == dtype
