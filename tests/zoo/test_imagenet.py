@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_from_a_local_file_blocks_stay(published: Path) -> None:
     blocks = {name: value for name, value in backbone.state_dict().items() if ".context." in name}
     assert len(blocks) == 3 * 8
     assert all(torch.equal(value, before[name]) for name, value in blocks.items())
+
+
+def test_deformable_stages_keep_their_offsets(published: Path) -> None:
+    backbone = build_backbone(replace(SPEC, deformable_stages=(False, True, False, False)))
+    load_imagenet(backbone, SPEC, published)
+    assert loaded(backbone, published)
+    assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
+
+
+def test_resnext_does_not_get_the_file_of_a_resnet(published: Path) -> None:
+    spec = replace(SPEC, groups=32)
+    with pytest.raises(GCNetError, match="no published ImageNet weights"):
+        load_imagenet(build_backbone(spec), spec)
 
 
 def test_download_is_cached(published: Path, tmp_path: Path) -> None:

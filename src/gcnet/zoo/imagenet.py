@@ -23,21 +23,24 @@ _FILES = {
 def load_imagenet(backbone: torch.nn.Module, spec: ResNetSpec, file: str | Path | None = None) -> None:
     """Fills a ResNet with ImageNet weights, downloaded and cached or from a local `file`.
 
-    Context blocks are not part of these files and keep their initial weights.
+    Context blocks and deformable offsets are not part of these files and keep their initial weights.
 
     Raises:
         GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
     """
     path = Path(file) if file else _fetch(spec)
     tensors = {name: tensor for name, tensor in read_checkpoint(path).items() if not name.startswith("fc.")}
-    own = backbone.state_dict()
-    fresh: dict[str, Tensor] = {name: tensor for name, tensor in own.items() if ".context." in name}
+    fresh: dict[str, Tensor] = {
+        name: tensor
+        for name, tensor in backbone.state_dict().items()
+        if ".context." in name or ".offset." in name
+    }
     fill_weights(backbone, fresh | tensors, source=str(path))
 
 
 def _fetch(spec: ResNetSpec) -> Path:
     url = _FILES.get(spec.blocks)
-    if url is None or spec.base_channels != 64:
+    if url is None or spec.base_channels != 64 or spec.groups != 1:
         raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not path.is_file():
