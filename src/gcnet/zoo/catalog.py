@@ -100,7 +100,7 @@ _TINY = ModelSpec(
     image_size=(256, 192),
 )
 _TINY_RECIPE = Recipe(
-    epochs=150,
+    epochs=120,
     batch_size=8,
     lr=2e-3,
     lr_batch_size=8,
