@@ -133,7 +133,7 @@ def test_an_occupied_folder_is_refused(unbroken: Path) -> None:
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path, out: str) -> None:
     (tmp_path / "file").write_text("in the way")
     detector = FakeDetector()
-    with pytest.raises(GCNetError, match="cannot write to"):
+    with pytest.raises(GCNetError, match="cannot write in"):
         run_fake(tmp_path / out, detector=detector)
     assert detector.calls == 0
 
