@@ -17,7 +17,7 @@ from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions
-from gcnet.models.postprocess import RegionDetections, select_detections
+from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
 from gcnet.models.regions import Stds, mask_targets, sample_regions
 from gcnet.models.roi_heads import STRIDES
 from gcnet.ops.boxes import decode_boxes
@@ -74,7 +74,6 @@ class CascadeRoIHeads(nn.Module):
         self, features: list[Tensor], proposals: Boxes, batch: Batch, threshold: float
     ) -> list[RegionDetections]:
         """The detections of each image: classes by the mean of all heads, boxes by the last."""
-        counts = [len(boxes) for boxes in proposals]
         logits_of_stages, deltas = [], proposals[0].new_zeros(0)
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
@@ -82,27 +81,20 @@ class CascadeRoIHeads(nn.Module):
             logits, deltas = head(self._pool(features, proposals, BOX_GRID))
             logits_of_stages.append(logits)
         scores = torch.stack(logits_of_stages).mean(dim=0).softmax(dim=1)
-        found = [
-            select_detections(
-                boxes,
-                image_scores,
-                image_deltas.expand(-1, self.num_classes, -1),
-                size=size,
-                stds=self.stds[-1],
-                score_threshold=threshold,
-                nms_threshold=self.nms_threshold,
-                limit=self.detections,
-            )
-            for boxes, image_scores, image_deltas, size in zip(
-                proposals, scores.split(counts), deltas.split(counts), batch.image_sizes, strict=True
-            )
-        ]
+        found = select_in_batch(
+            proposals,
+            scores,
+            deltas.expand(-1, self.num_classes, -1),
+            batch.image_sizes,
+            stds=self.stds[-1],
+            score_threshold=threshold,
+            nms_threshold=self.nms_threshold,
+            limit=self.detections,
+        )
         pooled = self._pool(features, [f.boxes for f in found], MASK_GRID)
         labels = torch.cat([f.labels for f in found])
         probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_heads]).mean(dim=0)
-        return [
-            f.with_masks(p) for f, p in zip(found, probs.split([len(f.labels) for f in found]), strict=True)
-        ]
+        return attach_masks(found, probs)
 
     def _stage_losses(
         self, stage: int, features: list[Tensor], proposals: Boxes, targets: list[Targets], batch: Batch

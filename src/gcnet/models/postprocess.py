@@ -5,6 +5,7 @@ R regions, K classes, D detections, M side of a mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,6 +53,44 @@ def select_detections(
     return RegionDetections(
         box[keep], score[keep], label[keep], box.new_zeros(len(keep), MASK_SIZE, MASK_SIZE)
     )
+
+
+def select_in_batch(
+    boxes: Sequence[Float[Tensor, "_R 4"]],
+    scores: Float[Tensor, "S K1"],
+    deltas: Float[Tensor, "S K 4"],
+    sizes: Sequence[tuple[int, int]],
+    *,
+    stds: tuple[float, float, float, float],
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int,
+) -> list[RegionDetections]:
+    """`select_detections` for each image; `scores` and `deltas` hold the S regions of all images in a row."""
+    counts = [len(box) for box in boxes]
+    return [
+        select_detections(
+            box,
+            score,
+            delta,
+            size=size,
+            stds=stds,
+            score_threshold=score_threshold,
+            nms_threshold=nms_threshold,
+            limit=limit,
+        )
+        for box, score, delta, size in zip(
+            boxes, scores.split(counts), deltas.split(counts), sizes, strict=True
+        )
+    ]
+
+
+def attach_masks(
+    found: Sequence[RegionDetections], mask_probs: Float[Tensor, "S M M"]
+) -> list[RegionDetections]:
+    """The detections with their masks, which are given for all images in a row."""
+    counts = [len(f.labels) for f in found]
+    return [f.with_masks(probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
 
 
 def to_original(found: RegionDetections, batch: Batch, index: int) -> Detections:

@@ -14,7 +14,7 @@ from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions
-from gcnet.models.postprocess import RegionDetections, select_detections
+from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
 from gcnet.models.regions import SampledRegions, mask_targets, sample_regions
 from gcnet.ops.matching import Sampler, random_sample
 from gcnet.types import Batch, Targets
@@ -73,27 +73,19 @@ class RoIHeads(nn.Module):
         """The detections of each image, in pixels of the resized image."""
         pooled = self._pool(features, proposals, BOX_GRID)
         logits, deltas = self.box_head(pooled)
-        counts = [len(boxes) for boxes in proposals]
-        found = [
-            select_detections(
-                boxes,
-                image_logits.softmax(dim=1),
-                image_deltas,
-                size=size,
-                stds=BOX_STDS,
-                score_threshold=threshold,
-                nms_threshold=self.nms_threshold,
-                limit=self.detections,
-            )
-            for boxes, image_logits, image_deltas, size in zip(
-                proposals, logits.split(counts), deltas.split(counts), batch.image_sizes, strict=True
-            )
-        ]
+        found = select_in_batch(
+            proposals,
+            logits.softmax(dim=1),
+            deltas,
+            batch.image_sizes,
+            stds=BOX_STDS,
+            score_threshold=threshold,
+            nms_threshold=self.nms_threshold,
+            limit=self.detections,
+        )
         pooled = self._pool(features, [f.boxes for f in found], MASK_GRID)
         probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
-        return [
-            f.with_masks(p) for f, p in zip(found, probs.split([len(f.labels) for f in found]), strict=True)
-        ]
+        return attach_masks(found, probs)
 
     def _pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
         return pool_regions(features, boxes, strides=STRIDES, size=size, finest_scale=self.finest_scale)
