@@ -60,6 +60,9 @@ class CascadeRoIHeads(nn.Module):
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
         self.finest_scale = finest_scale
 
+    def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
+        return cast(list[BoxHead], list(self.box_heads)), cast(list[MaskHead], list(self.mask_heads))
+
     def losses(
         self, features: list[Tensor], proposals: Boxes, targets: list[Targets], batch: Batch
     ) -> dict[str, Tensor]:

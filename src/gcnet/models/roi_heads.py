@@ -48,6 +48,9 @@ class RoIHeads(nn.Module):
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
         self.finest_scale = finest_scale
 
+    def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
+        return [self.box_head], [self.mask_head]
+
     def losses(
         self,
         features: list[Tensor],

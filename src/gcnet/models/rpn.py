@@ -65,18 +65,18 @@ class RPN(nn.Module):
         self, features: list[Tensor], batch: Batch, targets: list[Targets]
     ) -> tuple[list[Float[Tensor, "_R 4"]], dict[str, Tensor]]:
         """Training proposals of each image (without gradient), `loss_rpn_cls` and `loss_rpn_box`."""
-        levels = self._run(features)
+        levels = self.run(features)
         anchors = self._anchors(features)
         proposals = self._propose(levels, anchors, batch, self.pre_nms_train, self.proposals_train)
         return proposals, self._losses(levels, anchors, features, batch, targets)
 
     def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "_R 4"]]:
         """Proposals of each image, best first, in pixels of the resized image."""
-        levels = self._run(features)
+        levels = self.run(features)
         return self._propose(levels, self._anchors(features), batch, self.pre_nms_test, self.proposals_test)
 
-    def _run(self, features: list[Tensor]) -> list[Predictions]:
-        """Logits and deltas of each level, anchors in the order row, column, ratio."""
+    def run(self, features: list[Tensor]) -> list[Predictions]:
+        """The network itself: logits and deltas of each level, anchors in the order row, column, ratio."""
         levels = []
         for feature in features:
             hidden = F.relu(self.conv(feature), inplace=True)

@@ -1,0 +1,80 @@
+"""Parameters and floating-point operations of a detector, counted without weights or pictures.
+
+H x W pixels of the picture, R regions, D detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gcnet.models.box_head import GRID as BOX_GRID
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.models.mask_head import GRID as MASK_GRID
+from gcnet.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Parameters, and the FLOPs of one picture by part; a multiply-add is two operations."""
+
+    parameters: int
+    flops: dict[str, int]
+
+    @property
+    def total_flops(self) -> int:
+        return sum(self.flops.values())
+
+
+def count_complexity(spec: ModelSpec, size: tuple[int, int] = (800, 1216)) -> Complexity:
+    """Counts what a model of `spec` computes for one picture of `size`, (height, width) in pixels.
+
+    Matrix products and convolutions are counted, deformable ones without their interpolation; norms,
+    activations, sums, RoIAlign and NMS are not. The heads see as many regions as they may: all proposals in
+    the box heads, all detections in the mask heads. The network is built without memory for its weights.
+    """
+    with torch.device("meta"):
+        detector = build_detector(spec).eval()
+        image = torch.empty(1, 3, *size)
+        flops = _count(detector, image, spec.rpn.proposals_test, spec.roi.detections)
+    return Complexity(sum(p.numel() for p in detector.parameters()), flops)
+
+
+@torch.no_grad()
+def _count(detector: Detector, image: Tensor, regions: int, detections: int) -> dict[str, int]:
+    features, backbone = _flops(detector.backbone, image)
+    levels, neck = _flops(detector.neck, features)
+    channels = levels[0].shape[1]
+    pooled = torch.empty(regions, channels, BOX_GRID, BOX_GRID)
+    found = torch.empty(detections, channels, MASK_GRID, MASK_GRID)
+    labels = torch.empty(detections, dtype=torch.int64)
+    box_heads, mask_heads = detector.roi_heads.heads()
+    return {
+        "backbone": backbone,
+        "neck": neck,
+        "rpn": _flops(detector.rpn.run, levels)[1],
+        "box head": sum(_flops(head, pooled)[1] for head in box_heads),
+        "mask head": sum(_flops(head, found, labels)[1] for head in mask_heads),
+    }
+
+
+def _flops(function: Callable[..., Any] | nn.Module, *inputs: Any) -> tuple[Any, int]:
+    """What `function` returns, and how many operations it took."""
+    counted = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
+    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        result = function(*inputs)
+    return result, counter.get_total_flops()
+
+
+def _deformable_flops(
+    image: tuple[int, ...], weight: tuple[int, ...], *_: Any, out_shape: tuple[int, ...], **__: Any
+) -> int:
+    """As of an ordinary convolution: each output value is a sum over one group's kernel points."""
+    return 2 * prod(out_shape) * prod(weight[1:])
