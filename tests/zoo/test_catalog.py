@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
+import torch
 
 from gcnet.errors import GCNetError
+from gcnet.models.build import build_detector
 from gcnet.zoo.catalog import ROWS, find, list_models
+
+# The addresses letter by letter; the catalog derives them from the names.
+with open(Path(__file__).parent / "published.csv", newline="") as _file:
+    PUBLISHED = list(csv.DictReader(_file))
 
 
 def test_names_are_unique_in_all_spellings() -> None:
@@ -59,6 +68,43 @@ def test_published_rows(name: str, v2: str, v3: str, box: float, mask: float) ->
     assert (1 / context.ratio if context else None) == (
         16 if "gc16" in name else 4 if "gc4" in name else None
     )
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published["name"])
+def test_addresses_of_weights(published: dict[str, str]) -> None:
+    weights = find(published["name"]).weights
+    assert weights is not None
+    assert (weights.url, weights.sha256) == (published["url"], published["sha256"])
+    assert weights.file == published["url"].split("/")[-1]
+
+
+def test_which_rows_have_weights() -> None:
+    assert len(PUBLISHED) == 19
+    with_weights = {row.name for row in ROWS if row.weights}
+    assert with_weights == {published["name"] for published in PUBLISHED} | {"mask_rcnn_r50"}
+    assert all(row.upstream and row.box_ap and row.mask_ap for row in ROWS if row.weights)
+    assert all(row.weights is None and row.box_ap is None for row in ROWS if "tiny" in row.name)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_number_of_parameters(row) -> None:
+    with torch.device("meta"):
+        detector = build_detector(row.spec)
+    assert round(sum(parameter.numel() for parameter in detector.parameters()) / 1e6, 2) == row.params
+
+
+@pytest.mark.parametrize(
+    ("name", "memory", "fps"),
+    [
+        ("mask_rcnn_r50_gc16", 5.0, None),
+        ("mask_rcnn_r101_gc4", 7.8, 11.6),
+        ("mask_rcnn_x101_syncbn_gc4", 9.0, 9.7),
+        ("cascade_mask_rcnn_x101_syncbn", 9.2, 8.4),
+        ("cascade_mask_rcnn_x101_syncbn_dcn", None, None),
+    ],
+)
+def test_published_memory_and_speed(name: str, memory: float | None, fps: float | None) -> None:
+    assert (find(name).memory_gb, find(name).fps) == (memory, fps)
 
 
 @pytest.mark.parametrize(
