@@ -50,6 +50,6 @@ def create_model(
     elif weights is not None and Path(weights).suffix == SUFFIX:
         fill_weights(detector, load_model(weights).state_dict(), source=str(weights))
     elif weights is not None:
-        tensors = from_mmdet(read_checkpoint(weights), list(detector.state_dict()))
+        tensors = from_mmdet(read_checkpoint(weights).tensors, list(detector.state_dict()))
         fill_weights(detector, tensors, source=str(weights))
     return detector.eval()

@@ -29,7 +29,8 @@ def load_imagenet(backbone: torch.nn.Module, spec: ResNetSpec, file: str | Path 
         GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
     """
     path = Path(file) if file else _fetch(spec)
-    tensors = {name: tensor for name, tensor in read_checkpoint(path).items() if not name.startswith("fc.")}
+    tensors = read_checkpoint(path).tensors
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     fresh: dict[str, Tensor] = {
         name: tensor
         for name, tensor in backbone.state_dict().items()
