@@ -41,8 +41,9 @@ def test_listing_models_loads_nothing_heavy():
     assert loaded_after("import gcnet\nassert gcnet.list_models()") == set()
 
 
-def test_the_block_loads_torch_and_nothing_else():
-    assert loaded_after("from gcnet.context import GlobalContext") == {"torch"}
+def test_the_blocks_load_torch_and_nothing_else():
+    names = "GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation"
+    assert loaded_after(f"from gcnet.context import {names}") == {"torch"}
 
 
 def test_every_public_name_exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from gcnet.context import GlobalContext
+from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
 from gcnet.models.box_head import BoxHead
 from gcnet.models.cascade import CascadeRoIHeads
 from gcnet.models.detector import Detector
@@ -35,7 +35,6 @@ def build_detector(spec: ModelSpec) -> Detector:
 def build_backbone(spec: ResNetSpec) -> ResNet:
     """A ResNet, with context blocks where `spec.context` wants them."""
     context = spec.context or ContextSpec(stages=(False, False, False, False))
-    block = partial(GlobalContext, ratio=context.ratio, pooling=context.pooling, fusion=context.fusion)
     return ResNet(
         blocks=spec.blocks,
         stem_channels=spec.stem_channels,
@@ -46,10 +45,23 @@ def build_backbone(spec: ResNetSpec) -> ResNet:
         norm=spec.norm,
         frozen_stages=spec.frozen_stages,
         zero_init_residual=spec.zero_init_residual,
-        make_context=block,
+        make_context=partial(build_context, context),
         context_stages=context.stages,
         context_position=context.position,
     )
+
+
+def build_context(spec: ContextSpec, channels: int) -> ContextBlock:
+    """The context block that `spec` asks for, for a map of `channels`."""
+    match spec.block:
+        case "gc":
+            return GlobalContext(channels, ratio=spec.ratio, pooling=spec.pooling, fusion=spec.fusion)
+        case "snl":
+            return SimplifiedNonLocal(channels)
+        case "nl":
+            return NonLocal(channels)
+        case "se":
+            return SqueezeExcitation(channels, ratio=spec.ratio)
 
 
 def _build_rpn(spec: RPNSpec, channels: int) -> RPN:

@@ -16,10 +16,12 @@ Norm = Literal["frozen_stats", "batch", "sync", "group"]
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """The global context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
+    """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
 
     `stages` says which of c2..c5 carry it in every block. `position` is "after1x1" (on the last 1x1
-    convolution and its norm, before the residual add) or "after_add".
+    convolution and its norm, before the residual add) or "after_add". `block` is global context, simplified
+    non-local, non-local (embedded gaussian) or squeeze-excitation. `ratio` is the bottleneck of "gc" and
+    "se"; `pooling` and `fusion` belong to "gc" alone.
     """
 
     ratio: float = 1 / 16
@@ -27,6 +29,7 @@ class ContextSpec:
     position: Literal["after1x1", "after_add"] = "after1x1"
     pooling: Literal["attention", "average"] = "attention"
     fusion: tuple[Literal["add", "scale"], ...] = ("add",)
+    block: Literal["gc", "snl", "nl", "se"] = "gc"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""Backbones with each kind of context block, as ablations build them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+
+from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
+from gcnet.models.build import build_backbone
+from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec
+
+KINDS = {"gc": GlobalContext, "snl": SimplifiedNonLocal, "nl": NonLocal, "se": SqueezeExcitation}
+SMALL = ResNetSpec(blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm="batch", frozen_stages=0)
+
+
+@pytest.mark.parametrize("stages", [(False, False, True, False), (True, True, True, True)], ids=["c4", "all"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_stands_where_it_should(kind: Any, stages: tuple[bool, bool, bool, bool]) -> None:
+    backbone = build_backbone(replace(SMALL, context=ContextSpec(block=kind, stages=stages)))
+    blocks = {name: type(m) for name, m in backbone.named_modules() if isinstance(m, ContextBlock)}
+    assert blocks == {f"layer{i + 1}.0.context": KINDS[kind] for i in range(4) if stages[i]}
+
+
+@pytest.mark.parametrize("position", ["after1x1", "after_add"])
+@pytest.mark.parametrize("kind", ["gc", "snl", "nl"])
+def test_fresh_blocks_that_add_change_nothing_and_learn(kind: Any, position: Any) -> None:
+    plain = build_backbone(SMALL)
+    context = ContextSpec(block=kind, stages=(True,) * 4, position=position)
+    backbone = build_backbone(replace(SMALL, context=context))
+    _, unexpected = backbone.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    torch.nn.init.ones_(backbone.layer4[0].bn3.weight)
+    torch.nn.init.ones_(plain.layer4[0].bn3.weight)
+    x = torch.randn(2, 3, 64, 96)
+    features = backbone(x)
+    for ours, theirs in zip(features, plain(x), strict=True):
+        assert torch.equal(ours, theirs)
+    features[-1].square().sum().backward()
+    block = backbone.layer4[0].context
+    last = block.add.expand if kind == "gc" else block.add.linear
+    assert last.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_specs_travel_as_json_also_those_written_before_there_were_kinds(kind: Any) -> None:
+    spec = ModelSpec(name="x", class_names=("a",), backbone=replace(SMALL, context=ContextSpec(block=kind)))
+    written = json.loads(json.dumps(asdict(spec)))
+    assert ModelSpec.from_dict(written) == spec
+    del written["backbone"]["context"]["block"]
+    context = ModelSpec.from_dict(written).backbone.context
+    assert context is not None
+    assert context.block == "gc"
