@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gcnet.version import __version__
+
 if TYPE_CHECKING:
     from gcnet.context import GlobalContext, record
     from gcnet.data.coco import CocoDataset, load_splits
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from gcnet.types import Batch, Detections, Targets
     from gcnet.zoo.catalog import list_models
     from gcnet.zoo.create import create_model
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Batch": "gcnet.types",

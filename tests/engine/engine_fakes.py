@@ -34,6 +34,7 @@ class FakeDetector(Detector):
         nn.Module.__init__(self)
         torch.manual_seed(seed)
         self.spec = ModelSpec(name="fake", class_names=("square", "disc"))
+        self.provenance = {}
         self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
         self.unused = nn.Parameter(torch.zeros(3), requires_grad=False)
         self.nan_at, self.calls = nan_at, 0

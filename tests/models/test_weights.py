@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+import gcnet
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
-from gcnet.models.weights import fill_weights, load_model, save_model
+from gcnet.models.weights import fill_weights, load_model, read_metadata, save_model
 from gcnet.zoo.catalog import find
 
 
@@ -43,6 +45,37 @@ def test_saved_and_loaded_to_the_bit(detector: Detector, tmp_path: Path) -> None
     assert all(torch.equal(a, b) for a, b in zip(predictions(detector), predictions(loaded), strict=True))
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["provenance"]) == {"recipe": "x", "epoch": 3}
+
+
+def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Path) -> None:
+    save_model(detector, tmp_path / "a.safetensors", provenance={"file": "old.pth", "epoch": 12})
+    loaded = load_model(tmp_path / "a.safetensors")
+    save_model(loaded, tmp_path / "b.safetensors", provenance={"epoch": 13})
+    info = read_metadata(tmp_path / "b.safetensors")
+    assert info.provenance == {"file": "old.pth", "epoch": 13}
+    assert info.spec == detector.spec
+    assert info.versions == {"gcnet": gcnet.__version__, "torch": torch.__version__}
+
+
+def test_preprocessing_is_written_so_that_others_can_do_it(detector: Detector, tmp_path: Path) -> None:
+    """From the words of the file alone: the same input as ours."""
+    save_model(detector, tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        words = json.loads(file.metadata()["preprocessing"])
+    picture = np.random.default_rng(0).integers(0, 256, (90, 121, 3), dtype=np.uint8)
+    fit = words["resize"]["fit"]
+    scale = min(fit["long_side"] / max(picture.shape[:2]), fit["short_side"] / min(picture.shape[:2]))
+    height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
+    pixels = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    values = (pixels - np.array(words["normalise"]["mean"])) / np.array(words["normalise"]["std"])
+    rows, columns = (-side % words["pad"]["multiple"] for side in (height, width))
+    expected = np.pad(values, ((0, rows), (0, columns), (0, 0))).transpose(2, 0, 1)
+
+    seen = []
+    handle = detector.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    detector.predict_images(picture)
+    handle.remove()
+    torch.testing.assert_close(seen[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_channels_last_models_are_saved(detector: Detector, tmp_path: Path) -> None:
@@ -82,6 +115,9 @@ def test_files_that_are_not_ours(detector: Detector, tmp_path: Path) -> None:
         load_model(path)
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(GCNetError, match="was not saved by gcnet"):
+        load_model(path)
+    save_file({"weight": torch.zeros(2)}, path, {"format": "gcnet", "format_version": "2", "spec": "{}"})
+    with pytest.raises(GCNetError, match="has format 2 and this gcnet reads up to 1: update gcnet"):
         load_model(path)
     save_file({"weight": torch.zeros(2)}, path, {"format": "gcnet", "spec": "{"})
     with pytest.raises(GCNetError, match="damaged"):

@@ -28,6 +28,7 @@ class Detector(nn.Module):
     """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
+    `provenance` says where its weights come from and travels with them into files.
     """
 
     mean: Tensor
@@ -38,6 +39,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.provenance: dict[str, Any] = {}
         self.backbone, self.neck, self.rpn, self.roi_heads = backbone, neck, rpn, roi_heads
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)

@@ -1,10 +1,15 @@
-"""Our own model files: safetensors that know their architecture, class names and preprocessing."""
+"""Our own model files: safetensors that know their architecture, class names and preprocessing.
+
+The header's `__metadata__` holds JSON under `spec`, `preprocessing`, `provenance` and `versions`: enough to
+use the weights without this code.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +23,118 @@ from gcnet.files import write_atomically
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
+from gcnet.ops.images import PAD_MULTIPLE
+from gcnet.version import __version__
 
 SUFFIX = ".safetensors"
+FORMAT = 1  # of the metadata; files from before it was written count as 1
 LISTED = 10  # how many names of tensors that do not fit an error spells out
 
 
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says of itself.
+
+    `spec` is what it is made of, with its class names in the order of the labels; `preprocessing` how
+    pictures are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
+    """
+
+    spec: ModelSpec
+    preprocessing: dict[str, Any]
+    provenance: dict[str, Any]
+    versions: dict[str, str]
+
+
 def save_model(detector: Detector, path: str | Path, *, provenance: Mapping[str, Any] | None = None) -> None:
-    """Writes weights and spec to `path`, whole or not at all.
+    """Writes weights, spec, preprocessing and provenance to `path`, whole or not at all.
 
     Args:
-        provenance: where the weights come from; kept as JSON beside the spec.
+        provenance: what to add to `detector.provenance` in the file.
+
+    Raises:
+        OSError: the disk is full or the folder not there; an older file at `path` is untouched.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     metadata = {
         "format": "gcnet",
+        "format_version": str(FORMAT),
         "spec": json.dumps(asdict(detector.spec)),
-        "provenance": json.dumps(dict(provenance or {})),
+        "preprocessing": json.dumps(describe_preprocessing(detector.spec)),
+        "provenance": json.dumps(detector.provenance | dict(provenance or {})),
+        "versions": json.dumps({"gcnet": __version__, "torch": str(torch.__version__)}),
     }
     data = save(tensors, metadata)
     write_atomically(path, lambda file: file.write(data))
 
 
 def load_model(path: str | Path) -> Detector:
-    """The detector saved at `path`, on the CPU, in eval mode.
+    """The detector saved at `path`, on the CPU, in eval mode; its `provenance` is that of the file.
 
     Raises:
-        GCNetError: the file is missing, damaged, or not one of ours.
+        GCNetError: the file is missing, damaged, not one of ours, or of a later format.
     """
     path = Path(path)
+    with _opened(path) as file:
+        info = _read_info(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    detector = build_detector(info.spec)
+    fill_weights(detector, tensors, source=str(path))
+    detector.provenance = info.provenance
+    return detector.eval()
+
+
+def read_metadata(path: str | Path) -> ModelInfo:
+    """What the model file at `path` says of itself, without reading its weights. Raises as `load_model`."""
+    path = Path(path)
+    with _opened(path) as file:
+        return _read_info(file, path)
+
+
+def describe_preprocessing(spec: ModelSpec) -> dict[str, Any]:
+    """How a picture becomes the network's input, in words and numbers that need none of this code."""
+    long, short = spec.image_size
+    return {
+        "input": "RGB, 0 to 255",
+        "resize": {
+            "fit": {"long_side": long, "short_side": short},
+            "scale": "min(long_side / longer side, short_side / shorter side)",
+            "new_side": "floor(side * scale + 0.5)",
+            "interpolation": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
+        },
+        "normalise": {
+            "formula": "(pixel - mean) / std",
+            "mean": list(spec.image_mean),
+            "std": list(spec.image_std),
+        },
+        "pad": {"multiple": PAD_MULTIPLE, "value": 0, "where": "right and bottom, after normalising"},
+    }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise GCNetError(f"there is no model file {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "gcnet":
-                raise GCNetError(f"{path} was not saved by gcnet: it does not say which model it holds")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
+            yield file
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, GCNetError):
             raise
         raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
-    detector = build_detector(spec)
-    fill_weights(detector, tensors, source=str(path))
-    return detector.eval()
+
+
+def _read_info(file: Any, path: Path) -> ModelInfo:
+    metadata = file.metadata() or {}
+    if metadata.get("format") != "gcnet":
+        raise GCNetError(f"{path} was not saved by gcnet: it does not say which model it holds")
+    if (version := int(metadata.get("format_version", FORMAT))) > FORMAT:
+        raise GCNetError(
+            f"{path} has format {version} and this gcnet reads up to {FORMAT}: update gcnet, or save it again"
+        )
+    spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
+    rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
+    return ModelInfo(spec, **rest)
 
 
 def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
