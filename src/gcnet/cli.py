@@ -233,9 +233,11 @@ def _convert(argv: list[str]) -> int:
     check_writable(out.parent)
 
     from gcnet.models.weights import save_model
-    from gcnet.zoo.create import create_model
+    from gcnet.zoo.create import create_model, rename_classes
 
-    detector = create_model(name, weights=options.weights, class_names=options.class_names)
+    detector = create_model(name, weights=options.weights)
+    if options.class_names:
+        rename_classes(detector, options.class_names, label=options.weights)
     save_model(detector, out, provenance={"converted_from": Path(options.weights).name})
     print(f"wrote {out}\nnext: gcnet predict {out} IMAGES...")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 
 from gcnet.errors import GCNetError
+from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
-from gcnet.models.weights import save_model
+from gcnet.models.weights import load_model, save_model
+from gcnet.zoo.catalog import find
 from gcnet.zoo.create import create_model
 from gcnet.zoo.mmdet_keys import from_mmdet, mmdet_key
 
@@ -60,8 +63,29 @@ def test_from_our_own_file(tmp_path: Path) -> None:
     source = create_model(NAME, num_classes=3)
     save_model(source, tmp_path / "x.safetensors")
     assert equal(create_model(NAME, weights=str(tmp_path / "x.safetensors"), num_classes=3), source)
-    with pytest.raises(GCNetError, match="does not fit"):
-        create_model(NAME, weights=tmp_path / "x.safetensors")
+    # Without classes asked for, they are those of the file.
+    assert equal(create_model(NAME, weights=tmp_path / "x.safetensors"), source)
+
+
+def test_classes_of_the_same_name_keep_their_rows(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = create_model(NAME, class_names=["person", "cell phone", "dog"])
+    source.provenance = {"file": "somewhere.pth"}
+    save_model(source, tmp_path / "x.safetensors")
+    detector = create_model(NAME, weights=tmp_path / "x.safetensors", class_names=["board", "Cell_Phone"])
+    assert detector.spec.class_names == ("board", "Cell_Phone")
+    assert detector.provenance == {"file": "somewhere.pth", "classes_kept": ["Cell_Phone"]}
+    theirs, ours = source.roi_heads.box_head.cls.weight, detector.roi_heads.box_head.cls.weight
+    assert torch.equal(ours[1:], theirs[[1, 3]])  # the class, and background
+    save_model(detector, tmp_path / "y.safetensors")
+    assert load_model(tmp_path / "y.safetensors").provenance == detector.provenance
+
+    renamed = create_model(NAME, weights=tmp_path / "x.safetensors", num_classes=3)
+    assert renamed.spec.class_names == source.spec.class_names  # a count alone renames nothing
+    assert create_model(NAME, weights=tmp_path / "x.safetensors", num_classes=2).spec.class_names == (
+        "class 0",
+        "class 1",
+    )
 
 
 def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
@@ -76,10 +100,11 @@ def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
     assert "context" in message
     assert "\n" not in message
 
-    torch.save({"state_dict": as_mmdet(create_model(NAME, num_classes=5))}, tmp_path / "five.pth")
+    wider = replace(find(NAME).spec, roi=replace(find(NAME).spec.roi, box_channels=128))
+    save_model(build_detector(wider), tmp_path / "wider.safetensors")
     with pytest.raises(GCNetError) as raised:
-        create_model(NAME, weights=tmp_path / "five.pth", num_classes=3)
-    assert "roi_heads.box_head.cls.weight is 6x256 there and 4x256 here" in str(raised.value)
+        create_model(NAME, weights=tmp_path / "wider.safetensors", num_classes=3)
+    assert "roi_heads.box_head.cls.weight is 81x128 there and 4x256 here" in str(raised.value)
 
     torch.save(
         {"state_dict": {f"blocks.{i}.weight": torch.zeros(1) for i in range(40)}}, tmp_path / "vit.pth"

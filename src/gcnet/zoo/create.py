@@ -1,4 +1,4 @@
-"""A model by name."""
+"""A model by name, and its weights from wherever they are."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
+from gcnet.models.class_rows import carry_over, match_classes
 from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
 from gcnet.models.weights import SUFFIX, fill_weights, load_model
-from gcnet.zoo.catalog import find
+from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
 from gcnet.zoo.imagenet import load_imagenet
 from gcnet.zoo.mmdet_keys import from_mmdet
@@ -20,36 +22,90 @@ def create_model(
     name: str,
     *,
     weights: str | Path | None = None,
-    num_classes: int = 80,
+    num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Detector:
     """The model of a row, in eval mode on the CPU.
 
+    Where the classes are not those of the weights, classes of the same name keep what was learnt of them and
+    the others start anew (`gcnet.models.class_rows`).
+
     Args:
         name: our name of the row, or mmdetection's (2.x or 3.x).
-        weights: None for random ones, "imagenet" for a trained backbone, or a file: our .safetensors of
-            this row, or an mmdetection .pth of it.
-        num_classes: ignored if `class_names` are given; 80 takes COCO's names.
-        class_names: one name for each class, in the order of the labels.
+        weights: None for random ones, "coco" for the published ones, "imagenet" for a trained backbone, or a
+            file: our .safetensors, or an mmdetection .pth, of this row.
+        num_classes: ignored if `class_names` are given; by default those of the weights, 80 without any.
+        class_names: one name for each class, in the order of the labels; by default those of the weights,
+            COCO's without any.
 
     Raises:
         GCNetError: the name is unknown, or the file is missing, damaged or of another model.
     """
-    spec = find(name).spec
-    if class_names is None and num_classes != spec.num_classes:
+    row = find(name)
+    source = None if weights in (None, "imagenet") else load_weights(weights, row)
+    known = source.spec.class_names if source else row.spec.class_names
+    if class_names is None and num_classes not in (None, len(known)):
         class_names = [f"class {index}" for index in range(num_classes)]
-    if class_names is not None:
-        spec = replace(spec, class_names=tuple(class_names))
+    spec = replace(row.spec, class_names=known if class_names is None else tuple(class_names))
+    if source:
+        return with_spec(source, spec, label=str(weights))
     detector = build_detector(spec)
-    if weights == "coco":
-        raise GCNetError(
-            f"published weights are not fetched yet: download those of {name} and pass the .pth file instead"
-        )
     if weights == "imagenet":
         load_imagenet(detector.backbone, spec.backbone)
-    elif weights is not None and Path(weights).suffix == SUFFIX:
-        fill_weights(detector, load_model(weights).state_dict(), source=str(weights))
-    elif weights is not None:
-        tensors = from_mmdet(read_checkpoint(weights).tensors, list(detector.state_dict()))
-        fill_weights(detector, tensors, source=str(weights))
+        detector.provenance = {"backbone": "ImageNet"}
     return detector.eval()
+
+
+def load_weights(weights: str | Path, row: Row) -> Detector:
+    """The model that is in a file, or with "coco" the published one of `row`, with its own classes.
+
+    Raises:
+        GCNetError: the file is missing, damaged or of another model than `row`.
+    """
+    if weights == "coco":
+        raise GCNetError(
+            f"published weights are not fetched yet: download those of {row.name} and pass the .pth file"
+        )
+    if Path(weights).suffix == SUFFIX:
+        return load_model(weights)
+    checkpoint = read_checkpoint(weights)
+    tensors = from_mmdet(checkpoint.tensors, list(build_detector(row.spec).state_dict()))
+    logits = [tensor for name, tensor in tensors.items() if name.startswith("roi_heads.") and ".cls." in name]
+    count = len(logits[0]) - 1 if logits else row.spec.num_classes
+    classes = checkpoint.class_names
+    if classes is None or len(classes) != count:
+        classes = row.spec.class_names if count == 80 else tuple(f"class {index}" for index in range(count))
+    detector = build_detector(replace(row.spec, class_names=classes))
+    fill_weights(detector, tensors, source=str(weights))
+    detector.provenance = {"file": Path(weights).name, **checkpoint.origin}
+    return detector.eval()
+
+
+def with_spec(source: Detector, spec: ModelSpec, *, label: str) -> Detector:
+    """The weights of `source` in a model of `spec`, which may have other classes; `source` if it is that.
+
+    Raises:
+        GCNetError: they differ in more than their classes; `label` says what `source` is.
+    """
+    if source.spec == spec:
+        return source
+    detector = build_detector(spec)
+    fill_weights(detector, carry_over(source, detector), source=label)
+    detector.provenance = dict(source.provenance)
+    if source.spec.class_names != spec.class_names:
+        rows = match_classes(source.spec.class_names, spec.class_names)
+        kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
+        detector.provenance["classes_kept"] = kept
+    return detector.eval()
+
+
+def rename_classes(detector: Detector, class_names: Sequence[str], *, label: str) -> None:
+    """Gives the classes of `detector` other names, in the order of the labels.
+
+    Raises:
+        GCNetError: there are more or fewer names than classes; `label` says what `detector` is.
+    """
+    count = detector.spec.num_classes
+    if len(class_names) != count:
+        raise GCNetError(f"{label} has {count} classes, {len(class_names)} names are given: name each class")
+    detector.spec = replace(detector.spec, class_names=tuple(class_names))
