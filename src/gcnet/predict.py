@@ -19,10 +19,8 @@ from gcnet.evaluation.progress import progress_bar
 from gcnet.evaluation.results import coco_results
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.models.detector import Detector
-from gcnet.ops.images import read_image
+from gcnet.ops.images import IMAGE_SUFFIXES, read_image
 from gcnet.viz import draw_detections
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -132,12 +130,12 @@ def _expand(item: str) -> list[Path]:
         )
     images = [file for match in glob.iglob(item, recursive=True) if _is_image(file := Path(match))]
     if not images:
-        raise GCNetError(f"no images match {item}; image files end in {', '.join(SUFFIXES)}")
+        raise GCNetError(f"no images match {item}; image files end in {', '.join(IMAGE_SUFFIXES)}")
     return images
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _overlay_paths(paths: list[Path], folder: Path) -> list[Path | None]:

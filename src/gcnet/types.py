@@ -1,6 +1,7 @@
 """What flows between the parts: batches in, targets beside them, detections out.
 
-N images, H x W pixels, G objects in an image, D detections, M side of a predicted mask.
+N images, H x W pixels, G objects in an image, D detections, M side of a predicted mask, K classes, T of
+them named in a classification.
 Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based, without background.
 """
 
@@ -110,3 +111,34 @@ class Detections:
         """The masks as COCO run-length encodings, drawn one at a time, each in its box alone."""
         pairs = zip(self.mask_probs, self.boxes, strict=True)
         return [draw_rle(probs, box, self.image_size) for probs, box in pairs]
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """What a classifier should say of a batch: the share of each class in each image, rows that sum to 1.
+
+    A share and not a label, because smoothing and mixing of images divide it among classes.
+    """
+
+    shares: Float[Tensor, "N K"]
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+    def to(self, device: torch.device | str) -> ClassTargets:
+        return ClassTargets(self.shares.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ClassTargets:
+        return ClassTargets(self.shares.pin_memory())
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The most probable classes of one image, best first; probabilities in [0, 1] over all classes."""
+
+    labels: Int64[Tensor, " T"]
+    probabilities: Float[Tensor, " T"]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)

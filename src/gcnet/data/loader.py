@@ -67,7 +67,7 @@ def train_loader(
         rank=rank,
         world_size=world_size,
     )
-    return Loader(samples, batch_sampler=sampler, collate_fn=_collate_train, **_worker_options(workers))
+    return Loader(samples, batch_sampler=sampler, collate_fn=_collate_train, **worker_options(workers))
 
 
 def eval_loader(
@@ -75,7 +75,7 @@ def eval_loader(
 ) -> Loader:
     """Every image once, in order, as Batches; those without annotations too."""
     samples = _EvalSamples(dataset, image_size)
-    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **_worker_options(workers))
+    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **worker_options(workers))
 
 
 def trainable(dataset: CocoDataset) -> list[int]:
@@ -235,7 +235,8 @@ def _is_wide(record: ImageRecord) -> bool:
     return record.width >= record.height
 
 
-def _worker_options(workers: int) -> dict[str, Any]:
+def worker_options(workers: int) -> dict[str, Any]:
+    """The arguments of a DataLoader that decide who reads the images."""
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,

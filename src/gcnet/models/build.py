@@ -1,4 +1,4 @@
-"""From a `ModelSpec` to a network with random weights."""
+"""From a spec to a network with random weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from functools import partial
 from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
 from gcnet.models.box_head import BoxHead
 from gcnet.models.cascade import CascadeRoIHeads
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.fpn import FPN
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
-from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, ResNetSpec, RoISpec, RPNSpec
+from gcnet.models.spec import (
+    CascadeSpec,
+    ClassifierSpec,
+    ContextSpec,
+    ModelSpec,
+    ResNetSpec,
+    RoISpec,
+    RPNSpec,
+)
+
+
+def build_model(spec: ModelSpec | ClassifierSpec) -> Detector | Classifier:
+    """The network that `spec` describes, with random weights."""
+    return build_classifier(spec) if isinstance(spec, ClassifierSpec) else build_detector(spec)
 
 
 def build_detector(spec: ModelSpec) -> Detector:
@@ -30,6 +44,11 @@ def build_detector(spec: ModelSpec) -> Detector:
         rpn=_build_rpn(spec.rpn, spec.fpn_channels),
         roi_heads=roi_heads,
     )
+
+
+def build_classifier(spec: ClassifierSpec) -> Classifier:
+    """A classifier as `spec` describes it; torchvision's ResNet if it has no blocks."""
+    return Classifier(spec, backbone=build_backbone(spec.backbone))
 
 
 def build_backbone(spec: ResNetSpec) -> ResNet:

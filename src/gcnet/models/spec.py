@@ -1,7 +1,7 @@
 """What a model is made of, as frozen data: no torch here, so that listing models costs nothing.
 
-`gcnet.models.build.build_detector` turns a `ModelSpec` into a network. A spec travels inside every
-saved model (`dataclasses.asdict` to JSON and back through `ModelSpec.from_dict`).
+`gcnet.models.build.build_model` turns a `ModelSpec` or `ClassifierSpec` into a network. A spec travels
+inside every saved model (`dataclasses.asdict` to JSON and back through its `from_dict`).
 """
 
 from __future__ import annotations
@@ -131,6 +131,32 @@ class ModelSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
         """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples."""
+        return _from_dict(cls, values)
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """An image classifier: a backbone, global average pooling and one linear layer (arXiv 1512.03385).
+
+    Pictures are resized until their short side is the first of `image_size`, then the middle square with a
+    side of the second is taken. `image_mean` and `image_std` are in 0..255 RGB. The backbone is the
+    detectors' own, so that its weights go from one to the other; nothing of it is frozen here.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    backbone: ResNetSpec = ResNetSpec(norm="batch", frozen_stages=0)
+    image_size: tuple[int, int] = (256, 224)
+    image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ClassifierSpec:
+        """As `ModelSpec.from_dict`."""
         return _from_dict(cls, values)
 
 

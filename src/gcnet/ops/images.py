@@ -16,6 +16,7 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 
 PAD_MULTIPLE = 32
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -80,6 +81,32 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UI
         return image
     height, width = size
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def shrink_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image at `size` (height, width) without aliasing: every pixel counts where it shrinks.
+
+    Classifiers are trained and used so. It is nothing for detectors, whose reference is `resize_image`.
+    """
+    height, width = size
+    smaller = height < image.shape[0] or width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+
+
+def middle_square(
+    image: UInt8[np.ndarray, "H W 3"], image_size: tuple[int, int]
+) -> UInt8[np.ndarray, "S S 3"]:
+    """What a classifier sees: the short side resized to the first of `image_size`, then the middle square.
+
+    The square's side is the second, which must not be larger. Sizes are rounded as torchvision's
+    `Resize` and `CenterCrop` do, with which the published weights were scored.
+    """
+    side, square = image_size
+    height, width = image.shape[:2]
+    short = min(height, width)
+    image = shrink_image(image, (int(side * height / short), int(side * width / short)))
+    top, left = (round((length - square) / 2) for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + square, left : left + square])
 
 
 def stack_images(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[Tensor, "N 3 H W"]:

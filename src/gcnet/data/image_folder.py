@@ -1,0 +1,144 @@
+"""Picture sets for classification: a folder for each split, and in it one for each class.
+
+`photos/train/cat/a.jpg`, `photos/val/dog/b.png`. Pictures are opened only when they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from gcnet.errors import GCNetError
+from gcnet.ops.images import IMAGE_SUFFIXES, read_image
+
+_PREFIXES = {"train": "train", "val": "valid", "test": "test"}
+_LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The pictures of one split. `labels[i]` is the place of picture i's class in `class_names`."""
+
+    folder: Path
+    paths: Sequence[Path]
+    labels: Sequence[int]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: str | Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
+        """The pictures in and below the class folders of `folder`, in the order of classes and paths.
+
+        `class_names` fixes the labels (those of a trained model, say); without it they are the names of the
+        class folders, sorted. Files that are no pictures by their suffix and hidden ones are left out.
+
+        Raises:
+            GCNetError: there is no class folder, one of them has no pictures, or the folders are not
+                those of `class_names`.
+        """
+        folder = Path(folder)
+        found = _class_folders(folder)
+        names = tuple(found) if class_names is None else tuple(class_names)
+        if class_names is not None:
+            _check_names(folder, found, names)
+        pairs = [(path, label) for label, name in enumerate(names) for path in _images(found[name])]
+        return cls(folder, [path for path, _ in pairs], [label for _, label in pairs], names)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
+        """The pixels of picture `index`. Raises GCNetError where they cannot be read."""
+        return read_image(self.paths[index])
+
+    def name(self, index: int) -> str:
+        """The path of picture `index` in the folder."""
+        return self.paths[index].relative_to(self.folder).as_posix()
+
+    def counts(self) -> list[int]:
+        """How many pictures each class has."""
+        found = Counter(self.labels)
+        return [found[label] for label in range(len(self.class_names))]
+
+
+def find_image_folders(root: str | Path) -> dict[str, Path]:
+    """The folders of the splits "train", "valid" (also val..., validation) and "test" that `root` has.
+
+    Raises GCNetError where there are none or where two claim the same name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    splits: dict[str, Path] = {}
+    for prefix, split in _PREFIXES.items():
+        found = [path for path in folders if path.name.lower().startswith(prefix)]
+        if len(found) > 1:
+            raise GCNetError(f"{root} has two {split} splits, {found[0].name} and {found[1].name}; keep one")
+        if found:
+            splits[split] = found[0]
+    if not splits:
+        raise GCNetError(f"{root} holds no pictures by split and class; expected {_LAYOUT}")
+    return splits
+
+
+def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
+    """Every split of a picture set, all with the classes of the first (the training split if any).
+
+    Raises GCNetError for what `ImageFolder.load` names, such as a class that one of the splits lacks.
+    """
+    splits: dict[str, ImageFolder] = {}
+    class_names: tuple[str, ...] | None = None
+    for split, folder in find_image_folders(root).items():
+        splits[split] = ImageFolder.load(folder, class_names=class_names)
+        class_names = splits[split].class_names
+    return splits
+
+
+def _class_folders(folder: Path) -> dict[str, Path]:
+    """The class folders by name, sorted; each is known to hold a picture."""
+    if not folder.is_dir():
+        raise GCNetError(f"{folder} is not a folder; give one with a folder of pictures for each class")
+    found = {
+        path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"
+    }
+    if not found:
+        raise GCNetError(f"{folder} has no class folders; put the pictures of each class in one of its own")
+    for path in found.values():
+        if not _images(path):
+            raise GCNetError(
+                f"{path} is a class without pictures; add some ({', '.join(IMAGE_SUFFIXES)}), or remove it"
+            )
+    return found
+
+
+def _check_names(folder: Path, found: dict[str, Path], names: tuple[str, ...]) -> None:
+    missing = [name for name in names if name not in found]
+    unknown = [name for name in found if name not in names]
+    if missing:
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise GCNetError(
+            f"{folder} has no folder for class {missing[0]!r}{rest}; "
+            "add pictures of it there, or remove the class from the other splits"
+        )
+    if unknown:
+        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise GCNetError(
+            f"{folder / unknown[0]} is none of the classes ({known}); "
+            "add it to the training split, or remove it"
+        )
+
+
+def _images(folder: Path) -> list[Path]:
+    """The pictures in and below a folder, sorted. `os.walk`: ImageNet has a million of them."""
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    )

@@ -1,0 +1,182 @@
+"""Batches of pictures with one class each, for training and evaluation.
+
+As in `gcnet.data.loader`, the training stream is a pure function of (seed, position): order, crops, colours
+and mixing depend neither on the number of workers nor on where the run started.
+N images, H x W original picture, S side of the square that the network sees, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gcnet.data.image_folder import ImageFolder
+from gcnet.data.loader import IterationSampler, Loader, worker_options
+from gcnet.data.transforms import jitter_colors
+from gcnet.errors import GCNetError
+from gcnet.models.classifier import classifier_batch
+from gcnet.ops.images import middle_square, shrink_image
+from gcnet.types import Batch, ClassTargets
+
+_SAMPLE, _MIX = 1, 2  # streams of random numbers, apart from that of the epochs' order
+LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # width over height of random crops
+
+
+def image_train_loader(
+    dataset: ImageFolder,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    seed: int,
+    start_iteration: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 2,
+    flip: float = 0.5,
+    scale_jitter: tuple[float, float] = (0.08, 1.0),
+    color_jitter: float = 0.0,
+    label_smoothing: float = 0.0,
+    mixup: float = 0.0,
+) -> Loader:
+    """An endless stream of (Batch, ClassTargets), beginning at `start_iteration`.
+
+    `batch_size`, `rank` and `world_size` are as in `gcnet.data.loader.train_loader`; the other arguments are
+    fields of `ClassificationRecipe`.
+    """
+    samples = _TrainSamples(
+        dataset, seed, image_size=image_size, flip=flip, scale_jitter=scale_jitter, color_jitter=color_jitter
+    )
+    sampler = IterationSampler(
+        range(len(dataset)),
+        wide=[True] * len(dataset),  # squares all: nothing to sort by shape
+        batch_size=batch_size,
+        seed=seed,
+        start_iteration=start_iteration,
+        rank=rank,
+        world_size=world_size,
+    )
+    classes = len(dataset.class_names)
+    collate = partial(_collate_train, classes=classes, smoothing=label_smoothing, mixup=mixup, seed=seed)
+    return Loader(samples, batch_sampler=sampler, collate_fn=collate, **worker_options(workers))
+
+
+def image_eval_loader(
+    dataset: ImageFolder, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
+) -> Loader:
+    """Every picture once, in order, as Batches whose `image_ids` are places in `dataset`."""
+    samples = _EvalSamples(dataset, image_size)
+    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **worker_options(workers))
+
+
+def train_square(
+    image: UInt8[np.ndarray, "H W 3"],
+    *,
+    image_size: tuple[int, int],
+    rng: np.random.Generator,
+    flip: float = 0.5,
+    scale_jitter: tuple[float, float] = (0.08, 1.0),
+    color_jitter: float = 0.0,
+) -> UInt8[np.ndarray, "S S 3"]:
+    """A random part of the picture (arXiv 1409.4842, section 6), perhaps mirrored and recoloured.
+
+    The part's share of the area is drawn from `scale_jitter`, its aspect from 3:4 to 4:3; a side that is then
+    longer than the picture's is cut to it. With `scale_jitter` (1, 1) it is the square of the evaluation.
+    All chance comes from `rng`, in the same number of draws whatever the settings.
+    """
+    share, aspect = rng.uniform(*scale_jitter), math.exp(rng.uniform(*LOG_ASPECTS))
+    across, down, flip_draw = rng.random(3)
+    color_draws = rng.uniform(-1, 1, 3)
+    if scale_jitter == (1.0, 1.0):
+        square = middle_square(image, image_size)
+    else:
+        height, width = image.shape[:2]
+        w = min(max(round(math.sqrt(height * width * share * aspect)), 1), width)
+        h = min(max(round(math.sqrt(height * width * share / aspect)), 1), height)
+        left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
+        square = shrink_image(image[top : top + h, left : left + w], (image_size[1], image_size[1]))
+    if flip_draw < flip:
+        square = cv2.flip(square, 1)
+    if color_jitter:
+        square = jitter_colors(square, 1 + color_jitter * color_draws)
+    return square
+
+
+def class_shares(labels: Int64[Tensor, " N"], classes: int, smoothing: float) -> Float[Tensor, "N K"]:
+    """The share of each class: `1 - smoothing` for the label, the rest evenly over all classes.
+
+    (arXiv 1512.00567, section 7.)
+    """
+    shares = torch.full((len(labels), classes), smoothing / classes)
+    return shares.scatter_add(1, labels[:, None], torch.full((len(labels), 1), 1.0 - smoothing))
+
+
+def mix(
+    images: UInt8[Tensor, "N 3 S S"], shares: Float[Tensor, "N K"], weight: float
+) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N K"]]:
+    """Each image and its shares, mixed with those of the one before it (mixup, arXiv 1710.09412).
+
+    `weight` is what it keeps of itself. The order of a batch is random, so its neighbour is a random partner.
+    """
+    mixed = weight * images.float() + (1 - weight) * images.roll(1, 0).float()
+    return mixed.round().to(torch.uint8), weight * shares + (1 - weight) * shares.roll(1, 0)
+
+
+class _TrainSamples(Dataset):
+    def __init__(self, dataset: ImageFolder, seed: int, **options: Any) -> None:
+        self.dataset, self.seed, self.options = dataset, seed, options
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, position = key
+        rng = np.random.default_rng([_SAMPLE, self.seed, position])
+        try:
+            image = self.dataset.read_image(index)
+        except GCNetError as error:
+            return error
+        square = train_square(image, rng=rng, **self.options)
+        return square, image.shape[:2], self.dataset.name(index), self.dataset.labels[index], position
+
+
+class _EvalSamples(Dataset):
+    def __init__(self, dataset: ImageFolder, image_size: tuple[int, int]) -> None:
+        self.dataset, self.image_size = dataset, image_size
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            image = self.dataset.read_image(index)
+        except GCNetError as error:
+            return error
+        return middle_square(image, self.image_size), image.shape[:2], index
+
+
+def _collate_train(
+    samples: list[Any], *, classes: int, smoothing: float, mixup: float, seed: int
+) -> tuple[Batch, ClassTargets] | GCNetError:
+    for sample in samples:
+        if isinstance(sample, GCNetError):
+            return sample
+    squares, sizes, names, labels, positions = zip(*samples, strict=True)
+    batch = classifier_batch(squares, sizes, names)
+    shares = class_shares(torch.tensor(labels), classes, smoothing)
+    if mixup:
+        weight = float(np.random.default_rng([_MIX, seed, positions[0]]).beta(mixup, mixup))
+        images, shares = mix(batch.images, shares, weight)
+        batch = Batch(images, batch.image_sizes, batch.original_sizes, batch.image_ids)
+    return batch, ClassTargets(shares)
+
+
+def _collate_eval(samples: list[Any]) -> Batch | GCNetError:
+    for sample in samples:
+        if isinstance(sample, GCNetError):
+            return sample
+    return classifier_batch(*zip(*samples, strict=True))

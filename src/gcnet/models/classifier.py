@@ -1,0 +1,101 @@
+"""An image classifier on the detectors' backbone (arXiv 1904.11492, section 5.2).
+
+N images, H x W pixels, C channels of the last stage, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gcnet.errors import GCNetError
+from gcnet.models.resnet import ResNet
+from gcnet.models.spec import ClassifierSpec
+from gcnet.ops.images import as_rgb_array, middle_square
+from gcnet.types import Batch, Classification, ClassTargets
+
+
+class Classifier(nn.Module):
+    """The mean of c5 over all positions, and one linear layer. The backbone may hold context blocks.
+
+    `spec` says what it is made of, which classes it knows, and how pictures are prepared for it. Its
+    tensors are `backbone.*`, named as a detector's are, and `fc.*`, named as torchvision's are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: ClassifierSpec, *, backbone: ResNet) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = backbone
+        self.fc = nn.Linear(backbone.out_channels[-1], spec.num_classes)
+        self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
+
+    def losses(self, batch: Batch, targets: ClassTargets) -> dict[str, Tensor]:
+        """The cross-entropy with the classes' shares, averaged over the images."""
+        return {"loss_cls": functional.cross_entropy(self.logits(batch.images), targets.shares)}
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> Float[Tensor, "N K"]:
+        """The probability of each class. Call it in eval mode."""
+        return self.logits(batch.images).float().softmax(dim=1)
+
+    def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K"]:
+        """The score of each class before the softmax; images are RGB, of any one size."""
+        features = self.backbone((images.float() - self.mean) / self.std)[-1]
+        return self.fc(features.mean(dim=(2, 3)))
+
+    def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classification]:
+        """The `top` most probable classes of pictures as they come, whatever the training mode is.
+
+        Args:
+            images: one picture or a list of them, each a path, a PIL image or an H x W x 3 uint8 RGB array.
+            top: how many classes; all if there are fewer.
+
+        Returns:
+            One `Classification` for each picture, best class first, on the CPU.
+
+        Raises:
+            GCNetError: a picture cannot be read, or is not of one of these kinds; `top` is below 1.
+        """
+        if top < 1:
+            raise GCNetError(f"top is {top}; ask for 1 class or more")
+        several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
+        was_training = self.training
+        self.eval()
+        try:
+            return [self._predict_image(image, top) for image in (images if several else [images])]
+        finally:
+            self.train(was_training)
+
+    def _predict_image(self, image: Any, top: int) -> Classification:
+        array = as_rgb_array(image)
+        batch = classifier_batch([middle_square(array, self.spec.image_size)], [array.shape[:2]], [0])
+        probabilities = self.predict(batch.to(self.mean.device))[0].cpu()
+        best, labels = probabilities.topk(min(top, len(probabilities)))
+        return Classification(labels, best, tuple(self.spec.class_names[label] for label in labels.tolist()))
+
+
+def classifier_batch(
+    squares: Sequence[UInt8[Any, "S S 3"]], sizes: Sequence[tuple[int, ...]], ids: Sequence[int | str]
+) -> Batch:
+    """Squares of one size as a batch, without padding: a mean over the map would count it.
+
+    `sizes` are the (height, width) of the pictures that they come from.
+    """
+    images = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
+    side = images.shape[-1]
+    return Batch(
+        images=images,
+        image_sizes=[(side, side)] * len(images),
+        original_sizes=[(size[0], size[1]) for size in sizes],
+        image_ids=list(ids),
+    )
