@@ -14,6 +14,7 @@ from gcnet.models.spec import ModelSpec
 from gcnet.models.weights import SUFFIX, fill_weights, load_model
 from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
+from gcnet.zoo.download import published_weights
 from gcnet.zoo.imagenet import load_imagenet
 from gcnet.zoo.mmdet_keys import from_mmdet
 
@@ -24,6 +25,7 @@ def create_model(
     weights: str | Path | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    mirrors: Sequence[str] = (),
 ) -> Detector:
     """The model of a row, in eval mode on the CPU.
 
@@ -37,12 +39,14 @@ def create_model(
         num_classes: ignored if `class_names` are given; by default those of the weights, 80 without any.
         class_names: one name for each class, in the order of the labels; by default those of the weights,
             COCO's without any.
+        mirrors: where else to look for what has to be fetched; see `gcnet.zoo.download.fetch`.
 
     Raises:
-        GCNetError: the name is unknown, or the file is missing, damaged or of another model.
+        GCNetError: the name is unknown, weights cannot be fetched, or the file is missing, damaged or of
+            another model.
     """
     row = find(name)
-    source = None if weights in (None, "imagenet") else load_weights(weights, row)
+    source = None if weights in (None, "imagenet") else load_weights(weights, row, mirrors=mirrors)
     known = source.spec.class_names if source else row.spec.class_names
     if class_names is None and num_classes not in (None, len(known)):
         class_names = [f"class {index}" for index in range(num_classes)]
@@ -51,21 +55,19 @@ def create_model(
         return with_spec(source, spec, label=str(weights))
     detector = build_detector(spec)
     if weights == "imagenet":
-        load_imagenet(detector.backbone, spec.backbone)
+        load_imagenet(detector.backbone, spec.backbone, mirrors=mirrors)
         detector.provenance = {"backbone": "ImageNet"}
     return detector.eval()
 
 
-def load_weights(weights: str | Path, row: Row) -> Detector:
+def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) -> Detector:
     """The model that is in a file, or with "coco" the published one of `row`, with its own classes.
 
     Raises:
-        GCNetError: the file is missing, damaged or of another model than `row`.
+        GCNetError: the file is missing, damaged or of another model than `row`, or it cannot be fetched.
     """
     if weights == "coco":
-        raise GCNetError(
-            f"published weights are not fetched yet: download those of {row.name} and pass the .pth file"
-        )
+        weights = published_weights(row, mirrors=mirrors)
     if Path(weights).suffix == SUFFIX:
         return load_model(weights)
     checkpoint = read_checkpoint(weights)
