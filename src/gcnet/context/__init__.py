@@ -1,6 +1,7 @@
 """Context blocks for any network: needs PyTorch and nothing else."""
 
 from gcnet.context.block import ContextBlock
+from gcnet.context.complexity import BlockComplexity, complexity
 from gcnet.context.global_context import GlobalContext
 from gcnet.context.modelling import AttentionPool, AveragePool
 from gcnet.context.non_local import NonLocal, SimplifiedNonLocal
@@ -12,6 +13,7 @@ from gcnet.context.transform import BottleneckTransform, LinearTransform
 __all__ = [
     "AttentionPool",
     "AveragePool",
+    "BlockComplexity",
     "BottleneckTransform",
     "ContextBlock",
     "GlobalContext",
@@ -20,5 +22,6 @@ __all__ = [
     "PairwiseAttention",
     "SimplifiedNonLocal",
     "SqueezeExcitation",
+    "complexity",
     "record",
 ]

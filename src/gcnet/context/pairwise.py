@@ -117,8 +117,8 @@ class PairwiseAttention(nn.Module):
     ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N M"]]:
         """The two terms of a concatenation's weight: one layer on both is the sum of a layer on each."""
         assert self.match is not None
-        of_query, of_key = self.match.weight.squeeze(0).chunk(2)
-        return query @ of_query, key @ of_key
+        of_query, of_key = self.match.weight.chunk(2, dim=1)
+        return F.linear(query, of_query).squeeze(2), F.linear(key, of_key).squeeze(2)
 
 
 def _tokens(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N P C"]:

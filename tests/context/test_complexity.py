@@ -1,0 +1,77 @@
+"""Closed forms against what PyTorch counts, and against the table of the module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gcnet.context import (
+    AveragePool,
+    BlockComplexity,
+    ContextBlock,
+    GlobalContext,
+    LinearTransform,
+    NonLocal,
+    SimplifiedNonLocal,
+    SqueezeExcitation,
+    complexity,
+)
+
+C = 32
+MODES = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
+BLOCKS = {
+    "gc": GlobalContext(C, ratio=1 / 4),
+    "gc_both": GlobalContext(C, ratio=1 / 8, fusion=("scale", "add")),
+    "gc_average": GlobalContext(C, ratio=1 / 2, pooling="average", layer_norm=False),
+    "snl": SimplifiedNonLocal(C),
+    "se": SqueezeExcitation(C, ratio=1 / 4),
+    "own": ContextBlock(
+        AveragePool(), add=LinearTransform(C, C, batch_norm=True), scale=LinearTransform(C, C)
+    ),
+    **{mode: NonLocal(C, mode=mode) for mode in MODES},
+    **{
+        f"{mode}_sub": NonLocal(C, ratio=1 / 4, mode=mode, sub_sample=True, batch_norm=True) for mode in MODES
+    },
+    **{f"{mode}_full": NonLocal(C, ratio=1, mode=mode) for mode in MODES},
+}
+
+
+def counted(block: ContextBlock, size: Sequence[int]) -> BlockComplexity:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        block.eval()(torch.randn(1, C, *size))
+    return BlockComplexity(sum(p.numel() for p in block.parameters()), counter.get_total_flops())
+
+
+@pytest.mark.parametrize("size", [(11,), (6, 8), (1, 1), (5, 7), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_closed_form_is_what_is_counted(name: str, size: tuple[int, ...]) -> None:
+    assert complexity(BLOCKS[name], size) == counted(BLOCKS[name], size)
+
+
+def test_table() -> None:
+    b, d, p, m = 8, 16, 48, 12
+    table = {
+        "gc": (2 * C * b + 3 * b + 2 * C + 1, 4 * C * p + 4 * C * b),
+        "snl": (C**2 + 2 * C + 1, 4 * C * p + 2 * C**2),
+        "se": (2 * C * b + b + C, 4 * C * b),
+        "embedded_gaussian": (4 * C * d + 3 * d + C, 8 * C * d * p + 4 * d * p * m),
+        "gaussian": (2 * C * d + d + C, 4 * C * d * p + 4 * C * p * m),
+        "dot_product": (4 * C * d + 3 * d + C, 8 * C * d * p + 2 * d**2 * (p + m)),
+        "concatenation": (4 * C * d + 5 * d + C, 8 * C * d * p + 2 * d * (p + m)),
+    }
+    for name, expected in table.items():
+        sampled = {"mode": name, "sub_sample": True}
+        block: Any = NonLocal(C, **sampled) if name in MODES else BLOCKS[name]
+        assert complexity(block, (6, 8)) == BlockComplexity(*expected), name
+
+
+def test_foreign_parts_have_no_closed_form() -> None:
+    with pytest.raises(TypeError, match="Flatten"):
+        complexity(ContextBlock(nn.Flatten(), add=LinearTransform(C, C)), (4, 4))
+    with pytest.raises(TypeError, match="Linear"):
+        complexity(ContextBlock(AveragePool(), add=nn.Linear(C, C)), (4, 4))
