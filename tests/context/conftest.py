@@ -1,0 +1,23 @@
+"""What tests of context blocks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+
+@pytest.fixture
+def awake() -> Callable[[nn.Module], nn.Module]:
+    """Moves every parameter of a block, so that none is left at zero."""
+
+    def move(block: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in block.parameters():
+                parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        return block
+
+    return move
