@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +17,9 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.progress import progress_bar
 from gcnet.evaluation.results import coco_results
 from gcnet.files import prepare_folder, write_bytes, write_json
+from gcnet.image_files import find_images
 from gcnet.models.detector import Detector
-from gcnet.ops.images import IMAGE_SUFFIXES, read_image
+from gcnet.ops.images import read_image
 from gcnet.viz import draw_detections
 
 
@@ -97,45 +97,6 @@ def _predict_image(
         result | {"file_name": entry["file_name"], "category_name": names[result["category_id"]]}
         for result in coco_results(found, entry["id"], range(len(names)))
     ]
-
-
-def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that files, folders and glob patterns stand for, each once, sorted by path.
-
-    A folder stands for the images directly in it; `**` in a pattern goes into folders. In folders and
-    patterns files count as images by their suffix and hidden ones are left out. Raises GCNetError for an
-    input that stands for nothing.
-    """
-    found: dict[Path, Path] = {}
-    for item in inputs:
-        for path in _expand(os.path.expanduser(item)):
-            found.setdefault(path.resolve(), path)
-    if not found:
-        raise GCNetError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
-    return sorted(found.values())
-
-
-def _expand(item: str) -> list[Path]:
-    path = Path(item)
-    if path.is_dir():
-        images = [file for file in path.iterdir() if _is_image(file)]
-        if not images:
-            raise GCNetError(f"no images in {path}; for images in its folders give '{path}/**/*.jpg'")
-        return images
-    if path.exists():
-        return [path]
-    if not glob.has_magic(item):
-        raise GCNetError(
-            f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
-        )
-    images = [file for match in glob.iglob(item, recursive=True) if _is_image(file := Path(match))]
-    if not images:
-        raise GCNetError(f"no images match {item}; image files end in {', '.join(IMAGE_SUFFIXES)}")
-    return images
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _overlay_paths(paths: list[Path], folder: Path) -> list[Path | None]:

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from gcnet.errors import GCNetError
-from gcnet.ops.images import IMAGE_SUFFIXES, read_image
+from gcnet.image_files import IMAGE_SUFFIXES
+from gcnet.ops.images import read_image
 
 _PREFIXES = {"train": "train", "val": "valid", "test": "test"}
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"

@@ -16,7 +16,6 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 
 PAD_MULTIPLE = 32
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
