@@ -51,6 +51,8 @@ def run_fresh(*words: str) -> tuple[int, str, str, float]:
         ([], 0, "usage: gcnet COMMAND"),
         (["--version"], 0, "gcnet 0."),
         (["models"], 0, "mask_rcnn_r50_gc16"),
+        (["models", "--json"], 0, '"name": "mask_rcnn_r50_gc16"'),
+        (["predict", "mask_rcnn_r50", "nowhere.jpg"], 2, "nowhere.jpg does not exist"),
         (["trian", "x"], 2, 'did you mean "train"?'),
         (["train", "mask_rcnn_r50_gc61", "--data", "x"], 2, "did you mean mask_rcnn_r50_gc16"),
         (["predict", "mask_rcnn_tinny", "x.jpg"], 2, "did you mean mask_rcnn_tiny"),
@@ -86,7 +88,10 @@ def test_every_verb_has_help(verb, capsys):
         ("train --config", "--config needs a value"),
         ("train --config nowhere.yaml", "No such file or directory: nowhere.yaml"),
         (f"train {TINY} --data nowhere-at-all", "nowhere-at-all"),
-        (f"eval {TINY} --data x", "add --weights FILE"),
+        (f"eval {TINY} --data x", "no published weights: add --weights FILE"),
+        (f"eval {TINY} --data x --weights coco", "no published weights"),
+        ("models vit swin", "no model has 'vit' and 'swin' in its names"),
+        ("predict mask_rcnn_r50_gc16 nowhere.jpg", "nowhere.jpg does not exist"),
         (f"eval {TINY} --data x --weights nowhere.pth", "no such file: nowhere.pth"),
         ("eval nowhere.safetensors --data x", "no such file or folder"),
         (f"eval {TINY}", "--data"),
@@ -343,7 +348,8 @@ def test_documented_commands_exist(command, capsys):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/train-your-own.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/train-your-own.md", "docs/weights.md"],
 )
 def test_links_between_documents_lead_somewhere(page):
     for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):

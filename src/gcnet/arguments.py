@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from gcnet.zoo.catalog import Row
 
 MODEL_HELP = (
-    "a name that `gcnet models` lists (with --weights), one of our .safetensors files, or a run folder"
+    "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
+    "or a run folder"
 )
-WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model"
+WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model, or `coco`: the published ones"
+MIRROR_HELP = (
+    "an address or folder with the published files, asked if the publisher fails; can be repeated "
+    "(GCNET_MIRRORS lists more)"
+)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -54,9 +59,10 @@ def _suggest(message: str, options: Iterable[str]) -> str:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """MODEL, --weights and --device, as `load_detector` takes them."""
+    """MODEL, --weights, --mirror and --device, as `fetch_weights` and `load_detector` take them."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--weights", help=WEIGHTS_HELP)
+    parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
 
 
@@ -106,16 +112,29 @@ def check_model(model: str, weights: str | None) -> None:
 
 
 def find_row(name: str, weights: str | None) -> Row:
-    """The row of a catalog name, once it is sure that there are weights for it."""
+    """The row of a catalog name, once it is sure that there are weights for it, at hand or published."""
     from gcnet.zoo.catalog import find
 
     row = find(name)
-    if not weights:
+    if weights in (None, "coco") and row.weights is None:
         raise GCNetError(
-            f"{row.name} is a name, not a trained model: add --weights FILE, or give a run folder"
+            f"{row.name} has no published weights: add --weights FILE, or give a run folder in its place"
         )
     check_weights(weights)
     return row
+
+
+def fetch_weights(model: str, weights: str | None, mirrors: Sequence[str]) -> str | None:
+    """`weights`; for a catalog name without any, or with `coco`, the published file, fetched if need be.
+
+    Called before anything slow is imported: whoever is offline knows it in a moment.
+    """
+    if find_weights(model) or weights not in (None, "coco"):
+        return weights
+    from gcnet.zoo.catalog import find
+    from gcnet.zoo.download import published_weights
+
+    return str(published_weights(find(model), mirrors=mirrors))
 
 
 def check_weights(weights: str | None) -> None:

@@ -21,6 +21,7 @@ from gcnet.arguments import (
     check_model,
     check_writable,
     did_you_mean,
+    fetch_weights,
     find_row,
     load_detector,
     parse_train,
@@ -166,7 +167,8 @@ def _eval(argv: list[str]) -> int:
     splits = find_splits(options.data)
     if options.split not in splits:
         raise GCNetError(f"{options.data} has no split {options.split!r}; it has {', '.join(splits)}")
-    detector = load_detector(options.model, options.weights, options.device)
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+    detector = load_detector(options.model, weights, options.device)
     dataset = CocoDataset.load(*splits[options.split], class_names=detector.spec.class_names)
     metrics, _ = evaluate(detector, dataset, batch_size=options.batch_size, workers=options.workers, out=out)
     print_metrics(metrics)
@@ -185,9 +187,14 @@ def _predict(argv: list[str]) -> int:
     check_model(options.model, options.weights)
     check_writable(options.out)
 
+    from gcnet.image_files import find_images
+
+    find_images(options.images)  # before anything is fetched or slowly imported
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+
     from gcnet.predict import predict_paths
 
-    detector = load_detector(options.model, options.weights, options.device)
+    detector = load_detector(options.model, weights, options.device)
     summary = predict_paths(
         detector,
         options.images,
@@ -204,16 +211,22 @@ def _predict(argv: list[str]) -> int:
 
 
 def _models(argv: list[str]) -> int:
-    Parser("models", "Lists the models: our name, and the name of the same model upstream.").parse_args(argv)
-    from gcnet.zoo.catalog import ROWS
+    parser = Parser("models", "Lists the models: size, published APs, and whether their weights are at hand.")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="only models with all of them in a name, ours or upstream's"
+    )
+    parser.add_argument("--json", action="store_true", help="all that is known of each, for programs")
+    options = parser.parse_args(argv)
 
-    print(f"{'name':28}{'box AP':>7}{'mask AP':>8}  upstream")
-    for row in ROWS:
-        aps = "".join(
-            f"{'' if ap is None else ap:>{width}}" for ap, width in ((row.box_ap, 7), (row.mask_ap, 8))
-        )
-        print(f"{row.name:28}{aps}  {' '.join(row.upstream[:1])}".rstrip())
-    print("AP as published on COCO; `gcnet train NAME --data DIR` trains one of them on your pictures")
+    from gcnet.zoo.listing import matching_rows, record, table
+
+    rows = matching_rows(options.words)
+    if options.json:
+        import json
+
+        print(json.dumps([record(row) for row in rows], indent=2))
+    else:
+        print(table(rows, upstream=bool(options.words)))
     return 0
 
 
