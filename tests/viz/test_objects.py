@@ -12,7 +12,7 @@ from gcnet.data.coco import ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_rle
 from gcnet.types import Detections, Targets
-from gcnet.viz import attention_overlay, class_colors, draw_detections, draw_targets, grid
+from gcnet.viz import class_colors, draw_detections, draw_targets
 
 NAMES = ("cat", "a rather long name")
 SQUARE = np.array([[20.0, 20.0], [60.0, 20.0], [60.0, 60.0], [20.0, 60.0]])
@@ -134,34 +134,3 @@ def test_picture_without_objects_is_drawn_bare() -> None:
     image = np.full((20, 30, 3), 7, np.uint8)
     item = ImageRecord(id=1, path=Path("x.png"), width=30, height=20, instances=())
     assert np.array_equal(draw_targets(image, item, NAMES), image)
-
-
-def test_attention_is_brightest_where_the_map_is_largest() -> None:
-    attention = torch.zeros(6, 6)
-    attention[1, 4] = 1
-    drawn = attention_overlay(np.full((96, 96, 3), 100, np.uint8), attention)
-    brightest = np.unravel_index(drawn.sum(-1).argmax(), (96, 96))
-    assert np.hypot(brightest[0] - 24, brightest[1] - 72) < 8
-    flat = attention_overlay(np.full((96, 96, 3), 100, np.uint8), torch.ones(6, 6))
-    assert flat.max() < drawn.max() - 60
-
-
-def test_attention_on_padding_is_cut_off() -> None:
-    """A picture that fills the left half of what the network saw: the map's right half is padding."""
-    attention = np.zeros((4, 8), np.float32)
-    attention[2, 3] = 1
-    drawn = attention_overlay(np.full((64, 64, 3), 50, np.uint8), attention, valid=(1.0, 0.5))
-    brightest = np.unravel_index(drawn.sum(-1).argmax(), (64, 64))
-    assert np.hypot(brightest[0] - 40, brightest[1] - 56) < 8
-
-
-def test_grid_places_images_side_by_side_on_white() -> None:
-    red, gray = np.zeros((50, 50, 3), np.uint8), np.full((40, 80), 90, np.uint8)
-    red[..., 0] = 255
-    figure = grid([[red, gray], [gray, red]], titles=["left", "right"], cell=100, gap=10)
-    assert figure.shape == (34 + 10 + 2 * 110, 10 + 2 * 110, 3)
-    assert (figure[34 + 10 + 50, 10 + 50] == (255, 0, 0)).all()
-    assert (figure[34 + 10 + 50, 120 + 50] == 90).all()
-    assert (figure[-3] == 255).all()
-    assert (figure[:34] < 128).any()  # the titles
-    assert grid([[red]], cell=60, gap=0).shape == (60, 60, 3)
