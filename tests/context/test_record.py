@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcnet.context import GlobalContext, record
+from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, record
 
 
 def network() -> nn.Sequential:
@@ -57,3 +57,65 @@ def test_model_without_blocks_gives_no_maps() -> None:
     with record(model) as maps:
         model(torch.randn(1, 3, 4, 4))
     assert maps == {}
+
+
+class Stripes(nn.Module):
+    """A pool of one's own: position i attends to itself; tells which queries it was asked for."""
+
+    def attention(self, x: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        weights = torch.eye(x[0, 0].numel())[queries]
+        return weights.expand(len(x), -1, -1).reshape(len(x), len(queries), *x.shape[2:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_every_block_with_a_map_is_recorded_each_in_its_form() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        SimplifiedNonLocal(8),
+        NonLocal(8),
+        NonLocal(8, sub_sample=True),
+        SqueezeExcitation(8, ratio=0.5),
+        ContextBlock(Stripes(), add=nn.Identity()),
+    )
+    x = torch.randn(2, 8, 6, 4)
+    with record(model) as maps:
+        model(x)
+    shapes = {name: tuple(found.shape) for name, found in maps.items()}
+    assert shapes == {
+        "0.pool": (2, 6, 4),
+        "1.pool": (2, 9, 6, 4),
+        "2.pool": (2, 9, 3, 2),
+        "4.pool": (2, 9, 6, 4),
+    }
+    for found in maps.values():
+        torch.testing.assert_close(found.sum(dim=(-2, -1)), torch.ones(found.shape[:-2]))
+    queries = torch.tensor([4, 6, 7, 12, 14, 15, 20, 22, 23])  # rows 1, 3, 5; columns 0, 2, 3
+    assert torch.equal(maps["4.pool"][0].flatten(1).argmax(1), queries)
+    torch.testing.assert_close(maps["1.pool"], model[1].attention(model[0](x), queries).detach())
+
+
+@pytest.mark.parametrize(
+    ("size", "points", "expected"),
+    [
+        ((4, 5), [(0, 0), (1, 1), (0.5, 0.5), (0.99, 0)], [0, 19, 12, 4]),
+        ((7,), [(0.5,)], [3]),
+        ((2, 3, 4), [(0, 0, 1), (1, 0, 0), (0, 1, 0)], [12, 3, 8]),
+    ],
+)
+def test_queries_are_points_x_first(
+    size: tuple[int, ...], points: list[tuple[float, ...]], expected: list[int]
+) -> None:
+    block = ContextBlock(Stripes(), add=nn.Identity())
+    with record(block, queries=points) as maps:
+        block(torch.randn(1, 2, *size))
+    assert maps["pool"].flatten(2).argmax(2).tolist() == [expected]
+
+
+@pytest.mark.parametrize("points", [[(0.5, 1.2)], [(0.5,)], [(-0.1, 0.5)]])
+def test_queries_off_the_map_are_refused(points: list[tuple[float, ...]]) -> None:
+    block = NonLocal(4)
+    with pytest.raises(ValueError, match="give 2 numbers"), record(block, queries=points):
+        block(torch.randn(1, 4, 3, 3))
+    assert not any(module._forward_hooks for module in block.modules())

@@ -1,5 +1,6 @@
 """Context blocks for any network: needs PyTorch and nothing else."""
 
+from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.context.block import ContextBlock
 from gcnet.context.complexity import BlockComplexity, complexity
 from gcnet.context.global_context import GlobalContext
@@ -14,6 +15,7 @@ __all__ = [
     "AttentionPool",
     "AveragePool",
     "BlockComplexity",
+    "BlockStatistics",
     "BottleneckTransform",
     "ContextBlock",
     "GlobalContext",
@@ -23,5 +25,7 @@ __all__ = [
     "SimplifiedNonLocal",
     "SqueezeExcitation",
     "complexity",
+    "mean_statistics",
+    "measure",
     "record",
 ]

@@ -1,0 +1,209 @@
+"""How much a block's attention and its result depend on the query (arXiv 1904.11492, section 3.2).
+
+N images, C channels, P positions of a map (the queries), Q of them that are looked at, M positions that
+are attended to. All sums are in float64.
+
+The paper's measure is the mean distance over all pairs of positions, 1 / P^2 sum_ij dist(v_i, v_j), with
+
+- the cosine distance, (1 - cos) / 2, of features and of attention maps, in [0, 1];
+- the Jensen-Shannon divergence of attention maps, in nats: from 0 for equal maps to ln 2 = 0.693 for maps
+  that share no position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+
+from gcnet.context.block import ContextBlock
+from gcnet.context.record import attention_of, context_blocks, depends_on_query, has_attention
+
+CHUNK = 4096  # positions that are held in float64 at once
+
+
+@dataclass(frozen=True)
+class BlockStatistics:
+    """One block on one image, or its mean over several. None where a figure has no meaning.
+
+    `input`, `context` and `output` are mean cosine distances between positions: of what enters the block,
+    of what it fuses (the output before fusion: the term that is added, or the gate where nothing is) and
+    of what leaves it. `attention` is that of the attention maps, `jsd` their Jensen-Shannon divergence in
+    nats. `share` is the part of the map that attention covers: exp(entropy) / M, 1 for a uniform map and
+    1 / M for a single position. `positions` is P, `queries` is Q.
+
+    The paper's Table 1 calls `input`, `context` and `attention` "input", "output" and "att".
+    """
+
+    positions: float
+    queries: float
+    input: float | None
+    context: float | None
+    output: float | None
+    attention: float | None = None
+    jsd: float | None = None
+    share: float | None = None
+
+
+@contextmanager
+def measure(
+    model: nn.Module, *, queries: int = 128, seed: int = 0
+) -> Iterator[dict[str, list[BlockStatistics]]]:
+    """Measures every context block while the model runs; a list of statistics by module name, one an image.
+
+        with measure(network) as blocks, torch.no_grad():
+            network(images)
+        {name: mean_statistics(images) for name, images in blocks.items()}
+
+    Nothing but these numbers is kept. Cosine distances of features are over all pairs of positions, by
+    algebra. Attention maps are compared at all positions of a map that has at most `queries` of them, else
+    at `queries` positions drawn without replacement from `seed`, the same ones for every image of that
+    size; the mean is corrected for the pairs of a position with itself, so that its expectation is the mean
+    over all pairs. Weights that are no probabilities (dot product, concatenation) have no divergence and
+    no share.
+
+    Raises:
+        ValueError: `queries` is less than 2.
+    """
+    if queries < 2:
+        raise ValueError(f"a distance needs at least 2 queries, not {queries}")
+    found: dict[str, list[BlockStatistics]] = {}
+    with ExitStack() as hooks:
+        for name, block in context_blocks(model).items():
+            terms: list[Tensor] = []
+            transform = block.scale if block.add is None else block.add
+            assert transform is not None  # a block has at least one
+            keep = partial(_keep_term, terms, block.add is None)
+            hooks.enter_context(transform.register_forward_hook(keep))
+            finish = partial(_measure_block, found, name, terms, queries, seed)
+            hooks.enter_context(block.register_forward_hook(finish))
+        yield found
+
+
+def mean_statistics(images: Sequence[BlockStatistics]) -> BlockStatistics:
+    """The mean of each figure over the images that have it."""
+    means = {}
+    for field in fields(BlockStatistics):
+        values = [value for image in images if (value := getattr(image, field.name)) is not None]
+        means[field.name] = sum(values) / len(values) if values else None
+    return BlockStatistics(**means)
+
+
+def cosine_distance(vectors: Float[Tensor, "N P C"]) -> Float64[Tensor, " N"]:
+    """The mean of (1 - cos) / 2 over all pairs of an image's P vectors, each with itself included.
+
+    In O(P C) time, piece by piece: with unit vectors u the mean is Var(u) / 2. Deviations are taken from
+    the first vector, so that vectors that are nearly the same lose no digits and equal ones give exactly 0.
+    Vectors of length zero have no direction and do not count; an image with no other gives NaN.
+    """
+    images, _, channels = vectors.shape
+    first = vectors.new_zeros(images, 1, channels, dtype=torch.float64)
+    started = torch.zeros(images, 1, 1, dtype=torch.bool, device=vectors.device)
+    count, squares, sums = (vectors.new_zeros(images, n, dtype=torch.float64) for n in (1, 1, channels))
+    for piece in vectors.split(CHUNK, dim=1):
+        piece = piece.double()
+        lengths = piece.norm(dim=2, keepdim=True)
+        counts = lengths > 0
+        unit = piece / lengths.where(counts, 1.0)
+        index = counts.byte().argmax(dim=1, keepdim=True).expand(-1, -1, channels)
+        first = first.where(started, unit.gather(1, index))
+        started = started | counts.any(dim=1, keepdim=True)
+        away = (unit - first) * counts
+        count += counts.sum(dim=1)
+        squares += away.square().sum(dim=(1, 2))[:, None]
+        sums += away.sum(dim=1)
+    spread = squares / count - (sums / count).square().sum(dim=1, keepdim=True)
+    return (spread.squeeze(1) / 2).clamp(min=0)
+
+
+def jensen_shannon(maps: Float[Tensor, "N Q M"]) -> Float64[Tensor, " N"]:
+    """The mean Jensen-Shannon divergence in nats over all pairs of an image's Q distributions.
+
+    Each with itself is included; equal distributions give exactly 0. Works row by row: O(Q^2 M) time,
+    O(Q M) memory.
+    """
+    maps = maps.double()
+    own = torch.xlogy(maps, 2 * maps)
+    total = maps.new_zeros(len(maps))
+    for i in range(maps.shape[1] - 1):
+        both = maps[:, i + 1 :] + maps[:, i : i + 1]
+        # Term by term, so that equal distributions cancel exactly.
+        terms = own[:, i + 1 :] + own[:, i : i + 1] - torch.xlogy(both, both)
+        total += terms.sum(dim=(1, 2))  # the definition's half, twice: each pair counts in both orders
+    return (total / maps.shape[1] ** 2).clamp(min=0)
+
+
+def covered_share(maps: Float[Tensor, "N Q M"]) -> Float64[Tensor, " N"]:
+    """exp(entropy) / M, averaged over Q: the part of the map that a uniform attention like it would cover."""
+    maps = maps.double()
+    entropy = -torch.xlogy(maps, maps).sum(dim=2)
+    return (entropy.exp() / maps.shape[2]).mean(dim=1)
+
+
+def sample_positions(positions: int, queries: int, seed: int) -> Int64[Tensor, " Q"]:
+    """All of a map's positions if there are at most `queries`, else that many of them, rising."""
+    if positions <= queries:
+        return torch.arange(positions)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(positions, generator=generator)[:queries].sort().values
+
+
+def _keep_term(terms: list[Tensor], is_gate: bool, _: nn.Module, inputs: object, output: Tensor) -> None:
+    terms[:] = [output.sigmoid() if is_gate else output]
+
+
+@torch.no_grad()
+def _measure_block(
+    found: dict[str, list[BlockStatistics]],
+    name: str,
+    terms: list[Tensor],
+    queries: int,
+    seed: int,
+    block: ContextBlock,
+    inputs: tuple[Tensor],
+    output: Tensor,
+) -> None:
+    x = inputs[0]
+    positions = x[0, 0].numel()
+    term = terms.pop()
+    term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
+    features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
+    wanted = sample_positions(positions, queries, seed)
+    attention, jsd, share, seen = _measure_attention(block.pool, x, wanted)
+    columns = [_numbers(column, len(x)) for column in (*features, attention, jsd, share)]
+    found.setdefault(name, []).extend(
+        BlockStatistics(positions, seen, *row) for row in zip(*columns, strict=True)
+    )
+
+
+def _measure_attention(
+    pool: nn.Module, x: Float[Tensor, "N C ..."], wanted: Int64[Tensor, " Q"]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
+    """Cosine distance, divergence and share for each image, and how many queries they come from."""
+    if not has_attention(pool):
+        return None, None, None, 0
+    if depends_on_query(pool):
+        maps = attention_of(pool, x, wanted).flatten(2)
+    else:
+        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, len(wanted), -1)
+    # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
+    positions, seen = x[0, 0].numel(), len(wanted)
+    fair = (1 - 1 / positions) / (1 - 1 / seen) if seen > 1 else 1.0
+    sums = maps.double().sum(dim=2)
+    probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
+    attention = cosine_distance(maps) * fair
+    if not probable:
+        return attention, None, None, seen
+    return attention, jensen_shannon(maps) * fair, covered_share(maps), seen
+
+
+def _numbers(column: Tensor | None, images: int) -> list[float | None]:
+    """Plain numbers; None in place of a missing column and of NaN."""
+    if column is None:
+        return [None] * images
+    return [None if value != value else value for value in column.tolist()]
