@@ -97,6 +97,9 @@ def test_every_verb_has_help(verb, capsys):
         (f"eval {TINY}", "--data"),
         (f"predict {TINY}", "IMAGES"),
         (f"predict {TINY} x.jpg --score-thresh 1", 'did you mean "--score-threshold"?'),
+        (f"attention {TINY} x.jpg", "add --weights FILE"),
+        (f"attention {TINY} x.jpg --query 3", "give x,y as shares"),
+        (f"analyse {TINY} --data x --images 0", "give 1 or more"),
         ("demo --seed one", "invalid int value: 'one'"),
         (f"convert {TINY}", "--weights"),
     ],
@@ -111,7 +114,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, expected, capsys, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "predict", "convert", "demo"])
+@pytest.mark.parametrize("verb", ["train", "eval", "predict", "convert", "demo", "attention", "analyse"])
 def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file where a folder should be")
     (tmp_path / "model.safetensors").write_text("")
@@ -122,6 +125,8 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
         "predict": [str(tmp_path / "model.safetensors"), str(tmp_path)],
         "convert": [TINY, "--weights", str(tmp_path / "model.safetensors")],
         "demo": [],
+        "attention": [str(tmp_path / "model.safetensors"), str(tmp_path / "x.jpg")],
+        "analyse": [str(tmp_path / "model.safetensors"), "--data", str(tmp_path)],
     }[verb]
     assert main([verb, *words, "--out", out + ("/x.safetensors" if verb == "convert" else "")]) == 2
     assert "is not a folder; choose another --out" in capsys.readouterr().err

@@ -74,7 +74,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _overview() -> str:
-    rows = "\n".join(f"  {name:9}{line}" for name, (_, line) in VERBS.items())
+    rows = "\n".join(f"  {name:10}{line}" for name, (_, line) in VERBS.items())
     return (
         "usage: gcnet COMMAND ...\n\n"
         "Mask R-CNN with global context blocks: train, evaluate, predict, look inside.\n\n"
@@ -210,6 +210,94 @@ def _predict(argv: list[str]) -> int:
     return 2 if summary.failed else 0
 
 
+def _attention(argv: list[str]) -> int:
+    parser = Parser("attention", "Draws where the context blocks of a model look in a picture.")
+    add_model(parser)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture")
+    parser.add_argument("--out", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
+    parser.add_argument(
+        "--query",
+        action="append",
+        metavar="X,Y",
+        help="a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
+        "0.5,0.25; may be repeated (three points)",
+    )
+    parser.add_argument(
+        "--layers", default="*", metavar="GLOB", help="blocks by title or module, such as 'c4.*' (all)"
+    )
+    options = parser.parse_args(argv)
+    queries = [_point(word) for word in options.query or ()]
+    check_model(options.model, options.weights)
+    check_writable(options.out)
+    if not options.image.is_file():
+        raise GCNetError(f"{options.image} is not a file; give a picture")
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+
+    from gcnet.attention import QUERIES, draw_attention
+
+    detector = load_detector(options.model, weights, options.device)
+    summary = draw_attention(
+        detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers
+    )
+    print("\n".join(summary.lines))
+    if queries and not summary.per_query:
+        print("these blocks share one map between all queries: --query changes nothing")
+    print(f"wrote {summary.sheet} and {len(summary.files)} single maps beside it")
+    return 0
+
+
+def _point(word: str) -> tuple[float, float]:
+    """`0.5,0.25` as numbers."""
+    try:
+        x, y = (float(part) for part in word.split(","))
+    except ValueError:
+        raise GCNetError(
+            f"--query {word}: give x,y as shares of the picture's width and height, such as 0.5,0.25"
+        ) from None
+    return x, y
+
+
+def _analyse(argv: list[str]) -> int:
+    parser = Parser(
+        "analyse", "Measures over a data set how much attention depends on the query, block by block."
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a COCO data set or a folder of pictures",
+    )
+    parser.add_argument("--split", default="valid", help="train, valid or test of a data set (valid)")
+    parser.add_argument("--images", type=int, metavar="N", help="at most so many, evenly spaced (all)")
+    parser.add_argument(
+        "--queries", type=int, default=128, metavar="Q", help="positions whose maps are compared (128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of positions (0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for analysis.json and analysis.png")
+    options = parser.parse_args(argv)
+    for name, least in (("images", 1), ("queries", 2)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise GCNetError(f"--{name} {value}: give {least} or more")
+    check_model(options.model, options.weights)
+    check_data(options.data)
+    out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
+    check_writable(out)
+
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+
+    from gcnet.analyse import analyse, choose_pictures, print_analysis
+
+    paths = choose_pictures(options.data, split=options.split, count=options.images)
+    detector = load_detector(options.model, weights, options.device)
+    analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
+    print_analysis(analysis)
+    print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")
+    return 2 if analysis.failed else 0
+
+
 def _models(argv: list[str]) -> int:
     parser = Parser("models", "Lists the models: size, published APs, and whether their weights are at hand.")
     parser.add_argument(
@@ -261,6 +349,8 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "train": (_train, "train a model on a COCO-format data set"),
     "eval": (_eval, "box and mask AP of a model on a data set"),
     "predict": (_predict, "find objects in pictures"),
+    "attention": (_attention, "draw where the context blocks look in a picture"),
+    "analyse": (_analyse, "measure how much attention depends on the query, over a data set"),
     "models": (_models, "list the models"),
     "convert": (_convert, "turn an mmdetection checkpoint into our file"),
 }

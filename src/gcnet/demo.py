@@ -7,7 +7,6 @@ from the object, so the table shows whether context blocks do their work.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gcnet.attention import block_title, valid_share
 from gcnet.context import record
 from gcnet.data.coco import CocoDataset, load_splits
 from gcnet.data.context_shapes import write_context_shapes
@@ -27,9 +27,10 @@ from gcnet.data.paint import HALO, Circle
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.files import prepare_folder, write_bytes, write_json
+from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
-from gcnet.ops.images import PAD_MULTIPLE, fit_size, read_image
+from gcnet.ops.images import read_image
+from gcnet.predict import write_image
 from gcnet.types import Detections
 from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
 from gcnet.zoo.catalog import find
@@ -163,38 +164,16 @@ def _draw(detector: Detector, dataset: CocoDataset, looks: Sequence[Look], out: 
     for item, look in shown:
         image = read_image(item.path)
         found = draw_detections(image, look.detections, names, SHOWN_SCORE, enlarge=ENLARGE)
-        valid = _valid_share(detector, image.shape[:2])
+        valid = valid_share(detector, image.shape[:2])
         predictions.append([draw_targets(image, item, names, enlarge=ENLARGE), found])
         heat = (attention_overlay(image, a, valid=valid, enlarge=ENLARGE) for a in look.maps.values())
         attention.append([found, *heat])
     # Two pictures a row: a figure as wide as a page.
     rows = [left + right for left, right in zip(predictions[::2], predictions[1::2], strict=False)]
     titles = ["ground truth", "prediction"]
-    write_png(out / "predictions.png", grid(rows or predictions, titles=titles * (2 if rows else 1)))
-    blocks = [f"attention of {_block_name(name)}" for name in shown[0][1].maps]
-    write_png(out / "attention.png", grid(attention, titles=["prediction", *blocks], cell=300))
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB uint8 image."""
-    _, png = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    write_bytes(path, png.tobytes())
-
-
-def _block_name(module: str) -> str:
-    """The paper's name of a module's place: `c4.0` is the first block (`layer3.0`) of stage c4."""
-    place = re.search(r"layer(\d)\.(\d+)", module)
-    return f"c{int(place[1]) + 1}.{place[2]}" if place else module
-
-
-def _valid_share(detector: Detector, size: tuple[int, ...]) -> tuple[float, float]:
-    """The share of rows and columns that a picture of `size` fills of what the network sees."""
-    height, width = fit_size((size[0], size[1]), detector.spec.image_size)
-    return height / _padded(height), width / _padded(width)
-
-
-def _padded(side: int) -> int:
-    return -(-side // PAD_MULTIPLE) * PAD_MULTIPLE
+    write_image(out / "predictions.png", grid(rows or predictions, titles=titles * (2 if rows else 1)))
+    blocks = [f"attention of {block_title(name)}" for name in shown[0][1].maps]
+    write_image(out / "attention.png", grid(attention, titles=["prediction", *blocks], cell=300))
 
 
 def _lamp_shares(
@@ -208,7 +187,7 @@ def _lamp_shares(
         lamp = lamps[int(item.id)]
         y, x = np.mgrid[: item.height, : item.width] + 0.5
         lit = np.hypot(x - lamp.x, y - lamp.y) < HALO * lamp.radius
-        down, across = _valid_share(detector, (item.height, item.width))
+        down, across = valid_share(detector, (item.height, item.width))
         for name, attention in look.maps.items():
             size = round(item.width / across), round(item.height / down)
             heat = cv2.resize(attention.numpy(), size, interpolation=cv2.INTER_LINEAR)
@@ -231,7 +210,7 @@ def _report(
         )
     for name, (share, area) in shares.items():
         print(
-            f"block {_block_name(name)}: {share:.0%} of its attention is on the lamp, {area:.0%} of the area"
+            f"block {block_title(name)}: {share:.0%} of its attention is on the lamp, {area:.0%} of the area"
         )
     print(f"wrote {out / 'predictions.png'} (ground truth beside predictions)")
     print(f"wrote {out / 'attention.png'} (where the blocks look)")

@@ -31,7 +31,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def _expand(item: str) -> list[Path]:
     path = Path(item)
     if path.is_dir():
-        images = [file for file in path.iterdir() if _is_image(file)]
+        images = [file for file in path.iterdir() if is_image(file)]
         if not images:
             raise GCNetError(f"no images in {path}; for images in its folders give '{path}/**/*.jpg'")
         return images
@@ -41,11 +41,12 @@ def _expand(item: str) -> list[Path]:
         raise GCNetError(
             f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
         )
-    images = [file for match in glob.iglob(item, recursive=True) if _is_image(file := Path(match))]
+    images = [file for match in glob.iglob(item, recursive=True) if is_image(file := Path(match))]
     if not images:
         raise GCNetError(f"no images match {item}; image files end in {', '.join(IMAGE_SUFFIXES)}")
     return images
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file counts as an image: by its suffix, and not hidden."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()

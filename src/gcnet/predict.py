@@ -92,7 +92,7 @@ def _predict_image(
     names = detector.spec.class_names
     found = detector.predict_images([image], score_threshold=score_threshold)[0]
     if overlay is not None:
-        _write_image(overlay, draw_detections(image, found, names, score_threshold))
+        write_image(overlay, draw_detections(image, found, names, score_threshold))
     return [
         result | {"file_name": entry["file_name"], "category_name": names[result["category_id"]]}
         for result in coco_results(found, entry["id"], range(len(names)))
@@ -137,8 +137,9 @@ def _read(path: Path) -> UInt8[np.ndarray, "H W 3"] | GCNetError:
         return error
 
 
-def _write_image(path: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
+def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:
+    """Writes an RGB image in the format of the file's suffix; `quality` is of JPEGs, in [0, 100]."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
     written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not written:
         raise GCNetError(f"cannot encode the overlay {path}; is the image too large for {path.suffix}?")

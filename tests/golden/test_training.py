@@ -74,7 +74,7 @@ def test_training_step(
     theirs = golden("training.json.gz")[mode]
     batch, targets = read_batch(list(pictures.values())[: len(theirs["targets"])]), read_targets(theirs)
 
-    features = detector._features(batch)
+    features = detector.features(batch)
     proposals, losses = detector.rpn.losses(features, batch, targets)
     arrays = golden_arrays("proposals.npz")
     stored = [torch.from_numpy(arrays[f"{mode}/{image}"]) for image in range(len(targets))]

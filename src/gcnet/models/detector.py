@@ -47,14 +47,14 @@ class Detector(nn.Module):
 
     def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
         """The training losses by name; their sum is what to minimise."""
-        features = self._features(batch)
+        features = self.features(batch)
         proposals, rpn_losses = self.rpn.losses(features, batch, targets)
         return rpn_losses | self.roi_heads.losses(features, proposals, targets, batch)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
         """The detections of each image, in pixels of the image before resizing. Call it in eval mode."""
-        features = self._features(batch)
+        features = self.features(batch)
         proposals = self.rpn.predict(features, batch)
         found = self.roi_heads.predict(features, proposals, batch, score_threshold)
         return [to_original(f, batch, index) for index, f in enumerate(found)]
@@ -164,13 +164,17 @@ class Detector(nn.Module):
         )
 
     def _predict_image(self, image: Any, score_threshold: float) -> Detections:
+        return self.predict(self.prepare(image), score_threshold=score_threshold)[0].to("cpu")
+
+    def prepare(self, image: Any) -> Batch:
+        """A picture as `predict_images` takes it, resized and padded, as a batch on the model's device."""
         array = as_rgb_array(image)
         original = (array.shape[0], array.shape[1])
         size = fit_size(original, self.spec.image_size)
-        batch = Batch(stack_images([resize_image(array, size)]), [size], [original], [0])
-        return self.predict(batch.to(self.mean.device), score_threshold=score_threshold)[0].to("cpu")
+        return Batch(stack_images([resize_image(array, size)]), [size], [original], [0]).to(self.mean.device)
 
-    def _features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
+    def features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
+        """The levels of the feature pyramid, finest first: what all heads work on."""
         return self.neck(self.backbone(self._normalise(batch)))
 
     def _normalise(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
