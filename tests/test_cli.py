@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import resource
 import shlex
@@ -21,7 +22,7 @@ from gcnet.cli import VERBS, main
 from gcnet.data.context_shapes import write_context_shapes
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
-from gcnet.models.weights import load_model
+from gcnet.models.weights import load_model, save_model
 from gcnet.zoo.catalog import find, list_models
 from gcnet.zoo.create import create_model
 
@@ -242,6 +243,17 @@ def test_a_bad_config_file_is_named(text, expected, tmp_path):
         parse_train([*words, "--data", "x", "--config", str(config)])
 
 
+def test_which_options_were_given(tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text("lr: 0.5\n")
+    options, _ = parse_train(
+        [TINY, "--data", "x", "--batch-size=4", "--epochs", "3", "--config", str(config)]
+    )
+    assert options.given == {"data", "batch_size", "epochs", "lr"}
+    assert options.weights == "auto"
+    assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights is None
+
+
 def test_the_model_is_found_wherever_it_stands():
     assert split_train(["--lr", "1", "name", "--resume", "--data=x"]) == (
         "name",
@@ -309,6 +321,30 @@ def test_train_eval_predict(tmp_path, monkeypatch, capsys):
     assert "broken.png" in capsys.readouterr().err
     assert main(["eval", "run", "--data", "shapes", "--split", "test"]) == 2
     assert "it has train, valid" in capsys.readouterr().err
+
+
+def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_context_shapes("shapes", train=4, valid=2, size=96)
+    names = json.loads(Path("shapes/train/_annotations.coco.json").read_text())["categories"]
+    known = names[0]["name"]
+    Path("old").mkdir()
+    save_model(create_model(TINY, class_names=("dog", known.upper())), "old/best.safetensors")
+    common = "--data shapes --batch-size 2 --workers 0 --accelerator cpu --image-size [96,96] --out run"
+    words = common.split()
+    assert main(["train", TINY, *words, "--epochs", "1", "--weights", "old"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "weights: old/best.safetensors"
+    assert out[1].startswith(f"classes: 1 of {len(names)} keep their trained rows ({known}); new: ")
+    assert out[2] == "frozen: nothing"
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
+    assert load_model("run/last.safetensors").provenance["fine_tuned_from"]["classes_kept"] == [known]
+
+    Path("old/best.safetensors").unlink()
+    assert main(["train", "--config", "run/recipe.yaml", "--epochs", "2", "--resume"]) == 0
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
+    assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
+    assert "no such file: old/best.safetensors" in capsys.readouterr().err
 
 
 def test_convert_gives_a_file_that_knows_its_classes(tmp_path, capsys):

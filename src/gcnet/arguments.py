@@ -31,6 +31,12 @@ MIRROR_HELP = (
     "(GCNET_MIRRORS lists more)"
 )
 
+START_HELP = (
+    "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
+    "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
+    "cannot be had, none for a tiny model"
+)
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean "x"?` with the nearest of the known words, or nothing."""
@@ -87,12 +93,10 @@ def find_weights(model: str) -> Path | None:
     """The file that `model` stands for: itself, or the best of a run folder; None for a catalog name."""
     path = Path(model)
     if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors"):
+        for name in ("best.safetensors", "last.safetensors", "model.safetensors"):  # the hub's comes last
             if (path / name).is_file():
                 return path / name
-        raise GCNetError(
-            f"{path} is a folder without best.safetensors or last.safetensors: not a run of gcnet"
-        )
+        raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
     if path.is_file():
         return path
     if path.suffix == ".safetensors" or len(path.parts) > 1:
@@ -139,7 +143,11 @@ def fetch_weights(model: str, weights: str | None, mirrors: Sequence[str]) -> st
 
 def check_weights(weights: str | None) -> None:
     """Raises for weights that are neither a file nor one of the words for some."""
-    if weights not in (None, "coco", "imagenet") and not Path(weights).is_file():
+    if weights in (None, "coco", "imagenet"):
+        return
+    if Path(weights).is_dir():
+        find_weights(weights)
+    elif not Path(weights).is_file():
         raise GCNetError(f"--weights: no such file: {weights}")
 
 
@@ -187,16 +195,17 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     if not values.data:
         raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
     values.weights = None if values.weights == "none" else values.weights
-    check_weights(values.weights)
+    if values.weights != "auto" and not values.resume:  # a run that goes on has them in its checkpoint
+        check_weights(values.weights)
+        if values.weights not in (None, "coco", "imagenet"):
+            values.weights = str(find_weights(values.weights))
+    values.given = {*from_file, *(_underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
     recipe = Recipe(**{field.name: getattr(values, field.name) for field in fields(Recipe)})
     return values, recipe
 
 
 def train_parser(row: Row | None) -> Any:
-    """The options of `gcnet train`: the recipe's fields under their own names, as in the config file.
-
-    A backbone with frozen stages is of no use with random weights in them: it starts from ImageNet's.
-    """
+    """The options of `gcnet train`: the recipe's fields under their own names, as in the config file."""
     from jsonargparse import ArgumentParser
 
     from gcnet.engine.recipe import Recipe
@@ -219,10 +228,8 @@ def train_parser(row: Row | None) -> Any:
         help="folder for checkpoints, logs and curves",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    weights = "imagenet" if row and row.spec.backbone.frozen_stages else None
-    parser.add_argument(
-        "--weights", default=weights, help=WEIGHTS_HELP + ", or `imagenet`; `none` for random numbers"
-    )
+    parser.add_argument("--weights", default="auto", help=START_HELP)
+    parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
     parser.add_class_arguments(Recipe, nested_key=None)
     parser.set_defaults(asdict(row.recipe if row else Recipe()))

@@ -126,22 +126,35 @@ def _train(argv: list[str]) -> int:
         raise GCNetError(f"class_names of the config are not those of {data}: {', '.join(class_names)}")
 
     import torch
+    from lightning.pytorch.utilities import rank_zero_only
 
+    from gcnet.data.loader import trainable
+    from gcnet.engine.fit import choose_devices
+    from gcnet.engine.short_run import describe_changes, for_few_pictures
     from gcnet.engine.train import train
-    from gcnet.zoo.create import create_model
+    from gcnet.zoo.catalog import find
+    from gcnet.zoo.start import start_model
 
+    row, pictures = find(options.model), len(trainable(splits["train"]))
+    lines: list[str] = []
+    if row.weights:  # the tiny models' own recipe is for few pictures
+        world = choose_devices(recipe).world
+        before, recipe = recipe, for_few_pictures(recipe, pictures, options.given, devices=world)
+        lines += [line] if (line := describe_changes(before, recipe, pictures)) else []
     torch.manual_seed(recipe.seed)
-    weights = None if options.resume else options.weights
-    detector = create_model(options.model, class_names=class_names, weights=weights)
+    mirrors = [options.mirror] if options.mirror else []
+    start = start_model(row, None if options.resume else options.weights, class_names, mirrors=mirrors)
+    if rank_zero_only.rank == 0 and not options.resume:
+        print("\n".join([*start.report, *lines]), flush=True)
     train(
-        detector,
+        start.detector,
         splits["train"],
         splits.get("valid"),
         recipe,
         out,
         resume=options.resume,
         data=str(data),
-        weights=options.weights,
+        weights=start.weights,
     )
     return 0
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, fake_recipe, run_fake
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -97,8 +98,6 @@ def test_the_end_says_how_to_predict(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_only_the_best_is_kept_as_best(tmp_path: Path) -> None:
     scores = iter([0.1, 0.3, 0.2])
     run_fake(tmp_path, validate=lambda *_, **__: (fake_metrics(next(scores)), []))
-    from safetensors import safe_open
-
     with safe_open(tmp_path / "best.safetensors", "pt") as file:
         assert json.loads(file.metadata()["provenance"])["iteration"] == 2 * PER_EPOCH
 
@@ -136,6 +135,33 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, out: str) -> None:
     with pytest.raises(GCNetError, match="cannot write in"):
         run_fake(tmp_path / out, detector=detector)
     assert detector.calls == 0
+
+
+def test_models_say_what_they_were_made_from(tmp_path: Path) -> None:
+    detector = FakeDetector()
+    detector.provenance = {"file": "old.pth"}
+    run_fake(tmp_path / "run", detector=detector, epochs=1)
+    with safe_open(tmp_path / "run" / "best.safetensors", "pt") as file:
+        provenance = json.loads(file.metadata()["provenance"])
+    assert provenance == {
+        "trained_on": "photos",
+        "train_images": 0,
+        "fine_tuned_from": {"file": "old.pth"},
+        "iteration": PER_EPOCH,
+        "mask_AP": 0.25,
+        "box_AP": 0.5,
+    }
+    resumed = FakeDetector()  # made anew, as the command line does: the weights need not be there again
+    run_fake(tmp_path / "run", detector=resumed, resume=True, epochs=2)
+    assert resumed.provenance["fine_tuned_from"] == {"file": "old.pth"}
+
+
+def test_a_resumed_run_keeps_its_recorded_weights(tmp_path: Path) -> None:
+    run_fake(tmp_path, epochs=1)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(path.read_text().replace("weights: none", "weights: coco"))
+    run_fake(tmp_path, resume=True, epochs=2)
+    assert yaml.safe_load(path.read_text())["weights"] == "coco"
 
 
 def test_resume_without_a_checkpoint(tmp_path: Path) -> None:

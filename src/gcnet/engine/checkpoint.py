@@ -29,6 +29,7 @@ def save_checkpoint(
         "format": FORMAT,
         "iteration": iteration,
         "recipe": asdict(recipe),
+        "provenance": getattr(detector, "provenance", {}),
         "detector": detector.state_dict(),
         "optimizer": optimizer.state_dict(),
     }

@@ -64,6 +64,14 @@ def write_recipe(
     write_bytes(out / "recipe.yaml", "\n".join(lines).encode())
 
 
+def recorded_weights(out: Path) -> str | None:
+    """The `weights` in the `recipe.yaml` of a run; None if there is none or it cannot be read."""
+    try:
+        return yaml.safe_load((out / "recipe.yaml").read_text())["weights"]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+
+
 def write_versions(out: Path) -> None:
     """Writes `versions.json`: what the run was computed with."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}

@@ -22,7 +22,13 @@ from gcnet.engine.fit import Devices, choose_devices, fit
 from gcnet.engine.module import NotFiniteError, TrainingModule
 from gcnet.engine.progress import ProgressLine
 from gcnet.engine.recipe import Recipe
-from gcnet.engine.runfolder import RunLog, prepare_run_folder, write_recipe, write_versions
+from gcnet.engine.runfolder import (
+    RunLog,
+    prepare_run_folder,
+    recorded_weights,
+    write_recipe,
+    write_versions,
+)
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import evaluate
@@ -57,6 +63,7 @@ def train(
     `out` gets `last.safetensors` and `best.safetensors` (by mask AP; models for `gcnet predict`), `last.ckpt`
     (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
     `curves.png`, `recipe.yaml` (reruns it; `data` and `weights` are only noted there) and `versions.json`.
+    The models say what they were trained on, and under `fine_tuned_from` what `detector.provenance` was.
     With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted.
 
     Raises:
@@ -71,14 +78,24 @@ def train(
     devices = choose_devices(recipe)
     if recipe.image_size is not None:
         detector.spec = replace(detector.spec, image_size=recipe.image_size)
+    if not resume:
+        detector.provenance = _provenance(detector, train_set, data)
     module = _training_module(detector, train_set, recipe, out, resume, devices)
 
     if rank_zero_only.rank > 0:  # a helper process of a run on several devices
         return _train_beside(module, recipe, devices, out, began)
     spec = detector.spec
+    weights = (recorded_weights(out) if resume else None) or weights
     write_recipe(out, recipe, model=spec.name, data=data, weights=weights, class_names=spec.class_names)
     write_versions(out)
     return _train_leading(module, valid_set, recipe, devices, out, began)
+
+
+def _provenance(detector: Detector, train_set: CocoDataset, data: str | None) -> dict[str, Any]:
+    """What the models of this run say of themselves, beside iteration and AP."""
+    origin = {"fine_tuned_from": detector.provenance} if detector.provenance else {}
+    where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: files are given to others
+    return {**where, "train_images": len(train_set.records), **origin}
 
 
 def _training_module(
@@ -91,6 +108,7 @@ def _training_module(
         state = read_checkpoint(path)
         restore_detector(detector, state, path, recipe)
         start, optimizer_state = state["iteration"], state["optimizer"]
+        detector.provenance = state.get("provenance", {})
         if rank_zero_only.rank == 0:
             print(f"resuming {out} after iteration {start} of {recipe.epochs * per_epoch}")
             if changed := changed_fields(state["recipe"], recipe):

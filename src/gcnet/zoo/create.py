@@ -10,7 +10,6 @@ from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.class_rows import carry_over, match_classes
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ModelSpec
 from gcnet.models.weights import SUFFIX, fill_weights, load_model
 from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
@@ -48,11 +47,11 @@ def create_model(
     row = find(name)
     source = None if weights in (None, "imagenet") else load_weights(weights, row, mirrors=mirrors)
     known = source.spec.class_names if source else row.spec.class_names
-    if class_names is None and num_classes not in (None, len(known)):
-        class_names = [f"class {index}" for index in range(num_classes)]
-    spec = replace(row.spec, class_names=known if class_names is None else tuple(class_names))
+    if class_names is None:
+        class_names = known if num_classes in (None, len(known)) else _unnamed(num_classes)
     if source:
-        return with_spec(source, spec, label=str(weights))
+        return with_classes(source, row, class_names, label=str(weights))
+    spec = replace(row.spec, class_names=tuple(class_names))
     detector = build_detector(spec)
     if weights == "imagenet":
         load_imagenet(detector.backbone, spec.backbone, mirrors=mirrors)
@@ -76,19 +75,24 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     count = len(logits[0]) - 1 if logits else row.spec.num_classes
     classes = checkpoint.class_names
     if classes is None or len(classes) != count:
-        classes = row.spec.class_names if count == 80 else tuple(f"class {index}" for index in range(count))
+        classes = row.spec.class_names if count == 80 else _unnamed(count)
     detector = build_detector(replace(row.spec, class_names=classes))
     fill_weights(detector, tensors, source=str(weights))
     detector.provenance = {"file": Path(weights).name, **checkpoint.origin}
     return detector.eval()
 
 
-def with_spec(source: Detector, spec: ModelSpec, *, label: str) -> Detector:
-    """The weights of `source` in a model of `spec`, which may have other classes; `source` if it is that.
+def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, label: str) -> Detector:
+    """The weights of `source` in the model of `row` with other classes; see `gcnet.models.class_rows`.
+
+    Classes that `source` does not name are taken to be `class_names` if there are as many.
 
     Raises:
         GCNetError: they differ in more than their classes; `label` says what `source` is.
     """
+    if source.spec.class_names == _unnamed(len(class_names)):
+        rename_classes(source, class_names, label=label)
+    spec = replace(row.spec, class_names=tuple(class_names))
     if source.spec == spec:
         return source
     detector = build_detector(spec)
@@ -99,6 +103,10 @@ def with_spec(source: Detector, spec: ModelSpec, *, label: str) -> Detector:
         kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
         detector.provenance["classes_kept"] = kept
     return detector.eval()
+
+
+def _unnamed(count: int) -> tuple[str, ...]:
+    return tuple(f"class {index}" for index in range(count))
 
 
 def rename_classes(detector: Detector, class_names: Sequence[str], *, label: str) -> None:
