@@ -1,12 +1,16 @@
-"""What tests of context blocks share."""
+"""What tests of context blocks share; they can import `small_networks`."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.context.block import ContextBlock
 from gcnet.context.complexity import BlockComplexity, complexity
 from gcnet.context.global_context import GlobalContext
+from gcnet.context.insertion import insert, remove
 from gcnet.context.modelling import AttentionPool, AveragePool
 from gcnet.context.non_local import NonLocal, SimplifiedNonLocal
 from gcnet.context.pairwise import PairwiseAttention
@@ -25,7 +26,9 @@ __all__ = [
     "SimplifiedNonLocal",
     "SqueezeExcitation",
     "complexity",
+    "insert",
     "mean_statistics",
     "measure",
     "record",
+    "remove",
 ]

@@ -33,7 +33,8 @@ class AttentionPool(nn.Module):
         return torch.bmm(flat, self._weights(flat).unsqueeze(2)).squeeze(2)
 
     def _weights(self, flat: Float[Tensor, "N C P"]) -> Float[Tensor, "N P"]:
-        logits = torch.bmm(self.weight.expand(len(flat), 1, -1), flat).squeeze(1) + self.bias
+        # shape[0], not len: torch.export would take the batch size for a constant.
+        logits = torch.bmm(self.weight.expand(flat.shape[0], 1, -1), flat).squeeze(1) + self.bias
         return logits.softmax(dim=1)
 
     def extra_repr(self) -> str:

@@ -48,4 +48,4 @@ class LinearTransform(nn.Module):
         if context.dim() == 2:
             return self.norm(self.linear(context))
         out = self.linear(context.flatten(2).transpose(1, 2)).transpose(1, 2)
-        return self.norm(out).reshape(len(out), -1, *context.shape[2:])
+        return self.norm(out).reshape(out.shape[0], -1, *context.shape[2:])

@@ -1,0 +1,135 @@
+"""Which modules of a network are residual blocks, and where in them the residual branch ends.
+
+A block is known by what its `forward` computes, not by its class: it returns its input, or a projection of
+it, plus a branch, with nothing learnt after the sum. So the blocks of torchvision, of timm and of one's own
+network are found by the same rule.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+
+
+def residual_blocks(model: nn.Module, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
+    """The residual blocks of `model` in its order; of nested ones the inner, unless there is only one inside.
+
+    Args:
+        model: any network; nothing is run.
+        wanted: which module names to look at.
+
+    Returns:
+        From a block's name to the name, within the block, of the module whose output ends the residual
+        branch: "bn3" in torchvision's bottleneck. A block whose `forward` torch.fx cannot trace is not found.
+    """
+    found: dict[str, str] = {}
+    # Children before parents: what contains two blocks is a stage or a network, and need not be traced.
+    for name, module in reversed(list(model.named_modules())):
+        if isinstance(module, CONTAINERS) or not any(True for _ in module.children()) or not wanted(name):
+            continue
+        inner = [other for other in found if not name or other.startswith(f"{name}.")]
+        end = _Trace.branch_end(module) if len(inner) < 2 else None
+        if end is not None:
+            for other in inner:  # one residual part in a residual block is an attention module of its branch
+                del found[other]
+            found[name] = end
+    return dict(reversed(found.items()))
+
+
+class _OwnForward(fx.Tracer):
+    """Traces one module's own `forward`: the modules that it calls stay calls."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return True
+
+
+class _Trace:
+    """What one module's `forward` computes from its first argument."""
+
+    def __init__(self, module: nn.Module) -> None:
+        graph = _OwnForward().trace(module)
+        self.nodes: list[fx.Node] = list(graph.nodes)
+        self.modules = dict(module.named_modules())
+        self.start = next(node for node in self.nodes if node.op == "placeholder")
+
+    @classmethod
+    def branch_end(cls, module: nn.Module) -> str | None:
+        """The module at which the residual branch ends; None if this is no residual block."""
+        try:
+            trace = cls(module)
+        except Exception:  # control flow on data, odd arguments: whatever stops the tracer, it is no match
+            return None
+        total = trace.sum()
+        if total is None:
+            return None
+        shortcut, branch = sorted(total.args[:2], key=trace.learnt)
+        if trace.learnt(shortcut) < 0 or trace.learnt(shortcut) == trace.learnt(branch):
+            return None
+        return trace.last_call(branch)
+
+    def sum(self) -> fx.Node | None:
+        """The sum that is returned, perhaps through an activation; None if there is none."""
+        node: Any = self.nodes[-1].args[0]
+        while isinstance(node, fx.Node) and not self._adds(node):
+            if self._called(node) is not None and _leaves_with_parameters(self.modules[str(node.target)]):
+                return None
+            node = self._main_input(node)
+        return node if isinstance(node, fx.Node) else None
+
+    def last_call(self, node: Any) -> str | None:
+        """The module that made `node`, but before stochastic depth, so that the block drops with the branch.
+
+        A module that is called twice (a shared activation) marks no place; then it is the one before it.
+        """
+        calls = [called for called in map(self._called, self.nodes) if called is not None]
+        drop = None
+        while node is not None:
+            called = self._called(node)
+            if called is None and drop is not None:  # a scale on the branch, before the drop: stay behind it
+                return drop
+            if called is not None and calls.count(called) == 1:
+                if not _drops(self.modules[called]):
+                    return called
+                drop = drop or called
+            node = self._main_input(node)
+        return drop
+
+    def learnt(self, node: Any) -> int:
+        """How many modules with parameters lie between the input and `node`; -1: it has nothing of it."""
+        seen: set[fx.Node] = set()
+        ahead = [node]
+        while ahead:
+            node = ahead.pop()
+            if node not in seen:
+                seen.add(node)
+                ahead.extend(node.all_input_nodes)
+        if self.start not in seen:
+            return -1
+        called = [name for name in map(self._called, seen) if name is not None]
+        return sum(_leaves_with_parameters(self.modules[name]) for name in called)
+
+    def _adds(self, node: fx.Node) -> bool:
+        return node.target in SUMS and all(isinstance(arg, fx.Node) for arg in node.args[:2])
+
+    def _called(self, node: fx.Node) -> str | None:
+        return str(node.target) if node.op == "call_module" else None
+
+    def _main_input(self, node: fx.Node) -> fx.Node | None:
+        return max(node.all_input_nodes, key=self.learnt, default=None)
+
+
+def _leaves_with_parameters(module: nn.Module) -> int:
+    return sum(1 for part in module.modules() if any(True for _ in part.parameters(recurse=False)))
+
+
+def _drops(module: nn.Module) -> bool:
+    """Stochastic depth and dropout, whatever library they come from; timm puts Identity where it is off."""
+    name = type(module).__name__.lower()
+    return isinstance(module, nn.Identity) or "drop" in name or "stochastic" in name

@@ -1,0 +1,383 @@
+"""Blocks into networks: where they go, that nothing changes until they learn, and what survives."""
+
+from __future__ import annotations
+
+import copy
+import io
+from functools import partial
+
+import jaxtyping
+import pytest
+import torch
+from small_networks import Network, network, stir
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gcnet.context import GlobalContext, insert, record, remove
+from gcnet.errors import GCNetError
+
+Block = partial(GlobalContext, ratio=1 / 4)
+EVERYWHERE = ["stage1.0.context", "stage1.1.context", "stage2.0.context"]
+
+
+def pictures(count: int = 2) -> torch.Tensor:
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+
+
+def test_default_is_the_end_of_every_residual_branch() -> None:
+    model = network()
+    assert insert(model, Block) == EVERYWHERE
+    seen = {}
+    for name in ("stage1.0.bn2", "stage1.0.context"):
+        model.get_submodule(name).register_forward_hook(lambda m, i, o, n=name: seen.update({n: (i[0], o)}))
+    stir(model)
+    model.stage1[0].bn2.register_forward_hook(lambda m, i, o: seen.update(end=o))
+    model(pictures())
+    block_input, block_output = seen["stage1.0.context"]
+    torch.testing.assert_close(
+        block_input, nn.functional.batch_norm(seen["stage1.0.bn2"][0], *statistics(model.stage1[0].bn2))
+    )
+    assert torch.equal(seen["end"], block_output)  # what is added to the shortcut
+
+
+def statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, ...]:
+    return norm.running_mean, norm.running_var, norm.weight, norm.bias
+
+
+@pytest.mark.parametrize(
+    ("where", "position", "expected"),
+    [
+        ("stage1", "after1x1", EVERYWHERE[:2]),
+        ("stage[12].0", "after1x1", ["stage1.0.context", "stage2.0.context"]),
+        (["stage2", "stage1.*"], "after1x1", EVERYWHERE),
+        ("stage1.1", "after_add", ["stage1.1.context"]),
+        ("stage1", "output", ["stage1.context"]),
+        ("*", "output", None),
+        ("stem", "output", ["stem.context"]),
+        ("neck.1", "output", ["neck.1.context"]),
+        ("parts.*", "output", ["parts.0.context", "parts.1.context"]),
+        ("stage?.0.conv2", "output", ["stage1.0.conv2.context", "stage2.0.conv2.context"]),
+    ],
+)
+def test_where(where, position, expected) -> None:
+    model = network()
+    before, keys = model(pictures()), list(model.state_dict())
+    if expected is None:
+        with pytest.raises(GCNetError, match=r"parts.*ModuleList"):
+            insert(model, Block, where=where, position=position)
+    else:
+        assert insert(model, Block, where=where, position=position) == expected
+        assert torch.equal(model(pictures()), before)
+        assert [key for key in model.state_dict() if ".context." not in key] == keys
+        stir(model)
+        assert not torch.allclose(model(pictures()), before)
+        assert remove(model) == expected
+    assert list(model.state_dict()) == keys
+    assert torch.equal(model(pictures()), before)
+
+
+def test_output_is_what_the_module_returned_through_the_block() -> None:
+    model, x = network(), pictures()
+    plain = {name: model.get_submodule(name) for name in ("stem", "stage1", "neck", "stage2")}
+    after_stage = plain["stage1"](plain["stem"](x))
+    insert(model, Block, where="stage1", position="output")
+    stir(model)
+    torch.testing.assert_close(model.stage1(model.stem(x)), model.stage1.context(after_stage))
+
+
+def test_after_add_is_what_the_residual_block_returned_through_the_block() -> None:
+    model, x = network(), torch.randn(1, 16, 5, 5)
+    before = model.stage1[1](x)
+    insert(model, Block, where="stage1", position="after_add")
+    stir(model)
+    torch.testing.assert_close(model.stage1[1](x), model.stage1[1].context(before))
+
+
+def test_training_moves_the_blocks() -> None:
+    model = network().train()
+    insert(model, Block)
+    blocks = {name: value for name, value in model.named_parameters() if ".context." in name}
+    start = {name: value.detach().clone() for name, value in blocks.items()}
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(pictures(4)), torch.arange(4)).backward()
+        optimiser.step()
+    # A constant added to all logits of a softmax changes nothing: that bias has no gradient.
+    still = [name for name in blocks if torch.equal(start[name], blocks[name])]
+    assert [name for name in still if not name.endswith("pool.bias")] == []
+
+
+def test_gradients_are_those_of_the_same_network_written_by_hand() -> None:
+    model, x = network(), torch.randn(1, 16, 4, 4)
+    insert(model, Block, where="stage1.0")
+    stir(model)
+    block = model.stage1[0]
+    block(x).square().sum().backward()
+    found = {name: value.grad.clone() for name, value in block.named_parameters()}
+    block.zero_grad()
+    out = torch.relu(nn.functional.batch_norm(block.conv1(x), *statistics(block.bn1)))
+    out = block.context(nn.functional.batch_norm(block.conv2(out), *statistics(block.bn2)))
+    torch.relu(out + x).square().sum().backward()
+    for name, value in block.named_parameters():
+        torch.testing.assert_close(found[name], value.grad)
+
+
+def test_state_dict_goes_round_and_takes_plain_weights() -> None:
+    plain, model, other = network(), network(), Network().eval()
+    insert(model, Block)
+    insert(other, Block)
+    stir(model)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(pictures()), model(pictures()))
+    missing, unexpected = other.load_state_dict(plain.state_dict(), strict=False)
+    assert unexpected == []
+    assert all(".context." in key for key in missing)
+
+
+def test_copies_and_saved_models_keep_their_own_blocks() -> None:
+    model = network()
+    insert(model, Block)
+    insert(model, Block, where=["stem", "stage1"], position="output", name="more")
+    stir(model)
+    stir(model, "more")
+    expected = model(pictures())
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert torch.equal(twin(pictures()), expected)
+        for parameter in twin.parameters():
+            nn.init.zeros_(parameter)
+        assert torch.equal(model(pictures()), expected)
+        assert len(remove(twin)) == 5
+
+
+def test_two_names_side_by_side() -> None:
+    model = network()
+    before = model(pictures())
+    insert(model, Block)
+    with pytest.raises(GCNetError, match=r'"stage1.0" already has "context"'):
+        insert(model, Block)
+    assert insert(model, Block, name="second") == [name.replace("context", "second") for name in EVERYWHERE]
+    assert insert(model, Block, name="third", position="after_add") == [
+        name.replace("context", "third") for name in EVERYWHERE
+    ]
+    stir(model, "second")
+    assert remove(model, name="context") == EVERYWHERE
+    assert not torch.equal(model(pictures()), before)
+    assert len(remove(model)) == 6
+    assert torch.equal(model(pictures()), before)
+    assert remove(model) == []
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_block_outlives_a_replaced_norm() -> None:
+    model = network()
+    insert(model, Block)
+    insert(model, Block, where="neck.1", position="output")
+    stir(model)
+    expected = model(pictures())
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
+    assert isinstance(converted.stage1[0].bn2, nn.SyncBatchNorm)
+    for _ in range(2):
+        torch.testing.assert_close(converted(pictures()), expected)
+    for block in (model.stage1[0], model.stage1[1], model.stage2[0]):  # folded: the norm gives way to nothing
+        block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+    torch.testing.assert_close(model(pictures()), expected)
+    assert len(remove(converted)) == 4
+
+
+def test_record_sees_the_blocks() -> None:
+    model = network()
+    names = insert(model, Block)
+    with record(model) as maps:
+        model(pictures())
+    assert list(maps) == [f"{name}.pool" for name in names]
+
+
+def test_device_dtype_and_mode_are_the_models() -> None:
+    model = network().double().train()
+    insert(model, Block, where="stage1")
+    insert(model.to("meta"), Block, where="stage2")
+    assert model.stage1[0].context.add.reduce.weight.dtype == torch.float64
+    assert model.stage1[0].context.training
+    assert model.stage2[0].context.pool.weight.device.type == "meta"
+    model = network()
+    model.requires_grad_(False)
+    insert(model, Block)
+    assert not model.stage1[0].context.training
+    assert all(parameter.requires_grad for parameter in model.stage1[0].context.parameters())
+
+
+@pytest.fixture
+def unchecked():
+    """Compilers cannot look through the type checks of the test run."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("where", ["stage1", None])
+def test_compiles_whole(where, unchecked) -> None:
+    model = network()
+    insert(model, Block, where=where, position="output" if where else "after1x1")
+    stir(model)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(pictures()), model(pictures()))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exports(strict, unchecked) -> None:
+    model = network()
+    insert(model, Block)
+    stir(model)
+    program = torch.export.export(
+        model,
+        (pictures(),),
+        dynamic_shapes=({0: torch.export.Dim("n"), 2: torch.export.Dim.DYNAMIC},),
+        strict=strict,
+    )
+    torch.testing.assert_close(program.module()(pictures(3)), model(pictures(3)))
+    assert set(program.state_dict) == set(model.state_dict())
+
+
+def test_distributed_gradients_reach_the_blocks(tmp_path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = network().train()
+        insert(model, Block)
+        stir(model)
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        wrapped(pictures()).square().sum().backward()
+        assert all(model.get_submodule(name).add.expand.weight.grad.any() for name in EVERYWHERE)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_channels_last_maps_stay_so() -> None:
+    model, x = network(), pictures()
+    insert(model, Block)
+    stir(model)
+    expected = model(x)
+    model = model.to(memory_format=torch.channels_last)
+    layouts = []
+    for name in EVERYWHERE:
+        model.get_submodule(name).register_forward_hook(
+            lambda m, i, o: layouts.append(o.is_contiguous(memory_format=torch.channels_last))
+        )
+    torch.testing.assert_close(model(x.to(memory_format=torch.channels_last)), expected)
+    assert layouts == [True] * 3
+
+
+def test_bfloat16_autocast() -> None:
+    model, x = network(), pictures()
+    before = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = model(x)
+    insert(model, Block)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x), plain)
+    stir(model)  # outside: autocast keeps the weights it has cast
+    with torch.autocast("cpu", torch.bfloat16):
+        model(x).float().sum().backward()
+    assert model.stage1[0].context.pool.weight.grad.any()
+    torch.testing.assert_close(plain.float(), before, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 9), (2, 16, 3, 4, 5)], ids=["1D", "3D"])
+def test_sequences_and_volumes(shape) -> None:
+    convolution = nn.Conv1d if len(shape) == 3 else nn.Conv3d
+    model = nn.Sequential(convolution(16, 32, 1), nn.ReLU())
+    x = torch.randn(shape)
+    before = model(x)
+    assert insert(model, Block, where="0", position="output") == ["0.context"]
+    assert torch.equal(model(x), before)
+
+
+def test_channels_in_another_dimension() -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.LayerNorm(32))
+    tokens = torch.randn(2, 5, 8)
+    before = model(tokens)
+    insert(model, Block, where="1", position="output", channel_dim=-1)
+    assert torch.equal(model(tokens), before)
+    stir(model)
+    expected = model[1].context.block(before.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(model(tokens), expected)
+
+
+class Odd(nn.Module):
+    """Its last layer is not its output, and one of its layers runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(3, 48, 1), nn.Conv2d(48, 16, 1)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        narrow = self.narrow(self.relu(self.wide(x)))
+        return torch.cat([self.relu(narrow), narrow], dim=1)
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.odd = Odd()
+        self.unused = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x, times=1):
+        return self.odd(x) * times, None
+
+
+def test_channels_from_an_example() -> None:
+    model, x = Pair().train(), pictures()
+    insert(model, Block, where="odd", position="output")
+    with pytest.raises(GCNetError, match=r'"odd" returns .*\(2, 32, 16, 16\).* 16 channels.*example='):
+        model(x)
+    remove(model)
+    insert(model, Block, where="odd", position="output", example=(x, 2))
+    assert model.odd.context.add.expand.out_features == 32
+    assert model.training
+    assert model.odd.wide.training
+    model(x)
+    remove(model)
+    insert(model, Block, where="odd", position="output", channels=32)
+    model(x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"where": "stage3"}, 'no module is named "stage3"; near it: stage'),
+        ({"where": "zzz*"}, r'no module is named "zzz\*"; there is stem, stage1, neck'),
+        ({"where": ["stage1", "nect"]}, "near it: neck"),
+        ({"where": []}, "where is empty"),
+        ({"where": "neck"}, 'no residual block in "neck"; position="output"'),
+        ({"position": "output"}, "needs where="),
+        ({"where": "neck.2", "position": "output"}, '"neck.2" does not tell how many channels.*example='),
+        ({"where": "parts", "position": "output"}, "ModuleList, which cannot hold"),
+        ({"where": "parts", "position": "output", "channels": 32}, "ModuleList, which cannot hold"),
+        ({"name": "conv1"}, '"stage1.0" already has "conv1"'),
+        ({"block": GlobalContext(16)}, "every place needs its own: pass what makes it, GlobalContext"),
+        ({"block": lambda channels: 3}, "makes a int for 16 channels"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_changed(arguments, message) -> None:
+    model = network()
+    keys = list(model.state_dict())
+    with pytest.raises(GCNetError, match=message):
+        insert(model, **{"block": Block} | arguments)
+    assert list(model.state_dict()) == keys
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_examples_that_do_not_tell() -> None:
+    model, x = Pair(), pictures()
+    with pytest.raises(GCNetError, match='"unused" is not called'):
+        insert(model, Block, where="unused", position="output", example=x)
+    with pytest.raises(GCNetError, match=r'"odd.relu" returns \[16, 48\] channels at different calls'):
+        insert(model, Block, where="odd.relu", position="output", example=x)
+    with pytest.raises(GCNetError, match="the model returns a tuple"):
+        insert(model, Block, where="", position="output", example=x)
+    assert not any(module._forward_hooks for module in model.modules())
