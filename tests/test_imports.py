@@ -42,7 +42,7 @@ def test_listing_models_loads_nothing_heavy():
 
 
 def test_the_blocks_load_torch_and_nothing_else():
-    names = "GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation"
+    names = "GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, insert"
     assert loaded_after(f"from gcnet.context import {names}") == {"torch"}
 
 

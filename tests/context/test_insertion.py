@@ -218,28 +218,24 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.parametrize("where", ["stage1", None])
-def test_compiles_whole(where, unchecked) -> None:
+def test_compiles_whole(unchecked) -> None:
     model = network()
-    insert(model, Block, where=where, position="output" if where else "after1x1")
+    insert(model, Block)
+    insert(model, Block, where="stage1", position="output")
     stir(model)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(pictures()), model(pictures()))
 
 
-@pytest.mark.parametrize("strict", [False, True])
-def test_exports(strict, unchecked) -> None:
+def test_exports(unchecked) -> None:
     model = network()
     insert(model, Block)
     stir(model)
-    program = torch.export.export(
-        model,
-        (pictures(),),
-        dynamic_shapes=({0: torch.export.Dim("n"), 2: torch.export.Dim.DYNAMIC},),
-        strict=strict,
-    )
-    torch.testing.assert_close(program.module()(pictures(3)), model(pictures(3)))
+    sizes = {0: torch.export.Dim("n"), 2: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(model, (pictures(),), dynamic_shapes=(sizes,))
+    x = torch.randn(3, 3, 20, 16)
+    torch.testing.assert_close(program.module()(x), model(x))
     assert set(program.state_dict) == set(model.state_dict())
 
 
