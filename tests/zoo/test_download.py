@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -240,7 +239,7 @@ def test_reasons_are_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", no_name)
     assert "(a.invalid: host not found)" in failure(Weights(f"http://a.invalid/{PATH}", SHA))
     mistake = failure(Weights(f"http://a.invalid/{PATH}", SHA), mirrors=["ftp://b.invalid"])
-    assert re.search(r"b\.invalid: [^;]{1,80}ftp", mistake)
+    assert "b.invalid: not an address that begins with http(s):// or file://)" in mistake
 
 
 # --- the disk ------------------------------------------------------------------------------------------

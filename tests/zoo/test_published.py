@@ -55,7 +55,7 @@ def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_predict(weights: Weights, photo: Path, home: Path, file_server: Any, capsys) -> None:
-    words = ["predict", TINY, str(photo), "--score-threshold", "0.02"]
+    words = ["predict", TINY, str(photo), "--score-threshold", "0.02", "--no-overlays"]
     assert main(words) == 0
     streams = capsys.readouterr()
     assert f"fetching {weights.file}" in streams.err

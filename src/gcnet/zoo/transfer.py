@@ -199,6 +199,8 @@ def _why(error: RequestException, patience: Patience) -> str:
         return f"no connection within {patience.connect:g} s"
     if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
         return f"no answer within {patience.read:g} s"
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "not an address that begins with http(s):// or file://"
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not accepted"
     if isinstance(error, requests.exceptions.ProxyError):
