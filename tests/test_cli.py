@@ -58,6 +58,7 @@ def run_fresh(*words: str) -> tuple[int, str, str, float]:
         (["train", "mask_rcnn_r50_gc61", "--data", "x"], 2, "did you mean mask_rcnn_r50_gc16"),
         (["predict", "mask_rcnn_tinny", "x.jpg"], 2, "did you mean mask_rcnn_tiny"),
         (["train", TINY, "--data", "x", "--epoch", "3"], 2, 'did you mean "--epochs"?'),
+        (["ablate", "blok"], 2, 'did you mean "block"?'),
     ],
 )
 def test_names_and_help_are_quick_and_load_no_torch(words, code, expected):

@@ -51,10 +51,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        raise GCNetError(f"{self.prog}: {_suggest(message, self._option_string_actions)}")
+        raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
 
 
-def _suggest(message: str, options: Iterable[str]) -> str:
+def suggest(message: str, options: Iterable[str]) -> str:
     """Adds the nearest option to a complaint about an unknown one."""
     unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
     known = {option.lstrip("-"): option for option in options}
@@ -184,12 +184,12 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     model = model or from_file.get("model")
     parser = train_parser(find(model) if model else None)
     words = [f"--config={config}"] if config else []
-    words += [_underscored(word) for word in rest] + ([f"--model={model}"] if model else [])
+    words += [underscored(word) for word in rest] + ([f"--model={model}"] if model else [])
     try:
         values = parser.parse_args(words)
     except argparse.ArgumentError as error:
         message = str(error).replace("Parser key", "option")
-        raise GCNetError(f"gcnet train: {_suggest(message, parser._option_string_actions)}") from error
+        raise GCNetError(f"gcnet train: {suggest(message, parser._option_string_actions)}") from error
     if not values.model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
     if not values.data:
@@ -274,7 +274,7 @@ def read_config(path: str) -> dict[str, Any]:
     return values
 
 
-def _underscored(word: str) -> str:
+def underscored(word: str) -> str:
     """`--batch-size=2` as `--batch_size=2`: the fields have underscores, fingers prefer dashes."""
     name, equals, value = word.partition("=")
     return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word

@@ -357,6 +357,16 @@ def _convert(argv: list[str]) -> int:
     return 0
 
 
+def _ablate(argv: list[str]) -> int:
+    from gcnet.ablation.options import parse_ablate
+
+    options = parse_ablate(argv)
+    from gcnet.ablation.ablate import ablate
+
+    ablate(options)
+    return 0
+
+
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "generate pictures, train on them, score, draw: the whole path in minutes"),
     "train": (_train, "train a model on a COCO-format data set"),
@@ -365,5 +375,6 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "attention": (_attention, "draw where the context blocks look in a picture"),
     "analyse": (_analyse, "measure how much attention depends on the query, over a data set"),
     "models": (_models, "list the models"),
+    "ablate": (_ablate, "compare context blocks: the paper's studies, trained and tabulated"),
     "convert": (_convert, "turn an mmdetection checkpoint into our file"),
 }
