@@ -199,7 +199,7 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
         check_weights(values.weights)
         if values.weights not in (None, "coco", "imagenet"):
             values.weights = str(find_weights(values.weights))
-    values.given = {*from_file, *(_underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
+    values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
     recipe = Recipe(**{field.name: getattr(values, field.name) for field in fields(Recipe)})
     return values, recipe
 
