@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -166,3 +168,23 @@ def test_pictures_differ_so_their_numbers_do(shapes: Path, tmp_path: Path) -> No
     )
     assert first != second
     assert np.isfinite([block.input or 0 for block in first.values()]).all()
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "looking-in.md"
+
+
+def test_the_page_s_python_does_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    training, network = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(network, names)
+    for name, size in re.findall(r'maps\["(.*?)"\]\.shape  # \((.*?)\)', network):
+        assert str(tuple(names["maps"][name].shape)) == f"({size})"
+    assert "1.pool" in names["maps"]
+    assert capsys.readouterr().out.count("BlockStatistics(") == 2
+    compile(training, str(PAGE), "exec")
+
+
+def test_the_page_s_pictures_exist() -> None:
+    pictures = re.findall(r"\]\((figures/.*?)\)", PAGE.read_text())
+    assert len(pictures) == 3
+    assert all((PAGE.parent / picture).is_file() for picture in pictures)

@@ -391,7 +391,14 @@ def test_documented_commands_exist(command, capsys):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/train-your-own.md", "docs/weights.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/looking-in.md",
+        "docs/train-your-own.md",
+        "docs/weights.md",
+    ],
 )
 def test_links_between_documents_lead_somewhere(page):
     for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):
