@@ -15,13 +15,15 @@ from gcnet.errors import GCNetError
 WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
 
 
-def known_channels(name: str, module: nn.Module) -> int:
+def known_channels(name: str, module: nn.Module, holder: nn.Module) -> int:
     """C of the output of `module`, as its last convolution, norm or linear layer tells.
 
+    Stochastic depth and attention along the channels have none; then it is the last of `holder`, around it.
+
     Raises:
-        GCNetError: no part of it tells.
+        GCNetError: neither tells.
     """
-    channels = _told(module)
+    channels = _told(module) or _told(holder)
     if channels is None:
         raise GCNetError(
             f"{shown(name)} does not tell how many channels it returns: pass channels=, or example= an input"

@@ -77,7 +77,10 @@ def insert(
     elif example is not None:
         widths = probed_channels(model, sites, example, channel_dim)
     else:
-        widths = {site: known_channels(site, module) for site, module in sites.items()}
+        widths = {
+            place.site: known_channels(place.site, sites[place.site], place.holder_in(model))
+            for place in places
+        }
     blocks = [_made(block, widths[place.site], model, place, channel_dim) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
