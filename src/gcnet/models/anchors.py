@@ -11,17 +11,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from gcnet.models import inclusive as legacy
+
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 
 
 def level_anchors(
-    size: tuple[int, int], stride: int, scale: float, device: torch.device
+    size: tuple[int, int], stride: int, scale: float, device: torch.device, *, inclusive: bool = False
 ) -> Float[Tensor, "A 4"]:
-    """Anchors of `scale * stride` pixels in the three ratios, centred on multiples of `stride`."""
+    """Anchors of `scale * stride` pixels in the three ratios, centred on multiples of `stride`.
+
+    With `inclusive` they stand where mmdetection 1.x had them.
+    """
     ratios = torch.tensor(RATIOS, device=device).sqrt()
     side = stride * scale
     half = torch.stack([side / ratios, side * ratios], dim=1) * 0.5
     cell = torch.cat([-half, half], dim=1)
+    if inclusive:
+        cell = legacy.cell_anchors(stride, scale, RATIOS, device)
     y, x = torch.meshgrid(
         torch.arange(size[0], device=device) * stride,
         torch.arange(size[1], device=device) * stride,

@@ -9,14 +9,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.models.norm import make_norms
+from gcnet.models.spec import Norm
+
 GRID = 7
 
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then class logits and four deltas for each class.
+    """`convs` 3x3 convolutions, `fcs` (1 or 2) linear layers, then class logits and deltas for each class.
 
-    With `class_agnostic` there are four deltas for all classes (B = 1, else K). The box loss is L1, or smooth
-    L1 if `smooth_l1_beta` is not zero.
+    Convolutions keep the number of channels; with a `norm`, each is followed by one and has no bias. With
+    `class_agnostic` there are four deltas for all classes (B = 1, else K). The box loss is L1, or smooth L1
+    if `smooth_l1_beta` is not zero.
     """
 
     def __init__(
@@ -25,6 +29,9 @@ class BoxHead(nn.Module):
         channels: int,
         num_classes: int,
         *,
+        convs: int = 0,
+        fcs: int = 2,
+        norm: Norm | None = None,
         class_agnostic: bool = False,
         smooth_l1_beta: float = 0.0,
         cls_init_std: float = 0.01,
@@ -32,21 +39,30 @@ class BoxHead(nn.Module):
         super().__init__()
         self.num_classes, self.class_agnostic = num_classes, class_agnostic
         self.smooth_l1_beta = smooth_l1_beta
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=norm is None) for _ in range(convs)
+        )
+        self.norms = make_norms(norm, in_channels, convs)
         self.fc1 = nn.Linear(in_channels * GRID * GRID, channels)
-        self.fc2 = nn.Linear(channels, channels)
+        self.fc2 = nn.Linear(channels, channels) if fcs == 2 else nn.Identity()
         self.cls = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, 4 if class_agnostic else num_classes * 4)
-        for layer in (self.fc1, self.fc2):
-            nn.init.xavier_uniform_(layer.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         nn.init.normal_(self.cls.weight, std=cls_init_std)
         nn.init.normal_(self.deltas.weight, std=0.001)
-        for layer in (self.fc1, self.fc2, self.cls, self.deltas):
-            nn.init.zeros_(layer.bias)
 
     def forward(
         self, pooled: Float[Tensor, "R C S S"]
     ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R B 4"]]:
         """Logits (background last) and deltas, in float32."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(pooled)), inplace=True)
         hidden = F.relu(self.fc1(pooled.flatten(1)), inplace=True)
         hidden = F.relu(self.fc2(hidden), inplace=True)
         return self.cls(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))

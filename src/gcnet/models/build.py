@@ -20,7 +20,6 @@ from gcnet.models.spec import (
     ContextSpec,
     ModelSpec,
     ResNetSpec,
-    RoISpec,
     RPNSpec,
 )
 
@@ -33,15 +32,12 @@ def build_model(spec: ModelSpec | ClassifierSpec) -> Detector | Classifier:
 def build_detector(spec: ModelSpec) -> Detector:
     """A detector as `spec` describes it, initialised as the reference initialises its own."""
     backbone = build_backbone(spec.backbone)
-    if spec.cascade is None:
-        roi_heads = _build_roi_heads(spec.roi, spec.fpn_channels, spec.num_classes)
-    else:
-        roi_heads = _build_cascade(spec.roi, spec.cascade, spec.fpn_channels, spec.num_classes)
+    roi_heads = _build_roi_heads(spec) if spec.cascade is None else _build_cascade(spec, spec.cascade)
     return Detector(
         spec,
         backbone=backbone,
-        neck=FPN(backbone.out_channels, spec.fpn_channels),
-        rpn=_build_rpn(spec.rpn, spec.fpn_channels),
+        neck=FPN(backbone.out_channels, spec.fpn_channels, norm=spec.fpn_norm),
+        rpn=_build_rpn(spec.rpn, spec.fpn_channels, inclusive=spec.coordinates == "inclusive"),
         roi_heads=roi_heads,
     )
 
@@ -83,7 +79,7 @@ def build_context(spec: ContextSpec, channels: int) -> ContextBlock:
             return SqueezeExcitation(channels, ratio=spec.ratio)
 
 
-def _build_rpn(spec: RPNSpec, channels: int) -> RPN:
+def _build_rpn(spec: RPNSpec, channels: int, *, inclusive: bool) -> RPN:
     return RPN(
         channels,
         anchor_scale=spec.anchor_scale,
@@ -94,43 +90,56 @@ def _build_rpn(spec: RPNSpec, channels: int) -> RPN:
         nms_threshold=spec.nms_threshold,
         batch_size=spec.batch_size,
         anchors_inside=spec.anchors_inside,
+        inclusive=inclusive,
         smooth_l1_beta=spec.smooth_l1_beta,
     )
 
 
-def _build_roi_heads(spec: RoISpec, channels: int, num_classes: int) -> RoIHeads:
+def _build_roi_heads(spec: ModelSpec) -> RoIHeads:
+    roi = spec.roi
     return RoIHeads(
-        BoxHead(channels, spec.box_channels, num_classes, cls_init_std=spec.cls_init_std),
-        MaskHead(channels, spec.mask_channels, spec.mask_convs, num_classes),
-        batch_size=spec.batch_size,
-        positive_fraction=spec.positive_fraction,
-        nms_threshold=spec.nms_threshold,
-        detections=spec.detections,
-        finest_scale=spec.finest_scale,
+        _box_head(spec, smooth_l1_beta=roi.smooth_l1_beta),
+        _mask_head(spec),
+        batch_size=roi.batch_size,
+        positive_fraction=roi.positive_fraction,
+        nms_threshold=roi.nms_threshold,
+        detections=roi.detections,
+        finest_scale=roi.finest_scale,
+        inclusive=spec.coordinates == "inclusive",
     )
 
 
-def _build_cascade(spec: RoISpec, cascade: CascadeSpec, channels: int, num_classes: int) -> CascadeRoIHeads:
-    stages = range(len(cascade.ious))
+def _build_cascade(spec: ModelSpec, cascade: CascadeSpec) -> CascadeRoIHeads:
+    roi, stages = spec.roi, range(len(cascade.ious))
     return CascadeRoIHeads(
-        [
-            BoxHead(
-                channels,
-                spec.box_channels,
-                num_classes,
-                class_agnostic=True,
-                smooth_l1_beta=1.0,
-                cls_init_std=spec.cls_init_std,
-            )
-            for _ in stages
-        ],
-        [MaskHead(channels, spec.mask_channels, spec.mask_convs, num_classes) for _ in stages],
+        [_box_head(spec, smooth_l1_beta=1.0, class_agnostic=True) for _ in stages],
+        [_mask_head(spec) for _ in stages],
         ious=cascade.ious,
         loss_weights=cascade.loss_weights,
         stds=cascade.stds,
-        batch_size=spec.batch_size,
-        positive_fraction=spec.positive_fraction,
-        nms_threshold=spec.nms_threshold,
-        detections=spec.detections,
-        finest_scale=spec.finest_scale,
+        batch_size=roi.batch_size,
+        positive_fraction=roi.positive_fraction,
+        nms_threshold=roi.nms_threshold,
+        detections=roi.detections,
+        finest_scale=roi.finest_scale,
+        inclusive=spec.coordinates == "inclusive",
     )
+
+
+def _box_head(spec: ModelSpec, *, smooth_l1_beta: float, class_agnostic: bool = False) -> BoxHead:
+    return BoxHead(
+        spec.fpn_channels,
+        spec.roi.box_channels,
+        spec.num_classes,
+        convs=spec.roi.box_convs,
+        fcs=spec.roi.box_fcs,
+        norm=spec.roi.norm,
+        class_agnostic=class_agnostic,
+        smooth_l1_beta=smooth_l1_beta,
+        cls_init_std=spec.roi.cls_init_std,
+    )
+
+
+def _mask_head(spec: ModelSpec) -> MaskHead:
+    roi = spec.roi
+    return MaskHead(spec.fpn_channels, roi.mask_channels, roi.mask_convs, spec.num_classes, norm=roi.norm)

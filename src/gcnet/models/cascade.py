@@ -34,6 +34,7 @@ class CascadeRoIHeads(nn.Module):
         ious: how much a region must overlap an object to be positive, for each stage.
         loss_weights: of the losses of each stage.
         stds: scale of the deltas of each stage.
+        inclusive: see `gcnet.models.inclusive`.
         sample: chooses the regions of a training step; tests put a deterministic one in its place.
     """
 
@@ -50,6 +51,7 @@ class CascadeRoIHeads(nn.Module):
         nms_threshold: float = 0.5,
         detections: int = 100,
         finest_scale: float = 56.0,
+        inclusive: bool = False,
         sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class CascadeRoIHeads(nn.Module):
         self.ious, self.loss_weights, self.stds = ious, loss_weights, stds
         self.batch_size, self.positive_fraction = batch_size, positive_fraction
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
-        self.finest_scale = finest_scale
+        self.finest_scale, self.inclusive = finest_scale, inclusive
 
     def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
         return cast(list[BoxHead], list(self.box_heads)), cast(list[MaskHead], list(self.mask_heads))
@@ -140,4 +142,11 @@ class CascadeRoIHeads(nn.Module):
         ]
 
     def _pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
-        return pool_regions(features, boxes, strides=STRIDES, size=size, finest_scale=self.finest_scale)
+        return pool_regions(
+            features,
+            boxes,
+            strides=STRIDES,
+            size=size,
+            finest_scale=self.finest_scale,
+            inclusive=self.inclusive,
+        )

@@ -57,7 +57,8 @@ class Detector(nn.Module):
         features = self.features(batch)
         proposals = self.rpn.predict(features, batch)
         found = self.roi_heads.predict(features, proposals, batch, score_threshold)
-        return [to_original(f, batch, index) for index, f in enumerate(found)]
+        inclusive = self.spec.coordinates == "inclusive"
+        return [to_original(f, batch, index, inclusive=inclusive) for index, f in enumerate(found)]
 
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = 0.05

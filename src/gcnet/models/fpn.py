@@ -11,25 +11,42 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.models.norm import make_norms
+from gcnet.models.spec import Norm
+
 
 class FPN(nn.Module):
-    """P2..P5 from c2..c5, top-down with nearest upsampling, and P6 as every second pixel of P5."""
+    """P2..P5 from c2..c5, top-down with nearest upsampling, and P6 as every second pixel of P5.
 
-    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+    With a `norm`, each convolution is followed by one and has no bias.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int, *, norm: Norm | None = None) -> None:
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Conv2d(count, channels, 1) for count in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        levels, bias = len(in_channels), norm is None
+        self.lateral = nn.ModuleList(nn.Conv2d(count, channels, 1, bias=bias) for count in in_channels)
+        self.output = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=bias) for _ in range(levels)
+        )
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
             else:
                 nn.init.zeros_(parameter)
+        self.lateral_norms = make_norms(norm, channels, levels)
+        self.output_norms = make_norms(norm, channels, levels)
 
     def forward(self, features: list[Float[Tensor, "N _C _h _w"]]) -> list[Float[Tensor, "N C _h _w"]]:
-        maps = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        maps = [
+            norm(lateral(feature))
+            for lateral, norm, feature in zip(self.lateral, self.lateral_norms, features, strict=True)
+        ]
         for level in reversed(range(len(maps) - 1)):
             maps[level] = maps[level] + F.interpolate(
                 maps[level + 1], size=maps[level].shape[-2:], mode="nearest"
             )
-        outputs = [output(level) for output, level in zip(self.output, maps, strict=True)]
+        outputs = [
+            norm(output(level))
+            for output, norm, level in zip(self.output, self.output_norms, maps, strict=True)
+        ]
         return [*outputs, outputs[-1][:, :, ::2, ::2]]

@@ -9,17 +9,25 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.models.norm import make_norms
+from gcnet.models.spec import Norm
+
 GRID = 14
 MASK_SIZE = 2 * GRID
 
 
 class MaskHead(nn.Module):
-    """3x3 convolutions, one upsampling by two, and one mask for each class."""
+    """3x3 convolutions, one upsampling by two, and one mask for each class.
 
-    def __init__(self, in_channels: int, channels: int, convs: int, num_classes: int) -> None:
+    With a `norm`, each convolution but the upsampling and the last is followed by one and has no bias.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, convs: int, num_classes: int, *, norm: Norm | None = None
+    ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1)
+            nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1, bias=norm is None)
             for index in range(convs)
         )
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
@@ -29,13 +37,14 @@ class MaskHead(nn.Module):
                 nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
             else:
                 nn.init.zeros_(parameter)
+        self.norms = make_norms(norm, channels, convs)
 
     def forward(
         self, pooled: Float[Tensor, "R C S S"], labels: Int64[Tensor, " R"]
     ) -> Float[Tensor, "R M M"]:
         """Mask logits of each region for its own class, in float32."""
-        for conv in self.convs:
-            pooled = F.relu(conv(pooled), inplace=True)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(pooled)), inplace=True)
         logits = self.logits(F.relu(self.upsample(pooled), inplace=True))
         return logits.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:]))[:, 0].float()
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from gcnet.models.inclusive import SAMPLES, SHIFT
 from gcnet.ops.boxes import box_area
 
 
@@ -22,11 +23,12 @@ def pool_regions(
     strides: Sequence[int],
     size: int,
     finest_scale: float,
+    inclusive: bool = False,
 ) -> Float[Tensor, "R C S S"]:
     """The features of each region, read from the level that fits its area.
 
     `boxes` holds one tensor an image. Regions of up to twice `finest_scale` pixels a side are read from the
-    finest level.
+    finest level. With `inclusive` features are read where mmdetection 1.x read them.
     """
     images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
     regions = torch.cat([images, torch.cat(list(boxes))], dim=1)
@@ -36,12 +38,15 @@ def pool_regions(
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
         members = (levels == level).nonzero().flatten()
         if len(members):
+            chosen = regions[members]
+            if inclusive:
+                chosen = chosen + chosen.new_tensor([0, 1, 1, 1, 1]) * SHIFT * stride
             values = roi_align(
                 feature,
-                regions[members].to(feature.dtype),
+                chosen.to(feature.dtype),
                 output_size=size,
                 spatial_scale=1 / stride,
-                sampling_ratio=0,
+                sampling_ratio=SAMPLES if inclusive else 0,
                 aligned=True,
             )
             pooled = pooled.index_copy(0, members, values)

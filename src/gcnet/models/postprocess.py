@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from gcnet.models.inclusive import resize_boxes
 from gcnet.models.mask_head import MASK_SIZE
-from gcnet.ops.boxes import decode_boxes
+from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.nms import grouped_nms
 from gcnet.types import Batch, Detections
 
@@ -93,12 +94,19 @@ def attach_masks(
     return [f.with_masks(probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
 
 
-def to_original(found: RegionDetections, batch: Batch, index: int) -> Detections:
-    """Boxes divided by the resize factors of image `index`; masks, on a grid over the box, need none."""
+def to_original(found: RegionDetections, batch: Batch, index: int, *, inclusive: bool = False) -> Detections:
+    """Boxes divided by the resize factors of image `index`; masks, on a grid over the box, need none.
+
+    With `inclusive` it is their last pixels that are divided, as in mmdetection 1.x.
+    """
     x, y = batch.scale_factors(index)
     height, width = batch.original_sizes[index]
+    if inclusive:
+        boxes = clip_boxes(resize_boxes(found.boxes, 1 / x, 1 / y), (height, width))
+    else:
+        boxes = found.boxes / torch.tensor([x, y, x, y], device=found.boxes.device)
     return Detections(
-        boxes=found.boxes / torch.tensor([x, y, x, y], device=found.boxes.device),
+        boxes=boxes,
         scores=found.scores,
         labels=found.labels,
         mask_probs=found.mask_probs,

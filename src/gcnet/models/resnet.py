@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcnet.models.deformable import DeformableConv2d
+from gcnet.models.norm import make_norm
 from gcnet.models.spec import Norm
 
 EXPANSION = 4
@@ -147,7 +148,7 @@ class ResNet(nn.Module):
             module.eval()
         if self.norm == "frozen_stats":
             for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                     module.eval()
         return self
 
@@ -165,10 +166,3 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, DeformableConv2d):
                 module.reset_offsets()
-
-
-def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
-    """Batch norm (whoever trains decides whether to synchronise it), or group norm in groups of 8 or more."""
-    if norm == "group":
-        return nn.GroupNorm(min(32, channels // 8), channels)
-    return nn.BatchNorm2d(channels)

@@ -27,7 +27,8 @@ POSITIVE_IOU = 0.5
 class RoIHeads(nn.Module):
     """A box head on all regions, and a mask head on those that hold an object.
 
-    `sample` chooses the regions of a training step; tests put a deterministic one in its place.
+    `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the regions of a training step; tests put a
+    deterministic one in its place.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class RoIHeads(nn.Module):
         nms_threshold: float = 0.5,
         detections: int = 100,
         finest_scale: float = 56.0,
+        inclusive: bool = False,
         sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
         self.box_head, self.mask_head = box_head, mask_head
         self.batch_size, self.positive_fraction = batch_size, positive_fraction
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
-        self.finest_scale = finest_scale
+        self.finest_scale, self.inclusive = finest_scale, inclusive
 
     def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
         return [self.box_head], [self.mask_head]
@@ -91,7 +93,14 @@ class RoIHeads(nn.Module):
         return attach_masks(found, probs)
 
     def _pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
-        return pool_regions(features, boxes, strides=STRIDES, size=size, finest_scale=self.finest_scale)
+        return pool_regions(
+            features,
+            boxes,
+            strides=STRIDES,
+            size=size,
+            finest_scale=self.finest_scale,
+            inclusive=self.inclusive,
+        )
 
     def _sample(self, proposals: Float[Tensor, "R 4"], target: Targets) -> SampledRegions:
         return sample_regions(

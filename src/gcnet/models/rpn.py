@@ -27,8 +27,8 @@ class RPN(nn.Module):
     """Scores every anchor for being an object, and moves the best to propose regions.
 
     With `anchors_inside` only anchors that lie inside the image are trained on. The box loss is L1, or smooth
-    L1 if `smooth_l1_beta` is not zero. `sample` chooses the anchors of a training step; tests put a
-    deterministic one in its place.
+    L1 if `smooth_l1_beta` is not zero. `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the
+    anchors of a training step; tests put a deterministic one in its place.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class RPN(nn.Module):
         batch_size: int = 256,
         anchors_inside: bool = False,
         smooth_l1_beta: float = 0.0,
+        inclusive: bool = False,
         sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
@@ -52,6 +53,7 @@ class RPN(nn.Module):
         self.proposals_test, self.proposals_train = proposals_test, proposals_train
         self.nms_threshold, self.batch_size, self.sample = nms_threshold, batch_size, sample
         self.anchors_inside, self.smooth_l1_beta = anchors_inside, smooth_l1_beta
+        self.inclusive = inclusive
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, len(RATIOS), 1)
         self.deltas = nn.Conv2d(channels, len(RATIOS) * 4, 1)
@@ -87,7 +89,9 @@ class RPN(nn.Module):
 
     def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "_A 4"]]:
         return [
-            level_anchors((f.shape[-2], f.shape[-1]), stride, self.anchor_scale, f.device)
+            level_anchors(
+                (f.shape[-2], f.shape[-1]), stride, self.anchor_scale, f.device, inclusive=self.inclusive
+            )
             for f, stride in zip(features, STRIDES, strict=True)
         ]
 

@@ -76,13 +76,20 @@ class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
     Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
-    `cls_init_std` is the spread of the initial class weights: with the customary 0.01 the classes of a
-    network that is trained from nothing start all but equal, and what tells them apart is found late.
+    `box_convs` and `box_fcs` are the layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and
+    1 ("4conv1fc"). `norm` follows the 3x3 convolutions of both heads. A `smooth_l1_beta` of 0 means plain L1
+    for the boxes; a cascade always takes 1. `cls_init_std` is the spread of the initial class weights: with
+    the customary 0.01 the classes of a network that is trained from nothing start all but equal, and what
+    tells them apart is found late.
     """
 
+    box_convs: int = 0
+    box_fcs: int = 2
     box_channels: int = 1024
     mask_channels: int = 256
     mask_convs: int = 4
+    norm: Norm | None = None
+    smooth_l1_beta: float = 0.0
     batch_size: int = 512
     positive_fraction: float = 0.25
     nms_threshold: float = 0.5
@@ -109,6 +116,8 @@ class ModelSpec:
     """A Mask R-CNN: its parts, its classes, and how pictures are prepared for it.
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
+    `fpn_norm` follows every convolution of the FPN. `coordinates` are "inclusive" for models that were
+    trained by mmdetection 1.x, whose boxes contain their last pixel (see `gcnet.models.inclusive`).
     `image_size` is the (long, short) side that pictures are resized to fit; `image_mean` and `image_std`
     are in 0..255 RGB.
     """
@@ -117,9 +126,11 @@ class ModelSpec:
     class_names: tuple[str, ...]
     backbone: ResNetSpec = ResNetSpec()
     fpn_channels: int = 256
+    fpn_norm: Norm | None = None
     rpn: RPNSpec = RPNSpec()
     roi: RoISpec = RoISpec()
     cascade: CascadeSpec | None = None
+    coordinates: Literal["continuous", "inclusive"] = "continuous"
     image_size: tuple[int, int] = (1333, 800)
     image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)

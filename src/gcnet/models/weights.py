@@ -141,23 +141,25 @@ def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
     """Copies `tensors` into `module`; a 1x1 convolution's weight may fill a linear layer's.
 
     Raises:
-        GCNetError: names or shapes differ; nothing has been copied then. At most ten are listed.
+        GCNetError: names or shapes differ; nothing has been copied then. All are counted, ten listed.
     """
     own = module.state_dict()
     # Files from before batch counts were stored lack them; nothing here depends on them.
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
+    unexpected = [name for name in tensors if name not in own]
+    misshaped = [name for name in own if name in tensors and not _fits(tensors[name], own[name])]
     problems = [f"missing {name}" for name in missing]
-    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [f"unexpected {name}" for name in unexpected]
     problems += [
-        f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here"
-        for name in own
-        if name in tensors and not _fits(tensors[name], own[name])
+        f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped
     ]
     if problems:
         listed = problems[:LISTED]
         if len(problems) > LISTED:
             listed.append(f"and {len(problems) - LISTED} more")
-        raise GCNetError(f"{source} does not fit this model ({len(problems)} tensors): {'; '.join(listed)}")
+        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
+        raise GCNetError(f"{source} does not fit this model ({counts} tensors): {'; '.join(listed)}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))
