@@ -12,6 +12,8 @@ from gcnet.errors import GCNetError
 class Recipe:
     """The paper's "1x" schedule (arXiv 1904.11492, section 5.1) unless said otherwise.
 
+    Its "2x" schedule is the same with 24 epochs: the steps follow.
+
     Attributes:
         epochs: passes over the training images.
         batch_size: images in one optimiser step, over all devices together.
@@ -20,7 +22,8 @@ class Recipe:
         optimizer: "sgd" (momentum 0.9) or "adamw".
         weight_decay: applied to every trained parameter, as upstream does.
         schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
-        steps: epochs after which the rate is divided by ten.
+        steps: epochs after which the rate is divided by ten; none are two thirds and eleven twelfths of
+            `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
         warmup_iterations: linear warm-up from `warmup_factor` of the rate.
         clip_norm: largest gradient norm; 0 does not clip.
         flip: probability of a horizontal flip.
@@ -44,7 +47,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     schedule: Literal["step", "cosine"] = "step"
-    steps: tuple[int, ...] = (8, 11)
+    steps: tuple[int, ...] | None = None
     warmup_iterations: int = 500
     warmup_factor: float = 0.001
     clip_norm: float = 0.0
@@ -78,6 +81,12 @@ class Recipe:
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
             raise GCNetError(f"recipe: scale_jitter is {self.scale_jitter}; give 0 < smallest <= largest")
+
+    def step_epochs(self) -> tuple[int, ...]:
+        """`steps`, or what they are for this number of epochs."""
+        if self.steps is not None:
+            return self.steps
+        return round(self.epochs * 2 / 3), round(self.epochs * 11 / 12)
 
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""

@@ -20,7 +20,7 @@ def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> floa
         factor = recipe.warmup_factor + (1.0 - recipe.warmup_factor) * share
     if recipe.schedule == "step":
         epoch = iteration // iterations_per_epoch
-        return factor * 0.1 ** sum(epoch >= step for step in recipe.steps)
+        return factor * 0.1 ** sum(epoch >= step for step in recipe.step_epochs())
     progress = min(iteration / (recipe.epochs * iterations_per_epoch), 1.0)
     return factor * 0.5 * (1.0 + math.cos(math.pi * progress))
 
