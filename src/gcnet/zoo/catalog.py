@@ -99,6 +99,26 @@ def _names(
     )
 
 
+def _four_convs(
+    context: ContextSpec | None, params: float, box_ap: float, mask_ap: float, upstream: str
+) -> Row:
+    """A row of the authors' own table with the heads "4conv1fc (SyncBN)", trained by mmdetection 1.x's rules.
+
+    Its APs are theirs, `upstream` is what they call its config; no public address of its weights is known.
+    """
+    backbone = ResNetSpec(norm="sync", context=context)
+    spec = ModelSpec(
+        _names("r50", "sync", context, cascade=False, deformable=False)[0] + "_4conv1fc",
+        COCO_CLASSES,
+        backbone,
+        fpn_norm="sync",
+        rpn=RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9),
+        roi=RoISpec(box_convs=4, box_fcs=1, norm="sync", smooth_l1_beta=1.0),
+    )
+    recipe = Recipe(warmup_factor=1 / 3, clip_norm=35.0)
+    return Row(spec, recipe, params, (upstream,), box_ap=box_ap, mask_ap=mask_ap)
+
+
 _plain = partial(_published, folder="mask_rcnn")  # the baseline is on another page upstream
 _cascade = partial(_published, cascade=True)
 _cascade_dcn = partial(_published, cascade=True, deformable=True)
@@ -164,6 +184,9 @@ ROWS: tuple[Row, ...] = (
     _published("r50", "sync", None, 44.40, 4.4, 16.6, 38.4, 34.6, "20200202-bb3eb55c"),
     _published("r50", "sync", GC16, 46.92, 5.0, 15.5, 40.4, 36.2, "20200202-587b99aa"),
     _published("r50", "sync", GC4, 54.40, 5.1, 15.1, 40.7, 36.5, "20200202-50b90e5c"),
+    _four_convs(None, 45.71, 38.8, 34.6, "mask_rcnn_r50_fpn_syncbn_4conv1f_syncbn_1x"),
+    _four_convs(GC16, 48.23, 41.0, 36.5, "mask_rcnn_r16_gcb_c3-c5_r50_fpn_syncbn_4conv1fc_syncbn_1x"),
+    _four_convs(GC4, 55.71, 41.4, 37.0, "mask_rcnn_r4_gcb_c3-c5_r50_fpn_syncbn_4conv1f_syncbn_1x"),
     _published("r101", "sync", None, 63.39, 6.4, 13.3, 40.5, 36.3, "20200210-81658c8a"),
     _published("r101", "sync", GC16, 68.18, 7.6, 12.0, 42.2, 37.8, "20200207-945e77ca"),
     _published("r101", "sync", GC4, 82.35, 7.8, 11.8, 42.2, 37.8, "20200206-8407a3f0"),
