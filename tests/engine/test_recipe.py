@@ -16,6 +16,13 @@ def test_the_rate_follows_the_batch_size() -> None:
     assert Recipe(batch_size=4, lr_batch_size=0).scaled_lr() == 0.02
 
 
+@pytest.mark.parametrize(("epochs", "steps"), [(12, (8, 11)), (24, (16, 22)), (36, (24, 33)), (1, (1, 1))])
+def test_steps_follow_the_epochs(epochs: int, steps: tuple[int, ...]) -> None:
+    assert Recipe(epochs=epochs).step_epochs() == steps
+    assert Recipe(epochs=epochs, steps=(3,)).step_epochs() == (3,)
+    assert Recipe(epochs=epochs, steps=()).step_epochs() == ()
+
+
 @pytest.mark.parametrize(
     "field",
     [

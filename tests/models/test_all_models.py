@@ -35,8 +35,16 @@ def everything() -> ModelSpec:
     return replace(tiny, name="everything", backbone=backbone, rpn=rpn, cascade=CascadeSpec())
 
 
-SPECS = {name: find(name).spec for name in list_models()} | {"everything": everything()}
-TINY = [*(name for name in SPECS if "tiny" in name), "everything"]
+def four_convs() -> ModelSpec:
+    """A tiny model with the heads and norms of the authors' "4conv1fc" rows, in the boxes of 2019."""
+    tiny = find("mask_rcnn_tiny_gc4").spec
+    roi = replace(tiny.roi, box_convs=4, box_fcs=1, norm="sync", smooth_l1_beta=1.0)
+    return replace(tiny, name="four_convs", roi=roi, fpn_norm="sync", coordinates="inclusive")
+
+
+SPECS = {name: find(name).spec for name in list_models()}
+SPECS |= {"everything": everything(), "four_convs": four_convs()}
+TINY = [*(name for name in SPECS if "tiny" in name), "everything", "four_convs"]
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:

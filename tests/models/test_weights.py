@@ -166,9 +166,9 @@ def test_what_does_not_fit_is_listed_and_nothing_is_copied() -> None:
         fill_weights(layer, tensors, source="file.pth")
     message = str(raised.value)
     assert message.startswith(
-        "file.pth does not fit this model (21 tensors): missing bias; unexpected extra0;"
+        "file.pth does not fit this model (tensors: 1 missing, 20 unexpected): missing bias; unexpected "
     )
-    assert message.count("unexpected") == 9
+    assert message.count("unexpected extra") == 9
     assert message.endswith("and 11 more")
     assert "\n" not in message
     assert torch.equal(layer.weight, before)

@@ -1,7 +1,8 @@
-"""A server of files on 127.0.0.1 that can do what real ones do on bad days."""
+"""A server of files on 127.0.0.1 that can do what real ones do on bad days, and a path to `foreign_files`."""
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @dataclass

@@ -197,7 +197,7 @@ def test_training_state_of_mmengine(legacy: bool, upstream_classes, tmp_path: Pa
         "state_dict": collections.OrderedDict(WEIGHTS),
         "message_hub": {"log_scalars": collections.OrderedDict(loss=buffer), "runtime_info": {}},
         "ema_state_dict": averaged | {"steps": torch.tensor(7)},
-        "optimizer": torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.02).state_dict(),
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.02}]},
     }
     file = tmp_path / "epoch_12.pth"
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)

@@ -44,18 +44,19 @@ class BoxHead(nn.Module):
         )
         self.norms = make_norms(norm, in_channels, convs)
         self.fc1 = nn.Linear(in_channels * GRID * GRID, channels)
-        self.fc2 = nn.Linear(channels, channels) if fcs == 2 else nn.Identity()
+        self.fc2 = nn.Linear(channels, channels) if fcs == 2 else None
         self.cls = nn.Linear(channels, num_classes + 1)
         self.deltas = nn.Linear(channels, 4 if class_agnostic else num_classes * 4)
-        for module in self.modules():
+        for module in [*self.convs, self.fc1, *([self.fc2] if self.fc2 else [])]:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             elif isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
         nn.init.normal_(self.cls.weight, std=cls_init_std)
         nn.init.normal_(self.deltas.weight, std=0.001)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def forward(
         self, pooled: Float[Tensor, "R C S S"]
@@ -64,7 +65,8 @@ class BoxHead(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = F.relu(norm(conv(pooled)), inplace=True)
         hidden = F.relu(self.fc1(pooled.flatten(1)), inplace=True)
-        hidden = F.relu(self.fc2(hidden), inplace=True)
+        if self.fc2 is not None:
+            hidden = F.relu(self.fc2(hidden), inplace=True)
         return self.cls(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
     def losses(

@@ -159,7 +159,7 @@ def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
             listed.append(f"and {len(problems) - LISTED} more")
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        raise GCNetError(f"{source} does not fit this model ({counts} tensors): {'; '.join(listed)}")
+        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {'; '.join(listed)}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))

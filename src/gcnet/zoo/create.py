@@ -15,7 +15,7 @@ from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
 from gcnet.zoo.download import published_weights
 from gcnet.zoo.imagenet import load_imagenet
-from gcnet.zoo.mmdet_keys import from_mmdet
+from gcnet.zoo.mmdet_keys import from_mmdet, is_version_1
 
 
 def create_model(
@@ -76,7 +76,8 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     classes = checkpoint.class_names
     if classes is None or len(classes) != count:
         classes = row.spec.class_names if count == 80 else _unnamed(count)
-    detector = build_detector(replace(row.spec, class_names=classes))
+    coordinates = "inclusive" if is_version_1(checkpoint.tensors) else row.spec.coordinates
+    detector = build_detector(replace(row.spec, class_names=classes, coordinates=coordinates))
     fill_weights(detector, tensors, source=str(weights))
     detector.provenance = {"file": Path(weights).name, **checkpoint.origin}
     return detector.eval()
@@ -92,7 +93,7 @@ def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, labe
     """
     if source.spec.class_names == _unnamed(len(class_names)):
         rename_classes(source, class_names, label=label)
-    spec = replace(row.spec, class_names=tuple(class_names))
+    spec = replace(row.spec, class_names=tuple(class_names), coordinates=source.spec.coordinates)
     if source.spec == spec:
         return source
     detector = build_detector(spec)

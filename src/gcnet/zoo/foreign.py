@@ -26,6 +26,10 @@ def load_foreign(path: str | Path, *, class_names: Sequence[str] | None = None) 
     """
     path = Path(path)
     checkpoint = read_checkpoint(path)
-    detector = build_detector(identify(path, checkpoint, class_names=class_names).spec)
+    found = identify(path, checkpoint, class_names=class_names)
+    detector = build_detector(found.spec)
     fill_weights(detector, from_mmdet(checkpoint.tensors, list(detector.state_dict())), source=str(path))
+    detector.provenance = {"file": path.name, **checkpoint.origin}
+    if found.note:
+        detector.provenance["note"] = found.note
     return detector.eval()

@@ -1,4 +1,4 @@
-"""The key map between mmdetection's state dicts (2.x and 3.x) and ours; what 1.x did otherwise comes first."""
+"""The key map between mmdetection's state dicts (2.x and 3.x) and ours; what 1.x did otherwise is undone."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def read_structure(tensors: Mapping[str, Tensor], *, source: str) -> tuple[Model
 def structure_of(spec: ModelSpec) -> ModelSpec:
     """What `read_structure` finds in a checkpoint of this model."""
     backbone, context, roi = spec.backbone, spec.backbone.context, spec.roi
-    if context is not None:
+    if context is not None and any(context.stages):
         stage = context.stages.index(True)
         channels = backbone.base_channels * 2**stage * EXPANSION
         context = ContextSpec(
@@ -67,6 +67,7 @@ def structure_of(spec: ModelSpec) -> ModelSpec:
             stages=context.stages,
             pooling=context.pooling,
             fusion=_in_order(set(context.fusion)),
+            block=context.block,
         )
     return ModelSpec(
         "",
