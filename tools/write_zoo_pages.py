@@ -66,7 +66,7 @@ def table(rows: list[Row], counts: dict[str, Complexity]) -> str:
 
 def card(row: Row, count: Complexity) -> str:
     """The model card of one row."""
-    spec, weights = row.spec, row.weights
+    spec, weights, steps = row.spec, row.weights, row.recipe.step_epochs()
     assert weights is not None
     parts = ", ".join(f"{name} {flops / 1e9:.1f}" for name, flops in count.flops.items())
     mean, std = (", ".join(f"{value:g}" for value in values) for values in (spec.image_mean, spec.image_std))
@@ -110,7 +110,7 @@ COCO, in pixels of the picture as given.
 By the authors of mmdetection on COCO train2017 (118 000 pictures), from an ImageNet backbone;
 {frozen(spec)}
 {row.recipe.epochs} epochs of batches of {row.recipe.batch_size}, SGD with a learning rate of {row.recipe.lr:g}
-that falls tenfold after epochs {row.recipe.steps[0]} and {row.recipe.steps[1]}.
+that falls tenfold after epochs {steps[0]} and {steps[1]}.
 
 ## Limits
 
