@@ -39,13 +39,13 @@ def start_model(
 
     Args:
         weights: None for random ones, "coco", "imagenet", a file, or "auto": the published ones of the row,
-            where they cannot be had ImageNet's for the backbone, and none for a row without published ones.
+            where they cannot be had ImageNet's for the backbone, and none for a row that trains all of it.
 
     Raises:
         GCNetError: the weights cannot be had, or are of another model.
     """
     if weights == "auto" and row.weights is None:
-        weights = None
+        weights = "imagenet" if row.spec.backbone.frozen_stages else None
     if weights == "auto":
         try:
             published_weights(row, mirrors=mirrors)
