@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gcnet.ablation.report import TITLES, Cell
 from gcnet.files import write_bytes
@@ -45,29 +45,41 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
         margin = spread.std or 0.0
         axes.axhspan(spread.mean - margin, spread.mean + margin, color="0.45", alpha=0.15, linewidth=0)
     drawn = [cell for cell in others if cell.scores]
-    for x, cell, color in zip(_places(drawn, baseline), drawn, _cycle(len(drawn)), strict=True):
+    places = _places(drawn, baseline)
+    for x, cell, color in zip(places, drawn, _cycle(len(drawn)), strict=True):
         spread = cell.spread(score)
         assert spread is not None
-        bar = {"fmt": "o", "color": color, "markersize": 7, "capsize": 4, "label": cell.name}
+        bar = {"fmt": "o", "color": color, "markersize": 7, "capsize": 5, "label": cell.name}
         axes.errorbar([x], [spread.mean], yerr=[spread.std or 0.0], **bar)
         values = cell.values(score)
-        axes.scatter([x * 1.06] * len(values), values, s=12, color=color, alpha=0.55, linewidths=0)
+        axes.scatter([x * 1.09] * len(values), values, s=14, color=color, alpha=0.6, linewidths=0)
     axes.set_xscale("log")
+    axes.set_xlim(*_limits(places))
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("FLOPs added by the blocks, millions a picture")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("FLOPs added by the blocks, millions a picture (equals side by side)")
     axes.set_ylabel(TITLES[score])
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
 
 
 def _places(cells: Sequence[Cell], baseline: Cell) -> list[float]:
-    """Added FLOPs in millions; cells that cost the same stand side by side, in steps of a few percent."""
+    """Added FLOPs in millions; cells that cost nearly the same stand side by side."""
     places: list[float] = []
     for cell in cells:
         x = max(cell.flops - baseline.flops, 1) / 1e6
-        while any(abs(x / other - 1) < 0.1 for other in places):
-            x *= 1.15
+        while any(abs(x / other - 1) < 0.15 for other in places):
+            x *= 1.2
         places.append(x)
     return places
+
+
+def _limits(places: Sequence[float]) -> tuple[float, float]:
+    """At least one and a half decades, so that a step to the side does not look like a difference."""
+    low, high = min(places, default=1.0), max(places, default=1.0)
+    margin = max(1.7, (30 * low / high) ** 0.5)
+    return low / margin, high * margin
 
 
 def _cycle(count: int) -> list[str]:

@@ -103,7 +103,7 @@ def console_table(cells: Sequence[Cell], title: str) -> Table:
     """For a terminal of about 100 columns. The first cell is what the others are compared with."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cell", no_wrap=True)
-    for name in ("seeds", *TITLES.values(), "Δ box AP", "+ par. k", "+ MFLOP"):
+    for name in ("seeds", *TITLES.values(), "Δ box AP", "+k params", "+MFLOP"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         scores = [str(cell.spread(name) or "-") for name in SHOWN]
