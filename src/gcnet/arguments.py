@@ -155,7 +155,7 @@ def load_detector(model: str, weights: str | None, device: str = "auto") -> Dete
     """The model that `MODEL --weights W --device D` means, in eval mode."""
     import torch
 
-    from gcnet.models.weights import load_model
+    from gcnet.models import weights as model_files
     from gcnet.zoo.create import create_model
 
     if device == "auto":
@@ -163,7 +163,7 @@ def load_detector(model: str, weights: str | None, device: str = "auto") -> Dete
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
     file = find_weights(model)
-    detector = load_model(file) if file else create_model(model, weights=weights)
+    detector = model_files.load_detector(file) if file else create_model(model, weights=weights)
     try:
         return detector.to(device).eval()
     except (RuntimeError, AssertionError) as error:

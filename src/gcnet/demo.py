@@ -104,8 +104,9 @@ def run_demo(
     plain = None
     if compare:
         _, plain_result = _train(replace(settings, model="mask_rcnn_tiny"), splits, out / "train-plain")
+        assert isinstance(plain_result.metrics, Metrics)
         plain = plain_result.metrics
-    assert result.metrics is not None  # the demo always has validation pictures
+    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
     summary = DemoResult(out, result.metrics, plain, time.monotonic() - began)
     shares = _lamp_shares(splits["valid"], looks, detector)
     _report(settings, summary, shares, result.best or result.last)

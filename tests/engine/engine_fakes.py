@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from gcnet.data.coco import CocoDataset
 from gcnet.engine.recipe import Recipe
+from gcnet.engine.task import DETECTION
 from gcnet.engine.train import TrainResult, train
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.models.detector import Detector
@@ -91,14 +93,15 @@ def run_fake(
 ) -> TrainResult:
     """`train` on the fakes; `validate` stands in for `evaluate`."""
     dataset = CocoDataset(Path("none.json"), [], ("square", "disc"), (1, 2))
-    patches = {
-        "train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
+    task = replace(
+        DETECTION,
+        make_loader=lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
             start_iteration, rank, world_size
         ),
-        "iterations_per_epoch": lambda *_: PER_EPOCH,
-        "evaluate": validate,
-    }
-    with mock.patch.multiple("gcnet.engine.train", **patches):
+        iterations_per_epoch=lambda *_: PER_EPOCH,
+        evaluate=validate,
+    )
+    with mock.patch("gcnet.engine.train.task_of", return_value=task):
         return train(
             detector or FakeDetector(),
             dataset,

@@ -13,7 +13,7 @@ from engine_fakes import FakeDetector, fake_recipe
 from gcnet.engine.checkpoint import (
     changed_fields,
     read_checkpoint,
-    restore_detector,
+    restore_model,
     save_checkpoint,
 )
 from gcnet.engine.module import make_optimizer
@@ -30,7 +30,7 @@ def test_round_trip(tmp_path: Path) -> None:
     save(path, detector)
     state = read_checkpoint(path)  # reads with weights_only=True
     other = FakeDetector(seed=2)
-    restore_detector(other, state, path, fake_recipe())
+    restore_model(other, state, path, fake_recipe())
     assert state["iteration"] == 3
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in detector.state_dict().items())
     assert changed_fields(state["recipe"], fake_recipe()) == []
@@ -85,8 +85,8 @@ def test_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
     save(path, FakeDetector())
     state = read_checkpoint(path)
     with pytest.raises(GCNetError, match="optimizer sgd"):
-        restore_detector(FakeDetector(), state, path, fake_recipe(optimizer="adamw"))
+        restore_model(FakeDetector(), state, path, fake_recipe(optimizer="adamw"))
     other = FakeDetector()
     other.layer = torch.nn.Linear(5, 4)
     with pytest.raises(GCNetError, match=r"another model.*layer\.weight"):
-        restore_detector(other, state, path, fake_recipe())
+        restore_model(other, state, path, fake_recipe())

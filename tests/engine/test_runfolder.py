@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from gcnet.engine.curves import draw_curves
-from gcnet.engine.runfolder import AP_COLUMNS, RunLog, read_metrics
+from gcnet.engine.runfolder import RunLog, read_metrics
+from gcnet.engine.task import AP_NAMES
 
 
 def test_rows_survive_a_resume_up_to_its_start(tmp_path: Path) -> None:
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, scores=AP_NAMES)
     for iteration in (10, 20, 30):
         log.training(iteration, {"loss": 1 / iteration})
-        log.validation(iteration, dict.fromkeys(AP_COLUMNS, iteration / 100) | {"box_AP75": -1.0})
+        log.validation(iteration, dict.fromkeys(AP_NAMES, iteration / 100) | {"box_AP75": -1.0})
     log.close()
-    again = RunLog(tmp_path, start=20)
+    again = RunLog(tmp_path, scores=AP_NAMES, start=20)
     assert again.best("mask_AP") == pytest.approx(0.2)
     assert again.validated(20)
     assert not again.validated(30)
@@ -29,15 +30,15 @@ def test_rows_survive_a_resume_up_to_its_start(tmp_path: Path) -> None:
 
 
 def test_a_fresh_log_has_no_best(tmp_path: Path) -> None:
-    assert RunLog(tmp_path).best("mask_AP") == -1
+    assert RunLog(tmp_path, scores=AP_NAMES).best("mask_AP") == -1
     assert read_metrics(tmp_path / "metrics.csv") == []
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "none.csv", tmp_path / "empty.png")
-    log = RunLog(tmp_path)
+    draw_curves(tmp_path / "none.csv", tmp_path / "empty.png", AP_NAMES)
+    log = RunLog(tmp_path, scores=AP_NAMES)
     log.training(1, {"loss": 1.0, "loss_cls": 0.5})
-    log.validation(1, dict.fromkeys(AP_COLUMNS, 0.5))
-    draw_curves(log.path, tmp_path / "curves.png")
+    log.validation(1, dict.fromkeys(AP_NAMES, 0.5))
+    draw_curves(log.path, tmp_path / "curves.png", AP_NAMES)
     for name in ("empty.png", "curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

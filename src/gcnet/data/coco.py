@@ -20,7 +20,7 @@ from gcnet.data.coco_file import ImageRecord, Instance, Source, read_records, re
 from gcnet.errors import GCNetError
 from gcnet.ops.images import read_image
 
-__all__ = ["CocoDataset", "ImageRecord", "Instance", "find_splits", "load_splits"]
+__all__ = ["CocoDataset", "ImageRecord", "Instance", "find_splits", "load_split", "load_splits"]
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,14 @@ def load_splits(root: str | Path) -> dict[str, CocoDataset]:
         if unlearnt:
             log.warning("%s has objects of %s, but %s has none", other.path, unlearnt, first.path)
     return {split: _build(source, class_names) for split, source in sources.items()}
+
+
+def load_split(root: str | Path, split: str, class_names: Sequence[str]) -> CocoDataset:
+    """One split of a data set folder, with the classes of a trained model. Raises GCNetError without it."""
+    splits = find_splits(root)
+    if split not in splits:
+        raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
+    return CocoDataset.load(*splits[split], class_names=class_names)
 
 
 def _choose_classes(sources: Sequence[Source]) -> tuple[str, ...]:

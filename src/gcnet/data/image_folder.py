@@ -101,6 +101,14 @@ def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
     return splits
 
 
+def load_image_folder(root: str | Path, split: str, class_names: Sequence[str]) -> ImageFolder:
+    """One split of a picture set, with the classes of a trained model. Raises GCNetError without it."""
+    splits = find_image_folders(root)
+    if split not in splits:
+        raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
+    return ImageFolder.load(splits[split], class_names=class_names)
+
+
 def _class_folders(folder: Path) -> dict[str, Path]:
     """The class folders by name, sorted; each is known to hold a picture."""
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""What happens between iterations: the state is saved, the detector validated, the numbers logged."""
+"""What happens between iterations: the state is saved, the model validated, the numbers logged."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.module import TrainingModule
 from gcnet.engine.progress import ProgressLine, memory_gb
-from gcnet.engine.runfolder import AP_NAMES, RunLog
+from gcnet.engine.runfolder import RunLog
+from gcnet.engine.task import Task
 from gcnet.errors import GCNetError
-from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import write_results
 from gcnet.models.weights import save_model
 
@@ -54,7 +54,7 @@ class Checkpoints(Callback):
         """Writes the state after `iteration` iterations."""
         assert module.optimizer is not None
         try:
-            save_checkpoint(self.path, module.detector, module.optimizer, iteration, module.recipe)
+            save_checkpoint(self.path, module.model, module.optimizer, iteration, module.recipe)
             self.failed = False
         except OSError as error:
             self.failed = True
@@ -67,18 +67,25 @@ class Checkpoints(Callback):
 
 
 class Validation(Callback):
-    """Scores the detector every `validate_every` epochs and at the end, and keeps the best by mask AP.
+    """Scores the model every `validate_every` epochs and at the end, and keeps the best.
 
-    `validate(detector)` gives metrics and results; the latest are written to `out`.
+    `validate(model)` gives metrics and results; the latest are written to `out`. `task` says which numbers
+    of them are logged and which one decides.
     """
 
     def __init__(
-        self, out: Path, log: RunLog, line: ProgressLine, validate: Callable[[Any], tuple[Metrics, list]]
+        self,
+        out: Path,
+        log: RunLog,
+        line: ProgressLine,
+        validate: Callable[[Any], tuple[Any, list[dict[str, Any]]]],
+        task: Task,
     ) -> None:
         self.out = out
+        self.task = task
         self.run_log = log
         self.line = line
-        self.metrics: Metrics | None = None
+        self.metrics: Any = None
         self._validate = validate
 
     @property
@@ -92,15 +99,14 @@ class Validation(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self._run_if_due(trainer, _training(pl_module))
 
-    def run(self, module: TrainingModule, iteration: int) -> Metrics:
+    def run(self, module: TrainingModule, iteration: int) -> None:
         """Validates now, whatever the iteration."""
         self.line.pause()
-        metrics, results = self._validate(module.detector)
-        kinds = {"box": metrics.box, "mask": metrics.mask}
-        values = {f"{kind}_{name}": kinds[kind][name] for kind, name in AP_NAMES}
-        if values["mask_AP"] > self.run_log.best("mask_AP") or not self.best.exists():
-            provenance = {"iteration": iteration, "mask_AP": values["mask_AP"], "box_AP": values["box_AP"]}
-            _keep_going(lambda: save_model(module.detector, self.best, provenance=provenance))
+        metrics, results = self._validate(module.model)
+        values, best_by = self.task.scores(metrics), self.task.best_by
+        if values[best_by] > self.run_log.best(best_by) or not self.best.exists():
+            provenance = {"iteration": iteration, **values}
+            _keep_going(lambda: save_model(module.model, self.best, provenance=provenance))
         self.run_log.validation(iteration, values)
         _keep_going(lambda: write_results(self.out, metrics, results))
         self.metrics = metrics
@@ -110,7 +116,6 @@ class Validation(Callback):
             + ", ".join(f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items()),
             flush=True,
         )
-        return metrics
 
     def _run_if_due(self, trainer: Trainer, module: TrainingModule) -> None:
         iteration = module.iteration
@@ -142,7 +147,7 @@ class Meet(Callback):
 
 
 def validation_is_due(module: TrainingModule, iteration: int) -> bool:
-    """Whether the detector is scored after `iteration` iterations."""
+    """Whether the model is scored after `iteration` iterations."""
     every = module.recipe.validate_every * module.iterations_per_epoch
     return iteration > 0 and (iteration % every == 0 or iteration == module.total)
 

@@ -18,7 +18,7 @@ FORMAT = 1
 
 
 def save_checkpoint(
-    path: Path, detector: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe
+    path: Path, model: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe
 ) -> None:
     """Writes everything that a run needs to go on after `iteration` iterations.
 
@@ -29,8 +29,8 @@ def save_checkpoint(
         "format": FORMAT,
         "iteration": iteration,
         "recipe": asdict(recipe),
-        "provenance": getattr(detector, "provenance", {}),
-        "detector": detector.state_dict(),
+        "provenance": getattr(model, "provenance", {}),
+        "detector": model.state_dict(),  # or the classifier; the key is that of the format
         "optimizer": optimizer.state_dict(),
     }
     write_atomically(path, lambda file: torch.save(state, file))
@@ -58,13 +58,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_detector(detector: nn.Module, state: dict[str, Any], path: Path, recipe: Recipe) -> None:
-    """Loads the checkpoint's weights into `detector`, in place.
+def restore_model(model: nn.Module, state: dict[str, Any], path: Path, recipe: Recipe) -> None:
+    """Loads the checkpoint's weights into `model`, in place.
 
     Raises:
         GCNetError: it is the checkpoint of another model, class list or optimiser.
     """
-    saved, own = state["detector"], detector.state_dict()
+    saved, own = state["detector"], model.state_dict()
     common = {name for name in saved.keys() & own.keys() if saved[name].shape == own[name].shape}
     differing = (saved.keys() | own.keys()) - common
     if differing:
@@ -78,7 +78,7 @@ def restore_detector(detector: nn.Module, state: dict[str, Any], path: Path, rec
             f"cannot resume from {path}: it was trained with optimizer {state['recipe']['optimizer']}, "
             f"not {recipe.optimizer}; keep the recipe, or use another --out"
         )
-    detector.load_state_dict(saved)
+    model.load_state_dict(saved)
 
 
 def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:

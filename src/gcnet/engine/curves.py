@@ -1,15 +1,16 @@
-"""A picture of a run: its losses and its validation AP over the iterations."""
+"""A picture of a run: its losses and its validation scores over the iterations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from gcnet.engine.runfolder import read_metrics
 
 
-def draw_curves(metrics_csv: Path, picture: Path) -> None:
-    """Draws `metrics.csv` as a PNG: losses at the left, AP (if there was a validation) at the right."""
+def draw_curves(metrics_csv: Path, picture: Path, scores: Sequence[str]) -> None:
+    """Draws `metrics.csv` as a PNG: losses at the left, `scores` (if there was a validation) at the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -17,7 +18,7 @@ def draw_curves(metrics_csv: Path, picture: Path) -> None:
     names = list(rows[0]) if rows else []
     panels = [
         ("loss", sorted(name for name in names if name.startswith("loss"))),
-        ("validation AP", [name for name in ("box_AP", "box_AP50", "mask_AP", "mask_AP50") if name in names]),
+        ("validation", [name for name in scores if name in names]),
     ]
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)  # no display needed

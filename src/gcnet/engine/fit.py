@@ -73,9 +73,7 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
     if module.start >= module.total:
         module.to(device)
         return
-    spec = module.detector.spec
-    norms = (spec.backbone.norm, spec.fpn_norm, spec.roi.norm)
-    synchronise = on_gpu and devices.world > 1 and "sync" in norms
+    synchronise = on_gpu and devices.world > 1 and "sync" in module.model.spec.norms
     strategy: Any = "auto"
     if devices.world > 1:  # the others wait while one validates, which takes its time on large data
         strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))

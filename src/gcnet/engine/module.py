@@ -16,10 +16,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from gcnet.engine.recipe import Recipe
 from gcnet.engine.schedule import lr_factor, seed_iteration
 from gcnet.errors import GCNetError
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.types import Batch, Targets
+from gcnet.types import Batch
 
-Loader = Iterable[tuple[Batch, list[Targets]]]
+Loader = Iterable[tuple[Batch, Any]]  # with the targets that the model's `losses` takes
 
 
 class NotFiniteError(GCNetError):
@@ -27,7 +28,7 @@ class NotFiniteError(GCNetError):
 
 
 class TrainingModule(LightningModule):
-    """Trains a detector from iteration `start` on.
+    """Trains a model by its `losses(batch, targets)`, from iteration `start` on.
 
     `make_loader(start_iteration, rank, world_size)` gives the endless stream of batches. After each
     iteration `losses` holds its values by name (with their sum as "loss") and `grad_norm` the norm of the
@@ -37,7 +38,7 @@ class TrainingModule(LightningModule):
 
     def __init__(
         self,
-        detector: Detector,
+        model: Detector | Classifier,
         recipe: Recipe,
         *,
         iterations_per_epoch: int,
@@ -46,7 +47,7 @@ class TrainingModule(LightningModule):
         optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.detector: Detector = detector
+        self.model: Detector | Classifier = model
         self.recipe = recipe
         self.iterations_per_epoch = iterations_per_epoch
         self.total = recipe.epochs * iterations_per_epoch
@@ -75,13 +76,15 @@ class TrainingModule(LightningModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         images, targets = batch
-        return images.to(device), [target.to(device) for target in targets]
+        if isinstance(targets, list):  # one for each image
+            return images.to(device), [target.to(device) for target in targets]
+        return images.to(device), targets.to(device)
 
-    def training_step(self, batch: tuple[Batch, list[Targets]], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Batch, Any], batch_idx: int) -> Tensor:
         images, targets = batch
         self._image_ids = list(images.image_ids)
         seed_iteration(self.recipe.seed, self.iteration, self.global_rank)
-        losses: dict[str, Tensor] = self.detector.losses(images, targets)
+        losses: dict[str, Tensor] = self.model.losses(images, targets)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
         # One copy from the device serves the log and the check.
         values = torch.stack([loss.detach().float() for loss in [*losses.values(), total]]).tolist()
@@ -104,7 +107,7 @@ class TrainingModule(LightningModule):
             self._fail(["the gradient"])
 
     def configure_optimizers(self) -> Any:
-        self.optimizer = make_optimizer(self.detector, self.recipe)
+        self.optimizer = make_optimizer(self.model, self.recipe)
         if self._optimizer_state is not None:
             # Only the moments: rates come from the recipe and the iteration.
             fresh = self.optimizer.state_dict()

@@ -91,3 +91,63 @@ class Recipe:
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""
         return self.lr * self.batch_size / self.lr_batch_size if self.lr_batch_size else self.lr
+
+
+@dataclass(frozen=True)
+class ClassificationRecipe(Recipe):
+    """How a classifier is trained: the same fields, of which four mean something else, and two more.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in one optimiser step, over all devices together.
+        lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
+        lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
+        optimizer: "sgd" (momentum 0.9) or "adamw".
+        weight_decay: applied to every trained parameter.
+        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
+        steps: epochs after which the rate is divided by ten.
+        warmup_iterations: linear warm-up from `warmup_factor` of the rate.
+        clip_norm: largest gradient norm; 0 does not clip.
+        flip: probability of a horizontal flip.
+        scale_jitter: smallest and largest share of a picture's area that a random crop shows; (1, 1) shows
+            the middle square, as evaluation does.
+        color_jitter: strength of random brightness, contrast and saturation, 0 for none.
+        image_size: short side that pictures are resized to, and side of the square that is cut from their
+            middle (random crops are resized to it); none takes the model's own.
+        precision: "fp32" or "bf16" (mixed).
+        validate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
+        workers: loader processes for each device.
+        devices: number of devices; 0 takes all there are.
+        accelerator: "auto", "cpu" or "gpu".
+        seed: of initialisation, sampling and augmentation.
+        label_smoothing: share of a label that is divided evenly over all classes, in [0, 1).
+        mixup: strength (alpha) of mixing pairs of pictures and their labels; 0 does not mix, 0.2 is usual.
+    """
+
+    epochs: int = 40
+    batch_size: int = 64
+    lr: float = 0.01
+    lr_batch_size: int = 64
+    schedule: Literal["step", "cosine"] = "cosine"
+    warmup_iterations: int = 100
+    scale_jitter: tuple[float, float] = (0.25, 1.0)
+    label_smoothing: float = 0.1
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.label_smoothing < 1:
+            raise GCNetError(
+                f"recipe: label_smoothing is {self.label_smoothing}; give 0 or more, less than 1"
+            )
+        if self.mixup < 0:
+            raise GCNetError(f"recipe: mixup is {self.mixup}; give 0 or more")
+        if self.scale_jitter[1] > 1:
+            raise GCNetError(
+                f"recipe: scale_jitter is {self.scale_jitter}; a crop shows at most 1, the whole"
+            )
+        if self.image_size is not None and not 1 <= self.image_size[1] <= self.image_size[0]:
+            raise GCNetError(
+                f"recipe: image_size is {self.image_size}; give the side to resize to and a square within it"
+            )

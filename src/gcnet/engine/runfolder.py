@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -27,8 +27,6 @@ RECORDED = (
     "pycocotools",
     "faster-coco-eval",
 )
-AP_NAMES = tuple((kind, name) for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))
-AP_COLUMNS = tuple(f"{kind}_{name}" for kind, name in AP_NAMES)
 
 
 def prepare_run_folder(out: Path, *, resume: bool) -> None:
@@ -86,15 +84,17 @@ def write_versions(out: Path) -> None:
 class RunLog:
     """The numbers of a run in `metrics.csv`, one row for a stretch of iterations or a validation.
 
-    The same numbers go to TensorBoard files in `tensorboard/`. Rows later than `start`, left by a run that
+    `scores` are the names of a validation's numbers. The same numbers go to TensorBoard files in
+    `tensorboard/`. Rows later than `start`, left by a run that
     was killed after its last checkpoint, are dropped. A full disk costs rows, not the run.
     """
 
-    def __init__(self, out: Path, *, start: int = 0) -> None:
+    def __init__(self, out: Path, *, scores: Sequence[str], start: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = out / "metrics.csv"
         self.rows = [row for row in read_metrics(self.path) if row["iteration"] <= start]
+        self._scores = tuple(scores)
         self._columns: list[str] = []
         self._warned = False
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
@@ -107,17 +107,18 @@ class RunLog:
     def training(self, iteration: int, values: Mapping[str, float]) -> None:
         """Adds a row of training numbers (losses, lr, ...)."""
         if not self._columns:
-            self._columns = ["iteration", *values, *AP_COLUMNS]
+            self._columns = ["iteration", *values, *self._scores]
         self._add(iteration, values, "train")
 
     def validation(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Adds a row of `AP_COLUMNS`; a value of -1 (no such objects) is left empty."""
+        """Adds a row of scores; a value of -1 (no such objects) is left empty."""
         if not self._columns:
-            self._columns = ["iteration", *AP_COLUMNS]
+            self._columns = ["iteration", *self._scores]
         self._add(iteration, {k: v for k, v in values.items() if v >= 0}, "valid")
 
     def validated(self, iteration: int) -> bool:
-        return any(row["iteration"] == iteration and "mask_AP" in _present(row) for row in self.rows)
+        there = set(self._scores)
+        return any(row["iteration"] == iteration and there & _present(row).keys() for row in self.rows)
 
     def best(self, name: str) -> float:
         """The largest value of a column so far, -1 if there is none."""

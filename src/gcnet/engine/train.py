@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from gcnet.data.coco import CocoDataset
-from gcnet.data.loader import iterations_per_epoch, train_loader
+from gcnet.data.image_folder import ImageFolder
 from gcnet.engine.callbacks import Checkpoints, Logging, Meet, Validation
-from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_detector
+from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
 from gcnet.engine.curves import draw_curves
 from gcnet.engine.fit import Devices, choose_devices, fit
 from gcnet.engine.module import NotFiniteError, TrainingModule
@@ -29,10 +29,11 @@ from gcnet.engine.runfolder import (
     write_recipe,
     write_versions,
 )
+from gcnet.engine.task import Task, task_of
 from gcnet.errors import GCNetError
+from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.evaluate import evaluate
-from gcnet.evaluation.table import print_metrics
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.weights import save_model
 
@@ -41,16 +42,16 @@ from gcnet.models.weights import save_model
 class TrainResult:
     """What a run came to. `metrics` and `best` are none without validation images."""
 
-    metrics: Metrics | None
+    metrics: Metrics | ClassMetrics | None
     best: Path | None
     last: Path
     seconds: float
 
 
 def train(
-    detector: Detector,
-    train_set: CocoDataset,
-    valid_set: CocoDataset | None,
+    model: Detector | Classifier,
+    train_set: CocoDataset | ImageFolder,
+    valid_set: CocoDataset | ImageFolder | None,
     recipe: Recipe,
     out: str | Path,
     *,
@@ -58,12 +59,13 @@ def train(
     data: str | None = None,
     weights: str | None = None,
 ) -> TrainResult:
-    """Trains `detector` in place; everything it comes to is in `out`.
+    """Trains `model` in place; everything it comes to is in `out`.
 
-    `out` gets `last.safetensors` and `best.safetensors` (by mask AP; models for `gcnet predict`), `last.ckpt`
+    A detector takes COCO data sets, a classifier image folders and a `ClassificationRecipe`. `out` gets
+    `last.safetensors` and `best.safetensors` (by mask AP or top-1; models for `gcnet predict`), `last.ckpt`
     (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
     `curves.png`, `recipe.yaml` (reruns it; `data` and `weights` are only noted there) and `versions.json`.
-    The models say what they were trained on, and under `fine_tuned_from` what `detector.provenance` was.
+    The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
     With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted.
 
     Raises:
@@ -77,60 +79,64 @@ def train(
         prepare_run_folder(out, resume=resume)
     devices = choose_devices(recipe)
     if recipe.image_size is not None:
-        detector.spec = replace(detector.spec, image_size=recipe.image_size)
+        spec = replace(model.spec, image_size=recipe.image_size)
+        model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
     if not resume:
-        detector.provenance = _provenance(detector, train_set, data)
-    module = _training_module(detector, train_set, recipe, out, resume, devices)
+        model.provenance = _provenance(model, train_set, data)
+    task = task_of(model.spec)
+    module = _training_module(model, task, train_set, recipe, out, resume)
 
     if rank_zero_only.rank > 0:  # a helper process of a run on several devices
         return _train_beside(module, recipe, devices, out, began)
-    spec = detector.spec
+    spec = model.spec
     weights = (recorded_weights(out) if resume else None) or weights
     write_recipe(out, recipe, model=spec.name, data=data, weights=weights, class_names=spec.class_names)
     write_versions(out)
-    return _train_leading(module, valid_set, recipe, devices, out, began)
+    return _train_leading(module, task, valid_set, recipe, devices, out, began)
 
 
-def _provenance(detector: Detector, train_set: CocoDataset, data: str | None) -> dict[str, Any]:
-    """What the models of this run say of themselves, beside iteration and AP."""
-    origin = {"fine_tuned_from": detector.provenance} if detector.provenance else {}
+def _provenance(
+    model: Detector | Classifier, train_set: CocoDataset | ImageFolder, data: str | None
+) -> dict[str, Any]:
+    """What the models of this run say of themselves, beside iteration and scores."""
+    origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
     where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: files are given to others
-    return {**where, "train_images": len(train_set.records), **origin}
+    return {**where, "train_images": len(train_set), **origin}
 
 
 def _training_module(
-    detector: Detector, train_set: CocoDataset, recipe: Recipe, out: Path, resume: bool, devices: Devices
+    model: Detector | Classifier,
+    task: Task,
+    train_set: CocoDataset | ImageFolder,
+    recipe: Recipe,
+    out: Path,
+    resume: bool,
 ) -> TrainingModule:
     start, optimizer_state = 0, None
-    per_epoch = iterations_per_epoch(train_set, recipe.batch_size)
+    per_epoch = task.iterations_per_epoch(train_set, recipe.batch_size)
     if resume:
         path = out / "last.ckpt"
         state = read_checkpoint(path)
-        restore_detector(detector, state, path, recipe)
+        restore_model(model, state, path, recipe)
         start, optimizer_state = state["iteration"], state["optimizer"]
-        detector.provenance = state.get("provenance", {})
+        model.provenance = state.get("provenance", {})
         if rank_zero_only.rank == 0:
             print(f"resuming {out} after iteration {start} of {recipe.epochs * per_epoch}")
             if changed := changed_fields(state["recipe"], recipe):
                 print(f"note: the recipe differs from that of the checkpoint in {', '.join(changed)}")
 
     def make_loader(start_iteration: int, rank: int, world_size: int) -> Any:
-        return train_loader(
+        return task.make_loader(
             train_set,
-            image_size=detector.spec.image_size,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
+            image_size=model.spec.image_size,
+            recipe=recipe,
             start_iteration=start_iteration,
             rank=rank,
             world_size=world_size,
-            workers=recipe.workers,
-            flip=recipe.flip,
-            scale_jitter=recipe.scale_jitter,
-            color_jitter=recipe.color_jitter,
         )
 
     return TrainingModule(
-        detector.train(),
+        model.train(),
         recipe,
         iterations_per_epoch=per_epoch,
         make_loader=make_loader,
@@ -141,19 +147,22 @@ def _training_module(
 
 def _train_leading(
     module: TrainingModule,
-    valid_set: CocoDataset | None,
+    task: Task,
+    valid_set: CocoDataset | ImageFolder | None,
     recipe: Recipe,
     devices: Devices,
     out: Path,
     began: float,
 ) -> TrainResult:
-    log = RunLog(out, start=module.start)
+    log = RunLog(out, scores=task.score_names, start=module.start)
     line = ProgressLine(module.total, module.start, module.iterations_per_epoch)
     checkpoints = Checkpoints(out / "last.ckpt")
     callbacks: list[Callback] = [Logging(log, line), checkpoints]
     validation = None
     if valid_set is not None:
-        validation = Validation(out, log, line, _validator(valid_set, recipe, devices))
+        batch_size = max(1, recipe.batch_size // devices.world)
+        options = {"batch_size": batch_size, "workers": recipe.workers}
+        validation = Validation(out, log, line, partial(task.evaluate, dataset=valid_set, **options), task)
         callbacks.append(validation)
     callbacks.append(Meet())
     _announce(module, recipe, devices, out)
@@ -175,9 +184,9 @@ def _train_leading(
         line.pause()
         log.close()
         with contextlib.suppress(OSError):
-            draw_curves(log.path, out / "curves.png")
+            draw_curves(log.path, out / "curves.png", task.score_names)
     metrics = validation.metrics if validation else None
-    return _finish(module, metrics, checkpoints, out, time.monotonic() - began)
+    return _finish(module, task, metrics, checkpoints, out, time.monotonic() - began)
 
 
 def _train_beside(
@@ -190,16 +199,11 @@ def _train_beside(
     return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
 
 
-def _validator(valid_set: CocoDataset, recipe: Recipe, devices: Devices) -> Callable[[Detector], Any]:
-    batch_size = max(1, recipe.batch_size // devices.world)
-    return lambda detector: evaluate(detector, valid_set, batch_size=batch_size, workers=recipe.workers)
-
-
 def _announce(module: TrainingModule, recipe: Recipe, devices: Devices, out: Path) -> None:
-    parameters = sum(p.numel() for p in module.detector.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
     kind = {"gpu": "GPU", "cpu": "CPU"}[devices.accelerator]
     print(
-        f"training {module.detector.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
+        f"training {module.model.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
         f"{devices.world} {kind}{'s' if devices.world > 1 and kind == 'GPU' else ''}, {recipe.precision}: "
         f"{recipe.epochs} epochs of {module.iterations_per_epoch} iterations, logs in {out}",
         flush=True,
@@ -212,17 +216,17 @@ def _announce(module: TrainingModule, recipe: Recipe, devices: Devices, out: Pat
 
 
 def _finish(
-    module: TrainingModule, metrics: Metrics | None, checkpoints: Checkpoints, out: Path, seconds: float
+    module: TrainingModule, task: Task, metrics: Any, checkpoints: Checkpoints, out: Path, seconds: float
 ) -> TrainResult:
     """Keeps the final model, prints what there is and how to use it."""
     last, best = out / "last.safetensors", out / "best.safetensors"
     failure = f"the final {checkpoints.path} could not be written" if checkpoints.failed else None
     try:
-        save_model(module.detector, last, provenance={"iteration": module.total})
+        save_model(module.model, last, provenance={"iteration": module.total})
     except (OSError, GCNetError) as error:
         failure = f"the final {last} could not be written ({error})"
     if metrics is not None:
-        print_metrics(metrics)
+        task.print_metrics(metrics)
     usable = best if best.exists() else last
     print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and tensorboard/ are in {out}")
     if failure:

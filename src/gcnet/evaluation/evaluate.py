@@ -46,8 +46,8 @@ def evaluate(
     return metrics, evaluator.results
 
 
-def write_results(folder: str | os.PathLike[str], metrics: Metrics, results: list[dict[str, Any]]) -> None:
-    """Writes `results.json` and `metrics.json` in a folder, made if need be."""
+def write_results(folder: str | os.PathLike[str], metrics: Any, results: list[dict[str, Any]]) -> None:
+    """Writes `results.json` and `metrics.json` (their `as_dict()`) in a folder, made if need be."""
     path = prepare_folder(folder)
     write_json(path / "results.json", results)
     write_json(path / "metrics.json", metrics.as_dict())

@@ -26,6 +26,7 @@ class Classifier(nn.Module):
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it. Its
     tensors are `backbone.*`, named as a detector's are, and `fc.*`, named as torchvision's are.
+    `provenance` says where its weights come from and travels with them into files.
     """
 
     mean: Tensor
@@ -34,6 +35,7 @@ class Classifier(nn.Module):
     def __init__(self, spec: ClassifierSpec, *, backbone: ResNet) -> None:
         super().__init__()
         self.spec = spec
+        self.provenance: dict[str, Any] = {}
         self.backbone = backbone
         self.fc = nn.Linear(backbone.out_channels[-1], spec.num_classes)
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
-from gcnet.models.weights import describe_preprocessing, load_model, save_model
+from gcnet.models.weights import describe_preprocessing, load_detector, save_model
 
 FILE = "model.safetensors"
 
@@ -102,7 +102,7 @@ class HubModel(
         **_: Any,
     ) -> HubModel:
         if Path(model_id).is_dir():
-            return cls(load_model(Path(model_id) / FILE))
+            return cls(load_detector(Path(model_id) / FILE))
         file = hf_hub_download(
             model_id,
             FILE,
@@ -112,7 +112,7 @@ class HubModel(
             token=token,
             local_files_only=local_files_only,
         )
-        return cls(load_model(file))
+        return cls(load_detector(file))
 
     def generate_model_card(self, **fields: Any) -> ModelCard:
         """The README; `fields` (license, language, datasets, ...) are added to its header."""

@@ -139,6 +139,11 @@ class ModelSpec:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def norms(self) -> tuple[Norm | None, ...]:
+        """Of backbone, neck and heads."""
+        return self.backbone.norm, self.fpn_norm, self.roi.norm
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
         """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples."""
@@ -164,6 +169,10 @@ class ClassifierSpec:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def norms(self) -> tuple[Norm | None, ...]:
+        return (self.backbone.norm,)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierSpec:

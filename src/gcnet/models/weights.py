@@ -1,7 +1,7 @@
 """Our own model files: safetensors that know their architecture, class names and preprocessing.
 
 The header's `__metadata__` holds JSON under `spec`, `preprocessing`, `provenance` and `versions`: enough to
-use the weights without this code.
+use the weights without this code. `kind` is "classifier" for one, and not there for a detector.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
-from gcnet.models.build import build_detector
+from gcnet.models.build import build_model
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ModelSpec
+from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
 
@@ -39,37 +40,41 @@ class ModelInfo:
     pictures are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
     """
 
-    spec: ModelSpec
+    spec: ModelSpec | ClassifierSpec
     preprocessing: dict[str, Any]
     provenance: dict[str, Any]
     versions: dict[str, str]
 
 
-def save_model(detector: Detector, path: str | Path, *, provenance: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: Detector | Classifier, path: str | Path, *, provenance: Mapping[str, Any] | None = None
+) -> None:
     """Writes weights, spec, preprocessing and provenance to `path`, whole or not at all.
 
     Args:
-        provenance: what to add to `detector.provenance` in the file.
+        provenance: what to add to `model.provenance` in the file.
 
     Raises:
         OSError: the disk is full or the folder not there; an older file at `path` is untouched.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {
         "format": "gcnet",
         "format_version": str(FORMAT),
-        "spec": json.dumps(asdict(detector.spec)),
-        "preprocessing": json.dumps(describe_preprocessing(detector.spec)),
-        "provenance": json.dumps(detector.provenance | dict(provenance or {})),
+        "spec": json.dumps(asdict(model.spec)),
+        "preprocessing": json.dumps(describe_preprocessing(model.spec)),
+        "provenance": json.dumps(model.provenance | dict(provenance or {})),
         "versions": json.dumps({"gcnet": __version__, "torch": str(torch.__version__)}),
     }
+    if isinstance(model, Classifier):
+        metadata["kind"] = "classifier"
     data = save(tensors, metadata)
     write_atomically(path, lambda file: file.write(data))
 
 
-def load_model(path: str | Path) -> Detector:
-    """The detector saved at `path`, on the CPU, in eval mode; its `provenance` is that of the file.
+def load_model(path: str | Path) -> Detector | Classifier:
+    """The model saved at `path`, on the CPU, in eval mode; its `provenance` is that of the file.
 
     Raises:
         GCNetError: the file is missing, damaged, not one of ours, or of a later format.
@@ -78,10 +83,18 @@ def load_model(path: str | Path) -> Detector:
     with _opened(path) as file:
         info = _read_info(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    detector = build_detector(info.spec)
-    fill_weights(detector, tensors, source=str(path))
-    detector.provenance = info.provenance
-    return detector.eval()
+    model = build_model(info.spec)
+    fill_weights(model, tensors, source=str(path))
+    model.provenance = info.provenance
+    return model.eval()
+
+
+def load_detector(path: str | Path) -> Detector:
+    """As `load_model`, and raises GCNetError too if the model is no detector."""
+    model = load_model(path)
+    if isinstance(model, Classifier):
+        raise GCNetError(f"{path} is an image classifier ({model.spec.name}); a detector is wanted here")
+    return model
 
 
 def read_metadata(path: str | Path) -> ModelInfo:
@@ -91,23 +104,37 @@ def read_metadata(path: str | Path) -> ModelInfo:
         return _read_info(file, path)
 
 
-def describe_preprocessing(spec: ModelSpec) -> dict[str, Any]:
+def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
     """How a picture becomes the network's input, in words and numbers that need none of this code."""
-    long, short = spec.image_size
-    return {
+    mean, std = list(spec.image_mean), list(spec.image_std)
+    both = {
         "input": "RGB, 0 to 255",
+        "normalise": {"formula": "(pixel - mean) / std", "mean": mean, "std": std},
+    }
+    if isinstance(spec, ClassifierSpec):
+        return both | _describe_square(spec)
+    long, short = spec.image_size
+    return both | {
         "resize": {
             "fit": {"long_side": long, "short_side": short},
             "scale": "min(long_side / longer side, short_side / shorter side)",
             "new_side": "floor(side * scale + 0.5)",
             "interpolation": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
         },
-        "normalise": {
-            "formula": "(pixel - mean) / std",
-            "mean": list(spec.image_mean),
-            "std": list(spec.image_std),
-        },
         "pad": {"multiple": PAD_MULTIPLE, "value": 0, "where": "right and bottom, after normalising"},
+    }
+
+
+def _describe_square(spec: ClassifierSpec) -> dict[str, Any]:
+    short, square = spec.image_size
+    return {
+        "resize": {
+            "short_side": short,
+            "new_side": "floor(side * short_side / shorter side)",
+            "interpolation": "on 8-bit values: mean over the area where it shrinks (OpenCV's INTER_AREA), "
+            "bilinear where it enlarges (INTER_LINEAR)",
+        },
+        "crop": {"square": square, "offset": "round((side - square) / 2)"},
     }
 
 
@@ -132,7 +159,8 @@ def _read_info(file: Any, path: Path) -> ModelInfo:
         raise GCNetError(
             f"{path} has format {version} and this gcnet reads up to {FORMAT}: update gcnet, or save it again"
         )
-    spec = ModelSpec.from_dict(json.loads(metadata["spec"]))
+    kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
+    spec = kind.from_dict(json.loads(metadata["spec"]))
     rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
     return ModelInfo(spec, **rest)
 

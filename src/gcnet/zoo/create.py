@@ -10,7 +10,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.class_rows import carry_over, match_classes
 from gcnet.models.detector import Detector
-from gcnet.models.weights import SUFFIX, fill_weights, load_model
+from gcnet.models.weights import SUFFIX, fill_weights, load_detector
 from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
 from gcnet.zoo.download import published_weights
@@ -68,7 +68,7 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     if weights == "coco":
         weights = published_weights(row, mirrors=mirrors)
     if Path(weights).suffix == SUFFIX:
-        return load_model(weights)
+        return load_detector(weights)
     checkpoint = read_checkpoint(weights)
     tensors = from_mmdet(checkpoint.tensors, list(build_detector(row.spec).state_dict()))
     logits = [tensor for name, tensor in tensors.items() if name.startswith("roi_heads.") and ".cls." in name]

@@ -1,0 +1,139 @@
+"""What differs between training a detector and a classifier: data, batches, scores. The engine is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gcnet.data import coco, image_folder
+from gcnet.data.image_loader import image_train_loader
+from gcnet.data.loader import iterations_per_epoch, train_loader
+from gcnet.engine.recipe import ClassificationRecipe, Recipe
+from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier, print_class_metrics
+from gcnet.evaluation.coco_ap import Metrics
+from gcnet.evaluation.evaluate import evaluate
+from gcnet.evaluation.table import print_metrics
+from gcnet.models.spec import ClassifierSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """The functions that the engine and the commands need of a kind of model.
+
+    Attributes:
+        load_splits: all splits of a data set folder by name: "train", "valid", "test".
+        load_split: one of them, with the classes of a trained model.
+        iterations_per_epoch: of a data set, for a batch size.
+        make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
+            endless stream of (Batch, targets) of one process.
+        evaluate: (model, data set) to metrics, which have `as_dict()`, and a list of results.
+        print_metrics: as a table.
+        scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
+        best_by: the score that the best model has most of.
+    """
+
+    load_splits: Callable[[Path], dict[str, Any]]
+    load_split: Callable[[Path, str, Sequence[str]], Any]
+    iterations_per_epoch: Callable[[Any, int], int]
+    make_loader: Callable[..., Any]
+    evaluate: Callable[..., tuple[Any, list[dict[str, Any]]]]
+    print_metrics: Callable[[Any], None]
+    scores: Callable[[Any], dict[str, float]]
+    score_names: tuple[str, ...]
+    best_by: str
+
+
+def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
+    """What a model of `spec` is trained and scored with."""
+    return CLASSIFICATION if isinstance(spec, ClassifierSpec) else DETECTION
+
+
+AP_NAMES = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))
+
+
+def _detection_scores(metrics: Metrics) -> dict[str, float]:
+    flat = {f"box_{name}": value for name, value in metrics.box.items()}
+    flat |= {f"mask_{name}": value for name, value in metrics.mask.items()}
+    return {name: flat[name] for name in AP_NAMES}
+
+
+def _detection_loader(
+    dataset: coco.CocoDataset,
+    *,
+    image_size: tuple[int, int],
+    recipe: Recipe,
+    start_iteration: int,
+    rank: int,
+    world_size: int,
+) -> Any:
+    return train_loader(
+        dataset,
+        image_size=image_size,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        start_iteration=start_iteration,
+        rank=rank,
+        world_size=world_size,
+        workers=recipe.workers,
+        flip=recipe.flip,
+        scale_jitter=recipe.scale_jitter,
+        color_jitter=recipe.color_jitter,
+    )
+
+
+DETECTION = Task(
+    load_splits=coco.load_splits,
+    load_split=coco.load_split,
+    iterations_per_epoch=iterations_per_epoch,
+    make_loader=_detection_loader,
+    evaluate=evaluate,
+    print_metrics=print_metrics,
+    scores=_detection_scores,
+    score_names=AP_NAMES,
+    best_by="mask_AP",
+)
+
+
+def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
+    return {"top1": metrics.top1, "top5": metrics.top5}
+
+
+def _class_loader(
+    dataset: image_folder.ImageFolder,
+    *,
+    image_size: tuple[int, int],
+    recipe: ClassificationRecipe,
+    start_iteration: int,
+    rank: int,
+    world_size: int,
+) -> Any:
+    return image_train_loader(
+        dataset,
+        image_size=image_size,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        start_iteration=start_iteration,
+        rank=rank,
+        world_size=world_size,
+        workers=recipe.workers,
+        flip=recipe.flip,
+        scale_jitter=recipe.scale_jitter,
+        color_jitter=recipe.color_jitter,
+        label_smoothing=recipe.label_smoothing,
+        mixup=recipe.mixup,
+    )
+
+
+CLASSIFICATION = Task(
+    load_splits=image_folder.load_image_folders,
+    load_split=image_folder.load_image_folder,
+    iterations_per_epoch=lambda dataset, batch_size: -(-len(dataset) // batch_size),
+    make_loader=_class_loader,
+    evaluate=evaluate_classifier,
+    print_metrics=print_class_metrics,
+    scores=_class_scores,
+    score_names=("top1", "top5"),
+    best_by="top1",
+)

@@ -1,0 +1,145 @@
+"""A classifier over a whole picture set, scored; for `gcnet eval` and for validation in training alike."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from gcnet.data.image_folder import ImageFolder
+from gcnet.data.image_loader import image_eval_loader
+from gcnet.errors import GCNetError
+from gcnet.evaluation.evaluate import check_classes
+from gcnet.evaluation.progress import progress_bar
+from gcnet.files import prepare_folder, write_json
+from gcnet.models.classifier import Classifier
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How often a classifier is right.
+
+    Attributes:
+        top1: the share of pictures whose class is the most probable one.
+        top5: the share of pictures whose class is among the five most probable.
+        loss: the mean cross-entropy, in nats.
+        per_class: by name: `images`, `top1` among them, and the class that they are most often `taken_for`,
+            none if they never are.
+        images: how many were scored.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    per_class: dict[str, dict[str, Any]]
+    images: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate_classifier(
+    classifier: Classifier,
+    dataset: ImageFolder,
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> tuple[ClassMetrics, list[dict[str, Any]]]:
+    """Metrics of `classifier` on every picture of `dataset`, and what it says of each.
+
+    Runs on the classifier's device, in eval mode, and leaves it in the mode it was in. A result has the
+    picture's `file_name` and `class`, the five most probable classes as `predicted` and their
+    `probabilities`. With `out`, `results.json` and `metrics.json` are written there.
+
+    Raises GCNetError if the classes of model and pictures differ, a picture cannot be read or `out` cannot be
+    written.
+    """
+    check_classes(classifier.spec.class_names, dataset.class_names)
+    folder = None if out is None else prepare_folder(out)
+    results, losses = _predict_all(classifier, dataset, batch_size, workers, progress)
+    metrics = class_metrics(results, losses, dataset.class_names)
+    if folder is not None:
+        write_json(folder / "results.json", results)
+        write_json(folder / "metrics.json", metrics.as_dict())
+    return metrics, results
+
+
+def class_metrics(
+    results: Sequence[dict[str, Any]], losses: Sequence[float], class_names: Sequence[str]
+) -> ClassMetrics:
+    """The metrics of results as `evaluate_classifier` makes them."""
+    pairs = [(result["class"], result["predicted"][0]) for result in results]
+    per_class: dict[str, dict[str, Any]] = {}
+    for name in class_names:
+        said = [best for true, best in pairs if true == name]
+        wrong = Counter(best for best in said if best != name).most_common(1)
+        share = said.count(name) / len(said) if said else 0.0
+        taken_for = wrong[0][0] if wrong else None
+        per_class[name] = {"images": len(said), "top1": share, "taken_for": taken_for}
+    count = max(len(results), 1)
+    top1 = sum(true == best for true, best in pairs) / count
+    top5 = sum(result["class"] in result["predicted"] for result in results) / count
+    return ClassMetrics(top1, top5, sum(losses) / count, per_class, len(results))
+
+
+def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -> None:
+    """Prints the overall line and the table by class."""
+    console = console or Console()
+    console.print(
+        f"{metrics.images} images: top-1 {metrics.top1:.3f}, top-5 {metrics.top5:.3f}, "
+        f"cross-entropy {metrics.loss:.3f}",
+        highlight=False,
+    )
+    table = Table(title="by class", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class", max_width=32, no_wrap=True, overflow="ellipsis")
+    table.add_column("images", justify="right")
+    table.add_column("top-1", justify="right")
+    table.add_column("most often taken for", max_width=32, no_wrap=True, overflow="ellipsis")
+    for name, values in metrics.per_class.items():
+        table.add_row(name, str(values["images"]), f"{values['top1']:.3f}", values["taken_for"] or "")
+    console.print(table)
+
+
+def _predict_all(
+    classifier: Classifier, dataset: ImageFolder, batch_size: int, workers: int, progress: bool
+) -> tuple[list[dict[str, Any]], list[float]]:
+    spec = classifier.spec
+    loader = image_eval_loader(dataset, image_size=spec.image_size, batch_size=batch_size, workers=workers)
+    was_training = classifier.training
+    classifier.eval()
+    results: list[dict[str, Any]] = []
+    losses: list[float] = []
+    try:
+        with torch.inference_mode(), progress_bar(disable=not progress) as bar:
+            task = bar.add_task("evaluating", total=len(dataset))
+            for batch in loader:
+                probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
+                if not probabilities.isfinite().all():
+                    raise GCNetError(f"{spec.name} predicts NaN: its weights are not usable; train it anew")
+                for index, row in zip(batch.image_ids, probabilities, strict=True):
+                    label = dataset.labels[index]
+                    best, labels = row.topk(min(TOP, len(row)))
+                    results.append(
+                        {
+                            "file_name": dataset.name(index),
+                            "class": spec.class_names[label],
+                            "predicted": [spec.class_names[k] for k in labels.tolist()],
+                            "probabilities": [round(p, 5) for p in best.tolist()],
+                        }
+                    )
+                    losses.append(-float(row[label].clamp_min(1e-12).log()))
+                bar.advance(task, len(batch))
+    finally:
+        classifier.train(was_training)
+    return results, losses

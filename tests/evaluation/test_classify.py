@@ -1,0 +1,38 @@
+"""Top-1, top-5 and the table by class."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gcnet.evaluation.classify import class_metrics, print_class_metrics
+
+NAMES = ("ant", "bee", "cow", "dog", "elk", "fox")
+
+
+def result(true: str, *predicted: str) -> dict:
+    return {"file_name": "x", "class": true, "predicted": list(predicted), "probabilities": []}
+
+
+def test_shares() -> None:
+    results = [
+        result("ant", "ant", "bee", "cow", "dog", "elk"),
+        result("ant", "bee", "ant", "cow", "dog", "elk"),
+        result("ant", "bee", "cow", "fox", "dog", "elk"),
+        result("bee", "bee", "ant", "cow", "dog", "elk"),
+    ]
+    metrics = class_metrics(results, [0.1, 0.7, 2.0, 0.2], NAMES)
+    assert (metrics.top1, metrics.top5, metrics.images) == (0.5, 0.75, 4)
+    assert metrics.loss == pytest.approx(0.75)
+    assert metrics.per_class["ant"] == {"images": 3, "top1": pytest.approx(1 / 3), "taken_for": "bee"}
+    assert metrics.per_class["bee"] == {"images": 1, "top1": 1.0, "taken_for": None}
+    assert metrics.per_class["fox"]["images"] == 0
+
+    console = Console(file=io.StringIO(), width=80)
+    print_class_metrics(metrics, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "4 images: top-1 0.500, top-5 0.750, cross-entropy 0.750" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
