@@ -63,7 +63,7 @@ def predict_paths(
     try:
         with progress_bar(disable=not progress) as bar:
             task = bar.add_task("predicting", total=len(paths))
-            for index, (path, image) in enumerate(_read_ahead(paths)):
+            for index, (path, image) in enumerate(read_ahead(paths)):
                 entry: dict[str, Any] = {"id": index, "file_name": path.as_posix()}
                 if isinstance(image, GCNetError):
                     bar.console.print(f"skipped: {image}", markup=False, highlight=False, soft_wrap=True)
@@ -119,7 +119,7 @@ def _overlay_paths(paths: list[Path], folder: Path) -> list[Path | None]:
     return targets
 
 
-def _read_ahead(paths: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 3"] | GCNetError]]:
+def read_ahead(paths: list[Path]) -> Iterator[tuple[Path, UInt8[np.ndarray, "H W 3"] | GCNetError]]:
     """Images in order, or why they cannot be read; the next is decoded while this one is worked on."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         upcoming = pool.submit(_read, paths[0])

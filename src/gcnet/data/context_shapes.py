@@ -62,17 +62,24 @@ class Scene:
     polygons: tuple[list[np.ndarray], ...]
 
 
-def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZE) -> Scene:
-    """One picture of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone."""
+def draw_scene(
+    seed: int | Sequence[int], *, cue: int, shape: int | None = None, size: int = REFERENCE_SIZE
+) -> Scene:
+    """One picture of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone.
+
+    With `shape`, an index into `SHAPES`, all objects are of that one.
+    """
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE
     lamp, places = _arrange(rng, size)
     canvas = add_clutter(rng, background(rng, size, unit), unit)
 
     shapes = rng.integers(len(SHAPES), size=len(places))
+    if shape is not None:
+        shapes = np.full_like(shapes, shape)
     visible: list[np.ndarray] = []
-    for shape, place in zip(shapes, places, strict=True):
-        outline = (_star if SHAPES[shape] == "star" else _gear)(rng, place)
+    for drawn, place in zip(shapes, places, strict=True):
+        outline = (_star if SHAPES[drawn] == "star" else _gear)(rng, place)
         mask = fill(outline, size)
         paint_object(rng, canvas, mask, place, unit)
         visible = [below & ~mask for below in visible] + [mask]

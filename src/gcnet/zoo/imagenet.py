@@ -41,7 +41,7 @@ def load_imagenet(
     Raises:
         GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
     """
-    path = Path(file) if file else fetch(_published(spec), mirrors=mirrors)
+    path = Path(file) if file else imagenet_file(spec, mirrors=mirrors)
     tensors = read_checkpoint(path).tensors
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CLASSIFIER)}
     fresh: dict[str, Tensor] = {
@@ -50,6 +50,11 @@ def load_imagenet(
         if ".context." in name or ".offset." in name
     }
     fill_weights(backbone, fresh | tensors, source=str(path))
+
+
+def imagenet_file(spec: ResNetSpec, *, mirrors: Sequence[str] = ()) -> Path:
+    """The published file for a ResNet, fetched if need be. Raises GCNetError as `load_imagenet` does."""
+    return fetch(_published(spec), mirrors=mirrors)
 
 
 def _published(spec: ResNetSpec) -> Weights:

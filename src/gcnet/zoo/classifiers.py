@@ -1,0 +1,78 @@
+"""The classifiers by name (arXiv 1904.11492, section 5.2). No torch here.
+
+Blocks are in every residual block of c3, c4 and c5, as in the detectors, so that a classifier's weights fit a
+detector's backbone. Their recipes are for fine-tuning on folders of photographs and are nobody's published
+ones; a row without weights of its own starts from torchvision's ImageNet files, in which blocks are new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gcnet.engine.recipe import ClassificationRecipe
+from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
+
+IMAGENET_CLASSES = tuple(f"class {index}" for index in range(1000))  # torchvision knows their names
+
+
+@dataclass(frozen=True)
+class ClassifierRow:
+    """One classifier. `params` are millions of parameters, with 1000 classes."""
+
+    spec: ClassifierSpec
+    recipe: ClassificationRecipe
+    params: float
+    upstream: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+def _published(
+    name: str, blocks: tuple[int, int, int, int], ratio: float | None, params: float
+) -> ClassifierRow:
+    context = None if ratio is None else ContextSpec(ratio=ratio)
+    backbone = ResNetSpec(blocks=blocks, norm="batch", frozen_stages=0, context=context)
+    spec = ClassifierSpec(name, IMAGENET_CLASSES, backbone)
+    return ClassifierRow(spec, ClassificationRecipe(), params)
+
+
+def _tiny(name: str, ratio: float | None, params: float) -> ClassifierRow:
+    """The backbone of the tiny detectors, small enough to train from nothing on a CPU core."""
+    backbone = ResNetSpec(
+        blocks=(1, 1, 1, 1),
+        stem_channels=16,
+        base_channels=16,
+        norm="batch",
+        frozen_stages=0,
+        zero_init_residual=False,
+        context=None if ratio is None else ContextSpec(ratio=ratio),
+    )
+    spec = ClassifierSpec(name, IMAGENET_CLASSES, backbone, image_size=(192, 192))
+    recipe = ClassificationRecipe(
+        epochs=30,
+        batch_size=32,
+        lr=2e-3,
+        lr_batch_size=32,
+        optimizer="adamw",
+        weight_decay=0.05,
+        warmup_iterations=50,
+        clip_norm=5.0,
+        color_jitter=0.2,
+        validate_every=5,
+    )
+    return ClassifierRow(spec, recipe, params)
+
+
+CLASSIFIERS: tuple[ClassifierRow, ...] = (
+    _tiny("resnet_tiny", None, 1.02),
+    _tiny("resnet_tiny_gc16", 1 / 16, 1.06),
+    _tiny("resnet_tiny_gc4", 1 / 4, 1.19),
+    _published("resnet50", (3, 4, 6, 3), None, 25.56),
+    _published("resnet50_gc16", (3, 4, 6, 3), 1 / 16, 28.08),
+    _published("resnet50_gc4", (3, 4, 6, 3), 1 / 4, 35.56),
+    _published("resnet101", (3, 4, 23, 3), None, 44.55),
+    _published("resnet101_gc16", (3, 4, 23, 3), 1 / 16, 49.34),
+    _published("resnet101_gc4", (3, 4, 23, 3), 1 / 4, 63.51),
+)
