@@ -14,30 +14,40 @@ from gcnet.version import __version__
 if TYPE_CHECKING:
     from gcnet.context import GlobalContext, record
     from gcnet.data.coco import CocoDataset, load_splits
-    from gcnet.engine.recipe import Recipe
+    from gcnet.data.image_folder import ImageFolder, load_image_folders
+    from gcnet.engine.recipe import ClassificationRecipe, Recipe
     from gcnet.engine.train import train
     from gcnet.errors import GCNetError
+    from gcnet.evaluation.classify import evaluate_classifier
     from gcnet.evaluation.evaluate import evaluate
+    from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
-    from gcnet.models.spec import ModelSpec
+    from gcnet.models.spec import ClassifierSpec, ModelSpec
     from gcnet.models.weights import load_model, save_model
-    from gcnet.types import Batch, Detections, Targets
+    from gcnet.types import Batch, Classification, Detections, Targets
     from gcnet.zoo.catalog import list_models
     from gcnet.zoo.create import create_model
 
 _HOME = {
     "Batch": "gcnet.types",
+    "Classification": "gcnet.types",
+    "ClassificationRecipe": "gcnet.engine.recipe",
+    "Classifier": "gcnet.models.classifier",
+    "ClassifierSpec": "gcnet.models.spec",
     "CocoDataset": "gcnet.data.coco",
     "Detections": "gcnet.types",
     "Detector": "gcnet.models.detector",
     "GCNetError": "gcnet.errors",
     "GlobalContext": "gcnet.context",
+    "ImageFolder": "gcnet.data.image_folder",
     "ModelSpec": "gcnet.models.spec",
     "Recipe": "gcnet.engine.recipe",
     "Targets": "gcnet.types",
     "create_model": "gcnet.zoo.create",
     "evaluate": "gcnet.evaluation.evaluate",
+    "evaluate_classifier": "gcnet.evaluation.classify",
     "list_models": "gcnet.zoo.catalog",
+    "load_image_folders": "gcnet.data.image_folder",
     "load_model": "gcnet.models.weights",
     "load_splits": "gcnet.data.coco",
     "record": "gcnet.context",
@@ -47,18 +57,25 @@ _HOME = {
 
 __all__ = [
     "Batch",
+    "Classification",
+    "ClassificationRecipe",
+    "Classifier",
+    "ClassifierSpec",
     "CocoDataset",
     "Detections",
     "Detector",
     "GCNetError",
     "GlobalContext",
+    "ImageFolder",
     "ModelSpec",
     "Recipe",
     "Targets",
     "__version__",
     "create_model",
     "evaluate",
+    "evaluate_classifier",
     "list_models",
+    "load_image_folders",
     "load_model",
     "load_splits",
     "record",

@@ -18,8 +18,10 @@ from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
     from gcnet.engine.recipe import Recipe
+    from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
     from gcnet.zoo.catalog import Row
+    from gcnet.zoo.classifiers import ClassifierRow
 
 MODEL_HELP = (
     "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
@@ -86,7 +88,7 @@ def check_writable(folder: Path) -> None:
 def check_data(folder: Path) -> None:
     """Raises if there is no such folder, without the seconds that a look into it takes to import."""
     if not folder.is_dir():
-        raise GCNetError(f"--data {folder} is not a folder; give that of a COCO-format data set")
+        raise GCNetError(f"--data {folder} is not a folder; give that of a data set")
 
 
 def find_weights(model: str) -> Path | None:
@@ -115,7 +117,7 @@ def check_model(model: str, weights: str | None) -> None:
         find_row(model, weights)
 
 
-def find_row(name: str, weights: str | None) -> Row:
+def find_row(name: str, weights: str | None) -> Row | ClassifierRow:
     """The row of a catalog name, once it is sure that there are weights for it, at hand or published."""
     from gcnet.zoo.catalog import find
 
@@ -152,10 +154,23 @@ def check_weights(weights: str | None) -> None:
 
 
 def load_detector(model: str, weights: str | None, device: str = "auto") -> Detector:
+    """As `load_trained`, for commands that take detectors alone."""
+    trained = load_trained(model, weights, device)
+
+    from gcnet.models.detector import Detector
+
+    if not isinstance(trained, Detector):
+        raise GCNetError(
+            f"{model} is an image classifier ({trained.spec.name}); this command takes detectors"
+        )
+    return trained
+
+
+def load_trained(model: str, weights: str | None, device: str = "auto") -> Detector | Classifier:
     """The model that `MODEL --weights W --device D` means, in eval mode."""
     import torch
 
-    from gcnet.models import weights as model_files
+    from gcnet.models.weights import load_model
     from gcnet.zoo.create import create_model
 
     if device == "auto":
@@ -163,9 +178,9 @@ def load_detector(model: str, weights: str | None, device: str = "auto") -> Dete
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
     file = find_weights(model)
-    detector = model_files.load_detector(file) if file else create_model(model, weights=weights)
+    trained = load_model(file) if file else create_model(model, weights=weights)
     try:
-        return detector.to(device).eval()
+        return trained.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise GCNetError(f"--device {device}: {error}") from error
 
@@ -182,7 +197,8 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     model, config, rest = split_train(argv)
     from_file = read_config(config) if config else {}
     model = model or from_file.get("model")
-    parser = train_parser(find(model) if model else None)
+    row = find(model) if model else None
+    parser = train_parser(row)
     words = [f"--config={config}"] if config else []
     words += [underscored(word) for word in rest] + ([f"--model={model}"] if model else [])
     try:
@@ -200,11 +216,12 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
         if values.weights not in (None, "coco", "imagenet"):
             values.weights = str(find_weights(values.weights))
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
-    recipe = Recipe(**{field.name: getattr(values, field.name) for field in fields(Recipe)})
+    kind = type(row.recipe) if row else Recipe
+    recipe = kind(**{field.name: getattr(values, field.name) for field in fields(kind)})
     return values, recipe
 
 
-def train_parser(row: Row | None) -> Any:
+def train_parser(row: Row | ClassifierRow | None) -> Any:
     """The options of `gcnet train`: the recipe's fields under their own names, as in the config file."""
     from jsonargparse import ArgumentParser
 
@@ -221,7 +238,7 @@ def train_parser(row: Row | None) -> Any:
     parser.add_argument(
         "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
     )
-    parser.add_argument("--data", help="a COCO-format data set")
+    parser.add_argument("--data", help="a COCO-format data set; of a classifier, train/CLASS/ and val/CLASS/")
     parser.add_argument(
         "--out",
         default=f"runs/{row.name if row else 'MODEL'}",
@@ -231,8 +248,9 @@ def train_parser(row: Row | None) -> Any:
     parser.add_argument("--weights", default="auto", help=START_HELP)
     parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
-    parser.add_class_arguments(Recipe, nested_key=None)
-    parser.set_defaults(asdict(row.recipe if row else Recipe()))
+    recipe = row.recipe if row else Recipe()
+    parser.add_class_arguments(type(recipe), nested_key=None)
+    parser.set_defaults(asdict(recipe))
     return parser
 
 

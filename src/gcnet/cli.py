@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gcnet.arguments import (
     WEIGHTS_HELP,
@@ -24,9 +25,15 @@ from gcnet.arguments import (
     fetch_weights,
     find_row,
     load_detector,
+    load_trained,
     parse_train,
 )
 from gcnet.errors import GCNetError
+
+if TYPE_CHECKING:
+    from gcnet.models.classifier import Classifier
+
+PRINTED = 20  # pictures that `gcnet predict` of a classifier names on the terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +101,19 @@ def _demo(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and sampling (0)")
     parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
     parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the pictures, as COCO JSON")
+    parser.add_argument(
+        "--puzzle-only",
+        type=Path,
+        metavar="DIR",
+        help="only write the puzzle for classifiers (folders)",
+    )
     options = parser.parse_args(argv)
+    if options.puzzle_only:
+        from gcnet.data.context_classes import write_context_classes
+
+        check_writable(options.puzzle_only)
+        print(f"wrote {write_context_classes(options.puzzle_only, seed=options.seed)}")
+        return 0
     if options.data_only:
         from gcnet.data.context_shapes import write_context_shapes
 
@@ -114,9 +133,11 @@ def _train(argv: list[str]) -> int:
     check_data(data)
     check_writable(out)
 
-    from gcnet.data.coco import load_splits
+    from gcnet.engine.task import task_of
+    from gcnet.zoo.catalog import find
 
-    splits = load_splits(data)  # before the slow imports: what is wrong with the data is known in a moment
+    row = find(options.model)
+    splits = task_of(row.spec).load_splits(data)  # what is wrong with it is known before lightning loads
     if "train" not in splits:
         raise GCNetError(
             f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
@@ -132,12 +153,11 @@ def _train(argv: list[str]) -> int:
     from gcnet.engine.fit import choose_devices
     from gcnet.engine.short_run import describe_changes, for_few_pictures
     from gcnet.engine.train import train
-    from gcnet.zoo.catalog import find
     from gcnet.zoo.start import start_model
 
-    row, pictures = find(options.model), len(trainable(splits["train"]))
     lines: list[str] = []
-    if row.weights:  # the tiny models' own recipe is for few pictures
+    if row.weights:  # the tiny models' and the classifiers' own recipes are for few pictures
+        pictures = len(trainable(splits["train"]))
         world = choose_devices(recipe).world
         before, recipe = recipe, for_few_pictures(recipe, pictures, options.given, devices=world)
         lines += [line] if (line := describe_changes(before, recipe, pictures)) else []
@@ -147,7 +167,7 @@ def _train(argv: list[str]) -> int:
     if rank_zero_only.rank == 0 and not options.resume:
         print("\n".join([*start.report, *lines]), flush=True)
     train(
-        start.detector,
+        start.model,
         splits["train"],
         splits.get("valid"),
         recipe,
@@ -160,9 +180,15 @@ def _train(argv: list[str]) -> int:
 
 
 def _eval(argv: list[str]) -> int:
-    parser = Parser("eval", "COCO box and mask AP of a model on one split of a data set.")
+    parser = Parser("eval", "COCO box and mask AP of a model, or accuracy of a classifier, on one split.")
     add_model(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="a COCO-format data set")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a COCO-format data set, or train/CLASS/, val/CLASS/",
+    )
     parser.add_argument("--split", default="valid", help="train, valid or test (valid)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=int, default=1, help="images at a time (1)")
@@ -173,29 +199,32 @@ def _eval(argv: list[str]) -> int:
     out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
     check_writable(out)
 
-    from gcnet.data.coco import CocoDataset, find_splits
-    from gcnet.evaluation.evaluate import evaluate
-    from gcnet.evaluation.table import print_metrics
+    from gcnet.engine.task import task_of
 
-    splits = find_splits(options.data)
-    if options.split not in splits:
-        raise GCNetError(f"{options.data} has no split {options.split!r}; it has {', '.join(splits)}")
     weights = fetch_weights(options.model, options.weights, options.mirror)
-    detector = load_detector(options.model, weights, options.device)
-    dataset = CocoDataset.load(*splits[options.split], class_names=detector.spec.class_names)
-    metrics, _ = evaluate(detector, dataset, batch_size=options.batch_size, workers=options.workers, out=out)
-    print_metrics(metrics)
+    model = load_trained(options.model, weights, options.device)
+    task = task_of(model.spec)
+    dataset = task.load_split(options.data, options.split, model.spec.class_names)
+    metrics, _ = task.evaluate(
+        model, dataset, batch_size=options.batch_size, workers=options.workers, out=out
+    )
+    task.print_metrics(metrics)
     print(f"wrote {out / 'results.json'} and {out / 'metrics.json'}")
     return 0
 
 
 def _predict(argv: list[str]) -> int:
-    parser = Parser("predict", "Finds objects in pictures: overlays and a JSON of COCO results.")
+    parser = Parser(
+        "predict",
+        "Finds objects in pictures: overlays and a JSON of COCO results. With a classifier, names pictures: "
+        "a JSON and an overview sheet.",
+    )
     add_model(parser)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or quoted globs")
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help="(predictions)")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="draw and write from here (0.5)")
     parser.add_argument("--no-overlays", action="store_true", help="write only results.json")
+    parser.add_argument("--top", type=int, default=5, help="of a classifier: how many classes to write (5)")
     options = parser.parse_args(argv)
     check_model(options.model, options.weights)
     check_writable(options.out)
@@ -205,11 +234,14 @@ def _predict(argv: list[str]) -> int:
     find_images(options.images)  # before anything is fetched or slowly imported
     weights = fetch_weights(options.model, options.weights, options.mirror)
 
+    from gcnet.models.classifier import Classifier
     from gcnet.predict import predict_paths
 
-    detector = load_detector(options.model, weights, options.device)
+    model = load_trained(options.model, weights, options.device)
+    if isinstance(model, Classifier):
+        return _classify(model, options)
     summary = predict_paths(
-        detector,
+        model,
         options.images,
         options.out,
         score_threshold=options.score_threshold,
@@ -219,6 +251,25 @@ def _predict(argv: list[str]) -> int:
     print(
         f"{found}: {options.out / 'results.json'}"
         + ("" if options.no_overlays else " and overlays beside it")
+    )
+    return 2 if summary.failed else 0
+
+
+def _classify(classifier: Classifier, options: Any) -> int:
+    """`gcnet predict` of a classifier."""
+    from gcnet.classify import classify_paths
+
+    summary = classify_paths(
+        classifier, options.images, options.out, top=options.top, sheet=not options.no_overlays
+    )
+    for entry in summary.results[:PRINTED]:
+        if "predicted" in entry:
+            print(f"{entry['file_name']}: {entry['predicted'][0]} {entry['probabilities'][0]:.2f}")
+    if len(summary.results) > PRINTED:
+        print(f"and {len(summary.results) - PRINTED} more")
+    print(
+        f"{len(summary.results) - len(summary.failed)} images: {options.out / 'results.json'}"
+        + ("" if options.no_overlays else f" and {options.out / 'overview.jpg'}")
     )
     return 2 if summary.failed else 0
 
@@ -369,7 +420,7 @@ def _ablate(argv: list[str]) -> int:
 
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "generate pictures, train on them, score, draw: the whole path in minutes"),
-    "train": (_train, "train a model on a COCO-format data set"),
+    "train": (_train, "train a detector on a COCO-format data set, a classifier on folders of pictures"),
     "eval": (_eval, "box and mask AP of a model on a data set"),
     "predict": (_predict, "find objects in pictures"),
     "attention": (_attention, "draw where the context blocks look in a picture"),

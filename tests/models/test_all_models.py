@@ -21,7 +21,7 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec
 from gcnet.models.weights import load_model, save_model
 from gcnet.types import Batch, Targets
-from gcnet.zoo.catalog import find, list_models
+from gcnet.zoo.catalog import ROWS, find
 
 RPN_LOSSES = {"loss_rpn_cls", "loss_rpn_box"}
 STAGE_LOSSES = {"loss_cls", "loss_box", "loss_mask"}
@@ -42,7 +42,7 @@ def four_convs() -> ModelSpec:
     return replace(tiny, name="four_convs", roi=roi, fpn_norm="sync", coordinates="inclusive")
 
 
-SPECS = {name: find(name).spec for name in list_models()}
+SPECS = {row.name: row.spec for row in ROWS}
 SPECS |= {"everything": everything(), "four_convs": four_convs()}
 TINY = [*(name for name in SPECS if "tiny" in name), "everything", "four_convs"]
 
@@ -98,7 +98,7 @@ def test_spec_with_an_unknown_field_is_refused() -> None:
         ModelSpec.from_dict({"name": "x", "class_names": ["a"], "backbone": {"depth": 50}})
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_builds_with_blocks_where_they_belong(name: str) -> None:
     spec = find(name).spec
     with torch.device("meta"):

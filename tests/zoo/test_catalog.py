@@ -11,6 +11,7 @@ import torch
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.zoo.catalog import ROWS, find, list_models
+from gcnet.zoo.classifiers import CLASSIFIERS
 
 # The addresses letter by letter; the catalog derives them from the names.
 with open(Path(__file__).parent / "published.csv", newline="") as _file:
@@ -18,9 +19,9 @@ with open(Path(__file__).parent / "published.csv", newline="") as _file:
 
 
 def test_names_are_unique_in_all_spellings() -> None:
-    spellings = [spelling for row in ROWS for spelling in (row.name, *row.upstream)]
+    spellings = [spelling for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)]
     assert len(set(spellings)) == len(spellings)
-    assert list_models() == [row.name for row in ROWS]
+    assert list_models() == [row.name for row in (*ROWS, *CLASSIFIERS)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -48,11 +48,11 @@ def test_published_weights_and_three_lines(published: Row, weights: str, tmp_pat
     assert classes == "classes: 1 of 2 keep their trained rows (Cell_Phone); new: board"
     assert frozen.startswith("frozen: the stem and c2 (0.0 of 1.")
     theirs = create_model(TINY.name, weights=tmp_path / "published.safetensors").roi_heads.box_head.cls.weight
-    ours = begun.detector.roi_heads.box_head.cls.weight
+    ours = begun.model.roi_heads.box_head.cls.weight
     phone = find("mask_rcnn_r50").spec.class_names.index("cell phone")
     assert torch.equal(ours[1:], theirs[[phone, 80]])
     assert not torch.equal(ours[0], theirs[0])
-    assert not begun.detector.backbone.conv1.weight.requires_grad
+    assert not begun.model.backbone.conv1.weight.requires_grad
 
 
 def test_without_published_weights_the_backbone_of_imagenet(
@@ -66,10 +66,10 @@ def test_without_published_weights_the_backbone_of_imagenet(
     monkeypatch.setattr(start, "load_imagenet", load)
     begun = start_model(published, "auto", CLASSES)
     assert begun.weights == "imagenet"
-    assert (begun.detector.backbone.conv1.weight == 7).all()
+    assert (begun.model.backbone.conv1.weight == 7).all()
     assert begun.report[0].endswith("random for the rest; those of the whole model: no network")
     assert begun.report[1] == "classes: all 2 are new: board, Cell_Phone"
-    assert begun.detector.provenance == {"backbone": "ImageNet"}
+    assert begun.model.provenance == {"backbone": "ImageNet"}
 
 
 def test_without_any_one_line_says_what_to_do(
@@ -93,7 +93,7 @@ def test_tiny_models_start_from_nothing(weights: str | None) -> None:
     assert begun.weights == "none"
     assert begun.report[0] == "weights: none, all numbers are random"
     assert begun.report[2] == "frozen: nothing"
-    assert begun.detector.provenance == {}
+    assert begun.model.provenance == {}
 
 
 def test_from_a_file_of_another_model_of_the_same_shape(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_from_a_file_of_another_model_of_the_same_shape(tmp_path: Path) -> None:
     begun = start_model(TINY, str(tmp_path / "mine.safetensors"), CLASSES)
     assert begun.report[0] == f"weights: {tmp_path / 'mine.safetensors'}, a mine"
     assert begun.report[1] == "classes: all 2 keep their trained rows: board, Cell_Phone"
-    assert begun.detector.spec == replace(TINY.spec, class_names=CLASSES)
+    assert begun.model.spec == replace(TINY.spec, class_names=CLASSES)
     with pytest.raises(GCNetError, match="does not fit"):
         start_model(find("mask_rcnn_tiny"), str(tmp_path / "mine.safetensors"), CLASSES)
 
@@ -112,5 +112,5 @@ def test_classes_that_a_file_does_not_name_are_those_of_the_data(tmp_path: Path)
     source = create_model(TINY.name, num_classes=2)
     save_model(source, tmp_path / "x.safetensors")
     begun = start_model(TINY, str(tmp_path / "x.safetensors"), CLASSES)
-    assert begun.detector.spec.class_names == CLASSES
-    assert torch.equal(begun.detector.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)
+    assert begun.model.spec.class_names == CLASSES
+    assert torch.equal(begun.model.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)

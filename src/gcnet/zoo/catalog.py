@@ -10,6 +10,7 @@ from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
 from gcnet.zoo.cache import Weights
+from gcnet.zoo.classifiers import CLASSIFIERS, ClassifierRow
 from gcnet.zoo.coco_classes import COCO_CLASSES
 
 
@@ -203,17 +204,17 @@ ROWS: tuple[Row, ...] = (
 
 
 def list_models() -> list[str]:
-    """The names of all models."""
-    return [row.name for row in ROWS]
+    """The names of all models: the detectors, then the classifiers."""
+    return [row.name for row in (*ROWS, *CLASSIFIERS)]
 
 
-def find(name: str) -> Row:
-    """The row of a model, by our name or either upstream spelling.
+def find(name: str) -> Row | ClassifierRow:
+    """The row of a detector or classifier, by our name or either upstream spelling.
 
     Raises:
         GCNetError: there is none; the nearest names are given.
     """
-    by_name = {spelling: row for row in ROWS for spelling in (row.name, *row.upstream)}
+    by_name = {spelling: row for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)}
     if name in by_name:
         return by_name[name]
     near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)

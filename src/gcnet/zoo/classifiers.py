@@ -2,7 +2,7 @@
 
 Blocks are in every residual block of c3, c4 and c5, as in the detectors, so that a classifier's weights fit a
 detector's backbone. Their recipes are for fine-tuning on folders of photographs and are nobody's published
-ones; a row without weights of its own starts from torchvision's ImageNet files, in which blocks are new.
+ones. The large ones start from torchvision's ImageNet files, to which their blocks are new.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gcnet.engine.recipe import ClassificationRecipe
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
+from gcnet.zoo.cache import Weights
 
 IMAGENET_CLASSES = tuple(f"class {index}" for index in range(1000))  # torchvision knows their names
 
@@ -23,6 +24,7 @@ class ClassifierRow:
     recipe: ClassificationRecipe
     params: float
     upstream: tuple[str, ...] = ()
+    weights: Weights | None = None  # nobody has published any with blocks
 
     @property
     def name(self) -> str:

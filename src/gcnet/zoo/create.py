@@ -9,10 +9,14 @@ from pathlib import Path
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.class_rows import carry_over, match_classes
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.weights import SUFFIX, fill_weights, load_detector
+from gcnet.models.spec import ClassifierSpec
+from gcnet.models.weights import SUFFIX, fill_weights, load_detector, load_model, read_metadata
 from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
+from gcnet.zoo.classifier_weights import create_classifier, fill_backbone
+from gcnet.zoo.classifiers import ClassifierRow
 from gcnet.zoo.download import published_weights
 from gcnet.zoo.imagenet import load_imagenet
 from gcnet.zoo.mmdet_keys import from_mmdet, is_version_1
@@ -25,8 +29,8 @@ def create_model(
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
     mirrors: Sequence[str] = (),
-) -> Detector:
-    """The model of a row, in eval mode on the CPU.
+) -> Detector | Classifier:
+    """The model of a row, in eval mode on the CPU: a detector, or a classifier such as `resnet50_gc16`.
 
     Where the classes are not those of the weights, classes of the same name keep what was learnt of them and
     the others start anew (`gcnet.models.class_rows`).
@@ -34,8 +38,10 @@ def create_model(
     Args:
         name: our name of the row, or mmdetection's (2.x or 3.x).
         weights: None for random ones, "coco" for the published ones, "imagenet" for a trained backbone, or a
-            file: our .safetensors, or an mmdetection .pth, of this row.
-        num_classes: ignored if `class_names` are given; by default those of the weights, 80 without any.
+            file: our .safetensors, or an mmdetection .pth, of this row; or a classifier's .safetensors, for
+            the backbone. Of a classifier: see `gcnet.zoo.classifier_weights.create_classifier`.
+        num_classes: ignored if `class_names` are given; by default those of the weights, without any 80, of a
+            classifier 1000.
         class_names: one name for each class, in the order of the labels; by default those of the weights,
             COCO's without any.
         mirrors: where else to look for what has to be fetched; see `gcnet.zoo.download.fetch`.
@@ -45,7 +51,12 @@ def create_model(
             another model.
     """
     row = find(name)
-    source = None if weights in (None, "imagenet") else load_weights(weights, row, mirrors=mirrors)
+    if isinstance(row, ClassifierRow):
+        options = {"num_classes": num_classes, "class_names": class_names, "mirrors": mirrors}
+        return create_classifier(row, weights=weights, **options)
+    source = None
+    if weights is not None and not is_backbone(weights):
+        source = load_weights(weights, row, mirrors=mirrors)
     known = source.spec.class_names if source else row.spec.class_names
     if class_names is None:
         class_names = known if num_classes in (None, len(known)) else _unnamed(num_classes)
@@ -53,10 +64,36 @@ def create_model(
         return with_classes(source, row, class_names, label=str(weights))
     spec = replace(row.spec, class_names=tuple(class_names))
     detector = build_detector(spec)
-    if weights == "imagenet":
-        load_imagenet(detector.backbone, spec.backbone, mirrors=mirrors)
-        detector.provenance = {"backbone": "ImageNet"}
+    if weights is not None:
+        load_backbone(detector, weights, mirrors=mirrors)
     return detector.eval()
+
+
+def is_backbone(weights: str | Path) -> bool:
+    """Whether these are weights for a backbone alone: "imagenet", or a file of a classifier of ours.
+
+    Raises GCNetError if the file is missing or damaged.
+    """
+    if weights == "imagenet":
+        return True
+    return Path(weights).suffix == SUFFIX and isinstance(read_metadata(weights).spec, ClassifierSpec)
+
+
+def load_backbone(detector: Detector, weights: str | Path, *, mirrors: Sequence[str] = ()) -> None:
+    """Fills the backbone of `detector` with what `is_backbone`; context blocks too if the weights have some.
+
+    Raises:
+        GCNetError: the weights cannot be had, are damaged, or are of another backbone.
+    """
+    if weights == "imagenet":
+        load_imagenet(detector.backbone, detector.spec.backbone, mirrors=mirrors)
+        detector.provenance = {"backbone": "ImageNet"}
+        return
+    source = load_model(weights)
+    assert isinstance(source, Classifier)
+    fill_backbone(detector.backbone, source, label=str(weights))
+    origin = {"file": Path(weights).name, "model": source.spec.name, **source.provenance}
+    detector.provenance = {"backbone": origin}
 
 
 def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) -> Detector:
@@ -110,13 +147,14 @@ def _unnamed(count: int) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(count))
 
 
-def rename_classes(detector: Detector, class_names: Sequence[str], *, label: str) -> None:
-    """Gives the classes of `detector` other names, in the order of the labels.
+def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:
+    """Gives the classes of `model` other names, in the order of the labels.
 
     Raises:
-        GCNetError: there are more or fewer names than classes; `label` says what `detector` is.
+        GCNetError: there are more or fewer names than classes; `label` says what `model` is.
     """
-    count = detector.spec.num_classes
+    count = model.spec.num_classes
     if len(class_names) != count:
         raise GCNetError(f"{label} has {count} classes, {len(class_names)} names are given: name each class")
-    detector.spec = replace(detector.spec, class_names=tuple(class_names))
+    spec = replace(model.spec, class_names=tuple(class_names))
+    model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)

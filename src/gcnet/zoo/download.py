@@ -22,9 +22,10 @@ from gcnet.zoo.transfer import Patience, UnavailableError, copy, download, host,
 
 if TYPE_CHECKING:
     from gcnet.zoo.catalog import Row
+    from gcnet.zoo.classifiers import ClassifierRow
 
 
-def published_weights(row: Row, *, mirrors: Sequence[str] = ()) -> Path:
+def published_weights(row: Row | ClassifierRow, *, mirrors: Sequence[str] = ()) -> Path:
     """The file of a row's published COCO weights, fetched if need be; see `fetch`.
 
     Raises:

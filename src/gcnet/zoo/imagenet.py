@@ -57,8 +57,13 @@ def imagenet_file(spec: ResNetSpec, *, mirrors: Sequence[str] = ()) -> Path:
     return fetch(_published(spec), mirrors=mirrors)
 
 
-def _published(spec: ResNetSpec) -> Weights:
+def is_published(spec: ResNetSpec) -> bool:
+    """Whether there are ImageNet weights for this ResNet."""
     weights = FILES.get((spec.blocks, spec.groups))
-    if weights is None or spec.base_channels != 64 or (spec.groups > 1 and spec.group_width != 4):
+    return weights is not None and spec.base_channels == 64 and (spec.groups == 1 or spec.group_width == 4)
+
+
+def _published(spec: ResNetSpec) -> Weights:
+    if not is_published(spec):
         raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
-    return weights
+    return FILES[spec.blocks, spec.groups]

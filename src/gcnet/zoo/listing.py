@@ -9,9 +9,10 @@ from typing import Any
 from gcnet.errors import GCNetError
 from gcnet.zoo.cache import find_cached, store
 from gcnet.zoo.catalog import ROWS, Row
+from gcnet.zoo.classifiers import CLASSIFIERS, ClassifierRow
 
 
-def matching_rows(words: Sequence[str]) -> list[Row]:
+def matching_rows(words: Sequence[str]) -> list[Row | ClassifierRow]:
     """The rows in whose names, ours and mmdetection's taken together, all words occur; all rows without any.
 
     Raises:
@@ -19,7 +20,7 @@ def matching_rows(words: Sequence[str]) -> list[Row]:
     """
     rows = [
         row
-        for row in ROWS
+        for row in (*ROWS, *CLASSIFIERS)
         if all(word.lower() in " ".join((row.name, *row.upstream)).lower() for word in words)
     ]
     if not rows:
@@ -28,7 +29,7 @@ def matching_rows(words: Sequence[str]) -> list[Row]:
     return rows
 
 
-def record(row: Row) -> dict[str, Any]:
+def record(row: Row | ClassifierRow) -> dict[str, Any]:
     """All that the catalog knows of a row, for JSON; `weights.cached` is the file if it is at hand."""
     values = asdict(row)
     spec, recipe, weights = values.pop("spec"), values.pop("recipe"), values.pop("weights")
@@ -38,11 +39,14 @@ def record(row: Row) -> dict[str, Any]:
     return {"name": row.name, **values, "weights": weights, "spec": spec, "recipe": recipe}
 
 
-def table(rows: Sequence[Row], *, upstream: bool = False) -> str:
+def table(rows: Sequence[Row | ClassifierRow], *, upstream: bool = False) -> str:
     """Lines of at most 100 characters, but for the `upstream` names below each row."""
     lines = [f"{'name':38}{'params':>8}{'box AP':>8}{'mask AP':>9}{'memory':>8}{'img/s':>7}  weights"]
     for row in rows:
-        numbers = (row.params, row.box_ap, row.mask_ap, row.memory_gb, row.fps)
+        numbers = (
+            row.params,
+            *(getattr(row, name, None) for name in ("box_ap", "mask_ap", "memory_gb", "fps")),
+        )
         cells = [
             f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
             for value, width, digits in zip(numbers, (8, 8, 9, 8, 7), (2, 1, 1, 1, 1), strict=True)
@@ -58,7 +62,7 @@ def table(rows: Sequence[Row], *, upstream: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _weights(row: Row) -> str:
+def _weights(row: Row | ClassifierRow) -> str:
     if row.weights is None:
         return "-"
     return "cached" if find_cached(row.weights) else "published"

@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.class_rows import match_classes
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
+from gcnet.models.weights import read_metadata
 from gcnet.zoo.cache import store
 from gcnet.zoo.catalog import Row
-from gcnet.zoo.create import load_weights, with_classes
+from gcnet.zoo.classifier_weights import create_classifier
+from gcnet.zoo.classifiers import ClassifierRow
+from gcnet.zoo.create import is_backbone, load_backbone, load_weights, with_classes
 from gcnet.zoo.download import published_weights
-from gcnet.zoo.imagenet import load_imagenet
+from gcnet.zoo.imagenet import is_published
 
 LISTED = 8  # how many classes are spelled out
 STAGES = ("the stem", "c2", "c3", "c4", "c5")
@@ -27,23 +31,30 @@ class Start:
     whose weights these are, which classes are new, and what is frozen.
     """
 
-    detector: Detector
+    model: Detector | Classifier
     weights: str
     report: tuple[str, str, str]
 
 
 def start_model(
-    row: Row, weights: str | None, class_names: Sequence[str], *, mirrors: Sequence[str] = ()
+    row: Row | ClassifierRow,
+    weights: str | None,
+    class_names: Sequence[str],
+    *,
+    mirrors: Sequence[str] = (),
 ) -> Start:
     """The model of `row` for `class_names`, ready to be trained.
 
     Args:
         weights: None for random ones, "coco", "imagenet", a file, or "auto": the published ones of the row,
             where they cannot be had ImageNet's for the backbone, and none for a row that trains all of it.
+            A classifier starts from ImageNet's if there are some for its backbone.
 
     Raises:
         GCNetError: the weights cannot be had, or are of another model.
     """
+    if isinstance(row, ClassifierRow):
+        return _classifier(row, weights, class_names, mirrors)
     if weights == "auto" and row.weights is None:
         weights = "imagenet" if row.spec.backbone.frozen_stages else None
     if weights == "auto":
@@ -54,8 +65,8 @@ def start_model(
         weights = "coco"
     if weights is None:
         return _from_nothing(row, class_names, "none", "weights: none, all numbers are random")
-    if weights == "imagenet":
-        return _from_imagenet(row, class_names, mirrors, "")
+    if is_backbone(weights):
+        return _from_backbone(row, weights, class_names, mirrors, "")
     source = load_weights(weights, row, mirrors=mirrors)
     detector = with_classes(source, row, class_names, label=str(weights))
     whose = f"{row.name} as published (COCO, mask AP {row.mask_ap})" if weights == "coco" else str(weights)
@@ -69,7 +80,8 @@ def _without_published(
     row: Row, class_names: Sequence[str], mirrors: Sequence[str], reason: GCNetError
 ) -> Start:
     try:
-        return _from_imagenet(row, class_names, mirrors, f"; those of the whole model: {reason}")
+        why = f"; those of the whole model: {reason}"
+        return _from_backbone(row, "imagenet", class_names, mirrors, why)
     except GCNetError as error:
         assert row.weights is not None
         raise GCNetError(
@@ -79,12 +91,35 @@ def _without_published(
         ) from error
 
 
-def _from_imagenet(row: Row, class_names: Sequence[str], mirrors: Sequence[str], why: str) -> Start:
-    line = f"weights: ImageNet's for the backbone, random for the rest{why}"
-    start = _from_nothing(row, class_names, "imagenet", line)
-    load_imagenet(start.detector.backbone, row.spec.backbone, mirrors=mirrors)
-    start.detector.provenance = {"backbone": "ImageNet"}
-    return start
+def _from_backbone(
+    row: Row, weights: str, class_names: Sequence[str], mirrors: Sequence[str], why: str
+) -> Start:
+    whose = "ImageNet's"
+    if weights != "imagenet":
+        spec = read_metadata(weights).spec
+        whose = f"{weights}, a {spec.name}," + (" with its context blocks" if spec.backbone.context else "")
+    detector = build_detector(replace(row.spec, class_names=tuple(class_names)))
+    load_backbone(detector, weights, mirrors=mirrors)
+    line = f"weights: {whose} for the backbone, random for the rest{why}"
+    return Start(detector, weights, (line, _classes((), class_names), _frozen(detector)))
+
+
+def _classifier(
+    row: ClassifierRow, weights: str | None, class_names: Sequence[str], mirrors: Sequence[str]
+) -> Start:
+    if weights == "auto":
+        weights = "imagenet" if is_published(row.spec.backbone) else None
+    classifier = create_classifier(row, weights=weights, class_names=class_names, mirrors=mirrors)
+    known: Sequence[str] = ()
+    whose = "none, all numbers are random"
+    if weights is not None:
+        known = create_classifier(row, weights=weights, mirrors=mirrors).spec.class_names
+        whose = "ImageNet's" if weights == "imagenet" else weights
+    return Start(
+        classifier,
+        weights or "none",
+        (f"weights: {whose}", _classes(known, class_names), _frozen(classifier)),
+    )
 
 
 def _from_nothing(row: Row, class_names: Sequence[str], weights: str, line: str) -> Start:
@@ -110,12 +145,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + more
 
 
-def _frozen(detector: Detector) -> str:
-    backbone = detector.spec.backbone
+def _frozen(model: Detector | Classifier) -> str:
+    backbone = model.spec.backbone
     parts = []
     if backbone.frozen_stages:
-        counts = [parameter.numel() for parameter in detector.parameters() if not parameter.requires_grad]
-        whole = sum(parameter.numel() for parameter in detector.parameters())
+        counts = [parameter.numel() for parameter in model.parameters() if not parameter.requires_grad]
+        whole = sum(parameter.numel() for parameter in model.parameters())
         stages = " and ".join(STAGES[: backbone.frozen_stages])
         parts.append(f"{stages} ({sum(counts) / 1e6:.1f} of {whole / 1e6:.1f} M parameters)")
     if backbone.norm == "frozen_stats":
