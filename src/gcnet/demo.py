@@ -33,8 +33,8 @@ from gcnet.ops.images import read_image
 from gcnet.predict import write_image
 from gcnet.types import Detections
 from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
-from gcnet.zoo.catalog import find
-from gcnet.zoo.create import create_model
+from gcnet.zoo.catalog import find_detector
+from gcnet.zoo.create import create_detector
 
 SHOWN = 4  # pictures in predictions.png and attention.png
 SHOWN_SCORE = 0.5
@@ -91,7 +91,7 @@ def run_demo(
         GCNetError: `out` cannot be written to or holds a demo of other arguments; the model is unknown.
     """
     began = time.monotonic()
-    find(model)
+    find_detector(model)
     settings = Settings(seed, model, train_pictures, valid_pictures, epochs)
     out = _claim(Path(out), settings)
     write_context_shapes(out / "data", train=train_pictures, valid=valid_pictures, seed=seed)
@@ -128,7 +128,7 @@ def _claim(out: Path, settings: Settings) -> Path:
 
 
 def _train(settings: Settings, splits: dict[str, CocoDataset], folder: Path) -> tuple[Detector, TrainResult]:
-    row = find(settings.model)
+    row = find_detector(settings.model)
     # The pictures are endless and all of one size: there is nothing to make them go further for.
     recipe = replace(
         row.recipe,
@@ -139,7 +139,7 @@ def _train(settings: Settings, splits: dict[str, CocoDataset], folder: Path) -> 
         color_jitter=0.0,
     )
     torch.manual_seed(settings.seed)
-    detector = create_model(settings.model, class_names=splits["train"].class_names)
+    detector = create_detector(row, class_names=splits["train"].class_names)
     resume = (folder / "last.ckpt").exists()
     if not resume and folder.exists():  # interrupted before the first checkpoint: nothing to keep
         shutil.rmtree(folder)

@@ -14,7 +14,7 @@ from gcnet.ablation.grids import GRIDS, find_grid
 from gcnet.arguments import check_data, check_writable, suggest, underscored
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
-from gcnet.zoo.catalog import Row, find
+from gcnet.zoo.catalog import Row, find_detector
 
 MODEL = "mask_rcnn_tiny_gc4"
 
@@ -36,7 +36,7 @@ class Options:
 
 def parse_ablate(argv: list[str]) -> Options:
     """The options. Raises GCNetError for whatever is wrong with them."""
-    row = find(_value_of(argv, "--model") or MODEL)
+    row = find_detector(_value_of(argv, "--model") or MODEL)
     parser = _parser(row, own_data=_value_of(argv, "--data") is not None)
     try:
         values = parser.parse_args([underscored(word) for word in argv])

@@ -17,7 +17,8 @@ import torch
 
 from gcnet.ablation.study import read_run
 from gcnet.data.coco import load_splits
-from gcnet.engine.runfolder import AP_NAMES, read_metrics
+from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.task import DETECTION
 from gcnet.engine.train import train
 from gcnet.errors import GCNetError
 from gcnet.files import write_json
@@ -46,8 +47,7 @@ def train_run(folder: Path) -> None:
         shutil.rmtree(out)
     done = train(detector, splits["train"], splits["valid"], recipe, out, resume=resume, data=str(data))
     assert done.metrics is not None  # there is a validation split
-    kinds = {"box": done.metrics.box, "mask": done.metrics.mask}
-    scores = {f"{kind}_{name}": max(kinds[kind][name], 0.0) for kind, name in AP_NAMES}
+    scores = {name: max(value, 0.0) for name, value in DETECTION.scores(done.metrics).items()}
     write_json(folder / "result.json", {"seed": recipe.seed, "seconds": round(done.seconds, 1), **scores})
 
 

@@ -17,7 +17,7 @@ from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.spec import ContextSpec, ModelSpec
-from gcnet.zoo.catalog import find
+from gcnet.zoo.catalog import find_detector
 
 # What may differ between the runs of a folder: it changes no number, or is each run's own.
 _FREE = ("seed", "workers", "checkpoint_every", "validate_every")
@@ -42,7 +42,7 @@ class Study:
 
     def spec(self, context: ContextSpec | None) -> ModelSpec:
         """The study's model with another block; its classes are those of the catalog."""
-        return with_context(find(self.model).spec, context)
+        return with_context(find_detector(self.model).spec, context)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, with all of the recipe that decides on the numbers."""
@@ -73,7 +73,7 @@ class Run:
 
 def grid_specs(study: Study, grid: str) -> dict[str, ModelSpec]:
     """The model of each cell. A model without a block lends the cells the default one."""
-    base = find(study.model).spec.backbone.context or ContextSpec()
+    base = find_detector(study.model).spec.backbone.context or ContextSpec()
     return {name: study.spec(context) for name, context in cell_contexts(find_grid(grid), base).items()}
 
 

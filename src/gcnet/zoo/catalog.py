@@ -220,3 +220,11 @@ def find(name: str) -> Row | ClassifierRow:
     near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "`gcnet models` lists them"
     raise GCNetError(f"there is no model {name!r}: {hint}")
+
+
+def find_detector(name: str) -> Row:
+    """As `find`, for what takes detectors alone. Raises GCNetError too if it is a classifier's name."""
+    row = find(name)
+    if isinstance(row, ClassifierRow):
+        raise GCNetError(f"{row.name} is an image classifier; give a detector: `gcnet models` lists them")
+    return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
@@ -51,9 +52,21 @@ def create_model(
             another model.
     """
     row = find(name)
+    options: dict[str, Any] = {"num_classes": num_classes, "class_names": class_names, "mirrors": mirrors}
     if isinstance(row, ClassifierRow):
-        options = {"num_classes": num_classes, "class_names": class_names, "mirrors": mirrors}
         return create_classifier(row, weights=weights, **options)
+    return create_detector(row, weights=weights, **options)
+
+
+def create_detector(
+    row: Row,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    mirrors: Sequence[str] = (),
+) -> Detector:
+    """The detector of a row, as `create_model` describes it."""
     source = None
     if weights is not None and not is_backbone(weights):
         source = load_weights(weights, row, mirrors=mirrors)
