@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gcnet.cli import main
-from gcnet.zoo.catalog import ROWS, find
+from gcnet.zoo.catalog import ROWS, find, list_models
 
 
 def lines(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -37,7 +37,8 @@ def test_every_model_is_one_line_of_a_hundred_characters(capsys: pytest.CaptureF
         (["r101", "gc16"], ["mask_rcnn_r101_gc16", "mask_rcnn_r101_syncbn_gc16"]),
         (["DCONV", "r4_gcb"], ["cascade_mask_rcnn_x101_syncbn_dcn_gc4"]),  # upstream's words
         (["cascade-mask-rcnn", "r16-gcb", "dcn"], ["cascade_mask_rcnn_x101_syncbn_dcn_gc16"]),
-        (["tiny"], ["mask_rcnn_tiny", "mask_rcnn_tiny_gc16", "mask_rcnn_tiny_gc4"]),
+        (["rcnn", "tiny"], ["mask_rcnn_tiny", "mask_rcnn_tiny_gc16", "mask_rcnn_tiny_gc4"]),
+        (["RESNET", "tiny_gc"], ["resnet_tiny_gc16", "resnet_tiny_gc4"]),
     ],
 )
 def test_all_words_must_occur(
@@ -53,7 +54,7 @@ def test_all_words_must_occur(
 
 def test_records_are_complete(capsys: pytest.CaptureFixture[str]) -> None:
     by_name = {record["name"]: record for record in records([], capsys)}
-    assert list(by_name) == [row.name for row in ROWS]
+    assert list(by_name) == list_models()
     record = by_name["mask_rcnn_r50_gc4"]
     assert record["upstream"] == list(find("mask_rcnn_r50_gc4").upstream)
     numbers = {key: record[key] for key in ("params", "memory_gb", "fps", "box_ap", "mask_ap")}

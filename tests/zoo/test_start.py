@@ -10,7 +10,7 @@ import torch
 
 from gcnet.errors import GCNetError
 from gcnet.models.weights import save_model
-from gcnet.zoo import start
+from gcnet.zoo import create
 from gcnet.zoo.cache import Weights
 from gcnet.zoo.catalog import Row, find
 from gcnet.zoo.create import create_model
@@ -63,7 +63,7 @@ def test_without_published_weights_the_backbone_of_imagenet(
     def load(backbone: torch.nn.Module, *_: object, **__: object) -> None:
         torch.nn.init.constant_(backbone.conv1.weight, 7)
 
-    monkeypatch.setattr(start, "load_imagenet", load)
+    monkeypatch.setattr(create, "load_imagenet", load)
     begun = start_model(published, "auto", CLASSES)
     assert begun.weights == "imagenet"
     assert (begun.model.backbone.conv1.weight == 7).all()
