@@ -132,7 +132,7 @@ def test_titles_are_the_paper_s_and_never_shared() -> None:
 
 def test_what_is_seen_is_said_in_words() -> None:
     uniform = torch.full((4, 5), 1 / 20)
-    assert Look("c4.0", uniform).describe() == "c4.0: one map for all queries, covers 1e+02 % of the map"
+    assert Look("c4.0", uniform).describe() == "c4.0: one map for all queries, covers 100 % of the map"
     ends = torch.zeros(2, 4, 5)
     ends[0, 0, 0] = ends[1, 3, 4] = 1
     assert "covers 5 % of the map; Jensen-Shannon divergence 0.35" in Look("c4.0", ends).describe()

@@ -52,7 +52,7 @@ class Look:
         maps = (self.maps if self.per_query else self.maps[None]).flatten(1)[None]
         if (maps < 0).any() or ((maps.double().sum(dim=2) - 1).abs() > 1e-2).any():
             return f"{self.title}: a map for each query; its weights are no probabilities"
-        covers = f"covers {100 * covered_share(maps).item():.2g} % of the map"
+        covers = f"covers {100 * covered_share(maps).item():.3g} % of the map"
         if not self.per_query:
             return f"{self.title}: one map for all queries, {covers}"
         distance = f"Jensen-Shannon divergence {jensen_shannon(maps).item():.2g} between them"

@@ -190,7 +190,8 @@ def _measure_attention(
     if depends_on_query(pool):
         maps = attention_of(pool, x, wanted).flatten(2)
     else:
-        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, len(wanted), -1)
+        # Every query has this map: two of them stand for all, and go through the measure like any others.
+        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, min(2, len(wanted)), -1)
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
     positions, seen = x[0, 0].numel(), len(wanted)
     fair = (1 - 1 / positions) / (1 - 1 / seen) if seen > 1 else 1.0
