@@ -8,9 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
-from gcnet.models.build import build_backbone
+from gcnet.context import (
+    ContextBlock,
+    GlobalContext,
+    NonLocal,
+    SimplifiedNonLocal,
+    SqueezeExcitation,
+    complexity,
+)
+from gcnet.models.build import build_backbone, build_context
 from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec
 
 KINDS = {"gc": GlobalContext, "snl": SimplifiedNonLocal, "nl": NonLocal, "se": SqueezeExcitation}
@@ -54,3 +62,22 @@ def test_specs_travel_as_json_also_those_written_before_there_were_kinds(kind: A
     context = ModelSpec.from_dict(written).backbone.context
     assert context is not None
     assert context.block == "gc"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
+    def count(context: ContextSpec | None) -> tuple[int, int]:
+        with torch.device("meta"):
+            backbone = build_backbone(replace(SMALL, context=context)).eval()
+            with FlopCounterMode(display=False) as counter:
+                backbone(torch.empty(1, 3, 64, 96))
+        return sum(p.numel() for p in backbone.parameters()), counter.get_total_flops()
+
+    context = ContextSpec(block=kind, ratio=1 / 4, stages=(True,) * 4)
+    (with_blocks, with_flops), (without, flops) = count(context), count(None)
+    each = [
+        complexity(build_context(context, 64 * 2**stage), (16 // 2**stage, 24 // 2**stage))
+        for stage in range(4)
+    ]
+    assert sum(block.parameters for block in each) == with_blocks - without
+    assert sum(block.flops for block in each) == with_flops - flops

@@ -36,6 +36,7 @@ class NonLocal(ContextBlock):
     """
 
     pool: PairwiseAttention
+    add: LinearTransform
 
     def __init__(
         self,
