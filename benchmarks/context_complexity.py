@@ -177,7 +177,9 @@ def table(rows: list[dict[str, Any]], slopes: list[dict[str, Any]]) -> str:
     lines = ["| block | pass | map | time, s | memory, MB | slope of time | slope of memory |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- |")
     largest = max(row["positions"] for row in rows)
-    for row in rows:
+    for row in sorted(
+        rows, key=lambda r: (list(BLOCKS).index(r["block"]), PASSES.index(r["pass"]), r["positions"])
+    ):
         if row["positions"] < largest / 16:
             continue
         key = (row["block"], row["pass"])
