@@ -186,5 +186,5 @@ def test_the_page_s_python_does_what_it_says(capsys: pytest.CaptureFixture[str])
 
 def test_the_page_s_pictures_exist() -> None:
     pictures = re.findall(r"\]\((figures/.*?)\)", PAGE.read_text())
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all((PAGE.parent / picture).is_file() for picture in pictures)
