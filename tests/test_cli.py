@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import resource
@@ -12,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,6 +27,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.weights import load_model, save_model
 from gcnet.zoo.catalog import find, list_models
 from gcnet.zoo.create import create_model
+from gcnet.zoo.open import open_model
 
 ROOT = Path(__file__).parent.parent
 TINY = "mask_rcnn_tiny_gc4"
@@ -103,7 +106,9 @@ def test_every_verb_has_help(verb, capsys):
         (f"attention {TINY} x.jpg --query 3", "give x,y as shares"),
         (f"analyse {TINY} --data x --images 0", "give 1 or more"),
         ("demo --seed one", "invalid int value: 'one'"),
-        (f"convert {TINY}", "--weights"),
+        (f"convert {TINY}", "OUT"),
+        (f"convert {TINY} x.safetensors", "no published weights"),
+        ("convert nowhere.pth x.safetensors", "there is no model 'nowhere.pth'"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, expected, capsys, tmp_path, monkeypatch):
@@ -125,13 +130,13 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
         "train": [TINY, "--data", str(tmp_path)],
         "eval": [str(tmp_path / "model.safetensors"), "--data", str(tmp_path)],
         "predict": [str(tmp_path / "model.safetensors"), str(tmp_path)],
-        "convert": [TINY, "--weights", str(tmp_path / "model.safetensors")],
+        "convert": [str(tmp_path / "model.safetensors"), out + "/x.safetensors"],
         "demo": [],
         "attention": [str(tmp_path / "model.safetensors"), str(tmp_path / "x.jpg")],
         "analyse": [str(tmp_path / "model.safetensors"), "--data", str(tmp_path)],
     }[verb]
-    assert main([verb, *words, "--out", out + ("/x.safetensors" if verb == "convert" else "")]) == 2
-    assert "is not a folder; choose another --out" in capsys.readouterr().err
+    assert main([verb, *words, *([] if verb == "convert" else ["--out", out])]) == 2
+    assert "is not a folder; choose another" in capsys.readouterr().err
 
 
 def test_check_writable_makes_nothing(tmp_path):
@@ -349,14 +354,54 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
 
 
 def test_convert_gives_a_file_that_knows_its_classes(tmp_path, capsys):
-    weights = tmp_path / "theirs.pth"
-    torch.save({"state_dict": create_model(TINY, class_names=("cat", "dog")).state_dict()}, weights)
-    out = tmp_path / "ours.safetensors"
-    words = ["convert", TINY, "--weights", str(weights), "--out", str(out)]
+    torch.manual_seed(0)
+    source = create_model(TINY, class_names=("a", "b"))
+    theirs, ours, again = tmp_path / "theirs.pth", tmp_path / "ours.safetensors", tmp_path / "again.safetensors"
+    torch.save({"meta": {"epoch": 3}, "state_dict": as_mmdet(source)}, theirs)
+    words = ["convert", str(theirs), str(ours)]
+    assert main(words) == 2
+    assert "--class-names" in capsys.readouterr().err
     assert main([*words, "--class-names", "cat", "dog", "owl"]) == 2
-    assert "has 2 classes, 3 names are given" in capsys.readouterr().err
+    assert "knows 2 classes, but 3 class names" in capsys.readouterr().err
+    assert not ours.exists()
     assert main([*words, "--class-names", "cat", "dog"]) == 0
-    assert load_model(out).spec.class_names == ("cat", "dog")
+    out = capsys.readouterr().out
+    assert out.splitlines()[:2] == [f"{theirs}: {TINY}", "2 classes: cat, dog"]
+    assert f"next: gcnet predict {ours}" in out
+
+    converted = load_model(ours)
+    assert converted.spec == replace(source.spec, class_names=("cat", "dog"))
+    assert converted.provenance["epoch"] == 3
+    assert converted.provenance["sha256"] == hashlib.sha256(theirs.read_bytes()).hexdigest()
+    assert main(["convert", str(ours), str(again), "--class-names", "x", "y"]) == 0
+    assert load_model(again).provenance == converted.provenance
+
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    expected = source.predict_images(picture, score_threshold=0.0)[0]
+    assert len(expected) > 10
+    for path in (theirs, ours, again):
+        model = open_model(path, class_names=("cat", "dog"))
+        found = model.predict_images(picture, score_threshold=0.0)[0]
+        for name in ("boxes", "scores", "labels", "mask_probs"):
+            assert torch.equal(getattr(found, name), getattr(expected, name)), (path, name)
+
+
+def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "ours.safetensors"
+    save_model(create_model(TINY, num_classes=2), source)
+    wrong = ["convert", str(source), str(tmp_path / "x.safetensors"), "--model", "mask_rcnn_tiny"]
+    assert main(wrong) == 2
+    assert "does not fit this model" in capsys.readouterr().err
+    assert main(["convert", str(source), str(tmp_path / "x.pth")]) == 2
+    assert "SOMETHING.safetensors" in capsys.readouterr().err
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
+    assert capsys.readouterr().err == "gcnet: error: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
 
 
 # --- the documents -------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MODEL_HELP = (
     "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
-    "or a run folder"
+    "a run folder, or an mmdetection .pth"
 )
 WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model, or `coco`: the published ones"
 MIRROR_HELP = (
@@ -33,6 +33,10 @@ MIRROR_HELP = (
     "(GCNET_MIRRORS lists more)"
 )
 
+CONVERT_HELP = (
+    "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, or a name that "
+    "`gcnet models` lists"
+)
 START_HELP = (
     "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
     "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
@@ -170,15 +174,15 @@ def load_trained(model: str, weights: str | None, device: str = "auto") -> Detec
     """The model that `MODEL --weights W --device D` means, in eval mode."""
     import torch
 
-    from gcnet.models.weights import load_model
     from gcnet.zoo.create import create_model
+    from gcnet.zoo.open import open_model
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
     file = find_weights(model)
-    trained = load_model(file) if file else create_model(model, weights=weights)
+    trained = open_model(file) if file else create_model(model, weights=weights)
     try:
         return trained.to(device).eval()
     except (RuntimeError, AssertionError) as error:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcnet.arguments import (
-    WEIGHTS_HELP,
+    CONVERT_HELP,
+    MIRROR_HELP,
     Parser,
     add_model,
     check_data,
@@ -23,7 +24,7 @@ from gcnet.arguments import (
     check_writable,
     did_you_mean,
     fetch_weights,
-    find_row,
+    find_weights,
     load_detector,
     load_trained,
     parse_train,
@@ -383,28 +384,28 @@ def _models(argv: list[str]) -> int:
 
 
 def _convert(argv: list[str]) -> int:
-    parser = Parser(
-        "convert", "Reads any weights of a model and writes our .safetensors, which knows its classes."
-    )
-    parser.add_argument("model", help="a name that `gcnet models` lists")
-    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
-    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of labels (COCO's 80)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="(MODEL.safetensors)")
+    parser = Parser("convert", "Reads any checkpoint and writes our .safetensors, which knows its classes.")
+    parser.add_argument("source", metavar="IN", help=CONVERT_HELP)
+    parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--model", metavar="NAME", help="the model that IN holds, if it is not what is found")
+    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of IN's labels")
+    parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
     options = parser.parse_args(argv)
-    name = find_row(options.model, options.weights).name
-    out = options.out or Path(f"{name}.safetensors")
-    if out.suffix != ".safetensors":
-        raise GCNetError(f"--out {out}: the file is found again by its ending, .safetensors")
-    check_writable(out.parent)
+    if options.out.suffix != ".safetensors":
+        raise GCNetError(f"{options.out}: OUT is found again by its ending; name it SOMETHING.safetensors")
+    check_model(options.source, None)
+    check_writable(options.out.parent)
+    file = find_weights(options.source)
+    name = options.model or (None if file else options.source)
+    path = file or Path(str(fetch_weights(options.source, None, options.mirror)))
 
     from gcnet.models.weights import save_model
-    from gcnet.zoo.create import create_model, rename_classes
+    from gcnet.zoo.open import describe, open_model
 
-    detector = create_model(name, weights=options.weights)
-    if options.class_names:
-        rename_classes(detector, options.class_names, label=options.weights)
-    save_model(detector, out, provenance={"converted_from": Path(options.weights).name})
-    print(f"wrote {out}\nnext: gcnet predict {out} IMAGES...")
+    detector = open_model(path, name=name, class_names=options.class_names)
+    save_model(detector, options.out)
+    print("\n".join(describe(detector, path)))
+    print(f"wrote {options.out}\nnext: gcnet predict {options.out} IMAGES...")
     return 0
 
 

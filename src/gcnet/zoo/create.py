@@ -14,7 +14,8 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
 from gcnet.models.weights import SUFFIX, fill_weights, load_detector, load_model, read_metadata
-from gcnet.zoo.catalog import Row, find
+from gcnet.zoo.cache import sha256
+from gcnet.zoo.catalog import ROWS, Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
 from gcnet.zoo.classifier_weights import create_classifier, fill_backbone
 from gcnet.zoo.classifiers import ClassifierRow
@@ -129,7 +130,7 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     coordinates = "inclusive" if is_version_1(checkpoint.tensors) else row.spec.coordinates
     detector = build_detector(replace(row.spec, class_names=classes, coordinates=coordinates))
     fill_weights(detector, tensors, source=str(weights))
-    detector.provenance = {"file": Path(weights).name, **checkpoint.origin}
+    detector.provenance = {"file": Path(weights).name, **checkpoint.origin, **published_as(Path(weights))}
     return detector.eval()
 
 
@@ -158,6 +159,20 @@ def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, labe
 
 def _unnamed(count: int) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(count))
+
+
+def published_as(path: Path) -> dict[str, str | float]:
+    """The SHA-256 of a file, and if it is a published one what was published about it."""
+    digest = sha256(path)
+    row = next((row for row in ROWS if row.weights and digest.startswith(row.weights.sha256)), None)
+    if row is None or row.box_ap is None or row.mask_ap is None:
+        return {"sha256": digest}
+    return {
+        "sha256": digest,
+        "published_as": row.upstream[0],
+        "published_box_AP": row.box_ap,
+        "published_mask_AP": row.mask_ap,
+    }
 
 
 def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:
