@@ -9,7 +9,7 @@ import pytest
 
 import gcnet
 
-HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision")
+HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision", "huggingface_hub")
 
 
 def loaded_after(code: str) -> set[str]:
@@ -44,6 +44,10 @@ def test_listing_models_loads_nothing_heavy():
 def test_the_blocks_load_torch_and_nothing_else():
     names = "GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, insert"
     assert loaded_after(f"from gcnet.context import {names}") == {"torch"}
+
+
+def test_a_detector_loads_the_hub_only_when_it_is_used():
+    assert "huggingface_hub" not in loaded_after("from gcnet.models.detector import Detector")
 
 
 def test_every_public_name_exists():
