@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 import resource
@@ -13,7 +12,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -27,7 +25,6 @@ from gcnet.errors import GCNetError
 from gcnet.models.weights import load_model, save_model
 from gcnet.zoo.catalog import find, list_models
 from gcnet.zoo.create import create_model
-from gcnet.zoo.open import open_model
 
 ROOT = Path(__file__).parent.parent
 TINY = "mask_rcnn_tiny_gc4"
@@ -351,39 +348,6 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
     assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
     assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
     assert "no such file: old/best.safetensors" in capsys.readouterr().err
-
-
-def test_convert_gives_a_file_that_knows_its_classes(tmp_path, capsys):
-    torch.manual_seed(0)
-    source = create_model(TINY, class_names=("a", "b"))
-    theirs, ours, again = tmp_path / "theirs.pth", tmp_path / "ours.safetensors", tmp_path / "again.safetensors"
-    torch.save({"meta": {"epoch": 3}, "state_dict": as_mmdet(source)}, theirs)
-    words = ["convert", str(theirs), str(ours)]
-    assert main(words) == 2
-    assert "--class-names" in capsys.readouterr().err
-    assert main([*words, "--class-names", "cat", "dog", "owl"]) == 2
-    assert "knows 2 classes, but 3 class names" in capsys.readouterr().err
-    assert not ours.exists()
-    assert main([*words, "--class-names", "cat", "dog"]) == 0
-    out = capsys.readouterr().out
-    assert out.splitlines()[:2] == [f"{theirs}: {TINY}", "2 classes: cat, dog"]
-    assert f"next: gcnet predict {ours}" in out
-
-    converted = load_model(ours)
-    assert converted.spec == replace(source.spec, class_names=("cat", "dog"))
-    assert converted.provenance["epoch"] == 3
-    assert converted.provenance["sha256"] == hashlib.sha256(theirs.read_bytes()).hexdigest()
-    assert main(["convert", str(ours), str(again), "--class-names", "x", "y"]) == 0
-    assert load_model(again).provenance == converted.provenance
-
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    expected = source.predict_images(picture, score_threshold=0.0)[0]
-    assert len(expected) > 10
-    for path in (theirs, ours, again):
-        model = open_model(path, class_names=("cat", "dog"))
-        found = model.predict_images(picture, score_threshold=0.0)[0]
-        for name in ("boxes", "scores", "labels", "mask_probs"):
-            assert torch.equal(getattr(found, name), getattr(expected, name)), (path, name)
 
 
 def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
