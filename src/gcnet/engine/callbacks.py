@@ -105,7 +105,7 @@ class Validation(Callback):
         metrics, results = self._validate(module.model)
         values, best_by = self.task.scores(metrics), self.task.best_by
         if values[best_by] > self.run_log.best(best_by) or not self.best.exists():
-            provenance = {"iteration": iteration, **values}
+            provenance = {"iteration": iteration} | {name: values[name] for name in self.task.recorded}
             _keep_going(lambda: save_model(module.model, self.best, provenance=provenance))
         self.run_log.validation(iteration, values)
         _keep_going(lambda: write_results(self.out, metrics, results))

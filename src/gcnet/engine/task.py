@@ -32,6 +32,7 @@ class Task:
         print_metrics: as a table.
         scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
         best_by: the score that the best model has most of.
+        recorded: the scores that its file states.
     """
 
     load_splits: Callable[[Path], dict[str, Any]]
@@ -43,6 +44,7 @@ class Task:
     scores: Callable[[Any], dict[str, float]]
     score_names: tuple[str, ...]
     best_by: str
+    recorded: tuple[str, ...]
 
 
 def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
@@ -93,6 +95,7 @@ DETECTION = Task(
     scores=_detection_scores,
     score_names=AP_NAMES,
     best_by="mask_AP",
+    recorded=("mask_AP", "box_AP"),
 )
 
 
@@ -136,4 +139,5 @@ CLASSIFICATION = Task(
     scores=_class_scores,
     score_names=("top1", "top5"),
     best_by="top1",
+    recorded=("top1", "top5"),
 )
