@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 from gcnet.arguments import (
     CONVERT_HELP,
     MIRROR_HELP,
+    PRECISIONS,
     Parser,
     add_model,
+    add_precision,
     check_data,
     check_model,
     check_writable,
+    choose_device,
     did_you_mean,
     fetch_weights,
     find_weights,
@@ -30,6 +33,7 @@ from gcnet.arguments import (
     parse_train,
 )
 from gcnet.errors import GCNetError
+from gcnet.zoo.catalog import find_detector
 
 if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
@@ -194,6 +198,7 @@ def _eval(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=int, default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
+    add_precision(parser)
     options = parser.parse_args(argv)
     check_model(options.model, options.weights)
     check_data(options.data)
@@ -201,9 +206,12 @@ def _eval(argv: list[str]) -> int:
     check_writable(out)
 
     from gcnet.engine.task import task_of
+    from gcnet.models.detector import Detector
 
     weights = fetch_weights(options.model, options.weights, options.mirror)
     model = load_trained(options.model, weights, options.device)
+    if isinstance(model, Detector):
+        model = model.optimize(precision=options.precision)
     task = task_of(model.spec)
     dataset = task.load_split(options.data, options.split, model.spec.class_names)
     metrics, _ = task.evaluate(
@@ -225,6 +233,7 @@ def _predict(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help="(predictions)")
     parser.add_argument("--score-threshold", type=float, default=0.5, help="draw and write from here (0.5)")
     parser.add_argument("--no-overlays", action="store_true", help="write only results.json")
+    add_precision(parser)
     parser.add_argument("--top", type=int, default=5, help="of a classifier: how many classes to write (5)")
     options = parser.parse_args(argv)
     check_model(options.model, options.weights)
@@ -242,7 +251,7 @@ def _predict(argv: list[str]) -> int:
     if isinstance(model, Classifier):
         return _classify(model, options)
     summary = predict_paths(
-        model,
+        model.optimize(precision=options.precision),
         options.images,
         options.out,
         score_threshold=options.score_threshold,
@@ -419,6 +428,50 @@ def _ablate(argv: list[str]) -> int:
     return 0
 
 
+def _benchmark(argv: list[str]) -> int:
+    parser = Parser("benchmark", "Times models on this machine, beside each other or another library.")
+    parser.add_argument(
+        "models", nargs="*", default=["mask_rcnn_r50", "mask_rcnn_r50_gc4"], metavar="MODEL", help="names"
+    )
+    parser.add_argument("--against", choices=["torchvision"], help="its Mask R-CNN, with the same weights")
+    parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
+    parser.add_argument("--parts", action="store_true", help="also the parts of the first model's inference")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
+    parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at a time (1)")
+    parser.add_argument("--repeats", type=int, default=7, help="of each measurement (7)")
+    parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
+    options = parser.parse_args(argv)
+    sides = options.size.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) % 32 == 0 and int(side) for side in sides):
+        raise GCNetError(f"--size {options.size}: give height x width in multiples of 32, such as 800x1216")
+    if options.batch < 1 or options.repeats < 1:
+        raise GCNetError("--batch and --repeats are 1 or more")
+    rows = [find_detector(name).name for name in options.models]
+    check_writable(options.out)
+
+    from gcnet.benchmark.run import Options, run_benchmark
+
+    run_benchmark(
+        Options(
+            rows=rows,
+            against=options.against or "",
+            device=choose_device(options.device),
+            precisions=options.precision,
+            size=(int(sides[0]), int(sides[1])),
+            batch=options.batch,
+            repeats=options.repeats,
+            train=options.train,
+            parts=options.parts,
+            optimized=not options.plain,
+        ),
+        options.out,
+    )
+    return 0
+
+
 VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "demo": (_demo, "generate pictures, train on them, score, draw: the whole path in minutes"),
     "train": (_train, "train a detector on a COCO-format data set, a classifier on folders of pictures"),
@@ -428,5 +481,6 @@ VERBS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "analyse": (_analyse, "measure how much attention depends on the query, over a data set"),
     "models": (_models, "list the models"),
     "ablate": (_ablate, "compare context blocks: the paper's studies, trained and tabulated"),
+    "benchmark": (_benchmark, "time models on this machine, beside each other or another library"),
     "convert": (_convert, "turn an mmdetection checkpoint into our file"),
 }

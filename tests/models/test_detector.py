@@ -100,7 +100,7 @@ def test_training_mode_is_restored(detector: Detector, picture: np.ndarray) -> N
 def test_normalising_leaves_padding_zero(detector: Detector) -> None:
     images = torch.full((2, 3, 64, 96), 200, dtype=torch.uint8)
     batch = Batch(images, [(50, 96), (64, 70)], [(50, 96), (64, 70)], [0, 1])
-    normalised = detector._normalise(batch)
+    normalised = detector.normalise(batch)
     expected = (200 - torch.tensor(detector.spec.image_mean)) / torch.tensor(detector.spec.image_std)
     torch.testing.assert_close(normalised[0, :, 49, 95], expected)
     torch.testing.assert_close(normalised[1, :, 63, 69], expected)

@@ -83,7 +83,7 @@ class CascadeRoIHeads(nn.Module):
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
                 proposals = self._refine(stage - 1, proposals, deltas, batch)
-            logits, deltas = head(self._pool(features, proposals, BOX_GRID))
+            logits, deltas = head(self.pool(features, proposals, BOX_GRID))
             logits_of_stages.append(logits)
         scores = torch.stack(logits_of_stages).mean(dim=0).softmax(dim=1)
         found = select_in_batch(
@@ -96,7 +96,7 @@ class CascadeRoIHeads(nn.Module):
             nms_threshold=self.nms_threshold,
             limit=self.detections,
         )
-        pooled = self._pool(features, [f.boxes for f in found], MASK_GRID)
+        pooled = self.pool(features, [f.boxes for f in found], MASK_GRID)
         labels = torch.cat([f.labels for f in found])
         probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_heads]).mean(dim=0)
         return attach_masks(found, probs)
@@ -122,11 +122,11 @@ class CascadeRoIHeads(nn.Module):
         boxes = [r.boxes for r in regions]
         box_head = cast(BoxHead, self.box_heads[stage])
         mask_head = cast(MaskHead, self.mask_heads[stage])
-        logits, deltas = box_head(self._pool(features, boxes, BOX_GRID))
+        logits, deltas = box_head(self.pool(features, boxes, BOX_GRID))
         labels = torch.cat([r.labels for r in regions])
         losses = box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
 
-        pooled = self._pool(features, [r.positive for r in regions], MASK_GRID)
+        pooled = self.pool(features, [r.positive for r in regions], MASK_GRID)
         mask_logits = mask_head(pooled, labels[labels < self.num_classes])
         masks = torch.cat([mask_targets(t, r) for t, r in zip(targets, regions, strict=True)])
         losses |= mask_head.loss(mask_logits, masks.to(mask_logits.device))
@@ -141,7 +141,7 @@ class CascadeRoIHeads(nn.Module):
             for box, delta, size in zip(boxes, deltas[:, 0].split(counts), batch.image_sizes, strict=True)
         ]
 
-    def _pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
+    def pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
         return pool_regions(
             features,
             boxes,

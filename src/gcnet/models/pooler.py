@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 
 from gcnet.models.inclusive import SAMPLES, SHIFT
 from gcnet.ops.boxes import box_area
+from gcnet.ops.roi_align import roi_align_sparse
 
 
 def pool_regions(
@@ -41,16 +42,17 @@ def pool_regions(
             chosen = regions[members]
             if inclusive:
                 chosen = chosen + chosen.new_tensor([0, 1, 1, 1, 1]) * SHIFT * stride
-            values = roi_align(
-                feature,
-                chosen.to(feature.dtype),
-                output_size=size,
-                spatial_scale=1 / stride,
-                sampling_ratio=SAMPLES if inclusive else 0,
-                aligned=True,
-            )
-            pooled = pooled.index_copy(0, members, values)
+            samples = SAMPLES if inclusive else 0
+            pooled = pooled.index_copy(0, members, _align(feature, chosen, size, 1 / stride, samples))
     return pooled
+
+
+def _align(
+    feature: Float[Tensor, "N C h w"], regions: Float[Tensor, "R 5"], size: int, scale: float, samples: int
+) -> Float[Tensor, "R C S S"]:
+    if feature.device.type == "cpu" and not torch.is_grad_enabled():
+        return roi_align_sparse(feature, regions, size=size, scale=scale, samples=samples)
+    return roi_align(feature, regions.to(feature.dtype), size, scale, samples, aligned=True)
 
 
 def region_levels(boxes: Float[Tensor, "R 4"], count: int, finest_scale: float) -> Int64[Tensor, " R"]:

@@ -62,12 +62,12 @@ class RoIHeads(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and `loss_mask`."""
         regions = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        pooled = self._pool(features, [r.boxes for r in regions], BOX_GRID)
+        pooled = self.pool(features, [r.boxes for r in regions], BOX_GRID)
         logits, deltas = self.box_head(pooled)
         labels = torch.cat([r.labels for r in regions])
         losses = self.box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
 
-        pooled = self._pool(features, [r.positive for r in regions], MASK_GRID)
+        pooled = self.pool(features, [r.positive for r in regions], MASK_GRID)
         mask_logits = self.mask_head(pooled, labels[labels < self.box_head.num_classes])
         masks = [mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]
         return losses | self.mask_head.loss(mask_logits, torch.cat(masks).to(mask_logits.device))
@@ -76,9 +76,23 @@ class RoIHeads(nn.Module):
         self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
     ) -> list[RegionDetections]:
         """The detections of each image, in pixels of the resized image."""
-        pooled = self._pool(features, proposals, BOX_GRID)
+        pooled = self.pool(features, proposals, BOX_GRID)
         logits, deltas = self.box_head(pooled)
-        found = select_in_batch(
+        found = self.select(proposals, logits, deltas, batch, threshold)
+        pooled = self.pool(features, [f.boxes for f in found], MASK_GRID)
+        probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
+        return attach_masks(found, probs)
+
+    def select(
+        self,
+        proposals: list[Float[Tensor, "_R 4"]],
+        logits: Float[Tensor, "S K1"],
+        deltas: Float[Tensor, "S K 4"],
+        batch: Batch,
+        threshold: float,
+    ) -> list[RegionDetections]:
+        """The best of all regions and classes of each image, without masks yet."""
+        return select_in_batch(
             proposals,
             logits.softmax(dim=1),
             deltas,
@@ -88,11 +102,8 @@ class RoIHeads(nn.Module):
             nms_threshold=self.nms_threshold,
             limit=self.detections,
         )
-        pooled = self._pool(features, [f.boxes for f in found], MASK_GRID)
-        probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
-        return attach_masks(found, probs)
 
-    def _pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
+    def pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
         return pool_regions(
             features,
             boxes,

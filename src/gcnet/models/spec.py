@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_type_hints
 # "batch" is plain batch norm, "sync" is batch norm synchronised over processes, "group" needs no statistics.
 Norm = Literal["frozen_stats", "batch", "sync", "group"]
 
+Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inference
+
 
 @dataclass(frozen=True)
 class ContextSpec:

@@ -1,0 +1,1 @@
+"""How fast the models are here, beside others on the same tensors: `gcnet benchmark`."""

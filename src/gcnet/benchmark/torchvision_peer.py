@@ -1,0 +1,114 @@
+"""torchvision's Mask R-CNN with the weights of ours, so that both have as much to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pycocotools import mask
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
+
+from gcnet.errors import GCNetError
+from gcnet.models.detector import Detector
+from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
+from gcnet.types import Batch, Targets
+
+# (ours, torchvision's); the rest of the backbone's names are the same.
+_RENAMED = [
+    (r"^backbone\.(conv1|bn1|layer)", r"backbone.body.\1"),
+    (r"^neck\.lateral\.(\d)\.", r"backbone.fpn.inner_blocks.\1.0."),
+    (r"^neck\.output\.(\d)\.", r"backbone.fpn.layer_blocks.\1.0."),
+    (r"^rpn\.conv\.", "rpn.head.conv.0.0."),
+    (r"^rpn\.objectness\.", "rpn.head.cls_logits."),
+    (r"^rpn\.deltas\.", "rpn.head.bbox_pred."),
+    (r"^roi_heads\.box_head\.fc1\.", "roi_heads.box_head.fc6."),
+    (r"^roi_heads\.box_head\.fc2\.", "roi_heads.box_head.fc7."),
+    (r"^roi_heads\.box_head\.cls\.", "roi_heads.box_predictor.cls_score."),
+    (r"^roi_heads\.box_head\.deltas\.", "roi_heads.box_predictor.bbox_pred."),
+    (r"^roi_heads\.mask_head\.convs\.(\d)\.", r"roi_heads.mask_head.\1.0."),
+    (r"^roi_heads\.mask_head\.upsample\.", "roi_heads.mask_predictor.conv5_mask."),
+    (r"^roi_heads\.mask_head\.logits\.", "roi_heads.mask_predictor.mask_fcn_logits."),
+]
+
+
+def torchvision_twin(detector: Detector) -> MaskRCNN:
+    """torchvision's `maskrcnn_resnet50_fpn` with the weights of a plain R-50 of ours.
+
+    The two still differ in where anchors stand, in RoIAlign and in masks that are pasted with a margin, so
+    their detections are alike and not equal.
+
+    Raises:
+        GCNetError: `detector` is another model; torchvision has no context blocks.
+    """
+    backbone = detector.spec.backbone
+    if backbone.blocks != (3, 4, 6, 3) or backbone.context or backbone.groups != 1 or detector.spec.cascade:
+        raise GCNetError(f"torchvision has no model like {detector.spec.name}: compare mask_rcnn_r50 with it")
+    twin = maskrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=detector.spec.num_classes + 1,
+        box_nms_thresh=0.5,
+        box_detections_per_img=detector.spec.roi.detections,
+    )
+    tensors = {}
+    for name, tensor in detector.state_dict().items():
+        for pattern, replacement in _RENAMED:
+            name = re.sub(pattern, replacement, name)
+        tensors[name] = _background_first(name, tensor)
+    twin.load_state_dict(tensors)
+    theirs = dict(twin.named_parameters())
+    for name, parameter in detector.backbone.named_parameters():
+        theirs[f"backbone.body.{name}"].requires_grad_(parameter.requires_grad)
+    return twin
+
+
+def _background_first(name: str, tensor: Tensor) -> Tensor:
+    """torchvision's class 0 is background; it has deltas and a mask for it, too."""
+    if "cls_score" in name:
+        return tensor.roll(1, dims=0)
+    if "roi_heads.box_predictor.bbox_pred" in name:
+        return torch.cat([torch.zeros_like(tensor[:4]), tensor])
+    if "mask_fcn_logits" in name:
+        return torch.cat([torch.zeros_like(tensor[:1]), tensor])
+    return tensor
+
+
+def inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[dict[str, Tensor]]]:
+    """A run from uint8 pixels to full-size masks."""
+    twin.eval()
+
+    @torch.no_grad()
+    def run() -> list[dict[str, Tensor]]:
+        return twin([image / 255 for image in batch.images])
+
+    return run
+
+
+def losses(twin: MaskRCNN, batch: Batch, targets: list[Targets]) -> Callable[[], Tensor]:
+    """A run from uint8 pixels to the sum of the losses. Full-size bitmaps are made outside of it.
+
+    The statistics of its norms are frozen, as ours are.
+    """
+    twin.train()
+    for module in twin.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    height, width = batch.images.shape[-2:]
+    bitmaps = [torch.stack([_bitmap(m, (height, width)) for m in t.masks]) for t in targets]
+    given = [
+        {"boxes": t.boxes, "labels": t.labels + 1, "masks": bits.to(t.boxes.device)}
+        for t, bits in zip(targets, bitmaps, strict=True)
+    ]
+
+    def run() -> Tensor:
+        return sum(twin([image / 255 for image in batch.images], given).values())  # type: ignore[return-value]
+
+    return run
+
+
+def _bitmap(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
+    rle: Any = segmentation_to_rle(segmentation, *size)
+    return torch.from_numpy(mask.decode(rle))

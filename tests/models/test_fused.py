@@ -1,0 +1,75 @@
+"""Fused networks compute what the plain ones do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from gcnet.context import ContextBlock, GlobalContext, LinearTransform, SimplifiedNonLocal, SqueezeExcitation
+from gcnet.context.modelling import AveragePool
+from gcnet.models import fused
+from gcnet.models.fused import FusedConv, FusedResNet
+from gcnet.models.resnet import ResNet
+
+BLOCKS = {
+    "none": None,
+    "gc": lambda c: GlobalContext(c, ratio=1 / 4),
+    "gc average": lambda c: GlobalContext(c, ratio=1 / 4, pooling="average"),
+    "gc scale and add": lambda c: GlobalContext(c, ratio=1 / 4, fusion=("scale", "add")),
+    "snl": SimplifiedNonLocal,
+    "se": SqueezeExcitation,
+    "mean": lambda c: ContextBlock(AveragePool(), add=LinearTransform(c, c)),
+}
+
+
+def small_resnet(block="none", **kwargs) -> ResNet:
+    torch.manual_seed(0)
+    resnet = ResNet(
+        blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, make_context=BLOCKS[block], **kwargs
+    )
+    for name, parameter in resnet.named_parameters():
+        if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:
+            nn.init.normal_(parameter, mean=0.5 if "bn" in name else 0.0, std=0.2)
+    for name, buffer in resnet.named_buffers():
+        if "running" in name:
+            nn.init.uniform_(buffer, 0.2, 1.5)
+    return resnet.eval().requires_grad_(False)
+
+
+def assert_same_maps(resnet: ResNet, images: int = 1) -> None:
+    picture = torch.randn(images, 3, 64, 96)
+    network = FusedResNet(resnet)
+    for ours, plain in zip(network(picture), resnet(picture), strict=True):
+        torch.testing.assert_close(ours, plain, atol=2e-5 * float(plain.abs().max()), rtol=0)
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("position", ["after1x1", "after_add"])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_in_both_places(block, position, images):
+    assert_same_maps(small_resnet(block, context_position=position), images)
+
+
+@pytest.mark.parametrize("kwargs", [{"groups": 8}, {"deformable_stages": (False, True, True, True)}], ids=str)
+def test_groups_and_deformable_convolutions(kwargs):
+    assert_same_maps(small_resnet("gc", **kwargs))
+
+
+def test_without_onednn(monkeypatch):
+    monkeypatch.setattr(fused, "_ONEDNN", False)
+    assert_same_maps(small_resnet("gc"))
+
+
+def test_fresh_weights_after_a_move():
+    conv = nn.Conv2d(4, 8, 3, padding=1)
+    ours, picture = FusedConv(conv), torch.randn(1, 4, 9, 9)
+    ours(picture)
+    ours = ours.double()
+    torch.testing.assert_close(ours(picture.double()), conv.double()(picture.double()))
+
+
+def test_group_norm_is_refused():
+    with pytest.raises(ValueError, match="group norm"):
+        FusedResNet(ResNet(norm="group"))

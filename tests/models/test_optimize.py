@@ -1,0 +1,70 @@
+"""Optimised detectors find what the plain ones do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gcnet.benchmark.subjects import busy_detector, random_batch
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.models.spec import CascadeSpec
+from gcnet.types import Detections
+from gcnet.zoo.catalog import find_detector
+
+BATCH = random_batch(2, (96, 128))
+
+
+def assert_alike(ours: list[Detections], plain: list[Detections]) -> None:
+    for a, b in zip(ours, plain, strict=True):
+        assert len(a) == len(b) > 10
+        torch.testing.assert_close(a.boxes, b.boxes, atol=1e-3, rtol=0)
+        torch.testing.assert_close(a.scores, b.scores, atol=1e-5, rtol=0)
+        assert a.labels.equal(b.labels)
+        torch.testing.assert_close(a.mask_probs, b.mask_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_tiny", "mask_rcnn_tiny_gc4"])
+def test_same_detections(name):
+    detector = busy_detector(name)
+    assert_alike(detector.optimize().predict(BATCH), detector.predict(BATCH))
+
+
+def test_same_detections_of_a_cascade():
+    torch.manual_seed(0)
+    spec = replace(find_detector("mask_rcnn_tiny_gc4").spec, cascade=CascadeSpec())
+    detector = build_detector(spec).eval()
+    for head in detector.roi_heads.heads()[0]:
+        torch.nn.init.normal_(head.cls.weight, std=0.5)
+    assert_alike(detector.optimize().predict(BATCH), detector.predict(BATCH))
+
+
+def test_group_norm_stays_as_it_is():
+    spec = find_detector("mask_rcnn_tiny").spec
+    detector = build_detector(replace(spec, backbone=replace(spec.backbone, norm="group"))).eval()
+    fast = detector.optimize()
+    assert type(fast.backbone) is type(detector.backbone)
+    assert fast.predict(BATCH)[0].boxes.allclose(detector.predict(BATCH)[0].boxes, atol=1e-3)
+
+
+def test_the_original_is_untouched():
+    detector = busy_detector("mask_rcnn_tiny_gc4").train()
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    detector.optimize().predict(BATCH)
+    assert detector.training
+    assert all(p.requires_grad for p in detector.roi_heads.parameters())
+    assert all(before[name].equal(tensor) for name, tensor in detector.state_dict().items())
+
+
+def test_bfloat16_is_near():
+    """Scores in the third digit; which of two near-equal detections survives may change, so compare maps."""
+    detector: Detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize(precision="bf16")
+    for ours, plain in zip(fast.features(BATCH), detector.features(BATCH), strict=True):
+        assert ours.dtype == torch.bfloat16
+        assert (ours.float() - plain).norm() < 0.03 * plain.norm()
+    found = fast.predict(BATCH)[0]
+    assert len(found) > 10
+    assert found.boxes.dtype == found.scores.dtype == found.mask_probs.dtype == torch.float32
