@@ -1,4 +1,4 @@
-"""`gcnet analyse`: a table, JSON and a figure of how much each block depends on the query."""
+"""A table, JSON and a figure of how much each block depends on the query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 
 from gcnet.analyse import Analysis, analyse, choose_pictures, print_analysis
-from gcnet.cli import main
 from gcnet.context import ContextBlock
 from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.data.context_shapes import write_context_shapes
@@ -25,7 +24,6 @@ from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ContextSpec
-from gcnet.models.weights import save_model
 from gcnet.zoo.catalog import find
 
 
@@ -137,27 +135,6 @@ def test_the_table_fits_a_terminal_and_tells_nothing_from_nearly_nothing() -> No
     assert max(len(line) for line in lines) <= 80
     (row,) = [line.split() for line in lines if line.strip().startswith("c4.0")]
     assert row == ["c4.0", "NL", "0.401", "0", "0.300", "2e-05", "-", "4.6", "%"]
-
-
-def test_command(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_model(detector(ContextSpec()), tmp_path / "gc.safetensors")
-    words = [
-        "analyse",
-        str(tmp_path / "gc.safetensors"),
-        "--data",
-        str(shapes),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main([*words, "--images", "2"]) == 0
-    out = capsys.readouterr().out
-    assert "2 images of mask_rcnn_tiny" in out
-    assert "c4.0    GC" in out
-    assert (tmp_path / "out" / "analysis.json").exists()
-    assert main([*words, "--queries", "1"]) == 2
-    assert "--queries 1: give 2 or more" in capsys.readouterr().err
-    assert main([*words, "--split", "tset"]) == 2
-    assert "no split 'tset'" in capsys.readouterr().err
 
 
 def test_pictures_differ_so_their_numbers_do(shapes: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`gcnet attention`: the maps of every block over a picture, one for each query where they differ."""
+"""The maps of every block over a picture, one for each query where they differ."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from gcnet.attention import Look, block_title, block_titles, draw_attention, valid_share
-from gcnet.cli import main
 from gcnet.context import ContextBlock
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ContextSpec
-from gcnet.models.weights import save_model
 from gcnet.zoo.catalog import find
 
 
@@ -137,16 +135,3 @@ def test_what_is_seen_is_said_in_words() -> None:
     ends[0, 0, 0] = ends[1, 3, 4] = 1
     assert "covers 5 % of the map; Jensen-Shannon divergence 0.35" in Look("c4.0", ends).describe()
     assert "no probabilities" in Look("c4.0", ends - 0.1).describe()
-
-
-def test_command(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_model(detector(ContextSpec()), tmp_path / "gc.safetensors")
-    words = ["attention", str(tmp_path / "gc.safetensors"), str(picture), "--out", str(tmp_path / "out")]
-    assert main([*words, "--query", "0.2,0.3", "--layers", "c[45].*"]) == 0
-    out = capsys.readouterr().out
-    assert "c4.0: one map for all queries" in out
-    assert "--query changes nothing" in out
-    assert "2 single maps" in out
-    assert sorted(os.listdir(tmp_path / "out")) == ["c4.0.jpg", "c5.0.jpg", "sheet.jpg"]
-    assert main([*words, "--query", "300"]) == 2
-    assert "give x,y as shares" in capsys.readouterr().err

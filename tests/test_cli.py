@@ -1,32 +1,20 @@
-"""The command line: quick to start, one line for every mistake, later words win."""
+"""The command line: quick to start, one line for every mistake."""
 
 from __future__ import annotations
 
 import errno
-import json
-import re
 import resource
 import shlex
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from gcnet import cli
-from gcnet.arguments import check_writable, find_weights, parse_train, split_train
 from gcnet.cli import VERBS, main
-from gcnet.data.context_shapes import write_context_shapes
-from gcnet.engine.recipe import Recipe
+from gcnet.commands import models
 from gcnet.errors import GCNetError
-from gcnet.models.weights import load_model, save_model
-from gcnet.zoo.catalog import find, list_models
-from gcnet.zoo.create import create_model
 
-ROOT = Path(__file__).parent.parent
 TINY = "mask_rcnn_tiny_gc4"
 GPU_FULL = "gcnet: error: the GPU's memory is full; use a smaller batch size, image size or --device cpu"
 
@@ -136,11 +124,6 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
     assert "is not a folder; choose another" in capsys.readouterr().err
 
 
-def test_check_writable_makes_nothing(tmp_path):
-    check_writable(tmp_path / "a" / "b")
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -158,7 +141,7 @@ def test_what_a_verb_raises_becomes_one_line(error, code, line, monkeypatch, cap
     def fail(argv):
         raise error
 
-    monkeypatch.setitem(cli.VERBS, "models", (fail, ""))
+    monkeypatch.setattr(models, "run", fail)
     assert main(["models"]) == code
     assert capsys.readouterr().err.splitlines() == [line]
 
@@ -167,248 +150,9 @@ def test_a_bug_keeps_its_traceback_and_debug_shows_all(monkeypatch):
     def fail(argv):
         raise {"bug": ZeroDivisionError, "user": GCNetError}[argv[0]]("x")
 
-    monkeypatch.setitem(cli.VERBS, "models", (fail, ""))
+    monkeypatch.setattr(models, "run", fail)
     with pytest.raises(ZeroDivisionError):
         main(["models", "bug"])
     monkeypatch.setenv("GCNET_DEBUG", "1")
     with pytest.raises(GCNetError):
         main(["models", "user"])
-
-
-# --- gcnet train: recipe of the model < --config < command line ----------------------------------------
-
-
-def test_defaults_are_the_recipe_of_the_model():
-    for name in list_models():
-        options, recipe = parse_train([name, "--data", "x"])
-        assert recipe == find(name).recipe
-        assert (options.model, options.out, options.resume) == (name, f"runs/{name}", False)
-
-
-def test_later_wins(tmp_path):
-    config = tmp_path / "recipe.yaml"
-    config.write_text(
-        f"model: {TINY}\ndata: here\nepochs: 7\nlr: 0.5\nimage_size: [320, 256]\nsteps: [3, 5]\n"
-    )
-    options, recipe = parse_train(["--config", str(config), "--lr=0.25", "--batch-size", "4"])
-    expected = replace(
-        find(TINY).recipe, epochs=7, lr=0.25, batch_size=4, image_size=(320, 256), steps=(3, 5)
-    )
-    assert recipe == expected
-    assert (options.model, options.data) == (TINY, "here")
-
-    options, recipe = parse_train(
-        ["--epochs", "9", "mask_rcnn_r50", "--config", str(config), "--data", "there"]
-    )
-    assert (options.model, options.data, recipe.epochs, recipe.optimizer) == (
-        "mask_rcnn_r50",
-        "there",
-        9,
-        "sgd",
-    )
-
-
-def test_upstream_names_are_understood():
-    options, recipe = parse_train(["mask_rcnn_r50_fpn_r16_gcb_c3-c5_1x_coco", "--data", "x"])
-    assert recipe == Recipe()
-    assert options.out == "runs/mask_rcnn_r50_gc16"
-
-
-def test_printed_config_gives_the_same_run(tmp_path, capsys):
-    words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
-    with pytest.raises(SystemExit):
-        parse_train([*words, "--print_config"])
-    text = capsys.readouterr().out
-    config = tmp_path / "recipe.yaml"
-    config.write_text(text)
-    assert set(yaml.safe_load(text)) >= {"model", "data", "out", *Recipe.__dataclass_fields__}
-    again, recipe = parse_train(["--config", str(config)])
-    first, expected = parse_train(words)
-    assert recipe == expected
-    assert (again.model, again.data, again.out) == (first.model, first.data, first.out)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("lr: abc", 'option "lr"'),
-        ("learning_rate: 1", "learning_rate"),
-        ("- a\n- b", "option: value"),
-        ("a: [", "not YAML"),
-        ("model: mask_rcnn_tinny", "did you mean mask_rcnn_tiny"),
-    ],
-)
-def test_a_bad_config_file_is_named(text, expected, tmp_path):
-    config = tmp_path / "recipe.yaml"
-    config.write_text(text)
-    words = [] if text.startswith("model") else [TINY]
-    with pytest.raises(GCNetError, match=re.escape(expected)):
-        parse_train([*words, "--data", "x", "--config", str(config)])
-
-
-def test_which_options_were_given(tmp_path):
-    config = tmp_path / "recipe.yaml"
-    config.write_text("lr: 0.5\n")
-    options, _ = parse_train(
-        [TINY, "--data", "x", "--batch-size=4", "--epochs", "3", "--config", str(config)]
-    )
-    assert options.given == {"data", "batch_size", "epochs", "lr"}
-    assert options.weights == "auto"
-    assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights is None
-
-
-def test_the_model_is_found_wherever_it_stands():
-    assert split_train(["--lr", "1", "name", "--resume", "--data=x"]) == (
-        "name",
-        None,
-        ["--lr", "1", "--resume", "--data=x"],
-    )
-    assert split_train(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume"])
-
-
-# --- which model ---------------------------------------------------------------------------------------
-
-
-def test_a_run_folder_stands_for_its_best_model(tmp_path):
-    with pytest.raises(GCNetError, match="not a run"):
-        find_weights(str(tmp_path))
-    (tmp_path / "last.safetensors").touch()
-    assert find_weights(str(tmp_path)) == tmp_path / "last.safetensors"
-    (tmp_path / "best.safetensors").touch()
-    assert find_weights(str(tmp_path)) == tmp_path / "best.safetensors"
-    assert find_weights(str(tmp_path / "last.safetensors")) == tmp_path / "last.safetensors"
-    assert find_weights(TINY) is None
-
-
-def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
-    (tmp_path / "best.safetensors").touch()
-    assert main(["eval", str(tmp_path), "--data", "x", "--weights", "y.pth"]) == 2
-    assert "leave out --weights" in capsys.readouterr().err
-
-
-# --- the whole path ------------------------------------------------------------------------------------
-
-
-def test_train_eval_predict(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_context_shapes("shapes", train=4, valid=2, size=96)
-    tiny = (
-        "--data shapes --out run --epochs 1 --batch-size 2 --workers 0 --accelerator cpu --image-size [96,96]"
-    )
-    assert main(["train", TINY, *tiny.split()]) == 0
-    assert {path.name for path in Path("run").iterdir()} >= {
-        "best.safetensors",
-        "last.safetensors",
-        "recipe.yaml",
-    }
-
-    options, recipe = parse_train(["--config", "run/recipe.yaml"])
-    assert (options.model, options.data, options.out) == (TINY, "shapes", "run")
-    assert recipe == replace(
-        find(TINY).recipe, epochs=1, batch_size=2, workers=0, accelerator="cpu", image_size=(96, 96)
-    )
-    assert main(["train", "--config", "run/recipe.yaml", "--out", "run"]) == 2
-    assert "--resume" in capsys.readouterr().err
-
-    assert (
-        main(["eval", "run", "--data", "shapes", "--out", "scores", "--workers", "0", "--device", "cpu"]) == 0
-    )
-    assert Path("scores/results.json").is_file()
-    assert "AP50" in capsys.readouterr().out
-
-    Path("broken.png").write_bytes(b"no image")
-    words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]
-    assert main(words) == 0
-    assert len(list(Path("found").glob("*.png"))) == 2
-    assert main([*words, "broken.png"]) == 2
-    assert "broken.png" in capsys.readouterr().err
-    assert main(["eval", "run", "--data", "shapes", "--split", "test"]) == 2
-    assert "it has train, valid" in capsys.readouterr().err
-
-
-def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    write_context_shapes("shapes", train=4, valid=2, size=96)
-    names = json.loads(Path("shapes/train/_annotations.coco.json").read_text())["categories"]
-    known = names[0]["name"]
-    Path("old").mkdir()
-    save_model(create_model(TINY, class_names=("dog", known.upper())), "old/best.safetensors")
-    common = "--data shapes --batch-size 2 --workers 0 --accelerator cpu --image-size [96,96] --out run"
-    words = common.split()
-    assert main(["train", TINY, *words, "--epochs", "1", "--weights", "old"]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0] == "weights: old/best.safetensors"
-    assert out[1].startswith(f"classes: 1 of {len(names)} keep their trained rows ({known}); new: ")
-    assert out[2] == "frozen: nothing"
-    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
-    assert load_model("run/last.safetensors").provenance["fine_tuned_from"]["classes_kept"] == [known]
-
-    Path("old/best.safetensors").unlink()
-    assert main(["train", "--config", "run/recipe.yaml", "--epochs", "2", "--resume"]) == 0
-    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
-    assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
-    assert "no such file: old/best.safetensors" in capsys.readouterr().err
-
-
-def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
-    source = tmp_path / "ours.safetensors"
-    save_model(create_model(TINY, num_classes=2), source)
-    wrong = ["convert", str(source), str(tmp_path / "x.safetensors"), "--model", "mask_rcnn_tiny"]
-    assert main(wrong) == 2
-    assert "does not fit this model" in capsys.readouterr().err
-    assert main(["convert", str(source), str(tmp_path / "x.pth")]) == 2
-    assert "SOMETHING.safetensors" in capsys.readouterr().err
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
-    assert capsys.readouterr().err == "gcnet: error: No space left on device\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
-
-
-# --- the documents -------------------------------------------------------------------------------------
-
-
-def documented_commands() -> list[str]:
-    """Every `gcnet ...` line in the shell blocks of the README and the guides."""
-    commands = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
-            commands += [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    return [command for command in commands if command.startswith(("gcnet", "make"))]
-
-
-@pytest.mark.parametrize("command", documented_commands())
-def test_documented_commands_exist(command, capsys):
-    """Names of commands, options and models are real; nothing is run."""
-    name, *words = shlex.split(command, comments=True)
-    if name == "make":
-        assert all(f"\n{word}:" in (ROOT / "Makefile").read_text() for word in words)
-        return
-    with pytest.raises(SystemExit):
-        main([words[0], "--help"])
-    options = set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
-    for word in words[1:]:
-        if word.startswith("--"):
-            given = word.split("=")[0]
-            assert given in options or given.replace("-", "_").replace("__", "--", 1) in options
-        elif word.startswith(("mask_rcnn", "cascade")) and "." not in word:
-            assert find(word)
-
-
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/architecture.md",
-        "docs/looking-in.md",
-        "docs/train-your-own.md",
-        "docs/weights.md",
-    ],
-)
-def test_links_between_documents_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):
-        assert (ROOT / page).parent.joinpath(target).is_file(), target

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import gcnet
+from gcnet.cli import VERBS
 
 HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision", "huggingface_hub")
 
@@ -35,6 +36,11 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_light_modules_load_nothing_heavy(module):
     assert loaded_after(f"import {module}") == set()
+
+
+def test_commands_load_nothing_heavy_before_they_run():
+    modules = ", ".join(f"gcnet.commands.{module}" for module, _ in VERBS.values())
+    assert loaded_after(f"import {modules}") == set()
 
 
 def test_listing_models_loads_nothing_heavy():

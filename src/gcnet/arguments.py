@@ -1,24 +1,18 @@
-"""What the words of a command mean, checked before anything slow is imported.
-
-`gcnet train` is special: its options are the fields of the frozen `Recipe`, on the command line and in
-YAML files alike (jsonargparse). The other commands are small enough for argparse.
-"""
+"""What the words of several commands mean, checked before anything slow is imported."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from gcnet.errors import GCNetError
 from gcnet.models.spec import Precision
 
 if TYPE_CHECKING:
-    from gcnet.engine.recipe import Recipe
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
     from gcnet.zoo.catalog import Row
@@ -33,17 +27,6 @@ MIRROR_HELP = (
     "an address or folder with the published files, asked if the publisher fails; can be repeated "
     "(GCNET_MIRRORS lists more)"
 )
-
-CONVERT_HELP = (
-    "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, or a name that "
-    "`gcnet models` lists"
-)
-START_HELP = (
-    "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
-    "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
-    "cannot be had, none for a tiny model"
-)
-
 
 PRECISIONS = get_args(Precision)
 
@@ -75,10 +58,20 @@ def suggest(message: str, options: Iterable[str]) -> str:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """MODEL, --weights, --mirror and --device, as `fetch_weights` and `load_detector` take them."""
+    """MODEL, --weights, --mirror and --device, as `fetch_weights` and `load_trained` take them."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--weights", help=WEIGHTS_HELP)
+    add_mirror(parser)
+    add_device(parser)
+
+
+def add_mirror(parser: argparse.ArgumentParser) -> None:
+    """--mirror, as `fetch_weights` takes it."""
     parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device, as `choose_device` takes it."""
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
 
 
@@ -207,116 +200,3 @@ def choose_device(device: str) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
     return device
-
-
-def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
-    """Options and recipe of `gcnet train`.
-
-    Later wins: the model's own recipe, then the file given with --config, then the command line. The
-    model's name must be known first, wherever it stands, because the defaults come from it.
-    """
-    from gcnet.engine.recipe import Recipe
-    from gcnet.zoo.catalog import find
-
-    model, config, rest = split_train(argv)
-    from_file = read_config(config) if config else {}
-    model = model or from_file.get("model")
-    row = find(model) if model else None
-    parser = train_parser(row)
-    words = [f"--config={config}"] if config else []
-    words += [underscored(word) for word in rest] + ([f"--model={model}"] if model else [])
-    try:
-        values = parser.parse_args(words)
-    except argparse.ArgumentError as error:
-        message = str(error).replace("Parser key", "option")
-        raise GCNetError(f"gcnet train: {suggest(message, parser._option_string_actions)}") from error
-    if not values.model:
-        raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
-    if not values.data:
-        raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
-    values.weights = None if values.weights == "none" else values.weights
-    if values.weights != "auto" and not values.resume:  # a run that goes on has them in its checkpoint
-        check_weights(values.weights)
-        if values.weights not in (None, "coco", "imagenet"):
-            values.weights = str(find_weights(values.weights))
-    values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
-    kind = type(row.recipe) if row else Recipe
-    recipe = kind(**{field.name: getattr(values, field.name) for field in fields(kind)})
-    return values, recipe
-
-
-def train_parser(row: Row | ClassifierRow | None) -> Any:
-    """The options of `gcnet train`: the recipe's fields under their own names, as in the config file."""
-    from jsonargparse import ArgumentParser
-
-    from gcnet.engine.recipe import Recipe
-
-    parser = ArgumentParser(
-        prog="gcnet train",
-        usage="gcnet train MODEL --data DIR [--out DIR] [--resume] [--config FILE] [options]",
-        description="Trains a model. Defaults are the model's own recipe.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--model", help="the same as MODEL, for config files")
-    parser.add_argument(
-        "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
-    )
-    parser.add_argument("--data", help="a COCO-format data set; of a classifier, train/CLASS/ and val/CLASS/")
-    parser.add_argument(
-        "--out",
-        default=f"runs/{row.name if row else 'MODEL'}",
-        help="folder for checkpoints, logs and curves",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    parser.add_argument("--weights", default="auto", help=START_HELP)
-    parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
-    parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
-    recipe = row.recipe if row else Recipe()
-    parser.add_class_arguments(type(recipe), nested_key=None)
-    parser.set_defaults(asdict(recipe))
-    return parser
-
-
-def split_train(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
-    """The MODEL and the --config file among the words of `gcnet train`, and the other words."""
-    flags = ("--resume", "--help", "-h", "--print_config", "--print-config")
-    model, config, rest = None, None, []
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not word.startswith("-"):
-            if model is not None:
-                raise GCNetError(f"gcnet train: one model at a time, not {model!r} and {word!r}")
-            model = word
-        elif name in ("--config", "--model"):
-            value = value if equals else next(words, "")
-            if not value:
-                raise GCNetError(f"gcnet train: {name} needs a value after it")
-            config, model = (value, model) if name == "--config" else (config, value)
-        elif equals or word in flags:
-            rest.append(word)
-        else:
-            rest += [word, *([value] if (value := next(words, None)) is not None else [])]
-    return model, config, rest
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """A YAML mapping, or an error that names the file."""
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise GCNetError(f"--config {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise GCNetError(
-            f"--config {path} should be a list of `option: value` lines, such as a run's recipe.yaml"
-        )
-    return values
-
-
-def underscored(word: str) -> str:
-    """`--batch-size=2` as `--batch_size=2`: the fields have underscores, fingers prefer dashes."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word

@@ -12,11 +12,11 @@ import torch
 
 from gcnet.ablation import ablate as module
 from gcnet.ablation.ablate import ablate
-from gcnet.ablation.options import Options, parse_ablate
+from gcnet.ablation.options import Options
 from gcnet.ablation.run import iterations_done, train_run
 from gcnet.ablation.runner import ProcessJob
 from gcnet.ablation.study import Run, Study, grid_specs, plan_runs, write_run
-from gcnet.cli import main
+from gcnet.commands.ablate import parse_ablate
 from gcnet.data.context_shapes import write_context_shapes
 from gcnet.errors import GCNetError
 from gcnet.models.weights import load_model
@@ -33,41 +33,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(data: Path, tmp_path: Path) -> Options:
     words = f"position --data {data} --out {tmp_path / 'out'} --seeds 2 --epochs 1 --batch-size 4"
     return parse_ablate(f"{words} --image-size [64,64] --workers 0".split())
-
-
-def test_options_of_data_and_of_context_shapes(data, tmp_path):
-    own = parse_ablate(["ratio", "--data", str(data), "--lr", "0.5", "--seed", "4", "--jobs=3"])
-    assert (own.grid, own.model, own.data, own.jobs, own.seeds) == ("ratio", TINY, data, 3, 3)
-    assert (own.recipe.epochs, own.recipe.lr, own.recipe.seed) == (120, 0.5, 4)
-    drawn = parse_ablate(["ratio"])
-    assert drawn.data is None
-    assert drawn.recipe.epochs < 10
-    assert drawn.recipe.color_jitter == 0
-    assert not drawn.imagenet
-    assert parse_ablate(["ratio", "--model", "mask_rcnn_r50_gc4"]).imagenet
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ([], "which study? There are block, position"),
-        (["blok"], 'did you mean "block"'),
-        (["block", "--model", "mask_rcnn_tiny_gc5"], "did you mean mask_rcnn_tiny_gc4"),
-        (["block", "--sedes", "3"], 'did you mean "--seeds"'),
-        (["block", "--seeds", "0"], "--seeds is 0; give 1 or more"),
-        (["block", "--data", "nowhere"], "--data nowhere is not a folder"),
-        (["block", "--epochs", "0"], "epochs is 0"),
-        (["block", "--report"], "holds no ablation"),
-    ],
-)
-def test_mistakes_are_one_line_and_leave_nothing(words, expected, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["ablate", *words]) == 2
-    err = capsys.readouterr().err
-    assert err.startswith("gcnet: error: ")
-    assert len(err.splitlines()) == 1
-    assert expected in err
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_study_from_data_to_report(options, start, capsys):

@@ -11,7 +11,6 @@ import torch
 from gcnet.benchmark import subjects, torchvision_peer
 from gcnet.benchmark.run import Options, run_benchmark
 from gcnet.benchmark.timing import Times, time_in_turn
-from gcnet.cli import main
 from gcnet.errors import GCNetError
 
 SMALL = Options(rows=["mask_rcnn_tiny", "mask_rcnn_tiny_gc4"], size=(64, 96), repeats=2)
@@ -70,16 +69,3 @@ def test_torchvision_computes_the_same_network():
 def test_torchvision_has_no_context_blocks():
     with pytest.raises(GCNetError, match="compare mask_rcnn_r50"):
         torchvision_peer.torchvision_twin(subjects.busy_detector("mask_rcnn_tiny_gc4"))
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("--size 800", "multiples of 32"),
-        ("--size 800x1210", "multiples of 32"),
-        ("mask_rcnn_r5", "did you mean"),
-    ],
-)
-def test_mistakes_are_one_line(words, expected, capsys):
-    assert main(["benchmark", *words.split()]) == 2
-    assert expected in capsys.readouterr().err

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gcnet.arguments import parse_train
+from gcnet.commands.train import parse_train
 from gcnet.engine import callbacks
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.recipe import Recipe

@@ -134,7 +134,9 @@ def test_class_names(file) -> None:
     path, state = file("mine.pth"), as_mmdet(built(small()))
     given = identify(path, Checkpoint(state, class_names=NAMES), class_names=["a", "b", "c"])
     assert given.spec.class_names == ("a", "b", "c")
-    with pytest.raises(GCNetError, match=r"mine\.pth knows 3 classes but does not name them.*--class-names"):
+    with pytest.raises(
+        GCNetError, match=r"mine\.pth knows 3 classes but does not name them.*convert .*--class-names"
+    ):
         identify(path, Checkpoint(state))
     with pytest.raises(GCNetError, match=r"knows 3 classes but names 80.*--class-names"):
         identify(path, Checkpoint(state, class_names=COCO_CLASSES))

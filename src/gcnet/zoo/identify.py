@@ -134,5 +134,5 @@ def _class_names(
     said = f"names {len(checkpoint.class_names)}" if checkpoint.class_names else "does not name them"
     raise GCNetError(
         f"{path} knows {count} classes but {said}: say what they are, in the order of its labels, with "
-        "--class-names"
+        f"`gcnet convert {path} {path.stem}.safetensors --class-names NAME ...`"
     )

@@ -1,0 +1,57 @@
+"""`gcnet analyse`: how much attention depends on the query, over a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcnet.arguments import (
+    Parser,
+    add_model,
+    check_data,
+    check_model,
+    check_writable,
+    fetch_weights,
+    load_detector,
+)
+from gcnet.errors import GCNetError
+
+
+def run(argv: list[str]) -> int:
+    """Measures block by block, prints a table, writes JSON and plot. 2 where a picture could not be read."""
+    options = _parser().parse_args(argv)
+    for name, least in (("images", 1), ("queries", 2)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise GCNetError(f"--{name} {value}: give {least} or more")
+    check_model(options.model, options.weights)
+    check_data(options.data)
+    out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
+    check_writable(out)
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+
+    from gcnet.analyse import analyse, choose_pictures, print_analysis
+
+    paths = choose_pictures(options.data, split=options.split, count=options.images)
+    detector = load_detector(options.model, weights, options.device)
+    analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
+    print_analysis(analysis)
+    print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")
+    return 2 if analysis.failed else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "analyse", "Measures over a data set how much attention depends on the query, block by block."
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of pictures"
+    )
+    parser.add_argument("--split", default="valid", help="train, valid or test of a data set (valid)")
+    parser.add_argument("--images", type=int, metavar="N", help="at most so many, evenly spaced (all)")
+    parser.add_argument(
+        "--queries", type=int, default=128, metavar="Q", help="positions whose maps are compared (128)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of positions (0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for analysis.json and analysis.png")
+    return parser

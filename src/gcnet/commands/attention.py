@@ -1,0 +1,60 @@
+"""`gcnet attention`: where the context blocks of a model look in a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcnet.arguments import Parser, add_model, check_model, check_writable, fetch_weights, load_detector
+from gcnet.errors import GCNetError
+
+
+def run(argv: list[str]) -> int:
+    """Draws the maps, and says block by block what they show."""
+    options = _parser().parse_args(argv)
+    queries = [_point(word) for word in options.query or ()]
+    check_model(options.model, options.weights)
+    check_writable(options.out)
+    if not options.image.is_file():
+        raise GCNetError(f"{options.image} is not a file; give a picture")
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+
+    from gcnet.attention import QUERIES, draw_attention
+
+    detector = load_detector(options.model, weights, options.device)
+    summary = draw_attention(
+        detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers
+    )
+    print("\n".join(summary.lines))
+    if queries and not summary.per_query:
+        print("these blocks share one map between all queries: --query changes nothing")
+    print(f"wrote {summary.sheet} and {len(summary.files)} single maps beside it")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("attention", "Draws where the context blocks of a model look in a picture.")
+    add_model(parser)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture")
+    parser.add_argument("--out", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
+    parser.add_argument(
+        "--query",
+        action="append",
+        metavar="X,Y",
+        help="a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
+        "0.5,0.25; may be repeated (three points)",
+    )
+    parser.add_argument(
+        "--layers", default="*", metavar="GLOB", help="blocks by title or module, such as 'c4.*' (all)"
+    )
+    return parser
+
+
+def _point(word: str) -> tuple[float, float]:
+    """`0.5,0.25` as numbers."""
+    try:
+        x, y = (float(part) for part in word.split(","))
+    except ValueError:
+        raise GCNetError(
+            f"--query {word}: give x,y as shares of the picture's width and height, such as 0.5,0.25"
+        ) from None
+    return x, y

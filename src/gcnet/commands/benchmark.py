@@ -1,0 +1,64 @@
+"""`gcnet benchmark`: the time that models take on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcnet.arguments import PRECISIONS, Parser, add_device, check_writable, choose_device
+from gcnet.errors import GCNetError
+from gcnet.zoo.catalog import find_detector
+
+
+def run(argv: list[str]) -> int:
+    """Measures, prints a table, writes benchmark.json."""
+    options = _parser().parse_args(argv)
+    size = _size(options.size)
+    if options.batch < 1 or options.repeats < 1:
+        raise GCNetError("--batch and --repeats are 1 or more")
+    rows = [find_detector(name).name for name in options.models]
+    check_writable(options.out)
+
+    from gcnet.benchmark.run import Options, run_benchmark
+
+    run_benchmark(
+        Options(
+            rows=rows,
+            against=options.against or "",
+            device=choose_device(options.device),
+            precisions=options.precision,
+            size=size,
+            batch=options.batch,
+            repeats=options.repeats,
+            train=options.train,
+            parts=options.parts,
+            optimized=not options.plain,
+        ),
+        options.out,
+    )
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("benchmark", "Times models on this machine, beside each other or another library.")
+    parser.add_argument(
+        "models", nargs="*", default=["mask_rcnn_r50", "mask_rcnn_r50_gc4"], metavar="MODEL", help="names"
+    )
+    parser.add_argument("--against", choices=["torchvision"], help="its Mask R-CNN, with the same weights")
+    parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
+    parser.add_argument("--parts", action="store_true", help="also the parts of the first model's inference")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
+    parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures at a time (1)")
+    parser.add_argument("--repeats", type=int, default=7, help="of each measurement (7)")
+    parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
+    add_device(parser)
+    parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
+    return parser
+
+
+def _size(word: str) -> tuple[int, int]:
+    """`800x1216` as (height, width)."""
+    sides = word.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) % 32 == 0 and int(side) for side in sides):
+        raise GCNetError(f"--size {word}: give height x width in multiples of 32, such as 800x1216")
+    return int(sides[0]), int(sides[1])

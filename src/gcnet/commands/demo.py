@@ -1,0 +1,42 @@
+"""`gcnet demo`: the whole path on generated pictures, or the pictures alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcnet.arguments import Parser, check_writable
+
+
+def run(argv: list[str]) -> int:
+    """Writes the pictures, or writes, trains, scores and draws."""
+    options = _parser().parse_args(argv)
+    if options.puzzle_only:
+        from gcnet.data.context_classes import write_context_classes
+
+        check_writable(options.puzzle_only)
+        print(f"wrote {write_context_classes(options.puzzle_only, seed=options.seed)}")
+        return 0
+    if options.data_only:
+        from gcnet.data.context_shapes import write_context_shapes
+
+        check_writable(options.data_only)
+        print(f"wrote {write_context_shapes(options.data_only, seed=options.seed)}")
+        return 0
+    check_writable(options.out)
+
+    from gcnet.demo import run_demo
+
+    run_demo(options.out, seed=options.seed, compare=options.compare)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("demo", "Trains the tiny model on generated pictures, scores it and draws what it sees.")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (demo)")
+    parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and sampling (0)")
+    parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
+    parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the pictures, as COCO JSON")
+    parser.add_argument(
+        "--puzzle-only", type=Path, metavar="DIR", help="only write the puzzle for classifiers (folders)"
+    )
+    return parser

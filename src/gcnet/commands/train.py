@@ -1,0 +1,181 @@
+"""`gcnet train`: a detector on a COCO-format data set, a classifier on folders of pictures.
+
+Its options are the fields of the model's `Recipe`. Later wins: the model's own recipe, then the file given
+with --config, then the command line.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcnet.arguments import MIRROR_HELP, check_data, check_weights, check_writable, find_weights
+from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
+from gcnet.engine.recipe import Recipe
+from gcnet.errors import GCNetError
+from gcnet.zoo.catalog import find
+
+if TYPE_CHECKING:
+    from gcnet.zoo.catalog import Row
+    from gcnet.zoo.classifiers import ClassifierRow
+
+START_HELP = (
+    "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
+    "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
+    "cannot be had, none for a tiny model"
+)
+
+
+def run(argv: list[str]) -> int:
+    """Trains, after saying what from and with what changes to the recipe."""
+    options, recipe = parse_train(argv)
+    data, out = Path(options.data), Path(options.out)
+    check_data(data)
+    check_writable(out)
+    row = find(options.model)
+    splits = _load_splits(row, data, options.class_names)  # its faults are known before lightning loads
+
+    import torch
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from gcnet.engine.train import train
+    from gcnet.zoo.start import start_model
+
+    recipe, changes = _suit_data(recipe, splits["train"], row, options.given)
+    torch.manual_seed(recipe.seed)
+    start = start_model(
+        row,
+        None if options.resume else options.weights,
+        splits["train"].class_names,
+        mirrors=[options.mirror] if options.mirror else [],
+    )
+    if rank_zero_only.rank == 0 and not options.resume:
+        print("\n".join([*start.report, *changes]), flush=True)
+    train(
+        start.model,
+        splits["train"],
+        splits.get("valid"),
+        recipe,
+        out,
+        resume=options.resume,
+        data=str(data),
+        weights=start.weights,
+    )
+    return 0
+
+
+def _load_splits(row: Row | ClassifierRow, data: Path, expected: Sequence[str] | None) -> dict[str, Any]:
+    """The splits of the data set: train is among them, and its classes are the expected ones, if any are."""
+    from gcnet.engine.task import task_of
+
+    splits = task_of(row.spec).load_splits(data)
+    if "train" not in splits:
+        raise GCNetError(
+            f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
+        )
+    class_names = splits["train"].class_names
+    if expected and tuple(expected) != class_names:
+        raise GCNetError(f"class_names of the config are not those of {data}: {', '.join(class_names)}")
+    return splits
+
+
+def _suit_data(
+    recipe: Recipe, train_set: Any, row: Row | ClassifierRow, given: set[str]
+) -> tuple[Recipe, list[str]]:
+    """The recipe for so many pictures, and what that changed, for people."""
+    if not row.weights:  # the tiny models' and the classifiers' own recipes are for few pictures
+        return recipe, []
+
+    from gcnet.data.loader import trainable
+    from gcnet.engine.fit import choose_devices
+    from gcnet.engine.short_run import describe_changes, for_few_pictures
+
+    pictures = len(trainable(train_set))
+    suited = for_few_pictures(recipe, pictures, given, devices=choose_devices(recipe).world)
+    line = describe_changes(recipe, suited, pictures)
+    return suited, [line] if line else []
+
+
+def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
+    """Options and recipe. Raises GCNetError for whatever is wrong with them.
+
+    The model's name must be known first, wherever it stands, because the defaults come from it.
+    """
+    model, config, rest = split_words(argv)
+    from_file = read_config(config) if config else {}
+    model = model or from_file.get("model")
+    row = find(model) if model else None
+    words = [f"--config={config}"] if config else []
+    values = parse_words(_parser(row), words + rest + ([f"--model={model}"] if model else []))
+    if not values.model:
+        raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
+    if not values.data:
+        raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
+    values.weights = None if values.weights == "none" else values.weights
+    if values.weights != "auto" and not values.resume:  # a run that goes on has them in its checkpoint
+        check_weights(values.weights)
+        if values.weights not in (None, "coco", "imagenet"):
+            values.weights = str(find_weights(values.weights))
+    values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
+    return values, recipe_of(type(row.recipe) if row else Recipe, values)
+
+
+def _parser(row: Row | ClassifierRow | None) -> Any:
+    parser = make_parser(
+        "train",
+        usage="gcnet train MODEL --data DIR [--out DIR] [--resume] [--config FILE] [options]",
+        description="Trains a model. Defaults are the model's own recipe.",
+    )
+    parser.add_argument("--model", help="the same as MODEL, for config files")
+    parser.add_argument(
+        "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
+    )
+    parser.add_argument("--data", help="a COCO-format data set; of a classifier, train/CLASS/ and val/CLASS/")
+    out = f"runs/{row.name if row else 'MODEL'}"
+    parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--weights", default="auto", help=START_HELP)
+    parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
+    parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
+    add_recipe(parser, row.recipe if row else Recipe())
+    return parser
+
+
+def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """The MODEL and the --config file among the words of `gcnet train`, and the other words."""
+    flags = ("--resume", "--help", "-h", "--print_config", "--print-config")
+    model, config, rest = None, None, []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            if model is not None:
+                raise GCNetError(f"gcnet train: one model at a time, not {model!r} and {word!r}")
+            model = word
+        elif name in ("--config", "--model"):
+            value = value if equals else next(words, "")
+            if not value:
+                raise GCNetError(f"gcnet train: {name} needs a value after it")
+            config, model = (value, model) if name == "--config" else (config, value)
+        elif equals or word in flags:
+            rest.append(word)
+        else:
+            rest += [word, *([value] if (value := next(words, None)) is not None else [])]
+    return model, config, rest
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """A YAML mapping, or an error that names the file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise GCNetError(f"--config {path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise GCNetError(
+            f"--config {path} should be a list of `option: value` lines, such as a run's recipe.yaml"
+        )
+    return values

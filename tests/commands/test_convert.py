@@ -1,0 +1,29 @@
+"""`gcnet convert`: the file is whole or not there. What is in it: tests/zoo/test_open.py."""
+
+from __future__ import annotations
+
+import errno
+
+from gcnet.cli import main
+from gcnet.models.weights import save_model
+from gcnet.zoo.create import create_model
+
+TINY = "mask_rcnn_tiny_gc4"
+
+
+def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "ours.safetensors"
+    save_model(create_model(TINY, num_classes=2), source)
+    wrong = ["convert", str(source), str(tmp_path / "x.safetensors"), "--model", "mask_rcnn_tiny"]
+    assert main(wrong) == 2
+    assert "does not fit this model" in capsys.readouterr().err
+    assert main(["convert", str(source), str(tmp_path / "x.pth")]) == 2
+    assert "SOMETHING.safetensors" in capsys.readouterr().err
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
+    assert capsys.readouterr().err == "gcnet: error: No space left on device\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]

@@ -1,0 +1,155 @@
+"""`gcnet train`: recipe of the model < --config < command line; what it starts from and goes on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from image_folders import write_folders
+
+from gcnet.cli import main
+from gcnet.commands.train import parse_train, split_words
+from gcnet.data.context_shapes import write_context_shapes
+from gcnet.engine.recipe import ClassificationRecipe, Recipe
+from gcnet.errors import GCNetError
+from gcnet.models.weights import load_model, save_model
+from gcnet.zoo.catalog import find, list_models
+from gcnet.zoo.create import create_model
+
+TINY = "mask_rcnn_tiny_gc4"
+CLASSIFIER = "resnet_tiny_gc4"
+
+
+def test_defaults_are_the_recipe_of_the_model():
+    for name in list_models():
+        options, recipe = parse_train([name, "--data", "x"])
+        assert recipe == find(name).recipe
+        assert (options.model, options.out, options.resume) == (name, f"runs/{name}", False)
+
+
+def test_later_wins(tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(
+        f"model: {TINY}\ndata: here\nepochs: 7\nlr: 0.5\nimage_size: [320, 256]\nsteps: [3, 5]\n"
+    )
+    options, recipe = parse_train(["--config", str(config), "--lr=0.25", "--batch-size", "4"])
+    expected = replace(
+        find(TINY).recipe, epochs=7, lr=0.25, batch_size=4, image_size=(320, 256), steps=(3, 5)
+    )
+    assert recipe == expected
+    assert (options.model, options.data) == (TINY, "here")
+
+    options, recipe = parse_train(
+        ["--epochs", "9", "mask_rcnn_r50", "--config", str(config), "--data", "there"]
+    )
+    assert (options.model, options.data, recipe.epochs, recipe.optimizer) == (
+        "mask_rcnn_r50",
+        "there",
+        9,
+        "sgd",
+    )
+
+
+def test_upstream_names_are_understood():
+    options, recipe = parse_train(["mask_rcnn_r50_fpn_r16_gcb_c3-c5_1x_coco", "--data", "x"])
+    assert recipe == Recipe()
+    assert options.out == "runs/mask_rcnn_r50_gc16"
+
+
+def test_printed_config_gives_the_same_run(tmp_path, capsys):
+    words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
+    with pytest.raises(SystemExit):
+        parse_train([*words, "--print_config"])
+    text = capsys.readouterr().out
+    config = tmp_path / "recipe.yaml"
+    config.write_text(text)
+    assert set(yaml.safe_load(text)) >= {"model", "data", "out", *Recipe.__dataclass_fields__}
+    again, recipe = parse_train(["--config", str(config)])
+    first, expected = parse_train(words)
+    assert recipe == expected
+    assert (again.model, again.data, again.out) == (first.model, first.data, first.out)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr: abc", 'option "lr"'),
+        ("learning_rate: 1", "learning_rate"),
+        ("- a\n- b", "option: value"),
+        ("a: [", "not YAML"),
+        ("model: mask_rcnn_tinny", "did you mean mask_rcnn_tiny"),
+    ],
+)
+def test_a_bad_config_file_is_named(text, expected, tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(text)
+    words = [] if text.startswith("model") else [TINY]
+    with pytest.raises(GCNetError, match=re.escape(expected)):
+        parse_train([*words, "--data", "x", "--config", str(config)])
+
+
+def test_which_options_were_given(tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text("lr: 0.5\n")
+    options, _ = parse_train(
+        [TINY, "--data", "x", "--batch-size=4", "--epochs", "3", "--config", str(config)]
+    )
+    assert options.given == {"data", "batch_size", "epochs", "lr"}
+    assert options.weights == "auto"
+    assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights is None
+
+
+def test_the_model_is_found_wherever_it_stands():
+    assert split_words(["--lr", "1", "name", "--resume", "--data=x"]) == (
+        "name",
+        None,
+        ["--lr", "1", "--resume", "--data=x"],
+    )
+    assert split_words(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume"])
+
+
+def test_classifiers_have_options_of_their_own() -> None:
+    _, recipe = parse_train([CLASSIFIER, "--data", "x", "--label-smoothing", "0"])
+    assert isinstance(recipe, ClassificationRecipe)
+    assert recipe.label_smoothing == 0
+    assert find(CLASSIFIER).recipe.epochs == recipe.epochs
+
+
+def test_folders_that_are_not_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folders(Path("photos"), train=1, valid=1)
+    shutil.rmtree("photos/val/red")
+    assert main(["train", CLASSIFIER, "--data", "photos"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("gcnet: error: photos/val has no folder for class 'red'")
+    assert len(err.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_context_shapes("shapes", train=4, valid=2, size=96)
+    names = json.loads(Path("shapes/train/_annotations.coco.json").read_text())["categories"]
+    known = names[0]["name"]
+    Path("old").mkdir()
+    save_model(create_model(TINY, class_names=("dog", known.upper())), "old/best.safetensors")
+    common = "--data shapes --batch-size 2 --workers 0 --accelerator cpu --image-size [96,96] --out run"
+    words = common.split()
+    assert main(["train", TINY, *words, "--epochs", "1", "--weights", "old"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "weights: old/best.safetensors"
+    assert out[1].startswith(f"classes: 1 of {len(names)} keep their trained rows ({known}); new: ")
+    assert out[2] == "frozen: nothing"
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
+    assert load_model("run/last.safetensors").provenance["fine_tuned_from"]["classes_kept"] == [known]
+
+    Path("old/best.safetensors").unlink()
+    assert main(["train", "--config", "run/recipe.yaml", "--epochs", "2", "--resume"]) == 0
+    assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
+    assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
+    assert "no such file: old/best.safetensors" in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""The documents: their commands and links are real."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gcnet.cli import main
+from gcnet.zoo.catalog import find
+
+ROOT = Path(__file__).parent.parent
+
+
+def documented_commands() -> list[str]:
+    """Every `gcnet ...` line in the shell blocks of the README and the guides."""
+    commands = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
+            commands += [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [command for command in commands if command.startswith(("gcnet", "make"))]
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_commands_exist(command, capsys):
+    """Names of commands, options and models are real; nothing is run."""
+    name, *words = shlex.split(command, comments=True)
+    if name == "make":
+        assert all(f"\n{word}:" in (ROOT / "Makefile").read_text() for word in words)
+        return
+    with pytest.raises(SystemExit):
+        main([words[0], "--help"])
+    options = set(re.findall(r"--[a-z_-]+", capsys.readouterr().out))
+    for word in words[1:]:
+        if word.startswith("--"):
+            given = word.split("=")[0]
+            assert given in options or given.replace("-", "_").replace("__", "--", 1) in options
+        elif word.startswith(("mask_rcnn", "cascade")) and "." not in word:
+            assert find(word)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/looking-in.md",
+        "docs/train-your-own.md",
+        "docs/weights.md",
+    ],
+)
+def test_links_between_documents_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):
+        assert (ROOT / page).parent.joinpath(target).is_file(), target
