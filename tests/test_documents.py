@@ -46,6 +46,7 @@ def test_documented_commands_exist(command, capsys):
     [
         "README.md",
         "CONTRIBUTING.md",
+        "docs/ablations.md",
         "docs/architecture.md",
         "docs/looking-in.md",
         "docs/the-paper-in-code.md",
