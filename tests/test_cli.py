@@ -93,7 +93,7 @@ def test_every_verb_has_help(verb, capsys):
         ("demo --seed one", "invalid int value: 'one'"),
         (f"convert {TINY}", "OUT"),
         (f"convert {TINY} x.safetensors", "no published weights"),
-        ("convert nowhere.pth x.safetensors", "there is no model 'nowhere.pth'"),
+        ("convert nowhere.pth x.safetensors", "no such file or folder: nowhere.pth"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, expected, capsys, tmp_path, monkeypatch):

@@ -112,7 +112,7 @@ def find_weights(model: str) -> Path | None:
         raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
     if path.is_file():
         return path
-    if path.suffix == ".safetensors" or len(path.parts) > 1:
+    if path.suffix in (".safetensors", ".pth", ".pt") or len(path.parts) > 1:
         raise GCNetError(f"no such file or folder: {path}")
     return None
 
