@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from gcnet.ops.masks import draw_rle, paste_masks
+from gcnet.ops.masks import paste_masks
+from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
 
 Size = tuple[int, int]  # height, width
@@ -108,9 +109,10 @@ class Detections:
         return paste_masks(self.mask_probs, self.boxes, self.image_size)
 
     def rles(self) -> list[dict[str, Any]]:
-        """The masks as COCO run-length encodings, drawn one at a time, each in its box alone."""
-        pairs = zip(self.mask_probs, self.boxes, strict=True)
-        return [draw_rle(probs, box, self.image_size) for probs, box in pairs]
+        """The masks as COCO run-length encodings, which are found without drawing them."""
+        probs, boxes = self.mask_probs.float().cpu().numpy(), self.boxes.cpu().numpy()
+        counts = encode_masks(probs, boxes, self.image_size)
+        return [{"size": list(self.image_size), "counts": text.decode("ascii")} for text in counts]
 
 
 @dataclass(frozen=True)

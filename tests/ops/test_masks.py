@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.ops import masks as module
-from gcnet.ops.masks import draw_rle, mask_to_rle, paste_mask, paste_masks
+from gcnet.ops.masks import paste_mask, paste_masks
 
 SIZE = (90, 120)
 
@@ -70,56 +65,3 @@ def test_full_box_is_filled() -> None:
 
 def test_no_detections() -> None:
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), SIZE).shape == (0, *SIZE)
-
-
-def test_rle_round_trip() -> None:
-    mask = paste_masks(*scattered(3), SIZE)[1]
-    rle = mask_to_rle(mask)
-    assert rle["size"] == list(SIZE)
-    assert isinstance(rle["counts"], str)
-    assert np.array_equal(coco_mask.decode({**rle, "counts": rle["counts"].encode()}), mask.numpy())
-
-
-def test_only_the_box_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small box on a large photograph costs what the box costs."""
-    spans: list[int] = []
-    original = module._bilinear_weights
-
-    def spy(first: int, last: int, *rest: object) -> Tensor:
-        spans.append(last - first)
-        return original(first, last, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "_bilinear_weights", spy)
-    for draw in (paste_mask, draw_rle):
-        spans.clear()
-        draw(torch.ones(28, 28), torch.tensor([1000.0, 1000, 1040, 1030]), (4000, 6000))
-        assert spans == [32, 42]
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    st.tuples(*[st.floats(-6, 16, width=32)] * 4),
-    st.integers(0, 1000),
-    st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]),
-)
-def test_drawn_rle_is_the_mask_s(
-    size: tuple[int, int], box: tuple[float, ...], seed: int, filled: float
-) -> None:
-    """Small images, so that masks touch borders, fill columns, and are empty or whole."""
-    (x1, x2), (y1, y2) = sorted(box[:2]), sorted(box[2:])
-    where = torch.tensor([x1, y1, x2, y2])
-    probs = (torch.rand(6, 6, generator=torch.Generator().manual_seed(seed)) < filled).float()
-    assert draw_rle(probs, where, size) == mask_to_rle(paste_mask(probs, where, size))
-
-
-@pytest.mark.parametrize("box", [[-50.0, -50, 170, 140], [10.0, -50, 60, 140], [-50.0, 20, 170, 50]])
-def test_drawn_rle_across_the_whole_image(box: list[float]) -> None:
-    for probs in (torch.ones(28, 28), torch.rand(28, 28, generator=torch.Generator().manual_seed(0))):
-        expected = mask_to_rle(paste_mask(probs, torch.tensor(box), SIZE))
-        assert draw_rle(probs, torch.tensor(box), SIZE) == expected
-
-
-def test_drawn_rles_of_many() -> None:
-    for probs, box in zip(*scattered(60), strict=True):
-        assert draw_rle(probs, box, SIZE) == mask_to_rle(paste_mask(probs, box, SIZE))
