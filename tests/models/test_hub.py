@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard, constants
 
 import gcnet
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.zoo.create import create_model
 
@@ -21,6 +22,15 @@ def detector() -> Detector:
     detector = create_model("mask_rcnn_tiny_gc4", class_names=["cat", "größe", "a, b"])
     detector.provenance = {"file": "old.pth", "epoch": 12}
     return detector
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    classifier = create_model("resnet_tiny_gc4", class_names=["cat", "dog"])
+    assert isinstance(classifier, Classifier)
+    classifier.provenance = {"epoch": 3}
+    return classifier
 
 
 def test_there_and_back_to_the_bit(detector: Detector, tmp_path: Path) -> None:
@@ -39,6 +49,31 @@ def test_there_and_back_to_the_bit(detector: Detector, tmp_path: Path) -> None:
         assert torch.equal(found.mask_probs, expected.mask_probs)
 
 
+def test_a_classifier_there_and_back(classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save_pretrained(tmp_path)
+    loaded = Classifier.from_pretrained(tmp_path)
+    assert (loaded.spec, loaded.provenance, loaded.training) == (classifier.spec, {"epoch": 3}, False)
+    for name, tensor in classifier.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.pipeline_tag == "image-classification"
+    assert {"gcnet", "resnet", "pytorch_model_hub_mixin"} <= set(card.data.tags or [])
+    assert (
+        "Image classifier on a ResNet with global context blocks (arXiv 1904.11492) of 2 classes" in card.text
+    )
+    assert "gcnet.Classifier.from_pretrained(" in card.text
+    assert "the middle 192 x 192" in card.text
+
+
+def test_the_wrong_kind(detector: Detector, classifier: Classifier, tmp_path: Path) -> None:
+    classifier.save_pretrained(tmp_path / "c")
+    detector.save_pretrained(tmp_path / "d")
+    with pytest.raises(gcnet.GCNetError, match=r"is a classifier .*: use gcnet\.Classifier\.from_pretrained"):
+        Detector.from_pretrained(tmp_path / "c")
+    with pytest.raises(gcnet.GCNetError, match=r"is a detector .*: use gcnet\.Detector\.from_pretrained"):
+        Classifier.from_pretrained(tmp_path / "d")
+
+
 def test_config_and_card_say_what_it_is(detector: Detector, tmp_path: Path) -> None:
     detector.save_pretrained(tmp_path, card={"license": "mit"})
     config = json.loads((tmp_path / "config.json").read_text())
@@ -48,6 +83,7 @@ def test_config_and_card_say_what_it_is(detector: Detector, tmp_path: Path) -> N
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "gcnet")
     assert {"gcnet", "instance-segmentation", "pytorch_model_hub_mixin"} <= set(card.data.tags or [])
+    assert card.data.pipeline_tag == "image-segmentation"
     assert "3 classes: cat, größe, a, b." in card.text
     assert "- epoch: 12" in card.text
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from gcnet.models.cascade import CascadeRoIHeads
 from gcnet.models.fpn import FPN
 from gcnet.models.fused import FusedResNet
+from gcnet.models.hub_methods import HubMethods
 from gcnet.models.postprocess import to_original
 from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
@@ -26,7 +26,7 @@ from gcnet.ops.images import as_rgb_array, fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections, Targets
 
 
-class Detector(nn.Module):
+class Detector(HubMethods, nn.Module):
     """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
@@ -92,85 +92,6 @@ class Detector(nn.Module):
             ]
         finally:
             self.train(was_training)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-    ) -> Detector:
-        """A model from a folder that `save_pretrained` wrote or from a repository of the Hugging Face hub.
-
-        Args:
-            name: the folder, or the repository as "OWNER/NAME".
-            revision, token, cache_dir, force_download, local_files_only: of a repository, as huggingface_hub
-                takes them.
-
-        Returns:
-            The detector, on the CPU, in eval mode.
-
-        Raises:
-            GCNetError: there is no such folder or repository, it holds no model of ours, or the hub is out
-                of reach.
-        """
-        from gcnet.models.hub import pull
-
-        return pull(
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-
-    def save_pretrained(self, folder: str | Path, *, card: dict[str, Any] | None = None) -> None:
-        """Writes `model.safetensors`, `config.json` and a model card, as the Hugging Face hub has them.
-
-        Args:
-            card: more fields for the header of the card, such as `{"license": "mit"}`. A README.md that is
-                there already stays as it is.
-
-        Raises:
-            GCNetError: the folder cannot be written to.
-        """
-        from gcnet.models.hub import save
-
-        save(self, folder, card)
-
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        card: dict[str, Any] | None = None,
-        commit_message: str = "A model of gcnet",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-    ) -> str:
-        """Uploads what `save_pretrained` writes to "OWNER/NAME" and returns the address of the commit.
-
-        Raises:
-            GCNetError: the hub is out of reach, or refuses.
-        """
-        from gcnet.models.hub import push
-
-        return push(
-            self,
-            repository,
-            card,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
 
     def optimize(self, *, precision: Precision = "fp32") -> Detector:
         """A copy that gives the same detections sooner, for inference alone: `gcnet.models.optimize`."""
