@@ -12,6 +12,7 @@ from pathlib import Path
 from gcnet.models.complexity import Complexity, count_complexity
 from gcnet.models.spec import ModelSpec
 from gcnet.zoo.catalog import ROWS, Row
+from gcnet.zoo.classifiers import CLASSIFIERS
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZE = (800, 1216)  # what a 3:2 photograph becomes
@@ -61,7 +62,26 @@ def table(rows: list[Row], counts: dict[str, Complexity]) -> str:
             f"| [`{row.name}`](models/{row.name}.md) | {row.box_ap} | {row.mask_ap} | {_or_blank(row.memory_gb)} | "
             f"{_or_blank(row.fps)} | {count.parameters / 1e6:.1f} | {count.total_flops / 1e9:.0f} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + classifiers()) + "\n"
+
+
+def classifiers() -> list[str]:
+    """The section on classifiers; tests hold the catalog's figures against counts."""
+    lines = [
+        "",
+        "## Image classifiers",
+        "",
+        "The same backbones with one linear layer ([guide](classification.md)). The large ones start from",
+        "ImageNet weights, which know no blocks; trained ones with blocks are not published. GFLOPs are those",
+        "of one square picture, parameters of 1000 classes.",
+        "",
+        "| model | params, M | GFLOPs | square |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in CLASSIFIERS:
+        numbers = f"{row.params:.2f} | {row.gflops:g} | {row.spec.image_size[1]}"
+        lines.append(f"| `{row.name}` | {numbers} |")
+    return lines
 
 
 def card(row: Row, count: Complexity) -> str:

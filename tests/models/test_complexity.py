@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import resnet50
 
 from gcnet.models.build import build_detector
 from gcnet.models.complexity import count_complexity
@@ -52,3 +53,13 @@ def test_deformable_convolutions_cost_their_offsets_more():
     size = (320, 320)
     difference = count_complexity(spec, size).total_flops - count_complexity(plain, size).total_flops
     assert difference == 2 * offsets
+
+
+def test_a_classifier_is_torchvisions():
+    counted = count_complexity(find("resnet50").spec)
+    with torch.device("meta"):
+        network = resnet50()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network.eval()(torch.zeros(1, 3, 224, 224))
+    assert counted.total_flops == counter.get_total_flops()
+    assert counted.flops["fc"] == 2 * 2048 * 1000

@@ -12,6 +12,7 @@ from torchvision.models import resnet50
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_classifier
 from gcnet.models.classifier import Classifier
+from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.weights import describe_preprocessing, load_detector, load_model, read_metadata, save_model
 from gcnet.zoo.catalog import find
@@ -39,7 +40,9 @@ def test_rows(row: ClassifierRow) -> None:
     assert find(row.name) is row
     with torch.device("meta"):
         classifier = build_classifier(row.spec)
-    assert round(sum(p.numel() for p in classifier.parameters()) / 1e6, 2) == row.params
+    counted = count_complexity(row.spec)
+    assert round(counted.parameters / 1e6, 2) == row.params
+    assert round(counted.total_flops / 1e9, 3 if row.gflops < 1 else 2) == row.gflops
     blocks = sum(name.endswith(".context") for name, _ in classifier.named_modules())
     stages = {"resnet_tiny": 3, "resnet50": 13, "resnet101": 30}[row.name.split("_gc")[0]]
     assert blocks == (stages if "_gc" in row.name else 0)

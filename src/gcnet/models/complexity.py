@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations of a detector, counted without weights or pictures.
+"""Parameters and floating-point operations of a model, counted without weights or pictures.
 
 H x W pixels of the picture, R regions, D detections.
 """
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gcnet.models.box_head import GRID as BOX_GRID
-from gcnet.models.build import build_detector
+from gcnet.models.build import build_classifier, build_detector
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.mask_head import GRID as MASK_GRID
-from gcnet.models.spec import ModelSpec
+from gcnet.models.spec import ClassifierSpec, ModelSpec
+
+DETECTOR_SIZE = (800, 1216)
 
 
 @dataclass(frozen=True)
@@ -33,18 +36,30 @@ class Complexity:
         return sum(self.flops.values())
 
 
-def count_complexity(spec: ModelSpec, size: tuple[int, int] = (800, 1216)) -> Complexity:
+def count_complexity(spec: ModelSpec | ClassifierSpec, size: tuple[int, int] | None = None) -> Complexity:
     """Counts what a model of `spec` computes for one picture of `size`, (height, width) in pixels.
 
-    Matrix products and convolutions are counted, deformable ones without their interpolation; norms,
-    activations, sums, RoIAlign and NMS are not. The heads see as many regions as they may: all proposals in
-    the box heads, all detections in the mask heads. The network is built without memory for its weights.
+    `size` is by default what a 3:2 photograph becomes for the published detectors, (800, 1216), or the
+    square that a classifier sees. Matrix products and convolutions are counted, deformable ones without
+    their interpolation; norms, activations, sums, RoIAlign and NMS are not. A detector's heads see as many
+    regions as they may: all proposals in the box heads, all detections in the mask heads. The network is
+    built without memory for its weights.
     """
     with torch.device("meta"):
-        detector = build_detector(spec).eval()
-        image = torch.empty(1, 3, *size)
-        flops = _count(detector, image, spec.rpn.proposals_test, spec.roi.detections)
-    return Complexity(sum(p.numel() for p in detector.parameters()), flops)
+        if isinstance(spec, ClassifierSpec):
+            model = build_classifier(spec).eval()
+            flops = _count_classifier(model, torch.empty(1, 3, *(size or (spec.image_size[1],) * 2)))
+        else:
+            model = build_detector(spec).eval()
+            image = torch.empty(1, 3, *(size or DETECTOR_SIZE))
+            flops = _count(model, image, spec.rpn.proposals_test, spec.roi.detections)
+    return Complexity(sum(p.numel() for p in model.parameters()), flops)
+
+
+@torch.no_grad()
+def _count_classifier(classifier: Classifier, image: Tensor) -> dict[str, int]:
+    features, backbone = _flops(classifier.backbone, image)
+    return {"backbone": backbone, "fc": _flops(classifier.fc, features[-1].mean(dim=(2, 3)))[1]}
 
 
 @torch.no_grad()

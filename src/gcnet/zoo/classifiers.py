@@ -18,11 +18,12 @@ IMAGENET_CLASSES = tuple(f"class {index}" for index in range(1000))  # torchvisi
 
 @dataclass(frozen=True)
 class ClassifierRow:
-    """One classifier. `params` are millions of parameters, with 1000 classes."""
+    """One classifier. `params` are millions of parameters (1000 classes), `gflops` those of one square."""
 
     spec: ClassifierSpec
     recipe: ClassificationRecipe
     params: float
+    gflops: float
     upstream: tuple[str, ...] = ()
     weights: Weights | None = None  # nobody has published any with blocks
 
@@ -32,15 +33,15 @@ class ClassifierRow:
 
 
 def _published(
-    name: str, blocks: tuple[int, int, int, int], ratio: float | None, params: float
+    name: str, blocks: tuple[int, int, int, int], ratio: float | None, params: float, gflops: float
 ) -> ClassifierRow:
     context = None if ratio is None else ContextSpec(ratio=ratio)
     backbone = ResNetSpec(blocks=blocks, norm="batch", frozen_stages=0, context=context)
     spec = ClassifierSpec(name, IMAGENET_CLASSES, backbone)
-    return ClassifierRow(spec, ClassificationRecipe(), params)
+    return ClassifierRow(spec, ClassificationRecipe(), params, gflops)
 
 
-def _tiny(name: str, ratio: float | None, params: float) -> ClassifierRow:
+def _tiny(name: str, ratio: float | None, params: float, gflops: float) -> ClassifierRow:
     """The backbone of the tiny detectors, small enough to train from nothing on a CPU core."""
     backbone = ResNetSpec(
         blocks=(1, 1, 1, 1),
@@ -64,17 +65,17 @@ def _tiny(name: str, ratio: float | None, params: float) -> ClassifierRow:
         color_jitter=0.2,
         validate_every=5,
     )
-    return ClassifierRow(spec, recipe, params)
+    return ClassifierRow(spec, recipe, params, gflops)
 
 
 CLASSIFIERS: tuple[ClassifierRow, ...] = (
-    _tiny("resnet_tiny", None, 1.02),
-    _tiny("resnet_tiny_gc16", 1 / 16, 1.06),
-    _tiny("resnet_tiny_gc4", 1 / 4, 1.19),
-    _published("resnet50", (3, 4, 6, 3), None, 25.56),
-    _published("resnet50_gc16", (3, 4, 6, 3), 1 / 16, 28.08),
-    _published("resnet50_gc4", (3, 4, 6, 3), 1 / 4, 35.56),
-    _published("resnet101", (3, 4, 23, 3), None, 44.55),
-    _published("resnet101_gc16", (3, 4, 23, 3), 1 / 16, 49.34),
-    _published("resnet101_gc4", (3, 4, 23, 3), 1 / 4, 63.51),
+    _tiny("resnet_tiny", None, 1.02, 0.168),
+    _tiny("resnet_tiny_gc16", 1 / 16, 1.06, 0.169),
+    _tiny("resnet_tiny_gc4", 1 / 4, 1.19, 0.169),
+    _published("resnet50", (3, 4, 6, 3), None, 25.56, 8.18),
+    _published("resnet50_gc16", (3, 4, 6, 3), 1 / 16, 28.08, 8.20),
+    _published("resnet50_gc4", (3, 4, 6, 3), 1 / 4, 35.56, 8.21),
+    _published("resnet101", (3, 4, 23, 3), None, 44.55, 15.60),
+    _published("resnet101_gc16", (3, 4, 23, 3), 1 / 16, 49.34, 15.64),
+    _published("resnet101_gc4", (3, 4, 23, 3), 1 / 4, 63.51, 15.67),
 )
