@@ -52,6 +52,15 @@ def test_saved_bytes_counts_a_storage_once():
     assert subjects.saved_bytes(lambda: (weight * weight).sum()) == 256 * 4
 
 
+def test_rows_with_and_without_blocks_find_the_same_objects():
+    batch = subjects.random_batch(1, (96, 128))
+    plain, context = (
+        subjects.busy_detector(f"mask_rcnn_tiny{word}").predict(batch)[0] for word in ("", "_gc4")
+    )
+    assert plain.boxes.equal(context.boxes)
+    assert plain.scores.equal(context.scores)
+
+
 def test_torchvision_computes_the_same_network():
     ours = subjects.busy_detector("mask_rcnn_r50")
     twin = torchvision_peer.torchvision_twin(ours).eval()

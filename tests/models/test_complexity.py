@@ -22,7 +22,7 @@ def test_parts_of_the_published_r50_by_hand():
     assert flops["neck"] == 2 * (sum(lateral) + sum(output))
     assert flops["rpn"] == 2 * sum((9 * 256 + 3 + 12) * 256 * p for p in pixels)
     assert flops["box head"] == 2 * 1000 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * (81 + 320))
-    convs, upsample, logits = 4 * 9 * 256 * 256 * 196, 256 * 256 * 784, 256 * 80 * 784
+    convs, upsample, logits = 4 * 9 * 256 * 256 * 196, 256 * 256 * 784, 256 * 784  # of its own class
     assert flops["mask head"] == 2 * 100 * (convs + upsample + logits)
 
 

@@ -48,20 +48,27 @@ def test_group_by_group_equals_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < len(together) < 2000
 
 
-def test_ten_thousand_boxes_go_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+def test_boxes_are_shifted_apart_below_ten_thousand(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Tensor] = []
 
     def spy(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-        calls.append(len(boxes))
+        calls.append(boxes)
         return scores.argsort(descending=True)[:1]
 
     monkeypatch.setattr(module, "nms", spy)
     for count in (9_999, 10_000):
         boxes, scores, groups = random_boxes(count, 1)
         grouped_nms(boxes, scores, groups, 0.5)
-    assert calls[0] == 9_999
-    assert len(calls) == 1 + 3
-    assert sum(calls[1:]) == 10_000
+        assert sum(len(call) for call in calls[-3:]) == count
+        assert bool(torch.cat(calls[-3:]).max() > boxes.max()) == (count == 9_999)
+    assert len(calls) == 2 * 3
+
+
+def test_a_call_for_each_group_gives_what_one_call_gives_also_where_scores_are_equal() -> None:
+    boxes, scores, groups = random_boxes(2000, 3, spread=200)
+    scores = (scores * 20).round() / 20
+    shifted = boxes + (groups * (boxes.max() + 1))[:, None]
+    assert torch.equal(grouped_nms(boxes, scores, groups, 0.5), module.nms(shifted, scores, 0.5))
 
 
 def test_overlap_equal_to_the_threshold_stays() -> None:

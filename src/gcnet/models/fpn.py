@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -42,11 +43,22 @@ class FPN(nn.Module):
             for lateral, norm, feature in zip(self.lateral, self.lateral_norms, features, strict=True)
         ]
         for level in reversed(range(len(maps) - 1)):
-            maps[level] = maps[level] + F.interpolate(
-                maps[level + 1], size=maps[level].shape[-2:], mode="nearest"
-            )
+            maps[level] = _add_upsampled(maps[level], maps[level + 1])
         outputs = [
             norm(output(level))
             for output, norm, level in zip(self.output, self.output_norms, maps, strict=True)
         ]
         return [*outputs, outputs[-1][:, :, ::2, ::2]]
+
+
+def _add_upsampled(
+    fine: Float[Tensor, "N C h w"], coarse: Float[Tensor, "N C h2 w2"]
+) -> Float[Tensor, "N C h w"]:
+    """`fine` plus `coarse` repeated to its size. Without gradients `fine` itself is overwritten."""
+    twice = fine.shape[-2:] == (2 * coarse.shape[-2], 2 * coarse.shape[-1])
+    if not twice or not fine.is_contiguous(memory_format=torch.channels_last):
+        return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+    # Broadcast: the repeated map is never made.
+    cells, repeated = fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)), coarse[:, :, :, None, :, None]
+    summed = cells + repeated if torch.is_grad_enabled() else cells.add_(repeated)
+    return summed.flatten(4, 5).flatten(2, 3)

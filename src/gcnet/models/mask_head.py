@@ -5,6 +5,7 @@ R regions, C channels, S side of the pooled grid, M = 2 S side of the mask, K cl
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,8 +46,12 @@ class MaskHead(nn.Module):
         """Mask logits of each region for its own class, in float32."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = F.relu(norm(conv(pooled)), inplace=True)
-        logits = self.logits(F.relu(self.upsample(pooled), inplace=True))
-        return logits.gather(1, labels.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:]))[:, 0].float()
+        hidden = F.relu(self.upsample(pooled), inplace=True)
+        # The 1x1 convolution of one class for each region, and not of all for all.
+        assert self.logits.bias is not None
+        weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]
+        logits = torch.bmm(weight.unsqueeze(1), hidden.flatten(2)).squeeze(1) + bias.unsqueeze(1)
+        return logits.unflatten(1, hidden.shape[2:]).float()
 
     def loss(self, logits: Float[Tensor, "R M M"], masks: Bool[Tensor, "R M M"]) -> dict[str, Tensor]:
         """Mean binary cross-entropy; zero when there is no region."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
+from torch import nn
 
 from gcnet.models.detector import Detector
-from gcnet.models.fused import FusedResNet
+from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import Precision
 
@@ -25,6 +27,7 @@ def optimize(detector: Detector, *, precision: Precision = "fp32") -> Detector:
     fast = copy.deepcopy(detector).eval().requires_grad_(False)
     if isinstance(fast.backbone, ResNet) and fast.backbone.norm != "group":
         fast.backbone = FusedResNet(fast.backbone)
+    fast.rpn.conv, fast.rpn.relu = FusedConv(cast(nn.Conv2d, fast.rpn.conv), relu=True), nn.Identity()
     fast = fast.to(memory_format=torch.channels_last)
     if precision != "fp32":
         fast.compute_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -54,7 +54,8 @@ class RPN(nn.Module):
         self.nms_threshold, self.batch_size, self.sample = nms_threshold, batch_size, sample
         self.anchors_inside, self.smooth_l1_beta = anchors_inside, smooth_l1_beta
         self.inclusive = inclusive
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu: nn.Module = nn.ReLU(inplace=True)
         self.objectness = nn.Conv2d(channels, len(RATIOS), 1)
         self.deltas = nn.Conv2d(channels, len(RATIOS) * 4, 1)
         for parameter in self.parameters():
@@ -81,7 +82,7 @@ class RPN(nn.Module):
         """The network itself: logits and deltas of each level, anchors in the order row, column, ratio."""
         levels = []
         for feature in features:
-            hidden = F.relu(self.conv(feature), inplace=True)
+            hidden = self.relu(self.conv(feature))
             logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
             deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(logits), -1, 4)
             levels.append((logits.float(), deltas.float()))

@@ -5,6 +5,7 @@ D detections, M x M grid of probabilities over each box, H x W image.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -17,10 +18,17 @@ def paste_masks(
     probs: Float[Tensor, "D M M"], boxes: Float[Tensor, "D 4"], size: tuple[int, int]
 ) -> Bool[Tensor, "D H W"]:
     """Masks of all detections in an image of `size` (height, width)."""
-    masks = torch.zeros((len(probs), *size), dtype=torch.bool, device=probs.device)
+    masks = _empty_masks(len(probs), size, probs.device)
     for mask, prob, box in zip(masks, probs, boxes, strict=True):
         _draw(mask, prob, box)
     return masks
+
+
+def _empty_masks(count: int, size: tuple[int, int], device: torch.device) -> Bool[Tensor, "D H W"]:
+    if device.type != "cpu":
+        return torch.zeros((count, *size), dtype=torch.bool, device=device)
+    # NumPy's zeros are memory that the system gives when it is first written to: only what is drawn on costs.
+    return torch.from_numpy(np.zeros((count, *size), bool))
 
 
 def paste_mask(
