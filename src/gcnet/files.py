@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,21 +40,36 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Writes a small file, such as a picture. Raises GCNetError where the disk does not take it."""
-    try:
+    with _disk_errors(path):
         write_atomically(Path(path), lambda file: file.write(data))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes `value` as JSON, a sequence with one entry a line. Raises GCNetError as `write_bytes` does.
+
+    Entries of a sequence are written as they are made: it need not hold them all.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+        return
+
+    def write(file: BinaryIO) -> None:
+        for number, entry in enumerate(value):
+            file.write((",\n" if number else "[\n").encode() + json.dumps(entry, allow_nan=False).encode())
+        file.write(b"\n]\n" if len(value) else b"[\n\n]\n")
+
+    with _disk_errors(path):
+        write_atomically(Path(path), write)
+
+
+@contextmanager
+def _disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise GCNetError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
         ) from None
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as JSON, a list with one entry a line. Raises GCNetError as `write_bytes` does."""
-    if isinstance(value, list):
-        text = "[\n" + ",\n".join(json.dumps(entry, allow_nan=False) for entry in value) + "\n]\n"
-    else:
-        text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
 
 
 def prepare_folder(folder: str | os.PathLike[str]) -> Path:

@@ -96,7 +96,7 @@ def test_finding_nothing_scores_zero(make_dataset: MakeDataset, detections: Look
     empty = detections(dataset, int(record.id))[:0]
     evaluator.update([record.id], [empty])
     metrics = evaluator.compute()
-    assert evaluator.results == []
+    assert list(evaluator.results) == []
     assert metrics.box["AP"] == metrics.mask["AR100"] == 0
 
 
@@ -153,7 +153,7 @@ def test_wrong_predictions_are_refused(
 
 def test_results_are_in_coco_format(make_dataset: MakeDataset, filled: Filled, detections: LookUp) -> None:
     dataset = make_dataset()
-    entry = json.loads(json.dumps(filled(dataset, jitter=3.0).results))[0]
+    entry = json.loads(json.dumps(filled(dataset, jitter=3.0).results[0]))
     assert sorted(entry) == ["bbox", "category_id", "image_id", "score", "segmentation"]
     assert entry["segmentation"]["size"] == [120, 160]
     assert isinstance(entry["segmentation"]["counts"], str)

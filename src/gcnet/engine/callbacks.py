@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Validation(Callback):
         out: Path,
         log: RunLog,
         line: ProgressLine,
-        validate: Callable[[Any], tuple[Any, list[dict[str, Any]]]],
+        validate: Callable[[Any], tuple[Any, Sequence[dict[str, Any]]]],
         task: Task,
     ) -> None:
         self.out = out

@@ -25,7 +25,6 @@ RECORDED = (
     "numpy",
     "opencv-python-headless",
     "pycocotools",
-    "faster-coco-eval",
 )
 
 

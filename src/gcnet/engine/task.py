@@ -39,7 +39,7 @@ class Task:
     load_split: Callable[[Path, str, Sequence[str]], Any]
     iterations_per_epoch: Callable[[Any, int], int]
     make_loader: Callable[..., Any]
-    evaluate: Callable[..., tuple[Any, list[dict[str, Any]]]]
+    evaluate: Callable[..., tuple[Any, Sequence[dict[str, Any]]]]
     print_metrics: Callable[[Any], None]
     scores: Callable[[Any], dict[str, float]]
     score_names: tuple[str, ...]

@@ -1,30 +1,27 @@
 """COCO's average precision and recall of boxes and masks.
 
-The numbers are those of COCOeval, computed by faster-coco-eval. T IoU thresholds, R recall levels,
-K classes, A area ranges (all, small, medium, large), M limits on detections an image (1, 10, 100).
+The numbers are those of pycocotools' COCOeval. T IoU thresholds, R recall levels, K classes,
+A area ranges (all, small, medium, large), M limits on detections an image (1, 10).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from gcnet.data.coco import CocoDataset
 from gcnet.errors import GCNetError
-from gcnet.evaluation.results import coco_results
-from gcnet.ops.segmentations import parse_segmentation, segmentation_area
+from gcnet.evaluation.average_precision import LIMITS, NONE, Objects, Scores, mask_areas, score
+from gcnet.evaluation.results import CocoResults, ImageResults
+from gcnet.ops.segmentations import parse_segmentation, segmentation_area, segmentation_to_rle
 from gcnet.types import Detections
 
-NONE = -1.0  # COCO's value where there is nothing to measure against
-_KINDS: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
-_LIMITS = {"1": 0, "10": 1, "100": 2}
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,12 @@ class CocoEvaluator:
     def __init__(self, dataset: CocoDataset) -> None:
         self.class_names = dataset.class_names
         self.category_ids = dataset.category_ids
-        self.image_ids = {record.id for record in dataset.records}
-        self.results: list[dict[str, Any]] = []
+        # COCOeval breaks ties of scores in the order of images' ids.
+        ids = sorted((record.id for record in dataset.records), key=lambda id: (isinstance(id, str), id))
+        self._numbers = {id: number for number, id in enumerate(ids)}
+        self.results = CocoResults()
         self._seen: set[int | str] = set()
-        self._truth = _ground_truth(dataset)
+        self._truth = _read_truth(dataset, self._numbers)
 
     def update(self, image_ids: Sequence[int | str], detections: Sequence[Detections]) -> None:
         """Adds the detections of some images.
@@ -77,7 +76,7 @@ class CocoEvaluator:
         Raises GCNetError for an image that is not in the data set or came before, or a label without class.
         """
         for image_id, found in zip(image_ids, detections, strict=True):
-            if image_id not in self.image_ids:
+            if image_id not in self._numbers:
                 raise GCNetError(
                     f"detections are for image {image_id}, which the data set does not have; "
                     "evaluate on the data set that was predicted on"
@@ -91,68 +90,64 @@ class CocoEvaluator:
                     f"{classes} classes; use a model that was trained for these classes"
                 )
             self._seen.add(image_id)
-            self.results += coco_results(found, image_id, self.category_ids)
+            self.results.append(ImageResults.of(found, image_id, self.category_ids))
 
     def compute(self) -> Metrics:
         """Box and mask metrics of all that was collected."""
-        box, mask = (_scores(self._truth, self.results, kind) for kind in _KINDS)
-        # COCOeval orders classes by category id, the data set by label.
-        order = np.argsort(np.argsort(self.category_ids))
-        instances = _count_instances(self._truth)
+        truth, crowd = self._truth
+        found, scores = self._found()
+        classes = len(self.category_ids)
+        boxes = replace(found, areas=found.boxes[:, 2:].prod(1), masks=None)
+        box = score(replace(truth, masks=None), crowd, boxes, scores, classes)
+        drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
+        mask = score(truth.take(drawn), crowd[drawn], found, scores, classes)
+        instances = np.bincount(truth.classes[~crowd], minlength=classes)
         per_class = {
-            name: {"instances": float(instances.get(category_id, 0))}
-            | _class_metrics("box", box, int(k))
-            | _class_metrics("mask", mask, int(k))
-            for name, category_id, k in zip(self.class_names, self.category_ids, order, strict=True)
+            name: {"instances": float(instances[k])}
+            | _class_metrics("box", box, k)
+            | _class_metrics("mask", mask, k)
+            for k, name in enumerate(self.class_names)
         }
-        return Metrics(_summary(box), _summary(mask), per_class, len(self.image_ids))
+        return Metrics(_summary(box), _summary(mask), per_class, len(self._numbers))
+
+    def _found(self) -> tuple[Objects, Float[np.ndarray, " N"]]:
+        """What was collected, with the areas of masks, and its scores."""
+        images = [image for image in self.results.images if len(image)]
+        counts = [len(image) for image in images]
+        numbers = [self._numbers[image.image_id] for image in images]
+        labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
+        ids = _joined([image.category_ids for image in images], np.zeros(0, np.int64))
+        found = Objects(
+            images=np.repeat(np.array(numbers, np.int64), counts),
+            classes=np.array([labels[id] for id in ids.tolist()], np.int64),
+            boxes=_joined([image.boxes for image in images], np.zeros((0, 4))),
+            areas=_joined([mask_areas(image.counts, image.size) for image in images], np.zeros(0)),
+            masks=[counts for image in images for counts in image.counts],
+            sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), counts, 0),
+        )
+        return found, _joined([image.scores for image in images], np.zeros(0))
 
 
-@dataclass(frozen=True)
-class _Scores:
-    precision: Float[np.ndarray, "T R K A M"]
-    recall: Float[np.ndarray, "T K A M"]
+def _joined(columns: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
+    return np.concatenate(columns) if columns else empty
 
 
-def _scores(truth: dict[str, Any], results: list[dict[str, Any]], kind: Literal["bbox", "segm"]) -> _Scores:
-    # For masks the boxes of results are left out: with them, COCO would sort masks into small, medium and
-    # large by the area of the box. Entries are copied because COCO adds fields to them.
-    shape = "bbox" if kind == "bbox" else "segmentation"
-    # COCO wants numbers for ids of images, and breaks ties of scores in their order.
-    ids = sorted((image["id"] for image in truth["images"]), key=lambda id: (isinstance(id, str), id))
-    numbers = {id: number for number, id in enumerate(ids)}
-
-    def renumbered(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [entry | {"image_id": numbers[entry["image_id"]]} for entry in entries]
-
-    images = [image | {"id": numbers[image["id"]]} for image in truth["images"]]
-    objects = renumbered([entry for entry in truth["annotations"] if shape in entry])
-    annotations = COCO(truth | {"images": images, "annotations": objects})
-    columns = ("image_id", "category_id", "score", shape)
-    found = annotations.loadRes(renumbered([{name: entry[name] for name in columns} for entry in results]))
-    evaluation = COCOeval_faster(annotations, found, kind, print_function=lambda *_: None)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return _Scores(*(np.asarray(evaluation.eval[name]) for name in ("precision", "recall")))
+def _summary(scores: Scores) -> dict[str, float]:
+    limits = {f"AR{limit}": _mean(scores.limited[:, :, m]) for m, limit in enumerate(LIMITS)}
+    limits["AR100"] = _mean(scores.recall[:, :, 0])
+    areas = {f"AR{name}": _mean(scores.recall[:, :, a]) for name, a in _AREAS.items() if name}
+    return _precisions(scores.precision) | limits | areas
 
 
-def _summary(scores: _Scores) -> dict[str, float]:
-    return (
-        _precisions(scores.precision)
-        | {f"AR{name}": _mean(scores.recall[:, :, 0, m]) for name, m in _LIMITS.items()}
-        | {f"AR{name}": _mean(scores.recall[:, :, a, 2]) for name, a in _AREAS.items() if name}
-    )
-
-
-def _class_metrics(prefix: str, scores: _Scores, k: int) -> dict[str, float]:
-    values = _precisions(scores.precision[:, :, k : k + 1]) | {"AR100": _mean(scores.recall[:, k, 0, 2])}
+def _class_metrics(prefix: str, scores: Scores, k: int) -> dict[str, float]:
+    values = _precisions(scores.precision[:, :, k : k + 1]) | {"AR100": _mean(scores.recall[:, k, 0])}
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 
-def _precisions(precision: Float[np.ndarray, "T R K A M"]) -> dict[str, float]:
-    whole = precision[:, :, :, 0, 2]
+def _precisions(precision: Float[np.ndarray, "T R K A"]) -> dict[str, float]:
+    whole = precision[:, :, :, 0]
     names = {"AP": whole, "AP50": whole[0], "AP75": whole[5]}  # thresholds are 0.5, 0.55, ..., 0.95
-    names |= {f"AP{name}": precision[:, :, :, a, 2] for name, a in _AREAS.items() if name}
+    names |= {f"AP{name}": precision[:, :, :, a] for name, a in _AREAS.items() if name}
     return {name: _mean(values) for name, values in names.items()}
 
 
@@ -161,37 +156,33 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if present.size else NONE
 
 
-def _ground_truth(dataset: CocoDataset) -> dict[str, Any]:
-    """The annotation file cut down to the classes and images of the data set, with gaps filled.
+def _read_truth(
+    dataset: CocoDataset, numbers: dict[int | str, int]
+) -> tuple[Objects, Bool[np.ndarray, " N"]]:
+    """The objects of the annotation file that are in the data set's classes and images, and which are crowds.
 
-    Annotations are numbered anew from 1, for COCOeval takes an object with id 0 (some tools start there) as
-    never found. Without a segmentation an object has none here either, and counts for boxes only.
+    One without a segmentation has an empty mask, and counts for boxes only.
     """
-    content = json.loads(dataset.annotation_file.read_bytes())
+    labels = {category_id: label for label, category_id in enumerate(dataset.category_ids)}
     sizes = {record.id: (record.height, record.width) for record in dataset.records}
-    categories = set(dataset.category_ids)
-    annotations = []
-    for raw in content["annotations"]:
-        image_id, segmentation, area = raw["image_id"], raw.get("segmentation"), raw.get("area")
-        if image_id not in sizes or raw["category_id"] not in categories:
-            continue
-        if area is None:
-            parsed = parse_segmentation(segmentation or [], *sizes[image_id])
-            area = segmentation_area(parsed, *sizes[image_id])
-        entry = {"id": len(annotations) + 1, "iscrowd": int(raw.get("iscrowd", 0)), "area": area}
-        entry |= {name: raw[name] for name in ("image_id", "category_id", "bbox")}
-        annotations.append(entry | ({"segmentation": segmentation} if segmentation else {}))
-    return {
-        "images": [{"id": id, "height": height, "width": width} for id, (height, width) in sizes.items()],
-        "categories": [
-            {"id": category_id, "name": name}
-            for category_id, name in zip(dataset.category_ids, dataset.class_names, strict=True)
-        ],
-        "annotations": annotations,
-    }
-
-
-def _count_instances(truth: dict[str, Any]) -> dict[int, int]:
-    categories = [entry["category_id"] for entry in truth["annotations"] if not entry["iscrowd"]]
-    values, counts = np.unique(np.asarray(categories, dtype=np.int64), return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    entries = [
+        entry
+        for entry in json.loads(dataset.annotation_file.read_bytes())["annotations"]
+        if entry["image_id"] in sizes and entry["category_id"] in labels
+    ]
+    masks, areas = [], []
+    for entry in entries:
+        size = sizes[entry["image_id"]]
+        segmentation = parse_segmentation(entry.get("segmentation") or [], *size)
+        masks.append(segmentation_to_rle(segmentation, *size)["counts"] if segmentation else b"")
+        area = entry.get("area")
+        areas.append(segmentation_area(segmentation, *size) if area is None else area)
+    truth = Objects(
+        images=np.array([numbers[entry["image_id"]] for entry in entries], np.int64),
+        classes=np.array([labels[entry["category_id"]] for entry in entries], np.int64),
+        boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
+        areas=np.array(areas, np.float64),
+        masks=masks,
+        sizes=np.array([sizes[entry["image_id"]] for entry in entries], np.int64).reshape(-1, 2),
+    )
+    return truth, np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)

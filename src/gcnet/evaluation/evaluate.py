@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def evaluate(
     score_threshold: float = 0.05,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> tuple[Metrics, list[dict[str, Any]]]:
+) -> tuple[Metrics, Sequence[dict[str, Any]]]:
     """Metrics of `detector` on every image of `dataset`, and its detections in COCO results format.
 
     Runs on the detector's device, in eval mode, and leaves the detector in the mode it was in. With `out`,
@@ -46,7 +47,7 @@ def evaluate(
     return metrics, evaluator.results
 
 
-def write_results(folder: str | os.PathLike[str], metrics: Any, results: list[dict[str, Any]]) -> None:
+def write_results(folder: str | os.PathLike[str], metrics: Any, results: Sequence[dict[str, Any]]) -> None:
     """Writes `results.json` and `metrics.json` (their `as_dict()`) in a folder, made if need be."""
     path = prepare_folder(folder)
     write_json(path / "results.json", results)

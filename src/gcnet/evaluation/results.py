@@ -1,11 +1,99 @@
-"""Detections as COCO results."""
+"""Detections as COCO results.
+
+N images, D detections.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, overload
 
+import numpy as np
+from jaxtyping import Float, Int64
+
+from gcnet.ops.rle import encode_masks
 from gcnet.types import Detections
+
+
+@dataclass(frozen=True)
+class ImageResults:
+    """The detections of one image: boxes x, y, width, height, and masks as the counts of compressed RLEs."""
+
+    image_id: int | str
+    size: tuple[int, int]
+    boxes: Float[np.ndarray, "D 4"]
+    scores: Float[np.ndarray, " D"]
+    category_ids: Int64[np.ndarray, " D"]
+    counts: list[bytes]
+
+    @classmethod
+    def of(cls, detections: Detections, image_id: int | str, category_ids: Sequence[int]) -> ImageResults:
+        """`category_ids[label]` is the category of a label; boxes are rounded to 1/1000 pixel."""
+        detections = detections.to("cpu")
+        corners = detections.boxes.numpy()
+        x1, y1, x2, y2 = corners.astype(np.float64).T
+        labels = detections.labels.numpy()
+        return cls(
+            image_id,
+            detections.image_size,
+            np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
+            detections.scores.numpy().astype(np.float64).round(7),
+            np.asarray(category_ids, np.int64)[labels],
+            encode_masks(detections.mask_probs.float().numpy(), corners, detections.image_size),
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """As COCO's results format has them: plain values, `counts` as text."""
+        size = list(self.size)
+        columns = (self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist(), self.counts)
+        return [
+            {
+                "image_id": self.image_id,
+                "category_id": category_id,
+                "bbox": box,
+                "score": score,
+                "segmentation": {"size": size, "counts": counts.decode("ascii")},
+            }
+            for category_id, box, score, counts in zip(*columns, strict=True)
+        ]
+
+
+class CocoResults(Sequence[dict[str, Any]]):
+    """Detections of many images in COCO's results format.
+
+    Kept are columns and run-length encodings, about 300 bytes a detection; entries are made when asked for.
+    """
+
+    def __init__(self) -> None:
+        self.images: list[ImageResults] = []
+        self._ends: list[int] = []
+
+    def append(self, image: ImageResults) -> None:
+        self.images.append(image)
+        self._ends.append(len(self) + len(image))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        image = bisect_right(self._ends, places)
+        return self.images[image].entries()[places - self._ends[image]]
+
+    def __iter__(self) -> Any:
+        for image in self.images:
+            yield from image.entries()
 
 
 def coco_results(
@@ -16,16 +104,4 @@ def coco_results(
     `bbox` is x, y, width, height in pixels of the original image, rounded to 1/1000 pixel; `segmentation` is
     a compressed RLE whose counts are text; `category_id` is `category_ids[label]`.
     """
-    # Masks are drawn on the CPU: they are small matrix products, and one transfer replaces one a mask.
-    detections = detections.to("cpu")
-    columns = (detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist())
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[label],
-            "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
-            "score": round(score, 7),
-            "segmentation": rle,
-        }
-        for (x1, y1, x2, y2), score, label, rle in zip(*columns, detections.rles(), strict=True)
-    ]
+    return ImageResults.of(detections, image_id, category_ids).entries()

@@ -1,0 +1,252 @@
+"""COCO's matching of detections with objects, and its precision and recall, over whole arrays at a time.
+
+The figures are those of pycocotools' COCOeval, which does the same image by image; the tests compare them.
+
+N detections or objects, E pairs of a detection and an object of its image and class, T IoU thresholds,
+A area ranges (all, small, medium, large), R recall levels, K classes, M limits (1, 10) on an image's
+detections. Boxes are x, y, width, height.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Int64
+from pycocotools import mask
+
+coco_mask: Any = mask  # its type stubs know only half of what it accepts
+
+NONE = -1.0  # COCO's value where there is nothing to measure against
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
+LIMITS = (1, 10)
+LIMIT = 100  # detections of an image and class that count at all
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Detections or annotated objects, as columns.
+
+    `images` and `classes` count from 0; `areas` decide what is small, medium and large. `masks` are counts
+    of compressed RLEs and `sizes` heights and widths of their images; without masks, boxes are compared.
+    """
+
+    images: Int64[np.ndarray, " N"]
+    classes: Int64[np.ndarray, " N"]
+    boxes: Float[np.ndarray, "N 4"]
+    areas: Float[np.ndarray, " N"]
+    sizes: Int64[np.ndarray, "N 2"]
+    masks: list[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: Int64[np.ndarray, " _N"] | Bool[np.ndarray, " N"]) -> Objects:
+        """The ones that `index` selects, in its order."""
+        masks = self.masks
+        if masks is not None:
+            masks = [masks[i] for i in np.arange(len(self))[index].tolist()]
+        rest = (self.boxes[index], self.areas[index], self.sizes[index])
+        return Objects(self.images[index], self.classes[index], *rest, masks)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Precision at each level of recall, and the recall reached, also with fewer detections; -1 for none."""
+
+    precision: Float[np.ndarray, "T R K A"]
+    recall: Float[np.ndarray, "T K A"]
+    limited: Float[np.ndarray, "T K M"]
+
+
+def score(
+    truth: Objects,
+    crowd: Bool[np.ndarray, " N1"],
+    found: Objects,
+    scores: Float[np.ndarray, " N2"],
+    classes: int,
+) -> Scores:
+    """Precision and recall of `found` among `truth`, whose crowd regions neither count nor are missed."""
+    key = truth.images * classes + truth.classes
+    order = np.argsort(key, kind="stable")
+    truth, crowd, truth_key = truth.take(order), crowd[order], key[order]
+    key = found.images * classes + found.classes
+    order = np.lexsort((-scores, key))  # stable: equal scores stay in the order they came
+    rank = _places(key[order])
+    order, rank = order[rank < LIMIT], rank[rank < LIMIT]
+    found, scores, found_key = found.take(order), scores[order], key[order]
+
+    ignored = crowd[:, None] | _outside(truth.areas)
+    pairs = _pairs(truth, truth_key, crowd, found, found_key)
+    hit, excused = _match(pairs, rank, ignored, crowd, len(found))
+    excused |= ~hit & _outside(found.areas)[:, :, None]
+    return _accumulate(
+        found.classes, scores, rank, hit & ~excused, ~hit & ~excused, truth.classes, ignored, classes
+    )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Detections and objects that overlap by the lowest threshold or more."""
+
+    found: Int64[np.ndarray, " E"]
+    truth: Int64[np.ndarray, " E"]
+    ious: Float[np.ndarray, " E"]
+
+
+def _pairs(
+    truth: Objects,
+    truth_key: Int64[np.ndarray, " N1"],
+    crowd: Bool[np.ndarray, " N1"],
+    found: Objects,
+    found_key: Int64[np.ndarray, " N2"],
+) -> _Pairs:
+    first = np.searchsorted(truth_key, found_key, "left")
+    counts = np.searchsorted(truth_key, found_key, "right") - first
+    one = np.repeat(np.arange(len(found)), counts)
+    other = np.arange(len(one)) + np.repeat(first - counts.cumsum() + counts, counts)
+    if found.masks is None or truth.masks is None:
+        ious = _box_ious(found.boxes[one], truth.boxes[other], crowd[other])
+    else:
+        ious = _mask_ious(found, truth, crowd, found_key, first, counts)
+    near = ious >= IOUS[0]
+    return _Pairs(one[near], other[near], ious[near])
+
+
+def _box_ious(
+    found: Float[np.ndarray, "E 4"], truth: Float[np.ndarray, "E 4"], crowd: Bool[np.ndarray, " E"]
+) -> Float[np.ndarray, " E"]:
+    """IoU; with a crowd, the share of the detection that lies in it."""
+    low = np.maximum(found[:, :2], truth[:, :2])
+    high = np.minimum(found[:, :2] + found[:, 2:], truth[:, :2] + truth[:, 2:])
+    shared = (high - low).clip(0).prod(1)
+    own = found[:, 2:].prod(1)
+    union = np.where(crowd, own, own + truth[:, 2:].prod(1) - shared)
+    return np.divide(shared, union, out=np.zeros(len(found)), where=shared > 0)
+
+
+def _mask_ious(
+    found: Objects,
+    truth: Objects,
+    crowd: Bool[np.ndarray, " N1"],
+    found_key: Int64[np.ndarray, " N2"],
+    first: Int64[np.ndarray, " N2"],
+    counts: Int64[np.ndarray, " N2"],
+) -> Float[np.ndarray, " E"]:
+    """The same of masks, an image and class at a time: detection i beside `counts[i]` from `first[i]` on."""
+    assert found.masks is not None
+    assert truth.masks is not None
+    starts = np.flatnonzero(np.diff(found_key, prepend=-1))
+    stops = [*starts[1:].tolist(), len(found)]
+    ious = [np.zeros(0)]
+    for start, stop in zip(starts.tolist(), stops, strict=False):
+        objects = slice(int(first[start]), int(first[start] + counts[start]))
+        if counts[start]:
+            size = found.sizes[start].tolist()
+            own, other = _rles(found.masks[start:stop], size), _rles(truth.masks[objects], size)
+            ious.append(np.ravel(coco_mask.iou(own, other, crowd[objects].astype(np.uint8))))
+    return np.concatenate(ious)
+
+
+def mask_areas(counts: list[bytes], size: Sequence[int]) -> Float[np.ndarray, " N"]:
+    """Pixels of masks in an image of `size` (height, width), given as the counts of compressed RLEs."""
+    return np.asarray(coco_mask.area(_rles(counts, size)), np.float64)
+
+
+def _rles(counts: list[bytes], size: Sequence[int]) -> list[dict[str, Any]]:
+    return [{"size": size, "counts": text} for text in counts]
+
+
+def _match(
+    pairs: _Pairs,
+    rank: Int64[np.ndarray, " N2"],
+    ignored: Bool[np.ndarray, "N1 A"],
+    crowd: Bool[np.ndarray, " N1"],
+    count: int,
+) -> tuple[Bool[np.ndarray, "N2 A T"], Bool[np.ndarray, "N2 A T"]]:
+    """Which detections find an object, and which of these one that does not count.
+
+    The best detection of an image and class chooses first, then the second best, and so on, in all images
+    and at all thresholds at once. Each takes the object of the largest IoU that is left, the last of equal
+    ones, and one that is ignored only if there is no other. A crowd can be found more than once.
+    """
+    order = np.lexsort((pairs.truth, pairs.ious, pairs.found, rank[pairs.found]))
+    found, truth, ious = pairs.found[order], pairs.truth[order], pairs.ious[order]
+    # A detection's pairs now stand in order of preference: their places are what is compared.
+    places = np.arange(len(found)) + np.where(ignored[truth].T, 0, len(found))
+    enough = ious[:, None] >= np.minimum(IOUS, 1 - 1e-10)
+    shape = (len(AREAS), len(IOUS))
+    taken = np.zeros((len(ignored), *shape), bool)
+    hit, excused = np.zeros((count, *shape), bool), np.zeros((count, *shape), bool)
+    bounds = np.searchsorted(rank[found], np.arange(LIMIT + 1))
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if start == stop:
+            continue
+        objects = truth[start:stop]
+        free = enough[start:stop, None] & (crowd[objects][:, None, None] | ~taken[objects])
+        wanted = np.where(free, places.T[start:stop, :, None], -1)
+        first = np.flatnonzero(np.diff(found[start:stop], prepend=-1))
+        best = np.maximum.reduceat(wanted, first)
+        detection, area, threshold = (best >= 0).nonzero()
+        chosen = best[detection, area, threshold]
+        detection = found[start:stop][first][detection]
+        hit[detection, area, threshold] = True
+        excused[detection, area, threshold] = chosen < len(found)
+        taken[truth[chosen % len(found)], area, threshold] = True
+    return hit, excused
+
+
+def _accumulate(
+    classes: Int64[np.ndarray, " N2"],
+    scores: Float[np.ndarray, " N2"],
+    rank: Int64[np.ndarray, " N2"],
+    right: Bool[np.ndarray, "N2 A T"],
+    wrong: Bool[np.ndarray, "N2 A T"],
+    truth_classes: Int64[np.ndarray, " N1"],
+    ignored: Bool[np.ndarray, "N1 A"],
+    count: int,
+) -> Scores:
+    thresholds, areas = len(IOUS), len(AREAS)
+    precision = np.full((thresholds, len(RECALLS), count, areas), NONE)
+    recall = np.full((thresholds, count, areas), NONE)
+    limited = np.full((thresholds, count, len(LIMITS)), NONE)
+    order = np.lexsort((-scores, classes))  # from the stable order of images, as COCOeval breaks ties
+    bounds = np.searchsorted(classes[order], np.arange(count + 1))
+    for k in range(count):
+        own = order[bounds[k] : bounds[k + 1]]
+        wanted = (~ignored[truth_classes == k]).sum(0)
+        for a in np.flatnonzero(wanted).tolist():
+            hits, misses = right[own, a], wrong[own, a]
+            recall[:, k, a] = hits.sum(0) / wanted[a]
+            precision[:, :, k, a] = _precision(hits, misses, int(wanted[a]))
+            if a == 0:
+                for m, limit in enumerate(LIMITS):
+                    limited[:, k, m] = hits[rank[own] < limit].sum(0) / wanted[a]
+    return Scores(precision, recall, limited)
+
+
+def _precision(
+    right: Bool[np.ndarray, "D T"], wrong: Bool[np.ndarray, "D T"], wanted: int
+) -> Float[np.ndarray, "T R"]:
+    """The best precision at each recall or more, of detections sorted by score; 0 where it is not reached."""
+    hits, misses = right.cumsum(0, dtype=float), wrong.cumsum(0, dtype=float)
+    precision = hits / (misses + hits + np.spacing(1))
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    padded = np.concatenate([precision, np.zeros((1, len(IOUS)))])
+    places = [np.searchsorted(column, RECALLS) for column in (hits / wanted).T]
+    return np.stack([column[place] for column, place in zip(padded.T, places, strict=True)])
+
+
+def _outside(areas: Float[np.ndarray, " N"]) -> Bool[np.ndarray, "N A"]:
+    return (areas[:, None] < AREAS[:, 0]) | (areas[:, None] > AREAS[:, 1])
+
+
+def _places(key: Int[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
+    """Where in its run of equal values each stands."""
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    counts = np.diff(starts, append=len(key))
+    return np.arange(len(key)) - np.repeat(starts, counts)
