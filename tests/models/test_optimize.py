@@ -68,3 +68,13 @@ def test_bfloat16_is_near():
     found = fast.predict(BATCH)[0]
     assert len(found) > 10
     assert found.boxes.dtype == found.scores.dtype == found.mask_probs.dtype == torch.float32
+
+
+def test_what_says_what_and_where_is_not_rounded():
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize(precision="bf16")
+    tensors = dict(fast.named_parameters())
+    for name in ("rpn.objectness", "rpn.deltas", "roi_heads.box_head.cls", "roi_heads.box_head.deltas"):
+        assert tensors[f"{name}.layer.weight"].equal(detector.get_parameter(f"{name}.weight"))
+    logits, _ = fast.rpn.run(fast.features(BATCH))[0]
+    assert not logits.equal(logits.bfloat16().float())
