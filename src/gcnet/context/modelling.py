@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.context.attend import attend, attention_weights
+
 
 class AttentionPool(nn.Module):
     """A weighted mean over all positions; the weights are a softmax over one learnt 1x1 convolution.
@@ -24,18 +26,12 @@ class AttentionPool(nn.Module):
 
     def attention(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N ..."]:
         """The map of weights; they sum to 1 over the positions of an image."""
-        return self._weights(x.flatten(2)).reshape(x.shape[0], *x.shape[2:])
+        weights = attention_weights(x.flatten(2), self.weight, self.bias)
+        return weights.reshape(x.shape[0], *x.shape[2:])
 
     def forward(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C"]:
-        # flatten is a view of contiguous and of channels-last maps alike, and bmm reads both in place: the
-        # block never copies the map. (matmul with a vector would copy a contiguous one.)
-        flat = x.flatten(2)
-        return torch.bmm(flat, self._weights(flat).unsqueeze(2)).squeeze(2)
-
-    def _weights(self, flat: Float[Tensor, "N C P"]) -> Float[Tensor, "N P"]:
-        # shape[0], not len: torch.export would take the batch size for a constant.
-        logits = torch.bmm(self.weight.expand(flat.shape[0], 1, -1), flat).squeeze(1) + self.bias
-        return logits.softmax(dim=1)
+        # flatten is a view of contiguous and of channels-last maps alike: the block never copies the map.
+        return attend(x.flatten(2), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"channels={len(self.weight)}"
