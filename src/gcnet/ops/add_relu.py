@@ -1,0 +1,70 @@
+"""The end of a residual block, relu(z + shortcut + shift), in one pass over the map each way.
+
+N images, C channels, H x W map.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def add_relu_(
+    z: Float[Tensor, "N C H W"],
+    shortcut: Float[Tensor, "N C H W"],
+    shift: Float[Tensor, "N C"] | None = None,
+) -> Float[Tensor, "N C H W"]:
+    """relu(z + shortcut + shift), written into `z`; only the result is kept for the backward pass.
+
+    On CUDA each direction is one kernel (`gcnet.ops.add_relu_triton`), where Triton is installed. The
+    gradient of `shift`, a sum over positions, is taken in float32 at least.
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses this itself
+        out = z + shortcut
+        return (out if shift is None else out + shift[:, :, None, None]).relu()
+    return _AddReLU.apply(z, shortcut, shift)
+
+
+class _AddReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, shortcut: Tensor, shift: Tensor | None) -> Tensor:
+        kernels = _kernels(z, shortcut)
+        if kernels is not None:
+            kernels.add_relu_(z, shortcut, shift)
+        else:
+            z.add_(shortcut)
+            if shift is not None:
+                z.add_(shift[:, :, None, None])
+            z.relu_()
+        ctx.mark_dirty(z)
+        ctx.save_for_backward(z)
+        ctx.dtypes = shortcut.dtype, None if shift is None else shift.dtype
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (out,) = ctx.saved_tensors
+        of_shortcut, of_shift = ctx.dtypes
+        wanted = ctx.needs_input_grad[2]
+        kernels = None if torch.is_grad_enabled() else _kernels(out, grad)
+        if kernels is not None:
+            grad, total = kernels.add_relu_backward(grad, out, wanted)
+        else:
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+            total = grad.sum((2, 3), dtype=torch.promote_types(grad.dtype, torch.float32)) if wanted else None
+        return grad, grad.to(of_shortcut), None if total is None else total.to(of_shift)
+
+
+def _kernels(z: Tensor, other: Tensor) -> Any:
+    """The module of kernels, if they take maps such as these."""
+    dense = z.is_contiguous() or z.is_contiguous(memory_format=torch.channels_last)
+    if not z.is_cuda or not dense or other.stride() != z.stride() or z.dtype == torch.float64 or not len(z):
+        return None
+    if find_spec("triton") is None:  # PyTorch's wheels for Linux bring it, others do not
+        return None
+    return import_module("gcnet.ops.add_relu_triton")
