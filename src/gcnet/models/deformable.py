@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
@@ -38,14 +37,15 @@ class DeformableConv2d(nn.Conv2d):
         assert self.offset.bias is not None
         nn.init.zeros_(self.offset.bias)
 
-    def forward(self, input: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        # The operator has no kernel for bfloat16, and offsets are positions in pixels: float32 at least.
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # nn.Conv2d.forward calls this with the layer's own weight and bias. The operator has no kernel for
+        # bfloat16, and offsets are positions in pixels: float32 at least.
         full = torch.promote_types(input.dtype, torch.float32)
         moved = deform_conv2d(
             input.to(full),
             self.offset(input).to(full),
-            self.weight.to(full),
-            None if self.bias is None else self.bias.to(full),
+            weight.to(full),
+            None if bias is None else bias.to(full),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
             dilation=self.dilation,  # type: ignore[arg-type]

@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.context import AttentionPool, AveragePool, ContextBlock
+from gcnet.context import AttentionPool, ContextBlock
 from gcnet.models.deformable import DeformableConv2d
+from gcnet.models.folding import folded
+from gcnet.models.light import adds_one_vector
 from gcnet.models.resnet import Bottleneck, ResNet
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
@@ -25,7 +27,7 @@ class FusedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False) -> None:
         super().__init__()
-        weight, bias = _fold(conv, norm)
+        weight, bias = folded(conv, norm)
         self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.geometry = (list(cast(tuple[int, ...], conv.padding)), list(conv.stride), list(conv.dilation))
@@ -74,7 +76,7 @@ class FusedDeformableConv(nn.Module):
 
     def __init__(self, conv: DeformableConv2d, norm: nn.Module) -> None:
         super().__init__()
-        weight, bias = _fold(conv, norm)
+        weight, bias = folded(conv, norm)
         self.conv = DeformableConv2d(
             conv.in_channels,
             conv.out_channels,
@@ -114,15 +116,6 @@ class FusedContext(nn.Module):
     def forward(self, y: Float[Tensor, "N c H W"]) -> Float[Tensor, "N C"]:
         return self.add(F.linear(self.pool(y), self.weight, self.bias))
 
-    @staticmethod
-    def can_take(block: nn.Module) -> bool:
-        """Whether the block only adds one vector, pooled from the whole map."""
-        return (
-            isinstance(block, ContextBlock)
-            and block.scale is None
-            and isinstance(block.pool, AttentionPool | AveragePool)
-        )
-
 
 class FusedBottleneck(nn.Module):
     """A `Bottleneck` in eval mode: one pass over the map for each convolution, and no more."""
@@ -140,7 +133,7 @@ class FusedBottleneck(nn.Module):
             self.downsample = FusedConv(cast(nn.Conv2d, block.downsample[0]), block.downsample[1])
         self.shift, self.context, self.context_after_add = None, None, block.context_after_add
         if block.context is not None:
-            if not block.context_after_add and FusedContext.can_take(block.context):
+            if not block.context_after_add and adds_one_vector(block.context):
                 plain = FusedConv(block.conv3, block.bn3)
                 self.shift = FusedContext(cast(ContextBlock, block.context), plain)
             else:
@@ -187,17 +180,3 @@ class FusedResNet(nn.Module):
             x = stage(x)
             features.append(x)
         return features
-
-
-@torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution that does what `conv` and then `norm` do in eval mode."""
-    weight, bias = conv.weight.detach().clone(), conv.bias
-    if norm is None:
-        return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    start = norm.running_mean if bias is None else norm.running_mean - bias
-    return weight * scale.view(-1, 1, 1, 1), norm.bias - start * scale

@@ -11,6 +11,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.models import light
 from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.norm import make_norm
 from gcnet.models.spec import Norm
@@ -59,6 +60,8 @@ class Bottleneck(nn.Module):
         self.context_after_add = context_position == "after_add"
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+        if light.takes(self, x):  # the same from fewer maps, for training
+            return light.light_forward(self, x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))

@@ -1,0 +1,98 @@
+"""A residual block in training, with less to compute and to keep than its layers one by one.
+
+N images, C channels, c = C / 4 channels inside a block, H x W map.
+
+- Norms with frozen statistics are folded into their convolutions, so that the map between the two is neither
+  made nor kept.
+- The context is found from the input y of the last convolution, z = W y + b, which its gradient needs anyway:
+  sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a constant that the softmax
+  does not see. So the block keeps no map of its own, and its passes are over c channels.
+- Shortcut, context and ReLU are put on z in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
+
+from gcnet.context import AttentionPool, AveragePool, ContextBlock
+from gcnet.context.attend import attend
+from gcnet.models.folding import can_fold, fold
+from gcnet.ops.add_relu import add_relu_
+
+if TYPE_CHECKING:
+    from gcnet.models.resnet import Bottleneck
+
+
+def takes(block: Bottleneck, x: object) -> bool:
+    """Whether `light_forward` computes what the block does: gradients are wanted, and nobody looks inside.
+
+    Hooks on a layer see its input and output; torch.fx traces layers with something that is no tensor.
+    """
+    if not isinstance(x, Tensor) or not torch.is_grad_enabled() or block.context_after_add:
+        return False
+    if block.context is not None and not adds_one_vector(block.context):
+        return False
+    shortcut = block.downsample
+    if shortcut is not None and not (type(shortcut) is nn.Sequential and len(shortcut) == 2):
+        return False
+    pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3)]
+    if isinstance(shortcut, nn.Sequential):
+        pairs.append((shortcut[0], shortcut[1]))  # type: ignore[arg-type]
+    return all(can_fold(*pair) for pair in pairs) and not _hooked(block.modules(), but=block)
+
+
+def adds_one_vector(block: nn.Module) -> bool:
+    """Whether a context block only adds one vector, pooled from the whole map."""
+    return (
+        isinstance(block, ContextBlock)
+        and type(block).forward is ContextBlock.forward
+        and block.scale is None
+        and type(block.pool) in (AttentionPool, AveragePool)
+    )
+
+
+def light_forward(block: Bottleneck, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+    """The output of a block that `takes` allows, by other sums: equal but for rounding."""
+    y = _convolve(x, block.conv1, block.bn1).relu_()
+    y = _convolve(y, block.conv2, block.bn2).relu_()
+    shortcut = x if block.downsample is None else _convolve(x, *block.downsample)  # type: ignore[misc]
+    if block.context is None:
+        return add_relu_(_convolve(y, block.conv3, block.bn3), shortcut)
+    weight, bias = fold(block.conv3, block.bn3)  # type: ignore[arg-type]
+    shift = context_of(block.context, y, weight.flatten(1), bias) + bias  # type: ignore[arg-type]
+    return add_relu_(block.conv3._conv_forward(y, weight, None), shortcut, shift)
+
+
+def context_of(
+    block: ContextBlock,
+    y: Float[Tensor, "N c H W"],
+    weight: Float[Tensor, "C c"],
+    bias: Float[Tensor, " C"],
+) -> Float[Tensor, "N C"]:
+    """What a block with `adds_one_vector` adds to the map weight @ y + bias, without the map."""
+    flat = y.flatten(2)
+    pool = block.pool
+    pooled = (
+        attend(flat, pool.weight @ weight, pool.bias) if isinstance(pool, AttentionPool) else flat.mean(2)
+    )
+    assert block.add is not None
+    return block.add(F.linear(pooled, weight, bias))
+
+
+def _convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    return conv._conv_forward(x, *fold(conv, norm))  # type: ignore[arg-type]
+
+
+def _hooked(modules: Iterable[nn.Module], but: nn.Module) -> bool:
+    """Whether anything is called when one of the modules runs; those of the block itself run either way."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return bool(torch_module._has_any_global_hook()) or any(
+        getattr(module, kind) for module in modules if module is not but for kind in kinds
+    )
