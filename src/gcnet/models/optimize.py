@@ -39,7 +39,7 @@ def optimize(detector: Detector, *, precision: Precision = "fp32") -> Detector:
 def _halve(fast: Detector, dtype: torch.dtype) -> None:
     """Puts the network into `dtype`, but for the layers that say what is an object, which, and where exactly.
 
-    Those are a hundredth of the arithmetic; rounding what they say is most of what half precision costs in AP.
+    Those are a hundredth of the arithmetic; rounding what they say is most of what half precision costs.
     """
     said: list[tuple[Any, str]] = [(fast.rpn, name) for name in ("objectness", "deltas")]
     said += [(head, name) for head in fast.roi_heads.heads()[0] for name in ("cls", "deltas")]
