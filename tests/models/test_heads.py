@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 from gcnet.models.anchors import inside_image, inside_padded, level_anchors
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import MaskHead
-from gcnet.models.pooler import pool_regions, region_levels
+from gcnet.models.pooler import _pool_on_cpu, _pool_on_device, pool_regions, region_levels, with_images
 from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
@@ -66,12 +66,28 @@ def test_pooling_keeps_the_order_of_regions(first: int, second: int, seed: int) 
     for count in (first, second):
         corner = torch.rand(count, 2, generator=generator) * 60
         boxes.append(torch.cat([corner, corner + torch.rand(count, 2, generator=generator) * 200], dim=1))
-    pooled = pool_regions(features, boxes, strides=STRIDES, size=7, finest_scale=28)
+    pooled = pool_regions(features, with_images(boxes), strides=STRIDES, size=7, finest_scale=28)
     assert pooled.shape == (first + second, 4, 7, 7)
     for index, (image, box) in enumerate([(i, b) for i, group in enumerate(boxes) for b in group]):
         level = int(region_levels(box[None], 4, 28))
         alone = roi_align(features[level][image, None], [box[None]], 7, 1 / STRIDES[level], 0, True)
         torch.testing.assert_close(pooled[index], alone[0])
+
+
+@pytest.mark.parametrize("inclusive", [False, True])
+def test_pooling_on_a_device_is_that_of_the_cpu(inclusive: bool) -> None:
+    """What a GPU runs, with the operator's own implementation for the CPU: regions without area are zeros."""
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(2, 4, 128 // s, 128 // s, generator=generator) for s in STRIDES]
+    corner = torch.rand(30, 2, generator=generator) * 60
+    boxes = torch.cat([corner, corner + torch.rand(30, 2, generator=generator) ** 2 * 400], dim=1)
+    regions = with_images([boxes[:10], boxes[10:]])
+    levels = region_levels(boxes, 4, 28)
+    assert len(levels.unique()) == 4
+    pooled, ours = (
+        pool(features, regions, levels, STRIDES, 7, inclusive) for pool in (_pool_on_device, _pool_on_cpu)
+    )
+    torch.testing.assert_close(pooled, ours)
 
 
 def heads() -> RoIHeads:

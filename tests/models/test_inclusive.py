@@ -12,7 +12,7 @@ from torchvision.ops import nms
 
 from gcnet.models.anchors import level_anchors
 from gcnet.models.inclusive import resize_boxes
-from gcnet.models.pooler import pool_regions, region_levels
+from gcnet.models.pooler import pool_regions, region_levels, with_images
 from gcnet.models.postprocess import RegionDetections, to_original
 from gcnet.ops.boxes import box_iou, decode_boxes, encode_boxes
 from gcnet.types import Batch
@@ -121,7 +121,9 @@ def test_pooling(stride: int) -> None:
     feature = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     tiny = torch.tensor([[30.0, 40, 31, 42], [0, 0, 256, 256], [200, 220, 256, 256]])
     ours = torch.cat([boxes(6), tiny]).double()
-    pooled = pool_regions([feature], [ours], strides=[stride], size=7, finest_scale=56.0, inclusive=True)
+    pooled = pool_regions(
+        [feature], with_images([ours]), strides=[stride], size=7, finest_scale=56.0, inclusive=True
+    )
     for box, values in zip(ours, pooled, strict=True):
         expected = old_roi_align(feature[0], box - LAST.double(), stride, 7)
         torch.testing.assert_close(values, expected)

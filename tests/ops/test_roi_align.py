@@ -49,3 +49,20 @@ def test_no_region_at_all():
         7,
         7,
     )
+
+
+@pytest.mark.parametrize("largest", [20.0, 400.0])
+def test_gradient_is_that_of_torchvision(largest):
+    torch.manual_seed(0)
+    feature = torch.randn(2, 8, 25, 33, dtype=torch.float64)
+    regions = random_regions(20, largest, seed=3).double()
+    wanted = torch.randn(20, 8, 7, 7, dtype=torch.float64)
+    gradients = []
+    for pool in (
+        lambda x: roi_align(x, regions, 7, 0.25, 0, aligned=True),
+        lambda x: roi_align_sparse(x, regions, size=7, scale=0.25),
+    ):
+        leaf = feature.clone().requires_grad_()
+        pool(leaf).backward(wanted)
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(gradients[1], gradients[0])

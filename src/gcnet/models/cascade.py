@@ -16,7 +16,7 @@ from gcnet.models.box_head import GRID as BOX_GRID
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
-from gcnet.models.pooler import pool_regions
+from gcnet.models.pooler import pool_regions, with_images
 from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
 from gcnet.models.regions import Stds, mask_targets, sample_regions
 from gcnet.models.roi_heads import STRIDES
@@ -144,7 +144,7 @@ class CascadeRoIHeads(nn.Module):
     def pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
         return pool_regions(
             features,
-            boxes,
+            with_images(boxes),
             strides=STRIDES,
             size=size,
             finest_scale=self.finest_scale,

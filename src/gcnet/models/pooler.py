@@ -17,9 +17,15 @@ from gcnet.ops.boxes import box_area
 from gcnet.ops.roi_align import roi_align_sparse
 
 
+def with_images(boxes: Sequence[Float[Tensor, "_R 4"]]) -> Float[Tensor, "R 5"]:
+    """The boxes of all images in one tensor, the number of its image before each."""
+    images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
+    return torch.cat([images, torch.cat(list(boxes))], dim=1)
+
+
 def pool_regions(
     features: Sequence[Float[Tensor, "N C _h _w"]],
-    boxes: Sequence[Float[Tensor, "_R 4"]],
+    regions: Float[Tensor, "R 5"],
     *,
     strides: Sequence[int],
     size: int,
@@ -28,31 +34,57 @@ def pool_regions(
 ) -> Float[Tensor, "R C S S"]:
     """The features of each region, read from the level that fits its area.
 
-    `boxes` holds one tensor an image. Regions of up to twice `finest_scale` pixels a side are read from the
+    `regions` are image number and box. Those of up to twice `finest_scale` pixels a side are read from the
     finest level. With `inclusive` features are read where mmdetection 1.x read them.
     """
-    images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
-    regions = torch.cat([images, torch.cat(list(boxes))], dim=1)
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
-    # A half-precision map is read at its own precision; box coordinates need float32 until here.
-    pooled = features[0].new_zeros(len(regions), features[0].shape[1], size, size)
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
-        members = (levels == level).nonzero().flatten()
-        if len(members):
-            chosen = regions[members]
-            if inclusive:
-                chosen = chosen + chosen.new_tensor([0, 1, 1, 1, 1]) * SHIFT * stride
-            samples = SAMPLES if inclusive else 0
-            pooled = pooled.index_copy(0, members, _align(feature, chosen, size, 1 / stride, samples))
-    return pooled
+    pool = _pool_on_cpu if regions.device.type == "cpu" else _pool_on_device
+    return pool(features, regions, levels, strides, size, inclusive)
 
 
-def _align(
-    feature: Float[Tensor, "N C h w"], regions: Float[Tensor, "R 5"], size: int, scale: float, samples: int
+def _pool_on_cpu(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    regions: Float[Tensor, "R 5"],
+    levels: Int64[Tensor, " R"],
+    strides: Sequence[int],
+    size: int,
+    inclusive: bool,
 ) -> Float[Tensor, "R C S S"]:
-    if feature.device.type == "cpu" and not torch.is_grad_enabled():
-        return roi_align_sparse(feature, regions, size=size, scale=scale, samples=samples)
-    return roi_align(feature, regions.to(feature.dtype), size, scale, samples, aligned=True)
+    """Each level's own regions, then all in their order again."""
+    order = levels.argsort(stable=True)
+    counts = torch.bincount(levels, minlength=len(strides)).tolist()
+    parts = []
+    for feature, stride, own in zip(features, strides, regions[order].split(counts), strict=False):
+        if inclusive:
+            own = own + own.new_tensor([0, 1, 1, 1, 1]) * SHIFT * stride
+        samples = SAMPLES if inclusive else 0
+        parts.append(roi_align_sparse(feature, own, size=size, scale=1 / stride, samples=samples))
+    return torch.cat(parts)[order.argsort()]
+
+
+def _pool_on_device(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    regions: Float[Tensor, "R 5"],
+    levels: Int64[Tensor, " R"],
+    strides: Sequence[int],
+    size: int,
+    inclusive: bool,
+) -> Float[Tensor, "R C S S"]:
+    """All regions at all levels, so that nobody waits to know how many are whose.
+
+    A region without area has no samples: it takes no time and pools to zero.
+    """
+    pooled = None
+    for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
+        shift, samples = (SHIFT * stride, SAMPLES) if inclusive else (0.0, 0)
+        own = torch.where((levels == level)[:, None], regions[:, 1:] + shift, 0)
+        own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
+        part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)
+        if samples:  # then a region without area is read at one point
+            part = torch.where((levels == level)[:, None, None, None], part, 0)
+        pooled = part if pooled is None else pooled + part
+    assert pooled is not None
+    return pooled
 
 
 def region_levels(boxes: Float[Tensor, "R 4"], count: int, finest_scale: float) -> Int64[Tensor, " R"]:

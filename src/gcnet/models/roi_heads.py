@@ -13,7 +13,7 @@ from gcnet.models.box_head import GRID as BOX_GRID
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
-from gcnet.models.pooler import pool_regions
+from gcnet.models.pooler import pool_regions, with_images
 from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
 from gcnet.models.regions import SampledRegions, mask_targets, sample_regions
 from gcnet.ops.matching import Sampler, random_sample
@@ -106,7 +106,7 @@ class RoIHeads(nn.Module):
     def pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
         return pool_regions(
             features,
-            boxes,
+            with_images(boxes),
             strides=STRIDES,
             size=size,
             finest_scale=self.finest_scale,

@@ -24,8 +24,8 @@ def roi_align_sparse(
 
     Bilinear sampling and the mean over the samples of a bin are linear and separable: a bin is a sum over a
     few rows times a few columns, each pixel with one weight. Pixels of a channels-last map are contiguous
-    vectors, and `embedding_bag` sums them at the speed of memory. There is no gradient with respect to the
-    regions.
+    vectors, and `embedding_bag` sums them at the speed of memory, its backward too. There is no gradient with
+    respect to the regions.
 
     Args:
         feature: fastest if channels-last.
@@ -34,7 +34,7 @@ def roi_align_sparse(
     """
     _, channels, height, width = feature.shape
     pixels = feature.permute(0, 2, 3, 1).reshape(-1, channels)
-    cells = regions[:, 1:].float() * scale - 0.5
+    cells = regions[:, 1:] * scale - 0.5
     left, x_weights = _axis_weights(cells[:, 0], cells[:, 2], width, size, samples)
     top, y_weights = _axis_weights(cells[:, 1], cells[:, 3], height, size, samples)
     x_counts, y_counts = _lengths(x_weights), _lengths(y_weights)
