@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import roi_align
 
+from gcnet.models import pooler, regions
 from gcnet.models.anchors import inside_image, inside_padded, level_anchors
 from gcnet.models.box_head import BoxHead
 from gcnet.models.mask_head import MaskHead
@@ -120,9 +124,10 @@ def test_second_stage_with_nothing_to_propose_or_to_find(proposals: Tensor, coun
 
 
 def test_objects_come_first_among_the_regions() -> None:
-    sampled = heads()._sample(torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]]), objects(2))
+    sampled = heads()._sample([torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])], [objects(2)])
     assert torch.equal(sampled.boxes[:2], objects(2).boxes)
-    assert sampled.objects.tolist() == [0, 1, 0]
+    assert sampled.objects.tolist() == [0, 1, 0, 0]
+    assert sampled.positive.tolist() == [True, True, True, False]
     assert sampled.labels.tolist() == [2, 0, 2, 3]
     assert not sampled.wanted[:2].any()  # an object is no distance from itself
     assert sampled.wanted[2].any()
@@ -143,6 +148,96 @@ def test_first_stage_losses(count: int) -> None:
     assert not proposals[0].requires_grad
     assert (proposals[0][:, 2:] > proposals[0][:, :2]).all()
     assert proposals[0][:, 3].max() <= 120
+
+
+def test_first_stage_runs_at_sampled_places_as_everywhere() -> None:
+    """Logits, deltas and all gradients are those of the convolutions over whole maps."""
+    torch.manual_seed(0)
+    rpn = RPN(4).double()
+    for parameter in rpn.parameters():
+        torch.nn.init.normal_(parameter)
+    sizes = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+    levels = [torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    anchors = 3 * sum(height * width for height, width in sizes)
+    index = torch.stack([torch.randperm(anchors)[:100], torch.arange(anchors)[-100:]])
+
+    def gradients(logits: Tensor, deltas: Tensor) -> list[Tensor]:
+        return list(torch.autograd.grad((logits.sin() + deltas.cos().sum(-1)).sum(), inputs))
+
+    inputs = [*levels, *rpn.parameters()]
+    maps = [torch.cat(parts, dim=1) for parts in zip(*rpn.run(levels), strict=True)]
+    image = torch.arange(2)[:, None]
+    everywhere = [part[image, index] for part in maps]
+    there = rpn._run_at(levels, index)
+    torch.testing.assert_close(list(there), everywhere)
+    torch.testing.assert_close(gradients(*there), gradients(*everywhere))
+
+
+class _Waits(TorchDispatchMode):
+    """Notes the operations for which a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().partition(".")[0]
+        by_mask = name.startswith("aten::index") and any(
+            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+            for indices in args
+            if isinstance(indices, list | tuple)
+            for index in indices
+        )
+        known = ("nonzero", "_local_scalar_dense", "is_nonzero", "masked_select", "_unique2", "equal")
+        if by_mask or name in {f"aten::{word}" for word in known}:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_waits_is_noticed() -> None:
+    marks = torch.tensor([True, False])
+    with _Waits() as waits:
+        marks.nonzero()
+        torch.ones(2)[marks]
+        marks[0].item()
+        bool(marks.any())
+    assert len(waits.found) >= 4
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_losses_do_not_wait(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU runs, from matching to the gradient, but for NMS and masks that are drawn on the CPU."""
+    monkeypatch.setattr(pooler, "_pool_on_cpu", pooler._pool_on_device)
+    monkeypatch.setattr(regions, "is_compact", lambda device: False)
+    batch = Batch(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), [(128, 128)] * 2, [(128, 128)] * 2, [0, 1])
+    targets = [objects(count), objects(2)]
+    maps = [torch.randn(2, 4, 128 // stride, 128 // stride, requires_grad=True) for stride in (*STRIDES, 64)]
+    rpn, second = RPN(4, anchor_scale=2), heads()
+    anchors, boxes = rpn._anchors(maps), torch.rand(2, 9, 2).repeat(1, 1, 2) * 60
+    boxes[..., 2:] += 30
+    masks = torch.zeros(2 * 4, 28, 28, dtype=torch.bool)
+    monkeypatch.setattr(regions, "mask_targets", lambda targets, chosen: masks)
+    with _Waits() as waits:
+        losses = rpn._losses(maps, anchors, batch, targets)
+        losses |= second.losses(maps[:4], list(boxes), targets, batch)
+        torch.stack(list(losses.values())).sum().backward()
+    assert waits.found == []
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_places_that_nobody_fills_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second stage's losses and gradients, of what is there and of fixed numbers of regions."""
+    batch = Batch(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), [(128, 128)] * 2, [(128, 128)] * 2, [0, 1])
+    proposals = [torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]]), torch.tensor([[60.0, 30, 110, 90]])]
+    found = []
+    for compact in (True, False):
+        monkeypatch.setattr(regions, "is_compact", lambda device, answer=compact: answer)
+        maps = [torch.cat([feature, feature]).detach().requires_grad_() for feature in features()]
+        model = heads()
+        losses = model.losses(maps, proposals, [objects(2), objects(1)], batch)
+        torch.stack(list(losses.values())).sum().backward()
+        found.append([*losses.values(), *(p.grad for p in model.parameters()), *(m.grad for m in maps)])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_proposals_are_limited_and_best_first() -> None:

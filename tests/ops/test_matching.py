@@ -90,34 +90,51 @@ def test_no_candidates() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 50), st.integers(0, 60), st.integers(0, 20))
-def test_random_sample(available: int, count: int, seed: int) -> None:
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 60), st.integers(0, 20))
+def test_random_sample(first: int, second: int, size: int, seed: int) -> None:
     torch.manual_seed(seed)
-    indices = torch.arange(available) * 3
-    chosen = random_sample(indices, count)
-    assert len(chosen) == min(available, count)
-    assert len(chosen.unique()) == len(chosen)
-    assert torch.isin(chosen, indices).all()
-    assert torch.equal(chosen, chosen.sort().values)
+    marked = torch.rand(2, 50).argsort(dim=1) < torch.tensor([[first], [second]])
+    limit = torch.tensor([size // 2, size])
+    index, taken = random_sample(marked, limit, size)
+    for image, count in enumerate((first, second)):
+        chosen = index[image][taken[image]]
+        assert len(chosen) == len(chosen.unique()) == min(count, int(limit[image]))
+        assert marked[image][chosen].all()
+
+
+def test_random_sample_is_uniform() -> None:
+    torch.manual_seed(0)
+    marked = torch.arange(12).expand(4000, 12) % 3 != 0
+    index, taken = random_sample(marked, torch.full((4000,), 2), 5)
+    counts = torch.bincount(index[taken], minlength=12)
+    assert not counts[::3].any()
+    assert ((counts[marked[0]] - 1000).abs() < 4 * 30).all()  # four standard deviations
 
 
 @settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_sampling_counts(positives: int, negatives: int, ignored: int) -> None:
-    matches = torch.cat(
-        [torch.zeros(positives), torch.full((negatives,), BACKGROUND), torch.full((ignored,), IGNORED)]
-    ).long()
-    chosen, rest = sample_matches(matches, batch_size=40, positive_fraction=0.25, sample=random_sample)
-    assert len(chosen) == min(positives, 10)
-    assert len(rest) == min(negatives, 40 - len(chosen))
-    assert (matches[chosen] >= 0).all()
-    assert (matches[rest] == BACKGROUND).all()
+    parts = [torch.zeros(positives), torch.full((negatives,), BACKGROUND), torch.full((ignored,), IGNORED)]
+    matches = torch.cat(parts).long()
+    matches = torch.stack([matches, matches.flip(0)])
+    sample = sample_matches(matches, batch_size=40, positive_fraction=0.25, sample=random_sample)
+    assert sample.index.shape == sample.positive.shape == sample.taken.shape == (2, 40)
+    for row, index, positive, taken in zip(matches, sample.index, sample.positive, sample.taken, strict=True):
+        count = int(positive.sum())
+        assert count == min(positives, 10)
+        assert taken.sum() == count + min(negatives, 40 - count)
+        assert positive[:count].all()
+        assert taken[: int(taken.sum())].all()
+        assert (row[index[positive]] >= 0).all()
+        assert (row[index[taken & ~positive]] == BACKGROUND).all()
+        assert len(index[taken].unique()) == taken.sum()
 
 
-def test_only_allowed_candidates_are_sampled() -> None:
-    matches = torch.tensor([0, 0, BACKGROUND, BACKGROUND])
-    allowed = torch.tensor([False, True, True, False])
-    chosen, rest = sample_matches(
-        matches, batch_size=4, positive_fraction=0.5, sample=random_sample, allowed=allowed
-    )
-    assert (chosen.tolist(), rest.tolist()) == ([1], [2])
+def test_candidates_that_do_not_count_are_ignored() -> None:
+    candidates = torch.tensor([column(90), column(60), column(20)])
+    valid = torch.tensor([False, True, True])
+    for low, expected in ((None, [IGNORED, IGNORED, BACKGROUND]), (0.3, [IGNORED, 0, BACKGROUND])):
+        matches = match_boxes(
+            candidates, OBJECTS[:1], positive_iou=0.7, negative_iou=0.3, low_quality_iou=low, valid=valid
+        )
+        assert matches.tolist() == expected

@@ -23,7 +23,8 @@ def level_anchors(
 
     With `inclusive` they stand where mmdetection 1.x had them.
     """
-    ratios = torch.tensor(RATIOS, device=device).sqrt()
+    # Number by number: a tensor of them would have to be copied to a GPU, which waits.
+    ratios = torch.stack([torch.full((), ratio, device=device) for ratio in RATIOS]).sqrt()
     side = stride * scale
     half = torch.stack([side / ratios, side * ratios], dim=1) * 0.5
     cell = torch.cat([-half, half], dim=1)

@@ -5,12 +5,14 @@ R regions, C channels, S side of the pooled grid, K classes; class K is backgrou
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.models.norm import make_norms
 from gcnet.models.spec import Norm
+from gcnet.ops.matching import MISSING
 
 GRID = 7
 
@@ -74,16 +76,16 @@ class BoxHead(nn.Module):
         logits: Float[Tensor, "R K1"],
         deltas: Float[Tensor, "R B 4"],
         labels: Int64[Tensor, " R"],
-        wanted: Float[Tensor, "P 4"],
+        wanted: Float[Tensor, "R 4"],
     ) -> dict[str, Tensor]:
         """Cross-entropy, and (smooth) L1 on the positives divided by the number of all regions.
 
-        `wanted` are the target deltas of the regions whose label is not background, in their order.
+        `wanted` are target deltas; they count where the label is a class. `MISSING` regions do not count.
         """
-        positive = (labels < self.num_classes).nonzero().flatten()
-        chosen = deltas[positive, 0 if self.class_agnostic else labels[positive]]
-        return {
-            "loss_cls": F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1),
-            "loss_box": F.smooth_l1_loss(chosen, wanted, reduction="sum", beta=self.smooth_l1_beta)
-            / max(len(labels), 1),
-        }
+        positive = (labels >= 0) & (labels < self.num_classes)
+        own = torch.zeros_like(labels) if self.class_agnostic else labels.where(positive, 0)
+        chosen = deltas.gather(1, own[:, None, None].expand(-1, 1, 4))[:, 0]
+        off = F.smooth_l1_loss(chosen, wanted, reduction="none", beta=self.smooth_l1_beta)
+        count = (labels != MISSING).sum().clamp(min=1)
+        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=MISSING)
+        return {"loss_cls": loss / count, "loss_box": (off * positive[:, None]).sum() / count}

@@ -6,6 +6,7 @@ R regions of an image, K classes, M side of a mask.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,10 +19,10 @@ from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions, with_images
 from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
-from gcnet.models.regions import Stds, mask_targets, sample_regions
+from gcnet.models.regions import Stds, mask_losses, sample_regions
 from gcnet.models.roi_heads import STRIDES
-from gcnet.ops.boxes import decode_boxes
-from gcnet.ops.matching import Sampler, random_sample
+from gcnet.ops.boxes import clip_boxes, decode_boxes
+from gcnet.ops.matching import MISSING, Sampler, random_sample
 from gcnet.types import Batch, Targets
 
 Boxes = list[Float[Tensor, "_R 4"]]
@@ -80,11 +81,13 @@ class CascadeRoIHeads(nn.Module):
     ) -> list[RegionDetections]:
         """The detections of each image: classes by the mean of all heads, boxes by the last."""
         logits_of_stages, deltas = [], proposals[0].new_zeros(0)
+        rois = with_images(proposals)
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
-                proposals = self._refine(stage - 1, proposals, deltas, batch)
-            logits, deltas = head(self.pool(features, proposals, BOX_GRID))
+                rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
+            logits, deltas = head(self._pool(features, rois, BOX_GRID))
             logits_of_stages.append(logits)
+        proposals = list(rois[:, 1:].split([len(boxes) for boxes in proposals]))
         scores = torch.stack(logits_of_stages).mean(dim=0).softmax(dim=1)
         found = select_in_batch(
             proposals,
@@ -104,47 +107,47 @@ class CascadeRoIHeads(nn.Module):
     def _stage_losses(
         self, stage: int, features: list[Tensor], proposals: Boxes, targets: list[Targets], batch: Batch
     ) -> tuple[dict[str, Tensor], Boxes]:
-        """The losses of one stage, and the proposals of the next: refined, without the objects' own boxes."""
-        regions = [
-            sample_regions(
-                boxes,
-                target,
-                background=self.num_classes,
-                iou=self.ious[stage],
-                low_quality=False,
-                stds=self.stds[stage],
-                batch_size=self.batch_size,
-                positive_fraction=self.positive_fraction,
-                sample=self.sample,
-            )
-            for boxes, target in zip(proposals, targets, strict=True)
-        ]
-        boxes = [r.boxes for r in regions]
+        """The losses of one stage, and the proposals of the next: refined, zeros for the objects' own."""
+        regions = sample_regions(
+            proposals,
+            targets,
+            background=self.num_classes,
+            iou=self.ious[stage],
+            low_quality=False,
+            stds=self.stds[stage],
+            batch_size=self.batch_size,
+            positive_fraction=self.positive_fraction,
+            sample=self.sample,
+        )
         box_head = cast(BoxHead, self.box_heads[stage])
         mask_head = cast(MaskHead, self.mask_heads[stage])
-        logits, deltas = box_head(self.pool(features, boxes, BOX_GRID))
-        labels = torch.cat([r.labels for r in regions])
-        losses = box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
+        logits, deltas = box_head(self._pool(features, regions.rois, BOX_GRID))
+        losses = box_head.losses(logits, deltas, regions.labels, regions.wanted)
+        most = int(self.batch_size * self.positive_fraction)
+        losses |= mask_losses(mask_head, partial(self._pool, features), regions, targets, most)
 
-        pooled = self.pool(features, [r.positive for r in regions], MASK_GRID)
-        mask_logits = mask_head(pooled, labels[labels < self.num_classes])
-        masks = torch.cat([mask_targets(t, r) for t, r in zip(targets, regions, strict=True)])
-        losses |= mask_head.loss(mask_logits, masks.to(mask_logits.device))
-        refined = self._refine(stage, boxes, deltas.detach(), batch)
-        return losses, [box[~r.given] for box, r in zip(refined, regions, strict=True)]
+        refined = self._refine(stage, regions.rois, deltas.detach(), batch)
+        passed_on = ~regions.given & (regions.labels != MISSING)
+        refined = refined.where(passed_on[:, None], 0)
+        places = refined.new_zeros(len(targets) * self.batch_size, 4).index_copy(0, regions.place, refined)
+        return losses, list(places.view(len(targets), self.batch_size, 4))
 
-    def _refine(self, stage: int, boxes: Boxes, deltas: Float[Tensor, "R 1 4"], batch: Batch) -> Boxes:
-        """The boxes that a stage makes of its regions, cut to each image."""
-        counts = [len(box) for box in boxes]
-        return [
-            decode_boxes(box, delta, self.stds[stage], size)
-            for box, delta, size in zip(boxes, deltas[:, 0].split(counts), batch.image_sizes, strict=True)
-        ]
+    def _refine(
+        self, stage: int, rois: Float[Tensor, "R 5"], deltas: Float[Tensor, "R 1 4"], batch: Batch
+    ) -> Float[Tensor, "R 4"]:
+        """The boxes that a stage makes of its regions, cut to their images."""
+        boxes = decode_boxes(rois[:, 1:], deltas[:, 0], self.stds[stage])
+        for image, size in enumerate(batch.image_sizes):
+            boxes = torch.where(rois[:, :1] == image, clip_boxes(boxes, size), boxes)
+        return boxes
 
     def pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
+        return self._pool(features, with_images(boxes), size)
+
+    def _pool(self, features: list[Tensor], rois: Float[Tensor, "R 5"], size: int) -> Tensor:
         return pool_regions(
             features,
-            with_images(boxes),
+            rois,
             strides=STRIDES,
             size=size,
             finest_scale=self.finest_scale,

@@ -27,6 +27,7 @@ class MaskHead(nn.Module):
         self, in_channels: int, channels: int, convs: int, num_classes: int, *, norm: Norm | None = None
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels if index == 0 else channels, channels, 3, padding=1, bias=norm is None)
             for index in range(convs)
@@ -53,8 +54,10 @@ class MaskHead(nn.Module):
         logits = torch.bmm(weight.unsqueeze(1), hidden.flatten(2)).squeeze(1) + bias.unsqueeze(1)
         return logits.unflatten(1, hidden.shape[2:]).float()
 
-    def loss(self, logits: Float[Tensor, "R M M"], masks: Bool[Tensor, "R M M"]) -> dict[str, Tensor]:
-        """Mean binary cross-entropy; zero when there is no region."""
-        if len(logits) == 0:
-            return {"loss_mask": logits.sum()}
-        return {"loss_mask": F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype))}
+    def loss(
+        self, logits: Float[Tensor, "R M M"], masks: Bool[Tensor, "R M M"], counts: Bool[Tensor, " R"]
+    ) -> dict[str, Tensor]:
+        """Mean binary cross-entropy over the regions that count; zero when there is none."""
+        weight = counts[:, None, None].to(logits.dtype).expand_as(logits)
+        total = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), weight, reduction="sum")
+        return {"loss_mask": total / (counts.sum().clamp(min=1) * MASK_SIZE**2)}

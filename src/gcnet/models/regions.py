@@ -1,20 +1,23 @@
 """The regions that a training step of the second stage looks at, and what they should become.
 
-R regions, P positive ones, M side of a mask.
+N images, R regions of all images, P positive ones, B places for regions in each image, M side of a mask.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from gcnet.models.mask_head import MASK_SIZE
+from gcnet.models.mask_head import GRID, MASK_SIZE, MaskHead
 from gcnet.ops.boxes import encode_boxes
-from gcnet.ops.matching import Sampler, match_boxes, sample_matches
+from gcnet.ops.matching import IGNORED, MISSING, Sampler, match_boxes, sample_matches
 from gcnet.ops.segmentations import crop_segmentations
 from gcnet.types import Targets
 
@@ -23,23 +26,39 @@ Stds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class SampledRegions:
-    """The regions of one image that a training step looks at, the positive ones first."""
+    """The regions of a batch that a training step looks at; of each image the positive ones first.
+
+    On the CPU it holds those that are there. Elsewhere every image has B of them, some labelled `MISSING`: to
+    compute with them costs less than to wait for how many there are.
+    """
 
     boxes: Float[Tensor, "R 4"]
+    images: Int64[Tensor, " R"]
     labels: Int64[Tensor, " R"]
-    objects: Int64[Tensor, " P"]  # which object each positive region belongs to
-    wanted: Float[Tensor, "P 4"]  # deltas from each positive region to its object
+    objects: Int64[Tensor, " R"]  # which object of its image a positive region belongs to
+    wanted: Float[Tensor, "R 4"]  # deltas from a positive region to its object, zeros for others
+    positive: Bool[Tensor, " R"]
     given: Bool[Tensor, " R"]  # the objects' own boxes, which were put among the proposals
+    place: Int64[Tensor, " R"]  # among the N B places
+
+    def __getitem__(self, rows: Tensor) -> SampledRegions:
+        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     @property
-    def positive(self) -> Float[Tensor, "P 4"]:
-        return self.boxes[: len(self.objects)]
+    def rois(self) -> Float[Tensor, "R 5"]:
+        """Image number and box, as pooling wants them."""
+        return torch.cat([self.images[:, None].to(self.boxes), self.boxes], dim=1)
+
+
+def is_compact(device: torch.device) -> bool:
+    """Whether regions that are not there are left out: on the CPU to look is free, to compute is not."""
+    return device.type == "cpu"
 
 
 @torch.no_grad()
 def sample_regions(
-    proposals: Float[Tensor, "R 4"],
-    target: Targets,
+    proposals: Sequence[Float[Tensor, "_R 4"]],
+    targets: Sequence[Targets],
     *,
     background: int,
     iou: float,
@@ -49,34 +68,83 @@ def sample_regions(
     positive_fraction: float,
     sample: Sampler,
 ) -> SampledRegions:
-    """Matches proposals, with the objects themselves as the first of them, and samples a batch.
+    """Matches the proposals of each image, with its objects before them, and samples B = `batch_size`.
 
-    With `low_quality` every object keeps its best proposal if that overlaps it by `iou`, also where the
-    proposal overlaps another object more. `background` is the label of regions without an object.
+    A proposal of zeros is none. With `low_quality` every object keeps its best proposal if that overlaps it
+    by `iou`, also where the proposal overlaps another object more. `background` is the label of regions
+    without an object.
     """
-    matches = match_boxes(
-        proposals,
-        target.boxes,
-        positive_iou=iou,
-        negative_iou=iou,
-        low_quality_iou=iou if low_quality else None,
+    matches, candidates, given = [], [], []
+    for boxes, target in zip(proposals, targets, strict=True):
+        found = match_boxes(
+            boxes,
+            target.boxes,
+            positive_iou=iou,
+            negative_iou=iou,
+            low_quality_iou=iou if low_quality else None,
+            valid=boxes.any(dim=1),
+        )
+        own = torch.arange(len(target.boxes), device=boxes.device)
+        found = F.pad(found, (0, 1), value=IGNORED)  # one more, so that there is one to look up
+        matches.append(torch.cat([own, found]))
+        candidates.append(torch.cat([target.boxes, boxes, boxes.new_zeros(1, 4)]))
+        given.append(torch.cat([torch.ones_like(own), torch.zeros_like(found)]))
+    match = pad_sequence(matches, batch_first=True, padding_value=IGNORED)
+    chosen = sample_matches(match, batch_size=batch_size, positive_fraction=positive_fraction, sample=sample)
+
+    def look_up(rows: Sequence[Tensor], index: Int64[Tensor, "N B"]) -> Tensor:
+        values = pad_sequence(list(rows), batch_first=True)
+        image = torch.arange(len(values), device=index.device)[:, None]
+        return values[image, index].flatten(0, 1)
+
+    objects = match.gather(1, chosen.index).where(chosen.positive, 0)
+    positive, taken = chosen.positive.flatten(), chosen.taken.flatten()
+    boxes = look_up(candidates, chosen.index)
+    # One more of these, too, for images without objects.
+    labels = look_up([torch.cat([t.labels, t.labels.new_zeros(1)]) for t in targets], objects)
+    wanted = look_up([torch.cat([t.boxes, t.boxes.new_ones(1, 4)]) for t in targets], objects)
+    place = torch.arange(len(taken), device=taken.device)
+    regions = SampledRegions(
+        boxes=boxes.where(taken[:, None], 0),
+        images=place // batch_size,
+        labels=labels.where(positive, background).where(taken, MISSING),
+        objects=objects.flatten(),
+        wanted=encode_boxes(boxes, wanted, stds).where(positive[:, None], 0),
+        positive=positive,
+        given=look_up(given, chosen.index).bool() & taken,
+        place=place,
     )
-    own = torch.arange(len(target.boxes), device=matches.device)
-    boxes, matches = torch.cat([target.boxes, proposals]), torch.cat([own, matches])
-    positive, negative = sample_matches(
-        matches, batch_size=batch_size, positive_fraction=positive_fraction, sample=sample
-    )
-    objects, chosen = matches[positive], torch.cat([positive, negative])
-    return SampledRegions(
-        boxes=boxes[chosen],
-        labels=torch.cat([target.labels[objects], torch.full_like(negative, background)]),
-        objects=objects,
-        wanted=encode_boxes(boxes[positive], target.boxes[objects], stds),
-        given=chosen < len(own),
-    )
+    return regions[taken.nonzero().flatten()] if is_compact(boxes.device) else regions
 
 
-def mask_targets(target: Targets, regions: SampledRegions) -> Bool[Tensor, "P M M"]:
-    """The outline of each positive region's object, cut to the region, on the CPU."""
-    boxes, objects = regions.positive.cpu().numpy(), regions.objects.cpu().numpy()
-    return torch.from_numpy(np.ascontiguousarray(crop_segmentations(target.masks, objects, boxes, MASK_SIZE)))
+def mask_losses(
+    head: MaskHead,
+    pool: Callable[[Float[Tensor, "R 5"], int], Tensor],
+    regions: SampledRegions,
+    targets: Sequence[Targets],
+    most: int,
+) -> dict[str, Tensor]:
+    """The loss of a mask head on the positive regions, at most `most` of each image.
+
+    Where places may be missing, the head runs on that many of each image, positive or not.
+    """
+    if is_compact(regions.boxes.device):
+        rows = regions.positive.nonzero().flatten()
+    else:
+        rows = torch.arange(len(regions.labels), device=regions.labels.device)
+        rows = rows.view(len(targets), -1)[:, :most].flatten()
+    chosen = regions[rows]
+    logits = head(pool(chosen.rois, GRID), chosen.labels.clamp(0, head.num_classes - 1))
+    masks = mask_targets(targets, chosen).to(logits.device, non_blocking=True)
+    return head.loss(logits, masks, chosen.positive)
+
+
+def mask_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Tensor, "R M M"]:
+    """The outline of each positive region's object, cut to the region, on the CPU; empty for others."""
+    boxes, objects = regions.boxes.cpu().numpy(), regions.objects.cpu().numpy()
+    images = np.where(regions.positive.cpu().numpy(), regions.images.cpu().numpy(), -1)
+    masks = np.zeros((len(boxes), MASK_SIZE, MASK_SIZE), bool)
+    for image, target in enumerate(targets):
+        rows = images == image
+        masks[rows] = crop_segmentations(target.masks, objects[rows], boxes[rows], MASK_SIZE)
+    return torch.from_numpy(masks)

@@ -5,6 +5,9 @@ R regions, G objects, K classes, M side of a mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ from gcnet.models.mask_head import GRID as MASK_GRID
 from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import pool_regions, with_images
 from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
-from gcnet.models.regions import SampledRegions, mask_targets, sample_regions
+from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.ops.matching import Sampler, random_sample
 from gcnet.types import Batch, Targets
 
@@ -61,16 +64,12 @@ class RoIHeads(nn.Module):
         batch: Batch,
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and `loss_mask`."""
-        regions = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        pooled = self.pool(features, [r.boxes for r in regions], BOX_GRID)
-        logits, deltas = self.box_head(pooled)
-        labels = torch.cat([r.labels for r in regions])
-        losses = self.box_head.losses(logits, deltas, labels, torch.cat([r.wanted for r in regions]))
+        regions = self._sample(proposals, targets)
+        logits, deltas = self.box_head(self._pool(features, regions.rois, BOX_GRID))
+        losses = self.box_head.losses(logits, deltas, regions.labels, regions.wanted)
 
-        pooled = self.pool(features, [r.positive for r in regions], MASK_GRID)
-        mask_logits = self.mask_head(pooled, labels[labels < self.box_head.num_classes])
-        masks = [mask_targets(t, r) for t, r in zip(targets, regions, strict=True)]
-        return losses | self.mask_head.loss(mask_logits, torch.cat(masks).to(mask_logits.device))
+        most = int(self.batch_size * self.positive_fraction)
+        return losses | mask_losses(self.mask_head, partial(self._pool, features), regions, targets, most)
 
     def predict(
         self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
@@ -104,19 +103,22 @@ class RoIHeads(nn.Module):
         )
 
     def pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
+        return self._pool(features, with_images(boxes), size)
+
+    def _pool(self, features: list[Tensor], rois: Float[Tensor, "R 5"], size: int) -> Tensor:
         return pool_regions(
             features,
-            with_images(boxes),
+            rois,
             strides=STRIDES,
             size=size,
             finest_scale=self.finest_scale,
             inclusive=self.inclusive,
         )
 
-    def _sample(self, proposals: Float[Tensor, "R 4"], target: Targets) -> SampledRegions:
+    def _sample(self, proposals: Sequence[Float[Tensor, "_R 4"]], targets: list[Targets]) -> SampledRegions:
         return sample_regions(
             proposals,
-            target,
+            targets,
             background=self.box_head.num_classes,
             iou=POSITIVE_IOU,
             low_quality=True,

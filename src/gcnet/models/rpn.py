@@ -1,12 +1,13 @@
 """Region proposal network (arXiv 1506.01497) on a feature pyramid.
 
-N images, C channels, h x w map of a level, A anchors of an image over all levels, R proposals.
+N images, C channels, h x w map of a level, A anchors of an image over all levels, R proposals, B anchors of
+an image that a training step looks at.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,16 +68,21 @@ class RPN(nn.Module):
     def losses(
         self, features: list[Tensor], batch: Batch, targets: list[Targets]
     ) -> tuple[list[Float[Tensor, "_R 4"]], dict[str, Tensor]]:
-        """Training proposals of each image (without gradient), `loss_rpn_cls` and `loss_rpn_box`."""
-        levels = self.run(features)
+        """Training proposals of each image (without gradient), `loss_rpn_cls` and `loss_rpn_box`.
+
+        A row of zeros among the proposals is none.
+        """
+        with torch.no_grad():  # the whole maps serve the proposals; see `_run_at` for the losses
+            levels = self.run(features)
         anchors = self._anchors(features)
         proposals = self._propose(levels, anchors, batch, self.pre_nms_train, self.proposals_train)
-        return proposals, self._losses(levels, anchors, features, batch, targets)
+        return proposals, self._losses(features, anchors, batch, targets)
 
     def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "_R 4"]]:
         """Proposals of each image, best first, in pixels of the resized image."""
-        levels = self.run(features)
-        return self._propose(levels, self._anchors(features), batch, self.pre_nms_test, self.proposals_test)
+        levels, anchors = self.run(features), self._anchors(features)
+        proposals = self._propose(levels, anchors, batch, self.pre_nms_test, self.proposals_test)
+        return [boxes[boxes.any(dim=1)] for boxes in proposals]
 
     def run(self, features: list[Tensor]) -> list[Predictions]:
         """The network itself: logits and deltas of each level, anchors in the order row, column, ratio."""
@@ -110,53 +116,90 @@ class RPN(nn.Module):
                 groups.append(torch.full_like(best.indices, level))
             box, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(groups)
             real = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
-            box, score, group = box[real], score[real], group[real]
+            # Of no extent and last: so that nobody has to wait for how many there are. NMS does wait.
+            box, score = box.where(real[:, None], 0), score.where(real, -1)
             keep = grouped_nms(box, score, group, self.nms_threshold)[:count]
             proposals.append(box[keep])
         return proposals
 
     def _losses(
-        self,
-        levels: list[Predictions],
-        anchors: list[Tensor],
-        features: list[Tensor],
-        batch: Batch,
-        targets: list[Targets],
+        self, features: list[Tensor], anchors: list[Tensor], batch: Batch, targets: list[Targets]
     ) -> dict[str, Tensor]:
-        logits = torch.cat([logit for logit, _ in levels], dim=1)
-        deltas = torch.cat([delta for _, delta in levels], dim=1)
         all_anchors = torch.cat(anchors)
+        matches = self._match(features, all_anchors, batch, targets)
+        chosen = sample_matches(
+            matches, batch_size=self.batch_size, positive_fraction=POSITIVE_FRACTION, sample=self.sample
+        )
+        logits, deltas = self._run_at(features, chosen.index)
+        objects = torch.stack(
+            [
+                # An image without objects has no positives: what stands there does not matter.
+                torch.cat([target.boxes, target.boxes.new_ones(1, 4)])[own.clamp(min=0)]
+                for target, own in zip(targets, matches.gather(1, chosen.index), strict=True)
+            ]
+        )
+        wanted = encode_boxes(all_anchors[chosen.index].flatten(0, 1), objects.flatten(0, 1), BOX_STDS)
+        wanted = wanted.view_as(deltas).where(chosen.positive[..., None], 0)
+        cls_loss = F.binary_cross_entropy_with_logits(
+            logits, chosen.positive.float(), weight=chosen.taken.float(), reduction="sum"
+        )
+        off = F.smooth_l1_loss(deltas, wanted, reduction="none", beta=self.smooth_l1_beta)
+        box_loss = (off * chosen.positive[..., None]).sum()
+        sampled = chosen.taken.sum().clamp(min=1)
+        return {"loss_rpn_cls": cls_loss / sampled, "loss_rpn_box": box_loss / sampled}
+
+    @torch.no_grad()
+    def _match(
+        self, features: list[Tensor], anchors: Float[Tensor, "A 4"], batch: Batch, targets: list[Targets]
+    ) -> Int64[Tensor, "N A"]:
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
-        cls_loss, box_loss, sampled = logits.sum() * 0, deltas.sum() * 0, 0
-        for image, target in enumerate(targets):
-            valid = inside_padded(sizes, STRIDES, batch.image_sizes[image], logits.device)
+        matches = []
+        for size, target in zip(batch.image_sizes, targets, strict=True):
+            valid = inside_padded(sizes, STRIDES, size, anchors.device)
             if self.anchors_inside:
-                valid = valid & inside_image(all_anchors, batch.image_sizes[image])
-            candidates = valid.nonzero().flatten()
-            matches = match_boxes(
-                all_anchors[candidates],
+                valid = valid & inside_image(anchors, size)
+            own = match_boxes(
+                anchors,
                 target.boxes,
                 positive_iou=POSITIVE_IOU,
                 negative_iou=NEGATIVE_IOU,
                 low_quality_iou=NEGATIVE_IOU,
+                valid=valid,
             )
-            positive, negative = sample_matches(
-                matches,
-                batch_size=self.batch_size,
-                positive_fraction=POSITIVE_FRACTION,
-                sample=self.sample,
-            )
-            objects = target.boxes[matches[positive]]
-            positive, negative = candidates[positive], candidates[negative]
-            wanted = encode_boxes(all_anchors[positive], objects, BOX_STDS)
-            chosen = torch.cat([positive, negative])
-            is_object = torch.zeros(len(chosen), device=logits.device)
-            is_object[: len(positive)] = 1
-            cls_loss = cls_loss + F.binary_cross_entropy_with_logits(
-                logits[image, chosen], is_object, reduction="sum"
-            )
-            box_loss = box_loss + F.smooth_l1_loss(
-                deltas[image, positive], wanted, reduction="sum", beta=self.smooth_l1_beta
-            )
-            sampled += len(chosen)
-        return {"loss_rpn_cls": cls_loss / max(sampled, 1), "loss_rpn_box": box_loss / max(sampled, 1)}
+            matches.append(own)
+        return torch.stack(matches)
+
+    def _run_at(
+        self, features: list[Tensor], index: Int64[Tensor, "N B"]
+    ) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B 4"]]:
+        """The network at the places of some anchors alone: logits and deltas, with gradient.
+
+        The losses look at a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
+        maps is zero, and a convolution's backward over them would compute with zeros.
+        """
+        place, ratio = index // len(RATIOS), index % len(RATIOS)
+        patches, start = [], 0
+        for feature in features:
+            patches.append(_patches(feature, place - start))
+            start += feature.shape[-2] * feature.shape[-1]
+        patch = torch.stack(patches).sum(dim=0).flatten(2)
+        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)
+        hidden = F.relu(F.linear(patch, weight, self.conv.bias))
+        logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).unflatten(2, (-1, 4))
+        deltas = deltas.gather(2, ratio[..., None, None].expand(-1, -1, 1, 4))
+        return logits.gather(2, ratio[..., None])[..., 0].float(), deltas[:, :, 0].float()
+
+
+def _patches(feature: Float[Tensor, "N C h w"], place: Int64[Tensor, "N B"]) -> Float[Tensor, "N B 9 C"]:
+    """The 3x3 neighbourhoods of places numbered row by row; zeros beyond the map, and of places not in it."""
+    count, channels, height, width = feature.shape
+    offset = torch.arange(-1, 2, device=place.device)
+    y = (place // width)[..., None] + offset.repeat_interleave(3)
+    x = (place % width)[..., None] + offset.repeat(3)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    inside = inside & ((place >= 0) & (place < height * width))[..., None]
+    image = torch.arange(count, device=place.device)[:, None, None]
+    row = (image * height + y.clamp(0, height - 1)) * width + x.clamp(0, width - 1)
+    pixels = feature.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, row.flatten())
+    return pixels.view(*row.shape, channels) * inside[..., None]

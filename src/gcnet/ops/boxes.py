@@ -46,7 +46,9 @@ def encode_boxes(
     anchor_wh = anchors[:, 2:] - anchors[:, :2]
     box_wh = boxes[:, 2:] - boxes[:, :2]
     shift = ((boxes[:, :2] + boxes[:, 2:]) - (anchors[:, :2] + anchors[:, 2:])) * 0.5 / anchor_wh
-    return torch.cat([shift, torch.log(box_wh / anchor_wh)], dim=1) / boxes.new_tensor(stds)
+    deltas = torch.cat([shift, torch.log(box_wh / anchor_wh)], dim=1)
+    # Number by number: a tensor of them would have to be copied to a GPU, which waits.
+    return torch.stack([delta / std for delta, std in zip(deltas.unbind(1), stds, strict=True)], dim=1)
 
 
 def decode_boxes(
@@ -56,7 +58,7 @@ def decode_boxes(
     size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "*R 4"]:
     """The boxes that `deltas` make of `anchors`, cut to an image of `size` (height, width) if given."""
-    deltas = deltas * deltas.new_tensor(stds)
+    deltas = torch.stack([delta * std for delta, std in zip(deltas.unbind(-1), stds, strict=True)], dim=-1)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + anchor_wh * deltas[..., :2]
     half = anchor_wh * deltas[..., 2:].clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() * 0.5

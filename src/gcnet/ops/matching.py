@@ -1,23 +1,31 @@
 """Which candidate box answers for which object, and which candidates a training step looks at.
 
-A candidates (anchors or proposals), G objects.
+N images, A candidates (anchors or proposals) of each, G objects, B sampled candidates of each image.
+
+Nothing here waits for a GPU: what is chosen has a fixed size, with marks of what counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from gcnet.ops.boxes import box_iou
 
-# Chooses at most `count` of the given indices.
-Sampler = Callable[[Int64[Tensor, " A"], int], Int64[Tensor, " B"]]
+# Chooses of each image at most `limit`, and never more than B, of the marked candidates: a function of
+# (marked (N, A), limit (N), B) to indices (N, b), b <= B, and to what of them counts.
+Sampler = Callable[
+    [Bool[Tensor, "N A"], Int64[Tensor, " N"], int], tuple[Int64[Tensor, "N b"], Bool[Tensor, "N b"]]
+]
 
 BACKGROUND = -1
 IGNORED = -2
+MISSING = -100  # the label of a place among the sampled that nobody fills; cross-entropy passes over it
 
 
 def match_boxes(
@@ -27,19 +35,23 @@ def match_boxes(
     positive_iou: float,
     negative_iou: float,
     low_quality_iou: float | None,
+    valid: Bool[Tensor, " A"] | None = None,
 ) -> Int64[Tensor, " A"]:
     """The object index of each candidate, or `BACKGROUND`, or `IGNORED` between the two thresholds.
 
-    With `low_quality_iou` every object also takes the candidates that overlap it most, however little
-    above that value, so that none goes unmatched; a later object wins a shared candidate (as upstream).
+    Candidates that are not `valid` are ignored, and no object's best. With `low_quality_iou` every object
+    also takes the candidates that overlap it most, however little above that value, so that none goes
+    unmatched; a later object wins a shared candidate (as upstream).
     """
     if len(objects) == 0 or len(candidates) == 0:
-        return torch.full((len(candidates),), BACKGROUND, dtype=torch.int64, device=candidates.device)
+        matches = torch.full((len(candidates),), BACKGROUND, dtype=torch.int64, device=candidates.device)
+        return matches if valid is None else matches.where(valid, IGNORED)
     iou = box_iou(objects, candidates)
+    if valid is not None:
+        iou = iou.where(valid, -1)
     best_iou, best_object = iou.max(dim=0)
-    matches = torch.full_like(best_object, IGNORED)
-    matches[best_iou < negative_iou] = BACKGROUND
-    matches = torch.where(best_iou >= positive_iou, best_object, matches)
+    matches = torch.where(best_iou >= positive_iou, best_object, IGNORED)
+    matches = matches.where((best_iou >= negative_iou) | (best_iou < 0), BACKGROUND)
     if low_quality_iou is None:
         return matches
     best_of_object = iou.max(dim=1, keepdim=True).values
@@ -49,29 +61,39 @@ def match_boxes(
     return torch.where(forced.any(dim=0), last, matches)
 
 
-def random_sample(indices: Int64[Tensor, " A"], count: int) -> Int64[Tensor, " B"]:
-    """`count` of `indices` drawn without replacement by torch's generator, in ascending order."""
-    if len(indices) <= count:
-        return indices
-    chosen = torch.randperm(len(indices), device=indices.device)[:count]
-    return indices[chosen].sort().values
+def random_sample(
+    marked: Bool[Tensor, "N A"], limit: Int64[Tensor, " N"], size: int
+) -> tuple[Int64[Tensor, "N b"], Bool[Tensor, "N b"]]:
+    """Draws without replacement, by torch's generator: those with the largest of random numbers."""
+    keys = torch.rand(marked.shape, device=marked.device).where(marked, -1)
+    best = keys.topk(min(size, marked.shape[1]), dim=1)
+    rank = torch.arange(best.indices.shape[1], device=marked.device)
+    return best.indices, (best.values >= 0) & (rank < limit[:, None])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which candidates of each image a training step looks at: positives first, then negatives.
+
+    Where there are fewer than B of them, the rest is not `taken`, and its `index` without meaning.
+    """
+
+    index: Int64[Tensor, "N B"]
+    positive: Bool[Tensor, "N B"]
+    taken: Bool[Tensor, "N B"]
 
 
 def sample_matches(
-    matches: Int64[Tensor, " A"],
-    *,
-    batch_size: int,
-    positive_fraction: float,
-    sample: Sampler,
-    allowed: Bool[Tensor, " A"] | None = None,
-) -> tuple[Int64[Tensor, " P"], Int64[Tensor, " Q"]]:
-    """Indices of the positive and negative candidates to train on.
-
-    At most `positive_fraction` of `batch_size` are positive; negatives fill what is left.
-    """
-    positive, negative = matches >= 0, matches == BACKGROUND
-    if allowed is not None:
-        positive, negative = positive & allowed, negative & allowed
-    chosen = sample(positive.nonzero().flatten(), int(batch_size * positive_fraction))
-    rest = sample(negative.nonzero().flatten(), batch_size - len(chosen))
-    return chosen, rest
+    matches: Int64[Tensor, "N A"], *, batch_size: int, positive_fraction: float, sample: Sampler
+) -> Sample:
+    """At most `positive_fraction` of `batch_size` are positive; negatives fill what is left."""
+    most = int(batch_size * positive_fraction)
+    limit = torch.full((len(matches),), most, device=matches.device)
+    index, positive = sample(matches >= 0, limit, most)
+    rest, negative = sample(matches == BACKGROUND, batch_size - positive.sum(dim=1), batch_size)
+    index, taken = torch.cat([index, rest], dim=1), torch.cat([positive, negative], dim=1)
+    positive = torch.cat([positive, torch.zeros_like(negative)], dim=1)
+    spare = (0, max(batch_size - index.shape[1], 0))
+    index, taken, positive = F.pad(index, spare), F.pad(taken, spare), F.pad(positive, spare)
+    order = (~taken).byte().argsort(dim=1, stable=True)[:, :batch_size]
+    return Sample(index.gather(1, order), positive.gather(1, order), taken.gather(1, order))
