@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gcnet.engine.module import TrainingModule
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
+from gcnet.models.recompute import recompute_activations
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
     strategy: Any = "auto"
     if devices.world > 1:  # the others wait while one validates, which takes its time on large data
         strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))
-    with _quiet(), _interruptible(module):
+    less = recompute_activations(module.model) if recipe.recompute_activations else contextlib.nullcontext()
+    with _quiet(), _interruptible(module), less:
         trainer = Trainer(
             accelerator=devices.accelerator,
             devices=devices.local,

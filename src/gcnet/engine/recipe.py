@@ -31,6 +31,8 @@ class Recipe:
         color_jitter: strength of random brightness, contrast and saturation, 0 for none.
         image_size: (long, short) side to fit pictures in; none takes the model's own.
         precision: "fp32" or "bf16" (mixed).
+        recompute_activations: keep less in memory between forward and backward, for a third more computing;
+            the numbers stay the same.
         validate_every: epochs between validations; the last epoch is always validated.
         checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
         workers: loader processes for each device.
@@ -56,6 +58,7 @@ class Recipe:
     color_jitter: float = 0.0
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
+    recompute_activations: bool = False
     validate_every: int = 1
     checkpoint_every: float = 10.0
     workers: int = 2
@@ -115,6 +118,8 @@ class ClassificationRecipe(Recipe):
         image_size: short side that pictures are resized to, and side of the square that is cut from their
             middle (random crops are resized to it); none takes the model's own.
         precision: "fp32" or "bf16" (mixed).
+        recompute_activations: keep less in memory between forward and backward, for a third more computing;
+            the numbers stay the same.
         validate_every: epochs between validations; the last epoch is always validated.
         checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
         workers: loader processes for each device.

@@ -1,0 +1,75 @@
+"""Training with less memory: what a part of a network computed is computed again for its gradient.
+
+Activation checkpointing (arXiv 1604.06174) of residual blocks and heads: between forward and backward only
+their inputs are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from gcnet.models.box_head import BoxHead
+from gcnet.models.mask_head import MaskHead
+from gcnet.models.resnet import Bottleneck
+
+
+@contextmanager
+def recompute_activations(model: nn.Module) -> Iterator[None]:
+    """Inside it, a forward pass of `model` keeps little for the backward one, which does part of it again.
+
+    Losses, gradients and norm statistics are the same to the bit. Parts that are not trained keep nothing
+    anyway.
+    """
+    parts: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(module, Bottleneck | BoxHead | MaskHead)
+        and any(parameter.requires_grad for parameter in module.parameters())
+    ]
+    for part in parts:
+        # A partial of a method, not a closure: in a copy of the model it belongs to the copy.
+        part.forward = partial(_forward, part.forward)
+    try:
+        yield
+    finally:
+        for part in parts:
+            del part.forward
+
+
+def _forward(forward: Callable[..., Any], *inputs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    contexts = partial(_contexts, forward.__self__)  # type: ignore[attr-defined]
+    # No part draws random numbers.
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+
+
+def _contexts(part: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the first and the second computation."""
+    return nullcontext(), _statistics_rest(part)
+
+
+@contextmanager
+def _statistics_rest(part: nn.Module) -> Iterator[None]:
+    """Norms that are trained do not count the same images twice."""
+    norms = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.training]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        # A copy is counted, and the new statistics have no weight: the same operations as the first time.
+        norm.momentum = 0.0
+        norm.num_batches_tracked = (
+            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone()
+        )
+    try:
+        yield
+    finally:
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counted
