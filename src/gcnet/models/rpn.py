@@ -6,6 +6,8 @@ an image that a training step looks at.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -183,8 +185,8 @@ class RPN(nn.Module):
             patches.append(_patches(feature, place - start))
             start += feature.shape[-2] * feature.shape[-1]
         patch = torch.stack(patches).sum(dim=0).flatten(2)
-        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)
-        hidden = F.relu(F.linear(patch, weight, self.conv.bias))
+        conv = cast(nn.Conv2d, self.conv)
+        hidden = F.relu(F.linear(patch, conv.weight.permute(0, 2, 3, 1).flatten(1), conv.bias))
         logits = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
         deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).unflatten(2, (-1, 4))
         deltas = deltas.gather(2, ratio[..., None, None].expand(-1, -1, 1, 4))
