@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,12 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
+from gcnet import predict
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
 from gcnet.predict import predict_paths
-from gcnet.types import Detections
+from gcnet.types import Batch, Detections
 
 
 class TwoObjects(Detector):
@@ -26,14 +28,19 @@ class TwoObjects(Detector):
         self.spec = ModelSpec("two", ("ring", "star"))
         self.stop_at, self.error, self.calls = stop_at, error, 0
 
-    def predict_images(self, images: list[np.ndarray], *, score_threshold: float = 0.05) -> list[Detections]:
+    def prepare(self, image: np.ndarray) -> Batch:
+        size = image.shape[:2]
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+        return Batch(pixels, [size], [size], [0])
+
+    def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
         self.calls += 1
-        (image,) = images
-        if image[0, 0, 0] == self.stop_at:
+        assert not self.training
+        if batch.images[0, 0, 0, 0] == self.stop_at:
             raise self.error("stopped")
         boxes = torch.tensor([[2.0, 3.0, 12.0, 9.0], [8.0, 8.0, 20.0, 24.0]])
         scores, labels = torch.tensor([0.9, 0.4]), torch.tensor([1, 0])
-        found = Detections(boxes, scores, labels, torch.ones(2, 14, 14), image.shape[:2])
+        found = Detections(boxes, scores, labels, torch.ones(2, 14, 14), batch.original_sizes[0])
         return [found[found.scores > score_threshold]]
 
 
@@ -115,6 +122,39 @@ def test_what_was_found_survives_the_end_of_the_run(tmp_path: Path, error: type[
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 2
     assert len(json.loads((tmp_path / "out" / "images.json").read_text())) == 2
     assert (tmp_path / "out" / "2.png").exists()
+
+
+def test_images_come_in_order_however_long_each_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow_first(path: Path, image: np.ndarray) -> None:
+        time.sleep(0.2 if path.stem == "10" else 0)
+
+    monkeypatch.setattr(predict, "write_image", slow_first)
+    for value in range(10, 30):
+        write_image(tmp_path / "in" / f"{value}.png", value)
+    detector = TwoObjects().train()
+    summary = predict_paths(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert (summary.images, detector.training) == (20, True)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(entry["image_id"], Path(entry["file_name"]).stem) for entry in results] == [
+        (index, str(index + 10)) for index in range(20)
+    ]
+
+
+def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, image: np.ndarray) -> None:
+        if path.stem >= "3":
+            raise GCNetError("no space left")
+
+    monkeypatch.setattr(predict, "write_image", full)
+    for value in range(1, 6):
+        write_image(tmp_path / "in" / f"{value}.png", value)
+    detector = TwoObjects()
+    with pytest.raises(GCNetError, match="no space left"):
+        predict_paths(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [entry["image_id"] for entry in results][:3] == [0, 1, 2]
 
 
 def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:

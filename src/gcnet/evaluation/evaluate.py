@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -87,13 +88,22 @@ def _predict_all(
     was_training = detector.training
     detector.eval()
     try:
-        with torch.inference_mode(), progress_bar(disable=not progress) as bar:
+        with (
+            torch.inference_mode(),
+            progress_bar(disable=not progress) as bar,
+            ThreadPoolExecutor(1) as pool,
+        ):
             task = bar.add_task("evaluating", total=len(dataset))
+            pending: Future[None] | None = None
             for batch in loader:
-                evaluator.update(
-                    batch.image_ids, detector.predict(batch.to(device), score_threshold=score_threshold)
-                )
+                found = detector.predict(batch.to(device), score_threshold=score_threshold)
+                if pending is not None:
+                    pending.result()
+                # Masks are encoded while the network works on the next images.
+                pending = pool.submit(evaluator.update, batch.image_ids, [one.to("cpu") for one in found])
                 bar.advance(task, len(batch))
+            if pending is not None:
+                pending.result()
     finally:
         detector.train(was_training)
 
