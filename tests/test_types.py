@@ -28,6 +28,10 @@ def test_scale_factors_keep_rounding_apart() -> None:
 def test_targets_move_and_count() -> None:
     target = Targets(torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), [[], []]).to("cpu")
     assert len(target) == 2
+    outlines, frames = torch.zeros(2, 56, 56, dtype=torch.uint8), torch.zeros(2, 4)
+    moved = Targets(target.boxes, target.labels, [[], []], outlines, frames).to("meta")
+    assert moved.outlines is not None
+    assert {moved.boxes.device.type, moved.outlines.device.type} == {"meta"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -54,17 +54,30 @@ class Batch:
 
 @dataclass(frozen=True)
 class Targets:
-    """The objects of one image, in pixels of the resized image. Crowd regions are not among them."""
+    """The objects of one image, in pixels of the resized image. Crowd regions are not among them.
+
+    `outlines` and `frames`, which a loader adds, are the same masks as `ops.segmentations.draw_outlines`
+    draws them: with them a training step never looks at `masks`.
+    """
 
     boxes: Float[Tensor, "G 4"]
     labels: Int64[Tensor, " G"]
     masks: Sequence[Segmentation]
+    outlines: UInt8[Tensor, "G S S"] | None = None
+    frames: Float[Tensor, "G 4"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Targets:
-        return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device))
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Targets:
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Targets:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)

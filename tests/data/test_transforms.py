@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_targets_of_an_image_without_objects() -> None:
     targets = make_targets(ImageRecord(1, Path("a.png"), WIDTH, HEIGHT, ()), (HEIGHT, WIDTH), flipped=True)
     assert targets.boxes.shape == (0, 4)
     assert len(targets) == 0
+    assert targets.outlines is not None
+    assert len(targets.outlines) == 0
+
+
+def test_outlines_come_with_the_targets(record: ImageRecord) -> None:
+    """A polygon is drawn in a frame of its own size, with a pixel around it; an RLE leaves them out."""
+    targets = make_targets(record, (HEIGHT * 2, WIDTH * 3), flipped=True)
+    assert targets.outlines is not None
+    assert targets.frames is not None
+    inside = torch.zeros(56, 56, dtype=torch.uint8)
+    inside[1:-1, 1:-1] = 255
+    assert torch.equal(targets.outlines[0], inside)
+    x1, y1, x2, y2 = targets.boxes[0].tolist()
+    dx, dy = (x2 - x1) / 54, (y2 - y1) / 54
+    torch.testing.assert_close(targets.frames[0], torch.tensor([x1 - dx, y1 - dy, x2 + dx, y2 + dy]))
+
+    rle = segmentation_to_rle(record.instances[0].segmentation, HEIGHT, WIDTH)
+    mixed = replace(record, instances=(*record.instances, replace(record.instances[0], segmentation=rle)))
+    assert make_targets(mixed, (HEIGHT, WIDTH)).outlines is None
 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])

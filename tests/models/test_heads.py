@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.ops.boxes import box_area
+from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets
 
 CPU = torch.device("cpu")
@@ -106,8 +108,10 @@ def features() -> list[Tensor]:
 
 def objects(count: int) -> Targets:
     boxes = torch.tensor([[10.0, 12, 60, 80], [70, 30, 120, 90]])[:count]
-    outlines = [[np.array([[a, b], [c, b], [c, d]])] for a, b, c, d in boxes.tolist()]
-    return Targets(boxes, torch.tensor([2, 0])[:count], outlines)
+    masks = [[np.array([[a, b], [c, b], [c, d]])] for a, b, c, d in boxes.tolist()]
+    drawn = draw_outlines(masks, boxes.numpy())
+    assert drawn is not None
+    return Targets(boxes, torch.tensor([2, 0])[:count], masks, *map(torch.from_numpy, drawn))
 
 
 @pytest.mark.parametrize("proposals", [NO_BOXES, torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])])
@@ -206,7 +210,7 @@ def test_what_waits_is_noticed() -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_losses_do_not_wait(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU runs, from matching to the gradient, but for NMS and masks that are drawn on the CPU."""
+    """What a GPU runs, from matching to the gradient, but for NMS."""
     monkeypatch.setattr(pooler, "_pool_on_cpu", pooler._pool_on_device)
     monkeypatch.setattr(regions, "is_compact", lambda device: False)
     batch = Batch(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), [(128, 128)] * 2, [(128, 128)] * 2, [0, 1])
@@ -215,8 +219,6 @@ def test_losses_do_not_wait(count: int, monkeypatch: pytest.MonkeyPatch) -> None
     rpn, second = RPN(4, anchor_scale=2), heads()
     anchors, boxes = rpn._anchors(maps), torch.rand(2, 9, 2).repeat(1, 1, 2) * 60
     boxes[..., 2:] += 30
-    masks = torch.zeros(2 * 4, 28, 28, dtype=torch.bool)
-    monkeypatch.setattr(regions, "mask_targets", lambda targets, chosen: masks)
     with _Waits() as waits:
         losses = rpn._losses(maps, anchors, batch, targets)
         losses |= second.losses(maps[:4], list(boxes), targets, batch)
@@ -238,6 +240,25 @@ def test_places_that_nobody_fills_change_nothing(monkeypatch: pytest.MonkeyPatch
         torch.stack(list(losses.values())).sum().backward()
         found.append([*losses.values(), *(p.grad for p in model.parameters()), *(m.grad for m in maps)])
     torch.testing.assert_close(found[0], found[1])
+
+
+def test_regions_are_cut_from_outlines_as_drawn_for_them() -> None:
+    """Also where a region is half its object, or the polygon reaches out of its box."""
+    generator = np.random.default_rng(0)
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1) * generator.uniform(20, 60, (40, 1)) + 70
+    boxes = torch.tensor([[*ring.min(0), *ring.max(0)], [40.0, 40, 90, 100]]).float()
+    masks = [[ring, ring * 0.2], [ring]]
+    drawn = draw_outlines(masks, boxes.numpy())
+    assert drawn is not None
+    target = Targets(boxes, torch.tensor([0, 1]), masks, *map(torch.from_numpy, drawn))
+    proposals = (boxes.repeat(60, 1) + torch.from_numpy(generator.uniform(-9, 9, (120, 4)))).float()
+    chosen = heads()._sample([proposals], [target])
+    chosen = chosen[chosen.positive.nonzero().flatten()]
+    ours, direct = (regions.mask_targets([t], chosen) for t in (target, replace(target, outlines=None)))
+    assert len(ours) == 4
+    assert (ours != direct).float().mean() < 0.01
+    assert ours.float().mean() > 0.3
 
 
 def test_proposals_are_limited_and_best_first() -> None:

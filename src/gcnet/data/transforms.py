@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from gcnet.data.coco_file import ImageRecord
 from gcnet.ops.images import fit_size, resize_image
-from gcnet.ops.segmentations import flip_segmentation, resize_segmentation
+from gcnet.ops.segmentations import draw_outlines, flip_segmentation, resize_segmentation
 from gcnet.types import Targets
 
 
@@ -70,7 +70,14 @@ def make_targets(record: ImageRecord, size: tuple[int, int], *, flipped: bool = 
         masks = [flip_segmentation(mask, width) for mask in masks]
     boxes = boxes.clip(0, np.array([width, height, width, height], np.float32))
     labels = torch.tensor([instance.label for instance in instances], dtype=torch.int64)
-    return Targets(boxes=torch.from_numpy(boxes), labels=labels, masks=masks)
+    outlines, frames = draw_outlines(masks, boxes) or (None, None)
+    return Targets(
+        boxes=torch.from_numpy(boxes),
+        labels=labels,
+        masks=masks,
+        outlines=None if outlines is None else torch.from_numpy(outlines),
+        frames=None if frames is None else torch.from_numpy(frames),
+    )
 
 
 def jitter_colors(image: UInt8[np.ndarray, "h w 3"], factors: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import roi_align
 
 from gcnet.models.mask_head import GRID, MASK_SIZE, MaskHead
 from gcnet.ops.boxes import encode_boxes
@@ -140,7 +141,28 @@ def mask_losses(
 
 
 def mask_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Tensor, "R M M"]:
-    """The outline of each positive region's object, cut to the region, on the CPU; empty for others."""
+    """What each positive region shows of its object; anything for others.
+
+    It is read from the outlines that a loader drew; where they are missing, it is drawn now, on the CPU.
+    """
+    if any(target.outlines is None for target in targets):
+        return _draw_targets(targets, regions)
+    outlines = pad_sequence([target.outlines for target in targets], batch_first=True)  # type: ignore[misc]
+    frames = pad_sequence([target.frames for target in targets], batch_first=True)  # type: ignore[misc]
+    most = outlines.shape[1]
+    if most == 0:
+        return torch.zeros(len(regions.boxes), MASK_SIZE, MASK_SIZE, dtype=torch.bool, device=outlines.device)
+    which = regions.images * most + regions.objects
+    low, high = frames.flatten(0, 1)[which].split(2, dim=1)
+    scale = outlines.shape[-1] / (high - low).clamp(min=1e-3)
+    boxes = (regions.boxes.unflatten(1, (2, 2)) - low[:, None]) * scale[:, None]
+    boxes = boxes.flatten(1).where(regions.positive[:, None], 0)  # others have no frame that means anything
+    rois = torch.cat([which[:, None].to(boxes), boxes], dim=1)
+    pixels = outlines.flatten(0, 1)[:, None].float()
+    return roi_align(pixels, rois, MASK_SIZE, 1.0, 0, aligned=True)[:, 0] >= 127.5
+
+
+def _draw_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Tensor, "R M M"]:
     boxes, objects = regions.boxes.cpu().numpy(), regions.objects.cpu().numpy()
     images = np.where(regions.positive.cpu().numpy(), regions.images.cpu().numpy(), -1)
     masks = np.zeros((len(boxes), MASK_SIZE, MASK_SIZE), bool)

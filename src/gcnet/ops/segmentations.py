@@ -23,6 +23,8 @@ coco_mask: Any = mask  # its type stubs know only half of what it accepts
 # are, for little time. Odd, so that there are no ties at one half.
 _FINER = 3
 
+OUTLINE_SIZE = 56  # of a drawn object: a region that overlaps it by half still gets 28 pixels and more of it
+
 # Polygons, each (P, 2) float64 x, y; or a compressed COCO RLE {"size": [height, width], "counts": bytes}.
 Segmentation: TypeAlias = list[np.ndarray] | dict[str, Any]
 
@@ -73,6 +75,36 @@ def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> 
 def segmentation_area(segmentation: Segmentation, height: int, width: int) -> float:
     """Area in pixels, where an image of height x width shows it."""
     return float(coco_mask.area(segmentation_to_rle(segmentation, height, width)))
+
+
+def draw_outlines(
+    segmentations: Sequence[Segmentation], boxes: Float[np.ndarray, "G 4"]
+) -> tuple[UInt8[np.ndarray, "G S S"], Float[np.ndarray, "G 4"]] | None:
+    """Each object drawn once, as large as it is, for regions to be cut from it wherever they turn out to lie.
+
+    Returns how much of each pixel the object covers, 0 to 255, and the frame (xyxy) that the S x S pixels
+    fill, with an empty pixel on each side; none if there is an RLE among the `segmentations`, which has
+    pixels of its own. Of a polygon that reaches far beyond its box, it holds what a region can see that
+    overlaps the box by half.
+    """
+    if any(isinstance(segmentation, dict) for segmentation in segmentations):
+        return None
+    drawn = np.zeros((len(segmentations), OUTLINE_SIZE, OUTLINE_SIZE), np.uint8)
+    frames = np.zeros((len(segmentations), 4), np.float32)
+    for index, (polygons, box) in enumerate(zip(segmentations, boxes, strict=True)):
+        points = np.concatenate([box.reshape(2, 2), *polygons])  # type: ignore[list-item]
+        side = np.maximum(box[2:] - box[:2], 1)
+        low, high = np.maximum(points.min(0), box[:2] - side), np.minimum(points.max(0), box[2:] + side)
+        margin = np.maximum(high - low, 1) / (OUTLINE_SIZE - 2)
+        low, high = low - margin, np.maximum(high, low + 1) + margin
+        frames[index] = *low, *high
+        fine = OUTLINE_SIZE * _FINER
+        scale = fine / (high - low)
+        moved = [(polygon - low) * scale for polygon in polygons]  # type: ignore[operator]
+        covered = _decode(segmentation_to_rle(moved, fine, fine))
+        covered = covered.reshape(OUTLINE_SIZE, _FINER, OUTLINE_SIZE, _FINER).sum((1, 3))
+        drawn[index] = np.rint(covered * (255 / _FINER**2))
+    return drawn, frames
 
 
 def crop_segmentation(
