@@ -18,6 +18,7 @@ from gcnet.benchmark.subjects import saved_bytes
 from gcnet.context import GlobalContext, SimplifiedNonLocal, SqueezeExcitation, record
 from gcnet.models import light
 from gcnet.models.resnet import Bottleneck, ResNet
+from gcnet.models.spec import Norm
 
 BLOCKS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
@@ -68,14 +69,21 @@ def assert_same(ours, plain, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("norm", ["frozen_stats", "batch", "sync"])
 @pytest.mark.parametrize("block", BLOCKS)
-def test_same_step(block: str, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
-    resnet = small_resnet(block).double().to(memory_format=layout)
+def test_same_step(block: str, norm: Norm, layout: torch.memory_format, monkeypatch) -> None:
+    resnet = small_resnet(block, norm=norm).double()
+    if norm == "sync":
+        resnet = nn.SyncBatchNorm.convert_sync_batchnorm(resnet).train()
+    resnet = resnet.to(memory_format=layout)
     picture = torch.randn(2, 3, 64, 96).double().contiguous(memory_format=layout)
+    other = copy.deepcopy(resnet)
     ours = step(resnet, picture)
-    assert light_blocks(monkeypatch, lambda: resnet(picture)) == 5
+    assert light_blocks(monkeypatch, lambda: copy.deepcopy(resnet)(picture)) == 5
     monkeypatch.setattr(light, "takes", lambda block, x: False)
-    assert_same(ours, step(resnet, picture), 1e-10)
+    assert_same(ours, step(other, picture), 1e-9)
+    for a, b in zip(resnet.buffers(), other.buffers(), strict=True):  # statistics and counts
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("kwargs", [{"groups": 8}, {"deformable_stages": (False, True, True, True)}], ids=str)
@@ -99,11 +107,12 @@ def test_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
             assert error < 0.1, name
 
 
-def test_blocks_are_free_of_maps() -> None:
+@pytest.mark.parametrize("norm", ["frozen_stats", "batch"])
+def test_blocks_are_free_of_maps(norm: Norm) -> None:
     """A context block adds its parameters to what is kept, and a few vectors and attention maps."""
     kept, parameters = [], []
     for block in ("none", "gc"):
-        resnet, picture = small_resnet(block), torch.randn(2, 3, 256, 384)
+        resnet, picture = small_resnet(block, norm=norm), torch.randn(2, 3, 256, 384)
         kept.append(saved_bytes(lambda r=resnet, p=picture: torch.stack([m.sum() for m in r(p)]).sum()))
         parameters.append(4 * sum(p.numel() for p in resnet.parameters()))
     maps = kept[0] - parameters[0]
@@ -111,12 +120,16 @@ def test_blocks_are_free_of_maps() -> None:
     assert kept[1] - parameters[1] < 1.03 * maps
 
 
-def test_not_without_gradients_nor_with_trained_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_blocks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = torch.randn(1, 3, 64, 64)
     assert light_blocks(monkeypatch, lambda: torch.no_grad()(small_resnet())(picture)) == 0
-    batch = small_resnet(norm="batch")
-    assert light_blocks(monkeypatch, lambda: batch(picture)) == 1  # the frozen stage
-    assert light_blocks(monkeypatch, lambda: small_resnet(norm="group")(picture)) == 0
+    after_add = small_resnet(context_position="after_add")
+    assert light_blocks(monkeypatch, lambda: after_add(picture)) == 0
+    group = small_resnet(norm="group")  # takes the stage without context
+    assert light_blocks(monkeypatch, lambda: group(picture)) == 1
+    averaging = small_resnet(norm="batch")
+    averaging.layer2[0].bn3.momentum = None
+    assert light_blocks(monkeypatch, lambda: averaging(picture)) == 4
 
 
 def test_who_looks_inside_is_served() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def attention_weights(
@@ -29,6 +30,21 @@ def attend(
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler sees more without
         return _Attend.apply(flat, weight, bias)[0]
     return _weighted(flat, attention_weights(flat, weight, bias))
+
+
+def attend_normed(
+    z: Float[Tensor, "N C P"],
+    u: Float[Tensor, "N C P"],
+    scale: Float[Tensor, " C"],
+    weight: Float[Tensor, " C"],
+    bias: Float[Tensor, " 1"],
+) -> Float[Tensor, "N C"]:
+    """`attend(z, weight, bias)` for z = scale * u + a shift of each channel. Keeps u, and nothing of z.
+
+    After a norm that keeps its input u anyway, z costs no memory, and may be overwritten. No gradients of
+    gradients; none for u and scale, which are the norm's affair.
+    """
+    return _AttendNormed.apply(z, u, scale, weight, bias)
 
 
 def _weighted(flat: Tensor, weights: Tensor) -> Tensor:
@@ -52,22 +68,44 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
         flat, weight, weights = ctx.saved_tensors
-        kind = flat.dtype  # under autocast the others may differ
-        grad = grad.to(kind)
+        grad = grad.to(flat.dtype)  # under autocast it may differ
         of_weights = torch.bmm(grad.unsqueeze(1), flat).squeeze(1) + grad_weights
-        of_logits = weights * (of_weights - (weights * of_weights).sum(1, keepdim=True))
-        of_flat = None
-        if ctx.needs_input_grad[0]:
-            channels = torch.stack([grad, weight.to(kind).expand_as(grad)], dim=2)
-            positions = torch.stack([weights, of_logits], dim=1).to(kind)
-            of_flat = _outer(channels, positions, channels_last=flat.stride(1) == 1)
-        of_weight = torch.bmm(flat, of_logits.to(kind).unsqueeze(2)).sum(dim=(0, 2)).to(weight.dtype)
-        # A shift of all logits changes no softmax: the bias has a gradient, and it is zero.
-        return of_flat, of_weight, of_logits.sum().view(1).to(weight.dtype)
+        of_logits = _through_softmax(weights, of_weights)
+        of_flat = _of_map(flat, grad, weight, weights, of_logits) if ctx.needs_input_grad[0] else None
+        of_weight = torch.bmm(flat, of_logits.to(flat.dtype).unsqueeze(2)).sum(dim=(0, 2))
+        return of_flat, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
 
 
-def _outer(channels: Tensor, positions: Tensor, channels_last: bool) -> Tensor:
-    """(N, C, 2) times (N, 2, P), in the memory layout of the map."""
-    if channels_last:
+class _AttendNormed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, u: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weights = attention_weights(z, weight, bias)
+        ctx.save_for_backward(u, scale, weight, weights)
+        return _weighted(z, weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # The shift adds the same to all of an image's `of_weights`, which the softmax does not see, and its
+        # part of `of_weight` is multiplied by the sum of `of_logits`, which is zero.
+        u, scale, weight, weights = ctx.saved_tensors
+        grad = grad.to(u.dtype)
+        of_weights = torch.bmm((grad * scale).to(u.dtype).unsqueeze(1), u).squeeze(1)
+        of_logits = _through_softmax(weights, of_weights)
+        of_z = _of_map(u, grad, weight, weights, of_logits)
+        of_weight = scale * torch.bmm(u, of_logits.to(u.dtype).unsqueeze(2)).sum(dim=(0, 2))
+        return of_z, None, None, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
+
+
+def _through_softmax(weights: Tensor, of_weights: Tensor) -> Tensor:
+    """The gradient of the logits. Its sum is zero, and so is the gradient of their bias: a shift of all."""
+    return weights * (of_weights - (weights * of_weights).sum(1, keepdim=True))
+
+
+def _of_map(like: Tensor, grad: Tensor, weight: Tensor, weights: Tensor, of_logits: Tensor) -> Tensor:
+    """The gradient of the pooled map, laid out in memory as `like`: one product, (C, 2) x (2, P)."""
+    channels = torch.stack([grad, weight.to(grad.dtype).expand_as(grad)], dim=2)
+    positions = torch.stack([weights, of_logits], dim=1).to(grad.dtype)
+    if like.stride(1) == 1:
         return torch.bmm(positions.transpose(1, 2), channels.transpose(1, 2)).transpose(1, 2)
     return torch.bmm(channels, positions)

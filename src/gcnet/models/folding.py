@@ -1,18 +1,17 @@
-"""A convolution and the norm after it as one convolution, where the norm's statistics are fixed.
+"""Batch norm as what it is once its statistics are known: a factor and a shift for each channel.
 
-D output channels.
+N images, D channels, H x W map. Where they are fixed, a convolution and its norm are one convolution.
 """
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from gcnet.models.deformable import DeformableConv2d
 
-_CONVOLUTIONS = (nn.Conv2d, DeformableConv2d)
-_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 def fold(
@@ -41,14 +40,57 @@ def folded(
 
 
 def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether `fold` may take these two: not if something was made of them that it does not know of.
-
-    A parametrised convolution, for one, has a class of its own.
-    """
+    """Whether `fold` may take these two."""
     return (
-        type(conv) in _CONVOLUTIONS
-        and type(norm) in _NORMS
+        is_plain(conv)
+        and isinstance(norm, _BATCH_NORMS)
+        and is_plain(norm)
         and not norm.training
+        and isinstance(norm.weight, Tensor)
+        and isinstance(norm.running_mean, Tensor)
+    )
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is what its name says: a convolution that is parametrised has a class of its own."""
+    return type(layer) in (nn.Conv2d, DeformableConv2d, nn.GroupNorm, *_BATCH_NORMS)
+
+
+def normalise(norm: nn.Module, u: Float[Tensor, "N D H W"]) -> tuple[Tensor, Float[Tensor, " D"]]:
+    """norm(u) with statistics of the batch, or of all processes', and the factor that u was multiplied by.
+
+    Norms do not tell the factor; but with a momentum of 1 their running statistics are those of the batch.
+    The true ones are moved as the norm's momentum says. `has_factor` must hold.
+    """
+    assert isinstance(norm, _BATCH_NORMS)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    means, variances, momentum = norm.running_mean, norm.running_var, norm.momentum
+    mean, variance = torch.zeros_like(means), torch.ones_like(variances)
+    norm.running_mean, norm.running_var, norm.momentum = mean, variance, 1.0
+    try:
+        z = norm(u)
+    finally:
+        norm.running_mean, norm.running_var, norm.momentum = means, variances, momentum
+    with torch.no_grad():
+        means.lerp_(mean, momentum)  # type: ignore[arg-type]
+        variances.lerp_(variance, momentum)  # type: ignore[arg-type]
+        count = u.numel() // u.shape[1]
+        if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
+            count *= distributed.get_world_size(norm.process_group)
+        # Running variances are those of a sample; the norm divides by that of the batch.
+        scale = norm.weight * (variance * (1 - 1 / count) + norm.eps).rsqrt()
+    return z, scale
+
+
+def has_factor(norm: nn.Module) -> bool:
+    """Whether `normalise` may take this norm; a compiler does not follow what it does."""
+    return (
+        not torch.compiler.is_compiling()
+        and isinstance(norm, _BATCH_NORMS)
+        and is_plain(norm)
+        and norm.training
+        and norm.momentum is not None
         and isinstance(norm.weight, Tensor)
         and isinstance(norm.running_mean, Tensor)
     )

@@ -7,6 +7,7 @@ N images, C channels, c = C / 4 channels inside a block, H x W map.
 - The context is found from the input y of the last convolution, z = W y + b, which its gradient needs anyway:
   sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a constant that the softmax
   does not see. So the block keeps no map of its own, and its passes are over c channels.
+- After a norm that is trained, z = s u + t. The norm keeps u, so the context keeps that in place of z.
 - Shortcut, context and ReLU are put on z in place.
 """
 
@@ -22,8 +23,8 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 from gcnet.context import AttentionPool, AveragePool, ContextBlock
-from gcnet.context.attend import attend
-from gcnet.models.folding import can_fold, fold
+from gcnet.context.attend import attend, attend_normed
+from gcnet.models.folding import can_fold, fold, has_factor, is_plain, normalise
 from gcnet.ops.add_relu import add_relu_
 
 if TYPE_CHECKING:
@@ -37,15 +38,16 @@ def takes(block: Bottleneck, x: object) -> bool:
     """
     if not isinstance(x, Tensor) or not torch.is_grad_enabled() or block.context_after_add:
         return False
-    if block.context is not None and not adds_one_vector(block.context):
-        return False
-    shortcut = block.downsample
-    if shortcut is not None and not (type(shortcut) is nn.Sequential and len(shortcut) == 2):
-        return False
-    pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3)]
-    if isinstance(shortcut, nn.Sequential):
-        pairs.append((shortcut[0], shortcut[1]))  # type: ignore[arg-type]
-    return all(can_fold(*pair) for pair in pairs) and not _hooked(block.modules(), but=block)
+    layers = [block.conv1, block.bn1, block.conv2, block.bn2, block.conv3, block.bn3]
+    if block.downsample is not None:
+        if type(block.downsample) is not nn.Sequential or len(block.downsample) != 2:
+            return False
+        layers.extend(block.downsample)
+    if block.context is not None:
+        known = can_fold(block.conv3, block.bn3) or has_factor(block.bn3)
+        if not known or not adds_one_vector(block.context):
+            return False
+    return all(map(is_plain, layers)) and not _hooked(block.modules(), but=block)
 
 
 def adds_one_vector(block: nn.Module) -> bool:
@@ -65,9 +67,13 @@ def light_forward(block: Bottleneck, x: Float[Tensor, "N C H W"]) -> Float[Tenso
     shortcut = x if block.downsample is None else _convolve(x, *block.downsample)  # type: ignore[misc]
     if block.context is None:
         return add_relu_(_convolve(y, block.conv3, block.bn3), shortcut)
-    weight, bias = fold(block.conv3, block.bn3)  # type: ignore[arg-type]
-    shift = context_of(block.context, y, weight.flatten(1), bias) + bias  # type: ignore[arg-type]
-    return add_relu_(block.conv3._conv_forward(y, weight, None), shortcut, shift)
+    if can_fold(block.conv3, block.bn3):
+        weight, bias = fold(block.conv3, block.bn3)  # type: ignore[arg-type]
+        shift = context_of(block.context, y, weight.flatten(1), bias) + bias  # type: ignore[arg-type]
+        return add_relu_(block.conv3._conv_forward(y, weight, None), shortcut, shift)
+    u = block.conv3(y)
+    z, scale = normalise(block.bn3, u)
+    return add_relu_(z, shortcut, context_of_normed(block.context, z, u, scale))  # type: ignore[arg-type]
 
 
 def context_of(
@@ -86,7 +92,23 @@ def context_of(
     return block.add(F.linear(pooled, weight, bias))
 
 
+def context_of_normed(
+    block: ContextBlock,
+    z: Float[Tensor, "N C H W"],
+    u: Float[Tensor, "N C H W"],
+    scale: Float[Tensor, " C"],
+) -> Float[Tensor, "N C"]:
+    """What a block with `adds_one_vector` adds to z, the norm of u, which may be overwritten then."""
+    pool = block.pool
+    assert block.add is not None
+    if not isinstance(pool, AttentionPool):
+        return block.add(pool(z))
+    return block.add(attend_normed(z.flatten(2), u.flatten(2), scale, pool.weight, pool.bias))
+
+
 def _convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    if not can_fold(conv, norm):
+        return norm(conv(x))
     return conv._conv_forward(x, *fold(conv, norm))  # type: ignore[arg-type]
 
 
