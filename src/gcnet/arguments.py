@@ -85,6 +85,15 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """--compile of a detector at inference."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="a detector on a GPU: compile it first, which takes a minute once and is kept; same results",
+    )
+
+
 def check_writable(folder: Path) -> None:
     """Raises if `folder` cannot be made or written in. Makes nothing: a later error leaves no trace."""
     existing = folder.absolute()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gcnet.benchmark.subjects import busy_detector, random_batch
+from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec
@@ -78,3 +79,22 @@ def test_what_says_what_and_where_is_not_rounded():
         assert tensors[f"{name}.layer.weight"].equal(detector.get_parameter(f"{name}.weight"))
     logits, _ = fast.rpn.run(fast.features(BATCH))[0]
     assert not logits.equal(logits.bfloat16().float())
+
+
+@pytest.mark.slow
+def test_compiled_for_all_sizes(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setenv("GCNET_HOME", str(tmp_path))
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize(compiled=True)
+    for size in ((96, 128), (128, 96)):
+        batch = random_batch(1, size)
+        assert_alike(fast.predict(batch), detector.predict(batch))
+    assert any((tmp_path / "compiled").iterdir())
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(GCNetError, match="C compiler"):
+        busy_detector("mask_rcnn_tiny").optimize(compiled=True)

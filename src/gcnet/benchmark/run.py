@@ -38,6 +38,7 @@ class Options:
     train: bool = False
     parts: bool = False
     optimized: bool = True
+    compiled: bool = False
 
 
 def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
@@ -116,7 +117,9 @@ def _part_runs(options: Options) -> tuple[dict[str, Run], Notes]:
 
 def _ready(row: str, precision: Precision, options: Options) -> Detector:
     detector = subjects.busy_detector(row).to(options.device)
-    return detector.optimize(precision=precision) if options.optimized else detector
+    return (
+        detector.optimize(precision=precision, compiled=options.compiled) if options.optimized else detector
+    )
 
 
 def _time(title: str, runs: dict[str, Run], options: Options) -> dict[str, Times]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import PRECISIONS, Parser, add_device, check_writable, choose_device
+from gcnet.arguments import PRECISIONS, Parser, add_compile, add_device, check_writable, choose_device
 from gcnet.errors import GCNetError
 from gcnet.zoo.catalog import find_detector
 
@@ -32,6 +32,7 @@ def run(argv: list[str]) -> int:
             train=options.train,
             parts=options.parts,
             optimized=not options.plain,
+            compiled=options.compile,
         ),
         options.out,
     )
@@ -51,6 +52,7 @@ def _parser() -> Parser:
     parser.add_argument("--batch", type=int, default=1, help="pictures at a time (1)")
     parser.add_argument("--repeats", type=int, default=7, help="of each measurement (7)")
     parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
+    add_compile(parser)
     add_device(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
     return parser

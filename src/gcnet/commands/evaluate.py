@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gcnet.arguments import (
     Parser,
+    add_compile,
     add_model,
     add_precision,
     check_data,
@@ -30,7 +31,7 @@ def run(argv: list[str]) -> int:
     weights = fetch_weights(options.model, options.weights, options.mirror)
     model = load_trained(options.model, weights, options.device)
     if isinstance(model, Detector):
-        model = model.optimize(precision=options.precision)
+        model = model.optimize(precision=options.precision, compiled=options.compile)
     task = task_of(model.spec)
     dataset = task.load_split(options.data, options.split, model.spec.class_names)
     metrics, _ = task.evaluate(
@@ -56,4 +57,5 @@ def _parser() -> Parser:
     parser.add_argument("--batch-size", type=int, default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
     add_precision(parser)
+    add_compile(parser)
     return parser

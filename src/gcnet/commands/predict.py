@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gcnet.arguments import (
     Parser,
+    add_compile,
     add_model,
     add_precision,
     check_model,
@@ -54,6 +55,7 @@ def _parser() -> Parser:
     parser.add_argument("--score-threshold", type=float, default=0.5, help="draw and write from here (0.5)")
     parser.add_argument("--no-overlays", action="store_true", help="write only results.json")
     add_precision(parser)
+    add_compile(parser)
     parser.add_argument("--top", type=int, default=5, help="of a classifier: how many classes to write (5)")
     return parser
 
@@ -62,7 +64,7 @@ def _detect(detector: Detector, options: Namespace) -> int:
     from gcnet.predict import predict_paths
 
     summary = predict_paths(
-        detector.optimize(precision=options.precision),
+        detector.optimize(precision=options.precision, compiled=options.compile),
         options.images,
         options.out,
         score_threshold=options.score_threshold,

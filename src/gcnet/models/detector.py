@@ -93,11 +93,11 @@ class Detector(HubMethods, nn.Module):
         finally:
             self.train(was_training)
 
-    def optimize(self, *, precision: Precision = "fp32") -> Detector:
+    def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """A copy that gives the same detections sooner, for inference alone: `gcnet.models.optimize`."""
         from gcnet.models.optimize import optimize
 
-        return optimize(self, precision=precision)
+        return optimize(self, precision=precision, compiled=compiled)
 
     def _predict_image(self, image: Any, score_threshold: float) -> Detections:
         return self.predict(self.prepare(image), score_threshold=score_threshold)[0].to("cpu")

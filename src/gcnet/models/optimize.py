@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.cache_folder import cache_folder
+from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import Precision
 
 
-def optimize(detector: Detector, *, precision: Precision = "fp32") -> Detector:
+def optimize(detector: Detector, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
     """A copy of `detector` for inference alone.
 
     Norms are folded into convolutions, sums and ReLUs are done by them, maps are channels-last, and a global
@@ -23,8 +27,18 @@ def optimize(detector: Detector, *, precision: Precision = "fp32") -> Detector:
     the order of sums. "bf16" and "fp16" compute the network at half the width, but for its last layers and
     the boxes: faster where the hardware has it, and other in the third digit.
 
+    `compiled` has torch.compile fuse what is left, at the first picture and for all sizes of pictures; what it
+    makes is kept between runs in our cache folder. On a CPU there is nothing left to fuse: it is for GPUs.
+
     The copy cannot be trained or saved. A backbone with group norm stays as it is.
+
+    Raises:
+        GCNetError: `compiled`, and there is no C compiler, which torch.compile needs.
     """
+    if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
+        raise GCNetError(
+            "compiling needs a C compiler (gcc or clang) and none is found; install one or go without"
+        )
     fast = copy.deepcopy(detector).eval().requires_grad_(False)
     if isinstance(fast.backbone, ResNet) and fast.backbone.norm != "group":
         fast.backbone = FusedResNet(fast.backbone)
@@ -33,7 +47,17 @@ def optimize(detector: Detector, *, precision: Precision = "fp32") -> Detector:
     fast = fast.to(memory_format=torch.channels_last)
     if precision != "fp32":
         _halve(fast, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    if compiled:
+        _compile(fast)
     return fast
+
+
+def _compile(fast: Detector) -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+    box_heads, mask_heads = fast.roi_heads.heads()
+    # The dense parts alone: how many regions there are depends on the picture.
+    for part in (fast.backbone, fast.neck, *box_heads, *mask_heads):
+        part.compile(dynamic=True)
 
 
 def _halve(fast: Detector, dtype: torch.dtype) -> None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcnet.cache_folder import cache_folder, user_cache
 from gcnet.errors import GCNetError
 
 
@@ -24,10 +25,8 @@ class Weights:
 
 
 def store() -> Path:
-    """The folder of fetched weights: `weights` in `GCNET_HOME`, else in `gcnet` of the XDG cache."""
-    home = os.environ.get("GCNET_HOME")
-    folder = Path(home) if home else _user_cache() / "gcnet"
-    return folder.expanduser() / "weights"
+    """The folder of fetched weights: `weights` in our cache."""
+    return cache_folder() / "weights"
 
 
 def find_cached(weights: Weights) -> Path | None:
@@ -62,10 +61,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-
-
 def _hub() -> Path:
     home = os.environ.get("TORCH_HOME")
-    return (Path(home).expanduser() if home else _user_cache() / "torch") / "hub" / "checkpoints"
+    return (Path(home).expanduser() if home else user_cache() / "torch") / "hub" / "checkpoints"
