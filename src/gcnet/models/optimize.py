@@ -27,8 +27,8 @@ def optimize(detector: Detector, *, precision: Precision = "fp32", compiled: boo
     the order of sums. "bf16" and "fp16" compute the network at half the width, but for its last layers and
     the boxes: faster where the hardware has it, and other in the third digit.
 
-    `compiled` has torch.compile fuse what is left, at the first picture and for all sizes of pictures; what it
-    makes is kept between runs in our cache folder. On a CPU there is nothing left to fuse: it is for GPUs.
+    `compiled` has torch.compile fuse what is left, at the first picture and for pictures of all sizes, and
+    keeps its work between runs in our cache folder. On a CPU there is nothing left to fuse: it is for GPUs.
 
     The copy cannot be trained or saved. A backbone with group norm stays as it is.
 
@@ -36,9 +36,7 @@ def optimize(detector: Detector, *, precision: Precision = "fp32", compiled: boo
         GCNetError: `compiled`, and there is no C compiler, which torch.compile needs.
     """
     if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
-        raise GCNetError(
-            "compiling needs a C compiler (gcc or clang) and none is found; install one or go without"
-        )
+        raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")
     fast = copy.deepcopy(detector).eval().requires_grad_(False)
     if isinstance(fast.backbone, ResNet) and fast.backbone.norm != "group":
         fast.backbone = FusedResNet(fast.backbone)
