@@ -48,7 +48,8 @@ def attend_normed(
 
 
 def _weighted(flat: Tensor, weights: Tensor) -> Tensor:
-    return torch.bmm(flat, weights.to(flat.dtype).unsqueeze(2)).squeeze(2)
+    # The vector comes first in a product: as a right-hand side a column takes the CPU ten times as long.
+    return torch.bmm(weights.to(flat.dtype).unsqueeze(1), flat.transpose(1, 2)).squeeze(1)
 
 
 class _Attend(torch.autograd.Function):
@@ -72,7 +73,7 @@ class _Attend(torch.autograd.Function):
         of_weights = torch.bmm(grad.unsqueeze(1), flat).squeeze(1) + grad_weights
         of_logits = _through_softmax(weights, of_weights)
         of_flat = _of_map(flat, grad, weight, weights, of_logits) if ctx.needs_input_grad[0] else None
-        of_weight = torch.bmm(flat, of_logits.to(flat.dtype).unsqueeze(2)).sum(dim=(0, 2))
+        of_weight = _weighted(flat, of_logits).sum(dim=0)
         return of_flat, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
 
 
@@ -93,7 +94,7 @@ class _AttendNormed(torch.autograd.Function):
         of_weights = torch.bmm((grad * scale).to(u.dtype).unsqueeze(1), u).squeeze(1)
         of_logits = _through_softmax(weights, of_weights)
         of_z = _of_map(u, grad, weight, weights, of_logits)
-        of_weight = scale * torch.bmm(u, of_logits.to(u.dtype).unsqueeze(2)).sum(dim=(0, 2))
+        of_weight = scale * _weighted(u, of_logits).sum(dim=0)
         return of_z, None, None, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
 
 
