@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Writes a small file, such as a picture. Raises GCNetError where the disk does not take it."""
     with _disk_errors(path):
         write_atomically(Path(path), lambda file: file.write(data))

@@ -231,4 +231,4 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int =
     written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not written:
         raise GCNetError(f"cannot encode the overlay {path}; is the image too large for {path.suffix}?")
-    write_bytes(path, encoded.tobytes())
+    write_bytes(path, encoded.data)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 MASK_THRESHOLD = 0.5
+TOGETHER = 100_000  # edges that are turned into text at once: what more there are would only take memory
 
 
 def encode_masks(
@@ -23,18 +24,15 @@ def encode_masks(
     The masks are those of `gcnet.ops.masks.paste_masks`. Time and memory grow with the width of a box and the
     length of an outline, not with the area.
     """
-    last = np.array([size[0] * size[1]])
     grids = probs.astype(np.float32, copy=False)
-    edges = [mask_edges(grid, box, size) for grid, box in zip(grids, boxes.tolist(), strict=True)]
-    if not edges:
-        return []
-    counts = np.array([len(one) + 1 for one in edges])
-    ends = np.concatenate([part for one in edges for part in (one, last)])
-    runs = np.diff(ends + np.repeat(np.arange(len(edges)) * last, counts), prepend=0)
-    # A mask that reaches the last pixel has no empty run after it.
-    final = counts.cumsum() - 1
-    empty = runs[final] == 0
-    return _compress(np.delete(runs, final[empty]), counts - empty)
+    encoded: list[bytes] = []
+    edges: list[Int64[np.ndarray, " _"]] = []
+    for grid, box in zip(grids, boxes.tolist(), strict=True):
+        edges.append(mask_edges(grid, box, size))
+        if sum(map(len, edges)) > TOGETHER:
+            encoded += _compress(edges, size[0] * size[1])
+            edges.clear()
+    return encoded + _compress(edges, size[0] * size[1])
 
 
 def sample_positions(
@@ -47,9 +45,9 @@ def sample_positions(
         from there to the next, in [0, 1]. What lies outside is in the empty cells.
     """
     centres = np.arange(first, last, dtype=np.float32) + np.float32(0.5)
-    positions = (
-        (centres - np.float32(low)) / np.float32(high - low) * np.float32(grid) + np.float32(0.5)
-    ).clip(0, grid + 1)
+    with np.errstate(over="ignore"):  # of a box much narrower than a pixel
+        positions = (centres - np.float32(low)) / np.float32(high - low) * np.float32(grid) + np.float32(0.5)
+    positions = positions.clip(0, grid + 1)
     cells = np.minimum(positions.astype(np.int64), grid)
     return cells, positions - cells.astype(np.float32)
 
@@ -133,25 +131,40 @@ def _search(
     return guess
 
 
-def _compress(runs: Int64[np.ndarray, " R"], counts: Int64[np.ndarray, " D"]) -> list[bytes]:
-    """Run lengths of several masks, `counts` of each, as COCO's text.
+def _compress(edges: list[Int64[np.ndarray, " _"]], pixels: int) -> list[bytes]:
+    """Masks in an image of so many `pixels`, given by where they begin and end, as COCO's text.
 
-    All but the first three of a mask are differences from the last but one. Five bits a character, low ones
-    first; 32 is added to all but the last of a number.
+    All but the first three run lengths of a mask are differences from the last but one. Five bits a
+    character, low ones first; 32 is added to all but the last of a number.
     """
+    if not edges:
+        return []
+    last = np.array([pixels])
+    counts = np.array([len(one) + 1 for one in edges])
+    stops = np.concatenate([part for one in edges for part in (one, last)])
+    runs = np.diff(stops + np.repeat(np.arange(len(edges)) * pixels, counts), prepend=0)
+    # A mask that reaches the last pixel has no empty run after it.
+    final = counts.cumsum() - 1
+    empty = runs[final] == 0
+    runs, counts = np.delete(runs, final[empty]), counts - empty
     ends = counts.cumsum()
     place = np.arange(len(runs)) - np.repeat(ends - counts, counts)
     rest = runs.copy()
     rest[2:] -= np.where(place[2:] > 2, runs[:-2], 0)
+    return _as_text(rest, ends)
+
+
+def _as_text(numbers: Int64[np.ndarray, " R"], ends: Int64[np.ndarray, " D"]) -> list[bytes]:
+    """The numbers up to each of `ends`, from the one before."""
     characters = []
-    going = np.ones(len(runs), bool)
-    lengths = np.zeros(len(runs), np.int64)
+    going = np.ones(len(numbers), bool)
+    lengths = np.zeros(len(numbers), np.int64)
     while going.any():
         lengths += going
-        low, rest = rest & 31, rest >> 5
-        more = going & (rest != -(low >> 4))  # the last one's highest bit is the sign
+        low, numbers = numbers & 31, numbers >> 5
+        more = going & (numbers != -(low >> 4))  # the last one's highest bit is the sign
         characters.append((low + 32 * more + 48).astype(np.uint8))
         going = more
     text = np.stack(characters, 1)[np.arange(len(characters)) < lengths[:, None]].tobytes()
-    stops = lengths.cumsum()[ends - 1]
-    return [text[start:stop] for start, stop in zip([0, *stops[:-1].tolist()], stops.tolist(), strict=True)]
+    stops = lengths.cumsum()[ends - 1].tolist()
+    return [text[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
