@@ -62,21 +62,14 @@ class Scene:
     polygons: tuple[list[np.ndarray], ...]
 
 
-def draw_scene(
-    seed: int | Sequence[int], *, cue: int, shape: int | None = None, size: int = REFERENCE_SIZE
-) -> Scene:
-    """One picture of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone.
-
-    With `shape`, an index into `SHAPES`, all objects are of that one.
-    """
+def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZE) -> Scene:
+    """One picture of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone."""
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE
     lamp, places = _arrange(rng, size)
     canvas = add_clutter(rng, background(rng, size, unit), unit)
 
     shapes = rng.integers(len(SHAPES), size=len(places))
-    if shape is not None:
-        shapes = np.full_like(shapes, shape)
     visible: list[np.ndarray] = []
     for drawn, place in zip(shapes, places, strict=True):
         outline = (_star if SHAPES[drawn] == "star" else _gear)(rng, place)

@@ -167,6 +167,13 @@ def cover(
     part += (_texture(rng, share.shape, unit) - part) * (share * np.float32(opacity))[..., None]
 
 
+def paint_flat(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
+    """Paints a mask in one colour."""
+    rows, columns = _window(mask)
+    part, share = canvas[rows, columns], _coverage(mask, rows, columns)
+    part += (color - part) * share[..., None]
+
+
 def paint_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
     """A dark housing, a white ring, and a saturated core; the glow ends at `HALO` radii exactly."""
     reach = HALO * lamp.radius + 1
