@@ -16,17 +16,15 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from gcnet.data.image_folder import ImageFolder
-from gcnet.data.loader import IterationSampler, Loader, worker_options
+from gcnet.data.loader import SAMPLE_STREAM, IterationSampler, Loader
 from gcnet.data.transforms import jitter_colors
-from gcnet.errors import GCNetError
 from gcnet.models.classifier import classifier_batch
 from gcnet.ops.images import middle_square, shrink_image
 from gcnet.types import Batch, ClassTargets
 
-_SAMPLE, _MIX = 1, 2  # streams of random numbers, apart from that of the epochs' order
+_MIX = 2  # a stream of random numbers apart from those of the order and the samples
 LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # width over height of random crops
 
 
@@ -51,8 +49,14 @@ def image_train_loader(
     `batch_size`, `rank` and `world_size` are as in `gcnet.data.loader.train_loader`; the other arguments are
     fields of `ClassificationRecipe`.
     """
-    samples = _TrainSamples(
-        dataset, seed, image_size=image_size, flip=flip, scale_jitter=scale_jitter, color_jitter=color_jitter
+    read = partial(
+        _read_train,
+        dataset,
+        seed=seed,
+        image_size=image_size,
+        flip=flip,
+        scale_jitter=scale_jitter,
+        color_jitter=color_jitter,
     )
     sampler = IterationSampler(
         range(len(dataset)),
@@ -65,15 +69,15 @@ def image_train_loader(
     )
     classes = len(dataset.class_names)
     collate = partial(_collate_train, classes=classes, smoothing=label_smoothing, mixup=mixup, seed=seed)
-    return Loader(samples, batch_sampler=sampler, collate_fn=collate, **worker_options(workers))
+    return Loader(read, len(dataset), collate=collate, workers=workers, batch_sampler=sampler)
 
 
 def image_eval_loader(
     dataset: ImageFolder, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
 ) -> Loader:
     """Every picture once, in order, as Batches whose `image_ids` are places in `dataset`."""
-    samples = _EvalSamples(dataset, image_size)
-    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **worker_options(workers))
+    read = partial(_read_eval, dataset, image_size=image_size)
+    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_size=batch_size)
 
 
 def train_square(
@@ -129,42 +133,21 @@ def mix(
     return mixed.round().to(torch.uint8), weight * shares + (1 - weight) * shares.roll(1, 0)
 
 
-class _TrainSamples(Dataset):
-    def __init__(self, dataset: ImageFolder, seed: int, **options: Any) -> None:
-        self.dataset, self.seed, self.options = dataset, seed, options
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, position = key
-        rng = np.random.default_rng([_SAMPLE, self.seed, position])
-        try:
-            image = self.dataset.read_image(index)
-        except GCNetError as error:
-            return error
-        square = train_square(image, rng=rng, **self.options)
-        return square, image.shape[:2], self.dataset.name(index), self.dataset.labels[index], position
+def _read_train(dataset: ImageFolder, key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+    index, position = key
+    image = dataset.read_image(index)
+    square = train_square(image, rng=np.random.default_rng([SAMPLE_STREAM, seed, position]), **options)
+    return square, image.shape[:2], dataset.name(index), dataset.labels[index], position
 
 
-class _EvalSamples(Dataset):
-    def __init__(self, dataset: ImageFolder, image_size: tuple[int, int]) -> None:
-        self.dataset, self.image_size = dataset, image_size
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            image = self.dataset.read_image(index)
-        except GCNetError as error:
-            return error
-        return middle_square(image, self.image_size), image.shape[:2], index
+def _read_eval(dataset: ImageFolder, index: int, *, image_size: tuple[int, int]) -> Any:
+    image = dataset.read_image(index)
+    return middle_square(image, image_size), image.shape[:2], index
 
 
 def _collate_train(
     samples: list[Any], *, classes: int, smoothing: float, mixup: float, seed: int
-) -> tuple[Batch, ClassTargets] | GCNetError:
-    for sample in samples:
-        if isinstance(sample, GCNetError):
-            return sample
+) -> tuple[Batch, ClassTargets]:
     squares, sizes, names, labels, positions = zip(*samples, strict=True)
     batch = classifier_batch(squares, sizes, names)
     shares = class_shares(torch.tensor(labels), classes, smoothing)
@@ -175,8 +158,5 @@ def _collate_train(
     return batch, ClassTargets(shares)
 
 
-def _collate_eval(samples: list[Any]) -> Batch | GCNetError:
-    for sample in samples:
-        if isinstance(sample, GCNetError):
-            return sample
+def _collate_eval(samples: list[Any]) -> Batch:
     return classifier_batch(*zip(*samples, strict=True))

@@ -8,7 +8,8 @@ run started. Resuming is starting at another iteration.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -26,7 +27,7 @@ from gcnet.types import Batch, Targets
 
 MIN_SIDE = 32  # smaller images are left out of training, as upstream does
 
-_ORDER, _SAMPLE = 0, 1  # keep the random streams of the epochs' order and of the samples apart
+_ORDER, SAMPLE_STREAM = 0, 1  # keep the random streams of the epochs' order and of the samples apart
 
 
 def train_loader(
@@ -50,7 +51,8 @@ def train_loader(
     fit. Each time it is iterated over, the loader begins at `start_iteration` again.
     """
     indices = trainable(dataset)
-    samples = _TrainSamples(
+    read = partial(
+        _read_train,
         dataset,
         seed=seed,
         image_size=image_size,
@@ -67,15 +69,15 @@ def train_loader(
         rank=rank,
         world_size=world_size,
     )
-    return Loader(samples, batch_sampler=sampler, collate_fn=_collate_train, **worker_options(workers))
+    return Loader(read, len(dataset), collate=_collate_train, workers=workers, batch_sampler=sampler)
 
 
 def eval_loader(
     dataset: CocoDataset, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
 ) -> Loader:
     """Every image once, in order, as Batches; those without annotations too."""
-    samples = _EvalSamples(dataset, image_size)
-    return Loader(samples, batch_size=batch_size, collate_fn=_collate_eval, **worker_options(workers))
+    read = partial(_read_eval, dataset, image_size=image_size)
+    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_size=batch_size)
 
 
 def trainable(dataset: CocoDataset) -> list[int]:
@@ -168,7 +170,32 @@ class Loader(DataLoader):
     """A DataLoader that passes on a GCNetError of a worker as it was raised.
 
     PyTorch would wrap it in the worker's traceback, which makes many lines of our one.
+
+    Args:
+        read: a sample for each key that the order has: an index, or what a `batch_sampler` yields.
+        length: how many samples there are.
+        collate: a batch of a list of samples.
+        order: of a DataLoader: `batch_size` or `batch_sampler`.
     """
+
+    def __init__(
+        self,
+        read: Callable[[Any], Any],
+        length: int,
+        *,
+        collate: Callable[[list[Any]], Any],
+        workers: int,
+        **order: Any,
+    ) -> None:
+        super().__init__(
+            _Samples(read, length),
+            collate_fn=partial(_collate, collate),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_init_worker,
+            **order,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for item in super().__iter__():
@@ -177,48 +204,49 @@ class Loader(DataLoader):
             yield item
 
 
-class _TrainSamples(Dataset):
-    def __init__(self, dataset: CocoDataset, *, seed: int, **options: Any) -> None:
-        self.dataset, self.seed, self.options = dataset, seed, options
+class _Samples(Dataset):
+    """What `read` makes of a key, or the GCNetError that it raised."""
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        index, position = key
-        record = self.dataset.records[index]
-        rng = np.random.default_rng([_SAMPLE, self.seed, position])
-        try:
-            image, targets = train_transform(self.dataset.read_image(index), record, rng=rng, **self.options)
-        except GCNetError as error:
-            return error
-        return image, record, targets
-
-
-class _EvalSamples(Dataset):
-    def __init__(self, dataset: CocoDataset, image_size: tuple[int, int]) -> None:
-        self.dataset, self.image_size = dataset, image_size
+    def __init__(self, read: Callable[[Any], Any], length: int) -> None:
+        self.read, self.length = read, length
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.length
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         try:
-            image = eval_transform(self.dataset.read_image(index), self.image_size)
+            return self.read(key)
         except GCNetError as error:
             return error
-        return image, self.dataset.records[index]
 
 
-def _collate_train(samples: list[Any]) -> tuple[Batch, list[Targets]] | GCNetError:
-    for sample in samples:
-        if isinstance(sample, GCNetError):
-            return sample
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """The batch, or the first error among its samples."""
+    return next((sample for sample in samples if isinstance(sample, GCNetError)), None) or collate(samples)
+
+
+def _init_worker(worker: int) -> None:
+    cv2.setNumThreads(0)  # the processes are the parallelism
+
+
+def _read_train(dataset: CocoDataset, key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+    index, position = key
+    record = dataset.records[index]
+    rng = np.random.default_rng([SAMPLE_STREAM, seed, position])
+    image, targets = train_transform(dataset.read_image(index), record, rng=rng, **options)
+    return image, record, targets
+
+
+def _read_eval(dataset: CocoDataset, index: int, *, image_size: tuple[int, int]) -> Any:
+    return eval_transform(dataset.read_image(index), image_size), dataset.records[index]
+
+
+def _collate_train(samples: list[Any]) -> tuple[Batch, list[Targets]]:
     images, records, targets = zip(*samples, strict=True)
     return _batch(images, records), list(targets)
 
 
-def _collate_eval(samples: list[Any]) -> Batch | GCNetError:
-    for sample in samples:
-        if isinstance(sample, GCNetError):
-            return sample
+def _collate_eval(samples: list[Any]) -> Batch:
     return _batch(*zip(*samples, strict=True))
 
 
@@ -233,17 +261,3 @@ def _batch(images: Sequence[np.ndarray], records: Sequence[ImageRecord]) -> Batc
 
 def _is_wide(record: ImageRecord) -> bool:
     return record.width >= record.height
-
-
-def worker_options(workers: int) -> dict[str, Any]:
-    """The arguments of a DataLoader that decide who reads the images."""
-    return {
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": _init_worker,
-    }
-
-
-def _init_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # the processes are the parallelism

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gcnet.data import coco, image_folder
 from gcnet.data.image_loader import image_train_loader
-from gcnet.data.loader import iterations_per_epoch, train_loader
-from gcnet.engine.recipe import ClassificationRecipe, Recipe
+from gcnet.data.loader import Loader, iterations_per_epoch, train_loader
+from gcnet.engine.recipe import Recipe
 from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier, print_class_metrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import evaluate
@@ -61,35 +62,20 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
     return {name: flat[name] for name in AP_NAMES}
 
 
-def _detection_loader(
-    dataset: coco.CocoDataset,
-    *,
-    image_size: tuple[int, int],
-    recipe: Recipe,
-    start_iteration: int,
-    rank: int,
-    world_size: int,
-) -> Any:
-    return train_loader(
-        dataset,
-        image_size=image_size,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        start_iteration=start_iteration,
-        rank=rank,
-        world_size=world_size,
-        workers=recipe.workers,
-        flip=recipe.flip,
-        scale_jitter=recipe.scale_jitter,
-        color_jitter=recipe.color_jitter,
-    )
+def _make_loader(
+    make: Callable[..., Loader], fields: Sequence[str], dataset: Any, *, recipe: Recipe, **where: Any
+) -> Loader:
+    """`make` with these `fields` of the recipe."""
+    return make(dataset, **{name: getattr(recipe, name) for name in fields}, **where)
 
+
+SAMPLING = ("batch_size", "seed", "workers", "flip", "scale_jitter", "color_jitter")
 
 DETECTION = Task(
     load_splits=coco.load_splits,
     load_split=coco.load_split,
     iterations_per_epoch=iterations_per_epoch,
-    make_loader=_detection_loader,
+    make_loader=partial(_make_loader, train_loader, SAMPLING),
     evaluate=evaluate,
     print_metrics=print_metrics,
     scores=_detection_scores,
@@ -103,37 +89,11 @@ def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
     return {"top1": metrics.top1, "top5": metrics.top5}
 
 
-def _class_loader(
-    dataset: image_folder.ImageFolder,
-    *,
-    image_size: tuple[int, int],
-    recipe: ClassificationRecipe,
-    start_iteration: int,
-    rank: int,
-    world_size: int,
-) -> Any:
-    return image_train_loader(
-        dataset,
-        image_size=image_size,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        start_iteration=start_iteration,
-        rank=rank,
-        world_size=world_size,
-        workers=recipe.workers,
-        flip=recipe.flip,
-        scale_jitter=recipe.scale_jitter,
-        color_jitter=recipe.color_jitter,
-        label_smoothing=recipe.label_smoothing,
-        mixup=recipe.mixup,
-    )
-
-
 CLASSIFICATION = Task(
     load_splits=image_folder.load_image_folders,
     load_split=image_folder.load_image_folder,
     iterations_per_epoch=lambda dataset, batch_size: -(-len(dataset) // batch_size),
-    make_loader=_class_loader,
+    make_loader=partial(_make_loader, image_train_loader, (*SAMPLING, "label_smoothing", "mixup")),
     evaluate=evaluate_classifier,
     print_metrics=print_class_metrics,
     scores=_class_scores,
