@@ -50,8 +50,10 @@ def classify_paths(
 
     An image that cannot be read is reported on stderr and skipped. Whatever ends the run, the JSON holds all
     that was found until then. Raises GCNetError before the model runs if nothing matches, `out` cannot be
-    written, or the overview would replace one of the images.
+    written, `top` is below 1, or the overview would replace one of the images.
     """
+    if top < 1:
+        raise GCNetError(f"top is {top}; ask for 1 class or more")
     paths = find_images(inputs)
     folder = prepare_folder(out)
     overview = folder / "overview.jpg"

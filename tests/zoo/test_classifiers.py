@@ -129,9 +129,11 @@ def test_a_detector_starts_from_a_classifier(source: str, tmp_path: Path) -> Non
 
 def test_a_backbone_with_other_blocks_is_refused(tmp_path: Path) -> None:
     save_model(trained("resnet_tiny_gc4"), tmp_path / "c.safetensors")
-    for name in ("mask_rcnn_tiny", "mask_rcnn_tiny_gc16", "mask_rcnn_r50_gc4"):
+    for name in ("mask_rcnn_tiny_gc16", "mask_rcnn_r50_gc4"):
         with pytest.raises(GCNetError, match=r"c\.safetensors does not fit this model"):
             create_model(name, weights=tmp_path / "c.safetensors")
+    with pytest.raises(GCNetError, match="is a resnet_tiny_gc4, whose context blocks have no place"):
+        create_model("mask_rcnn_tiny", weights=tmp_path / "c.safetensors")
 
 
 def test_starting_a_classifier(tmp_path: Path) -> None:

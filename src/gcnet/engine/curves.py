@@ -16,8 +16,9 @@ def draw_curves(metrics_csv: Path, picture: Path, scores: Sequence[str]) -> None
 
     rows = read_metrics(metrics_csv)
     names = list(rows[0]) if rows else []
+    losses = sorted(name for name in names if name.startswith("loss"))
     panels = [
-        ("loss", sorted(name for name in names if name.startswith("loss"))),
+        ("loss", losses if len(losses) > 2 else losses[:1]),  # the sum alone where it is of one
         ("validation", [name for name in scores if name in names]),
     ]
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -30,7 +31,7 @@ def draw_curves(metrics_csv: Path, picture: Path, scores: Sequence[str]) -> None
                 label = name.replace("_", " ")
                 axes.plot(*zip(*points, strict=True), label=label, marker=mark, linewidth=1.2)
         axes.set_xlabel("iteration")
-        axes.set_ylim(bottom=0, top=None if title == "loss" else 1)
+        axes.set_ylim(bottom=0, top=None if title == "loss" else 1.02)
         axes.set_title(title)
         axes.grid(alpha=0.3)
         if axes.lines:

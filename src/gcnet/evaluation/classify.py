@@ -96,9 +96,9 @@ def class_metrics(
 def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -> None:
     """Prints the overall line and the table by class."""
     console = console or Console()
+    top5 = f"top-5 {metrics.top5:.3f}, " if len(metrics.per_class) > TOP else ""  # else it is 1
     console.print(
-        f"{metrics.images} images: top-1 {metrics.top1:.3f}, top-5 {metrics.top5:.3f}, "
-        f"cross-entropy {metrics.loss:.3f}",
+        f"{metrics.images} images: top-1 {metrics.top1:.3f}, {top5}cross-entropy {metrics.loss:.3f}",
         highlight=False,
     )
     table = Table(title="by class", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)

@@ -62,11 +62,16 @@ def fill_backbone(backbone: nn.Module, source: Classifier, *, label: str) -> Non
     Raises:
         GCNetError: the backbones differ in more than that; `label` says what `source` is.
     """
-    tensors = source.backbone.state_dict()
-    has_blocks = any(".context." in name for name in tensors)
+    tensors, own = source.backbone.state_dict(), backbone.state_dict()
+    has_blocks, wants_blocks = (any(".context." in name for name in names) for names in (tensors, own))
+    if has_blocks and not wants_blocks:
+        raise GCNetError(
+            f"{label} is a {source.spec.name}, whose context blocks have no place in this model: "
+            "take a model with such blocks, or weights without"
+        )
     fresh = {
         name: tensor
-        for name, tensor in backbone.state_dict().items()
+        for name, tensor in own.items()
         if ".offset." in name or (".context." in name and not has_blocks)
     }
     fill_weights(backbone, fresh | tensors, source=label)
