@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 # Before torch is imported: with two test processes on two cores, more threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,3 +14,4 @@ from jaxtyping import install_import_hook
 
 # An int is welcome where a float is expected, as PEP 484 says and type checkers accept.
 install_import_hook("gcnet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+sys.path.insert(0, str(Path(__file__).parent))  # to `lively`

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,11 @@ import torch
 from rich.console import Console
 
 from gcnet.analyse import Analysis, analyse, choose_pictures, print_analysis
-from gcnet.context import ContextBlock
 from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.data.context_shapes import write_context_shapes
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
-from gcnet.models.detector import Detector
 from gcnet.models.spec import ContextSpec
-from gcnet.zoo.catalog import find
-
-
-def detector(context: ContextSpec | None) -> Detector:
-    torch.manual_seed(0)
-    spec = find("mask_rcnn_tiny").spec
-    spec = replace(
-        spec, class_names=("a", "b"), image_size=(128, 96), backbone=replace(spec.backbone, context=context)
-    )
-    model = build_detector(spec)
-    for module in model.modules():
-        if isinstance(module, ContextBlock):
-            for parameter in module.parameters():
-                parameter.data.normal_(std=0.2)
-    return model
+from lively import lively_detector
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +29,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_shared_attention_comes_out_as_exactly_independent(shapes: Path, tmp_path: Path) -> None:
-    model = detector(ContextSpec(ratio=1 / 4))
+    model = lively_detector(ContextSpec(ratio=1 / 4))
     model.train()
     result = analyse(model, choose_pictures(shapes), tmp_path, progress=False)
     assert model.training
@@ -66,7 +48,7 @@ def test_shared_attention_comes_out_as_exactly_independent(shapes: Path, tmp_pat
 
 
 def test_query_dependent_attention_does_not(shapes: Path, tmp_path: Path) -> None:
-    model = detector(ContextSpec(block="nl"))
+    model = lively_detector(ContextSpec(block="nl"))
     paths = choose_pictures(shapes, count=2)
     result = analyse(model, paths, tmp_path, queries=16, progress=False)
     for block in result.blocks.values():
@@ -98,16 +80,16 @@ def test_broken_pictures_are_reported_and_left_out(
 ) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
     paths = [tmp_path / "broken.jpg", choose_pictures(shapes)[0]]
-    result = analyse(detector(ContextSpec()), paths, tmp_path / "out")
+    result = analyse(lively_detector(ContextSpec()), paths, tmp_path / "out")
     assert (result.images, [path.name for path, _ in result.failed]) == (1, ["broken.jpg"])
     assert "skipped: " in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out" / "analysis.json").read_text())["failed"]) == 1
     with pytest.raises(GCNetError, match=r"none of the 1 pictures could be read: .*broken\.jpg"):
-        analyse(detector(ContextSpec()), paths[:1], tmp_path / "none", progress=False)
+        analyse(lively_detector(ContextSpec()), paths[:1], tmp_path / "none", progress=False)
 
 
 def test_what_was_measured_survives_the_end_of_the_run(shapes: Path, tmp_path: Path) -> None:
-    model, calls = detector(ContextSpec()), []
+    model, calls = lively_detector(ContextSpec()), []
 
     def stop_at_the_third(neck: object, inputs: object) -> None:
         calls.append(neck)
@@ -122,7 +104,7 @@ def test_what_was_measured_survives_the_end_of_the_run(shapes: Path, tmp_path: P
 
 def test_models_without_blocks_are_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="mask_rcnn_tiny has no context blocks"):
-        analyse(detector(None), choose_pictures(shapes), tmp_path / "out")
+        analyse(lively_detector(None), choose_pictures(shapes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -138,7 +120,7 @@ def test_the_table_fits_a_terminal_and_tells_nothing_from_nearly_nothing() -> No
 
 
 def test_pictures_differ_so_their_numbers_do(shapes: Path, tmp_path: Path) -> None:
-    model = detector(ContextSpec())
+    model = lively_detector(ContextSpec())
     first, second = (
         analyse(model, [path], tmp_path / path.stem, progress=False).blocks
         for path in choose_pictures(shapes, count=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,27 +11,9 @@ import pytest
 import torch
 
 from gcnet.attention import Look, block_title, block_titles, draw_attention, valid_share
-from gcnet.context import ContextBlock
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
-from gcnet.models.detector import Detector
 from gcnet.models.spec import ContextSpec
-from gcnet.zoo.catalog import find
-
-
-def detector(context: ContextSpec | None) -> Detector:
-    """A tiny model that finds nothing, whose blocks look somewhere."""
-    torch.manual_seed(0)
-    spec = find("mask_rcnn_tiny").spec
-    spec = replace(
-        spec, class_names=("a", "b"), image_size=(128, 96), backbone=replace(spec.backbone, context=context)
-    )
-    model = build_detector(spec)
-    for module in model.modules():
-        if isinstance(module, ContextBlock):
-            for parameter in module.parameters():
-                parameter.data.normal_(std=0.2)
-    return model
+from lively import lively_detector
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +28,7 @@ def size(path: Path) -> tuple[int, ...]:
 
 
 def test_shared_maps_are_one_file_a_block(picture: Path, tmp_path: Path) -> None:
-    summary = draw_attention(detector(ContextSpec(ratio=1 / 4)), picture, tmp_path)
+    summary = draw_attention(lively_detector(ContextSpec(ratio=1 / 4)), picture, tmp_path)
     assert sorted(os.listdir(tmp_path)) == ["c3.0.jpg", "c4.0.jpg", "c5.0.jpg", "sheet.jpg"]
     assert size(tmp_path / "c4.0.jpg") == (360, 600, 3)  # small pictures are enlarged, by whole factors
     assert size(summary.sheet)[1] > size(summary.sheet)[0]  # the four side by side
@@ -58,7 +39,7 @@ def test_shared_maps_are_one_file_a_block(picture: Path, tmp_path: Path) -> None
 
 
 def test_maps_of_each_query_are_files_of_their_own(picture: Path, tmp_path: Path) -> None:
-    model = detector(ContextSpec(block="nl", stages=(False, False, True, True)))
+    model = lively_detector(ContextSpec(block="nl", stages=(False, False, True, True)))
     summary = draw_attention(model, picture, tmp_path, queries=[(0.1, 0.9), (0.9, 0.1)], layers="c4.*")
     assert sorted(os.listdir(tmp_path)) == ["c4.0-query1.jpg", "c4.0-query2.jpg", "sheet.jpg"]
     assert summary.per_query
@@ -72,7 +53,7 @@ def test_the_query_reaches_its_position_past_the_padding(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 x 60 becomes 128 x 77, padded to 128 x 96: the middle of the picture is not that of the map."""
-    model = detector(ContextSpec(block="nl", stages=(False, False, True, False)))
+    model = lively_detector(ContextSpec(block="nl", stages=(False, False, True, False)))
     assert valid_share(model, (60, 100)) == (77 / 96, 1.0)
     asked: list[int] = []
     pool = model.backbone.get_submodule("layer3.0.context.pool")
@@ -90,19 +71,19 @@ def test_the_query_reaches_its_position_past_the_padding(
 def test_large_pictures_are_shown_smaller(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     cv2.imwrite(str(path), np.full((1000, 2000, 3), 90, np.uint8))
-    model = detector(ContextSpec(stages=(False, False, False, True)))
+    model = lively_detector(ContextSpec(stages=(False, False, False, True)))
     assert size(draw_attention(model, path, tmp_path / "out").files[0]) == (666, 1333, 3)
 
 
 @pytest.mark.parametrize("context", [None, ContextSpec(block="se"), ContextSpec(pooling="average")])
 def test_models_without_maps_are_refused(context: ContextSpec | None, picture: Path, tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="no context block with an attention map"):
-        draw_attention(detector(context), picture, tmp_path / "out")
+        draw_attention(lively_detector(context), picture, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_mistakes_are_said_before_anything_is_written(picture: Path, tmp_path: Path) -> None:
-    model, out = detector(ContextSpec()), tmp_path / "out"
+    model, out = lively_detector(ContextSpec()), tmp_path / "out"
     with pytest.raises(GCNetError, match=r"no block matches 'c2\.\*'; there are c3.0, c4.0, c5.0"):
         draw_attention(model, picture, out, layers="c2.*")
     with pytest.raises(GCNetError, match=r"query 3,0\.5 is not on the picture"):
@@ -116,7 +97,7 @@ def test_the_picture_itself_is_never_replaced(picture: Path, tmp_path: Path) -> 
     mine = tmp_path / "c4.0.jpg"
     mine.write_bytes(picture.read_bytes())
     with pytest.raises(GCNetError, match="choose another --out"):
-        draw_attention(detector(ContextSpec()), mine, tmp_path)
+        draw_attention(lively_detector(ContextSpec()), mine, tmp_path)
     assert mine.read_bytes() == picture.read_bytes()
     assert os.listdir(tmp_path) == ["c4.0.jpg"]
 

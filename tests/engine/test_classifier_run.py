@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+from engine_fakes import press_ctrl_c
 from image_folders import write_folders
 
 from gcnet.data.image_folder import load_image_folders
@@ -64,15 +62,7 @@ def run(
     splits = load_image_folders(data)
     torch.manual_seed(seed)
     classifier = build_classifier(ClassifierSpec("small", splits["train"].class_names, BACKBONE))
-    plain, calls = classifier.losses, []
-
-    def losses(*args: Any) -> dict[str, Tensor]:
-        calls.append(1)
-        if len(calls) == interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return plain(*args)
-
-    classifier.losses = losses  # type: ignore[method-assign]
+    press_ctrl_c(classifier, interrupt_at)
     return train(classifier, splits["train"], splits["valid"], RECIPE, out, resume=resume)
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from engine_fakes import press_ctrl_c
 from safetensors.torch import load_file
-from torch import Tensor
 
 from gcnet.data.coco import load_splits
 from gcnet.data.context_shapes import write_context_shapes
@@ -54,15 +51,7 @@ def run(data: Path) -> Callable[..., Detector]:
         torch.manual_seed(seed)
         spec = find("mask_rcnn_tiny_gc4").spec
         detector = build_detector(replace(spec, class_names=splits["train"].class_names))
-        plain, calls = detector.losses, []
-
-        def losses(*args: Any) -> dict[str, Tensor]:
-            calls.append(1)
-            if len(calls) == interrupt_at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return plain(*args)
-
-        detector.losses = losses  # type: ignore[method-assign]
+        press_ctrl_c(detector, interrupt_at)
         train(detector, splits["train"], splits["valid"], RECIPE, out, resume=resume)
         return detector
 

@@ -13,7 +13,6 @@ from torchvision.ops import roi_align
 
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import (
-    crop_segmentation,
     crop_segmentations,
     flip_segmentation,
     parse_segmentation,
@@ -23,6 +22,10 @@ from gcnet.ops.segmentations import (
 )
 
 SQUARE = [np.array([[10, 20], [30, 20], [30, 60], [10, 60]], np.float64)]
+
+
+def crop_segmentation(segmentation: Any, box: np.ndarray, size: int = 28) -> np.ndarray:
+    return crop_segmentations([segmentation], np.zeros(1, np.int64), np.float32(box)[None], size)[0]
 
 
 def bitmap(segmentation: Any, height: int, width: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from foreign_files import as_mmdet
 
 from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
@@ -18,21 +18,6 @@ from gcnet.zoo.create import create_model
 from gcnet.zoo.mmdet_keys import from_mmdet, mmdet_key
 
 NAME = "mask_rcnn_tiny_gc4"
-
-
-def as_mmdet(detector: Detector) -> dict[str, Tensor]:
-    """The state dict as mmdetection would store it: linear layers of the blocks are 1x1 convolutions."""
-    state = {}
-    for name, tensor in detector.state_dict().items():
-        key = mmdet_key(name)
-        if key.endswith("conv_mask.weight"):
-            tensor = tensor.view(1, -1, 1, 1)
-        elif "_conv.1." in key:
-            tensor = tensor.view(-1, 1, 1)
-        elif "_conv.0.weight" in key or "_conv.3.weight" in key:
-            tensor = tensor[..., None, None]
-        state[key] = tensor
-    return state
 
 
 def equal(a: Detector, b: Detector) -> bool:

@@ -107,14 +107,6 @@ def draw_outlines(
     return drawn, frames
 
 
-def crop_segmentation(
-    segmentation: Segmentation, box: Float[np.ndarray, "4"], size: int = 28
-) -> Bool[np.ndarray, "S S"]:
-    """What a box (xyxy) shows of a segmentation, resampled to size x size."""
-    boxes = np.asarray(box, np.float32)[None]
-    return crop_segmentations([segmentation], np.zeros(1, np.int64), boxes, size)[0]
-
-
 def crop_segmentations(
     segmentations: Sequence[Segmentation],
     indices: Int[np.ndarray, " R"],
