@@ -48,6 +48,7 @@ def test_documented_commands_exist(command, capsys):
         "CONTRIBUTING.md",
         "docs/ablations.md",
         "docs/architecture.md",
+        "docs/classification.md",
         "docs/looking-in.md",
         "docs/the-paper-in-code.md",
         "docs/train-your-own.md",
