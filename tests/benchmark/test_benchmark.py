@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from gcnet.benchmark import subjects, torchvision_peer
+from gcnet.benchmark.memory import peak_bytes
 from gcnet.benchmark.run import Options, run_benchmark
 from gcnet.benchmark.timing import Times, time_in_turn
 from gcnet.errors import GCNetError
@@ -45,6 +47,17 @@ def test_report(tmp_path, capsys):
 def test_training_report_counts_what_is_saved(tmp_path):
     report = run_benchmark(replace(SMALL, train=True, repeats=1), tmp_path)["training step"]
     assert report["mask_rcnn_tiny_gc4"]["saved MB"] >= report["mask_rcnn_tiny"]["saved MB"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak")
+def test_peak_memory():
+    def run():
+        block = torch.ones(2**24)  # 64 MiB
+        del block
+        return torch.ones(2**20)
+
+    peak = peak_bytes(run, "cpu")
+    assert peak is None or 60 * 2**20 < peak < 100 * 2**20
 
 
 def test_saved_bytes_counts_a_storage_once():

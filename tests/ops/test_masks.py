@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.ops.masks import paste_mask, paste_masks
+from gcnet.ops.masks import paste_at_once, paste_mask, paste_masks
 
 SIZE = (90, 120)
 
@@ -65,3 +65,16 @@ def test_full_box_is_filled() -> None:
 
 def test_no_detections() -> None:
     assert paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), SIZE).shape == (0, *SIZE)
+
+
+def test_products_draw_what_sampling_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probs = torch.rand(20, 28, 28, generator=generator)
+    corners = torch.rand(20, 2, generator=generator) * 60 - 5
+    boxes = torch.cat([corners, corners + torch.rand(20, 2, generator=generator) * 50], dim=1)
+    boxes[3, 2] = boxes[3, 0]  # empty
+    at_once = paste_at_once(probs, boxes, SIZE, limit=3 * 4 * SIZE[0] * SIZE[1])
+    drawn = paste_masks(probs, boxes, SIZE)
+    assert (at_once != drawn).float().mean() < 1e-5
+    assert drawn.any()
+    assert not at_once[3].any()

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from gcnet.benchmark import subjects, torchvision_peer
+from gcnet.benchmark.memory import peak_bytes
 from gcnet.benchmark.timing import Run, Times, copy_rate, describe_machine, matmul_rate, time_in_turn
 from gcnet.engine.recipe import Recipe
 from gcnet.files import prepare_folder, write_json
@@ -59,8 +60,8 @@ def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
         if wanted:
             runs, notes = make(options)
             times = _time(key, runs, options)
-            report[key] = {name: _record(times, name, notes) for name in times}
-            console.print(_table(key, times, notes))
+            report[key] = {name: _record(times, name, notes, options.batch) for name in times}
+            console.print(_table(key, times, notes, options.batch))
             write_json(out / "benchmark.json", report)
     if not options.train:
         report["floor"] = _floor(options)
@@ -81,14 +82,15 @@ def _inference_runs(options: Options) -> tuple[dict[str, Run], Notes]:
     if options.against == TORCHVISION:
         twin = torchvision_peer.torchvision_twin(subjects.busy_detector("mask_rcnn_r50")).to(options.device)
         runs[TORCHVISION] = torchvision_peer.inference(twin, batch)
-        notes[TORCHVISION] = {"detections": sum(len(found["scores"]) for found in runs[TORCHVISION]())}  # type: ignore[attr-defined]
+        found = runs[TORCHVISION]()
+        notes[TORCHVISION] = {"detections": sum(len(f["scores"]) for f in found)}  # type: ignore[attr-defined]
     for row in options.rows:
         for precision in options.precisions:
             detector = _ready(row, precision, options)
             name = row if len(options.precisions) == 1 else f"{row} {precision}"
             run = subjects.inference(detector, batch)
             runs[name], notes[name] = run, {"detections": sum(len(found) for found in run())}
-    return runs, notes
+    return runs, _with_memory(runs, notes, options)
 
 
 def _training_runs(options: Options) -> tuple[dict[str, Run], Notes]:
@@ -107,7 +109,15 @@ def _training_runs(options: Options) -> tuple[dict[str, Run], Notes]:
         losses = subjects.total_loss(detector, batch, targets)
         notes[row] = {"saved MB": subjects.saved_bytes(losses) // 2**20}
         runs[row] = subjects.training_step(detector, losses, recipe)
-    return runs, notes
+    for run in runs.values():
+        run()  # the optimiser makes its state
+    return runs, _with_memory(runs, notes, options)
+
+
+def _with_memory(runs: dict[str, Run], notes: Notes, options: Options) -> Notes:
+    peaks = {name: peak_bytes(run, options.device) for name, run in runs.items()}
+    known = {name: {"peak MB": peak // 2**20} for name, peak in peaks.items() if peak is not None}
+    return {name: notes[name] | known.get(name, {}) for name in notes}
 
 
 def _part_runs(options: Options) -> tuple[dict[str, Run], Notes]:
@@ -137,8 +147,8 @@ def _time(title: str, runs: dict[str, Run], options: Options) -> dict[str, Times
 
 def _floor(options: Options) -> dict[str, float]:
     """The time that the counted operations take at the rate of a large matrix product."""
-    dtype = torch.bfloat16 if options.precisions[0] == "bf16" else torch.float32
-    rate = matmul_rate(dtype, options.device)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    rate = matmul_rate(dtypes[options.precisions[0]], options.device)
     flops = count_complexity(find_detector(options.rows[0]).spec, options.size).total_flops * options.batch
     return {
         "GFLOPs": flops / 1e9,
@@ -155,27 +165,28 @@ def _floor_line(floor: dict[str, float]) -> str:
     )
 
 
-def _record(times: dict[str, Times], name: str, notes: Notes) -> dict[str, Any]:
+def _record(times: dict[str, Times], name: str, notes: Notes, batch: int) -> dict[str, Any]:
     first = next(iter(times.values()))
     return {
         "median_s": times[name].median,
         "spread": times[name].spread,
         "ratio": times[name].ratio(first),
+        "images_per_s": batch / times[name].median,
         "seconds": list(times[name].seconds),
         **notes.get(name, {}),
     }
 
 
-def _table(title: str, times: dict[str, Times], notes: Notes) -> Table:
+def _table(title: str, times: dict[str, Times], notes: Notes, batch: int) -> Table:
     """Medians beside the first row, which is the yardstick; for parts, beside the sum."""
     table = Table(title=title)
     columns = list(next(iter(notes.values()), {}))
-    for heading in ("", "median s", "+-", "share" if title == "parts" else "ratio", *columns):
+    for heading in ("", "median s", "+-", "share" if title == "parts" else "ratio", "images/s", *columns):
         table.add_column(heading, justify="left" if heading == "" else "right")
     first = next(iter(times.values())).median
     yardstick = sum(t.median for t in times.values()) if title == "parts" else first
     for name, values in times.items():
         extra = [str(notes.get(name, {}).get(column, "")) for column in columns]
-        share = values.median / yardstick
-        table.add_row(name, f"{values.median:.3g}", f"{values.spread:.0%}", f"{share:.3f}", *extra)
+        share, rate = values.median / yardstick, f"{batch / values.median:.3g}"
+        table.add_row(name, f"{values.median:.3g}", f"{values.spread:.0%}", f"{share:.3f}", rate, *extra)
     return table

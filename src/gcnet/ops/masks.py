@@ -18,17 +18,47 @@ def paste_masks(
     probs: Float[Tensor, "D M M"], boxes: Float[Tensor, "D 4"], size: tuple[int, int]
 ) -> Bool[Tensor, "D H W"]:
     """Masks of all detections in an image of `size` (height, width)."""
-    masks = _empty_masks(len(probs), size, probs.device)
+    if probs.device.type != "cpu":
+        return paste_at_once(probs, boxes, size)
+    # NumPy's zeros are memory that the system gives when it is first written to: only what is drawn on costs.
+    masks = torch.from_numpy(np.zeros((len(probs), *size), bool))
     for mask, prob, box in zip(masks, probs, boxes, strict=True):
         _draw(mask, prob, box)
     return masks
 
 
-def _empty_masks(count: int, size: tuple[int, int], device: torch.device) -> Bool[Tensor, "D H W"]:
-    if device.type != "cpu":
-        return torch.zeros((count, *size), dtype=torch.bool, device=device)
-    # NumPy's zeros are memory that the system gives when it is first written to: only what is drawn on costs.
-    return torch.from_numpy(np.zeros((count, *size), bool))
+def paste_at_once(
+    probs: Float[Tensor, "D M M"], boxes: Float[Tensor, "D 4"], size: tuple[int, int], *, limit: int = 2**28
+) -> Bool[Tensor, "D H W"]:
+    """`paste_masks` for a GPU: matrix products for whole images, which never wait for the device.
+
+    Bilinear sampling is linear and separable. Sums are in another order, so a pixel in a million may differ.
+
+    Args:
+        limit: bytes of float32 samples that are held at a time; one image's at the least.
+    """
+    height, width = size
+    grid = probs.shape[-1]
+    down = _bilinear_weights(boxes[:, 1], boxes[:, 3], height, grid)
+    across = _bilinear_weights(boxes[:, 0], boxes[:, 2], width, grid)
+    masks = torch.empty((len(probs), *size), dtype=torch.bool, device=probs.device)
+    step = max(limit // (4 * height * width), 1)
+    for first in range(0, len(probs), step):
+        some = slice(first, first + step)
+        masks[some] = down[some] @ probs[some].float() @ across[some].mT >= MASK_THRESHOLD
+    return masks
+
+
+def _bilinear_weights(
+    low: Float[Tensor, " D"], high: Float[Tensor, " D"], length: int, grid: int
+) -> Float[Tensor, "D P M"]:
+    """How much each of `grid` cells over [low, high] counts at the centre of each pixel."""
+    centres = torch.arange(length, device=low.device) + 0.5
+    extent = (high - low)[:, None]
+    positions = (centres - low[:, None]) / extent * grid - 0.5
+    cells = torch.arange(grid, device=low.device)
+    weights = (1 - (positions[:, :, None] - cells).abs()).clamp(min=0)
+    return torch.where(extent[:, :, None] > 0, weights, 0.0)
 
 
 def paste_mask(
