@@ -14,7 +14,8 @@ def run(argv: list[str]) -> int:
         from gcnet.data.context_classes import write_context_classes
 
         check_writable(options.puzzle_only)
-        print(f"wrote {write_context_classes(options.puzzle_only, seed=options.seed)}")
+        folder = write_context_classes(options.puzzle_only, seed=options.seed)
+        print(f"wrote {folder}; docs/classification.md says how to train on it")
         return 0
     if options.data_only:
         from gcnet.data.context_shapes import write_context_shapes
