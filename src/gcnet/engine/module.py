@@ -123,10 +123,11 @@ class TrainingModule(LightningModule):
 
     def _agree(self, bad: list[str]) -> None:
         """Shares what happened on one device with all: none may go on when another stops."""
-        flags = torch.tensor([bool(bad), self.stop_requested], dtype=torch.uint8, device=self.device)
+        any_bad, any_stop = bool(bad), self.stop_requested
         if self.trainer.world_size > 1:
+            flags = torch.tensor([any_bad, any_stop], dtype=torch.uint8, device=self.device)
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        any_bad, any_stop = flags.tolist()
+            any_bad, any_stop = flags.tolist()
         if any_stop:
             self.stop_requested = self.trainer.should_stop = True
         if any_bad:
