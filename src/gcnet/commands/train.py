@@ -15,6 +15,7 @@ from gcnet.arguments import MIRROR_HELP, check_data, check_weights, check_writab
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
+from gcnet.memory import keep_freed_memory
 from gcnet.zoo.catalog import find
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def run(argv: list[str]) -> int:
 
     recipe, changes = _suit_data(recipe, splits["train"], row, options.given)
     torch.manual_seed(recipe.seed)
+    if recipe.accelerator == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
     start = start_model(
         row,
         None if options.resume else options.weights,
