@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 
 class DeformableConv2d(nn.Conv2d):
@@ -40,6 +39,8 @@ class DeformableConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # nn.Conv2d.forward calls this with the layer's own weight and bias. The operator has no kernel for
         # bfloat16, and offsets are positions in pixels: float32 at least.
+        from torchvision.ops import deform_conv2d  # slow to import, and most models do without
+
         full = torch.promote_types(input.dtype, torch.float32)
         moved = deform_conv2d(
             input.to(full),

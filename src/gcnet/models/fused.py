@@ -51,7 +51,6 @@ class FusedConv(nn.Module):
             out = out.add_(add)
         return out.relu_() if self.relu else out
 
-    @torch.compiler.disable()  # one call already
     def _onednn(self, x: Tensor, add: Tensor | None, bias: Tensor) -> Tensor:
         if self._packed is None:
             # Into the blocked order that the kernel wants: once, not at every call.

@@ -53,6 +53,11 @@ def optimize(detector: Detector, *, precision: Precision = "fp32", compiled: boo
 def _compile(fast: Detector) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     box_heads, mask_heads = fast.roi_heads.heads()
+    for module in fast.modules():
+        if isinstance(
+            module, FusedConv
+        ):  # one call already; as a decorator it would load the compiler for all
+            module._onednn = torch.compiler.disable(module._onednn)
     # The dense parts alone: how many regions there are depends on the picture.
     for part in (fast.backbone, fast.neck, *box_heads, *mask_heads):
         part.compile(dynamic=True)

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from gcnet.models.inclusive import SAMPLES, SHIFT
 from gcnet.ops.boxes import box_area
@@ -74,6 +73,8 @@ def _pool_on_device(
 
     A region without area has no samples: it takes no time and pools to zero.
     """
+    from torchvision.ops import roi_align  # slow to import, and the CPU does without
+
     pooled = None
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
         shift, samples = (SHIFT * stride, SAMPLES) if inclusive else (0.0, 0)

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import roi_align
 
 from gcnet.models.mask_head import GRID, MASK_SIZE, MaskHead
 from gcnet.ops.boxes import encode_boxes
@@ -159,6 +158,8 @@ def mask_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Te
     boxes = boxes.flatten(1).where(regions.positive[:, None], 0)  # others have no frame that means anything
     rois = torch.cat([which[:, None].to(boxes), boxes], dim=1)
     pixels = outlines.flatten(0, 1)[:, None].float()
+    from torchvision.ops import roi_align  # slow to import, and inference does without
+
     return roi_align(pixels, rois, MASK_SIZE, 1.0, 0, aligned=True)[:, 0] >= 127.5
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torchvision.ops import nms
+
+from gcnet.ops.compiled import nms
 
 # From here on the coordinate offsets of `grouped_nms` would cost float32 precision; upstream switches here.
 SPLIT_THRESHOLD = 10_000

@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import supervision as sv
 from jaxtyping import Bool, UInt8
 from pycocotools import mask
 from torch import Tensor
@@ -248,10 +247,12 @@ def _draw_names(
     thickness: int,
     side: float,
 ) -> None:
+    import supervision as sv  # with scipy, two seconds: `gcnet predict` takes them beside the network
+
     found = sv.Detections(xyxy=boxes.astype(np.float32), class_id=labels.astype(int))
-    palette = sv.ColorPalette([_ink(color) for color in colors])
+    palette = sv.ColorPalette([sv.Color(*_bgr(color)) for color in colors])
     dark = colors @ (0.299, 0.587, 0.114) > 130
-    ink = sv.ColorPalette([_ink(np.zeros(3) if light else np.full(3, 255)) for light in dark])
+    ink = sv.ColorPalette([sv.Color(*([0] * 3 if light else [255] * 3)) for light in dark])
     shadow = sv.BoxAnnotator(sv.Color(20, 20, 20), thickness=thickness + 2)
     frame = sv.BoxAnnotator(palette, thickness=thickness)
     names = sv.LabelAnnotator(
@@ -267,7 +268,7 @@ def _draw_names(
     names.annotate(canvas, found, list(texts))
 
 
-def _ink(color: np.ndarray) -> sv.Color:
+def _bgr(color: np.ndarray) -> tuple[int, int, int]:
     # supervision thinks in OpenCV's BGR; the canvas is RGB, so red and blue change places.
     red, green, blue = (int(value) for value in color)
-    return sv.Color(blue, green, red)
+    return blue, green, red
