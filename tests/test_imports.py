@@ -10,7 +10,16 @@ import pytest
 import gcnet
 from gcnet.cli import VERBS
 
-HEAVY = ("torch", "torchvision", "cv2", "lightning", "matplotlib", "supervision", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "torch._dynamo",
+    "torchvision",
+    "cv2",
+    "lightning",
+    "matplotlib",
+    "supervision",
+    "huggingface_hub",
+)
 
 
 def loaded_after(code: str) -> set[str]:
@@ -50,6 +59,10 @@ def test_listing_models_loads_nothing_heavy():
 def test_the_blocks_load_torch_and_nothing_else():
     names = "GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, insert"
     assert loaded_after(f"from gcnet.context import {names}") == {"torch"}
+
+
+def test_predicting_loads_torch_and_opencv_alone():
+    assert loaded_after("import gcnet.predict, gcnet.zoo.open") == {"torch", "cv2"}
 
 
 def test_a_detector_loads_the_hub_only_when_it_is_used():

@@ -54,10 +54,9 @@ def _compile(fast: Detector) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
     box_heads, mask_heads = fast.roi_heads.heads()
     for module in fast.modules():
-        if isinstance(
-            module, FusedConv
-        ):  # one call already; as a decorator it would load the compiler for all
-            module._onednn = torch.compiler.disable(module._onednn)
+        # It is one call already. As a decorator this would load the compiler for those who do not compile.
+        if isinstance(module, FusedConv):
+            module._onednn = torch.compiler.disable(module._onednn)  # pyright: ignore[reportAttributeAccessIssue]
     # The dense parts alone: how many regions there are depends on the picture.
     for part in (fast.backbone, fast.neck, *box_heads, *mask_heads):
         part.compile(dynamic=True)
