@@ -212,7 +212,9 @@ def test_fresh_blocks_change_nothing(position: str) -> None:
     assert unexpected == []
     assert all(".context." in name for name in missing)
     x = torch.randn(1, 3, 64, 64)
-    for ours, theirs in zip(with_blocks.backbone(x), plain.backbone(x), strict=True):
+    with torch.no_grad():  # with gradients, blocks that are trained go another way, equal but for rounding
+        maps, same = with_blocks.backbone(x), plain.backbone(x)
+    for ours, theirs in zip(maps, same, strict=True):
         assert torch.equal(ours, theirs)
 
 
