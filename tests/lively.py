@@ -1,14 +1,16 @@
-"""A tiny detector whose context blocks do something, as those of a fresh one do not."""
+"""Small networks whose context blocks do something, as those of fresh ones do not."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from torch import nn
 
 from gcnet.context import ContextBlock
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
+from gcnet.models.resnet import MakeContext, ResNet
 from gcnet.models.spec import ContextSpec
 from gcnet.zoo.catalog import find
 
@@ -26,3 +28,18 @@ def lively_detector(context: ContextSpec | None) -> Detector:
             for parameter in module.parameters():
                 parameter.data.normal_(std=0.2)
     return model
+
+
+def lively_resnet(make_context: MakeContext | None, **kwargs) -> ResNet:
+    """A small network whose norms, blocks and offsets are none of those that change nothing."""
+    torch.manual_seed(0)
+    resnet = ResNet(
+        blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, make_context=make_context, **kwargs
+    )
+    for name, parameter in resnet.named_parameters():
+        if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:
+            nn.init.normal_(parameter, mean=0.5 if "bn" in name else 0.0, std=0.2)
+    for name, buffer in resnet.named_buffers():
+        if "running" in name:
+            nn.init.uniform_(buffer, 0.2, 1.5)
+    return resnet

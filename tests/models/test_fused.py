@@ -11,6 +11,7 @@ from gcnet.context.modelling import AveragePool
 from gcnet.models import fused
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet
+from lively import lively_resnet
 
 BLOCKS = {
     "none": None,
@@ -24,17 +25,7 @@ BLOCKS = {
 
 
 def small_resnet(block="none", **kwargs) -> ResNet:
-    torch.manual_seed(0)
-    resnet = ResNet(
-        blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, make_context=BLOCKS[block], **kwargs
-    )
-    for name, parameter in resnet.named_parameters():
-        if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:
-            nn.init.normal_(parameter, mean=0.5 if "bn" in name else 0.0, std=0.2)
-    for name, buffer in resnet.named_buffers():
-        if "running" in name:
-            nn.init.uniform_(buffer, 0.2, 1.5)
-    return resnet.eval().requires_grad_(False)
+    return lively_resnet(BLOCKS[block], **kwargs).eval().requires_grad_(False)
 
 
 def assert_same_maps(resnet: ResNet, images: int = 1) -> None:

@@ -19,6 +19,7 @@ from gcnet.context import GlobalContext, SimplifiedNonLocal, SqueezeExcitation, 
 from gcnet.models import light
 from gcnet.models.resnet import Bottleneck, ResNet
 from gcnet.models.spec import Norm
+from lively import lively_resnet
 
 BLOCKS: dict[str, Callable[[int], nn.Module] | None] = {
     "none": None,
@@ -29,17 +30,7 @@ BLOCKS: dict[str, Callable[[int], nn.Module] | None] = {
 
 
 def small_resnet(block: str = "gc", **kwargs) -> ResNet:
-    torch.manual_seed(0)
-    resnet = ResNet(
-        blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, make_context=BLOCKS[block], **kwargs
-    )
-    for name, parameter in resnet.named_parameters():
-        if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:
-            nn.init.normal_(parameter, mean=0.5 if "bn" in name else 0.0, std=0.2)
-    for name, buffer in resnet.named_buffers():
-        if "running" in name:
-            nn.init.uniform_(buffer, 0.2, 1.5)
-    return resnet.train()
+    return lively_resnet(BLOCKS[block], **kwargs).train()
 
 
 def light_blocks(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> int:
