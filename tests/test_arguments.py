@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gcnet import arguments
 from gcnet.arguments import check_writable, find_weights
 from gcnet.cli import main
 from gcnet.errors import GCNetError
@@ -31,3 +32,10 @@ def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
     (tmp_path / "best.safetensors").touch()
     assert main(["eval", str(tmp_path), "--data", "x", "--weights", "y.pth"]) == 2
     assert "leave out --weights" in capsys.readouterr().err
+
+
+def test_commands_on_a_cpu_keep_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(arguments, "keep_freed_memory", lambda: kept.append(True))
+    arguments.load_trained("resnet_tiny", None, "cpu")
+    assert kept == [True]

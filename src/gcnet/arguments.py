@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
 from gcnet.errors import GCNetError
+from gcnet.memory import keep_freed_memory
 from gcnet.models.spec import Precision
 
 if TYPE_CHECKING:
@@ -192,6 +193,8 @@ def load_trained(model: str, weights: str | None, device: str = "auto") -> Detec
     from gcnet.zoo.open import open_model
 
     device = choose_device(device)
+    if device == "cpu":
+        keep_freed_memory()  # a command makes the same maps for each picture
     file = find_weights(model)
     trained = open_model(file) if file else create_model(model, weights=weights)
     try:

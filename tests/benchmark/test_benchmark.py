@@ -41,6 +41,7 @@ def test_report(tmp_path, capsys):
     assert report["inference"]["mask_rcnn_tiny"]["detections"] > 0
     assert {"backbone", "RPN", "mask head"} < set(report["parts"])
     assert report["floor"]["seconds"] > 0
+    assert report["freed memory kept"] is False
     assert "mask_rcnn_tiny_gc4" in capsys.readouterr().out
 
 

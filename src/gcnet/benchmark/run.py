@@ -17,6 +17,7 @@ from gcnet.benchmark.memory import peak_bytes
 from gcnet.benchmark.timing import Run, Times, copy_rate, describe_machine, matmul_rate, time_in_turn
 from gcnet.engine.recipe import Recipe
 from gcnet.files import prepare_folder, write_json
+from gcnet.memory import keep_freed_memory
 from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.spec import Precision
@@ -40,17 +41,21 @@ class Options:
     parts: bool = False
     optimized: bool = True
     compiled: bool = False
+    keep_memory: bool = False
 
 
 def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
     """Measures, prints a table, and writes `benchmark.json` into `out`."""
     prepare_folder(out)
+    if options.keep_memory:
+        keep_freed_memory()
     console = Console()
     report: dict[str, Any] = {
         "machine": describe_machine(options.device),
         "size": list(options.size),
         "batch": options.batch,
         "repeats": options.repeats,
+        "freed memory kept": options.keep_memory,
     }
     for key, make, wanted in (
         ("inference", _inference_runs, not options.train),

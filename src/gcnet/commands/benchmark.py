@@ -33,6 +33,7 @@ def run(argv: list[str]) -> int:
             parts=options.parts,
             optimized=not options.plain,
             compiled=options.compile,
+            keep_memory=options.keep_memory,
         ),
         options.out,
     )
@@ -52,6 +53,9 @@ def _parser() -> Parser:
     parser.add_argument("--batch", type=int, default=1, help="pictures at a time (1)")
     parser.add_argument("--repeats", type=int, default=7, help="of each measurement (7)")
     parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="use freed memory again, as `gcnet predict` does on a CPU"
+    )
     add_compile(parser)
     add_device(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
