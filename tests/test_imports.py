@@ -17,7 +17,7 @@ HEAVY = (
     "cv2",
     "lightning",
     "matplotlib",
-    "supervision",
+    "scipy",
     "huggingface_hub",
 )
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.ops.masks import paste_at_once, paste_mask, paste_masks
+from gcnet.ops.masks import paste_at_once, paste_masks
 
 SIZE = (90, 120)
 
@@ -42,7 +42,9 @@ def test_equals_sampling_the_whole_image() -> None:
 def test_one_at_a_time_is_the_same() -> None:
     probs, boxes = scattered(10)
     together = paste_masks(probs, boxes, SIZE)
-    assert all(torch.equal(paste_mask(p, b, SIZE), m) for p, b, m in zip(probs, boxes, together, strict=True))
+    assert all(
+        torch.equal(paste_masks(probs[i : i + 1], boxes[i : i + 1], SIZE)[0], together[i]) for i in range(10)
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,11 +53,11 @@ def test_one_at_a_time_is_the_same() -> None:
     ids=["beyond", "before", "no width", "no height", "inside out"],
 )
 def test_boxes_that_show_nothing(box: list[float]) -> None:
-    assert not paste_mask(torch.ones(28, 28), torch.tensor(box).float(), SIZE).any()
+    assert not paste_masks(torch.ones(1, 28, 28), torch.tensor([box]).float(), SIZE).any()
 
 
 def test_full_box_is_filled() -> None:
-    mask = paste_mask(torch.ones(28, 28), torch.tensor([10.0, 20, 50, 60]), SIZE)
+    (mask,) = paste_masks(torch.ones(1, 28, 28), torch.tensor([[10.0, 20, 50, 60]]), SIZE)
     expected = torch.zeros(SIZE, dtype=torch.bool)
     expected[20:60, 10:50] = True
     # Bilinear sampling fades out over half a cell at the border: corner pixels fall below one half.

@@ -11,14 +11,14 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from gcnet.ops import rle as module
-from gcnet.ops.masks import paste_mask
+from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
 
 SIZE = (90, 120)
 
 
 def drawn(probs: Tensor, box: Tensor, size: tuple[int, int]) -> bytes:
-    mask = paste_mask(probs, box, size)
+    mask = paste_masks(probs[None], box[None], size)[0]
     return coco_mask.encode(np.asfortranarray(mask.numpy().view(np.uint8)))["counts"]
 
 

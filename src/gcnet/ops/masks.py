@@ -61,15 +61,6 @@ def _bilinear_weights(
     return torch.where(extent[:, :, None] > 0, weights, 0.0)
 
 
-def paste_mask(
-    probs: Float[Tensor, "M M"], box: Float[Tensor, " 4"], size: tuple[int, int]
-) -> Bool[Tensor, "H W"]:
-    """The mask of one detection in an image of `size` (height, width)."""
-    mask = torch.zeros(size, dtype=torch.bool, device=probs.device)
-    _draw(mask, probs, box)
-    return mask
-
-
 def _draw(mask: Bool[Tensor, "H W"], probs: Float[Tensor, "M M"], box: Float[Tensor, " 4"]) -> None:
     (x1, y1, x2, y2), grid = box.tolist(), len(probs)
     rows, columns = window([x1, y1, x2, y2], (mask.shape[0], mask.shape[1]))
