@@ -71,21 +71,23 @@ def _pool_on_device(
 ) -> Float[Tensor, "R C S S"]:
     """All regions at all levels, so that nobody waits to know how many are whose.
 
-    A region without area has no samples: it takes no time and pools to zero.
+    A region without area has no samples: it takes no time and pools to zero. It is computed in float32 at
+    least: the operator wants regions in the type of the map, and in bfloat16 they would be off by 8 pixels.
     """
     from torchvision.ops import roi_align  # slow to import, and the CPU does without
 
-    pooled = None
+    pooled, dtype = None, features[0].dtype
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
         shift, samples = (SHIFT * stride, SAMPLES) if inclusive else (0.0, 0)
         own = torch.where((levels == level)[:, None], regions[:, 1:] + shift, 0)
+        feature = feature.to(torch.promote_types(dtype, torch.float32))
         own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
         part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)
         if samples:  # then a region without area is read at one point
             part = torch.where((levels == level)[:, None, None, None], part, 0)
         pooled = part if pooled is None else pooled + part
     assert pooled is not None
-    return pooled
+    return pooled.to(dtype)
 
 
 def region_levels(boxes: Float[Tensor, "R 4"], count: int, finest_scale: float) -> Int64[Tensor, " R"]:
