@@ -26,10 +26,8 @@ def level_anchors(
     # Number by number: a tensor of them would have to be copied to a GPU, which waits.
     ratios = torch.stack([torch.full((), ratio, device=device) for ratio in RATIOS]).sqrt()
     side = stride * scale
-    half = torch.stack([side / ratios, side * ratios], dim=1) * 0.5
-    cell = torch.cat([-half, half], dim=1)
-    if inclusive:
-        cell = legacy.cell_anchors(stride, scale, RATIOS, device)
+    shape = torch.stack([side / ratios, side * ratios], dim=1)
+    cell = legacy.cell_anchors(stride, shape) if inclusive else torch.cat([-shape, shape], dim=1) * 0.5
     y, x = torch.meshgrid(
         torch.arange(size[0], device=device) * stride,
         torch.arange(size[1], device=device) * stride,

@@ -18,18 +18,13 @@ SAMPLES = 2  # points that RoIAlign reads in each direction of a cell
 SHIFT = 0.5  # of a map's pixel: RoIAlign took a pixel's value to stand at its corner, ours at its centre
 
 
-def cell_anchors(
-    stride: int, scale: float, ratios: tuple[float, ...], device: torch.device
-) -> Float[Tensor, "A 4"]:
-    """The anchors of the first place of a map: around the middle of its pixels, corners rounded."""
-    root = torch.tensor(ratios, device=device).sqrt()
-    side, centre = stride * scale, (stride - 1) * 0.5
-    half = (torch.stack([side / root, side * root], dim=1) - 1) * 0.5
-    last_pixels = torch.cat([centre - half, centre + half], dim=1).round()
-    return last_pixels + last_pixels.new_tensor([0, 0, 1, 1])
+def cell_anchors(stride: int, size: Float[Tensor, "A 2"]) -> Float[Tensor, "A 4"]:
+    """Anchors of (width, height) at the first place of a map: around the middle of its pixels, rounded."""
+    half, centre = (size - 1) * 0.5, (stride - 1) * 0.5
+    return torch.cat([(centre - half).round(), (centre + half).round() + 1], dim=1)
 
 
 def resize_boxes(boxes: Float[Tensor, "R 4"], x: float, y: float) -> Float[Tensor, "R 4"]:
     """Boxes in a picture that becomes `x` times as wide and `y` times as high."""
-    last = boxes.new_tensor([0, 0, 1, 1])
-    return (boxes - last) * boxes.new_tensor([x, y, x, y]) + last
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([x1 * x, y1 * y, (x2 - 1) * x + 1, (y2 - 1) * y + 1], dim=1)

@@ -104,7 +104,9 @@ def to_original(found: RegionDetections, batch: Batch, index: int, *, inclusive:
     if inclusive:
         boxes = clip_boxes(resize_boxes(found.boxes, 1 / x, 1 / y), (height, width))
     else:
-        boxes = found.boxes / torch.tensor([x, y, x, y], device=found.boxes.device)
+        # Number by number: a tensor of them would have to be copied to a GPU, which waits.
+        sides = zip(found.boxes.unbind(1), (x, y, x, y), strict=True)
+        boxes = torch.stack([side / factor for side, factor in sides], dim=1)
     return Detections(
         boxes=boxes,
         scores=found.scores,

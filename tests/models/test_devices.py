@@ -1,0 +1,206 @@
+"""On a GPU nothing mixes devices, and a training step does not wait for it: seen without one.
+
+PyTorch's fake tensors have a shape, a type and a device, and no content. An operation on tensors of two
+devices raises, and so does one whose result depends on content, for which a GPU would have to be waited for.
+They are PyTorch's own means of tracing and not quite public: without them these tests are skipped.
+
+What depends on content by its nature, non-maximum suppression, is replaced by a fixed number of boxes. Where
+gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of "cuda".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gcnet.context import record
+from gcnet.engine.module import make_optimizer
+from gcnet.engine.recipe import Recipe
+from gcnet.models import postprocess, rpn
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.models.postprocess import RegionDetections, to_original
+from gcnet.models.recompute import recompute_activations
+from gcnet.models.spec import ContextSpec, ModelSpec, Precision
+from gcnet.ops import add_relu
+from gcnet.types import Batch, Detections, Targets
+from gcnet.zoo.catalog import find_detector
+from lively import lively_detector
+
+fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
+
+KEPT = 20  # boxes that stand for the result of a non-maximum suppression
+
+
+class Moves(TorchDispatchMode):
+    """Notes operations between devices: copies, for which one usually waits. Numbers are no matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, Tensor)]
+        if len({t.device.type for t in tensors if t.dim() or t.device.type != "cpu"}) > 1:
+            self.found.append(f"{func.name()} {[tuple(t.shape) for t in tensors]}")
+        return out
+
+
+@pytest.fixture(autouse=True)
+def _no_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keep(boxes: Tensor, *_: object) -> Tensor:
+        return torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
+
+    def select(boxes: Tensor, scores: Tensor, deltas: Tensor, **_: object) -> RegionDetections:
+        labels = torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
+        return RegionDetections(boxes[:KEPT], scores[:KEPT, 0], labels, boxes.new_zeros(KEPT, 28, 28))
+
+    monkeypatch.setattr(rpn, "grouped_nms", keep)
+    monkeypatch.setattr(postprocess, "select_detections", select)
+    monkeypatch.setattr(add_relu, "_kernels", lambda *_: None)  # there is nothing to launch them on
+
+
+@contextmanager
+def fake(model: nn.Module, device: str) -> Iterator[None]:
+    """Inside, tensors are fake, and `model` is on `device`: what `Module.to` would move, and nothing else."""
+    with fake_tensor.FakeTensorMode():
+
+        def moved(tensor: Tensor) -> Tensor:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = nn.Parameter(moved(parameter), parameter.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = moved(buffer)
+        yield
+
+
+def a_batch(device: str) -> Batch:
+    images = torch.zeros(2, 3, 96, 128, dtype=torch.uint8)
+    return Batch(images, [(96, 120), (70, 128)], [(192, 240), (140, 256)], [0, 1]).to(device)
+
+
+def objects(count: int, device: str) -> Targets:
+    labels, outlines = torch.zeros(count, dtype=torch.int64), torch.zeros(count, 56, 56, dtype=torch.uint8)
+    return Targets(torch.rand(count, 4), labels, [[]] * count, outlines, torch.rand(count, 4)).to(device)
+
+
+def spec_of(name: str, **backbone: Any) -> ModelSpec:
+    """The model of a row on the tiny backbone."""
+    tiny, spec = find_detector("mask_rcnn_tiny").spec.backbone, find_detector(name).spec
+    return replace(spec, class_names=("a", "b"), backbone=replace(tiny, **backbone))
+
+
+SPECS = {
+    "plain": spec_of("mask_rcnn_tiny"),
+    "gc": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4)),
+    "scale": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4, fusion=("add", "scale"))),
+    "gc sync": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4), norm="sync"),
+    "nl after add": spec_of("mask_rcnn_tiny", context=ContextSpec(block="nl", position="after_add")),
+    "se group": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4, block="se"), norm="group"),
+    "inclusive": replace(spec_of("mask_rcnn_tiny"), coordinates="inclusive"),
+    "cascade dcn": spec_of("cascade_mask_rcnn_x101_syncbn", deformable_stages=(False, True, True, True)),
+}
+
+
+def test_what_waits_or_moves_is_noticed() -> None:
+    content = (fake_tensor.DataDependentOutputException, fake_tensor.DynamicOutputShapeException)
+    with fake_tensor.FakeTensorMode(), Moves() as moves:
+        x = torch.rand(3, device="cuda")
+        for wait in (x.nonzero, x.max().item, lambda: x[x > 0], lambda: bool(x.any()), x.tolist):
+            with pytest.raises(content):
+                wait()
+        with pytest.raises(RuntimeError, match="device"):
+            _ = x + torch.rand(3)
+        assert not moves.found
+        x.cpu()
+        torch.tensor([0.0, 1.0], device="cuda")
+        assert len(moves.found) == 2
+
+
+@pytest.mark.parametrize(("kind", "counts"), [*((kind, (2, 0)) for kind in SPECS), ("plain", (0, 0))])
+def test_a_training_step_neither_moves_nor_waits(kind: str, counts: tuple[int, int]) -> None:
+    model = build_detector(SPECS[kind]).train()
+    with fake(model, "meta"):
+        batch, targets = a_batch("meta"), [objects(count, "meta") for count in counts]
+        with Moves() as moves:
+            losses = model.losses(batch, targets)
+            torch.stack(list(losses.values())).sum().backward()
+        assert moves.found == []
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@contextmanager
+def autocast(enabled: bool) -> Iterator[None]:
+    """`torch.autocast("cuda")`, which does nothing where there is no GPU."""
+    torch.set_autocast_enabled("cuda", enabled)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_a_step_under_autocast(kind: str) -> None:
+    model = build_detector(SPECS[kind]).train()
+    with fake(model, "cuda"), autocast(True), recompute_activations(model):
+        batch, targets = a_batch("cuda"), [objects(3, "cuda"), objects(0, "cuda")]
+        with Moves() as moves:
+            losses = model.losses(batch, targets)
+        assert moves.found == []
+        assert {(loss.device.type, loss.dtype) for loss in losses.values()} == {("cuda", torch.float32)}
+
+
+def infer(model: Detector, device: str) -> list[Detections]:
+    """`Detector.predict`, with all proposals instead of those of some extent, and the masks drawn."""
+    with torch.no_grad():
+        batch = a_batch(device)
+        with Moves() as moves:
+            features = model.features(batch)
+            anchors = model.rpn._anchors(features)
+            proposals = model.rpn._propose(model.rpn.run(features), anchors, batch, 1000, 1000)
+            found = model.roi_heads.predict(features, proposals, batch, 0.05)
+            inclusive = model.spec.coordinates == "inclusive"
+            detections = [to_original(f, batch, i, inclusive=inclusive) for i, f in enumerate(found)]
+            assert all(one.masks.device.type == device for one in detections)
+        assert moves.found == []
+        return [one.to("cpu") for one in detections]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", SPECS)
+def test_inference_stays_on_its_device(kind: str, precision: Precision) -> None:
+    model = build_detector(SPECS[kind]).optimize(precision=precision)
+    with fake(model, "cuda"):
+        for one in infer(model, "cuda"):
+            assert one.boxes.dtype == one.scores.dtype == torch.float32
+
+
+def test_recorded_maps_come_to_the_cpu() -> None:
+    model = lively_detector(ContextSpec(block="nl")).eval()
+    with fake(model, "cuda"), record(model) as maps, torch.no_grad():
+        model.features(a_batch("cuda"))
+        assert {attention.device.type for attention in maps.values()} == {"cpu"}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_optimisers_accept_parameters_on_a_gpu(optimizer: str) -> None:
+    model = build_detector(SPECS["plain"])
+    with fake(model, "cuda"):
+        made = make_optimizer(model, Recipe(optimizer=optimizer))
+        assert all(p.device.type == "cuda" for group in made.param_groups for p in group["params"])
