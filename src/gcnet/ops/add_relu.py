@@ -5,6 +5,8 @@ N images, C channels, H x W map.
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -21,7 +23,7 @@ def add_relu_(
 ) -> Float[Tensor, "N C H W"]:
     """relu(z + shortcut + shift), written into `z`; only the result is kept for the backward pass.
 
-    On CUDA each direction is one kernel (`gcnet.ops.add_relu_triton`), where Triton is installed. The
+    On CUDA each direction is one kernel (`gcnet.ops.add_relu_triton`), where Triton works. The
     gradient of `shift`, a sum over positions, is taken in float32 at least.
     """
     if torch.compiler.is_compiling():  # a compiler fuses this itself
@@ -65,6 +67,28 @@ def _kernels(z: Tensor, other: Tensor) -> Any:
     dense = z.is_contiguous() or z.is_contiguous(memory_format=torch.channels_last)
     if not z.is_cuda or not dense or other.stride() != z.stride() or z.dtype == torch.float64 or not len(z):
         return None
+    return _kernels_for(z.device, z.dtype)
+
+
+@cache
+def _kernels_for(device: torch.device, dtype: torch.dtype) -> Any:
+    """The module of kernels, if they run on this GPU: found out by running them, once.
+
+    Triton compiles them there and then, for which it wants a C compiler, Python's headers, and a GPU that is
+    not too old for it. Training can do without all of these.
+    """
     if find_spec("triton") is None:  # PyTorch's wheels for Linux bring it, others do not
         return None
-    return import_module("gcnet.ops.add_relu_triton")
+    try:
+        kernels = import_module("gcnet.ops.add_relu_triton")
+        probe = torch.zeros(1, 1, 1, 1, device=device, dtype=dtype)
+        kernels.add_relu_(probe, probe.clone(), probe[:, :, 0, 0])
+        kernels.add_relu_backward(probe, probe, True)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        warnings.warn(
+            f"Triton's kernels do not run on {device} ({reason}): training goes on without, more slowly",
+            stacklevel=2,
+        )
+        return None
+    return kernels

@@ -61,9 +61,10 @@ def _forward(
     image_stride, channel_stride, position_stride, shift_image, shift_channel,
     HAS_SHIFT: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    image = tl.program_id(2).to(tl.int64)  # a batch may hold more elements than 32 bits count
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    # Offsets in 64 bits: a batch may hold more elements than 32 bits count, and so may a picture.
+    image = tl.program_id(2).to(tl.int64)
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
+    p = (tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)).to(tl.int64)
     inside = (p < positions)[:, None] & (c < channels)[None, :]
     at = image * image_stride + p[:, None] * position_stride + c[None, :] * channel_stride
     value = tl.load(z_ptr + at, inside, 0).to(tl.float32)
@@ -82,10 +83,10 @@ def _backward(
     WANTS_SUM: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, ROUNDS: tl.constexpr,
 ):  # fmt: skip
     piece, image = tl.program_id(0), tl.program_id(2).to(tl.int64)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)
     total = tl.zeros((BLOCK_C,), dtype=tl.float32)
     for i in range(ROUNDS):
-        p = (piece * ROUNDS + i) * BLOCK_P + tl.arange(0, BLOCK_P)
+        p = ((piece * ROUNDS + i) * BLOCK_P + tl.arange(0, BLOCK_P)).to(tl.int64)
         inside = (p < positions)[:, None] & (c < channels)[None, :]
         at = image * image_stride + p[:, None] * position_stride + c[None, :] * channel_stride
         grad = tl.load(grad_ptr + at, inside, 0).to(tl.float32)
