@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from gcnet import arguments
-from gcnet.arguments import check_writable, find_weights
+from gcnet.arguments import check_writable, choose_device, find_weights
 from gcnet.cli import main
 from gcnet.errors import GCNetError
 
@@ -39,3 +40,21 @@ def test_commands_on_a_cpu_keep_freed_memory(monkeypatch):
     monkeypatch.setattr(arguments, "keep_freed_memory", lambda: kept.append(True))
     arguments.load_trained("resnet_tiny", None, "cpu")
     assert kept == [True]
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    for word, reason in (
+        ("cuda:1", "sees no CUDA device"),
+        ("gpu", "no such device"),
+        ("cuda:x", "no such device"),
+    ):
+        with pytest.raises(GCNetError, match=reason):
+            choose_device(word)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto") == "cuda"
+    assert choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(GCNetError, match="sees 2, the first is cuda:0"):
+        choose_device("cuda:2")

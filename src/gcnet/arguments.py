@@ -200,15 +200,25 @@ def load_trained(model: str, weights: str | None, device: str = "auto") -> Detec
     try:
         return trained.to(device).eval()
     except (RuntimeError, AssertionError) as error:
-        raise GCNetError(f"--device {device}: {error}") from error
+        raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
 
 
 def choose_device(device: str) -> str:
-    """The device that the word of --device stands for."""
+    """The device that the word of --device stands for.
+
+    Raises:
+        GCNetError: it is not a device's, or of a GPU that is not there.
+    """
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise GCNetError(f"--device {device}: no such device; give auto, cpu, cuda or cuda:N") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
     return device
