@@ -7,7 +7,7 @@ STAMP := .venv/.setup-done
 # The tests and the demo are small tensors: more threads than cores only slow them down.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-all check format clean
+.PHONY: setup demo test test-all test-oldest check format clean
 
 setup: $(STAMP)
 
@@ -26,6 +26,12 @@ test: setup
 test-all: setup
 	$(TEST_ENV) $(PY) -m pytest -q -n 2
 
+# With the oldest versions that pyproject.toml allows.
+test-oldest: setup
+	test -x .venv-oldest/bin/python || $(PY) -m venv .venv-oldest
+	$(PY) -m uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[dev]"
+	$(TEST_ENV) .venv-oldest/bin/python -m pytest -q -n 2 -m "not slow"
+
 check: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -37,4 +43,4 @@ format: setup
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-oldest build dist

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from gcnet.context import (
     AveragePool,
@@ -42,7 +42,9 @@ BLOCKS = {
 
 
 def counted(block: ContextBlock, size: Sequence[int]) -> BlockComplexity:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which older PyTorch leaves out
+    mapping = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+    with FlopCounterMode(display=False, custom_mapping=mapping) as counter, torch.no_grad():
         block.eval()(torch.randn(1, C, *size))
     return BlockComplexity(sum(p.numel() for p in block.parameters()), counter.get_total_flops())
 

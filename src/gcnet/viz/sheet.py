@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from gcnet.viz.canvas import as_canvas
 
 HEAD = 34  # pixels for a line of text
+DPI = 128  # a power of two: sizes in inches are exact, however matplotlib rounds them
 
 
 def grid(
@@ -39,7 +40,7 @@ def grid(
     heads = [HEAD if r < len(texts) else 0 for r in range(len(rows))]
     width = columns * (across + gap) + gap
     height = len(rows) * (down + gap) + gap + sum(heads)
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for r, row in enumerate(rows):
         top = gap + r * (down + gap) + sum(heads[: r + 1])
         for c, image in enumerate(row):
@@ -49,7 +50,7 @@ def grid(
             axes.imshow(as_canvas(image, 1), interpolation="antialiased")
             axes.axis("off")
             if r < len(texts) and c < len(texts[r]):
-                axes.set_title(texts[r][c], fontsize=13, pad=7)
+                axes.set_title(texts[r][c], fontsize=10, pad=5.5)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
