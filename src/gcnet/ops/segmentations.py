@@ -203,16 +203,17 @@ def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     if size != [height, width]:
         raise GCNetError(f"its RLE has size {size}, its image is {[height, width]} (height, width)")
     if isinstance(counts, list) and all(isinstance(n, int) and n >= 0 for n in counts):
-        runs, rle = counts, coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
+        runs = counts
     elif isinstance(counts, (str, bytes)):
-        text = counts.encode() if isinstance(counts, str) else counts
-        runs, rle = _run_lengths(text), {"size": size, "counts": text}
+        counts = counts.encode() if isinstance(counts, str) else counts
+        runs = _run_lengths(counts)
     else:
         raise GCNetError("its RLE counts are neither a string nor a list of whole numbers")
     # pycocotools believes what it is given, and reads and writes past the end of a mask that is not filled.
     if sum(runs) != height * width:
         raise GCNetError(f"its RLE covers {sum(runs)} pixels, its image has {height} x {width}")
-    return rle
+    rle = {"size": size, "counts": counts}
+    return coco_mask.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
 
 
 def _run_lengths(text: bytes) -> list[int]:
