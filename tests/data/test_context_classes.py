@@ -94,3 +94,8 @@ def test_an_image_folder_that_repeats(tmp_path: Path) -> None:
 def test_numbers_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="64 pixels or more"):
         write_context_classes(tmp_path, size=20)
+
+
+def test_a_split_of_no_pictures_is_not_there(tmp_path: Path) -> None:
+    write_context_classes(tmp_path, train=3, valid=0, size=64)
+    assert set(load_image_folders(tmp_path)) == {"train"}

@@ -73,7 +73,8 @@ def write_context_classes(
         )
     try:
         for index, (split, count) in enumerate((("train", train), ("val", valid))):
-            _write_split(folder / split, count, (seed, index), size)
+            if count:
+                _write_split(folder / split, count, (seed, index), size)
     except OSError as error:
         raise GCNetError(f"cannot write the pictures to {folder} ({error}): choose another folder") from error
     return folder
