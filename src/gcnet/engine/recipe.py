@@ -72,16 +72,25 @@ class Recipe:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 1 or more")
         for name in (
             "lr_batch_size",
+            "momentum",
+            "weight_decay",
             "warmup_iterations",
+            "warmup_factor",
             "clip_norm",
+            "color_jitter",
             "checkpoint_every",
             "workers",
             "devices",
+            "seed",
         ):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:  # NaN is not
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more")
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
+        if not 0 <= self.flip <= 1:
+            raise GCNetError(f"recipe: flip is {self.flip}; give a probability, 0 to 1")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 pixel or more")
         if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
             raise GCNetError(f"recipe: scale_jitter is {self.scale_jitter}; give 0 < smallest <= largest")
 
