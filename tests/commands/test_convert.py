@@ -27,3 +27,10 @@ def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
     assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
     assert capsys.readouterr().err == "gcnet: error: No space left on device\n"
     assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
+
+
+def test_the_folder_is_made(tmp_path):
+    source, out = tmp_path / "ours.safetensors", tmp_path / "new" / "folder" / "x.safetensors"
+    save_model(create_model(TINY, num_classes=2), source)
+    assert main(["convert", str(source), str(out)]) == 0
+    assert out.is_file()

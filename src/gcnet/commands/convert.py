@@ -24,10 +24,12 @@ def run(argv: list[str]) -> int:
     name = options.model or (None if file else options.source)
     path = file or Path(str(fetch_weights(options.source, None, options.mirror)))
 
+    from gcnet.files import prepare_folder
     from gcnet.models.weights import save_model
     from gcnet.zoo.open import describe, open_model
 
     model = open_model(path, name=name, class_names=options.class_names)
+    prepare_folder(options.out.parent)
     save_model(model, options.out)
     print("\n".join(describe(model, path)))
     print(f"wrote {options.out}\nnext: gcnet predict {options.out} IMAGES...")
