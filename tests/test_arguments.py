@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gcnet import arguments
-from gcnet.arguments import check_writable, choose_device, find_weights
+from gcnet.arguments import check_writable, choose_device, fetch_weights, find_weights
 from gcnet.cli import main
 from gcnet.errors import GCNetError
 
@@ -33,6 +33,12 @@ def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
     (tmp_path / "best.safetensors").touch()
     assert main(["eval", str(tmp_path), "--data", "x", "--weights", "y.pth"]) == 2
     assert "leave out --weights" in capsys.readouterr().err
+
+
+def test_weights_may_be_a_run_folder(tmp_path):
+    (tmp_path / "best.safetensors").touch()
+    assert fetch_weights(TINY, str(tmp_path), []) == str(tmp_path / "best.safetensors")
+    assert fetch_weights(TINY, "imagenet", []) == "imagenet"
 
 
 def test_commands_on_a_cpu_keep_freed_memory(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
@@ -56,6 +56,17 @@ def suggest(message: str, options: Iterable[str]) -> str:
         return message
     near = get_close_matches(unknown[0].lstrip("-").split("=")[0], known, n=1)
     return message + (f'; did you mean "{known[near[0]]}"?' if near else "")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The `type` of an option that is a whole number of `least` or more."""
+
+    def number(word: str) -> int:
+        if not word.lstrip("-").isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"give {least} or more, not {word}")
+        return int(word)
+
+    return number
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -152,12 +163,14 @@ def find_row(name: str, weights: str | None) -> Row | ClassifierRow:
 
 
 def fetch_weights(model: str, weights: str | None, mirrors: Sequence[str]) -> str | None:
-    """`weights`; for a catalog name without any, or with `coco`, the published file, fetched if need be.
+    """The file of `weights`; for a name without any, or with `coco`, the published one, fetched if need be.
 
     Called before anything slow is imported: whoever is offline knows it in a moment.
     """
-    if find_weights(model) or weights not in (None, "coco"):
+    if find_weights(model) or weights == "imagenet":
         return weights
+    if weights not in (None, "coco"):
+        return str(find_weights(weights))
     from gcnet.zoo.catalog import find
     from gcnet.zoo.download import published_weights
 
@@ -168,9 +181,7 @@ def check_weights(weights: str | None) -> None:
     """Raises for weights that are neither a file nor one of the words for some."""
     if weights in (None, "coco", "imagenet"):
         return
-    if Path(weights).is_dir():
-        find_weights(weights)
-    elif not Path(weights).is_file():
+    if not find_weights(weights):
         raise GCNetError(f"--weights: no such file: {weights}")
 
 

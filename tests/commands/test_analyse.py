@@ -19,6 +19,6 @@ def test_some_pictures(
     assert "c4.0    GC" in out
     assert (tmp_path / "out" / "analysis.json").exists()
     assert main([*words, "--queries", "1"]) == 2
-    assert "--queries 1: give 2 or more" in capsys.readouterr().err
+    assert "--queries: give 2 or more, not 1" in capsys.readouterr().err
     assert main([*words, "--split", "tset"]) == 2
     assert "no split 'tset'" in capsys.readouterr().err

@@ -13,6 +13,9 @@ from gcnet.cli import main
         ("--size 800", "multiples of 32"),
         ("--size 800x1210", "multiples of 32"),
         ("mask_rcnn_r5", "did you mean"),
+        ("--repeats 0", "give 1 or more"),
+        ("mask_rcnn_tiny --device tpu", "--device tpu"),
+        ("cascade_mask_rcnn_x101_syncbn --parts", "a cascade"),
     ],
 )
 def test_mistakes_are_one_line(words, expected, capsys):

@@ -7,22 +7,18 @@ from pathlib import Path
 from gcnet.arguments import (
     Parser,
     add_model,
+    at_least,
     check_data,
     check_model,
     check_writable,
     fetch_weights,
     load_detector,
 )
-from gcnet.errors import GCNetError
 
 
 def run(argv: list[str]) -> int:
     """Measures block by block, prints a table, writes JSON and plot. 2 where a picture could not be read."""
     options = _parser().parse_args(argv)
-    for name, least in (("images", 1), ("queries", 2)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise GCNetError(f"--{name} {value}: give {least} or more")
     check_model(options.model, options.weights)
     check_data(options.data)
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
@@ -48,9 +44,13 @@ def _parser() -> Parser:
         "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of pictures"
     )
     parser.add_argument("--split", default="valid", help="train, valid or test of a data set (valid)")
-    parser.add_argument("--images", type=int, metavar="N", help="at most so many, evenly spaced (all)")
+    parser.add_argument("--images", type=at_least(1), metavar="N", help="at most so many, evenly spaced")
     parser.add_argument(
-        "--queries", type=int, default=128, metavar="Q", help="positions whose maps are compared (128)"
+        "--queries",
+        type=at_least(2),
+        default=128,
+        metavar="Q",
+        help="positions that are compared (128)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of positions (0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for analysis.json and analysis.png")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import PRECISIONS, Parser, add_compile, add_device, check_writable, choose_device
+from gcnet.arguments import (
+    PRECISIONS,
+    Parser,
+    add_compile,
+    add_device,
+    at_least,
+    check_writable,
+    choose_device,
+)
 from gcnet.errors import GCNetError
 from gcnet.zoo.catalog import find_detector
 
@@ -13,16 +21,16 @@ def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse_args(argv)
     size = _size(options.size)
-    if options.batch < 1 or options.repeats < 1:
-        raise GCNetError("--batch and --repeats are 1 or more")
-    rows = [find_detector(name).name for name in options.models]
+    rows = [find_detector(name) for name in options.models]
+    if options.parts and rows[0].spec.cascade:
+        raise GCNetError(f"--parts {rows[0].name}: a cascade has no such parts; name a model without first")
     check_writable(options.out)
 
     from gcnet.benchmark.run import Options, run_benchmark
 
     run_benchmark(
         Options(
-            rows=rows,
+            rows=[row.name for row in rows],
             against=options.against or "",
             device=choose_device(options.device),
             precisions=options.precision,
@@ -50,8 +58,8 @@ def _parser() -> Parser:
     parser.add_argument("--parts", action="store_true", help="also the parts of the first model's inference")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
     parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
-    parser.add_argument("--batch", type=int, default=1, help="pictures at a time (1)")
-    parser.add_argument("--repeats", type=int, default=7, help="of each measurement (7)")
+    parser.add_argument("--batch", type=at_least(1), default=1, help="pictures at a time (1)")
+    parser.add_argument("--repeats", type=at_least(1), default=7, help="of each measurement (7)")
     parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
     parser.add_argument(
         "--keep-memory", action="store_true", help="use freed memory again, as `gcnet predict` does on a CPU"

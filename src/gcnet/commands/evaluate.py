@@ -9,6 +9,7 @@ from gcnet.arguments import (
     add_compile,
     add_model,
     add_precision,
+    at_least,
     check_data,
     check_model,
     check_writable,
@@ -54,8 +55,8 @@ def _parser() -> Parser:
     )
     parser.add_argument("--split", default="valid", help="train, valid or test (valid)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
-    parser.add_argument("--batch-size", type=int, default=1, help="images at a time (1)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that read images (2)")
+    parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
+    parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
     add_precision(parser)
     add_compile(parser)
     return parser

@@ -11,6 +11,7 @@ from gcnet.arguments import (
     add_compile,
     add_model,
     add_precision,
+    at_least,
     check_model,
     check_writable,
     fetch_weights,
@@ -56,7 +57,7 @@ def _parser() -> Parser:
     parser.add_argument("--no-overlays", action="store_true", help="write only results.json")
     add_precision(parser)
     add_compile(parser)
-    parser.add_argument("--top", type=int, default=5, help="of a classifier: how many classes to write (5)")
+    parser.add_argument("--top", type=at_least(1), default=5, help="of a classifier: classes to write (5)")
     return parser
 
 
