@@ -16,6 +16,7 @@ from gcnet.models.weights import load_model, save_model
 from gcnet.zoo.catalog import find
 from gcnet.zoo.create import create_model
 from gcnet.zoo.mmdet_keys import from_mmdet, mmdet_key
+from gcnet.zoo.open import open_model
 
 NAME = "mask_rcnn_tiny_gc4"
 
@@ -50,6 +51,31 @@ def test_from_our_own_file(tmp_path: Path) -> None:
     assert equal(create_model(NAME, weights=str(tmp_path / "x.safetensors"), num_classes=3), source)
     # Without classes asked for, they are those of the file.
     assert equal(create_model(NAME, weights=tmp_path / "x.safetensors"), source)
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    source = create_model(NAME, num_classes=3)
+    save_model(source, tmp_path / "x.safetensors")
+    torch.save({"meta": {}, "state_dict": as_mmdet(source)}, tmp_path / "x.pth")
+    state = torch.get_rng_state()
+    for file in (tmp_path / "x.safetensors", tmp_path / "x.pth"):
+        assert equal(create_model(NAME, weights=file), source)
+        assert equal(open_model(file, class_names=source.spec.class_names), source)
+        assert equal(open_model(file, name=NAME), source)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_new_classes_are_random_as_the_seed_says(tmp_path: Path) -> None:
+    source = create_model(NAME, class_names=["person", "dog"])
+    save_model(source, tmp_path / "x.safetensors")
+    torch.manual_seed(5)
+    loaded = create_model(NAME, weights=tmp_path / "x.safetensors", class_names=["dog", "owl"])
+    torch.manual_seed(5)
+    build_detector(source.spec)  # what the weights were loaded into
+    fresh = build_detector(loaded.spec)
+    key = "roi_heads.box_head.cls.weight"
+    rows, old, new = (model.state_dict()[key] for model in (loaded, source, fresh))
+    assert torch.equal(rows, torch.stack([old[1], new[1], old[2]]))
 
 
 def test_classes_of_the_same_name_keep_their_rows(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
@@ -163,6 +164,23 @@ def _read_info(file: Any, path: Path) -> ModelInfo:
     spec = kind.from_dict(json.loads(metadata["spec"]))
     rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
     return ModelInfo(spec, **rest)
+
+
+class weights_to_come(TorchFunctionMode):
+    """Models that are built inside hold no random numbers and draw none: their memory is as it was found.
+
+    For models that `fill_weights` fills whole. Where some of a model stays random, it may depend on the seed
+    that others were built before it. Other threads are not affected.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What draws does nothing. Some functions of `torch.nn.init` come here themselves, some by theirs."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from gcnet.models.class_rows import carry_over, match_classes
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
-from gcnet.models.weights import SUFFIX, fill_weights, load_detector, load_model, read_metadata
+from gcnet.models.weights import (
+    SUFFIX,
+    fill_weights,
+    load_detector,
+    load_model,
+    read_metadata,
+    weights_to_come,
+)
 from gcnet.zoo.cache import sha256
 from gcnet.zoo.catalog import ROWS, Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
@@ -70,7 +78,10 @@ def create_detector(
     """The detector of a row, as `create_model` describes it."""
     source = None
     if weights is not None and not is_backbone(weights):
-        source = load_weights(weights, row, mirrors=mirrors)
+        # Rows of new classes are random: as the seed says, after all numbers of the source.
+        as_loaded = class_names is None and num_classes is None
+        with weights_to_come() if as_loaded else nullcontext():
+            source = load_weights(weights, row, mirrors=mirrors)
     known = source.spec.class_names if source else row.spec.class_names
     if class_names is None:
         class_names = known if num_classes in (None, len(known)) else _unnamed(num_classes)

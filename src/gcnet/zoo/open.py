@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.weights import SUFFIX, load_model
+from gcnet.models.weights import SUFFIX, load_model, weights_to_come
 from gcnet.zoo.catalog import find_detector
 from gcnet.zoo.create import load_weights, published_as, rename_classes, with_classes
 from gcnet.zoo.foreign import load_foreign
@@ -30,19 +30,19 @@ def open_model(
     """
     path = Path(path)
     if name is None and path.suffix != SUFFIX:
-        detector = load_foreign(path, class_names=class_names)
+        with weights_to_come():
+            detector = load_foreign(path, class_names=class_names)
         detector.provenance |= published_as(path)
         return detector
-    if name is None:
-        model = load_model(path)
-        if class_names is not None:
-            rename_classes(model, class_names, label=str(path))
-        return model
-    row = find_detector(name)
-    detector = load_weights(path, row)
+    row = None if name is None else find_detector(name)
+    with weights_to_come():
+        model = load_model(path) if row is None else load_weights(path, row)
     if class_names is not None:
-        rename_classes(detector, class_names, label=str(path))
-    return with_classes(detector, row, detector.spec.class_names, label=str(path))
+        rename_classes(model, class_names, label=str(path))
+    if row is None:
+        return model
+    assert isinstance(model, Detector)
+    return with_classes(model, row, model.spec.class_names, label=str(path))
 
 
 def describe(detector: Detector | Classifier, path: Path) -> list[str]:
