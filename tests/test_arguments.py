@@ -64,3 +64,10 @@ def test_devices_that_are_not_there(monkeypatch):
     assert choose_device("cuda:1") == "cuda:1"
     with pytest.raises(GCNetError, match="sees 2, the first is cuda:0"):
         choose_device("cuda:2")
+
+
+def test_a_split_goes_by_its_folders_name_too():
+    parser = arguments.Parser("eval", "")
+    arguments.add_split(parser)
+    words = [[], ["--split", "val2017"], ["--split", "test"]]
+    assert [parser.parse_args(given).split for given in words] == ["valid", "valid", "test"]

@@ -87,6 +87,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
 
 
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """--split of a data set; by the name of its folder, `val2017`, the validation split is meant too."""
+    parser.add_argument(
+        "--split",
+        type=lambda word: "valid" if word.startswith("val") else word,
+        default="valid",
+        metavar="SPLIT",
+        help="train, valid or test (valid)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """--precision of a detector at inference."""
     parser.add_argument(

@@ -7,6 +7,7 @@ from pathlib import Path
 from gcnet.arguments import (
     Parser,
     add_model,
+    add_split,
     at_least,
     check_data,
     check_model,
@@ -43,7 +44,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of pictures"
     )
-    parser.add_argument("--split", default="valid", help="train, valid or test of a data set (valid)")
+    add_split(parser)
     parser.add_argument("--images", type=at_least(1), metavar="N", help="at most so many, evenly spaced")
     parser.add_argument(
         "--queries",

@@ -9,6 +9,7 @@ from gcnet.arguments import (
     add_compile,
     add_model,
     add_precision,
+    add_split,
     at_least,
     check_data,
     check_model,
@@ -53,7 +54,7 @@ def _parser() -> Parser:
         metavar="DIR",
         help="a COCO-format data set, or train/CLASS/, val/CLASS/",
     )
-    parser.add_argument("--split", default="valid", help="train, valid or test (valid)")
+    add_split(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
