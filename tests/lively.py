@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,13 +16,14 @@ from gcnet.models.spec import ContextSpec
 from gcnet.zoo.catalog import find
 
 
-def lively_detector(context: ContextSpec | None) -> Detector:
-    """It finds nothing, but its blocks look somewhere."""
+def lively_detector(context: ContextSpec | None, **changes: Any) -> Detector:
+    """It finds nothing, but its blocks look somewhere. `changes` are those of the tiny model's spec."""
     torch.manual_seed(0)
     spec = find("mask_rcnn_tiny").spec
     spec = replace(
         spec, class_names=("a", "b"), image_size=(128, 96), backbone=replace(spec.backbone, context=context)
     )
+    spec = replace(spec, **changes)
     model = build_detector(spec)
     for module in model.modules():
         if isinstance(module, ContextBlock):

@@ -68,3 +68,14 @@ def test_nan_on_several_devices_stops_all(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "refused: loss_cls became NaN or infinite at iteration 4" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_gradients_of_one() -> None:
+    """Of a whole model, also without objects; and synchronised norms with pictures of different sizes."""
+    script = Path(__file__).with_name("check_processes.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout == "2 processes agree\n", done.stderr

@@ -75,9 +75,9 @@ def normalise(norm: nn.Module, u: Float[Tensor, "N D H W"]) -> tuple[Tensor, Flo
     with torch.no_grad():
         means.lerp_(mean, momentum)  # type: ignore[arg-type]
         variances.lerp_(variance, momentum)  # type: ignore[arg-type]
-        count = u.numel() // u.shape[1]
+        count = variance.new_full((), u.numel() // u.shape[1])
         if isinstance(norm, nn.SyncBatchNorm) and distributed.is_available() and distributed.is_initialized():
-            count *= distributed.get_world_size(norm.process_group)
+            distributed.all_reduce(count, group=norm.process_group)  # others' maps may be of another size
         # Running variances are those of a sample; the norm divides by that of the batch.
         scale = norm.weight * (variance * (1 - 1 / count) + norm.eps).rsqrt()
     return z, scale
