@@ -60,6 +60,8 @@ class TrainingModule(LightningModule):
         self._make_loader = make_loader
         self._optimizer_state = optimizer_state
         self._image_ids: list[int | str] = []
+        self._names: list[str] = []
+        self._terms = torch.zeros(0)
 
     @property
     def iteration(self) -> int:
@@ -85,12 +87,9 @@ class TrainingModule(LightningModule):
         self._image_ids = list(images.image_ids)
         seed_iteration(self.recipe.seed, self.iteration, self.global_rank)
         losses: dict[str, Tensor] = self.model.losses(images, targets)
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        # One copy from the device serves the log and the check.
-        values = torch.stack([loss.detach().float() for loss in [*losses.values(), total]]).tolist()
-        self.losses = dict(zip([*losses, "loss"], values, strict=True))
-        bad = [name for name, value in self.losses.items() if not math.isfinite(value) and name != "loss"]
-        self._agree(bad or ([] if math.isfinite(values[-1]) else ["loss"]))
+        terms = torch.stack([loss.float() for loss in losses.values()])
+        total = terms.sum()
+        self._names, self._terms = [*losses, "loss"], torch.cat([terms, total[None]]).detach()
         return total
 
     def configure_gradient_clipping(
@@ -101,10 +100,10 @@ class TrainingModule(LightningModule):
     ) -> None:
         # Ours instead of Lightning's, which refuses fused optimisers under bf16; the norm is logged anyway.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or math.inf)
-        self.grad_norm = float(norm)
-        if not math.isfinite(self.grad_norm):  # the same on every device: gradients are averages by now
-            self._fail(["the gradient"])
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.recipe.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
+        self._look(norm)
 
     def configure_optimizers(self) -> Any:
         self.optimizer = make_optimizer(self.model, self.recipe)
@@ -121,17 +120,24 @@ class TrainingModule(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _agree(self, bad: list[str]) -> None:
-        """Shares what happened on one device with all: none may go on when another stops."""
-        any_bad, any_stop = bool(bad), self.stop_requested
+    def _look(self, norm: Tensor) -> None:
+        """Reads losses and norm, for the log and the check that they are finite, before the weights change.
+
+        One copy from the device tells all, also what happened on others: none may go on when another stops.
+        """
+        stop = torch.full((), self.stop_requested, device=norm.device)
+        flags = torch.stack([~self._terms.isfinite().all(), stop]).float()
         if self.trainer.world_size > 1:
-            flags = torch.tensor([any_bad, any_stop], dtype=torch.uint8, device=self.device)
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-            any_bad, any_stop = flags.tolist()
+        *terms, self.grad_norm, any_bad, any_stop = torch.cat([self._terms, norm[None], flags]).tolist()
+        self.losses = dict(zip(self._names, terms, strict=True))
         if any_stop:
             self.stop_requested = self.trainer.should_stop = True
+        bad = [name for name, value in self.losses.items() if not math.isfinite(value)]
         if any_bad:
-            self._fail(bad)
+            self._fail(bad if bad == ["loss"] else bad[:-1])
+        if not math.isfinite(self.grad_norm):  # the same on every device: gradients are averages by now
+            self._fail(["the gradient"])
 
     def _fail(self, bad: list[str]) -> NoReturn:
         reports: list[Any] = [(bad, self._image_ids)]
