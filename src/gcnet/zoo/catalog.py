@@ -10,7 +10,7 @@ from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
 from gcnet.zoo.cache import Weights
-from gcnet.zoo.classifiers import CLASSIFIERS, ClassifierRow
+from gcnet.zoo.classifiers import CLASSIFIERS, R50, R101, TINY_BACKBONE, ClassifierRow
 from gcnet.zoo.coco_classes import COCO_CLASSES
 
 
@@ -39,7 +39,8 @@ class Row:
 
 
 PUBLISHER = "https://download.openmmlab.com/mmdetection/v2.0"
-R50, R101 = (3, 4, 6, 3), (3, 4, 23, 3)
+# Cascades, and the authors' own rows, train their proposals otherwise.
+CASCADE_RPN = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
 GC16, GC4 = ContextSpec(ratio=1 / 16), ContextSpec(ratio=1 / 4)
 
 # SyncBN rows train their norm; the others keep ImageNet's statistics. Stem and c2 are frozen in all.
@@ -75,8 +76,7 @@ def _published(
     )
     spec = ModelSpec(name, COCO_CLASSES, backbone)
     if cascade:
-        rpn = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
-        spec = replace(spec, rpn=rpn, cascade=CascadeSpec())
+        spec = replace(spec, rpn=CASCADE_RPN, cascade=CascadeSpec())
     weights = Weights(f"{PUBLISHER}/{folder}/{v2}/{v2}_{stamp}.pth", sha256=stamp.rsplit("-", 1)[1])
     return Row(spec, Recipe(), params, (v2, v3), weights, memory_gb, fps, box_ap, mask_ap)
 
@@ -113,7 +113,7 @@ def _four_convs(
         COCO_CLASSES,
         backbone,
         fpn_norm="sync",
-        rpn=RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9),
+        rpn=CASCADE_RPN,
         roi=RoISpec(box_convs=4, box_fcs=1, norm="sync", smooth_l1_beta=1.0),
     )
     recipe = Recipe(warmup_factor=1 / 3, clip_norm=35.0)
@@ -125,19 +125,10 @@ _cascade = partial(_published, cascade=True)
 _cascade_dcn = partial(_published, cascade=True, deformable=True)
 
 
-# Small enough to train from nothing on two CPU cores. Batch norm, not group norm: the statistics of group
-# norm are taken over the whole map, which would be a second, hidden kind of context block.
 _TINY = ModelSpec(
     "mask_rcnn_tiny",
     COCO_CLASSES,
-    backbone=ResNetSpec(
-        blocks=(1, 1, 1, 1),
-        stem_channels=16,
-        base_channels=16,
-        norm="batch",
-        frozen_stages=0,
-        zero_init_residual=False,
-    ),
+    TINY_BACKBONE,
     fpn_channels=48,
     rpn=RPNSpec(pre_nms_test=300, pre_nms_train=400, proposals_test=200, proposals_train=200, batch_size=128),
     roi=RoISpec(

@@ -14,7 +14,7 @@ from gcnet.models.class_rows import match_classes
 from gcnet.models.classifier import Classifier
 from gcnet.models.weights import SUFFIX, fill_weights, load_model
 from gcnet.zoo.checkpoint_files import read_checkpoint
-from gcnet.zoo.classifiers import ClassifierRow
+from gcnet.zoo.classifiers import ClassifierRow, unnamed
 from gcnet.zoo.imagenet import imagenet_file, load_imagenet
 
 
@@ -28,30 +28,47 @@ def create_classifier(
 ) -> Classifier:
     """The classifier of `row`, in eval mode; see `gcnet.create_model`.
 
-    `weights` are None, "imagenet", our .safetensors of a classifier with this backbone, or a .pth of
-    torchvision's ResNet. Context blocks that they do not have are new, and change nothing until they are
-    trained. Rows of the last layer go to the classes of the same name; other classes start anew.
+    `weights` are None or what `load_source` takes. Context blocks that they do not have are new, and change
+    nothing until they are trained. Rows of the last layer go to the classes of the same name; other classes
+    start anew.
 
     Raises:
         GCNetError: the weights cannot be had, are damaged, or are of another model.
     """
-    if weights is None:
-        return _fresh(row, class_names, num_classes, row.spec.class_names)
+    source = None if weights is None else load_source(row, weights, mirrors=mirrors)
+    if class_names is None:
+        known = source.spec.class_names if source else row.spec.class_names
+        class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
+    if source is None:
+        return _fresh(row, class_names)
+    return with_row(source, row, class_names, label=str(weights))
+
+
+def load_source(row: ClassifierRow, weights: str | Path, *, mirrors: Sequence[str] = ()) -> Classifier:
+    """The classifier that `weights` are of, with its own classes.
+
+    They are "imagenet", our .safetensors of a classifier with the backbone of `row`, or a .pth of
+    torchvision's ResNet. Raises GCNetError as `create_classifier` does.
+    """
     if weights == "coco":
         raise GCNetError(f"{row.name} is a classifier and has no COCO weights; try weights imagenet")
     if weights != "imagenet" and Path(weights).suffix == SUFFIX:
         source = load_model(weights)
         if not isinstance(source, Classifier):
             raise GCNetError(f"{weights} is a detector ({source.spec.name}); {row.name} is a classifier")
-    else:
-        source = _from_torchvision(row, weights, mirrors)
-    classifier = _fresh(row, class_names, num_classes, source.spec.class_names)
-    if source.spec != classifier.spec:
-        fill_backbone(classifier.backbone, source, label=str(weights))
-        _carry_rows(source, classifier)
-        classifier.provenance = dict(source.provenance)
-        return classifier
-    return source
+        return source
+    return _from_torchvision(row, weights, mirrors)
+
+
+def with_row(source: Classifier, row: ClassifierRow, class_names: Sequence[str], *, label: str) -> Classifier:
+    """The weights of `source` in the model of `row` with other classes; `label` says what `source` is."""
+    if source.spec == replace(row.spec, class_names=tuple(class_names)):
+        return source
+    classifier = _fresh(row, class_names)
+    fill_backbone(classifier.backbone, source, label=label)
+    _carry_rows(source, classifier)
+    classifier.provenance = dict(source.provenance)
+    return classifier
 
 
 def fill_backbone(backbone: nn.Module, source: Classifier, *, label: str) -> None:
@@ -77,11 +94,7 @@ def fill_backbone(backbone: nn.Module, source: Classifier, *, label: str) -> Non
     fill_weights(backbone, fresh | tensors, source=label)
 
 
-def _fresh(
-    row: ClassifierRow, names: Sequence[str] | None, count: int | None, known: Sequence[str]
-) -> Classifier:
-    if names is None:
-        names = known if count in (None, len(known)) else [f"class {index}" for index in range(count)]
+def _fresh(row: ClassifierRow, names: Sequence[str]) -> Classifier:
     return build_classifier(replace(row.spec, class_names=tuple(names))).eval()
 
 
@@ -92,7 +105,7 @@ def _from_torchvision(row: ClassifierRow, weights: str | Path, mirrors: Sequence
     fc = {name.removeprefix("fc."): tensor for name, tensor in tensors.items() if name.startswith("fc.")}
     if "weight" not in fc or fc["weight"].dim() != 2:
         raise GCNetError(f"{path} has no fc layer: it is no classifier of torchvision's making")
-    classifier = _fresh(row, _names(len(fc["weight"])), None, ())
+    classifier = _fresh(row, _names(len(fc["weight"])))
     load_imagenet(classifier.backbone, row.spec.backbone, path)
     fill_weights(classifier.fc, fc, source=str(path))
     classifier.provenance = {"file": path.name}
@@ -101,7 +114,7 @@ def _from_torchvision(row: ClassifierRow, weights: str | Path, mirrors: Sequence
 
 def _names(count: int) -> Sequence[str]:
     if count != 1000:
-        return [f"class {index}" for index in range(count)]
+        return unnamed(count)
     from torchvision.models import ResNet50_Weights
 
     return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]

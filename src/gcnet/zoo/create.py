@@ -26,7 +26,7 @@ from gcnet.zoo.cache import sha256
 from gcnet.zoo.catalog import ROWS, Row, find
 from gcnet.zoo.checkpoint_files import read_checkpoint
 from gcnet.zoo.classifier_weights import create_classifier, fill_backbone
-from gcnet.zoo.classifiers import ClassifierRow
+from gcnet.zoo.classifiers import ClassifierRow, unnamed
 from gcnet.zoo.download import published_weights
 from gcnet.zoo.imagenet import load_imagenet
 from gcnet.zoo.mmdet_keys import from_mmdet, is_version_1
@@ -84,13 +84,13 @@ def create_detector(
             source = load_weights(weights, row, mirrors=mirrors)
     known = source.spec.class_names if source else row.spec.class_names
     if class_names is None:
-        class_names = known if num_classes in (None, len(known)) else _unnamed(num_classes)
+        class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
     if source:
         return with_classes(source, row, class_names, label=str(weights))
     spec = replace(row.spec, class_names=tuple(class_names))
     detector = build_detector(spec)
     if weights is not None:
-        load_backbone(detector, weights, mirrors=mirrors)
+        _load_backbone(detector, weights, mirrors)
     return detector.eval()
 
 
@@ -104,12 +104,8 @@ def is_backbone(weights: str | Path) -> bool:
     return Path(weights).suffix == SUFFIX and isinstance(read_metadata(weights).spec, ClassifierSpec)
 
 
-def load_backbone(detector: Detector, weights: str | Path, *, mirrors: Sequence[str] = ()) -> None:
-    """Fills the backbone of `detector` with what `is_backbone`; context blocks too if the weights have some.
-
-    Raises:
-        GCNetError: the weights cannot be had, are damaged, or are of another backbone.
-    """
+def _load_backbone(detector: Detector, weights: str | Path, mirrors: Sequence[str]) -> None:
+    """Fills the backbone of `detector` with what `is_backbone`, context blocks too if it has some."""
     if weights == "imagenet":
         load_imagenet(detector.backbone, detector.spec.backbone, mirrors=mirrors)
         detector.provenance = {"backbone": "ImageNet"}
@@ -137,7 +133,7 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     count = len(logits[0]) - 1 if logits else row.spec.num_classes
     classes = checkpoint.class_names
     if classes is None or len(classes) != count:
-        classes = row.spec.class_names if count == 80 else _unnamed(count)
+        classes = row.spec.class_names if count == 80 else unnamed(count)
     coordinates = "inclusive" if is_version_1(checkpoint.tensors) else row.spec.coordinates
     detector = build_detector(replace(row.spec, class_names=classes, coordinates=coordinates))
     fill_weights(detector, tensors, source=str(weights))
@@ -153,7 +149,7 @@ def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, labe
     Raises:
         GCNetError: they differ in more than their classes; `label` says what `source` is.
     """
-    if source.spec.class_names == _unnamed(len(class_names)):
+    if source.spec.class_names == unnamed(len(class_names)):
         rename_classes(source, class_names, label=label)
     spec = replace(row.spec, class_names=tuple(class_names), coordinates=source.spec.coordinates)
     if source.spec == spec:
@@ -166,10 +162,6 @@ def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, labe
         kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
         detector.provenance["classes_kept"] = kept
     return detector.eval()
-
-
-def _unnamed(count: int) -> tuple[str, ...]:
-    return tuple(f"class {index}" for index in range(count))
 
 
 def published_as(path: Path) -> dict[str, str | float]:

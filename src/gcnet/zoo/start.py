@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
 from gcnet.models.class_rows import match_classes
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.weights import read_metadata
 from gcnet.zoo.cache import store
 from gcnet.zoo.catalog import Row
-from gcnet.zoo.classifier_weights import create_classifier
+from gcnet.zoo.classifier_weights import create_classifier, load_source, with_row
 from gcnet.zoo.classifiers import ClassifierRow
-from gcnet.zoo.create import is_backbone, load_backbone, load_weights, with_classes
+from gcnet.zoo.create import create_detector, is_backbone, load_weights, with_classes
 from gcnet.zoo.download import published_weights
 from gcnet.zoo.imagenet import is_published
 
 LISTED = 8  # how many classes are spelled out
+NOTHING = "none, all numbers are random"
 STAGES = ("the stem", "c2", "c3", "c4", "c5")
 
 
@@ -64,7 +64,7 @@ def start_model(
             return _without_published(row, class_names, mirrors, error)
         weights = "coco"
     if weights is None:
-        return _from_nothing(row, class_names, "none", "weights: none, all numbers are random")
+        return _started(create_detector(row, class_names=class_names), "none", NOTHING, ())
     if is_backbone(weights):
         return _from_backbone(row, weights, class_names, mirrors, "")
     source = load_weights(weights, row, mirrors=mirrors)
@@ -72,8 +72,7 @@ def start_model(
     whose = f"{row.name} as published (COCO, mask AP {row.mask_ap})" if weights == "coco" else str(weights)
     if weights != "coco" and source.spec.name != row.name:
         whose += f", a {source.spec.name}"
-    lines = (f"weights: {whose}", _classes(source.spec.class_names, class_names), _frozen(detector))
-    return Start(detector, weights, lines)
+    return _started(detector, weights, whose, source.spec.class_names)
 
 
 def _without_published(
@@ -98,10 +97,8 @@ def _from_backbone(
     if weights != "imagenet":
         spec = read_metadata(weights).spec
         whose = f"{weights}, a {spec.name}," + (" with its context blocks" if spec.backbone.context else "")
-    detector = build_detector(replace(row.spec, class_names=tuple(class_names)))
-    load_backbone(detector, weights, mirrors=mirrors)
-    line = f"weights: {whose} for the backbone, random for the rest{why}"
-    return Start(detector, weights, (line, _classes((), class_names), _frozen(detector)))
+    detector = create_detector(row, weights=weights, class_names=class_names, mirrors=mirrors)
+    return _started(detector, weights, f"{whose} for the backbone, random for the rest{why}", ())
 
 
 def _classifier(
@@ -109,22 +106,18 @@ def _classifier(
 ) -> Start:
     if weights == "auto":
         weights = "imagenet" if is_published(row.spec.backbone) else None
-    classifier = create_classifier(row, weights=weights, class_names=class_names, mirrors=mirrors)
-    known: Sequence[str] = ()
-    whose = "none, all numbers are random"
-    if weights is not None:
-        known = create_classifier(row, weights=weights, mirrors=mirrors).spec.class_names
-        whose = "ImageNet's" if weights == "imagenet" else weights
+    if weights is None:
+        return _started(create_classifier(row, class_names=class_names), "none", NOTHING, ())
+    source = load_source(row, weights, mirrors=mirrors)
+    known, whose = source.spec.class_names, "ImageNet's" if weights == "imagenet" else weights
+    return _started(with_row(source, row, class_names, label=weights), weights, whose, known)
+
+
+def _started(model: Detector | Classifier, weights: str, whose: str, known: Sequence[str]) -> Start:
+    """The model with what is to be said of it; `known` are the classes that the weights know."""
     return Start(
-        classifier,
-        weights or "none",
-        (f"weights: {whose}", _classes(known, class_names), _frozen(classifier)),
+        model, weights, (f"weights: {whose}", _classes(known, model.spec.class_names), _frozen(model))
     )
-
-
-def _from_nothing(row: Row, class_names: Sequence[str], weights: str, line: str) -> Start:
-    detector = build_detector(replace(row.spec, class_names=tuple(class_names)))
-    return Start(detector, weights, (line, _classes((), class_names), _frozen(detector)))
 
 
 def _classes(source: Sequence[str], target: Sequence[str]) -> str:

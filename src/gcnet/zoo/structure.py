@@ -14,10 +14,9 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 from gcnet.models.resnet import EXPANSION
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, ResNetSpec, RoISpec, RPNSpec
+from gcnet.zoo.catalog import CASCADE_RPN
 
 STAGES = (1, 2, 3, 4)
-# Cascade models upstream train their proposals otherwise.
-CASCADE_RPN = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
 
 
 def read_structure(tensors: Mapping[str, Tensor], *, source: str) -> tuple[ModelSpec, int]:
