@@ -22,11 +22,13 @@ from gcnet.attention import block_titles
 from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.context.record import context_blocks
 from gcnet.data.coco import CocoDataset, find_splits
+from gcnet.data.splits import pick_split
 from gcnet.errors import GCNetError
 from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.models.detector import Detector
+from gcnet.models.eval_mode import eval_mode
 
 SHORT = {"GlobalContext": "GC", "SimplifiedNonLocal": "SNL", "NonLocal": "NL", "SqueezeExcitation": "SE"}
 LEGEND = (
@@ -126,10 +128,8 @@ def choose_pictures(data: Path, *, split: str = "valid", count: int | None = Non
     if any(is_image(path) for path in data.iterdir()):
         paths = find_images([data])
     else:
-        splits = find_splits(data)
-        if split not in splits:
-            raise GCNetError(f"{data} has no split {split!r}; it has {', '.join(splits)}")
-        paths = [record.path for record in CocoDataset.load(*splits[split]).records]
+        files = pick_split(data, find_splits(data), split)
+        paths = [record.path for record in CocoDataset.load(*files).records]
     if not paths:
         raise GCNetError(f"the split {split!r} of {data} has no pictures; take another")
     if count is None or count >= len(paths):
@@ -162,22 +162,17 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
 
 
 def _run(detector: Detector, paths: Sequence[Path], failed: list[tuple[Path, str]], progress: bool) -> None:
-    was_training = detector.training
-    detector.eval()
-    try:
-        with torch.inference_mode(), progress_bar(disable=not progress) as bar:
-            task = bar.add_task("measuring", total=len(paths))
-            for path in paths:
-                try:
-                    batch = detector.prepare(path)
-                except GCNetError as error:
-                    bar.console.print(f"skipped: {error}", markup=False, highlight=False, soft_wrap=True)
-                    failed.append((path, str(error)))
-                else:
-                    detector.features(batch)
-                bar.advance(task)
-    finally:
-        detector.train(was_training)
+    with eval_mode(detector), torch.inference_mode(), progress_bar(disable=not progress) as bar:
+        task = bar.add_task("measuring", total=len(paths))
+        for path in paths:
+            try:
+                batch = detector.prepare(path)
+            except GCNetError as error:
+                bar.console.print(f"skipped: {error}", markup=False, highlight=False, soft_wrap=True)
+                failed.append((path, str(error)))
+            else:
+                detector.features(batch)
+            bar.advance(task)
 
 
 def _show(value: float | None) -> str:

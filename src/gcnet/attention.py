@@ -22,7 +22,7 @@ from gcnet.context.record import attention_pools
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.models.detector import Detector
-from gcnet.ops.images import PAD_MULTIPLE, fit_size, read_image
+from gcnet.ops.images import fit_size, padded_size, read_image
 from gcnet.predict import write_image
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point
 
@@ -171,11 +171,8 @@ def block_title(module: str) -> str:
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
     """The share of rows and columns that a picture of `size` fills of what the network sees, with padding."""
     height, width = fit_size((size[0], size[1]), detector.spec.image_size)
-    return height / _padded(height), width / _padded(width)
-
-
-def _padded(side: int) -> int:
-    return -(-side // PAD_MULTIPLE) * PAD_MULTIPLE
+    padded = padded_size((height, width))
+    return height / padded[0], width / padded[1]
 
 
 def _overlays(

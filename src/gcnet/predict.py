@@ -21,6 +21,7 @@ from gcnet.evaluation.results import coco_results
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.image_files import find_images
 from gcnet.models.detector import Detector
+from gcnet.models.eval_mode import eval_mode
 from gcnet.ops.images import read_image
 from gcnet.types import Batch, Detections
 from gcnet.viz import draw_detections
@@ -122,10 +123,8 @@ def _predict_all(
 
     Whatever ends the run, images that were predicted are finished and taken.
     """
-    was_training = detector.training
-    detector.eval()
     pending: deque[Future[_Done]] = deque()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with eval_mode(detector), ThreadPoolExecutor(THREADS) as pool:
         try:
             for index, loaded in enumerate(run_ahead(partial(_load, detector), paths)):
                 entry: dict[str, Any] = {"id": index, "file_name": paths[index].as_posix()}
@@ -144,7 +143,6 @@ def _predict_all(
                 if failure := take(pending):
                     raise failure
         finally:
-            detector.train(was_training)
             while pending:
                 take(pending)
 

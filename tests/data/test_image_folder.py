@@ -72,7 +72,7 @@ def spoil(root: Path, how: str) -> None:
         ("class missing in train", r"val/green is none of the classes \(blue, red\); add"),
         ("two vals", r"two valid splits, val and valid; keep one"),
         ("no classes", r"train has no class folders; put"),
-        ("no splits", r"no pictures by split and class; expected train/CLASS"),
+        ("no splits", r"holds no data set; expected train/CLASS"),
         ("no folder", r"photos is not a folder; give"),
     ],
 )

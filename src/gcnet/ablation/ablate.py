@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from gcnet.ablation.grids import find_grid
 from gcnet.ablation.options import Options
 from gcnet.ablation.report import collect, write_report
+from gcnet.ablation.run import load_data
 from gcnet.ablation.runner import Job, Outcome, make_runs
 from gcnet.ablation.study import Run, Study, claim_folder, grid_specs, plan_runs, read_study, write_run
-from gcnet.data.coco import CocoDataset, load_splits
+from gcnet.data.coco import CocoDataset
 from gcnet.data.context_shapes import write_context_shapes
 from gcnet.data.loader import iterations_per_epoch
 from gcnet.errors import GCNetError
 from gcnet.models.complexity import count_complexity
 from gcnet.models.spec import ModelSpec
-from gcnet.ops.images import PAD_MULTIPLE, fit_size
+from gcnet.ops.images import fit_size, padded_size
 
 TRAIN_PICTURES, VALID_PICTURES = 800, 100  # of context shapes
 
@@ -42,7 +42,7 @@ def ablate(options: Options, *, start: Callable[[Run], Job] | None = None) -> No
     failure = _failure(outcome)
     if failure and not outcome.finished:
         raise failure
-    size = picture_size(_splits(study.data_folder(options.out))["valid"], study)
+    size = picture_size(load_data(study.data_folder(options.out))["valid"], study)
     title = f"{options.grid}: {find_grid(options.grid).question} ({study.model})"
     cells = collect(options.out, specs, size)
     write_report(options.out, options.grid, cells, title=title, study=study.as_dict())
@@ -67,7 +67,7 @@ def _make(
     data = study.data_folder(options.out)
     if study.data is None:
         write_context_shapes(data, train=TRAIN_PICTURES, valid=VALID_PICTURES)
-    train_set = _splits(data)["train"]
+    train_set = load_data(data)["train"]
     first = options.recipe.seed
     runs = plan_runs(options.out, specs, list(range(first, first + options.seeds)))
     for run in runs:
@@ -88,15 +88,7 @@ def picture_size(dataset: CocoDataset, study: Study) -> tuple[int, int]:
         raise GCNetError(f"{dataset.annotation_file} lists no pictures, and there is nothing to compare on")
     first = dataset.records[0]
     limits = study.recipe.image_size or study.spec(None).image_size
-    height, width = fit_size((first.height, first.width), limits)
-    return -(-height // PAD_MULTIPLE) * PAD_MULTIPLE, -(-width // PAD_MULTIPLE) * PAD_MULTIPLE
-
-
-def _splits(data: Path) -> dict[str, CocoDataset]:
-    splits = load_splits(data)
-    if missing := {"train", "valid"} - splits.keys():
-        raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which an ablation needs")
-    return splits
+    return padded_size(fit_size((first.height, first.width), limits))
 
 
 def _check_buildable(cell: str, spec: ModelSpec) -> None:

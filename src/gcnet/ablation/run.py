@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from gcnet.ablation.study import read_run
-from gcnet.data.coco import load_splits
+from gcnet.data.coco import CocoDataset, load_splits
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import train
@@ -24,6 +24,14 @@ from gcnet.errors import GCNetError
 from gcnet.files import write_json
 from gcnet.models.build import build_detector
 from gcnet.zoo.imagenet import load_imagenet
+
+
+def load_data(data: Path) -> dict[str, CocoDataset]:
+    """The splits of a data set. Raises GCNetError if "train" or "valid" is not among them."""
+    splits = load_splits(data)
+    if missing := {"train", "valid"} - splits.keys():
+        raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which an ablation needs")
+    return splits
 
 
 def train_run(folder: Path) -> None:
@@ -34,9 +42,7 @@ def train_run(folder: Path) -> None:
         KeyboardInterrupt: the state is in `folder`/train/last.ckpt.
     """
     spec, recipe, data, imagenet = read_run(folder)
-    splits = load_splits(data)
-    if missing := {"train", "valid"} - splits.keys():
-        raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which an ablation needs")
+    splits = load_data(data)
     torch.manual_seed(recipe.seed)
     detector = build_detector(replace(spec, class_names=splits["train"].class_names))
     if imagenet:

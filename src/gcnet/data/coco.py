@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from gcnet.data.coco_file import ImageRecord, Instance, Source, read_records, read_source
+from gcnet.data.splits import name_splits, pick_split
 from gcnet.errors import GCNetError
 from gcnet.ops.images import read_image
 
@@ -24,7 +25,6 @@ __all__ = ["CocoDataset", "ImageRecord", "Instance", "find_splits", "load_split"
 
 log = logging.getLogger(__name__)
 
-_PREFIXES = {"train": "train", "val": "valid", "test": "test"}
 _LAYOUTS = (
     "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json among its images"
 )
@@ -78,24 +78,15 @@ def find_splits(root: str | Path) -> dict[str, tuple[Path, Path]]:
     root = Path(root)
     if not root.is_dir():
         raise GCNetError(f"{root} is not a folder; give a data set folder ({_LAYOUTS})")
-    pairs = [(path.parent.name, path, path.parent) for path in root.glob("*/_annotations.coco.json")]
+    pairs = [(path.parent.name, (path, path.parent)) for path in root.glob("*/_annotations.coco.json")]
     for path in root.glob("annotations/instances_*.json"):
         name = path.stem.removeprefix("instances_")
         folders = [folder for folder in (root / name, root / "images" / name) if folder.is_dir()]
         if folders:
-            pairs.append((name, path, folders[0]))
+            pairs.append((name, (path, folders[0])))
         else:
             log.warning("%s is left out: there is no image folder %s", path, root / name)
-    splits: dict[str, tuple[Path, Path]] = {}
-    for prefix, split in _PREFIXES.items():
-        found = [(path, folder) for name, path, folder in sorted(pairs) if name.lower().startswith(prefix)]
-        if len(found) > 1:
-            raise GCNetError(f"{root} has two {split} splits, {found[0][0]} and {found[1][0]}; keep one")
-        if found:
-            splits[split] = found[0]
-    if not splits:
-        raise GCNetError(f"{root} holds no data set; expected {_LAYOUTS}")
-    return splits
+    return name_splits(root, sorted(pairs), layout=_LAYOUTS, shown=lambda pair: pair[0])
 
 
 def load_splits(root: str | Path) -> dict[str, CocoDataset]:
@@ -117,10 +108,7 @@ def load_splits(root: str | Path) -> dict[str, CocoDataset]:
 
 def load_split(root: str | Path, split: str, class_names: Sequence[str]) -> CocoDataset:
     """One split of a data set folder, with the classes of a trained model. Raises GCNetError without it."""
-    splits = find_splits(root)
-    if split not in splits:
-        raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
-    return CocoDataset.load(*splits[split], class_names=class_names)
+    return CocoDataset.load(*pick_split(root, find_splits(root), split), class_names=class_names)
 
 
 def _choose_classes(sources: Sequence[Source]) -> tuple[str, ...]:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from gcnet.data.splits import name_splits, pick_split
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
 from gcnet.ops.images import read_image
 
-_PREFIXES = {"train": "train", "val": "valid", "test": "test"}
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
@@ -43,11 +43,11 @@ class ImageFolder:
                 those of `class_names`.
         """
         folder = Path(folder)
-        found = _class_folders(folder)
+        found = _classes(folder)
         names = tuple(found) if class_names is None else tuple(class_names)
         if class_names is not None:
             _check_names(folder, found, names)
-        pairs = [(path, label) for label, name in enumerate(names) for path in _images(found[name])]
+        pairs = [(path, label) for label, name in enumerate(names) for path in found[name]]
         return cls(folder, [path for path, _ in pairs], [label for _, label in pairs], names)
 
     def __len__(self) -> int:
@@ -75,17 +75,8 @@ def find_image_folders(root: str | Path) -> dict[str, Path]:
     root = Path(root)
     if not root.is_dir():
         raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    splits: dict[str, Path] = {}
-    for prefix, split in _PREFIXES.items():
-        found = [path for path in folders if path.name.lower().startswith(prefix)]
-        if len(found) > 1:
-            raise GCNetError(f"{root} has two {split} splits, {found[0].name} and {found[1].name}; keep one")
-        if found:
-            splits[split] = found[0]
-    if not splits:
-        raise GCNetError(f"{root} holds no pictures by split and class; expected {_LAYOUT}")
-    return splits
+    folders = sorted((path.name, path) for path in root.iterdir() if path.is_dir())
+    return name_splits(root, folders, layout=_LAYOUT, shown=lambda path: path.name)
 
 
 def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
@@ -103,30 +94,27 @@ def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
 
 def load_image_folder(root: str | Path, split: str, class_names: Sequence[str]) -> ImageFolder:
     """One split of a picture set, with the classes of a trained model. Raises GCNetError without it."""
-    splits = find_image_folders(root)
-    if split not in splits:
-        raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
-    return ImageFolder.load(splits[split], class_names=class_names)
+    return ImageFolder.load(pick_split(root, find_image_folders(root), split), class_names=class_names)
 
 
-def _class_folders(folder: Path) -> dict[str, Path]:
-    """The class folders by name, sorted; each is known to hold a picture."""
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each class folder by its name, sorted; there is one at least in each."""
     if not folder.is_dir():
         raise GCNetError(f"{folder} is not a folder; give one with a folder of pictures for each class")
-    found = {
-        path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"
-    }
-    if not found:
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"]
+    if not folders:
         raise GCNetError(f"{folder} has no class folders; put the pictures of each class in one of its own")
-    for path in found.values():
-        if not _images(path):
+    found = {path.name: _images(path) for path in folders}
+    for name, images in found.items():
+        if not images:
             raise GCNetError(
-                f"{path} is a class without pictures; add some ({', '.join(IMAGE_SUFFIXES)}), or remove it"
+                f"{folder / name} is a class without pictures; add some ({', '.join(IMAGE_SUFFIXES)}), "
+                "or remove it"
             )
     return found
 
 
-def _check_names(folder: Path, found: dict[str, Path], names: tuple[str, ...]) -> None:
+def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in found]
     unknown = [name for name in found if name not in names]
     if missing:

@@ -16,10 +16,11 @@ from rich.table import Table
 from gcnet.data.image_folder import ImageFolder
 from gcnet.data.image_loader import image_eval_loader
 from gcnet.errors import GCNetError
-from gcnet.evaluation.evaluate import check_classes
+from gcnet.evaluation.evaluate import check_classes, write_results
 from gcnet.evaluation.progress import progress_bar
-from gcnet.files import prepare_folder, write_json
+from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
+from gcnet.models.eval_mode import eval_mode
 
 TOP = 5
 
@@ -66,12 +67,12 @@ def evaluate_classifier(
     written.
     """
     check_classes(classifier.spec.class_names, dataset.class_names)
-    folder = None if out is None else prepare_folder(out)
+    if out is not None:
+        prepare_folder(out)
     results, losses = _predict_all(classifier, dataset, batch_size, workers, progress)
     metrics = class_metrics(results, losses, dataset.class_names)
-    if folder is not None:
-        write_json(folder / "results.json", results)
-        write_json(folder / "metrics.json", metrics.as_dict())
+    if out is not None:
+        write_results(out, metrics, results)
     return metrics, results
 
 
@@ -116,30 +117,25 @@ def _predict_all(
 ) -> tuple[list[dict[str, Any]], list[float]]:
     spec = classifier.spec
     loader = image_eval_loader(dataset, image_size=spec.image_size, batch_size=batch_size, workers=workers)
-    was_training = classifier.training
-    classifier.eval()
     results: list[dict[str, Any]] = []
     losses: list[float] = []
-    try:
-        with torch.inference_mode(), progress_bar(disable=not progress) as bar:
-            task = bar.add_task("evaluating", total=len(dataset))
-            for batch in loader:
-                probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
-                if not probabilities.isfinite().all():
-                    raise GCNetError(f"{spec.name} predicts NaN: its weights are not usable; train it anew")
-                for index, row in zip(batch.image_ids, probabilities, strict=True):
-                    label = dataset.labels[index]
-                    best, labels = row.topk(min(TOP, len(row)))
-                    results.append(
-                        {
-                            "file_name": dataset.name(index),
-                            "class": spec.class_names[label],
-                            "predicted": [spec.class_names[k] for k in labels.tolist()],
-                            "probabilities": [round(p, 5) for p in best.tolist()],
-                        }
-                    )
-                    losses.append(-float(row[label].clamp_min(1e-12).log()))
-                bar.advance(task, len(batch))
-    finally:
-        classifier.train(was_training)
+    with eval_mode(classifier), torch.inference_mode(), progress_bar(disable=not progress) as bar:
+        task = bar.add_task("evaluating", total=len(dataset))
+        for batch in loader:
+            probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
+            if not probabilities.isfinite().all():
+                raise GCNetError(f"{spec.name} predicts NaN: its weights are not usable; train it anew")
+            for index, row in zip(batch.image_ids, probabilities, strict=True):
+                label = dataset.labels[index]
+                best, labels = row.topk(min(TOP, len(row)))
+                results.append(
+                    {
+                        "file_name": dataset.name(index),
+                        "class": spec.class_names[label],
+                        "predicted": [spec.class_names[k] for k in labels.tolist()],
+                        "probabilities": [round(p, 5) for p in best.tolist()],
+                    }
+                )
+                losses.append(-float(row[label].clamp_min(1e-12).log()))
+            bar.advance(task, len(batch))
     return results, losses

@@ -16,6 +16,7 @@ from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
+from gcnet.models.eval_mode import eval_mode
 
 
 def evaluate(
@@ -85,27 +86,23 @@ def _predict_all(
 ) -> None:
     loader = eval_loader(dataset, image_size=detector.spec.image_size, batch_size=batch_size, workers=workers)
     device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
-    was_training = detector.training
-    detector.eval()
-    try:
-        with (
-            torch.inference_mode(),
-            progress_bar(disable=not progress) as bar,
-            ThreadPoolExecutor(1) as pool,
-        ):
-            task = bar.add_task("evaluating", total=len(dataset))
-            pending: Future[None] | None = None
-            for batch in loader:
-                found = detector.predict(batch.to(device), score_threshold=score_threshold)
-                if pending is not None:
-                    pending.result()
-                # Masks are encoded while the network works on the next images.
-                pending = pool.submit(evaluator.update, batch.image_ids, [one.to("cpu") for one in found])
-                bar.advance(task, len(batch))
+    with (
+        eval_mode(detector),
+        torch.inference_mode(),
+        progress_bar(disable=not progress) as bar,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        task = bar.add_task("evaluating", total=len(dataset))
+        pending: Future[None] | None = None
+        for batch in loader:
+            found = detector.predict(batch.to(device), score_threshold=score_threshold)
             if pending is not None:
                 pending.result()
-    finally:
-        detector.train(was_training)
+            # Masks are encoded while the network works on the next images.
+            pending = pool.submit(evaluator.update, batch.image_ids, [one.to("cpu") for one in found])
+            bar.advance(task, len(batch))
+        if pending is not None:
+            pending.result()
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gcnet.models import inclusive as legacy
+from gcnet.ops.images import padded_size
 
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 
@@ -47,7 +48,7 @@ def inside_padded(
     flags = []
     for (height, width), stride in zip(sizes, strides, strict=True):
         flag = torch.zeros(height, width, dtype=torch.bool, device=device)
-        rows, columns = (-(-(-(-side // 32) * 32) // stride) for side in image_size)
+        rows, columns = (-(-side // stride) for side in padded_size(image_size))
         flag[:rows, :columns] = True
         flags.append(flag.flatten().repeat_interleave(len(RATIOS)))
     return torch.cat(flags)

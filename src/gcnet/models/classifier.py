@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcnet.errors import GCNetError
+from gcnet.models.eval_mode import eval_mode
 from gcnet.models.hub_methods import HubMethods
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
@@ -72,12 +73,8 @@ class Classifier(HubMethods, nn.Module):
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
         several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
-        was_training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             return [self._predict_image(image, top) for image in (images if several else [images])]
-        finally:
-            self.train(was_training)
 
     def _predict_image(self, image: Any, top: int) -> Classification:
         array = as_rgb_array(image)

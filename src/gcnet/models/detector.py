@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcnet.models.cascade import CascadeRoIHeads
+from gcnet.models.eval_mode import eval_mode
 from gcnet.models.fpn import FPN
 from gcnet.models.fused import FusedResNet
 from gcnet.models.hub_methods import HubMethods
@@ -84,14 +85,10 @@ class Detector(HubMethods, nn.Module):
             GCNetError: a picture cannot be read, or is not of one of these kinds.
         """
         several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
-        was_training = self.training
-        self.eval()
-        try:
+        with eval_mode(self):
             return [
                 self._predict_image(image, score_threshold) for image in (images if several else [images])
             ]
-        finally:
-            self.train(was_training)
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """A copy that gives the same detections sooner, for inference alone: `gcnet.models.optimize`."""

@@ -74,6 +74,12 @@ def fit_size(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
     return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
+def padded_size(size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) rounded up to multiples of 32, as batches are."""
+    height, width = (-(-side // PAD_MULTIPLE) * PAD_MULTIPLE for side in size)
+    return height, width
+
+
 def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """The image at `size` (height, width), by OpenCV's bilinear rule on uint8: the reference's."""
     if image.shape[:2] == size:
@@ -110,9 +116,7 @@ def middle_square(
 
 def stack_images(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[Tensor, "N 3 H W"]:
     """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
-    height, width = (
-        -(-max(image.shape[axis] for image in images) // PAD_MULTIPLE) * PAD_MULTIPLE for axis in (0, 1)
-    )
+    height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
     stack = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
     for i, image in enumerate(images):
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
