@@ -79,14 +79,14 @@ def step(
         with clock(seconds, "sampling"):
             regions = heads._sample(proposals, targets)
         with clock(seconds, "box pooling"):
-            pooled = heads._pool(cut_levels, regions.rois, GRID)
+            pooled = heads.pool(cut_levels, regions.rois, size=GRID)
         (cut_pooled,) = cut([pooled])
         with clock(seconds, "box head"):
             said = heads.box_head(cut_pooled)
             box_losses = heads.box_head.losses(*said, regions.labels, regions.wanted)
         with clock(seconds, "masks"):
             most = int(heads.batch_size * heads.positive_fraction)
-            pool: Callable[..., Tensor] = partial(heads._pool, cut_levels)
+            pool: Callable[..., Tensor] = partial(heads.pool, cut_levels)
             masks = mask_losses(heads.mask_head, pool, regions, targets, most)
     for name, losses in (("masks", masks), ("box head", box_losses)):
         with clock(seconds, f"{name} backward"):

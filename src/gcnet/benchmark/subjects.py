@@ -20,6 +20,7 @@ from gcnet.models.box_head import GRID as BOX_GRID
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.mask_head import GRID as MASK_GRID
+from gcnet.models.pooler import with_images
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.types import Batch, Detections, Targets
 from gcnet.zoo.catalog import find_detector
@@ -118,22 +119,23 @@ def parts_of_inference(detector: Detector, batch: Batch) -> dict[str, Callable[[
     maps = detector.backbone(pixels)
     levels = detector.neck(maps)
     proposals = detector.rpn.predict(levels, batch)
-    pooled = heads.pool(levels, proposals, BOX_GRID)
+    rois = with_images(proposals)
+    pooled = heads.pool(levels, rois, size=BOX_GRID)
     logits, deltas = heads.box_head(pooled)
     found = heads.select(proposals, logits, deltas, batch, 0.05)
-    boxes = [f.boxes for f in found]
+    mask_rois = with_images([f.boxes for f in found])
     labels = torch.cat([f.labels for f in found])
-    mask_pooled = heads.pool(levels, boxes, MASK_GRID)
+    mask_pooled = heads.pool(levels, mask_rois, size=MASK_GRID)
     detections = detector.predict(batch)
     parts: dict[str, Callable[[], Any]] = {
         "normalise": lambda: detector.normalise(batch),
         "backbone": lambda: detector.backbone(pixels),
         "neck": lambda: detector.neck(maps),
         "RPN": lambda: detector.rpn.predict(levels, batch),
-        "box pooling": lambda: heads.pool(levels, proposals, BOX_GRID),
+        "box pooling": lambda: heads.pool(levels, rois, size=BOX_GRID),
         "box head": lambda: heads.box_head(pooled),
         "selection": lambda: heads.select(proposals, logits, deltas, batch, 0.05),
-        "mask pooling": lambda: heads.pool(levels, boxes, MASK_GRID),
+        "mask pooling": lambda: heads.pool(levels, mask_rois, size=MASK_GRID),
         "mask head": lambda: heads.mask_head(mask_pooled, labels),
         "mask pasting": lambda: [paste(d) for d in detections],
     }

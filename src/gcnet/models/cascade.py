@@ -61,7 +61,7 @@ class CascadeRoIHeads(nn.Module):
         self.ious, self.loss_weights, self.stds = ious, loss_weights, stds
         self.batch_size, self.positive_fraction = batch_size, positive_fraction
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
-        self.finest_scale, self.inclusive = finest_scale, inclusive
+        self.pool = partial(pool_regions, strides=STRIDES, finest_scale=finest_scale, inclusive=inclusive)
 
     def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
         return cast(list[BoxHead], list(self.box_heads)), cast(list[MaskHead], list(self.mask_heads))
@@ -85,7 +85,7 @@ class CascadeRoIHeads(nn.Module):
         for stage, head in enumerate(self.box_heads):
             if stage > 0:
                 rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
-            logits, deltas = head(self._pool(features, rois, BOX_GRID))
+            logits, deltas = head(self.pool(features, rois, size=BOX_GRID))
             logits_of_stages.append(logits)
         proposals = list(rois[:, 1:].split([len(boxes) for boxes in proposals]))
         scores = torch.stack(logits_of_stages).mean(dim=0).softmax(dim=1)
@@ -99,7 +99,7 @@ class CascadeRoIHeads(nn.Module):
             nms_threshold=self.nms_threshold,
             limit=self.detections,
         )
-        pooled = self.pool(features, [f.boxes for f in found], MASK_GRID)
+        pooled = self.pool(features, with_images([f.boxes for f in found]), size=MASK_GRID)
         labels = torch.cat([f.labels for f in found])
         probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_heads]).mean(dim=0)
         return attach_masks(found, probs)
@@ -121,10 +121,10 @@ class CascadeRoIHeads(nn.Module):
         )
         box_head = cast(BoxHead, self.box_heads[stage])
         mask_head = cast(MaskHead, self.mask_heads[stage])
-        logits, deltas = box_head(self._pool(features, regions.rois, BOX_GRID))
+        logits, deltas = box_head(self.pool(features, regions.rois, size=BOX_GRID))
         losses = box_head.losses(logits, deltas, regions.labels, regions.wanted)
         most = int(self.batch_size * self.positive_fraction)
-        losses |= mask_losses(mask_head, partial(self._pool, features), regions, targets, most)
+        losses |= mask_losses(mask_head, partial(self.pool, features), regions, targets, most)
 
         refined = self._refine(stage, regions.rois, deltas.detach(), batch)
         passed_on = ~regions.given & (regions.labels != MISSING)
@@ -140,16 +140,3 @@ class CascadeRoIHeads(nn.Module):
         for image, size in enumerate(batch.image_sizes):
             boxes = torch.where(rois[:, :1] == image, clip_boxes(boxes, size), boxes)
         return boxes
-
-    def pool(self, features: list[Tensor], boxes: Boxes, size: int) -> Tensor:
-        return self._pool(features, with_images(boxes), size)
-
-    def _pool(self, features: list[Tensor], rois: Float[Tensor, "R 5"], size: int) -> Tensor:
-        return pool_regions(
-            features,
-            rois,
-            strides=STRIDES,
-            size=size,
-            finest_scale=self.finest_scale,
-            inclusive=self.inclusive,
-        )

@@ -28,9 +28,6 @@ class RegionDetections:
     labels: Int64[Tensor, " D"]
     mask_probs: Float[Tensor, "D M M"]
 
-    def with_masks(self, mask_probs: Float[Tensor, "D M M"]) -> RegionDetections:
-        return replace(self, mask_probs=mask_probs)
-
 
 def select_detections(
     boxes: Float[Tensor, "R 4"],
@@ -91,7 +88,7 @@ def attach_masks(
 ) -> list[RegionDetections]:
     """The detections with their masks, which are given for all images in a row."""
     counts = [len(f.labels) for f in found]
-    return [f.with_masks(probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
+    return [replace(f, mask_probs=probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
 
 
 def to_original(found: RegionDetections, batch: Batch, index: int, *, inclusive: bool = False) -> Detections:

@@ -119,13 +119,14 @@ def sample_regions(
 
 def mask_losses(
     head: MaskHead,
-    pool: Callable[[Float[Tensor, "R 5"], int], Tensor],
+    pool: Callable[..., Tensor],
     regions: SampledRegions,
     targets: Sequence[Targets],
     most: int,
 ) -> dict[str, Tensor]:
     """The loss of a mask head on the positive regions, at most `most` of each image.
 
+    `pool` is `gcnet.models.pooler.pool_regions` of some features, to be called with regions and `size`.
     Where places may be missing, the head runs on that many of each image, positive or not.
     """
     if is_compact(regions.boxes.device):
@@ -134,7 +135,7 @@ def mask_losses(
         rows = torch.arange(len(regions.labels), device=regions.labels.device)
         rows = rows.view(len(targets), -1)[:, :most].flatten()
     chosen = regions[rows]
-    logits = head(pool(chosen.rois, GRID), chosen.labels.clamp(0, head.num_classes - 1))
+    logits = head(pool(chosen.rois, size=GRID), chosen.labels.clamp(0, head.num_classes - 1))
     masks = mask_targets(targets, chosen).to(logits.device, non_blocking=True)
     return head.loss(logits, masks, chosen.positive)
 

@@ -51,7 +51,7 @@ class RoIHeads(nn.Module):
         self.box_head, self.mask_head = box_head, mask_head
         self.batch_size, self.positive_fraction = batch_size, positive_fraction
         self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
-        self.finest_scale, self.inclusive = finest_scale, inclusive
+        self.pool = partial(pool_regions, strides=STRIDES, finest_scale=finest_scale, inclusive=inclusive)
 
     def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
         return [self.box_head], [self.mask_head]
@@ -65,20 +65,19 @@ class RoIHeads(nn.Module):
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and `loss_mask`."""
         regions = self._sample(proposals, targets)
-        logits, deltas = self.box_head(self._pool(features, regions.rois, BOX_GRID))
+        logits, deltas = self.box_head(self.pool(features, regions.rois, size=BOX_GRID))
         losses = self.box_head.losses(logits, deltas, regions.labels, regions.wanted)
 
         most = int(self.batch_size * self.positive_fraction)
-        return losses | mask_losses(self.mask_head, partial(self._pool, features), regions, targets, most)
+        return losses | mask_losses(self.mask_head, partial(self.pool, features), regions, targets, most)
 
     def predict(
         self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
     ) -> list[RegionDetections]:
         """The detections of each image, in pixels of the resized image."""
-        pooled = self.pool(features, proposals, BOX_GRID)
-        logits, deltas = self.box_head(pooled)
+        logits, deltas = self.box_head(self.pool(features, with_images(proposals), size=BOX_GRID))
         found = self.select(proposals, logits, deltas, batch, threshold)
-        pooled = self.pool(features, [f.boxes for f in found], MASK_GRID)
+        pooled = self.pool(features, with_images([f.boxes for f in found]), size=MASK_GRID)
         probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
         return attach_masks(found, probs)
 
@@ -100,19 +99,6 @@ class RoIHeads(nn.Module):
             score_threshold=threshold,
             nms_threshold=self.nms_threshold,
             limit=self.detections,
-        )
-
-    def pool(self, features: list[Tensor], boxes: list[Float[Tensor, "_R 4"]], size: int) -> Tensor:
-        return self._pool(features, with_images(boxes), size)
-
-    def _pool(self, features: list[Tensor], rois: Float[Tensor, "R 5"], size: int) -> Tensor:
-        return pool_regions(
-            features,
-            rois,
-            strides=STRIDES,
-            size=size,
-            finest_scale=self.finest_scale,
-            inclusive=self.inclusive,
         )
 
     def _sample(self, proposals: Sequence[Float[Tensor, "_R 4"]], targets: list[Targets]) -> SampledRegions:
