@@ -78,3 +78,12 @@ def test_every_public_name_exists():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = gcnet.no_such_thing
+
+
+def test_garbage_is_collected_again_once_torch_is_loaded():
+    code = (
+        "import gc\nfrom gcnet.arguments import load_trained\nload_trained('mask_rcnn_tiny_gc4', None, 'cpu')"
+    )
+    loaded = loaded_after(f"{code}\nassert gc.isenabled() and gc.get_freeze_count() > 100_000")
+    assert loaded >= {"torch"}
+    assert not loaded & {"scipy", "matplotlib", "lightning"}

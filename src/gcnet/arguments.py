@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -211,9 +213,15 @@ def load_detector(model: str, weights: str | None, device: str = "auto") -> Dete
 
 def load_trained(model: str, weights: str | None, device: str = "auto") -> Detector | Classifier:
     """The model that `MODEL --weights W --device D` means, in eval mode."""
+    first = "torch" not in sys.modules
+    if first:
+        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
     from gcnet.zoo.create import create_model
     from gcnet.zoo.open import open_model
 
+    if first:
+        gc.freeze()
+        gc.enable()
     device = choose_device(device)
     if device == "cpu":
         keep_freed_memory()  # a command makes the same maps for each picture

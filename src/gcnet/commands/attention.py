@@ -17,10 +17,10 @@ def run(argv: list[str]) -> int:
     if not options.image.is_file():
         raise GCNetError(f"{options.image} is not a file; give a picture")
     weights = fetch_weights(options.model, options.weights, options.mirror)
+    detector = load_detector(options.model, weights, options.device)
 
     from gcnet.attention import QUERIES, draw_attention
 
-    detector = load_detector(options.model, weights, options.device)
     summary = draw_attention(
         detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers
     )

@@ -26,12 +26,12 @@ def run(argv: list[str]) -> int:
     check_data(options.data)
     out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
     check_writable(out)
+    weights = fetch_weights(options.model, options.weights, options.mirror)
+    model = load_trained(options.model, weights, options.device)
 
     from gcnet.engine.task import task_of
     from gcnet.models.detector import Detector
 
-    weights = fetch_weights(options.model, options.weights, options.mirror)
-    model = load_trained(options.model, weights, options.device)
     if isinstance(model, Detector):
         model = model.optimize(precision=options.precision, compiled=options.compile)
     task = task_of(model.spec)

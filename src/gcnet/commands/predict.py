@@ -35,10 +35,10 @@ def run(argv: list[str]) -> int:
 
     find_images(options.images)  # before anything is fetched or slowly imported
     weights = fetch_weights(options.model, options.weights, options.mirror)
+    model = load_trained(options.model, weights, options.device)
 
     from gcnet.models.classifier import Classifier
 
-    model = load_trained(options.model, weights, options.device)
     if isinstance(model, Classifier):
         return _classify(model, options)
     return _detect(model, options)
