@@ -10,6 +10,7 @@ What an earlier part has imported costs a later one nothing: their order is that
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -41,9 +42,12 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
         import gcnet.predict
         import gcnet.zoo.open  # noqa: F401
 
+    gc.disable()  # as `gcnet.arguments.load_trained` does
     part("torch", lambda: __import__("torch"))
     part("OpenCV", lambda: __import__("cv2"))
     part("gcnet", import_ours)
+    gc.freeze()
+    gc.enable()
     from gcnet.ops.images import read_image
     from gcnet.predict import write_image
     from gcnet.zoo.open import open_model
