@@ -152,4 +152,4 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
     assert main(["train", "--config", "run/recipe.yaml", "--epochs", "2", "--resume"]) == 0
     assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
     assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
-    assert "no such file: old/best.safetensors" in capsys.readouterr().err
+    assert "no such file or folder: old/best.safetensors" in capsys.readouterr().err
