@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,19 @@ from safetensors.torch import load_file
 
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.fit import Devices, choose_devices
+from gcnet.engine.helpers import Helpers
 from gcnet.engine.runfolder import read_metrics
 from gcnet.errors import GCNetError
 
 SCRIPT = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from engine_fakes import FakeDetector, run_fake
 from gcnet.errors import GCNetError
-detector = FakeDetector(nan_at=int(sys.argv[2]) if len(sys.argv) > 2 else None)
+what = sys.argv[2] if len(sys.argv) > 2 else ""
+detector = FakeDetector(nan_at=int(what) if what.isdecimal() else None)
+if what == "die" and os.environ.get("LOCAL_RANK") == "1":
+    detector.losses = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 try:
     run_fake(Path(sys.argv[1]), detector=detector, devices=2, batch_size=4)
 except GCNetError as error:
@@ -33,7 +38,8 @@ except GCNetError as error:
 def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
@@ -67,6 +73,32 @@ def test_nan_on_several_devices_stops_all(tmp_path: Path) -> None:
     done = run_script(tmp_path, str(tmp_path / "run"), "4")
     assert done.returncode == 1
     assert "refused: loss_cls became NaN or infinite at iteration 4" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_helper_that_dies_is_told_of() -> None:
+    helpers = Helpers()
+    assert helpers.death() is None
+    helpers._processes = [
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in "12"
+    ]
+    assert helpers.death() is None
+    helpers._processes[1].send_signal(signal.SIGKILL)
+    assert "device 3 of 3 was killed (signal 9), as happens when memory runs out" in str(
+        helpers.death(wait=20)
+    )
+    helpers.end()
+    assert all(process.returncode == -signal.SIGKILL for process in helpers._processes)
+    failing = Helpers()
+    failing._processes = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])]
+    assert "device 2 of 2 failed (exit code 3)" in str(failing.death(wait=20))
+
+
+@pytest.mark.slow
+def test_a_helper_that_dies_ends_the_run(tmp_path: Path) -> None:
+    done = run_script(tmp_path, str(tmp_path / "run"), "die")
+    assert done.returncode in (1, 2)  # by the main thread, or by the one that watches
+    assert "the process of device 2 of 2 was killed (signal 9)" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
 
 

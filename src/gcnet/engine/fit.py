@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
+from gcnet.engine.helpers import Helpers
 from gcnet.engine.module import TrainingModule
 from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
@@ -67,6 +68,7 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
 
     Raises:
         NotFiniteError: a loss or gradient is NaN or infinite.
+        GCNetError: the process of another device died.
         KeyboardInterrupt: the second Ctrl-C; after the first, `module.stop_requested` is set.
     """
     on_gpu = devices.accelerator == "gpu"
@@ -79,6 +81,7 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
     if devices.world > 1:  # the others wait while one validates, which takes its time on large data
         strategy = DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", timeout=timedelta(hours=6))
     less = recompute_activations(module.model) if recipe.recompute_activations else contextlib.nullcontext()
+    helpers = Helpers()
     with _quiet(), _interruptible(module), less:
         trainer = Trainer(
             accelerator=devices.accelerator,
@@ -87,7 +90,7 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
             strategy=strategy,
             precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
             max_steps=module.total - module.start,
-            callbacks=callbacks,
+            callbacks=[helpers, *callbacks],
             sync_batchnorm=synchronise,
             use_distributed_sampler=False,  # the loader's own sampler knows ranks and where to start
             logger=False,
@@ -98,20 +101,16 @@ def fit(module: TrainingModule, recipe: Recipe, devices: Devices, callbacks: lis
         try:
             trainer.fit(module)
         except SystemExit:  # what Lightning makes of a KeyboardInterrupt
+            helpers.end()
             raise KeyboardInterrupt from None
-        finally:
-            if sys.exc_info()[0] is not None:
-                _end_helpers(trainer)
-
-
-def _end_helpers(trainer: Trainer) -> None:
-    """Ends the processes that Lightning started for other devices, which would wait for this one forever."""
-    processes = getattr(trainer.strategy.launcher, "procs", [])
-    helpers = list(processes)
-    processes.clear()  # or Lightning's watch over them would kill this process too
-    for helper in helpers:
-        helper.kill()
-        helper.wait()
+        except BaseException as error:
+            # Gloo raises when a process is gone; on GPUs one waits, and `Helpers` has a thread for that.
+            death = None if isinstance(error, GCNetError | KeyboardInterrupt) else helpers.death(wait=5.0)
+            helpers.end()
+            if death:
+                raise death from error
+            raise
+        helpers.over()
 
 
 @contextlib.contextmanager
@@ -145,6 +144,8 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
+        # On a CPU gradients of 1x1 convolutions are channels-last; copying them costs nothing there.
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:
