@@ -37,7 +37,7 @@ class Checkpoints(Callback):
         module = _training(pl_module)
         if trainer.is_global_zero and module.iteration == 0:
             # So that there is always one to resume from, and a full disk shows before the work.
-            self.save(module, module.iteration)
+            self._save(module)
             if self.failed:
                 raise GCNetError(f"cannot write in {self.path.parent}; free space or give another --out")
 
@@ -48,19 +48,18 @@ class Checkpoints(Callback):
         epoch_ends = module.iteration % module.iterations_per_epoch == 0
         last = module.stop_requested or module.iteration == module.total
         if trainer.is_global_zero and (last or elapsed >= (min(interval, QUICK) if epoch_ends else interval)):
-            self.save(module, module.iteration)
+            self._save(module)
 
-    def save(self, module: TrainingModule, iteration: int) -> None:
-        """Writes the state after `iteration` iterations."""
+    def _save(self, module: TrainingModule) -> None:
         assert module.optimizer is not None
         try:
-            save_checkpoint(self.path, module.model, module.optimizer, iteration, module.recipe)
+            save_checkpoint(self.path, module.model, module.optimizer, module.iteration, module.recipe)
             self.failed = False
         except OSError as error:
             self.failed = True
             print(
-                f"warning: {self.path} not written at iteration {iteration} ({error.strerror or error}); "
-                "the one before is kept and training goes on",
+                f"warning: {self.path} not written at iteration {module.iteration} "
+                f"({error.strerror or error}); the one before is kept and training goes on",
                 flush=True,
             )
         self._written = time.monotonic()
