@@ -13,10 +13,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from gcnet.data.paint import HALO, Circle, add_clutter, background, fill, noise, paint_flat, paint_lamp
+from gcnet.data.paint import (
+    HALO,
+    Circle,
+    add_clutter,
+    background,
+    even_order,
+    fill,
+    noise,
+    paint_flat,
+    paint_lamp,
+    write_png,
+)
 from gcnet.errors import GCNetError
 
 COLORS = ("yellow", "cyan", "magenta")
@@ -83,14 +93,12 @@ def write_context_classes(
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     kinds = len(COLORS) * len(LAMPS)
     rng = np.random.default_rng((*seed, 0, 2))  # longer than any picture's seed: a stream of its own
-    order = np.concatenate([rng.permutation(kinds) for _ in range(-(-count // kinds))])[:count]
-    for i, kind in enumerate(order.tolist()):
+    for i, kind in enumerate(even_order(rng, kinds, count)):
         color, lamp = divmod(kind, len(LAMPS))
         image = draw_puzzle((*seed, i), color=color, lamp=lamp, size=size)
         path = folder / CLASS_NAMES[class_of(color, lamp)] / f"{i + 1:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        path.write_bytes(png.tobytes())
+        write_png(path, image)
 
 
 def _arrange(rng: np.random.Generator, unit: float) -> tuple[Circle, list[Circle]]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gcnet.data.paint import (
@@ -26,11 +25,13 @@ from gcnet.data.paint import (
     area,
     background,
     cover,
+    even_order,
     fill,
     noise,
     outlines,
     paint_lamp,
     paint_object,
+    write_png,
 )
 from gcnet.errors import GCNetError
 
@@ -124,11 +125,11 @@ def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for i, cue in enumerate(_cues(count, seed)):
+    rng = np.random.default_rng((*seed, 0, 1))  # longer than any picture's seed: a stream of its own
+    for i, cue in enumerate(even_order(rng, len(CUES), count)):
         scene = draw_scene((*seed, i), cue=cue, size=size)
         name = f"{i + 1:05d}.png"
-        _, png = cv2.imencode(".png", scene.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        (folder / name).write_bytes(png.tobytes())
+        write_png(folder / name, scene.image)
         lamp = [round(value, 2) for value in (scene.lamp.x, scene.lamp.y, scene.lamp.radius)]
         images.append(
             {"id": i + 1, "file_name": name, "width": size, "height": size, "cue": CUES[cue], "lamp": lamp}
@@ -139,13 +140,6 @@ def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> 
     info = {"description": "context shapes", "seed": seed[0], "size": size}
     text = json.dumps({"info": info, "images": images, "annotations": annotations, "categories": categories})
     (folder / "_annotations.coco.json").write_text(text)
-
-
-def _cues(count: int, seed: tuple[int, int]) -> list[int]:
-    """As many pictures of each cue as possible, in random order."""
-    rng = np.random.default_rng((*seed, 0, 1))  # longer than any picture's seed: a stream of its own
-    rounds = [rng.permutation(len(CUES)) for _ in range(-(-count // len(CUES)))]
-    return np.concatenate(rounds)[:count].tolist()
 
 
 def _annotation(annotation_id: int, image_id: int, label: int, polygons: list[np.ndarray]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ the default picture size: what is drawn grows with the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -140,6 +141,18 @@ def add_clutter(rng: np.random.Generator, canvas: np.ndarray, unit: float) -> np
 
 def _fixed_point(values: np.ndarray) -> tuple[int, int]:
     return round(values[0] * 16), round(values[1] * 16)
+
+
+def even_order(rng: np.random.Generator, kinds: int, count: int) -> list[int]:
+    """The kind of each of `count` pictures, one at least: as many of each as possible, in random order."""
+    rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
+    return np.concatenate(rounds)[:count].tolist()
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB picture. Raises OSError."""
+    _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    path.write_bytes(png.tobytes())
 
 
 def paint_object(
