@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gcnet.context import AttentionPool
-from gcnet.context.attend import attend
+from gcnet.context.attend import attend, positions
 
 
 def inputs(layout: str) -> list[Tensor]:
@@ -50,3 +50,14 @@ def test_autocast() -> None:
         out = pool(x.bfloat16()) + pool(x)
     (half,) = torch.autograd.grad((out.float() / 2).square().sum(), x)
     torch.testing.assert_close(half, exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(5,), (4, 5), (2, 4, 5)], ids=str)
+@pytest.mark.parametrize("count", [1, 2])
+def test_positions_are_a_view_that_products_read_in_place(count: int, size: tuple[int, ...]) -> None:
+    x = torch.randn(count, *size, 3).movedim(-1, 1)  # channels last
+    for given in (x, x.contiguous()):
+        flat = positions(given)
+        assert flat.equal(given.flatten(2))
+        assert flat.data_ptr() == given.data_ptr()
+        assert flat.stride(0) == flat[0].numel()  # a smaller one makes bmm copy

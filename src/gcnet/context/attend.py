@@ -13,6 +13,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+def positions(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C P"]:
+    """A view of a map, contiguous or channels-last, with all its positions in one row.
+
+    `flatten(2)` is one as well, but of a single channels-last picture its strides make bmm copy the map; the
+    other way round those of a contiguous one would.
+    """
+    return x.movedim(1, -1).flatten(1, -2).transpose(1, 2) if x.stride(1) == 1 else x.flatten(2)
+
+
 def attention_weights(
     flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
 ) -> Float[Tensor, "N P"]:

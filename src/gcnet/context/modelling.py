@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gcnet.context.attend import attend, attention_weights
+from gcnet.context.attend import attend, attention_weights, positions
 
 
 class AttentionPool(nn.Module):
@@ -26,12 +26,11 @@ class AttentionPool(nn.Module):
 
     def attention(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N ..."]:
         """The map of weights; they sum to 1 over the positions of an image."""
-        weights = attention_weights(x.flatten(2), self.weight, self.bias)
+        weights = attention_weights(positions(x), self.weight, self.bias)
         return weights.reshape(x.shape[0], *x.shape[2:])
 
     def forward(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C"]:
-        # flatten is a view of contiguous and of channels-last maps alike: the block never copies the map.
-        return attend(x.flatten(2), self.weight, self.bias)
+        return attend(positions(x), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"channels={len(self.weight)}"

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.context.attend import positions
+
 Mode = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 
 
@@ -123,7 +125,7 @@ class PairwiseAttention(nn.Module):
 
 def _tokens(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N P C"]:
     """Positions as rows: a view, and of a channels-last map a contiguous one."""
-    return x.flatten(2).transpose(1, 2)
+    return positions(x).transpose(1, 2)
 
 
 def _softmax_attention(

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 from gcnet.context import AttentionPool, AveragePool, ContextBlock
-from gcnet.context.attend import attend, attend_normed
+from gcnet.context.attend import attend, attend_normed, positions
 from gcnet.models.folding import can_fold, fold, has_factor, is_plain, normalise
 from gcnet.ops.add_relu import add_relu_
 
@@ -83,7 +83,7 @@ def context_of(
     bias: Float[Tensor, " C"],
 ) -> Float[Tensor, "N C"]:
     """What a block with `adds_one_vector` adds to the map weight @ y + bias, without the map."""
-    flat = y.flatten(2)
+    flat = positions(y)
     pool = block.pool
     pooled = (
         attend(flat, pool.weight @ weight, pool.bias) if isinstance(pool, AttentionPool) else flat.mean(2)
@@ -103,7 +103,7 @@ def context_of_normed(
     assert block.add is not None
     if not isinstance(pool, AttentionPool):
         return block.add(pool(z))
-    return block.add(attend_normed(z.flatten(2), u.flatten(2), scale, pool.weight, pool.bias))
+    return block.add(attend_normed(positions(z), positions(u), scale, pool.weight, pool.bias))
 
 
 def _convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
