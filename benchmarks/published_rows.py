@@ -20,14 +20,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gcnet.arguments import choose_device
-from gcnet.benchmark import subjects
-from gcnet.benchmark.memory import peak_bytes
-from gcnet.benchmark.timing import Run, Times, describe_machine, time_in_turn
+from gcnet.commands.arguments import choose_device
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_json
+from gcnet.lab.benchmark import subjects
+from gcnet.lab.benchmark.memory import peak_bytes
+from gcnet.lab.benchmark.timing import Run, Times, describe_machine, time_in_turn
 from gcnet.models.detector import Detector
-from gcnet.zoo.catalog import ROWS, Row, find_detector
+from gcnet.weights.catalog import ROWS, Row, find_detector
 
 
 def main() -> None:

@@ -40,9 +40,9 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
 
     def import_ours() -> None:
         import gcnet.predict
-        import gcnet.zoo.open  # noqa: F401
+        import gcnet.weights.open  # noqa: F401
 
-    gc.disable()  # as `gcnet.arguments.load_trained` does
+    gc.disable()  # as `gcnet.commands.arguments.load_trained` does
     part("torch", lambda: __import__("torch"))
     part("OpenCV", lambda: __import__("cv2"))
     part("gcnet", import_ours)
@@ -50,7 +50,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
     gc.enable()
     from gcnet.ops.images import read_image
     from gcnet.predict import write_image
-    from gcnet.zoo.open import open_model
+    from gcnet.weights.open import open_model
 
     detector = part("load", lambda: open_model(folder / "model.safetensors"))
     detector = part("optimize", detector.optimize)
@@ -74,8 +74,8 @@ def prepare(folder: Path, name: str) -> None:
     import numpy as np
     import torch
 
-    from gcnet.models.weights import save_model
-    from gcnet.zoo.create import create_model
+    from gcnet.weights.create import create_model
+    from gcnet.weights.files import save_model
 
     torch.manual_seed(0)
     save_model(create_model(name), folder / "model.safetensors")

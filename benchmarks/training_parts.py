@@ -20,13 +20,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gcnet.benchmark import subjects
 from gcnet.engine.module import make_optimizer
-from gcnet.engine.recipe import Recipe
+from gcnet.lab.benchmark import subjects
 from gcnet.models.box_head import GRID
 from gcnet.models.detector import Detector
 from gcnet.models.regions import mask_losses
 from gcnet.models.roi_heads import RoIHeads
+from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
 
 Seconds = dict[str, list[float]]

@@ -13,7 +13,7 @@ from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.resnet import MakeContext, ResNet
 from gcnet.models.spec import ContextSpec
-from gcnet.zoo.catalog import find
+from gcnet.weights.catalog import find
 
 
 def lively_detector(context: ContextSpec | None, **changes: Any) -> Detector:

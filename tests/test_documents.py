@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gcnet.cli import main
-from gcnet.zoo.catalog import find
+from gcnet.weights.catalog import find
 
 ROOT = Path(__file__).parent.parent
 

@@ -37,10 +37,10 @@ def loaded_after(code: str) -> set[str]:
     [
         "gcnet",
         "gcnet.cli",
-        "gcnet.arguments",
+        "gcnet.commands.arguments",
         "gcnet.models.spec",
-        "gcnet.engine.recipe",
-        "gcnet.zoo.catalog",
+        "gcnet.recipe",
+        "gcnet.weights.catalog",
     ],
 )
 def test_light_modules_load_nothing_heavy(module):
@@ -62,7 +62,7 @@ def test_the_blocks_load_torch_and_nothing_else():
 
 
 def test_predicting_loads_torch_and_opencv_alone():
-    assert loaded_after("import gcnet.predict, gcnet.zoo.open") == {"torch", "cv2"}
+    assert loaded_after("import gcnet.predict, gcnet.weights.open") == {"torch", "cv2"}
 
 
 def test_a_detector_loads_the_hub_only_when_it_is_used():
@@ -81,9 +81,8 @@ def test_unknown_name_is_an_attribute_error():
 
 
 def test_garbage_is_collected_again_once_torch_is_loaded():
-    code = (
-        "import gc\nfrom gcnet.arguments import load_trained\nload_trained('mask_rcnn_tiny_gc4', None, 'cpu')"
-    )
+    load = "load_trained('mask_rcnn_tiny_gc4', None, 'cpu')"
+    code = f"import gc\nfrom gcnet.commands.arguments import load_trained\n{load}"
     loaded = loaded_after(f"{code}\nassert gc.isenabled() and gc.get_freeze_count() > 100_000")
     assert loaded >= {"torch"}
     assert not loaded & {"scipy", "matplotlib", "lightning"}

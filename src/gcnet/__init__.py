@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gcnet.context import GlobalContext, record
     from gcnet.data.coco import CocoDataset, load_splits
     from gcnet.data.image_folder import ImageFolder, load_image_folders
-    from gcnet.engine.recipe import ClassificationRecipe, Recipe
     from gcnet.engine.train import train
     from gcnet.errors import GCNetError
     from gcnet.evaluation.classify import evaluate_classifier
@@ -23,15 +22,16 @@ if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
     from gcnet.models.spec import ClassifierSpec, ModelSpec
-    from gcnet.models.weights import load_model, save_model
+    from gcnet.recipe import ClassificationRecipe, Recipe
     from gcnet.types import Batch, Classification, Detections, Targets
-    from gcnet.zoo.catalog import list_models
-    from gcnet.zoo.create import create_model
+    from gcnet.weights.catalog import list_models
+    from gcnet.weights.create import create_model
+    from gcnet.weights.files import load_model, save_model
 
 _HOME = {
     "Batch": "gcnet.types",
     "Classification": "gcnet.types",
-    "ClassificationRecipe": "gcnet.engine.recipe",
+    "ClassificationRecipe": "gcnet.recipe",
     "Classifier": "gcnet.models.classifier",
     "ClassifierSpec": "gcnet.models.spec",
     "CocoDataset": "gcnet.data.coco",
@@ -41,17 +41,17 @@ _HOME = {
     "GlobalContext": "gcnet.context",
     "ImageFolder": "gcnet.data.image_folder",
     "ModelSpec": "gcnet.models.spec",
-    "Recipe": "gcnet.engine.recipe",
+    "Recipe": "gcnet.recipe",
     "Targets": "gcnet.types",
-    "create_model": "gcnet.zoo.create",
+    "create_model": "gcnet.weights.create",
     "evaluate": "gcnet.evaluation.evaluate",
     "evaluate_classifier": "gcnet.evaluation.classify",
-    "list_models": "gcnet.zoo.catalog",
+    "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
-    "load_model": "gcnet.models.weights",
+    "load_model": "gcnet.weights.files",
     "load_splits": "gcnet.data.coco",
     "record": "gcnet.context",
-    "save_model": "gcnet.models.weights",
+    "save_model": "gcnet.weights.files",
     "train": "gcnet.engine.train",
 }
 

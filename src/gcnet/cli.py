@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gcnet.arguments import did_you_mean
+from gcnet.commands.arguments import did_you_mean
 from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.

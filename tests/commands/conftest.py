@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from gcnet.data.context_shapes import write_context_shapes
-from gcnet.models.weights import save_model
-from gcnet.zoo.create import create_model
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.weights.create import create_model
+from gcnet.weights.files import save_model
 
 TESTS = Path(__file__).parent.parent
-sys.path += [str(TESTS / "data"), str(TESTS / "zoo")]
+sys.path += [str(TESTS / "data"), str(TESTS / "weights")]
 
 
 @pytest.fixture(scope="package")

@@ -1,12 +1,12 @@
-"""`gcnet convert`: the file is whole or not there. What is in it: tests/zoo/test_open.py."""
+"""`gcnet convert`: the file is whole or not there. What is in it: tests/weights/test_open.py."""
 
 from __future__ import annotations
 
 import errno
 
 from gcnet.cli import main
-from gcnet.models.weights import save_model
-from gcnet.zoo.create import create_model
+from gcnet.weights.create import create_model
+from gcnet.weights.files import save_model
 
 TINY = "mask_rcnn_tiny_gc4"
 

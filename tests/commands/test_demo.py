@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcnet.cli import main
-from gcnet.data import context_classes
+from gcnet.lab import context_classes
 
 
 def test_the_puzzle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -14,12 +14,12 @@ from image_folders import write_folders
 
 from gcnet.cli import main
 from gcnet.commands.train import parse_train, split_words
-from gcnet.data.context_shapes import write_context_shapes
-from gcnet.engine.recipe import ClassificationRecipe, Recipe
 from gcnet.errors import GCNetError
-from gcnet.models.weights import load_model, save_model
-from gcnet.zoo.catalog import find, list_models
-from gcnet.zoo.create import create_model
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.recipe import ClassificationRecipe, Recipe
+from gcnet.weights.catalog import find, list_models
+from gcnet.weights.create import create_model
+from gcnet.weights.files import load_model, save_model
 
 TINY = "mask_rcnn_tiny_gc4"
 CLASSIFIER = "resnet_tiny_gc4"

@@ -12,9 +12,9 @@ from image_folders import write_folders
 
 from gcnet.cli import main
 from gcnet.commands.train import parse_train
-from gcnet.data.context_shapes import write_context_shapes
-from gcnet.engine.recipe import ClassificationRecipe
-from gcnet.zoo.catalog import find
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.recipe import ClassificationRecipe
+from gcnet.weights.catalog import find
 
 TINY = "mask_rcnn_tiny_gc4"
 CLASSIFIER = "resnet_tiny_gc4"

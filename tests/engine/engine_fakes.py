@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from gcnet.data.coco import CocoDataset
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import TrainResult, train
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
+from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
 
 IMAGES = 6

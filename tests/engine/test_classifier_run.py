@@ -16,7 +16,6 @@ from engine_fakes import press_ctrl_c
 from image_folders import write_folders
 
 from gcnet.data.image_folder import load_image_folders
-from gcnet.engine.recipe import ClassificationRecipe
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
@@ -24,7 +23,8 @@ from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier
 from gcnet.models.build import build_classifier
 from gcnet.models.classifier import Classifier
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
-from gcnet.models.weights import load_model
+from gcnet.recipe import ClassificationRecipe
+from gcnet.weights.files import load_model
 
 BACKBONE = ResNetSpec(
     (1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0, zero_init_residual=False, context=ContextSpec(1 / 4)

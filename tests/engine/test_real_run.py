@@ -12,14 +12,14 @@ from engine_fakes import press_ctrl_c
 from safetensors.torch import load_file
 
 from gcnet.data.coco import load_splits
-from gcnet.data.context_shapes import write_context_shapes
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.train import train
+from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
-from gcnet.models.weights import load_model
-from gcnet.zoo.catalog import find
+from gcnet.recipe import Recipe
+from gcnet.weights.catalog import find
+from gcnet.weights.files import load_model
 
 RECIPE = Recipe(
     epochs=2,

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.schedule import lr_factor, seed_iteration
+from gcnet.recipe import Recipe
 
 
 def test_step_schedule_of_the_paper() -> None:

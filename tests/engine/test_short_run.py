@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.short_run import ENOUGH, SHORT, describe_changes, for_few_pictures
+from gcnet.recipe import Recipe
 
 
 def iterations(recipe: Recipe, pictures: int) -> int:

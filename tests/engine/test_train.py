@@ -23,11 +23,11 @@ from torch import Tensor
 from gcnet.commands.train import parse_train
 from gcnet.engine import callbacks
 from gcnet.engine.checkpoint import read_checkpoint
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.runfolder import read_metrics, write_recipe
 from gcnet.engine.schedule import lr_factor
 from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
+from gcnet.recipe import Recipe
 
 TOTAL = 3 * PER_EPOCH
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gcnet.models.detector import Detector
-from gcnet.zoo.create import create_model
+from gcnet.weights.create import create_model
 
 HERE = Path(__file__).parent
 PICTURES = {"img0": HERE / "img0_480x640.png", "img1": HERE / "img1_333x500.png"}

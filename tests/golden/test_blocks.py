@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from gcnet.context import ContextBlock, GlobalContext, NonLocal
-from gcnet.models.weights import fill_weights
-from gcnet.zoo.mmdet_keys import mmdet_key
+from gcnet.weights.files import fill_weights
+from gcnet.weights.mmdet_keys import mmdet_key
 
 # Opened while tests are collected: its names are the parameters.
 ARRAYS = np.load(Path(__file__).parent / "blocks.npz")

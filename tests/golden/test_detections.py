@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 from gcnet.models.detector import Detector
 from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
 from gcnet.types import Batch, Detections
-from gcnet.zoo.catalog import find
-from gcnet.zoo.create import create_model
+from gcnet.weights.catalog import find
+from gcnet.weights.create import create_model
 
 BOX, SCORE, MASK_SHARE, MASK_PIXELS = 0.02, 5e-4, 0.005, 2
 THRESHOLD, LIMIT = 0.05, 100

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from gcnet.models.build import build_detector
-from gcnet.zoo.catalog import ROWS, find
-from gcnet.zoo.mmdet_keys import mmdet_key
+from gcnet.weights.catalog import ROWS, find
+from gcnet.weights.mmdet_keys import mmdet_key
 
 PUBLISHED = [row.name for row in ROWS if row.weights]
 

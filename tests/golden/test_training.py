@@ -20,7 +20,7 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
 from gcnet.ops.segmentations import draw_outlines, resize_segmentation
 from gcnet.types import Batch, Targets
-from gcnet.zoo.mmdet_keys import mmdet_key
+from gcnet.weights.mmdet_keys import mmdet_key
 
 ROW = "mask-rcnn_r50-syncbn-gcb-r4-c3-c5_fpn_1x_coco"
 CASCADE_ROW = "cascade-mask-rcnn_x101-32x4d-syncbn-r4-gcb-c3-c5_fpn_1x_coco"

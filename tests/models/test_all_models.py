@@ -19,9 +19,9 @@ from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.detector import Detector
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec
-from gcnet.models.weights import load_model, save_model
 from gcnet.types import Batch, Targets
-from gcnet.zoo.catalog import ROWS, find
+from gcnet.weights.catalog import ROWS, find
+from gcnet.weights.files import load_model, save_model
 
 RPN_LOSSES = {"loss_rpn_cls", "loss_rpn_box"}
 STAGE_LOSSES = {"loss_cls", "loss_box", "loss_mask"}

@@ -11,7 +11,7 @@ from torchvision.models import resnet50
 from gcnet.models.build import build_detector
 from gcnet.models.complexity import count_complexity
 from gcnet.models.deformable import DeformableConv2d
-from gcnet.zoo.catalog import find
+from gcnet.weights.catalog import find
 
 
 def test_parts_of_the_published_r50_by_hand():

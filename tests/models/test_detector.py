@@ -15,7 +15,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.types import Batch, Detections
-from gcnet.zoo.catalog import find
+from gcnet.weights.catalog import find
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from torch.utils._pytree import tree_leaves
 
 from gcnet.context import record
 from gcnet.engine.module import make_optimizer
-from gcnet.engine.recipe import Recipe
 from gcnet.models import postprocess, rpn
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
@@ -31,8 +30,9 @@ from gcnet.models.postprocess import RegionDetections, to_original
 from gcnet.models.recompute import recompute_activations
 from gcnet.models.spec import ContextSpec, ModelSpec, Precision
 from gcnet.ops import add_relu
+from gcnet.recipe import Recipe
 from gcnet.types import Batch, Detections, Targets
-from gcnet.zoo.catalog import find_detector
+from gcnet.weights.catalog import find_detector
 from lively import lively_detector
 
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
-from gcnet.benchmark.subjects import saved_bytes
 from gcnet.context import GlobalContext, SimplifiedNonLocal, SqueezeExcitation, record
+from gcnet.lab.benchmark.subjects import saved_bytes
 from gcnet.models import light
 from gcnet.models.resnet import Bottleneck, ResNet
 from gcnet.models.spec import Norm

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gcnet.benchmark.subjects import busy_detector, random_batch
 from gcnet.errors import GCNetError
+from gcnet.lab.benchmark.subjects import busy_detector, random_batch
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec
 from gcnet.types import Detections
-from gcnet.zoo.catalog import find_detector
+from gcnet.weights.catalog import find_detector
 
 BATCH = random_batch(2, (96, 128))
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gcnet.benchmark.subjects import random_batch, random_targets
+from gcnet.lab.benchmark.subjects import random_batch, random_targets
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.recompute import recompute_activations
 from gcnet.models.spec import Norm
-from gcnet.zoo.catalog import find_detector
+from gcnet.weights.catalog import find_detector
 
 SIZE = (96, 128)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gcnet.context import GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, complexity
-from gcnet.zoo.catalog import find
+from gcnet.weights.catalog import find
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "write_paper_notebook.py"))

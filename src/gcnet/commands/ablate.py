@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gcnet.ablation.grids import GRIDS, find_grid
-from gcnet.ablation.options import Options, context_shapes_recipe
-from gcnet.arguments import check_data, check_writable
+from gcnet.commands.arguments import check_data, check_writable
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of
-from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
-from gcnet.zoo.catalog import Row, find_detector
+from gcnet.lab.ablation.grids import GRIDS, find_grid
+from gcnet.lab.ablation.options import Options, context_shapes_recipe
+from gcnet.recipe import Recipe
+from gcnet.weights.catalog import Row, find_detector
 
 MODEL = "mask_rcnn_tiny_gc4"
 
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     """Makes what runs of a study are missing, then its table and plot."""
     options = parse_ablate(argv)
 
-    from gcnet.ablation.ablate import ablate
+    from gcnet.lab.ablation.ablate import ablate
 
     ablate(options)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import (
+from gcnet.commands.arguments import (
     Parser,
     add_model,
     add_split,
@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     check_writable(out)
     weights = fetch_weights(options.model, options.weights, options.mirror)
 
-    from gcnet.analyse import analyse, choose_pictures, print_analysis
+    from gcnet.lab.analyse import analyse, choose_pictures, print_analysis
 
     paths = choose_pictures(options.data, split=options.split, count=options.images)
     detector = load_detector(options.model, weights, options.device)

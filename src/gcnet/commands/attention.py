@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import Parser, add_model, check_model, check_writable, fetch_weights, load_detector
+from gcnet.commands.arguments import (
+    Parser,
+    add_model,
+    check_model,
+    check_writable,
+    fetch_weights,
+    load_detector,
+)
 from gcnet.errors import GCNetError
 
 
@@ -19,7 +26,7 @@ def run(argv: list[str]) -> int:
     weights = fetch_weights(options.model, options.weights, options.mirror)
     detector = load_detector(options.model, weights, options.device)
 
-    from gcnet.attention import QUERIES, draw_attention
+    from gcnet.lab.attention import QUERIES, draw_attention
 
     summary = draw_attention(
         detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers

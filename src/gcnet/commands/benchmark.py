@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import (
+from gcnet.commands.arguments import (
     PRECISIONS,
     Parser,
     add_compile,
@@ -14,7 +14,7 @@ from gcnet.arguments import (
     choose_device,
 )
 from gcnet.errors import GCNetError
-from gcnet.zoo.catalog import find_detector
+from gcnet.weights.catalog import find_detector
 
 
 def run(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
         raise GCNetError(f"--parts {rows[0].name}: a cascade has no such parts; name a model without first")
     check_writable(options.out)
 
-    from gcnet.benchmark.run import Options, run_benchmark
+    from gcnet.lab.benchmark.run import Options, run_benchmark
 
     run_benchmark(
         Options(

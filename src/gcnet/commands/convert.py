@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import Parser, add_mirror, check_model, check_writable, fetch_weights, find_weights
+from gcnet.commands.arguments import (
+    Parser,
+    add_mirror,
+    check_model,
+    check_writable,
+    fetch_weights,
+    find_weights,
+)
 from gcnet.errors import GCNetError
 
 SOURCE_HELP = (
@@ -25,8 +32,8 @@ def run(argv: list[str]) -> int:
     path = file or Path(str(fetch_weights(options.source, None, options.mirror)))
 
     from gcnet.files import prepare_folder
-    from gcnet.models.weights import save_model
-    from gcnet.zoo.open import describe, open_model
+    from gcnet.weights.files import save_model
+    from gcnet.weights.open import describe, open_model
 
     model = open_model(path, name=name, class_names=options.class_names)
     prepare_folder(options.out.parent)

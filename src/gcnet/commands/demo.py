@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import Parser, check_writable
+from gcnet.commands.arguments import Parser, check_writable
 
 
 def run(argv: list[str]) -> int:
     """Writes the pictures, or writes, trains, scores and draws."""
     options = _parser().parse_args(argv)
     if options.puzzle_only:
-        from gcnet.data.context_classes import write_context_classes
+        from gcnet.lab.context_classes import write_context_classes
 
         check_writable(options.puzzle_only)
         folder = write_context_classes(options.puzzle_only, seed=options.seed)
         print(f"wrote {folder}; docs/classification.md says how to train on it")
         return 0
     if options.data_only:
-        from gcnet.data.context_shapes import write_context_shapes
+        from gcnet.lab.context_shapes import write_context_shapes
 
         check_writable(options.data_only)
         print(f"wrote {write_context_shapes(options.data_only, seed=options.seed)}")
         return 0
     check_writable(options.out)
 
-    from gcnet.demo import run_demo
+    from gcnet.lab.demo import run_demo
 
     run_demo(options.out, seed=options.seed, compare=options.compare)
     return 0

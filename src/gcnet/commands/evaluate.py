@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.arguments import (
+from gcnet.commands.arguments import (
     Parser,
     add_compile,
     add_model,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from gcnet.arguments import Parser
+from gcnet.commands.arguments import Parser
 
 
 def run(argv: list[str]) -> int:
     """Prints the table, or all that is known as JSON."""
     options = _parser().parse_args(argv)
 
-    from gcnet.zoo.listing import matching_rows, record, table
+    from gcnet.weights.listing import matching_rows, record, table
 
     rows = matching_rows(options.words)
     if options.json:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.arguments import (
+from gcnet.commands.arguments import (
     Parser,
     add_compile,
     add_model,

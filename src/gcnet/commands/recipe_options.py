@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from gcnet.arguments import suggest
-from gcnet.engine.recipe import Recipe
+from gcnet.commands.arguments import suggest
 from gcnet.errors import GCNetError
+from gcnet.recipe import Recipe
 
 Kind = TypeVar("Kind", bound=Recipe)
 

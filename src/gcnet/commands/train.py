@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcnet.arguments import MIRROR_HELP, check_data, check_weights, check_writable, find_weights
+from gcnet.commands.arguments import MIRROR_HELP, check_data, check_weights, check_writable, find_weights
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
-from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.memory import keep_freed_memory
-from gcnet.zoo.catalog import find
+from gcnet.recipe import Recipe
+from gcnet.weights.catalog import find
 
 if TYPE_CHECKING:
-    from gcnet.zoo.catalog import Row
-    from gcnet.zoo.classifiers import ClassifierRow
+    from gcnet.weights.catalog import Row
+    from gcnet.weights.classifiers import ClassifierRow
 
 START_HELP = (
     "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
     from gcnet.engine.train import train
-    from gcnet.zoo.start import start_model
+    from gcnet.weights.start import start_model
 
     recipe, changes = _suit_data(recipe, splits["train"], row, options.given)
     torch.manual_seed(recipe.seed)

@@ -16,7 +16,7 @@ from gcnet.engine.runfolder import RunLog
 from gcnet.engine.task import Task
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import write_results
-from gcnet.models.weights import save_model
+from gcnet.weights.files import save_model
 
 LOG_EVERY = 10  # iterations in a row of metrics.csv
 QUICK = 60.0  # seconds; an epoch shorter than this is not worth a checkpoint of its own

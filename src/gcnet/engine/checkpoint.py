@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
+from gcnet.recipe import Recipe
 
 FORMAT = 1
 

@@ -21,9 +21,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gcnet.engine.helpers import Helpers
 from gcnet.engine.module import TrainingModule
-from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.models.recompute import recompute_activations
+from gcnet.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.schedule import lr_factor, seed_iteration
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
+from gcnet.recipe import Recipe
 from gcnet.types import Batch
 
 Loader = Iterable[tuple[Batch, Any]]  # with the targets that the model's `losses` takes

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from gcnet.engine.recipe import Recipe
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_bytes, write_json
+from gcnet.recipe import Recipe
 
 RECORDED = (
     "gcnet",

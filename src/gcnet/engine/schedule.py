@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from gcnet.engine.recipe import Recipe
+from gcnet.recipe import Recipe
 
 
 def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from gcnet.engine.recipe import Recipe
+from gcnet.recipe import Recipe
 
 SHORT = 1500  # iterations: three warm-ups of the 1x schedule. Longer runs are left alone.
 ENOUGH = 1000

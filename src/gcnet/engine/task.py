@@ -11,12 +11,12 @@ from typing import Any
 from gcnet.data import coco, image_folder
 from gcnet.data.image_loader import image_train_loader
 from gcnet.data.loader import Loader, iterations_per_epoch, train_loader
-from gcnet.engine.recipe import Recipe
 from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier, print_class_metrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import evaluate
 from gcnet.evaluation.table import print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.recipe import Recipe
 
 
 @dataclass(frozen=True)

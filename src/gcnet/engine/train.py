@@ -21,7 +21,6 @@ from gcnet.engine.curves import draw_curves
 from gcnet.engine.fit import Devices, choose_devices, fit
 from gcnet.engine.module import NotFiniteError, TrainingModule
 from gcnet.engine.progress import ProgressLine
-from gcnet.engine.recipe import Recipe
 from gcnet.engine.runfolder import (
     RunLog,
     prepare_run_folder,
@@ -35,7 +34,8 @@ from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.weights import save_model
+from gcnet.recipe import Recipe
+from gcnet.weights.files import save_model
 
 
 @dataclass(frozen=True)

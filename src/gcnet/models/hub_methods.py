@@ -1,6 +1,6 @@
 """How models go to the Hugging Face hub and come from it: methods that detectors and classifiers share.
 
-`gcnet.models.hub` does the work, so that huggingface_hub is loaded only by those who want it.
+`gcnet.weights.hub` does the work, so that huggingface_hub is loaded only by those who want it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class HubMethods:
             GCNetError: there is no such folder or repository, it holds no model of this kind, or
                 the hub is out of reach.
         """
-        from gcnet.models.hub import pull
+        from gcnet.weights.hub import pull
 
         return pull(
             cls,
@@ -61,7 +61,7 @@ class HubMethods:
         Raises:
             GCNetError: the folder cannot be written to.
         """
-        from gcnet.models.hub import save
+        from gcnet.weights.hub import save
 
         save(self, folder, card)
 
@@ -81,7 +81,7 @@ class HubMethods:
         Raises:
             GCNetError: the hub is out of reach, or refuses.
         """
-        from gcnet.models.hub import push
+        from gcnet.weights.hub import push
 
         return push(
             self,

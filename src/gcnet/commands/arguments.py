@@ -1,0 +1,254 @@
+"""What the words of several commands mean, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, get_args
+
+from gcnet.errors import GCNetError
+from gcnet.memory import keep_freed_memory
+from gcnet.models.spec import Precision
+
+if TYPE_CHECKING:
+    from gcnet.models.classifier import Classifier
+    from gcnet.models.detector import Detector
+    from gcnet.weights.catalog import Row
+    from gcnet.weights.classifiers import ClassifierRow
+
+MODEL_HELP = (
+    "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
+    "a run folder, or an mmdetection .pth"
+)
+WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model, or `coco`: the published ones"
+MIRROR_HELP = (
+    "an address or folder with the published files, asked if the publisher fails; can be repeated "
+    "(GCNET_MIRRORS lists more)"
+)
+
+PRECISIONS = get_args(Precision)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?` with the nearest of the known words, or nothing."""
+    near = get_close_matches(word, list(known), n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: one line, with the nearest option there is."""
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
+
+
+def suggest(message: str, options: Iterable[str]) -> str:
+    """Adds the nearest option to a complaint about an unknown one."""
+    unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
+    known = {option.lstrip("-"): option for option in options}
+    if "unrecognized" not in message or not unknown:
+        return message
+    near = get_close_matches(unknown[0].lstrip("-").split("=")[0], known, n=1)
+    return message + (f'; did you mean "{known[near[0]]}"?' if near else "")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The `type` of an option that is a whole number of `least` or more."""
+
+    def number(word: str) -> int:
+        if not word.lstrip("-").isdecimal() or int(word) < least:
+            raise argparse.ArgumentTypeError(f"give {least} or more, not {word}")
+        return int(word)
+
+    return number
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """MODEL, --weights, --mirror and --device, as `fetch_weights` and `load_trained` take them."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--weights", help=WEIGHTS_HELP)
+    add_mirror(parser)
+    add_device(parser)
+
+
+def add_mirror(parser: argparse.ArgumentParser) -> None:
+    """--mirror, as `fetch_weights` takes it."""
+    parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device, as `choose_device` takes it."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """--split of a data set; by the name of its folder, `val2017`, the validation split is meant too."""
+    parser.add_argument(
+        "--split",
+        type=lambda word: "valid" if word.startswith("val") else word,
+        default="valid",
+        metavar="SPLIT",
+        help="train, valid or test (valid)",
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """--precision of a detector at inference."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of a detector's network: bf16 and fp16 are faster on some hardware, and a little off (fp32)",
+    )
+
+
+def add_compile(parser: argparse.ArgumentParser) -> None:
+    """--compile of a detector at inference."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="a detector on a GPU: compile it first, which takes a minute once and is kept; same results",
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Raises if `folder` cannot be made or written in. Makes nothing: a later error leaves no trace."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise GCNetError(f"cannot write to {folder}: {existing} is not a folder; choose another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
+
+
+def check_data(folder: Path) -> None:
+    """Raises if there is no such folder, without the seconds that a look into it takes to import."""
+    if not folder.is_dir():
+        raise GCNetError(f"--data {folder} is not a folder; give that of a data set")
+
+
+def find_weights(model: str) -> Path | None:
+    """The file that `model` stands for: itself, or the best of a run folder; None for a catalog name."""
+    path = Path(model)
+    if path.is_dir():
+        for name in ("best.safetensors", "last.safetensors", "model.safetensors"):  # the hub's comes last
+            if (path / name).is_file():
+                return path / name
+        raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
+    if path.is_file():
+        return path
+    if path.suffix in (".safetensors", ".pth", ".pt") or len(path.parts) > 1:
+        raise GCNetError(f"no such file or folder: {path}")
+    return None
+
+
+def check_model(model: str, weights: str | None) -> None:
+    """Raises for a model that cannot be loaded, before anything slow is imported."""
+    file = find_weights(model)
+    if file and weights:
+        raise GCNetError(
+            f"{file} brings its own weights: leave out --weights, or give a name in place of the file"
+        )
+    if not file:
+        find_row(model, weights)
+
+
+def find_row(name: str, weights: str | None) -> Row | ClassifierRow:
+    """The row of a catalog name, once it is sure that there are weights for it, at hand or published."""
+    from gcnet.weights.catalog import find
+
+    row = find(name)
+    if weights in (None, "coco") and row.weights is None:
+        raise GCNetError(
+            f"{row.name} has no published weights: add --weights FILE, or give a run folder in its place"
+        )
+    check_weights(weights)
+    return row
+
+
+def fetch_weights(model: str, weights: str | None, mirrors: Sequence[str]) -> str | None:
+    """The file of `weights`; for a name without any, or with `coco`, the published one, fetched if need be.
+
+    Called before anything slow is imported: whoever is offline knows it in a moment.
+    """
+    if find_weights(model) or weights == "imagenet":
+        return weights
+    if weights not in (None, "coco"):
+        return str(find_weights(weights))
+    from gcnet.weights.catalog import find
+    from gcnet.weights.download import published_weights
+
+    return str(published_weights(find(model), mirrors=mirrors))
+
+
+def check_weights(weights: str | None) -> None:
+    """Raises for weights that are neither a file nor one of the words for some."""
+    if weights in (None, "coco", "imagenet"):
+        return
+    if not find_weights(weights):
+        raise GCNetError(f"--weights: no such file: {weights}")
+
+
+def load_detector(model: str, weights: str | None, device: str = "auto") -> Detector:
+    """As `load_trained`, for commands that take detectors alone."""
+    trained = load_trained(model, weights, device)
+
+    from gcnet.models.detector import Detector
+
+    if not isinstance(trained, Detector):
+        raise GCNetError(
+            f"{model} is an image classifier ({trained.spec.name}); this command takes detectors"
+        )
+    return trained
+
+
+def load_trained(model: str, weights: str | None, device: str = "auto") -> Detector | Classifier:
+    """The model that `MODEL --weights W --device D` means, in eval mode."""
+    first = "torch" not in sys.modules
+    if first:
+        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
+    from gcnet.weights.create import create_model
+    from gcnet.weights.open import open_model
+
+    if first:
+        gc.freeze()
+        gc.enable()
+    device = choose_device(device)
+    if device == "cpu":
+        keep_freed_memory()  # a command makes the same maps for each picture
+    file = find_weights(model)
+    trained = open_model(file) if file else create_model(model, weights=weights)
+    try:
+        return trained.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
+
+
+def choose_device(device: str) -> str:
+    """The device that the word of --device stands for.
+
+    Raises:
+        GCNetError: it is not a device's, or of a GPU that is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise GCNetError(f"--device {device}: no such device; give auto, cpu, cuda or cuda:N") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
+    return device

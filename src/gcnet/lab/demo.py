@@ -1,0 +1,218 @@
+"""The whole path in minutes: generated pictures, training, AP, and pictures of what the model sees.
+
+The data set is context shapes (docs/context-shapes.md): a class cannot be told without the lamp far away
+from the object, so the table shows whether context blocks do their work.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gcnet.context import record
+from gcnet.data.coco import CocoDataset, load_splits
+from gcnet.engine.train import TrainResult, train
+from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
+from gcnet.files import prepare_folder, write_json
+from gcnet.lab.attention import block_title, valid_share
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.lab.paint import HALO, Circle
+from gcnet.models.detector import Detector
+from gcnet.ops.images import read_image
+from gcnet.predict import write_image
+from gcnet.types import Detections
+from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
+from gcnet.weights.catalog import find_detector
+from gcnet.weights.create import create_detector
+
+SHOWN = 4  # pictures in predictions.png and attention.png
+SHOWN_SCORE = 0.5
+ENLARGE = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a demo is made of. Written as `demo.json`, so that a run is only ever continued with the same."""
+
+    seed: int = 0
+    model: str = "mask_rcnn_tiny_gc4"
+    train_pictures: int = 800
+    valid_pictures: int = 50
+    epochs: int = 6
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came out. `plain` is the model without blocks, if it was asked for."""
+
+    out: Path
+    metrics: Metrics
+    plain: Metrics | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model found in a picture, and the attention of each block over the padded, resized picture."""
+
+    detections: Detections
+    maps: dict[str, Tensor]
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    model: str = "mask_rcnn_tiny_gc4",
+    compare: bool = False,
+    train_pictures: int = Settings.train_pictures,
+    valid_pictures: int = Settings.valid_pictures,
+    epochs: int = Settings.epochs,
+) -> DemoResult:
+    """Draws a data set in `out`/data, trains `model` on it in `out`/train, and draws what it sees.
+
+    `predictions.png` has ground truth beside predictions, `attention.png` where the blocks look. With
+    `compare`, `mask_rcnn_tiny`, which has no blocks, is trained in `out`/train-plain with the same seed and
+    budget. Called again with the same arguments, an interrupted demo goes on; a finished one is scored and
+    drawn anew.
+
+    Raises:
+        GCNetError: `out` cannot be written to or holds a demo of other arguments; the model is unknown.
+    """
+    began = time.monotonic()
+    find_detector(model)
+    settings = Settings(seed, model, train_pictures, valid_pictures, epochs)
+    out = _claim(Path(out), settings)
+    write_context_shapes(out / "data", train=train_pictures, valid=valid_pictures, seed=seed)
+    print(f"drew {train_pictures} + {valid_pictures} pictures in {out / 'data'}", flush=True)
+    splits = load_splits(out / "data")
+
+    detector, result = _train(settings, splits, out / "train")
+    looks = _look(detector, splits["valid"])
+    _draw(detector, splits["valid"], looks, out)
+    plain = None
+    if compare:
+        _, plain_result = _train(replace(settings, model="mask_rcnn_tiny"), splits, out / "train-plain")
+        assert isinstance(plain_result.metrics, Metrics)
+        plain = plain_result.metrics
+    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
+    summary = DemoResult(out, result.metrics, plain, time.monotonic() - began)
+    shares = _lamp_shares(splits["valid"], looks, detector)
+    _report(settings, summary, shares, result.best or result.last)
+    return summary
+
+
+def _claim(out: Path, settings: Settings) -> Path:
+    """The folder, if it is free or holds a demo of the same settings."""
+    prepare_folder(out)
+    path = out / "demo.json"
+    if path.exists() and json.loads(path.read_text()) != asdict(settings):
+        raise GCNetError(
+            f"{out} holds a demo of other settings (see {path}): remove it or give another --out"
+        )
+    if not path.exists() and any((out / name).exists() for name in ("data", "train", "train-plain")):
+        raise GCNetError(f"{out} holds something that is no demo: give another --out")
+    write_json(path, asdict(settings))
+    return out
+
+
+def _train(settings: Settings, splits: dict[str, CocoDataset], folder: Path) -> tuple[Detector, TrainResult]:
+    row = find_detector(settings.model)
+    # The pictures are endless and all of one size: there is nothing to make them go further for.
+    recipe = replace(
+        row.recipe,
+        epochs=settings.epochs,
+        validate_every=settings.epochs,
+        seed=settings.seed,
+        scale_jitter=(1.0, 1.0),
+        color_jitter=0.0,
+    )
+    torch.manual_seed(settings.seed)
+    detector = create_detector(row, class_names=splits["train"].class_names)
+    resume = (folder / "last.ckpt").exists()
+    if not resume and folder.exists():  # interrupted before the first checkpoint: nothing to keep
+        shutil.rmtree(folder)
+    data = str(folder.parent / "data")
+    result = train(detector, splits["train"], splits["valid"], recipe, folder, resume=resume, data=data)
+    return detector, result
+
+
+def _look(detector: Detector, dataset: CocoDataset) -> list[Look]:
+    looks = []
+    with record(detector) as maps:
+        for item in dataset.records:
+            found = detector.predict_images([read_image(item.path)], score_threshold=SHOWN_SCORE)[0]
+            looks.append(Look(found, {name: attention[0] for name, attention in maps.items()}))
+    return looks
+
+
+def _draw(detector: Detector, dataset: CocoDataset, looks: Sequence[Look], out: Path) -> None:
+    """Both picture grids."""
+    shown = list(zip(dataset.records, looks, strict=True))[:SHOWN]
+    names = dataset.class_names
+    predictions, attention = [], []
+    for item, look in shown:
+        image = read_image(item.path)
+        found = draw_detections(image, look.detections, names, SHOWN_SCORE, enlarge=ENLARGE)
+        valid = valid_share(detector, image.shape[:2])
+        predictions.append([draw_targets(image, item, names, enlarge=ENLARGE), found])
+        heat = (attention_overlay(image, a, valid=valid, enlarge=ENLARGE) for a in look.maps.values())
+        attention.append([found, *heat])
+    # Two pictures a row: a figure as wide as a page.
+    rows = [left + right for left, right in zip(predictions[::2], predictions[1::2], strict=False)]
+    titles = ["ground truth", "prediction"]
+    write_image(out / "predictions.png", grid(rows or predictions, titles=titles * (2 if rows else 1)))
+    blocks = [f"attention of {block_title(name)}" for name in shown[0][1].maps]
+    write_image(out / "attention.png", grid(attention, titles=["prediction", *blocks], cell=300))
+
+
+def _lamp_shares(
+    dataset: CocoDataset, looks: Sequence[Look], detector: Detector
+) -> dict[str, tuple[float, float]]:
+    """For each block, averaged over the pictures: the lamp's share of its attention, and of the area."""
+    entries: list[dict[str, Any]] = json.loads(dataset.annotation_file.read_text())["images"]
+    lamps = {entry["id"]: Circle(*entry["lamp"]) for entry in entries}
+    shares: dict[str, list[tuple[float, float]]] = {}
+    for item, look in zip(dataset.records, looks, strict=True):
+        lamp = lamps[int(item.id)]
+        y, x = np.mgrid[: item.height, : item.width] + 0.5
+        lit = np.hypot(x - lamp.x, y - lamp.y) < HALO * lamp.radius
+        down, across = valid_share(detector, (item.height, item.width))
+        for name, attention in look.maps.items():
+            size = round(item.width / across), round(item.height / down)
+            heat = cv2.resize(attention.numpy(), size, interpolation=cv2.INTER_LINEAR)
+            heat = heat[: item.height, : item.width]
+            shares.setdefault(name, []).append((float(heat[lit].sum() / heat.sum()), float(lit.mean())))
+    return {name: tuple(np.mean(values, 0).tolist()) for name, values in shares.items()}
+
+
+def _report(
+    settings: Settings, result: DemoResult, shares: dict[str, tuple[float, float]], weights: Path
+) -> None:
+    out, gc = result.out, result.metrics
+    print(f"\n{settings.model}: box AP50 {gc.box['AP50']:.3f}, mask AP50 {gc.mask['AP50']:.3f}")
+    if result.plain is not None:
+        plain, whole = result.plain, gc.box["AP50"]
+        ratio = f" ({plain.box['AP50'] / whole:.2f} of that)" if whole > 0 else ""
+        print(
+            f"mask_rcnn_tiny, which has no blocks: box AP50 {plain.box['AP50']:.3f}{ratio}, "
+            f"mask AP50 {plain.mask['AP50']:.3f}"
+        )
+    for name, (share, area) in shares.items():
+        print(
+            f"block {block_title(name)}: {share:.0%} of its attention is on the lamp, {area:.0%} of the area"
+        )
+    print(f"wrote {out / 'predictions.png'} (ground truth beside predictions)")
+    print(f"wrote {out / 'attention.png'} (where the blocks look)")
+    print(f"done in {result.seconds / 60:.1f} min; next: gcnet predict {weights} {out / 'data' / 'valid'}")

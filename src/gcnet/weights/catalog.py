@@ -1,0 +1,221 @@
+"""The models by name: what they are made of and what was published about them. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gcnet.errors import GCNetError
+from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
+from gcnet.recipe import Recipe
+from gcnet.weights.cache import Weights
+from gcnet.weights.classifiers import CLASSIFIERS, R50, R101, TINY_BACKBONE, ClassifierRow
+from gcnet.weights.coco_classes import COCO_CLASSES
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model.
+
+    `upstream` are its names in mmdetection 2.x and 3.x. `params` are millions of parameters. What follows is
+    as published by mmdetection: the COCO weights, the GPU memory of training (GB; 2 images of 1333x800),
+    images/s on one V100, and the APs on COCO val2017.
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    params: float
+    upstream: tuple[str, ...] = ()
+    weights: Weights | None = None
+    memory_gb: float | None = None
+    fps: float | None = None
+    box_ap: float | None = None
+    mask_ap: float | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+PUBLISHER = "https://download.openmmlab.com/mmdetection/v2.0"
+# Cascades, and the authors' own rows, train their proposals otherwise.
+CASCADE_RPN = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
+GC16, GC4 = ContextSpec(ratio=1 / 16), ContextSpec(ratio=1 / 4)
+
+# SyncBN rows train their norm; the others keep ImageNet's statistics. Stem and c2 are frozen in all.
+_NORM_WORD: dict[Norm, tuple[str, str, str]] = {
+    "frozen_stats": ("", "", ""),
+    "sync": ("_syncbn", "_syncbn-backbone", "-syncbn"),
+}
+
+
+def _published(
+    depth: str,
+    norm: Norm,
+    context: ContextSpec | None,
+    params: float,
+    memory_gb: float | None,
+    fps: float | None,
+    box_ap: float,
+    mask_ap: float,
+    stamp: str,
+    *,
+    cascade: bool = False,
+    deformable: bool = False,
+    folder: str = "gcnet",
+) -> Row:
+    """A row of the published table; `stamp` is what its file has after the name: date and hash."""
+    name, v2, v3 = _names(depth, norm, context, cascade, deformable)
+    backbone = ResNetSpec(
+        blocks=R50 if depth == "r50" else R101,
+        groups=32 if depth == "x101" else 1,
+        deformable_stages=(False, True, True, True) if deformable else (False, False, False, False),
+        norm=norm,
+        context=context,
+    )
+    spec = ModelSpec(name, COCO_CLASSES, backbone)
+    if cascade:
+        spec = replace(spec, rpn=CASCADE_RPN, cascade=CascadeSpec())
+    weights = Weights(f"{PUBLISHER}/{folder}/{v2}/{v2}_{stamp}.pth", sha256=stamp.rsplit("-", 1)[1])
+    return Row(spec, Recipe(), params, (v2, v3), weights, memory_gb, fps, box_ap, mask_ap)
+
+
+def _names(
+    depth: str, norm: Norm, context: ContextSpec | None, cascade: bool, deformable: bool
+) -> tuple[str, str, str]:
+    """Our name of a published row and mmdetection's in 2.x and 3.x: they follow from what it is."""
+    ratio = f"{round(1 / context.ratio)}" if context else ""
+    ours, v2, v3 = _NORM_WORD[norm]
+    block2 = ("_dconv_c3-c5" if deformable else "") + (f"_r{ratio}_gcb_c3-c5" if context else "")
+    block3 = f"-r{ratio}-gcb-c3-c5" if cascade else f"-gcb-r{ratio}-c3-c5"  # upstream is of two minds
+    block3 = ("-dconv-c3-c5" if deformable else "") + (block3 if context else "")
+    depth2, depth3 = {"x101": ("x101_32x4d", "x101-32x4d")}.get(depth, (depth, depth))
+    stem2, stem3 = ("cascade_", "cascade-") if cascade else ("", "")
+    name = f"{stem2}mask_rcnn_{depth}{ours}" + ("_dcn" if deformable else "")
+    return (
+        name + (f"_gc{ratio}" if context else ""),
+        f"{stem2}mask_rcnn_{depth2}_fpn{v2}{block2}_1x_coco",
+        f"{stem3}mask-rcnn_{depth3}{v3}{block3}_fpn_1x_coco",
+    )
+
+
+def _four_convs(
+    context: ContextSpec | None, params: float, box_ap: float, mask_ap: float, upstream: str
+) -> Row:
+    """A row of the authors' own table with the heads "4conv1fc (SyncBN)", trained by mmdetection 1.x's rules.
+
+    Its APs are theirs, `upstream` is what they call its config; no public address of its weights is known.
+    """
+    backbone = ResNetSpec(norm="sync", context=context)
+    spec = ModelSpec(
+        _names("r50", "sync", context, cascade=False, deformable=False)[0] + "_4conv1fc",
+        COCO_CLASSES,
+        backbone,
+        fpn_norm="sync",
+        rpn=CASCADE_RPN,
+        roi=RoISpec(box_convs=4, box_fcs=1, norm="sync", smooth_l1_beta=1.0),
+    )
+    recipe = Recipe(warmup_factor=1 / 3, clip_norm=35.0)
+    return Row(spec, recipe, params, (upstream,), box_ap=box_ap, mask_ap=mask_ap)
+
+
+_plain = partial(_published, folder="mask_rcnn")  # the baseline is on another page upstream
+_cascade = partial(_published, cascade=True)
+_cascade_dcn = partial(_published, cascade=True, deformable=True)
+
+
+_TINY = ModelSpec(
+    "mask_rcnn_tiny",
+    COCO_CLASSES,
+    TINY_BACKBONE,
+    fpn_channels=48,
+    rpn=RPNSpec(pre_nms_test=300, pre_nms_train=400, proposals_test=200, proposals_train=200, batch_size=128),
+    roi=RoISpec(
+        box_channels=256,
+        mask_channels=32,
+        mask_convs=2,
+        batch_size=32,
+        finest_scale=28.0,
+        cls_init_std=0.08,
+    ),
+    image_size=(256, 192),
+)
+_TINY_RECIPE = Recipe(
+    epochs=120,
+    batch_size=8,
+    lr=2e-3,
+    lr_batch_size=8,
+    optimizer="adamw",
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup_iterations=50,
+    clip_norm=5.0,
+    scale_jitter=(0.8, 1.25),
+    color_jitter=0.3,
+    validate_every=5,
+)
+
+
+def _tiny(suffix: str, context: ContextSpec | None, params: float) -> Row:
+    spec = replace(_TINY, name=_TINY.name + suffix, backbone=replace(_TINY.backbone, context=context))
+    return Row(spec, _TINY_RECIPE, params)
+
+
+# The columns: backbone, its norm, block | million parameters | published memory, fps, box AP, mask AP, file.
+# The DCN files are those of 2021: the ones of 2020 under the same names hold ResNet-50 weights.
+ROWS: tuple[Row, ...] = (
+    _tiny("", None, 1.46),
+    _tiny("_gc16", GC16, 1.50),
+    _tiny("_gc4", GC4, 1.63),
+    _plain("r50", "frozen_stats", None, 44.40, 4.4, 16.1, 38.2, 34.7, "20200205-d4b0c5d6"),
+    _published("r50", "frozen_stats", GC16, 46.92, 5.0, None, 39.7, 35.9, "20200515_211915-187da160"),
+    _published("r50", "frozen_stats", GC4, 54.40, 5.1, 15.0, 39.9, 36.0, "20200204-17235656"),
+    _published("r101", "frozen_stats", GC16, 68.18, 7.6, 11.4, 41.3, 37.2, "20200205-e58ae947"),
+    _published("r101", "frozen_stats", GC4, 82.35, 7.8, 11.6, 42.2, 37.8, "20200206-af22dc9d"),
+    _published("r50", "sync", None, 44.40, 4.4, 16.6, 38.4, 34.6, "20200202-bb3eb55c"),
+    _published("r50", "sync", GC16, 46.92, 5.0, 15.5, 40.4, 36.2, "20200202-587b99aa"),
+    _published("r50", "sync", GC4, 54.40, 5.1, 15.1, 40.7, 36.5, "20200202-50b90e5c"),
+    _four_convs(None, 45.71, 38.8, 34.6, "mask_rcnn_r50_fpn_syncbn_4conv1f_syncbn_1x"),
+    _four_convs(GC16, 48.23, 41.0, 36.5, "mask_rcnn_r16_gcb_c3-c5_r50_fpn_syncbn_4conv1fc_syncbn_1x"),
+    _four_convs(GC4, 55.71, 41.4, 37.0, "mask_rcnn_r4_gcb_c3-c5_r50_fpn_syncbn_4conv1f_syncbn_1x"),
+    _published("r101", "sync", None, 63.39, 6.4, 13.3, 40.5, 36.3, "20200210-81658c8a"),
+    _published("r101", "sync", GC16, 68.18, 7.6, 12.0, 42.2, 37.8, "20200207-945e77ca"),
+    _published("r101", "sync", GC4, 82.35, 7.8, 11.8, 42.2, 37.8, "20200206-8407a3f0"),
+    _published("x101", "sync", None, 63.02, 7.6, 11.3, 42.4, 37.7, "20200211-7584841c"),
+    _published("x101", "sync", GC16, 67.81, 8.8, 9.8, 43.5, 38.6, "20200211-cbed3d2c"),
+    _published("x101", "sync", GC4, 81.98, 9.0, 9.7, 43.9, 39.0, "20200212-68164964"),
+    _cascade("x101", "sync", None, 95.95, 9.2, 8.4, 44.7, 38.6, "20200310-d5ad2a5e"),
+    _cascade("x101", "sync", GC16, 100.73, 10.3, 7.7, 46.2, 39.7, "20200211-10bf2463"),
+    _cascade("x101", "sync", GC4, 114.91, 10.6, None, 46.4, 40.1, "20200703_180653-ed035291"),
+    _cascade_dcn("x101", "sync", None, 98.52, None, None, 47.5, 40.9, "20210615_211019-abbc39ea"),
+    _cascade_dcn("x101", "sync", GC16, 103.31, None, None, 48.0, 41.3, "20210615_215648-44aa598a"),
+    _cascade_dcn("x101", "sync", GC4, 117.48, None, None, 47.9, 41.1, "20210615_161851-720338ec"),
+)
+
+
+def list_models() -> list[str]:
+    """The names of all models: the detectors, then the classifiers."""
+    return [row.name for row in (*ROWS, *CLASSIFIERS)]
+
+
+def find(name: str) -> Row | ClassifierRow:
+    """The row of a detector or classifier, by our name or either upstream spelling.
+
+    Raises:
+        GCNetError: there is none; the nearest names are given.
+    """
+    by_name = {spelling: row for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)}
+    if name in by_name:
+        return by_name[name]
+    near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(near)}?" if near else "`gcnet models` lists them"
+    raise GCNetError(f"there is no model {name!r}: {hint}")
+
+
+def find_detector(name: str) -> Row:
+    """As `find`, for what takes detectors alone. Raises GCNetError too if it is a classifier's name."""
+    row = find(name)
+    if isinstance(row, ClassifierRow):
+        raise GCNetError(f"{row.name} is an image classifier; give a detector: `gcnet models` lists them")
+    return row

@@ -1,0 +1,222 @@
+"""One file from one address: over HTTP, going on where a cut connection left off, or from a folder.
+
+What arrives is not checked here, only brought; `gcnet.weights.download` knows what it should be.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+from gcnet.errors import GCNetError
+
+if TYPE_CHECKING:
+    from requests import RequestException, Response
+
+CHUNK = 1 << 16  # bytes; of a connection that is cut, less than this is lost
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to try: seconds to connect, seconds without data, tries without progress, pause before one."""
+
+    connect: float = 5.0
+    read: float = 20.0
+    tries: int = 3
+    pause: float = 1.0
+
+
+class UnavailableError(Exception):
+    """Why an address does not give the file; `missing` if another path of the same place may."""
+
+    def __init__(self, reason: str, *, missing: bool = False) -> None:
+        super().__init__(reason)
+        self.missing = missing
+
+
+def download(address: str, part: Path, patience: Patience) -> None:
+    """Brings the file at an HTTP address to `part`, going on behind what is there.
+
+    There is no `If-Range`: the caller checks the hash of the whole, and names of published files never
+    change their content.
+
+    Raises:
+        UnavailableError: the host does not answer or has no such file, or the connection was cut again and
+            again. `part` holds what came, for the next try.
+        GCNetError: the disk is full or cannot be written.
+    """
+    import requests
+
+    best, stalled, answered = _size(part), 0, False
+    while True:
+        try:
+            with _request(address, _size(part), patience) as response:
+                if not answered:
+                    _announce(response, part)
+                answered = True
+                _save(response, part)
+            return
+        except requests.RequestException as error:
+            status = None if error.response is None else error.response.status_code
+            if status == 416:  # what is there is longer than the file: begin again
+                part.unlink(missing_ok=True)
+                answered = True
+            stalled, best = (0, _size(part)) if _size(part) > best else (stalled + 1, best)
+            if not answered or stalled >= patience.tries:
+                raise UnavailableError(_why(error, patience), missing=status in (403, 404, 410)) from None
+            time.sleep(patience.pause * 2**stalled)
+
+
+def copy(path: Path, part: Path) -> None:
+    """Copies a file on this machine. Raises GCNetError if the disk is full or cannot be written."""
+    say(f"copying {path} into {part.parent}")
+    try:
+        shutil.copyfile(path, part)
+    except OSError as error:
+        raise unwritable(part.parent, error) from None
+
+
+def unwritable(folder: Path, error: OSError) -> GCNetError:
+    """The error for a cache folder that does not take a file."""
+    return GCNetError(
+        f"cannot write in {folder}: {error.strerror or error}; free space there, or set GCNET_HOME to "
+        "another folder"
+    )
+
+
+def host(address: str) -> str:
+    """Whom an address belongs to, for messages."""
+    return urlsplit(address).netloc or address
+
+
+def say(line: str) -> None:
+    """Tells the user on stderr, so that stdout stays clean."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _request(address: str, offset: int, patience: Patience) -> Response:
+    """The answer to a request for the file from byte `offset` on."""
+    import requests
+
+    headers = {"Accept-Encoding": "identity"}  # ranges count bytes of the file, not of a compressed form
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    timeout = (patience.connect, patience.read)
+    response = requests.get(address, headers=headers, stream=True, timeout=timeout)
+    try:
+        response.raise_for_status()
+        if "html" in response.headers.get("Content-Type", ""):  # an expired domain, a login page
+            raise UnavailableError("answers with a web page")
+    except BaseException:
+        response.close()
+        raise
+    if response.status_code == 206 and not _follows(response, offset):
+        response.close()
+        return _request(address, 0, patience)
+    return response
+
+
+def _follows(response: Response, offset: int) -> bool:
+    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+
+
+def _save(response: Response, part: Path) -> None:
+    """Writes the body to `part`, behind what is there if the server sends the rest."""
+    import requests
+
+    offset = _offset(response, part)
+    total = _total(response, part)
+    try:
+        with open(part, "ab" if offset else "wb") as file:
+            _write(response, file, offset, total)
+            file.flush()
+            os.fsync(file.fileno())
+    except requests.RequestException:
+        raise
+    except OSError as error:  # what came stays: it is gone on with once there is room
+        raise unwritable(part.parent, error) from None
+    if total and _size(part) < total:
+        raise requests.ConnectionError("the connection was cut")
+
+
+def _write(response: Response, file: BinaryIO, offset: int, total: int | None) -> None:
+    """The body, under a bar if someone looks at it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, completed=offset)
+        for chunk in response.iter_content(CHUNK):
+            file.write(chunk)
+            bar.advance(task, len(chunk))
+
+
+def _announce(response: Response, part: Path) -> None:
+    """Says what comes from where. Raises GCNetError if there is no room for it: nothing is written then."""
+    total = _total(response, part)
+    missing = total - _offset(response, part) if total else 0
+    if missing > shutil.disk_usage(part.parent).free:
+        raise GCNetError(
+            f"no room for {part.stem}: {_megabytes(missing)} more are needed in {part.parent}; free space "
+            "there, or set GCNET_HOME to another folder"
+        )
+    size = f" ({_megabytes(total)})" if total else ""
+    say(f"fetching {part.stem}{size} from {host(response.url)} into {part.parent}")
+
+
+def _offset(response: Response, part: Path) -> int:
+    """The byte of the file that the body begins with: 0 where the server ignores the range."""
+    return _size(part) if response.status_code == 206 else 0
+
+
+def _total(response: Response, part: Path) -> int | None:
+    """Bytes of the whole file, if the server says."""
+    length = response.headers.get("Content-Length", "")
+    return _offset(response, part) + int(length) if length.isdecimal() else None
+
+
+def _why(error: RequestException, patience: Patience) -> str:
+    """A few words on what went wrong; the library's own messages are pages of nested names."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}".strip()
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {patience.connect:g} s"
+    if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
+        return f"no answer within {patience.read:g} s"
+    if isinstance(error, requests.exceptions.InvalidSchema):
+        return "not an address that begins with http(s):// or file://"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy does not let it through"
+    if "NameResolutionError" in str(error):
+        return "host not found"
+    if "NewConnectionError" in str(error):
+        return "no connection"
+    if isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        return "the connection was cut"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size} bytes"

@@ -1,0 +1,94 @@
+"""What is compared is comparable; how fast it is, is not tested."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcnet.errors import GCNetError
+from gcnet.lab.benchmark import subjects, torchvision_peer
+from gcnet.lab.benchmark.memory import peak_bytes
+from gcnet.lab.benchmark.run import Options, run_benchmark
+from gcnet.lab.benchmark.timing import Times, time_in_turn
+
+SMALL = Options(rows=["mask_rcnn_tiny", "mask_rcnn_tiny_gc4"], size=(64, 96), repeats=2)
+
+
+def test_times_are_taken_in_turn():
+    calls: list[str] = []
+    times = time_in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2)
+    assert calls == ["a", "b"] * 3  # one round of warm-up
+    assert len(times["a"].seconds) == 2
+
+
+def test_ratio_and_spread():
+    fast, slow = Times((1.0, 1.0, 4.0)), Times((2.0, 2.0, 2.0))
+    assert fast.ratio(slow) == 0.5
+    assert slow.spread == 0
+    assert fast.spread == pytest.approx(0.75)  # quartiles 1 and 2.5
+    assert Times((3.0,)).spread == 0
+
+
+def test_report(tmp_path, capsys):
+    report = run_benchmark(replace(SMALL, parts=True), tmp_path)
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == json.loads(json.dumps(report))
+    assert set(report["inference"]) == {"mask_rcnn_tiny", "mask_rcnn_tiny_gc4"}
+    assert report["inference"]["mask_rcnn_tiny"]["ratio"] == 1
+    assert report["inference"]["mask_rcnn_tiny"]["detections"] > 0
+    assert {"backbone", "RPN", "mask head"} < set(report["parts"])
+    assert report["floor"]["seconds"] > 0
+    assert report["freed memory kept"] is False
+    assert "mask_rcnn_tiny_gc4" in capsys.readouterr().out
+
+
+def test_training_report_counts_what_is_saved(tmp_path):
+    report = run_benchmark(replace(SMALL, train=True, repeats=1), tmp_path)["training step"]
+    assert report["mask_rcnn_tiny_gc4"]["saved MB"] >= report["mask_rcnn_tiny"]["saved MB"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone tells the peak")
+def test_peak_memory():
+    def run():
+        block = torch.ones(2**24)  # 64 MiB
+        del block
+        return torch.ones(2**20)
+
+    peak = peak_bytes(run, "cpu")
+    assert peak is None or 60 * 2**20 < peak < 100 * 2**20
+
+
+def test_saved_bytes_counts_a_storage_once():
+    weight = torch.zeros(256, requires_grad=True)
+    assert subjects.saved_bytes(lambda: (weight * weight).sum()) == 256 * 4
+
+
+def test_rows_with_and_without_blocks_find_the_same_objects():
+    batch = subjects.random_batch(1, (96, 128))
+    plain, context = (
+        subjects.busy_detector(f"mask_rcnn_tiny{word}").predict(batch)[0] for word in ("", "_gc4")
+    )
+    assert plain.boxes.equal(context.boxes)
+    assert plain.scores.equal(context.scores)
+
+
+def test_torchvision_computes_the_same_network():
+    ours = subjects.busy_detector("mask_rcnn_r50")
+    twin = torchvision_peer.torchvision_twin(ours).eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        levels, theirs = ours.neck(ours.backbone(image)), twin.backbone(image)
+        for level, name in zip(levels, theirs, strict=True):
+            torch.testing.assert_close(level, theirs[name], atol=1e-4, rtol=1e-4)
+        pooled = torch.randn(5, 256, 7, 7)
+        logits = ours.roi_heads.heads()[0][0](pooled)[0]
+        scores, _ = twin.roi_heads.box_predictor(twin.roi_heads.box_head(pooled))
+    torch.testing.assert_close(scores, logits.roll(1, dims=1), atol=1e-3, rtol=1e-4)
+
+
+def test_torchvision_has_no_context_blocks():
+    with pytest.raises(GCNetError, match="compare mask_rcnn_r50"):
+        torchvision_peer.torchvision_twin(subjects.busy_detector("mask_rcnn_tiny_gc4"))

@@ -1,0 +1,298 @@
+"""Other people's checkpoints: read if they hold weights, refused if they want to run code."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gcnet.errors import GCNetError
+from gcnet.weights.checkpoint_files import read_checkpoint
+
+WEIGHTS = {"a.weight": torch.arange(3.0), "b": torch.tensor(1)}
+
+
+class Attack:
+    """Unpickling it makes a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_weights_are_found(wrapped: bool, legacy: bool, tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    content = (
+        {"state_dict": WEIGHTS, "meta": {"epoch": 12}, "optimizer": {"state": {}}} if wrapped else WEIGHTS
+    )
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    tensors = read_checkpoint(file).tensors
+    assert tensors.keys() == WEIGHTS.keys()
+    assert all(torch.equal(tensors[name], WEIGHTS[name]) for name in WEIGHTS)
+
+
+def test_what_logs_leave_behind_is_tolerated(tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    meta = {
+        "lr": np.float64(0.02),
+        "loss": np.float32(1.5),
+        "iter": np.int64(7),
+        "done": np.bool_(True),
+        "CLASSES": ("person", "bicycle"),
+        "hooks": collections.OrderedDict(a=1),
+    }
+    torch.save({"meta": meta, "state_dict": collections.OrderedDict(WEIGHTS)}, file)
+    assert read_checkpoint(file).tensors.keys() == WEIGHTS.keys()
+
+
+def test_numpy_numbers_of_old_files_are_tolerated(tmp_path: Path) -> None:
+    """Files written with numpy 1.x call the constructor by its old address."""
+    file = tmp_path / "x.pth"
+    torch.save({"meta": np.float64(0.02), "state_dict": WEIGHTS}, file, _use_new_zipfile_serialization=False)
+    content = file.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    # The old format is a plain pickle whose names end in a newline, so they may change length.
+    file.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert read_checkpoint(file).tensors.keys() == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+def test_code_is_refused_and_not_run(legacy: bool, tmp_path: Path) -> None:
+    file, marker = tmp_path / "x.pth", tmp_path / "marker"
+    content = {"state_dict": WEIGHTS, "meta": Attack(marker)}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(GCNetError, match="was not opened") as raised:
+        read_checkpoint(file)
+    assert not marker.exists()
+    assert "\n" not in str(raised.value)
+    assert "mkdir" in str(raised.value)
+    torch.load(file, weights_only=False)  # the file is what it seems: a careless reader is had
+    assert marker.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_bare_pickle_with_code_is_refused(tmp_path: Path) -> None:
+    file, marker = tmp_path / "x.pth", tmp_path / "marker"
+    file.write_bytes(pickle.dumps(Attack(marker)))
+    with pytest.raises(GCNetError):
+        read_checkpoint(file)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a checkpoint", b"PK\x03\x04 cut off", b"\x80\x02}", b"<html>404</html>"],
+    ids=["empty", "text", "zip", "pickle", "web page"],
+)
+def test_what_is_not_a_checkpoint(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    file.write_bytes(content)
+    with pytest.raises(GCNetError, match=r"x\.pth") as raised:
+        read_checkpoint(file)
+    assert "\n" not in str(raised.value)
+
+
+def test_cut_off_download(tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    torch.save({"state_dict": {"w": torch.zeros(1000)}}, file)
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(GCNetError, match="damaged"):
+        read_checkpoint(file)
+
+
+@pytest.mark.parametrize("content", [{}, {"state_dict": {}}, [torch.zeros(1)], torch.zeros(1), {"a": 1}])
+def test_no_tensors_by_name(content: object, tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    torch.save(content, file)
+    with pytest.raises(GCNetError, match="holds no tensors"):
+        read_checkpoint(file)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(GCNetError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match="there is no checkpoint"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+def test_flipped_bytes_end_in_one_kind_of_error(legacy: bool, tmp_path: Path) -> None:
+    file = tmp_path / "x.pth"
+    torch.save(
+        {"state_dict": WEIGHTS, "meta": {"a": [1.0, "x"]}}, file, _use_new_zipfile_serialization=not legacy
+    )
+    whole, generator = bytearray(file.read_bytes()), np.random.default_rng(0)
+    messages = []
+    for _ in range(150):
+        damaged = whole.copy()
+        for place in generator.integers(0, len(whole), 8):
+            damaged[place] = generator.integers(256)
+        file.write_bytes(damaged)
+        try:
+            read_checkpoint(file)
+        except GCNetError as error:
+            messages.append(str(error))
+    assert len(messages) > 30
+    assert not any("\n" in message for message in messages)
+
+
+@pytest.fixture
+def upstream_classes(monkeypatch: pytest.MonkeyPatch):
+    """Classes of modules that exist while a file is written and are gone when it is read."""
+    made = []
+
+    def make(path: str, base: type = object) -> type:
+        module, name = path.rsplit(".", 1)
+        parts = module.split(".")
+        for count in range(1, len(parts) + 1):
+            part = ".".join(parts[:count])
+            if part not in sys.modules:
+                sys.modules[part] = types.ModuleType(part)
+                made.append(part)
+        cls = type(name, (base,), {"__module__": module})
+        setattr(sys.modules[module], name, cls)
+        return cls
+
+    def remove() -> None:
+        while made:
+            del sys.modules[made.pop()]
+
+    yield make, remove
+    remove()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+def test_training_state_of_mmengine(legacy: bool, upstream_classes, tmp_path: Path) -> None:
+    make, remove = upstream_classes
+    buffer = make("mmengine.logging.history_buffer.HistoryBuffer")()
+    buffer.__dict__.update(_log_history=np.arange(5.0), _count_history=np.ones(5, int), max_length=1000000)
+    config = make("mmengine.config.config.ConfigDict", dict)(a=[1])
+    config.note = "an attribute beside the items"
+    averaged = {"module." + name: tensor + 1 for name, tensor in WEIGHTS.items()}
+    content = {
+        "meta": {
+            "dataset_meta": {"classes": ("resistor", "coil"), "palette": [(1, 2, 3)]},
+            "cfg": "model = dict(type='MaskRCNN')",
+            "mmengine_version": "0.10.4",
+            "epoch": np.int64(12),
+            "time": datetime.datetime(2024, 1, 2),
+            "work_dir": Path("x"),
+            "hooks": collections.defaultdict(list, a=[1], b=[2]),
+            "recent": collections.deque([1.0, 2.0], maxlen=3),
+            "options": config,
+        },
+        "state_dict": collections.OrderedDict(WEIGHTS),
+        "message_hub": {"log_scalars": collections.OrderedDict(loss=buffer), "runtime_info": {}},
+        "ema_state_dict": averaged | {"steps": torch.tensor(7)},
+        "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"lr": 0.02}]},
+    }
+    file = tmp_path / "epoch_12.pth"
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    remove()
+    checkpoint = read_checkpoint(file)
+    assert {name: tensor.tolist() for name, tensor in checkpoint.tensors.items()} == {
+        name: tensor.tolist() for name, tensor in WEIGHTS.items()
+    }
+    assert checkpoint.class_names == ("resistor", "coil")
+    assert checkpoint.origin == {"mmengine_version": "0.10.4", "epoch": 12}
+    assert checkpoint.config == "model = dict(type='MaskRCNN')"
+
+
+@pytest.mark.parametrize(
+    ("meta", "names"),
+    [
+        ({"CLASSES": ("person", "bicycle")}, ("person", "bicycle")),
+        ({"CLASSES": ["person"]}, ("person",)),
+        ({"CLASSES": "person"}, ("person",)),
+        ({"CLASSES": None}, None),
+        ({"CLASSES": ()}, None),
+        ({"CLASSES": (1, 2)}, None),
+        ({"dataset_meta": {"CLASSES": ("a",)}}, ("a",)),
+        ({"dataset_meta": {"classes": ["a", "b"]}}, ("a", "b")),
+        ({"dataset_meta": "a"}, None),
+        ({}, None),
+        (None, None),
+        ("x", None),
+    ],
+)
+def test_class_names(meta: object, names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    torch.save({"state_dict": WEIGHTS, "meta": meta}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").class_names == names
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "model.module."])
+def test_wrappers_leave_no_trace(prefix: str, tmp_path: Path) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in WEIGHTS.items()}
+    torch.save({"state_dict": wrapped | {"steps": torch.tensor(1)}}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").tensors.keys() == WEIGHTS.keys()
+
+
+def test_a_model_of_one_part_named_model_is_not_mistaken(tmp_path: Path) -> None:
+    torch.save({"model.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").tensors.keys() == {"model.a", "b"}
+
+
+def test_averaged_copies_of_mmcv_are_passed_over(tmp_path: Path) -> None:
+    copies = {"ema_" + name.replace(".", "_"): tensor + 1 for name, tensor in WEIGHTS.items()}
+    torch.save({"state_dict": WEIGHTS | copies}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").tensors.keys() == WEIGHTS.keys()
+
+
+class Lookup:
+    """Unpickling it looks up an attribute of something that is itself harmless."""
+
+    def __init__(self, target: object, name: str) -> None:
+        self.target, self.name = target, name
+
+    def __reduce__(self):
+        return getattr, (self.target, self.name)
+
+    def __call__(self) -> None:
+        pass
+
+
+class LookupAndCall:
+    """Unpickling it also calls what was found."""
+
+    def __init__(self, *lookup: object) -> None:
+        self.lookup = lookup
+
+    def __reduce__(self):
+        return Lookup(*self.lookup), ()
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+def test_looking_something_up_gives_nothing_to_call(legacy: bool, tmp_path: Path) -> None:
+    """mmengine's logs can look up methods; that must not become a way to run them."""
+    file, lookup = tmp_path / "x.pth", (torch.Tensor, "numel")
+    content = {"state_dict": WEIGHTS, "meta": {"epoch": Lookup(*lookup)}}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    assert read_checkpoint(file).origin == {}
+    content["meta"] = {"epoch": LookupAndCall(*lookup)}
+    torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(GCNetError, match="was not opened"):
+        read_checkpoint(file)
+
+
+def test_unknown_classes_are_refused_by_name(upstream_classes, tmp_path: Path) -> None:
+    make, remove = upstream_classes
+    for legacy in (False, True):
+        file = tmp_path / f"{legacy}.pth"
+        content = {"state_dict": WEIGHTS, "runner": make("somebody.runner.Runner")()}
+        torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+        remove()
+        with pytest.raises(GCNetError, match=r"wants to run somebody\.runner\.Runner;"):
+            read_checkpoint(file)

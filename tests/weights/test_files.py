@@ -1,0 +1,181 @@
+"""Model files: what comes back is what went in, and nothing else comes in."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import gcnet
+from gcnet.errors import GCNetError
+from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
+from gcnet.weights.catalog import find
+from gcnet.weights.files import fill_weights, load_model, read_metadata, save_model
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    torch.manual_seed(0)
+    spec = replace(find("mask_rcnn_tiny_gc4").spec, class_names=("washer", "größe", "screw, flat"))
+    return build_detector(spec).eval()
+
+
+def predictions(detector: Detector) -> list[torch.Tensor]:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    found = detector.predict_images(picture, score_threshold=0.0)[0]
+    assert len(found) > 10
+    return [found.boxes, found.scores, found.labels, found.mask_probs]
+
+
+def test_saved_and_loaded_to_the_bit(detector: Detector, tmp_path: Path) -> None:
+    save_model(detector, tmp_path / "m.safetensors", provenance={"recipe": "x", "epoch": 3})
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert loaded.spec == detector.spec
+    assert not loaded.training
+    assert all(torch.equal(a, b) for a, b in zip(predictions(detector), predictions(loaded), strict=True))
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["provenance"]) == {"recipe": "x", "epoch": 3}
+
+
+def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Path) -> None:
+    save_model(detector, tmp_path / "a.safetensors", provenance={"file": "old.pth", "epoch": 12})
+    loaded = load_model(tmp_path / "a.safetensors")
+    save_model(loaded, tmp_path / "b.safetensors", provenance={"epoch": 13})
+    info = read_metadata(tmp_path / "b.safetensors")
+    assert info.provenance == {"file": "old.pth", "epoch": 13}
+    assert info.spec == detector.spec
+    assert info.versions == {"gcnet": gcnet.__version__, "torch": torch.__version__}
+
+
+def test_preprocessing_is_written_so_that_others_can_do_it(detector: Detector, tmp_path: Path) -> None:
+    """From the words of the file alone: the same input as ours."""
+    save_model(detector, tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        words = json.loads(file.metadata()["preprocessing"])
+    picture = np.random.default_rng(0).integers(0, 256, (90, 121, 3), dtype=np.uint8)
+    fit = words["resize"]["fit"]
+    scale = min(fit["long_side"] / max(picture.shape[:2]), fit["short_side"] / min(picture.shape[:2]))
+    height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
+    pixels = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    values = (pixels - np.array(words["normalise"]["mean"])) / np.array(words["normalise"]["std"])
+    rows, columns = (-side % words["pad"]["multiple"] for side in (height, width))
+    expected = np.pad(values, ((0, rows), (0, columns), (0, 0))).transpose(2, 0, 1)
+
+    seen = []
+    handle = detector.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    detector.predict_images(picture)
+    handle.remove()
+    torch.testing.assert_close(seen[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+
+
+def test_channels_last_models_are_saved(detector: Detector, tmp_path: Path) -> None:
+    copy = build_detector(detector.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy.load_state_dict(detector.state_dict())
+    save_model(copy, tmp_path / "m.safetensors")
+    state = load_model(tmp_path / "m.safetensors").state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in detector.state_dict().items())
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failing_save_leaves_the_old_file(
+    failing: str, detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_model(detector, path)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(detector, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_that_is_not_there(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"nowhere"):
+        save_model(detector, tmp_path / "nowhere" / "m.safetensors")
+
+
+def test_files_that_are_not_ours(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(GCNetError, match=r"there is no model file .*m\.safetensors"):
+        load_model(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(GCNetError, match="was not saved by gcnet"):
+        load_model(path)
+    save_file({"weight": torch.zeros(2)}, path, {"format": "gcnet", "format_version": "2", "spec": "{}"})
+    with pytest.raises(GCNetError, match="has format 2 and this gcnet reads up to 1: update gcnet"):
+        load_model(path)
+    save_file({"weight": torch.zeros(2)}, path, {"format": "gcnet", "spec": "{"})
+    with pytest.raises(GCNetError, match="damaged"):
+        load_model(path)
+    path.write_text("not weights")
+    with pytest.raises(GCNetError, match="damaged or not a safetensors file"):
+        load_model(path)
+    save_model(detector, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(GCNetError, match="damaged"):
+        load_model(path)
+
+
+SHAPES = {
+    "vector": ((5,), [(5,), (1, 5), (1, 5, 1, 1), (5, 1, 1)], [(4,), (5, 5), (5, 1, 5), (2, 5), ()]),
+    "matrix": ((3, 5), [(3, 5), (3, 5, 1, 1)], [(5, 3), (15,), (3, 5, 3, 3), (3, 5, 1, 2), (3, 1, 5)]),
+    "one output": ((1, 5), [(1, 5), (1, 5, 1, 1)], [(5,), (5, 1)]),
+    "one input": ((5, 1), [(5, 1), (5, 1, 1, 1)], [(1, 5), (5,)]),
+    "one": ((1,), [(1,), (1, 1), (1, 1, 1, 1)], [(), (2,)]),
+    "scalar": ((), [(), (1,)], [(2,)]),
+    "convolution": ((4, 3, 1, 1), [(4, 3, 1, 1)], [(4, 3), (3, 4, 1, 1), (4, 3, 3, 3), (4, 3, 1)]),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_which_shapes_fit(kind: str) -> None:
+    shape, fitting, wrong = SHAPES[kind]
+    holder = nn.Module()
+    holder.weight = nn.Parameter(torch.zeros(shape))
+    values = torch.arange(1.0, holder.weight.numel() + 1)
+    for other in fitting:
+        fill_weights(holder, {"weight": values.reshape(other)}, source="x")
+        assert torch.equal(holder.weight.detach(), values.reshape(shape)), other
+        nn.init.zeros_(holder.weight)
+    for other in wrong:
+        with pytest.raises(GCNetError, match=r"weight is .* there and .* here"):
+            fill_weights(holder, {"weight": torch.ones(other)}, source="x")
+        assert not holder.weight.any()
+
+
+def test_what_does_not_fit_is_listed_and_nothing_is_copied() -> None:
+    layer = nn.Linear(3, 2)
+    before = layer.weight.clone()
+    tensors = {"weight": torch.ones(2, 3)} | {f"extra{i}": torch.zeros(1) for i in range(20)}
+    with pytest.raises(GCNetError) as raised:
+        fill_weights(layer, tensors, source="file.pth")
+    message = str(raised.value)
+    assert message.startswith(
+        "file.pth does not fit this model (tensors: 1 missing, 20 unexpected): missing bias; unexpected "
+    )
+    assert message.count("unexpected extra") == 9
+    assert message.endswith("and 11 more")
+    assert "\n" not in message
+    assert torch.equal(layer.weight, before)
+
+
+def test_batch_counts_may_be_missing() -> None:
+    norm = nn.BatchNorm2d(4)
+    state = {name: t + 1 for name, t in norm.state_dict().items() if name != "num_batches_tracked"}
+    fill_weights(norm, state, source="x")
+    assert norm.weight[0] == 2

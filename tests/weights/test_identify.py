@@ -1,0 +1,166 @@
+"""Which model a checkpoint holds, from the least that says it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import CASCADE, as_mmdet, as_version_1, built, small
+from torch import Tensor
+
+from gcnet.errors import GCNetError
+from gcnet.models.build import build_detector
+from gcnet.models.spec import ContextSpec, ModelSpec, RoISpec
+from gcnet.weights import identify as module
+from gcnet.weights.cache import Weights
+from gcnet.weights.catalog import ROWS, find
+from gcnet.weights.checkpoint_files import Checkpoint
+from gcnet.weights.coco_classes import COCO_CLASSES
+from gcnet.weights.identify import Identified, identify
+from gcnet.weights.mmdet_keys import mmdet_key
+
+NAMES = ("resistor", "coil", "diode")
+
+
+def shapes(name: str) -> dict[str, Tensor]:
+    """A row's tensors without their values; batch counts are left out."""
+    with torch.device("meta"):
+        state = build_detector(find(name).spec).state_dict()
+    return {mmdet_key(key): t for key, t in state.items() if not key.endswith("num_batches_tracked")}
+
+
+@pytest.fixture
+def file(tmp_path: Path):
+    """An empty file of a name."""
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.touch()
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_by_its_shapes_and_name(row, file) -> None:
+    for name in (row.name, *row.upstream):
+        found = identify(file(f"{name}_20200515-187da160.pth"), Checkpoint(shapes(row.name)))
+        assert found == Identified(row.spec, row.name, None)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_by_its_shapes_and_config(row, file) -> None:
+    config = "norm_cfg=dict(type='SyncBN')" if row.spec.backbone.norm == "sync" else "norm_eval=True"
+    assert identify(file("epoch_12.pth"), Checkpoint(shapes(row.name), config=config)).row_name == row.name
+
+
+def test_without_a_hint_the_norm_is_taken_as_frozen(file) -> None:
+    found = identify(file("epoch_12.pth"), Checkpoint(shapes("mask_rcnn_r50_syncbn_gc16")))
+    assert found.row_name == "mask_rcnn_r50_gc16"
+    assert found.note is not None
+    assert "taken as frozen" in found.note
+    # There is only one row of this structure.
+    assert identify(file("x.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn"))).note is None
+
+
+@pytest.mark.parametrize(("count", "row"), [(0, "mask_rcnn_r50_gc4"), (87960, "mask_rcnn_r50_syncbn_gc4")])
+def test_trained_norms_have_counted_batches(count: int, row: str, file) -> None:
+    tensors = shapes(row)
+    tensors["backbone.layer1.0.bn1.num_batches_tracked"] = torch.tensor(5)  # frozen in all rows
+    tensors["backbone.layer3.0.bn1.num_batches_tracked"] = torch.tensor(count)
+    found = identify(file("epoch_12.pth"), Checkpoint(tensors))
+    assert (found.row_name, found.note) == (row, None)
+
+
+def test_a_published_file_under_another_name(file, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(b"").hexdigest()[:8]
+    row = replace(find("mask_rcnn_r50_syncbn_gc16"), weights=Weights("http://x/y-z.pth", digest))
+    monkeypatch.setattr(module, "ROWS", (find("mask_rcnn_r50_gc16"), row))
+    found = identify(file("mask_rcnn_r50_gc16.pth"), Checkpoint(shapes(row.name)))
+    assert found == Identified(row.spec, row.name, None)
+
+
+def test_shapes_win_over_a_name(file) -> None:
+    found = identify(file("mask_rcnn_r101_gc16.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn_gc4")))
+    assert found.row_name == "mask_rcnn_x101_syncbn_gc4"
+    assert found.note == "it is named like mask_rcnn_r101_gc16, but holds another model"
+
+
+def test_a_name_within_a_longer_one(file) -> None:
+    """ "mask_rcnn_r50_gc16" begins with a row's name, and a cascade's name ends with one."""
+    found = identify(file("my_mask_rcnn_r50_gc16_run3.pth"), Checkpoint(shapes("mask_rcnn_r50_gc16")))
+    assert (found.row_name, found.note) == ("mask_rcnn_r50_gc16", None)
+    name = "cascade_mask_rcnn_x101_syncbn_gc4"
+    assert identify(file(f"{name}.pth"), Checkpoint(shapes(name))).note is None
+
+
+SPECS = [
+    small(),
+    small(cascade=CASCADE),
+    small(fpn_norm="sync", roi=RoISpec(4, 1, 24, mask_channels=8, mask_convs=2, norm="sync")),
+    *(
+        small(backbone=replace(small().backbone, **changes))
+        for changes in (
+            {"context": None},
+            {"groups": 4, "group_width": 16},
+            {"blocks": (2, 1, 3, 1), "stem_channels": 16},
+            {"deformable_stages": (False, False, True, True)},
+            {"context": ContextSpec(1 / 4, (False, False, True, True), pooling="average")},
+            {"context": ContextSpec(1 / 4, (True, True, True, True), fusion=("add", "scale"))},
+            {"context": ContextSpec(1 / 2, fusion=("scale",))},
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("spec", SPECS)
+def test_models_that_are_in_no_catalog(spec: ModelSpec, version: int, file) -> None:
+    state = as_mmdet(built(spec))
+    state = as_version_1(state) if version == 1 else state
+    found = identify(file("mine.pth"), Checkpoint(state, class_names=NAMES))
+    assert found.row_name is None
+    assert found.spec.coordinates == ("inclusive" if version == 1 else "continuous")
+    assert (found.spec.name, found.spec.class_names) == ("mine", NAMES)
+    same = {"backbone", "fpn_channels", "fpn_norm", "cascade"}
+    assert all(getattr(found.spec, name) == getattr(spec, name) for name in same)
+    assert build_detector(found.spec).state_dict().keys() == build_detector(spec).state_dict().keys()
+
+
+def test_class_names(file) -> None:
+    path, state = file("mine.pth"), as_mmdet(built(small()))
+    given = identify(path, Checkpoint(state, class_names=NAMES), class_names=["a", "b", "c"])
+    assert given.spec.class_names == ("a", "b", "c")
+    with pytest.raises(
+        GCNetError, match=r"mine\.pth knows 3 classes but does not name them.*convert .*--class-names"
+    ):
+        identify(path, Checkpoint(state))
+    with pytest.raises(GCNetError, match=r"knows 3 classes but names 80.*--class-names"):
+        identify(path, Checkpoint(state, class_names=COCO_CLASSES))
+    with pytest.raises(GCNetError, match="knows 3 classes, but 2 class names were given"):
+        identify(path, Checkpoint(state), class_names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        (["backbone.layer1.0.conv3.weight", "neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.bias"],
+         "rpn_head"),
+        (["backbone.layer1.0.conv1.weight", "backbone.layer1.0.conv2.weight"], "backbone.layer1.0.conv3"),
+        (["conv1.weight", "fc.weight"], "backbone"),
+        (["backbone.layer1.0.conv3.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
+          "roi_head.bbox_head.fc_cls.weight"], "mask_head"),
+        (["backbone.layer1.0.conv3.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
+          "roi_head.mask_head.convs.0.conv.weight"], "no "),
+    ],
+    ids=["one stage", "basic blocks", "a classifier", "boxes alone", "cut off"],
+)  # fmt: skip
+def test_other_models_are_named_in_one_line(names: list[str], lacking: str, file) -> None:
+    tensors = {name: torch.zeros(8, 8, 1, 1) for name in names}
+    with pytest.raises(GCNetError, match="holds another kind of model") as raised:
+        identify(file("x.pth"), Checkpoint(tensors))
+    assert lacking in str(raised.value)
+    assert "\n" not in str(raised.value)

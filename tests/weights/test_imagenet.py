@@ -1,0 +1,135 @@
+"""ImageNet weights: from a local file, or fetched. Nothing here leaves the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from gcnet.errors import GCNetError
+from gcnet.models.build import build_backbone
+from gcnet.models.resnet import ResNet
+from gcnet.models.spec import ContextSpec, ResNetSpec
+from gcnet.weights.cache import Weights
+from gcnet.weights.catalog import ROWS
+from gcnet.weights.imagenet import FILES, load_imagenet
+
+# Small, but with the channels of the published ones.
+SPEC = ResNetSpec(blocks=(1, 1, 1, 1), context=ContextSpec(ratio=1 / 4))
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file named after its hash in a folder that plays the server."""
+    torch.manual_seed(1)
+    plain = build_backbone(ResNetSpec(blocks=SPEC.blocks))
+    state: dict[str, Tensor] = {
+        **plain.state_dict(),
+        "fc.weight": torch.zeros(1000, 2048),
+        "fc.bias": torch.zeros(1000),
+    }
+    file = tmp_path / "resnet.pth"
+    torch.save(state, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file = file.rename(tmp_path / f"resnet-{digest[:8]}.pth")
+    monkeypatch.setitem(FILES, (SPEC.blocks, 1), Weights(file.as_uri(), digest[:8]))
+    return file
+
+
+def fresh() -> ResNet:
+    torch.manual_seed(2)
+    return build_backbone(SPEC)
+
+
+def loaded(backbone: ResNet, file: Path) -> bool:
+    state, own = torch.load(file), backbone.state_dict()
+    return all(torch.equal(own[name], value) for name, value in state.items() if not name.startswith("fc."))
+
+
+def test_from_a_local_file_blocks_stay(published: Path) -> None:
+    backbone, before = fresh(), fresh().state_dict()
+    load_imagenet(backbone, SPEC, published)
+    assert loaded(backbone, published)
+    blocks = {name: value for name, value in backbone.state_dict().items() if ".context." in name}
+    assert len(blocks) == 3 * 8
+    assert all(torch.equal(value, before[name]) for name, value in blocks.items())
+
+
+def test_deformable_stages_keep_their_offsets(published: Path) -> None:
+    backbone = build_backbone(replace(SPEC, deformable_stages=(False, True, False, False)))
+    load_imagenet(backbone, SPEC, published)
+    assert loaded(backbone, published)
+    assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
+
+
+def test_resnext_does_not_get_the_file_of_a_resnet(published: Path) -> None:
+    spec = replace(SPEC, groups=32)
+    with pytest.raises(GCNetError, match="no published ImageNet weights"):
+        load_imagenet(build_backbone(spec), spec)
+
+
+def test_fetched_into_the_cache(published: Path, home: Path) -> None:
+    backbone = fresh()
+    load_imagenet(backbone, SPEC)
+    assert loaded(backbone, published)
+    cached = home / "weights" / published.name
+    assert cached.is_file()
+    published.rename(published.with_name("gone"))
+    load_imagenet(fresh(), SPEC)
+    cached.write_bytes(cached.read_bytes()[:-10])
+    with pytest.raises(GCNetError, match="is not the published file"):
+        load_imagenet(fresh(), SPEC)
+
+
+def test_mirrors_are_asked(published: Path, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    moved = published.rename(mirror / published.name)
+    with pytest.raises(GCNetError, match=f"get .*{published.name} by hand"):
+        load_imagenet(fresh(), SPEC)
+    backbone = fresh()
+    load_imagenet(backbone, SPEC, mirrors=[str(mirror)])
+    assert loaded(backbone, moved)
+
+
+def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
+    """As in the ResNeXt file, which came by way of other projects."""
+    spec = replace(SPEC, groups=32)
+    torch.manual_seed(3)
+    state = build_backbone(ResNetSpec(blocks=SPEC.blocks, groups=32)).state_dict()
+    wrapped = {"state_dict": state | {"last_linear.weight": torch.zeros(10, 2048)}}
+    torch.save(wrapped, tmp_path / "x.pth")
+    backbone = build_backbone(spec)
+    load_imagenet(backbone, spec, tmp_path / "x.pth")
+    assert torch.equal(backbone.state_dict()["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
+
+
+def test_file_of_another_network(published: Path, tmp_path: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
+    with pytest.raises(GCNetError, match=r"vgg\.pth does not fit"):
+        load_imagenet(fresh(), SPEC, tmp_path / "vgg.pth")
+
+
+def test_names_are_torchvision_s() -> None:
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        theirs = {name for name in resnet50().state_dict() if not name.startswith("fc.")}
+        ours = set(build_backbone(ResNetSpec()).state_dict())
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("weights", FILES.values(), ids=lambda weights: weights.file)
+def test_published_names_carry_the_hash(weights: Weights) -> None:
+    assert weights.file.endswith(f"-{weights.sha256}.pth")
+    assert len(weights.sha256) == 8
+    int(weights.sha256, 16)
+
+
+def test_every_published_row_has_a_backbone_to_start_from() -> None:
+    published = [row.spec.backbone for row in ROWS if row.upstream]
+    assert {(backbone.blocks, backbone.groups) for backbone in published} == set(FILES)

@@ -1,0 +1,116 @@
+"""What a training starts from, and what it says about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcnet.errors import GCNetError
+from gcnet.weights import create
+from gcnet.weights.cache import Weights
+from gcnet.weights.catalog import Row, find
+from gcnet.weights.create import create_model
+from gcnet.weights.files import save_model
+from gcnet.weights.start import start_model
+
+TINY = find("mask_rcnn_tiny_gc4")
+CLASSES = ("board", "Cell_Phone")
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A tiny row that pretends to be published, with its file (COCO's classes) on disk and no network."""
+    torch.manual_seed(3)
+    file = tmp_path / "published.safetensors"
+    save_model(create_model(TINY.name), file)
+    spec = replace(TINY.spec, backbone=replace(TINY.spec.backbone, frozen_stages=2))
+    row = replace(TINY, spec=spec, weights=Weights("https://nowhere.invalid/published.pth", "0"), mask_ap=1.5)
+
+    def published_weights(row: Row, **_: object) -> Path:
+        if not file.exists():
+            raise GCNetError("no network")
+        return file
+
+    monkeypatch.setattr("gcnet.weights.create.published_weights", published_weights)
+    monkeypatch.setattr("gcnet.weights.start.published_weights", published_weights)
+    return row
+
+
+@pytest.mark.parametrize("weights", ["auto", "coco"])
+def test_published_weights_and_three_lines(published: Row, weights: str, tmp_path: Path) -> None:
+    begun = start_model(published, weights, CLASSES)
+    assert begun.weights == "coco"
+    whose, classes, frozen = begun.report
+    assert whose == "weights: mask_rcnn_tiny_gc4 as published (COCO, mask AP 1.5)"
+    assert classes == "classes: 1 of 2 keep their trained rows (Cell_Phone); new: board"
+    assert frozen.startswith("frozen: the stem and c2 (0.0 of 1.")
+    theirs = create_model(TINY.name, weights=tmp_path / "published.safetensors").roi_heads.box_head.cls.weight
+    ours = begun.model.roi_heads.box_head.cls.weight
+    phone = find("mask_rcnn_r50").spec.class_names.index("cell phone")
+    assert torch.equal(ours[1:], theirs[[phone, 80]])
+    assert not torch.equal(ours[0], theirs[0])
+    assert not begun.model.backbone.conv1.weight.requires_grad
+
+
+def test_without_published_weights_the_backbone_of_imagenet(
+    published: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "published.safetensors").unlink()
+
+    def load(backbone: torch.nn.Module, *_: object, **__: object) -> None:
+        torch.nn.init.constant_(backbone.conv1.weight, 7)
+
+    monkeypatch.setattr(create, "load_imagenet", load)
+    begun = start_model(published, "auto", CLASSES)
+    assert begun.weights == "imagenet"
+    assert (begun.model.backbone.conv1.weight == 7).all()
+    assert begun.report[0].endswith("random for the rest; those of the whole model: no network")
+    assert begun.report[1] == "classes: all 2 are new: board, Cell_Phone"
+    assert begun.model.provenance == {"backbone": "ImageNet"}
+
+
+def test_without_any_one_line_says_what_to_do(
+    published: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "published.safetensors").unlink()
+    monkeypatch.setenv("GCNET_HOME", str(tmp_path / "home"))
+    with pytest.raises(GCNetError) as raised:
+        start_model(published, "auto", CLASSES)
+    message = str(raised.value)
+    assert f"put the file into {tmp_path / 'home' / 'weights'}" in message
+    assert "--weights none" in message
+    assert "\n" not in message
+    with pytest.raises(GCNetError, match="no network"):  # asked for by name, nothing takes its place
+        start_model(published, "coco", CLASSES)
+
+
+@pytest.mark.parametrize("weights", ["auto", None])
+def test_tiny_models_start_from_nothing(weights: str | None) -> None:
+    begun = start_model(TINY, weights, CLASSES)
+    assert begun.weights == "none"
+    assert begun.report[0] == "weights: none, all numbers are random"
+    assert begun.report[2] == "frozen: nothing"
+    assert begun.model.provenance == {}
+
+
+def test_from_a_file_of_another_model_of_the_same_shape(tmp_path: Path) -> None:
+    source = create_model(TINY.name, class_names=CLASSES)
+    source.spec = replace(source.spec, name="mine", image_size=(96, 96))
+    save_model(source, tmp_path / "mine.safetensors")
+    begun = start_model(TINY, str(tmp_path / "mine.safetensors"), CLASSES)
+    assert begun.report[0] == f"weights: {tmp_path / 'mine.safetensors'}, a mine"
+    assert begun.report[1] == "classes: all 2 keep their trained rows: board, Cell_Phone"
+    assert begun.model.spec == replace(TINY.spec, class_names=CLASSES)
+    with pytest.raises(GCNetError, match="does not fit"):
+        start_model(find("mask_rcnn_tiny"), str(tmp_path / "mine.safetensors"), CLASSES)
+
+
+def test_classes_that_a_file_does_not_name_are_those_of_the_data(tmp_path: Path) -> None:
+    source = create_model(TINY.name, num_classes=2)
+    save_model(source, tmp_path / "x.safetensors")
+    begun = start_model(TINY, str(tmp_path / "x.safetensors"), CLASSES)
+    assert begun.model.spec.class_names == CLASSES
+    assert torch.equal(begun.model.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)
