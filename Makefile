@@ -7,7 +7,7 @@ STAMP := .venv/.setup-done
 # The tests and the demo are small tensors: more threads than cores only slow them down.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-all test-oldest check format clean
+.PHONY: setup demo test test-all test-matrix coverage check format clean
 
 setup: $(STAMP)
 
@@ -26,11 +26,13 @@ test: setup
 test-all: setup
 	$(TEST_ENV) $(PY) -m pytest -q -n 2
 
-# With the oldest versions that pyproject.toml allows.
-test-oldest: setup
-	test -x .venv-oldest/bin/python || $(PY) -m venv .venv-oldest
-	$(PY) -m uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct -e ".[dev]"
-	$(TEST_ENV) .venv-oldest/bin/python -m pytest -q -n 2 -m "not slow"
+# The quick tests with the oldest versions that pyproject.toml allows, and with another Python (OTHER_PYTHON names it).
+test-matrix: setup
+	PY=$(PY) sh tools/test-matrix.sh
+
+# What the quick tests run of src; the page is in build/coverage. Processes that tests start are not counted.
+coverage: setup
+	$(TEST_ENV) $(PY) -m pytest -q -n 2 -m "not slow" --cov --cov-report=term --cov-report=html:build/coverage
 
 check: setup
 	.venv/bin/ruff check .
@@ -43,4 +45,4 @@ format: setup
 	.venv/bin/ruff format .
 
 clean:
-	rm -rf .venv .venv-oldest build dist
+	rm -rf .venv .venv-oldest .venv-other build dist

@@ -76,7 +76,8 @@ class _Attend(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2], output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, grad_weights: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grad, grad_weights = grad_outputs
         flat, weight, weights = ctx.saved_tensors
         grad = grad.to(flat.dtype)  # under autocast it may differ
         of_weights = torch.bmm(grad.unsqueeze(1), flat).squeeze(1) + grad_weights
@@ -95,7 +96,10 @@ class _AttendNormed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] (torch's decorator hides the names)
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         # The shift adds the same to all of an image's `of_weights`, which the softmax does not see, and its
         # part of `of_weight` is multiplied by the sum of `of_logits`, which is zero.
         u, scale, weight, weights = ctx.saved_tensors

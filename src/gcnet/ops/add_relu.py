@@ -49,7 +49,8 @@ class _AddReLU(torch.autograd.Function):
         return z
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         (out,) = ctx.saved_tensors
         of_shortcut, of_shift = ctx.dtypes
         wanted = ctx.needs_input_grad[2]
