@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.console import progress_bar
 from gcnet.errors import GCNetError
-from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.image_files import find_images
 from gcnet.models.classifier import Classifier

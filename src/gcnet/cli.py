@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gcnet.commands.arguments import did_you_mean
+from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
@@ -62,7 +62,7 @@ def _dispatch(argv: list[str]) -> int:
         print(f"gcnet {__version__}")
         return 0
     if verb not in VERBS:
-        raise GCNetError(f"no command {verb!r}{did_you_mean(verb, VERBS) or '; `gcnet --help` lists them'}")
+        raise GCNetError(f"no command {verb!r}; {did_you_mean(verb, VERBS, '`gcnet --help` lists them')}")
     module, _ = VERBS[verb]
     return import_module(f"gcnet.commands.{module}").run(words)
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.console import progress_bar
 from gcnet.errors import GCNetError
-from gcnet.evaluation.progress import progress_bar
 from gcnet.evaluation.results import coco_results
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.image_files import find_images

@@ -27,7 +27,7 @@ def test_options_of_data_and_of_context_shapes(shapes):
     [
         ([], "which study? There are block, position"),
         (["blok"], 'did you mean "block"'),
-        (["block", "--model", "mask_rcnn_tiny_gc5"], "did you mean mask_rcnn_tiny_gc4"),
+        (["block", "--model", "mask_rcnn_tiny_gc5"], 'did you mean "mask_rcnn_tiny_gc4'),
         (["block", "--sedes", "3"], 'did you mean "--seeds"'),
         (["block", "--seeds", "0"], "--seeds is 0; give 1 or more"),
         (["block", "--data", "nowhere"], "--data nowhere is not a folder"),

@@ -82,7 +82,7 @@ def test_printed_config_gives_the_same_run(tmp_path, capsys):
         ("learning_rate: 1", "learning_rate"),
         ("- a\n- b", "option: value"),
         ("a: [", "not YAML"),
-        ("model: mask_rcnn_tinny", "did you mean mask_rcnn_tiny"),
+        ("model: mask_rcnn_tinny", 'did you mean "mask_rcnn_tiny'),
     ],
 )
 def test_a_bad_config_file_is_named(text, expected, tmp_path):

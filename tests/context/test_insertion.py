@@ -345,9 +345,9 @@ def test_channels_from_an_example() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"where": "stage3"}, 'no module is named "stage3"; near it: stage'),
+        ({"where": "stage3"}, 'no module is named "stage3"; did you mean "stage'),
         ({"where": "zzz*"}, r'no module is named "zzz\*"; there is stem, stage1, neck'),
-        ({"where": ["stage1", "nect"]}, "near it: neck"),
+        ({"where": ["stage1", "nect"]}, 'did you mean "neck"'),
         ({"where": []}, "where is empty"),
         ({"where": "neck"}, 'no residual block in "neck"; position="output"'),
         ({"position": "output"}, "needs where="),

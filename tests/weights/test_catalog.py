@@ -111,8 +111,8 @@ def test_published_memory_and_speed(name: str, memory: float | None, fps: float 
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [
-        ("mask_rcnn_r50_gc8", "did you mean mask_rcnn_r50_gc"),
-        ("mask_rcnn_tny", "did you mean mask_rcnn_tiny"),
+        ("mask_rcnn_r50_gc8", 'did you mean "mask_rcnn_r50_gc'),
+        ("mask_rcnn_tny", 'did you mean "mask_rcnn_tiny'),
         ("Mask_RCNN_R50", "mask_rcnn_r50"),
         ("qqqq", "`gcnet models` lists them"),
         ("", "`gcnet models` lists them"),

@@ -165,5 +165,5 @@ def test_mistakes(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(GCNetError, match="no fc layer"):
         create_model("resnet50", weights=tmp_path / "x.pth")
-    with pytest.raises(GCNetError, match="did you mean resnet50_gc"):
+    with pytest.raises(GCNetError, match='did you mean "resnet50_gc'):
         create_model("resnet50_gc8")

@@ -7,10 +7,10 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
+from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 from gcnet.memory import keep_freed_memory
 from gcnet.models.spec import Precision
@@ -34,12 +34,6 @@ MIRROR_HELP = (
 PRECISIONS = get_args(Precision)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "x"?` with the nearest of the known words, or nothing."""
-    near = get_close_matches(word, list(known), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: one line, with the nearest option there is."""
 
@@ -53,11 +47,10 @@ class Parser(argparse.ArgumentParser):
 def suggest(message: str, options: Iterable[str]) -> str:
     """Adds the nearest option to a complaint about an unknown one."""
     unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
-    known = {option.lstrip("-"): option for option in options}
     if "unrecognized" not in message or not unknown:
         return message
-    near = get_close_matches(unknown[0].lstrip("-").split("=")[0], known, n=1)
-    return message + (f'; did you mean "{known[near[0]]}"?' if near else "")
+    hint = did_you_mean(unknown[0].split("=")[0], options)
+    return f"{message}; {hint}" if hint else message
 
 
 def at_least(least: int) -> Callable[[str], int]:

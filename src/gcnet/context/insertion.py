@@ -6,13 +6,13 @@ own parameters keep their names, and the block's are added. N images, C channels
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from gcnet.console import did_you_mean
 from gcnet.context.channels import known_channels, probed_channels
 from gcnet.context.hooks import ChannelsFirst, Expect, Follow, RunBlock, is_inserted, shown
 from gcnet.context.residual import CONTAINERS, residual_blocks
@@ -129,7 +129,7 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
     matched = {pattern: [path for path in modules if _matches(path, pattern)] for pattern in patterns}
     for pattern, paths in matched.items():
         if not paths:
-            raise GCNetError(f'no module is named "{pattern}"; {_near(pattern, list(modules))}')
+            raise GCNetError(f'no module is named "{pattern}"; {_near(pattern, modules)}')
     named = {path for paths in matched.values() for path in paths}
     if position == "output":
         return [_output_place(model, path) for path in modules if path in named]
@@ -215,8 +215,6 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _near(pattern: str, paths: list[str]) -> str:
-    near = difflib.get_close_matches(pattern, paths, n=3, cutoff=0.6)
-    if near:
-        return "near it: " + ", ".join(near)
-    return "there is " + ", ".join(path for path in paths if path and "." not in path)
+def _near(pattern: str, paths: Iterable[str]) -> str:
+    children = (path for path in paths if path and "." not in path)
+    return did_you_mean(pattern, paths, otherwise=f"there is {', '.join(children)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from gcnet.console import listed
 from gcnet.data.splits import name_splits, pick_split
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
@@ -118,15 +119,13 @@ def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -
     missing = [name for name in names if name not in found]
     unknown = [name for name in found if name not in names]
     if missing:
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise GCNetError(
-            f"{folder} has no folder for class {missing[0]!r}{rest}; "
+            f"{folder} has no folder for class {listed([repr(name) for name in missing], 1)}; "
             "add pictures of it there, or remove the class from the other splits"
         )
     if unknown:
-        known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise GCNetError(
-            f"{folder / unknown[0]} is none of the classes ({known}); "
+            f"{folder / unknown[0]} is none of the classes ({listed(names)}); "
             "add it to the training split, or remove it"
         )
 

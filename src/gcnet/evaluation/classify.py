@@ -13,11 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from gcnet.console import progress_bar
 from gcnet.data.image_folder import ImageFolder
 from gcnet.data.image_loader import image_eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import check_classes, write_results
-from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
 from gcnet.models.eval_mode import eval_mode

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from gcnet.console import listed, progress_bar
 from gcnet.data.coco import CocoDataset
 from gcnet.data.loader import eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
-from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
 from gcnet.models.eval_mode import eval_mode
@@ -64,8 +64,8 @@ def check_classes(model: tuple[str, ...], dataset: tuple[str, ...]) -> None:
     """
     if len(model) != len(dataset):
         raise GCNetError(
-            f"the model has {len(model)} classes ({_some(model)}), the data set {len(dataset)} "
-            f"({_some(dataset)}); use a model trained on these classes"
+            f"the model has {len(model)} classes ({listed(model, 3)}), the data set {len(dataset)} "
+            f"({listed(dataset, 3)}); use a model trained on these classes"
         )
     for label, name in enumerate(dataset):
         if model[label] != name and name in model:
@@ -103,7 +103,3 @@ def _predict_all(
             bar.advance(task, len(batch))
         if pending is not None:
             pending.result()
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -18,12 +18,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from gcnet.console import progress_bar
 from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.context.record import context_blocks
 from gcnet.data.coco import CocoDataset, find_splits
 from gcnet.data.splits import pick_split
 from gcnet.errors import GCNetError
-from gcnet.evaluation.progress import progress_bar
 from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.lab.attention import block_titles

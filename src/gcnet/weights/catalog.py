@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from functools import partial
 
+from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
 from gcnet.recipe import Recipe
@@ -208,9 +208,8 @@ def find(name: str) -> Row | ClassifierRow:
     by_name = {spelling: row for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)}
     if name in by_name:
         return by_name[name]
-    near = difflib.get_close_matches(name, by_name, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}?" if near else "`gcnet models` lists them"
-    raise GCNetError(f"there is no model {name!r}: {hint}")
+    hint = did_you_mean(name, by_name, otherwise="`gcnet models` lists them")
+    raise GCNetError(f"there is no model {name!r}; {hint}")
 
 
 def find_detector(name: str) -> Row:

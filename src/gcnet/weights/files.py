@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.models.build import build_model
@@ -30,7 +31,6 @@ from gcnet.version import __version__
 
 SUFFIX = ".safetensors"
 FORMAT = 1  # of the metadata; files from before it was written count as 1
-LISTED = 10  # how many names of tensors that do not fit an error spells out
 
 
 @dataclass(frozen=True)
@@ -200,12 +200,11 @@ def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
         f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped
     ]
     if problems:
-        listed = problems[:LISTED]
-        if len(problems) > LISTED:
-            listed.append(f"and {len(problems) - LISTED} more")
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {'; '.join(listed)}")
+        raise GCNetError(
+            f"{source} does not fit this model (tensors: {counts}): {listed(problems, 10, '; ')}"
+        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from gcnet.console import listed
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.create import load_weights, published_as, rename_classes, with_classes
 from gcnet.weights.files import SUFFIX, load_model, weights_to_come
 from gcnet.weights.foreign import load_foreign
-
-LISTED = 8  # how many classes are spelled out
 
 
 def open_model(
@@ -48,8 +47,7 @@ def open_model(
 def describe(detector: Detector | Classifier, path: Path) -> list[str]:
     """What `open_model` found in a file, for people: model, classes, and what the file says of itself."""
     names = detector.spec.class_names
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    lines = [f"{path}: {detector.spec.name}", f"{len(names)} classes: {', '.join(names[:LISTED])}{more}"]
+    lines = [f"{path}: {detector.spec.name}", f"{len(names)} classes: {listed(names)}"]
     if "note" in detector.provenance:
         lines.append(f"note: {detector.provenance['note']}")
     hidden = ("file", "note", "sha256")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
@@ -18,7 +19,6 @@ from gcnet.weights.download import published_weights
 from gcnet.weights.files import read_metadata
 from gcnet.weights.imagenet import is_published
 
-LISTED = 8  # how many classes are spelled out
 NOTHING = "none, all numbers are random"
 STAGES = ("the stem", "c2", "c3", "c4", "c5")
 
@@ -125,17 +125,10 @@ def _classes(source: Sequence[str], target: Sequence[str]) -> str:
     kept = [name for name, row in zip(target, rows, strict=True) if row is not None]
     new = [name for name, row in zip(target, rows, strict=True) if row is None]
     if not kept:
-        return f"classes: all {len(new)} are new: {_listed(new)}"
+        return f"classes: all {len(new)} are new: {listed(new)}"
     if not new:
-        return f"classes: all {len(kept)} keep their trained rows: {_listed(kept)}"
-    return (
-        f"classes: {len(kept)} of {len(rows)} keep their trained rows ({_listed(kept)}); new: {_listed(new)}"
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
+        return f"classes: all {len(kept)} keep their trained rows: {listed(kept)}"
+    return f"classes: {len(kept)} of {len(rows)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
 
 
 def _frozen(model: Detector | Classifier) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urlsplit
 
+from gcnet.console import progress_bar
 from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
@@ -147,18 +148,7 @@ def _save(response: Response, part: Path) -> None:
 
 def _write(response: Response, file: BinaryIO, offset: int, total: int | None) -> None:
     """The body, under a bar if someone looks at it."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True) as bar:
         task = bar.add_task("", total=total, completed=offset)
         for chunk in response.iter_content(CHUNK):
             file.write(chunk)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
+from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 from gcnet.models.spec import ContextSpec, ModelSpec
 
@@ -87,8 +87,7 @@ def find_grid(name: str) -> Grid:
     """The grid of that name. Raises GCNetError, with the nearest name, if there is none."""
     if name in GRIDS:
         return GRIDS[name]
-    near = get_close_matches(name, GRIDS, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else f"there are {', '.join(GRIDS)}"
+    hint = did_you_mean(name, GRIDS, otherwise=f"there are {', '.join(GRIDS)}")
     raise GCNetError(f"there is no ablation {name!r}; {hint}")
 
 

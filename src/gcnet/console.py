@@ -1,0 +1,60 @@
+"""How commands speak: long lists cut short, the nearest known word, a progress bar.
+
+Imported by commands before anything slow is: rich is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
+    """The first `most` words and how many follow: `a, b and 3 more`."""
+    left = len(words) - most
+    return separator.join(words[:most]) + (f" and {left} more" if left > 0 else "")
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean "x"?` with the nearest of the known words, or `otherwise` if none is near."""
+    by_lower_case = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), by_lower_case, n=1)
+    return f'did you mean "{by_lower_case[near[0]]}"?' if near else otherwise
+
+
+def progress_bar(*, disable: bool = False, transient: bool = False, of_bytes: bool = False) -> Progress:
+    """What is done of how much, the time taken and the time left; on stderr, so that stdout stays clean.
+
+    Args:
+        disable: show nothing.
+        transient: gone when the work is done.
+        of_bytes: amounts are bytes, and are shown with their rate.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    amounts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        *amounts,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=disable,
+        transient=transient,
+    )
