@@ -117,7 +117,7 @@ def test_tiny_and_extreme_pictures_are_cut_too() -> None:
 
 def test_evaluation_sees_every_picture_once(root: Path) -> None:
     dataset = load_image_folders(root)["valid"]
-    batches = list(image_eval_loader(dataset, image_size=SIZE, batch_size=4, workers=0))
+    batches = list(image_eval_loader(dataset, [range(4), range(4, 6)], image_size=SIZE, workers=0))
     assert [i for batch in batches for i in batch.image_ids] == list(range(6))
     assert batches[0].original_sizes == [(40, 48)] * 4
     expected = middle_square(dataset.read_image(5), SIZE)
@@ -131,5 +131,6 @@ def test_a_broken_picture_is_one_line(tmp_path: Path, workers: int) -> None:
         (folder / split / "red" / "0.png").write_bytes(b"broken")
     with pytest.raises(GCNetError, match=r"train/red/0\.png is not an image"):
         stream(folder, 3, workers=workers)
+    valid = load_image_folders(folder)["valid"]
     with pytest.raises(GCNetError, match=r"val/red/0\.png is not an image"):
-        list(image_eval_loader(load_image_folders(folder)["valid"], image_size=SIZE, workers=workers))
+        list(image_eval_loader(valid, [range(len(valid))], image_size=SIZE, workers=workers))

@@ -11,8 +11,16 @@ import torch
 from coco_files import annotation, content, write_split
 
 from gcnet.data.coco import CocoDataset
-from gcnet.data.loader import IterationSampler, eval_loader, iterations_per_epoch, train_loader, trainable
+from gcnet.data.loader import (
+    IterationSampler,
+    batches_of_one_size,
+    eval_loader,
+    iterations_per_epoch,
+    train_loader,
+    trainable,
+)
 from gcnet.errors import GCNetError
+from gcnet.ops.images import padded_size
 
 SIZES = [(48, 64), (64, 48)] * 4 + [(40, 70), (20, 60), (50, 50)]
 OPTIONS: dict[str, Any] = {"image_size": (96, 64), "seed": 3, "scale_jitter": (0.8, 1.2), "color_jitter": 0.2}
@@ -134,9 +142,15 @@ def test_the_stream_depends_neither_on_workers_nor_on_the_start(dataset: CocoDat
                 assert torch.equal(target.boxes, other_target.boxes)
 
 
-def test_evaluation_sees_every_image_in_order(dataset: CocoDataset) -> None:
-    batches = list(eval_loader(dataset, image_size=(96, 64), batch_size=4, workers=0))
-    assert [id for batch in batches for id in batch.image_ids] == [record.id for record in dataset.records]
+def test_evaluation_sees_every_image_in_batches_of_one_size(dataset: CocoDataset) -> None:
+    size = (96, 64)
+    order = batches_of_one_size(dataset, range(len(dataset)), image_size=size, batch_size=4)
+    assert sorted(index for group in order for index in group) == list(range(len(dataset)))
+    assert max(len(group) for group in order) == 4
+    batches = list(eval_loader(dataset, order, image_size=size, workers=0))
+    for group, batch in zip(order, batches, strict=True):
+        assert batch.image_ids == [dataset.records[index].id for index in group]
+        assert {padded_size(image) for image in batch.image_sizes} == {tuple(batch.images.shape[2:])}
     assert batches[0].image_sizes[0] == (64, 85)
     assert batches[0].original_sizes[0] == (48, 64)
 
@@ -146,7 +160,7 @@ def test_a_broken_image_is_one_line_from_a_worker_too(dataset: CocoDataset, work
     path = dataset.records[0].path
     path.write_bytes(path.read_bytes()[:500])
     for loader in (
-        eval_loader(dataset, image_size=(96, 64), batch_size=4, workers=workers),
+        eval_loader(dataset, [[0, 1]], image_size=(96, 64), workers=workers),
         train_loader(dataset, batch_size=8, workers=workers, **OPTIONS),
     ):
         with pytest.raises(GCNetError, match=r"0\.png is a truncated image file") as caught:

@@ -8,6 +8,7 @@ N images, H x W original picture, S side of the square that the network sees, K 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -73,11 +74,11 @@ def image_train_loader(
 
 
 def image_eval_loader(
-    dataset: ImageFolder, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
+    dataset: ImageFolder, batches: Sequence[Sequence[int]], *, image_size: tuple[int, int], workers: int = 2
 ) -> Loader:
-    """Every picture once, in order, as Batches whose `image_ids` are places in `dataset`."""
+    """The images of each of `batches` (indices into `dataset`) as a Batch with the indices as `image_ids`."""
     read = partial(_read_eval, dataset, image_size=image_size)
-    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_size=batch_size)
+    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_sampler=batches)
 
 
 def train_square(

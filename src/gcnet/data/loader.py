@@ -8,7 +8,7 @@ run started. Resuming is starting at another iteration.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from gcnet.data.coco import CocoDataset
 from gcnet.data.coco_file import ImageRecord
 from gcnet.data.transforms import eval_transform, train_transform
 from gcnet.errors import GCNetError
-from gcnet.ops.images import stack_images
+from gcnet.ops.images import fit_size, padded_size, stack_images
 from gcnet.types import Batch, Targets
 
 MIN_SIDE = 32  # smaller images are left out of training, as upstream does
@@ -73,11 +73,30 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: CocoDataset, *, image_size: tuple[int, int], batch_size: int = 1, workers: int = 2
+    dataset: CocoDataset, batches: Sequence[Sequence[int]], *, image_size: tuple[int, int], workers: int = 2
 ) -> Loader:
-    """Every image once, in order, as Batches; those without annotations too."""
+    """The images of each of `batches` (indices into `dataset`) as a Batch."""
     read = partial(_read_eval, dataset, image_size=image_size)
-    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_size=batch_size)
+    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_sampler=batches)
+
+
+def batches_of_one_size(
+    dataset: CocoDataset, indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
+) -> list[list[int]]:
+    """`indices` in batches of up to `batch_size` images that are padded to the same size.
+
+    So no image is padded further because of the others, which would change what the network finds in it.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        record = dataset.records[index]
+        size = padded_size(fit_size((record.height, record.width), image_size))
+        groups.setdefault(size, []).append(index)
+    return [
+        group[start : start + batch_size]
+        for group in groups.values()
+        for start in range(0, len(group), batch_size)
+    ]
 
 
 def trainable(dataset: CocoDataset) -> list[int]:

@@ -69,8 +69,15 @@ def evaluate_classifier(
     check_classes(classifier.spec.class_names, dataset.class_names)
     if out is not None:
         prepare_folder(out)
-    results, losses = _predict_all(classifier, dataset, batch_size, workers, progress)
-    metrics = class_metrics(results, losses, dataset.class_names)
+    found = classify_all(
+        classifier,
+        dataset,
+        range(len(dataset)),
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    )
+    metrics, results = score_classes(dataset, found)
     if out is not None:
         write_results(out, metrics, results)
     return metrics, results
@@ -112,15 +119,30 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
     console.print(table)
 
 
-def _predict_all(
-    classifier: Classifier, dataset: ImageFolder, batch_size: int, workers: int, progress: bool
-) -> tuple[list[dict[str, Any]], list[float]]:
+def score_classes(
+    dataset: ImageFolder, found: Sequence[tuple[dict[str, Any], float]]
+) -> tuple[ClassMetrics, list[dict[str, Any]]]:
+    """The metrics of what `classify_all` gives, and its results without the losses."""
+    results, losses = [result for result, _ in found], [loss for _, loss in found]
+    return class_metrics(results, losses, dataset.class_names), results
+
+
+def classify_all(
+    classifier: Classifier,
+    dataset: ImageFolder,
+    indices: Sequence[int],
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[tuple[dict[str, Any], float]]:
+    """What `classifier` says of the images `indices` of `dataset`, and the cross-entropy of each."""
     spec = classifier.spec
-    loader = image_eval_loader(dataset, image_size=spec.image_size, batch_size=batch_size, workers=workers)
-    results: list[dict[str, Any]] = []
-    losses: list[float] = []
+    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    loader = image_eval_loader(dataset, batches, image_size=spec.image_size, workers=workers)
+    found: list[tuple[dict[str, Any], float]] = []
     with eval_mode(classifier), torch.inference_mode(), progress_bar(disable=not progress) as bar:
-        task = bar.add_task("evaluating", total=len(dataset))
+        task = bar.add_task("evaluating", total=len(indices))
         for batch in loader:
             probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
             if not probabilities.isfinite().all():
@@ -128,14 +150,12 @@ def _predict_all(
             for index, row in zip(batch.image_ids, probabilities, strict=True):
                 label = dataset.labels[index]
                 best, labels = row.topk(min(TOP, len(row)))
-                results.append(
-                    {
-                        "file_name": dataset.name(index),
-                        "class": spec.class_names[label],
-                        "predicted": [spec.class_names[k] for k in labels.tolist()],
-                        "probabilities": [round(p, 5) for p in best.tolist()],
-                    }
-                )
-                losses.append(-float(row[label].clamp_min(1e-12).log()))
+                result = {
+                    "file_name": dataset.name(index),
+                    "class": spec.class_names[label],
+                    "predicted": [spec.class_names[k] for k in labels.tolist()],
+                    "probabilities": [round(p, 5) for p in best.tolist()],
+                }
+                found.append((result, -float(row[label].clamp_min(1e-12).log())))
             bar.advance(task, len(batch))
-    return results, losses
+    return found

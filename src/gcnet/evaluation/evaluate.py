@@ -11,12 +11,14 @@ import torch
 
 from gcnet.console import listed, progress_bar
 from gcnet.data.coco import CocoDataset
-from gcnet.data.loader import eval_loader
+from gcnet.data.loader import batches_of_one_size, eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
+from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
 from gcnet.models.eval_mode import eval_mode
+from gcnet.types import Batch, Detections
 
 
 def evaluate(
@@ -39,14 +41,72 @@ def evaluate(
     """
     check_classes(detector.spec.class_names, dataset.class_names)
     folder = None if out is None else prepare_folder(out)
-    evaluator = CocoEvaluator(dataset)
-    _predict_all(detector, dataset, evaluator, batch_size, workers, score_threshold, progress)
+    found = predict_all(
+        detector,
+        dataset,
+        range(len(dataset)),
+        batch_size=batch_size,
+        workers=workers,
+        score_threshold=score_threshold,
+        progress=progress,
+    )
     if folder is not None:
-        write_json(folder / "results.json", evaluator.results)
-    metrics = evaluator.compute()
+        write_json(folder / "results.json", CocoResults(found))
+    metrics, results = score_all(dataset, found)
     if folder is not None:
         write_json(folder / "metrics.json", metrics.as_dict())
-    return metrics, evaluator.results
+    return metrics, results
+
+
+def score_all(dataset: CocoDataset, found: Sequence[ImageResults]) -> tuple[Metrics, CocoResults]:
+    """The metrics of what was found in each image, and the detections in COCO results format."""
+    evaluator = CocoEvaluator(dataset)
+    evaluator.results = CocoResults(found)
+    return evaluator.compute(), evaluator.results
+
+
+def predict_all(
+    detector: Detector,
+    dataset: CocoDataset,
+    indices: Sequence[int],
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    score_threshold: float = 0.05,
+    progress: bool = True,
+) -> list[ImageResults]:
+    """What `detector` finds in the images `indices` of `dataset`, in their order.
+
+    A batch holds images of one padded size: what is found in an image does not depend on the others.
+    """
+    image_size = detector.spec.image_size
+    batches = batches_of_one_size(dataset, indices, image_size=image_size, batch_size=batch_size)
+    loader = eval_loader(dataset, batches, image_size=image_size, workers=workers)
+    device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
+    images: dict[int, ImageResults] = {}
+
+    def encode(group: list[int], batch: Batch, found: list[Detections]) -> None:
+        for index, image_id, detections in zip(group, batch.image_ids, found, strict=True):
+            images[index] = ImageResults.of(detections, image_id, dataset.category_ids)
+
+    with (
+        eval_mode(detector),
+        torch.inference_mode(),
+        progress_bar(disable=not progress) as bar,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        task = bar.add_task("evaluating", total=len(indices))
+        pending: Future[None] | None = None
+        for group, batch in zip(batches, loader, strict=True):
+            found = detector.predict(batch.to(device), score_threshold=score_threshold)
+            if pending is not None:
+                pending.result()
+            # Masks are encoded while the network works on the next images.
+            pending = pool.submit(encode, group, batch, [one.to("cpu") for one in found])
+            bar.advance(task, len(batch))
+        if pending is not None:
+            pending.result()
+    return [images[index] for index in indices]
 
 
 def write_results(folder: str | os.PathLike[str], metrics: Any, results: Sequence[dict[str, Any]]) -> None:
@@ -73,33 +133,3 @@ def check_classes(model: tuple[str, ...], dataset: tuple[str, ...]) -> None:
                 f"class {name!r} is number {label} in the data set, number {model.index(name)} in the model; "
                 "load the data set with the model's class names"
             )
-
-
-def _predict_all(
-    detector: Detector,
-    dataset: CocoDataset,
-    evaluator: CocoEvaluator,
-    batch_size: int,
-    workers: int,
-    score_threshold: float,
-    progress: bool,
-) -> None:
-    loader = eval_loader(dataset, image_size=detector.spec.image_size, batch_size=batch_size, workers=workers)
-    device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
-    with (
-        eval_mode(detector),
-        torch.inference_mode(),
-        progress_bar(disable=not progress) as bar,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        task = bar.add_task("evaluating", total=len(dataset))
-        pending: Future[None] | None = None
-        for batch in loader:
-            found = detector.predict(batch.to(device), score_threshold=score_threshold)
-            if pending is not None:
-                pending.result()
-            # Masks are encoded while the network works on the next images.
-            pending = pool.submit(evaluator.update, batch.image_ids, [one.to("cpu") for one in found])
-            bar.advance(task, len(batch))
-        if pending is not None:
-            pending.result()

@@ -6,7 +6,7 @@ N images, D detections.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -69,9 +69,11 @@ class CocoResults(Sequence[dict[str, Any]]):
     Kept are columns and run-length encodings, about 300 bytes a detection; entries are made when asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, images: Iterable[ImageResults] = ()) -> None:
         self.images: list[ImageResults] = []
         self._ends: list[int] = []
+        for image in images:
+            self.append(image)
 
     def append(self, image: ImageResults) -> None:
         self.images.append(image)
