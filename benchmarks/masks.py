@@ -24,7 +24,7 @@ import torch
 
 from gcnet.evaluation.results import coco_results
 from gcnet.files import write_json
-from gcnet.predict import write_image
+from gcnet.ops.images import write_image
 from gcnet.types import Detections
 from gcnet.viz import draw_detections
 

@@ -39,7 +39,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
     spent["python and help"] = (time.process_time(), time.process_time())
 
     def import_ours() -> None:
-        import gcnet.predict
+        import gcnet.prediction
         import gcnet.weights.open  # noqa: F401
 
     gc.disable()  # as `gcnet.commands.arguments.load_trained` does
@@ -48,8 +48,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
     part("gcnet", import_ours)
     gc.freeze()
     gc.enable()
-    from gcnet.ops.images import read_image
-    from gcnet.predict import write_image
+    from gcnet.ops.images import read_image, write_image
     from gcnet.weights.open import open_model
 
     detector = part("load", lambda: open_model(folder / "model.safetensors"))

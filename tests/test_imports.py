@@ -62,7 +62,7 @@ def test_the_blocks_load_torch_and_nothing_else():
 
 
 def test_predicting_loads_torch_and_opencv_alone():
-    assert loaded_after("import gcnet.predict, gcnet.weights.open") == {"torch", "cv2"}
+    assert loaded_after("import gcnet.prediction, gcnet.weights.open") == {"torch", "cv2"}
 
 
 def test_a_detector_loads_the_hub_only_when_it_is_used():

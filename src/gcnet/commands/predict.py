@@ -1,8 +1,7 @@
-"""`gcnet predict`: the objects in pictures, or their classes."""
+"""`gcnet predict`: the objects in images, or their classes."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +16,16 @@ from gcnet.commands.arguments import (
     fetch_weights,
     load_trained,
 )
+from gcnet.console import listed
 
 if TYPE_CHECKING:
-    from gcnet.models.classifier import Classifier
-    from gcnet.models.detector import Detector
+    from gcnet.prediction import Predictions
 
-PRINTED = 20  # pictures that a classifier names on the terminal
+PRINTED = 20  # images that a classifier names on the terminal
 
 
 def run(argv: list[str]) -> int:
-    """Predicts, writes results and pictures. 2 where a picture could not be read."""
+    """Predicts, writes results and pictures. 2 where an image could not be read."""
     options = _parser().parse_args(argv)
     check_model(options.model, options.weights)
     check_writable(options.out)
@@ -37,17 +36,43 @@ def run(argv: list[str]) -> int:
     weights = fetch_weights(options.model, options.weights, options.mirror)
     model = load_trained(options.model, weights, options.device)
 
-    from gcnet.models.classifier import Classifier
+    from gcnet.models.detector import Detector
+    from gcnet.prediction import predict_files
 
-    if isinstance(model, Classifier):
-        return _classify(model, options)
-    return _detect(model, options)
+    if isinstance(model, Detector):
+        model = model.optimize(precision=options.precision, compiled=options.compile)
+    predictions = predict_files(
+        model,
+        options.images,
+        options.out,
+        score_threshold=options.score_threshold,
+        top=options.top,
+        overlays=not options.no_overlays,
+    )
+    if isinstance(model, Detector):
+        beside = "" if options.no_overlays else " and overlays beside it"
+    else:
+        print(_most_probable(predictions))
+        beside = "" if options.no_overlays else f" and {options.out / 'overview.jpg'}"
+    objects = f"{len(predictions.results)} objects in " if isinstance(model, Detector) else ""
+    done = len(predictions.images) - len(predictions.failed)
+    print(f"{objects}{done} images: {options.out / 'results.json'}{beside}")
+    return 2 if predictions.failed else 0
+
+
+def _most_probable(predictions: Predictions) -> str:
+    lines = [
+        f"{entry['file_name']}: {entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
+        for entry in predictions.images
+        if "predicted" in entry
+    ]
+    return listed(lines, PRINTED, "\n")
 
 
 def _parser() -> Parser:
     parser = Parser(
         "predict",
-        "Finds objects in pictures: overlays and a JSON of COCO results. With a classifier, names pictures: "
+        "Finds objects in images: overlays and a JSON of COCO results. With a classifier, names images: "
         "a JSON and an overview sheet.",
     )
     add_model(parser)
@@ -59,35 +84,3 @@ def _parser() -> Parser:
     add_compile(parser)
     parser.add_argument("--top", type=at_least(1), default=5, help="of a classifier: classes to write (5)")
     return parser
-
-
-def _detect(detector: Detector, options: Namespace) -> int:
-    from gcnet.predict import predict_paths
-
-    summary = predict_paths(
-        detector.optimize(precision=options.precision, compiled=options.compile),
-        options.images,
-        options.out,
-        score_threshold=options.score_threshold,
-        overlays=not options.no_overlays,
-    )
-    beside = "" if options.no_overlays else " and overlays beside it"
-    print(f"{summary.detections} objects in {summary.images} images: {options.out / 'results.json'}{beside}")
-    return 2 if summary.failed else 0
-
-
-def _classify(classifier: Classifier, options: Namespace) -> int:
-    from gcnet.classify import classify_paths
-
-    summary = classify_paths(
-        classifier, options.images, options.out, top=options.top, sheet=not options.no_overlays
-    )
-    for entry in summary.results[:PRINTED]:
-        if "predicted" in entry:
-            print(f"{entry['file_name']}: {entry['predicted'][0]} {entry['probabilities'][0]:.2f}")
-    if len(summary.results) > PRINTED:
-        print(f"and {len(summary.results) - PRINTED} more")
-    named = len(summary.results) - len(summary.failed)
-    sheet = "" if options.no_overlays else f" and {options.out / 'overview.jpg'}"
-    print(f"{named} images: {options.out / 'results.json'}{sheet}")
-    return 2 if summary.failed else 0

@@ -22,8 +22,7 @@ from gcnet.context.record import attention_pools
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.models.detector import Detector
-from gcnet.ops.images import fit_size, padded_size, read_image
-from gcnet.predict import write_image
+from gcnet.ops.images import fit_size, padded_size, read_image, write_image
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point
 
 Point = tuple[float, float]  # x and y as shares of width and height

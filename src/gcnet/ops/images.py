@@ -1,4 +1,4 @@
-"""Pictures in and out of arrays: reading, resizing, stacking. Images are H x W x 3 RGB uint8."""
+"""Pictures in and out of arrays: reading, writing, resizing, stacking. Images are H x W x 3 RGB uint8."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from gcnet.errors import GCNetError
+from gcnet.files import write_bytes
 
 PAD_MULTIPLE = 32
 
@@ -42,6 +43,15 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
     if image is None:
         raise GCNetError(f"{path} is not an image that can be read; convert it to JPEG or PNG, or remove it")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:
+    """Writes an RGB image in the format of the file's suffix; `quality` is of JPEGs, in [0, 100]."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
+    written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    if not written:
+        raise GCNetError(f"cannot encode {path}; is the image too large for {path.suffix}?")
+    write_bytes(path, encoded.data)
 
 
 def as_rgb_array(image: Any) -> UInt8[np.ndarray, "H W 3"]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gcnet.viz.canvas import as_canvas
 
-HEAD = 34  # pixels for a line of text
+HEAD, LINE = 34, 22  # pixels for a line of text over an image, and for each further line
 DPI = 128  # a power of two: sizes in inches are exact, however matplotlib rounds them
 
 
@@ -37,7 +37,7 @@ def grid(
     across, down = (cell, cell) if isinstance(cell, int) else cell
     columns = max(len(row) for row in rows)
     texts = captions or ([titles] if titles else [])
-    heads = [HEAD if r < len(texts) else 0 for r in range(len(rows))]
+    heads = [_head(texts[r]) if r < len(texts) else 0 for r in range(len(rows))]
     width = columns * (across + gap) + gap
     height = len(rows) * (down + gap) + gap + sum(heads)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
@@ -50,7 +50,12 @@ def grid(
             axes.imshow(as_canvas(image, 1), interpolation="antialiased")
             axes.axis("off")
             if r < len(texts) and c < len(texts[r]):
-                axes.set_title(texts[r][c], fontsize=10, pad=5.5)
+                axes.set_title(texts[r][c], fontsize=10, pad=5.5, parse_math=False)  # a "$" is a "$"
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _head(texts: Sequence[str]) -> int:
+    """Pixels for the texts over a row."""
+    return HEAD + LINE * max((text.count("\n") for text in texts), default=0)

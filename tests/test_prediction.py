@@ -1,3 +1,5 @@
+"""Images in, objects or classes out."""
+
 from __future__ import annotations
 
 import json
@@ -12,11 +14,13 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from gcnet import predict
+from gcnet import prediction
 from gcnet.errors import GCNetError
+from gcnet.models.build import build_classifier
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ModelSpec
-from gcnet.predict import predict_paths
+from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
+from gcnet.prediction import predict_files
 from gcnet.types import Batch, Detections
 
 
@@ -53,8 +57,8 @@ def write_image(path: Path, value: int = 0, size: tuple[int, int] = (40, 32)) ->
 def test_overlays_and_results(tmp_path: Path) -> None:
     first = write_image(tmp_path / "in" / "a.png")
     second = write_image(tmp_path / "in" / "b.JPG", size=(50, 60))
-    summary = predict_paths(TwoObjects(), [tmp_path / "in"], tmp_path / "out", progress=False)
-    assert (summary.images, summary.detections, summary.failed) == (2, 2, ())
+    predictions = predict_files(TwoObjects(), [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert (len(predictions.images), len(predictions.results), predictions.failed) == (2, 2, [])
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [entry["file_name"] for entry in results] == [first.as_posix(), second.as_posix()]
     assert results[1] | {"segmentation": None} == {
@@ -85,8 +89,10 @@ def test_overlays_and_results(tmp_path: Path) -> None:
 def test_the_threshold_holds_for_results(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     out = tmp_path / "out"
-    summary = predict_paths(TwoObjects(), [image], out, score_threshold=0.3, overlays=False, progress=False)
-    assert summary.detections == 2
+    predictions = predict_files(
+        TwoObjects(), [image], out, score_threshold=0.3, overlays=False, progress=False
+    )
+    assert len(predictions.results) == 2
     assert sorted(os.listdir(out)) == ["images.json", "results.json"]
 
 
@@ -95,9 +101,9 @@ def test_broken_images_are_reported_and_skipped(tmp_path: Path, capsys: pytest.C
     (tmp_path / "in" / "a.jpg").write_text("not an image")
     whole = write_image(tmp_path / "in" / "b.png", size=(100, 100)).read_bytes()
     (tmp_path / "in" / "b.png").write_bytes(whole[: len(whole) // 2])
-    summary = predict_paths(TwoObjects(), [tmp_path / "in"], tmp_path / "out")
-    assert [path.name for path, _ in summary.failed] == ["a.jpg", "b.png"]
-    assert summary.images == 1
+    predictions = predict_files(TwoObjects(), [tmp_path / "in"], tmp_path / "out")
+    assert [Path(entry["file_name"]).name for entry in predictions.failed] == ["a.jpg", "b.png"]
+    assert len(predictions.images) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if "skipped" in line]
     assert len(lines) == 2
     assert "a.jpg" in lines[0]
@@ -108,8 +114,8 @@ def test_broken_images_are_reported_and_skipped(tmp_path: Path, capsys: pytest.C
 
 def test_images_without_any_that_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("")
-    summary = predict_paths(TwoObjects(), [tmp_path / "a.jpg"], tmp_path / "out", progress=False)
-    assert (summary.images, len(summary.failed)) == (0, 1)
+    predictions = predict_files(TwoObjects(), [tmp_path / "a.jpg"], tmp_path / "out", progress=False)
+    assert (len(predictions.images), len(predictions.failed)) == (1, 1)
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
 
 
@@ -118,7 +124,7 @@ def test_what_was_found_survives_the_end_of_the_run(tmp_path: Path, error: type[
     for value in (1, 2, 3):
         write_image(tmp_path / "in" / f"{value}.png", value)
     with pytest.raises(error, match="stopped"):
-        predict_paths(TwoObjects(3, error), [tmp_path / "in"], tmp_path / "out", progress=False)
+        predict_files(TwoObjects(3, error), [tmp_path / "in"], tmp_path / "out", progress=False)
     assert len(json.loads((tmp_path / "out" / "results.json").read_text())) == 2
     assert len(json.loads((tmp_path / "out" / "images.json").read_text())) == 2
     assert (tmp_path / "out" / "2.png").exists()
@@ -130,12 +136,12 @@ def test_images_come_in_order_however_long_each_takes(
     def slow_first(path: Path, image: np.ndarray) -> None:
         time.sleep(0.2 if path.stem == "10" else 0)
 
-    monkeypatch.setattr(predict, "write_image", slow_first)
+    monkeypatch.setattr(prediction, "write_image", slow_first)
     for value in range(10, 30):
         write_image(tmp_path / "in" / f"{value}.png", value)
     detector = TwoObjects().train()
-    summary = predict_paths(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
-    assert (summary.images, detector.training) == (20, True)
+    predictions = predict_files(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert (len(predictions.images), detector.training) == (20, True)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(entry["image_id"], Path(entry["file_name"]).stem) for entry in results] == [
         (index, str(index + 10)) for index in range(20)
@@ -147,12 +153,12 @@ def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: 
         if path.stem >= "3":
             raise GCNetError("no space left")
 
-    monkeypatch.setattr(predict, "write_image", full)
+    monkeypatch.setattr(prediction, "write_image", full)
     for value in range(1, 6):
         write_image(tmp_path / "in" / f"{value}.png", value)
     detector = TwoObjects()
     with pytest.raises(GCNetError, match="no space left"):
-        predict_paths(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
+        predict_files(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [entry["image_id"] for entry in results][:3] == [0, 1, 2]
 
@@ -162,7 +168,7 @@ def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:
         write_image(tmp_path / folder / ("X.png" if folder == "b" else "x.png"))
     write_image(tmp_path / "d" / "x.bmp")
     out = tmp_path / "out"
-    predict_paths(TwoObjects(), [tmp_path / folder for folder in "abcd"], out, progress=False)
+    predict_files(TwoObjects(), [tmp_path / folder for folder in "abcd"], out, progress=False)
     assert sorted(os.listdir(out)) == [
         "X-2.png",
         "images.json",
@@ -178,7 +184,7 @@ def test_inputs_are_never_replaced(tmp_path: Path) -> None:
     before = image.read_bytes()
     detector = TwoObjects()
     with pytest.raises(GCNetError, match=r"a\.png would replace an input image"):
-        predict_paths(detector, [image], tmp_path, progress=False)
+        predict_files(detector, [image], tmp_path, progress=False)
     assert image.read_bytes() == before
     assert detector.calls == 0
 
@@ -187,11 +193,70 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     detector = TwoObjects()
     with pytest.raises(GCNetError, match="cannot write in"):
-        predict_paths(detector, [image], image / "out", progress=False)
+        predict_files(detector, [image], image / "out", progress=False)
     assert detector.calls == 0
 
 
 def test_a_threshold_that_no_score_can_reach(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     with pytest.raises(GCNetError, match=r"50 is not in \[0, 1\]"):
-        predict_paths(TwoObjects(), [image], tmp_path / "out", score_threshold=50)
+        predict_files(TwoObjects(), [image], tmp_path / "out", score_threshold=50)
+
+
+def test_without_a_folder_detections_are_kept_and_nothing_is_written(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("not an image")
+    predictions = predict_files(TwoObjects(), [tmp_path], progress=False)
+    assert predictions.out is None
+    assert [len(found) for found in predictions.found] == [1]
+    assert [result["file_name"] for result in predictions.results] == [image.as_posix()]
+    assert ["error" in entry for entry in predictions.images] == [False, True]
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
+
+
+BACKBONE = ResNetSpec((1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    names = ("cat", "dog $5", "a class whose name is much too long for a sheet", "owl", "bee", "elk")
+    return build_classifier(ClassifierSpec("small", names, BACKBONE, image_size=(40, 32))).eval()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(7):
+        assert cv2.imwrite(
+            str(tmp_path / "photos" / f"{i}.png"), rng.integers(0, 256, (30 + i, 300, 3), dtype=np.uint8)
+        )
+    return tmp_path / "photos"
+
+
+def test_classes_as_json_and_sheet(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
+    (photos / "3.png").write_bytes(b"broken")
+    predictions = predict_files(classifier, [photos], tmp_path / "out", top=2, progress=False)
+    entries = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert entries == predictions.images
+    assert [Path(entry["file_name"]).name for entry in entries] == [f"{i}.png" for i in range(7)]
+    assert "not an image" in entries[3]["error"]
+    assert [Path(entry["file_name"]).name for entry in predictions.failed] == ["3.png"]
+    expected = classifier.predict_images(photos / "0.png", top=2)[0]
+    assert entries[0]["predicted"] == list(expected.names)
+    assert entries[0]["probabilities"] == pytest.approx(expected.probabilities.tolist(), abs=1e-5)
+    sheet = cv2.imread(str(tmp_path / "out" / "overview.jpg"))
+    assert sheet is not None
+    assert sheet.shape[0] < sheet.shape[1]  # two rows of five
+
+
+def test_a_classifier_without_a_sheet(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
+    predict_files(classifier, [photos / "0.png"], tmp_path / "out", overlays=False, progress=False)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+def test_the_sheet_replaces_no_picture(classifier: Classifier, photos: Path) -> None:
+    (photos / "0.png").rename(photos / "overview.jpg")
+    with pytest.raises(GCNetError, match="would replace an input image"):
+        predict_files(classifier, [photos], photos, progress=False)

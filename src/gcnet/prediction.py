@@ -1,0 +1,314 @@
+"""Images in, objects or classes out: read ahead, predicted, and written while the next are predicted.
+
+H x W images, RGB uint8.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.console import progress_bar
+from gcnet.errors import GCNetError
+from gcnet.evaluation.results import coco_results
+from gcnet.files import prepare_folder, write_json
+from gcnet.image_files import find_images
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector
+from gcnet.models.eval_mode import eval_mode
+from gcnet.ops.images import read_image, shrink_image, write_image
+from gcnet.types import Classification, Detections
+from gcnet.viz import draw_detections
+
+Result = TypeVar("Result")
+
+# That read, and as many that write: each holds an image or two. A photograph takes 0.1 s to decode and more
+# to draw and write, and a GPU finds its objects in less.
+THREADS = min(4, os.cpu_count() or 1)
+
+SHOWN, COLUMNS = 40, 5  # images on a classifier's sheet, and in one of its rows
+THUMBNAIL = 240  # pixels of an image's long side on the sheet
+CAPTION = 27  # characters that fit over it
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What came of the images, in order.
+
+    Attributes:
+        out: the folder that holds it, if one was given.
+        images: one entry for each image: `file_name`, and `error` where it could not be read. A detector's
+            have `id`, `height`, `width` and the number of `detections`, a classifier's the most probable
+            classes, `predicted`, and their `probabilities`.
+        results: a detector's detections in COCO's results format: `image_id` is the image's `id`,
+            `category_id` the 0-based label; `file_name` and `category_name` say both in words.
+        found: the `Detections` or `Classification` of each image that could be read, where `out` is not
+            given: those of a million images do not fit into memory.
+    """
+
+    out: Path | None = None
+    images: list[dict[str, Any]] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    found: list[Detections | Classification] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The entries of the images that could not be read."""
+        return [entry for entry in self.images if "error" in entry]
+
+
+def predict_files(
+    model: Detector | Classifier,
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    score_threshold: float = 0.5,
+    top: int = 5,
+    overlays: bool = True,
+    progress: bool = True,
+) -> Predictions:
+    """Predicts the images that `images` stand for (see `find_images`), and writes in `out` if it is given.
+
+    A detector keeps what scores above `score_threshold`: `results.json` and `images.json` (see
+    `Predictions`), and an overlay with the name of each image (`-2`, `-3`, ... where names repeat), as JPEG
+    for JPEGs and PNG for all else. A classifier names the `top` most probable classes: `results.json` has
+    the entries of the images, `overview.jpg` shows the first 40. `overlays` are all these pictures.
+
+    An image that cannot be read is reported on stderr and skipped. Whatever ends the run, the JSON files
+    hold all that was found until then.
+
+    Raises:
+        GCNetError: before the model runs, if nothing matches, `out` cannot be written, a picture would
+            replace one of the images, the threshold is not in [0, 1] or `top` is below 1.
+    """
+    if not 0 <= score_threshold <= 1:
+        raise GCNetError(f"score threshold {score_threshold} is not in [0, 1]; give a number that is")
+    if top < 1:
+        raise GCNetError(f"top is {top}; ask for 1 class or more")
+    paths = find_images(images)
+    folder = None if out is None else prepare_folder(out)
+    pictures = folder if overlays else None
+    if isinstance(model, Classifier):
+        steps = _Classify(model, paths, top, _overview_path(paths, pictures) if pictures else None)
+    else:
+        steps = _Detect(model, paths, score_threshold, _overlay_paths(paths, pictures) if pictures else None)
+    predictions = Predictions(folder)
+    try:
+        with progress_bar(disable=not progress) as bar:
+            task = bar.add_task(steps.doing, total=len(paths))
+
+            def take(done: _Done) -> None:
+                predictions.images.append(done.entry)
+                predictions.results.extend(done.results)
+                if folder is None and done.found is not None:
+                    predictions.found.append(done.found)
+                if "error" in done.entry:
+                    line = f"skipped: {done.entry['error']}"
+                    bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                bar.advance(task)
+
+            _predict_all(model, steps, paths, take)
+    finally:
+        if folder is not None:
+            steps.write(folder, predictions)
+    return predictions
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of an image, and why the run cannot go on after it."""
+
+    entry: dict[str, Any]
+    found: Detections | Classification | None = None
+    results: list[dict[str, Any]] = field(default_factory=list)
+    failure: GCNetError | None = None
+
+
+def _predict_all(
+    model: Detector | Classifier,
+    steps: _Detect | _Classify,
+    paths: Sequence[Path],
+    take: Callable[[_Done], None],
+) -> None:
+    """Predicts images in order, while others are read, drawn and written; `take` gets each as it is done.
+
+    Whatever ends the run, images that were predicted are finished and taken.
+    """
+    pending: deque[Future[_Done]] = deque()
+
+    def take_first() -> None:
+        done = pending[0].result()  # Ctrl-C comes while this waits: it must still be there then
+        pending.popleft()
+        take(done)
+        if done.failure is not None:
+            raise done.failure
+
+    with eval_mode(model), ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for index, loaded in enumerate(_run_ahead(partial(_load, steps), paths)):
+                if isinstance(loaded, GCNetError):
+                    work = partial(_Done, steps.entry(index) | {"error": str(loaded)})
+                else:
+                    image, prepared = loaded
+                    work = partial(steps.finish, index, image, steps.predict(prepared))
+                pending.append(pool.submit(work))
+                while pending and (len(pending) > THREADS or pending[0].done()):
+                    take_first()
+            while pending:
+                take_first()
+        finally:
+            while pending:
+                with contextlib.suppress(GCNetError):  # the first one is on its way
+                    take_first()
+
+
+def _load(steps: _Detect | _Classify, path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], Any] | GCNetError:
+    try:
+        image = read_image(path)
+    except GCNetError as error:
+        return error
+    return image, steps.prepare(image)
+
+
+def _run_ahead(work: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
+    """`work(path)` in order, done by threads while the results before are used; few are held."""
+    upcoming: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for path in paths:
+                upcoming.append(pool.submit(work, path))
+                if len(upcoming) > THREADS:
+                    yield upcoming.popleft().result()
+            while upcoming:
+                yield upcoming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Detect:
+    """The steps of an image: `prepare` while others are predicted, `predict`, and `finish` in a thread again.
+
+    Finds objects: boxes and masks in COCO's results format, and an overlay for each image.
+    """
+
+    detector: Detector
+    paths: Sequence[Path]
+    score_threshold: float
+    overlays: Sequence[Path] | None
+    doing: str = "predicting"
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        return self.detector.prepare(image)
+
+    def predict(self, prepared: Any) -> Any:
+        return self.detector.predict(prepared, score_threshold=self.score_threshold)[0].to("cpu")
+
+    def entry(self, index: int) -> dict[str, Any]:
+        return {"id": index, "file_name": self.paths[index].as_posix()}
+
+    def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Any) -> _Done:
+        entry, names = self.entry(index), self.detector.spec.class_names
+        results = [
+            result | {"file_name": entry["file_name"], "category_name": names[result["category_id"]]}
+            for result in coco_results(found, index, range(len(names)))
+        ]
+        height, width = image.shape[:2]
+        entry |= {"height": height, "width": width, "detections": len(found)}
+        try:
+            if self.overlays:
+                overlay = draw_detections(image, found, names, self.score_threshold)
+                write_image(self.overlays[index], overlay)
+        except GCNetError as error:  # the disk is full: results come before pictures
+            return _Done(entry, found, results, error)
+        return _Done(entry, found, results)
+
+    def write(self, folder: Path, predictions: Predictions) -> None:
+        write_json(folder / "results.json", predictions.results)
+        write_json(folder / "images.json", predictions.images)
+
+
+@dataclass(frozen=True)
+class _Classify:
+    """The same steps for a classifier: the most probable classes, and a sheet of the first images."""
+
+    classifier: Classifier
+    paths: Sequence[Path]
+    top: int
+    overview: Path | None
+    doing: str = "classifying"
+    shown: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict)  # threads finish in any order
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        return image
+
+    def predict(self, prepared: Any) -> Any:
+        return self.classifier.predict_images([prepared], top=self.top)[0]
+
+    def entry(self, index: int) -> dict[str, Any]:
+        return {"file_name": self.paths[index].as_posix()}
+
+    def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Any) -> _Done:
+        best = [round(p, 5) for p in found.probabilities.tolist()]
+        if self.overview and len(self.shown) < SHOWN:
+            lines = (self.paths[index].name, f"{found.names[0]} {best[0]:.2f}")
+            self.shown[index] = _thumbnail(image), "\n".join(map(_shortened, lines))
+        entry = self.entry(index) | {"predicted": list(found.names), "probabilities": best}
+        return _Done(entry, found)
+
+    def write(self, folder: Path, predictions: Predictions) -> None:
+        write_json(folder / "results.json", predictions.images)
+        if self.overview and self.shown:
+            from gcnet.viz import grid  # brings matplotlib
+
+            shown = [self.shown[index] for index in sorted(self.shown)]
+            rows = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
+            images = [[image for image, _ in row] for row in rows]
+            captions = [[caption for _, caption in row] for row in rows]
+            write_image(self.overview, grid(images, captions=captions, cell=THUMBNAIL), quality=90)
+
+
+def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    scale = min(THUMBNAIL / max(image.shape[:2]), 1.0)
+    return shrink_image(image, (max(int(image.shape[0] * scale), 1), max(int(image.shape[1] * scale), 1)))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= CAPTION else f"{line[: CAPTION // 2 - 2]}...{line[-(CAPTION // 2 - 1) :]}"
+
+
+def _overlay_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """A file in `folder` for each image. Names that differ only in case count as one, as on some disks."""
+    taken: set[str] = set()
+    targets: list[Path] = []
+    inputs = {path.resolve() for path in paths}
+    for path in paths:
+        suffix = ".jpg" if path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        name, copy = path.stem + suffix, 1
+        while name.lower() in taken:
+            copy += 1
+            name = f"{path.stem}-{copy}{suffix}"
+        taken.add(name.lower())
+        if (folder / name).resolve() in inputs:
+            raise GCNetError(
+                f"the overlay {folder / name} would replace an input image; choose another --out"
+            )
+        targets.append(folder / name)
+    return targets
+
+
+def _overview_path(paths: Sequence[Path], folder: Path) -> Path:
+    overview = folder / "overview.jpg"
+    if overview.resolve() in {path.resolve() for path in paths}:
+        raise GCNetError(f"the overview {overview} would replace an input image; choose another --out")
+    return overview
