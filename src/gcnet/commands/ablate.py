@@ -12,8 +12,7 @@ from typing import Any, Literal
 from gcnet.commands.arguments import check_data, check_writable
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of
 from gcnet.errors import GCNetError
-from gcnet.lab.ablation.grids import GRIDS, find_grid
-from gcnet.lab.ablation.options import Options, context_shapes_recipe
+from gcnet.lab.study import GRIDS, Study, context_shapes_recipe, find_grid
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import Row, find_detector
 
@@ -22,16 +21,16 @@ MODEL = "mask_rcnn_tiny_gc4"
 
 def run(argv: list[str]) -> int:
     """Makes what runs of a study are missing, then its table and plot."""
-    options = parse_ablate(argv)
+    study = parse_ablate(argv)
 
-    from gcnet.lab.ablation.ablate import ablate
+    from gcnet.lab.ablate import ablate
 
-    ablate(options)
+    ablate(study)
     return 0
 
 
-def parse_ablate(argv: list[str]) -> Options:
-    """The options. Raises GCNetError for whatever is wrong with them."""
+def parse_ablate(argv: list[str]) -> Study:
+    """The study that is asked for. Raises GCNetError for whatever is wrong with them."""
     row = find_detector(_value_of(argv, "--model") or MODEL)
     values = parse_words(_parser(row, own_data=_value_of(argv, "--data") is not None), argv)
     if not values.grid:
@@ -44,16 +43,16 @@ def parse_ablate(argv: list[str]) -> Options:
     if data:
         check_data(data)
     check_writable(Path(values.out))
-    return Options(
+    return Study(
         grid=values.grid,
-        model=row.name,
-        data=data,
         out=Path(values.out),
+        model=row.name,
+        recipe=recipe_of(Recipe, values),
+        data=data,
+        imagenet=values.weights == "imagenet",
         seeds=values.seeds,
         jobs=values.jobs,
-        imagenet=values.weights == "imagenet",
-        report=values.report,
-        recipe=recipe_of(Recipe, values),
+        report_only=values.report,
     )
 
 

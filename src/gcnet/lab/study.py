@@ -1,0 +1,266 @@
+"""The paper's studies of the context block (arXiv 1904.11492, section 5.1), and the folder of their runs.
+
+A *cell* is one context block, a *run* is one training of a cell with one seed. Everything else is the same
+for all runs of a folder; studies whose cells mean the same block share their runs.
+
+No torch here, so that `gcnet ablate --help` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gcnet.console import did_you_mean
+from gcnet.errors import GCNetError
+from gcnet.files import prepare_folder, write_json
+from gcnet.models.spec import ContextSpec, ModelSpec
+from gcnet.recipe import Recipe
+from gcnet.weights.catalog import Row, find_detector
+
+C3 = (False, True, False, False)
+C4 = (False, False, True, False)
+C5 = (False, False, False, True)
+C4_C5 = (False, False, True, True)
+ALL = (False, True, True, True)
+
+# What may differ between the runs of a folder: it changes no number, or is each run's own.
+FREE = ("seed", "workers", "checkpoint_every", "validate_every")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A question, and for each cell the fields that it changes in the model's own context block.
+
+    Beside its cells every study has the cell "none", a model without blocks.
+    """
+
+    question: str
+    cells: Mapping[str, Mapping[str, Any]]
+
+
+GRIDS: dict[str, Grid] = {
+    "block": Grid(
+        "which block, and in one stage or in all",
+        {
+            f"{block.upper()} {place}": {"block": block, "stages": stages}
+            for place, stages in (("c4", C4), ("all", ALL))
+            for block in ("se", "snl", "nl", "gc")
+        },
+    ),
+    "position": Grid(
+        "before or after the sum with the shortcut",
+        {position: {"position": position} for position in ("after1x1", "after_add")},
+    ),
+    "stage": Grid(
+        "in which stages of the backbone",
+        {
+            "c3": {"stages": C3},
+            "c4": {"stages": C4},
+            "c5": {"stages": C5},
+            "c4-c5": {"stages": C4_C5},
+            "c3-c5": {"stages": ALL},
+        },
+    ),
+    "ratio": Grid(
+        "how narrow the bottleneck may be",
+        {f"1/{divisor}": {"ratio": 1 / divisor} for divisor in (4, 8, 16, 32)},
+    ),
+    "pooling_fusion": Grid(
+        "what context modelling and what fusion contribute",
+        {
+            f"{pooling}, {fusion}": {"pooling": pooling, "fusion": (fusion,)}
+            for pooling in ("average", "attention")
+            for fusion in ("scale", "add")
+        },
+    ),
+}
+
+
+def find_grid(name: str) -> Grid:
+    """The grid of that name. Raises GCNetError, with the nearest name, if there is none."""
+    if name in GRIDS:
+        return GRIDS[name]
+    hint = did_you_mean(name, GRIDS, otherwise=f"there are {', '.join(GRIDS)}")
+    raise GCNetError(f"there is no ablation {name!r}; {hint}")
+
+
+def context_name(context: ContextSpec | None) -> str:
+    """A folder name for a block: equal blocks have equal names, whichever study they are in."""
+    if context is None:
+        return "none"
+    stages = "".join(f"c{i}" for i, used in enumerate(context.stages, 2) if used)
+    words = [context.block, stages, context.position]
+    if context.block in ("gc", "se"):
+        words.append(f"r{1 / context.ratio:g}")
+    if context.block == "gc":
+        words += [context.pooling, *context.fusion]
+    return "-".join(words)
+
+
+def with_context(spec: ModelSpec, context: ContextSpec | None) -> ModelSpec:
+    """`spec` with another block, under a name that says so and that no model of the catalog has."""
+    name = f"{spec.name}+{context_name(context)}"
+    return replace(spec, name=name, backbone=replace(spec.backbone, context=context))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: `folder` holds what it is (`run.json`), its log, its training and its `result.json`."""
+
+    cell: str
+    seed: int
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return f"{self.cell}, seed {self.seed}"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The scores of a finished run."""
+        path = self.folder / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What `gcnet ablate` is asked for.
+
+    Attributes:
+        grid: a name in `GRIDS`.
+        out: the folder of runs and reports.
+        model: whose context block is changed. One without a block lends the cells the default one.
+        recipe: of every run; its seed is the first of `seeds` seeds.
+        data: folder of a COCO-format data set; None stands for context shapes, drawn in `out`/data.
+        imagenet: start backbones from ImageNet weights.
+        jobs: runs at a time.
+        report_only: make no runs, only the report on those that are finished.
+    """
+
+    grid: str
+    out: Path
+    model: str
+    recipe: Recipe
+    data: Path | None = None
+    imagenet: bool = False
+    seeds: int = 3
+    jobs: int = 1
+    report_only: bool = False
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the data set."""
+        return self.data or self.out / "data"
+
+    def specs(self) -> dict[str, ModelSpec]:
+        """The model of each cell; its classes are those of the catalog."""
+        spec = find_detector(self.model).spec
+        base = spec.backbone.context or ContextSpec()
+        contexts = {name: replace(base, **change) for name, change in find_grid(self.grid).cells.items()}
+        return {name: with_context(spec, context) for name, context in {"none": None, **contexts}.items()}
+
+    def cell_folder(self, spec: ModelSpec) -> Path:
+        """Where the runs of a cell's model are, one folder a seed."""
+        return self.out / "runs" / context_name(spec.backbone.context)
+
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed: what is finished after an interruption compares all cells."""
+        first = self.recipe.seed
+        return [
+            Run(cell, seed, self.cell_folder(spec) / f"seed-{seed}")
+            for seed in range(first, first + self.seeds)
+            for cell, spec in self.specs().items()
+        ]
+
+    def shared(self) -> dict[str, Any]:
+        """What all runs of the folder have in common, for JSON."""
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in FREE}
+        data = str(self.data.absolute()) if self.data else None
+        values = {"model": self.model, "data": data, "imagenet": self.imagenet, "recipe": recipe}
+        return json.loads(json.dumps(values))
+
+    def claim_folder(self) -> None:
+        """Makes `out` the study's folder, or checks that its runs compare with ours.
+
+        Raises:
+            GCNetError: `out` cannot be written to, or holds something else or runs of another recipe.
+        """
+        path = self.out / "ablation.json"
+        if not path.exists():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise GCNetError(f"{self.out} holds something that is no ablation: give another --out")
+            write_json(prepare_folder(self.out) / path.name, self.shared())
+            return
+        theirs, ours = _flat(self.as_recorded().shared()), _flat(self.shared())
+        for name, value in ours.items():
+            if theirs[name] != value:
+                raise GCNetError(
+                    f"{self.out} was made with {name} {theirs[name]}, not {value}, and runs would not "
+                    "compare: keep to that or give another --out"
+                )
+
+    def as_recorded(self) -> Study:
+        """This study of what the runs in `out` have in common, as `claim_folder` wrote it.
+
+        Raises GCNetError if `out` is no folder of an ablation.
+        """
+        try:
+            values = json.loads((self.out / "ablation.json").read_text())
+            return replace(
+                self,
+                model=values["model"],
+                data=Path(values["data"]) if values["data"] else None,
+                recipe=read_recipe(values["recipe"]),
+                imagenet=values["imagenet"],
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            raise GCNetError(
+                f"{self.out} holds no ablation (no readable ablation.json); run it first"
+            ) from None
+
+    def write_run(self, run: Run) -> None:
+        """Writes `run.json`, all that a process needs to make the run.
+
+        Raises:
+            GCNetError: the folder holds a run of another model, made before the catalog or a grid changed.
+        """
+        spec = self.specs()[run.cell]
+        path = prepare_folder(run.folder) / "run.json"
+        if path.exists() and ModelSpec.from_dict(json.loads(path.read_text())["spec"]) != spec:
+            raise GCNetError(f"{run.folder} holds a run of another {spec.name}: remove it and run again")
+        # The one validation that counts is that of the final model.
+        recipe = replace(self.recipe, seed=run.seed, validate_every=self.recipe.epochs)
+        values = {"spec": asdict(spec), "recipe": asdict(recipe)}
+        write_json(path, values | {"data": str(self.pictures), "imagenet": self.imagenet})
+
+
+def read_recipe(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from JSON, which has lists for tuples."""
+    plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    return Recipe(**plain)
+
+
+def context_shapes_recipe(row: Row) -> Recipe:
+    """The row's recipe, cut down to what finds the lamp of the context shapes: docs/ablations.md has figures.
+
+    There are as many pictures as one wants, all of one size: nothing is gained by varying them.
+    """
+    return replace(
+        row.recipe,
+        epochs=2,
+        batch_size=4,
+        lr_batch_size=4,
+        image_size=(128, 128),
+        scale_jitter=(1.0, 1.0),
+        color_jitter=0.0,
+        devices=1,
+        workers=0,
+    )
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name != "recipe"} | values["recipe"]

@@ -1,0 +1,285 @@
+"""A study on runs that cost nothing, and once with runs of one iteration.
+
+The scores of the former are made up from the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+import torch
+
+from gcnet.commands.ablate import parse_ablate
+from gcnet.errors import GCNetError
+from gcnet.files import write_json
+from gcnet.lab import ablate as module
+from gcnet.lab.ablate import ablate, iterations_done, make_runs, start_process, train_run
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.lab.study import GRIDS, Run, Study
+from gcnet.weights.files import load_model
+
+TINY = "mask_rcnn_tiny_gc4"
+
+
+NAMES = ("box_AP", "box_AP50", "box_AP75", "mask_AP", "mask_AP50", "mask_AP75")
+
+
+def write_scores(folder: Path, seed: int, score: float) -> None:
+    """A `result.json` in which everything scored alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "result.json", {"seed": seed, "seconds": 1.0, **dict.fromkeys(NAMES, score)})
+
+
+class FakeJob(BaseProcess):
+    """A process that ends after a number of looks at it, or never."""
+
+    def __init__(self, code: int | None, *, looks: int = 1, end: Callable[[], None] = lambda: None) -> None:
+        self.code, self.looks, self.end = code, looks, end
+        self.stopped = self.killed = False
+
+    @property
+    def exitcode(self) -> int | None:
+        self.looks -= 1
+        if self.stopped:
+            return 130
+        if self.looks <= 0 and self.code is not None:
+            self.end()
+            return self.code
+        return None
+
+    def terminate(self) -> None:
+        self.stopped = True
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+class FakeStart:
+    """Starts fake jobs: runs whose label is in `fails` fail, those in `hangs` never end."""
+
+    def __init__(self, *, fails: tuple[str, ...] = (), hangs: tuple[str, ...] = ()) -> None:
+        self.fails, self.hangs = fails, hangs
+        self.started: list[str] = []
+        self.jobs: list[FakeJob] = []
+        self.most = 0
+
+    def __call__(self, run: Run) -> FakeJob:
+        self.started.append(run.label)
+        if run.label in self.hangs:
+            job = FakeJob(None)
+        elif run.label in self.fails:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / "log.txt").write_text("iteration 1\ngcnet: error: loss_cls became NaN\n")
+            job = FakeJob(2)
+        else:
+            job = FakeJob(0, looks=3, end=lambda: write_scores(run.folder, run.seed, 0.1 + run.seed / 100))
+        self.most = max(self.most, 1 + sum(job.looks > 0 for job in self.jobs))
+        self.jobs.append(job)
+        return job
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL", 0)
+
+
+def runs_in(out: Path, count: int = 4) -> list[Run]:
+    return [Run("gc", seed, out / f"seed-{seed}") for seed in range(count)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 9])
+def test_all_runs_are_made_in_order_and_no_more_at_a_time_than_allowed(jobs, tmp_path, capsys):
+    start = FakeStart()
+    assert not make_runs(runs_in(tmp_path), start, jobs=jobs)
+    assert start.started == [f"gc, seed {seed}" for seed in range(4)]
+    assert start.most == min(jobs, 4)
+    assert all(run.result for run in runs_in(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("gc, seed 0: box AP 0.100, AP50 0.100")
+    assert lines[-1].endswith("(4 of 4)")
+
+
+def test_finished_runs_are_not_made_again(tmp_path):
+    make_runs(runs_in(tmp_path, 2), FakeStart())
+    again = FakeStart()
+    assert not make_runs(runs_in(tmp_path, 3), again)
+    assert again.started == ["gc, seed 2"]
+
+
+def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(tmp_path, capsys):
+    [(failed, reason)] = make_runs(runs_in(tmp_path), FakeStart(fails=("gc, seed 1",)))
+    assert (failed.seed, reason) == (1, "loss_cls became NaN")
+    assert [run.seed for run in runs_in(tmp_path) if run.result] == [0, 2, 3]
+    assert "gc, seed 1: failed: loss_cls became NaN" in capsys.readouterr().out
+    again = FakeStart()
+    assert not make_runs(runs_in(tmp_path), again)
+    assert again.started == ["gc, seed 1"]
+
+
+def test_ctrl_c_stops_what_is_under_way_in_good_order(tmp_path, monkeypatch):
+    start = FakeStart(hangs=("gc, seed 1", "gc, seed 2"))
+    naps = iter(range(100))
+
+    def press(_: float) -> None:
+        if next(naps) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", press)
+    with pytest.raises(KeyboardInterrupt):
+        make_runs(runs_in(tmp_path), start, jobs=2)
+    assert [job.stopped for job in start.jobs] == [False, True, True]
+    assert not any(job.killed for job in start.jobs)
+    assert (tmp_path / "seed-0" / "result.json").exists()
+
+
+def test_a_second_ctrl_c_kills(tmp_path, monkeypatch):
+    start = FakeStart(hangs=("gc, seed 0",))
+    naps = iter(range(100))
+
+    def press(_: float) -> None:
+        if next(naps) >= 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", press)
+
+    def deaf(run: Run):
+        job = start(run)
+        job.terminate = lambda: None
+        return job
+
+    with pytest.raises(KeyboardInterrupt):
+        make_runs(runs_in(tmp_path, 1), deaf)
+    assert start.jobs[0].killed
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_context_shapes(tmp_path_factory.mktemp("data"), train=4, valid=2)
+
+
+@pytest.fixture
+def options(data: Path, tmp_path: Path) -> Study:
+    words = f"position --data {data} --out {tmp_path / 'out'} --seeds 2 --epochs 1 --batch-size 4"
+    return parse_ablate(f"{words} --image-size [64,64] --workers 0".split())
+
+
+def test_a_study_from_data_to_report(options, capsys):
+    start = FakeStart()
+    ablate(options, start=start)
+    assert len(start.started) == 6
+    report = json.loads((options.out / "position.json").read_text())
+    assert [cell["cell"] for cell in report["cells"]] == ["none", "after1x1", "after_add"]
+    assert report["cells"][0]["box_AP"]["mean"] == pytest.approx(0.105)
+    assert "+0.000" in capsys.readouterr().out
+
+    again = FakeStart()
+    ablate(replace(options, seeds=3), start=again)
+    assert again.started == ["none, seed 2", "after1x1, seed 2", "after_add, seed 2"]
+    shared = FakeStart()
+    ablate(replace(options, grid="ratio"), start=shared)
+    assert len(shared.started) == 6  # 1/8, 1/16 and 1/32: no block and 1/4 are there
+
+
+def test_report_alone_needs_no_options_and_makes_no_runs(options, capsys):
+    ablate(options, start=FakeStart())
+    (options.out / "position.md").unlink()
+    start = FakeStart()
+    bare = parse_ablate(["position", "--report", "--out", str(options.out)])
+    ablate(bare, start=start)
+    assert not start.started
+    assert (options.out / "position.md").exists()
+
+
+def test_failures_come_after_the_report(options):
+    with pytest.raises(GCNetError, match="1 of 6 runs failed, such as after_add, seed 0: loss_cls"):
+        ablate(options, start=FakeStart(fails=("after_add, seed 0",)))
+    assert (options.out / "position.png").exists()
+
+
+def test_nothing_but_failures_is_told_as_such(options):
+    labels = tuple(f"{cell}, seed 0" for cell in ("none", "after1x1", "after_add"))
+    with pytest.raises(GCNetError, match="3 of 3 runs failed"):
+        ablate(replace(options, seeds=1), start=FakeStart(fails=labels))
+
+
+def test_a_ratio_without_channels_is_named_before_any_run(options, monkeypatch):
+    narrow = replace(GRIDS["ratio"], cells={"1/1000": {"ratio": 1 / 1000}})
+    monkeypatch.setitem(GRIDS, "position", narrow)
+    start = FakeStart()
+    with pytest.raises(GCNetError, match="cell 1/1000 cannot be built"):
+        ablate(options, start=start)
+    assert not start.started
+    assert not options.out.exists()
+
+
+def test_data_without_validation_pictures_is_refused(options, tmp_path):
+    data = write_context_shapes(tmp_path / "train-only", train=3, valid=0)
+    with pytest.raises(GCNetError, match="no valid split"):
+        ablate(replace(options, data=data), start=FakeStart())
+
+
+def prepared(options: Study, cell: str = "after1x1") -> Run:
+    run = next(run for run in options.runs() if run.cell == cell)
+    options.write_run(run)
+    return run
+
+
+def test_a_run_trains_scores_and_is_the_same_again(options, tmp_path, capsys):
+    run = prepared(options)
+    (run.folder / "train").mkdir()  # cut off before its first checkpoint
+    (run.folder / "train" / "recipe.yaml").write_text("")
+    assert iterations_done(run.folder) == 0
+    train_run(run.folder)
+    assert iterations_done(run.folder) == 1
+    other = prepared(replace(options, out=tmp_path / "again"))
+    train_run(other.folder)
+    first, second = run.result, other.result
+    assert first is not None
+    assert second is not None
+    assert first["seed"] == 0
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+    weights, others = _weights(run), _weights(other)
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert "resuming" not in capsys.readouterr().out
+    (run.folder / "result.json").unlink()  # killed between training and its result
+    train_run(run.folder)
+    assert "resuming" in capsys.readouterr().out
+    assert run.result is not None
+    assert run.result["box_AP50"] == first["box_AP50"]
+
+
+def _weights(run: Run) -> dict[str, torch.Tensor]:
+    return load_model(run.folder / "train" / "last.safetensors").state_dict()
+
+
+@pytest.mark.slow
+def test_processes_make_runs_and_stop_when_asked(options):
+    """Two real processes: one comes to its end, the other is asked to stop and leaves a checkpoint."""
+    short = prepared(options)
+    long = prepared(replace(options, recipe=replace(options.recipe, epochs=500)), "none")
+    jobs = [start_process(run) for run in (short, long)]
+    try:
+        _wait(lambda: iterations_done(long.folder) > 0, 300)
+        jobs[1].terminate()
+        _wait(lambda: all(job.exitcode is not None for job in jobs), 300)
+        assert [job.exitcode for job in jobs] == [0, 130]
+    finally:
+        for job in jobs:
+            job.kill()
+    assert short.result is not None
+    assert long.result is None
+    assert (long.folder / "train" / "last.ckpt").exists()
+    assert "stopped; go on with" in (long.folder / "log.txt").read_text()
+
+
+def _wait(condition, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.2)
