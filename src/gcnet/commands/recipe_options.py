@@ -6,6 +6,7 @@ jsonargparse makes options of frozen dataclasses, and names unknown keys and wro
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
@@ -21,7 +22,12 @@ def make_parser(verb: str, *, usage: str, description: str) -> Any:
     """A jsonargparse parser for `parse_words`, without options yet."""
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(
+    class DashedParser(ArgumentParser):
+        def format_help(self, *args: Any, **kwargs: Any) -> str:
+            shown = super().format_help(*args, **kwargs)
+            return re.sub("--[a-z_]+", lambda option: option.group().replace("_", "-"), shown)
+
+    return DashedParser(
         prog=f"gcnet {verb}", usage=usage, description=description, exit_on_error=False, allow_abbrev=False
     )
 
@@ -47,6 +53,6 @@ def recipe_of(kind: type[Kind], values: Any) -> Kind:
 
 
 def underscored(word: str) -> str:
-    """`--batch-size=2` as `--batch_size=2`: the fields have underscores, fingers prefer dashes."""
+    """`--batch-size=2` as `--batch_size=2`, the name of the field; help shows dashes, and both are taken."""
     name, equals, value = word.partition("=")
     return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
