@@ -13,8 +13,10 @@ from gcnet.version import __version__
 
 if TYPE_CHECKING:
     from gcnet.context import GlobalContext, record
-    from gcnet.data.coco import CocoDataset, load_splits
+    from gcnet.data.coco import CocoDataset
+    from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
+    from gcnet.data.load import load_splits
     from gcnet.engine.train import train
     from gcnet.errors import GCNetError
     from gcnet.evaluation.classify import evaluate_classifier
@@ -35,6 +37,7 @@ _HOME = {
     "Classifier": "gcnet.models.classifier",
     "ClassifierSpec": "gcnet.models.spec",
     "CocoDataset": "gcnet.data.coco",
+    "DataSet": "gcnet.data.dataset",
     "Detections": "gcnet.types",
     "Detector": "gcnet.models.detector",
     "GCNetError": "gcnet.errors",
@@ -49,7 +52,7 @@ _HOME = {
     "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
     "load_model": "gcnet.weights.files",
-    "load_splits": "gcnet.data.coco",
+    "load_splits": "gcnet.data.load",
     "record": "gcnet.context",
     "save_model": "gcnet.weights.files",
     "train": "gcnet.engine.train",
@@ -62,6 +65,7 @@ __all__ = [
     "Classifier",
     "ClassifierSpec",
     "CocoDataset",
+    "DataSet",
     "Detections",
     "Detector",
     "GCNetError",

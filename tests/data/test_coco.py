@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from coco_files import annotation, content, write_images, write_split
 
-from gcnet.data.coco import CocoDataset, find_splits, load_splits
+from gcnet.data.coco import CocoDataset
+from gcnet.data.load import find_splits, load_splits
 from gcnet.errors import GCNetError
 
 SIZES = [(48, 64), (64, 48)]
@@ -62,33 +63,6 @@ def test_a_missing_area_is_measured(values: dict[str, Any], tmp_path: Path) -> N
 
 
 # Malformed files ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_id": 999}, "annotation id 0 points at image id 999"),
-        ({"image_id": [100]}, "annotation id 0 points at image id"),
-        ({"category_id": 5}, "annotation id 0 has category id 5"),
-        ({"category_id": None}, "annotation id 0 has category id None"),
-        ({"segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, "annotation id 0: a polygon has 7 numbers"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "annotation id 0: a polygon has 4 numbers"),
-        ({"segmentation": {"size": [5, 5], "counts": [25]}}, "annotation id 0: its RLE has size"),
-        ({"bbox": [1, 2, 3]}, "annotation id 0 has bbox"),
-        ({"bbox": [1, 2, 3, "4"]}, "annotation id 0 has bbox"),
-        ({"bbox": None}, "annotation id 0 has bbox"),
-        ({"id": 1}, "annotation id 1 is missing or occurs twice"),
-        ({"id": None}, "annotation id None is missing or occurs twice"),
-    ],
-)
-def test_a_malformed_annotation_is_named(
-    change: dict[str, Any], message: str, values: dict[str, Any], tmp_path: Path
-) -> None:
-    values["annotations"][0] |= change
-    with pytest.raises(GCNetError, match=re.escape(message)) as caught:
-        load(tmp_path, values)
-    assert str(tmp_path / "_annotations.coco.json") in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -168,35 +142,6 @@ def test_a_truncated_image_is_named(values: dict[str, Any], tmp_path: Path) -> N
         dataset.read_image(0)
 
 
-# Annotations of no use ---------------------------------------------------------------------------------
-
-
-def test_useless_annotations_are_left_out_and_counted(
-    values: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    values["annotations"] += [
-        annotation(10, 100, box=(5, 5, 0, 9)),
-        annotation(11, 100, box=(5, 5, 9, 0.5)),
-        annotation(12, 100, area=0),
-        annotation(13, 100, box=(64, 5, 9, 9)),
-        annotation(14, 100, segmentation=[]),
-    ]
-    dataset = load(tmp_path, values)
-    assert [len(record.instances) for record in dataset.records] == [1, 1]
-    (message,) = caplog.messages
-    assert f"{dataset.annotation_file}: left out 5 of 7 annotations" in message
-    assert "3 with an empty box or area (first: id 10)" in message
-    assert "1 with a box outside its image (first: id 13)" in message
-    assert "1 with no segmentation (first: id 14)" in message
-
-
-def test_a_file_with_boxes_only_is_an_error(values: dict[str, Any], tmp_path: Path) -> None:
-    for entry in values["annotations"]:
-        entry["segmentation"] = []
-    with pytest.raises(GCNetError, match="has boxes but no segmentations"):
-        load(tmp_path, values)
-
-
 # Classes and splits ------------------------------------------------------------------------------------
 
 
@@ -260,7 +205,7 @@ def test_a_category_missing_from_the_training_split(
     write_split(tmp_path / "valid", values)
     caplog.clear()
     load_splits(tmp_path)
-    assert re.search(r"valid.* has objects of \['dog'\], but .*train.* has none", caplog.text)
+    assert re.search(r"valid.* has objects of dog, but .*train.* has none", caplog.text)
 
 
 def test_finds_cocos_own_layout(
@@ -283,7 +228,8 @@ def test_finds_one_folder_a_split(name: str, values: dict[str, Any], tmp_path: P
         write_split(tmp_path / folder, values)
     splits = find_splits(tmp_path)
     assert list(splits) == ["train", "valid", "test"]
-    assert splits["valid"] == (tmp_path / name / "_annotations.coco.json", tmp_path / name)
+    source = splits["valid"]()
+    assert (source.path, source.image_dir) == (tmp_path / name / "_annotations.coco.json", tmp_path / name)
 
 
 def test_unusable_data_folders_are_errors(values: dict[str, Any], tmp_path: Path) -> None:

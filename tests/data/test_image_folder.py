@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from image_folders import COLORS, write_folders, write_picture
 
-from gcnet.data.image_folder import ImageFolder, find_image_folders, load_image_folders
+from gcnet.data.image_folder import ImageFolder, load_image_folders
 from gcnet.errors import GCNetError
 
 
@@ -26,7 +26,7 @@ def test_splits_classes_and_pictures(root: Path) -> None:
     assert list(splits) == ["train", "valid"]
     train = splits["train"]
     assert train.class_names == splits["valid"].class_names == ("blue", "green", "red")
-    assert train.counts() == [4, 4, 5]
+    assert [image.label for image in train.records] == [0] * 4 + [1] * 4 + [2] * 5
     assert [train.name(i) for i in (0, 4, 12)] == ["blue/0.png", "green/0.png", "red/deeper/x.JPG"]
     assert train.read_image(8).shape == (40, 48, 3)
     assert train.read_image(8)[..., 0].mean() > 150  # red first: RGB
@@ -35,14 +35,14 @@ def test_splits_classes_and_pictures(root: Path) -> None:
 
 def test_class_names_fix_the_labels(root: Path) -> None:
     found = ImageFolder.load(root / "val", class_names=["red", "blue", "green"])
-    assert found.labels == [0, 0, 1, 1, 2, 2]
+    assert [image.label for image in found.records] == [0, 0, 1, 1, 2, 2]
     assert found.name(0) == "red/0.png"
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "Validation", "val2012"])
 def test_names_of_splits(root: Path, name: str) -> None:
     (root / "val").rename(root / name)
-    assert find_image_folders(root)["valid"] == root / name
+    assert load_image_folders(root)["valid"].source == root / name
 
 
 def spoil(root: Path, how: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from gcnet.data.coco_file import ImageRecord, Instance
+from gcnet.data.dataset import ImageRecord, Instance
 from gcnet.data.transforms import eval_transform, jitter_colors, make_targets, train_transform
 from gcnet.ops.segmentations import segmentation_to_rle
 

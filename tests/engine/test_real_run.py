@@ -11,7 +11,7 @@ import torch
 from engine_fakes import press_ctrl_c
 from safetensors.torch import load_file
 
-from gcnet.data.coco import load_splits
+from gcnet.data.load import load_splits
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.train import train
 from gcnet.lab.context_shapes import write_context_shapes

@@ -81,7 +81,7 @@ def look_up(dataset: CocoDataset, image_id: int | str, *, jitter: float = 0.0, s
     index, record = next((i, record) for i, record in enumerate(dataset.records) if record.id == image_id)
     rng = np.random.default_rng((seed, index))
     size = (record.height, record.width)
-    objects = [(i.box, i.label) for i in record.instances for _ in range(1 + int(i.crowd))]
+    objects = [(i.box, i.label) for i in record.instances if i.segmentation for _ in range(1 + int(i.crowd))]
     if jitter:
         objects += [((5.0, 6.0, 40.0, 50.0), int(rng.integers(3))) for _ in range(3)]
         objects += [objects[0], objects[-1]]

@@ -37,7 +37,7 @@ def filled(detections: LookUp) -> Filled:
 def pycocotools_stats(
     dataset: CocoDataset, results: list[dict[str, Any]], kind: str, category: int | None = None
 ) -> dict[str, float]:
-    content = json.loads(dataset.annotation_file.read_text())
+    content = json.loads(dataset.source.read_text())
     for entry in content["annotations"]:
         entry["id"] += 1  # COCOeval takes an object with id 0 as never found
     truth = COCO()

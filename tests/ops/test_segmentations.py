@@ -15,6 +15,7 @@ from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import (
     crop_segmentations,
     flip_segmentation,
+    outline_bounds,
     parse_segmentation,
     resize_segmentation,
     segmentation_area,
@@ -56,13 +57,14 @@ def test_polygon_covers_the_pixels_between_its_corners() -> None:
 
 
 def test_parse_takes_polygons_and_both_rle_forms() -> None:
-    polygons = parse_segmentation([[10, 20, 30, 20, 30, 60, 10, 60]], 80, 50)
+    polygons, dropped = parse_segmentation([[10, 20, 30, 20, 30, 60, 10, 60]], 80, 50)
+    assert dropped == 0
     assert isinstance(polygons, list)
     np.testing.assert_array_equal(polygons[0], SQUARE[0])
     mask = bitmap(SQUARE, 80, 50)
     runs = np.diff([0, *np.flatnonzero(np.diff(mask.ravel("F"), prepend=0)), mask.size])
-    uncompressed = parse_segmentation({"size": [80, 50], "counts": runs.tolist()}, 80, 50)
-    compressed = parse_segmentation({"size": [80, 50], "counts": encode(mask)["counts"].decode()}, 80, 50)
+    uncompressed, _ = parse_segmentation({"size": [80, 50], "counts": runs.tolist()}, 80, 50)
+    compressed, _ = parse_segmentation({"size": [80, 50], "counts": encode(mask)["counts"].decode()}, 80, 50)
     np.testing.assert_array_equal(bitmap(uncompressed, 80, 50), mask)
     np.testing.assert_array_equal(bitmap(compressed, 80, 50), mask)
 
@@ -73,19 +75,12 @@ def test_every_compressed_rle_that_pycocotools_writes_is_read(seed: int) -> None
     rng = np.random.default_rng(seed)
     mask = rng.random(rng.integers(1, 300, 2)) < rng.choice([0.0, 0.01, 0.5, 1.0])
     rle = encode(mask)
-    assert parse_segmentation(rle, *mask.shape) == rle
+    assert parse_segmentation(rle, *mask.shape) == (rle, 0)
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ([[1, 2, 3, 4, 5, 6, 7]], "7 numbers"),
-        ([[1, 2, 3, 4]], "4 numbers"),
-        ([[1, 2, 3, 4, 5, "6"]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "not a finite number"),
-        ([[1, 2, 3, 4, 5, [6]]], "not a finite number"),
-        ([7], "type int"),
-        ("polygon", "is str"),
         ({"size": [8, 6], "counts": [48]}, "size"),
         ({"size": [6, 8], "counts": [40]}, "covers 40 pixels"),
         ({"size": [6, 8], "counts": ""}, "not a compressed"),
@@ -98,9 +93,48 @@ def test_every_compressed_rle_that_pycocotools_writes_is_read(seed: int) -> None
         ({"size": [6, 8]}, "neither"),
     ],
 )
-def test_parse_refuses_what_is_malformed(raw: Any, message: str) -> None:
+def test_parse_refuses_a_malformed_rle(raw: Any, message: str) -> None:
     with pytest.raises(GCNetError, match=message):
         parse_segmentation(raw, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("raw", "dropped"),
+    [
+        ([[1, 2, 3, 4, 5, 6, 7]], 1),
+        ([[1, 2, 3, 4]], 1),
+        ([[]], 1),
+        ([[1, 2, 3, 4, 5, "six"]], 1),
+        ([[1, 2, 3, 4, 5, float("nan")]], 1),
+        ([[1, 2, 3, 4, 5, None]], 1),
+        ([[1, 2, 3, 4, 5, [6]]], 1),
+        ([[[1, 2], [3, 4]]], 1),
+        ([7, None], 2),
+        ("polygon", 1),
+    ],
+)
+def test_parse_leaves_out_what_is_no_outline(raw: Any, dropped: int) -> None:
+    assert parse_segmentation(raw, 6, 8) == ([], dropped)
+    if isinstance(raw, list):
+        polygons, left_out = parse_segmentation([*raw, [1, 2, 3, 4, 5, 6]], 6, 8)
+        assert (len(polygons), left_out) == (1, dropped)
+
+
+def test_parse_takes_points_as_pairs_and_one_polygon_alone() -> None:
+    points = SQUARE[0].tolist()
+    for raw in ([points], points, SQUARE[0].ravel().tolist(), [SQUARE[0].astype(str).ravel().tolist()]):
+        polygons, dropped = parse_segmentation(raw, 80, 50)
+        np.testing.assert_array_equal(polygons, SQUARE)
+        assert dropped == 0
+
+
+def test_bounds_of_polygons_rles_and_nothing() -> None:
+    two = [SQUARE[0], SQUARE[0] + 5]
+    bounds = outline_bounds([SQUARE, [], segmentation_to_rle(SQUARE, 80, 50), two])
+    np.testing.assert_array_equal(bounds[[0, 2]], [[10, 20, 30, 60]] * 2)
+    assert np.isnan(bounds[1]).all()
+    np.testing.assert_array_equal(bounds[3], [10, 20, 35, 65])
+    assert outline_bounds([]).shape == (0, 4)
 
 
 def test_resize_scales_polygons_by_each_axis() -> None:

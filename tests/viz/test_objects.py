@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcnet.data.coco import ImageRecord, Instance
+from gcnet.data.dataset import ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_rle
 from gcnet.types import Detections, Targets

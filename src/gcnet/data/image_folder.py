@@ -6,31 +6,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
 from gcnet.console import listed
-from gcnet.data.splits import name_splits, pick_split
+from gcnet.data.dataset import DataSet, LabelledImage, name_splits, pick_split
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
-from gcnet.ops.images import read_image
 
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """The pictures of one split. `labels[i]` is the place of picture i's class in `class_names`."""
-
-    folder: Path
-    paths: Sequence[Path]
-    labels: Sequence[int]
-    class_names: tuple[str, ...]
+class ImageFolder(DataSet[LabelledImage]):
+    """The pictures of one split, in class folders."""
 
     @classmethod
     def load(cls, folder: str | Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
@@ -48,36 +36,8 @@ class ImageFolder:
         names = tuple(found) if class_names is None else tuple(class_names)
         if class_names is not None:
             _check_names(folder, found, names)
-        pairs = [(path, label) for label, name in enumerate(names) for path in found[name]]
-        return cls(folder, [path for path, _ in pairs], [label for _, label in pairs], names)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        """The pixels of picture `index`. Raises GCNetError where they cannot be read."""
-        return read_image(self.paths[index])
-
-    def name(self, index: int) -> str:
-        """The path of picture `index` in the folder."""
-        return self.paths[index].relative_to(self.folder).as_posix()
-
-    def counts(self) -> list[int]:
-        """How many pictures each class has."""
-        found = Counter(self.labels)
-        return [found[label] for label in range(len(self.class_names))]
-
-
-def find_image_folders(root: str | Path) -> dict[str, Path]:
-    """The folders of the splits "train", "valid" (also val..., validation) and "test" that `root` has.
-
-    Raises GCNetError where there are none or where two claim the same name.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
-    folders = sorted((path.name, path) for path in root.iterdir() if path.is_dir())
-    return name_splits(root, folders, layout=_LAYOUT, shown=lambda path: path.name)
+        images = [LabelledImage(path, label) for label, name in enumerate(names) for path in found[name]]
+        return cls(folder, images, names, tuple(range(len(names))))
 
 
 def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
@@ -87,7 +47,7 @@ def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
     """
     splits: dict[str, ImageFolder] = {}
     class_names: tuple[str, ...] | None = None
-    for split, folder in find_image_folders(root).items():
+    for split, folder in _find_splits(root).items():
         splits[split] = ImageFolder.load(folder, class_names=class_names)
         class_names = splits[split].class_names
     return splits
@@ -95,7 +55,22 @@ def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
 
 def load_image_folder(root: str | Path, split: str, class_names: Sequence[str]) -> ImageFolder:
     """One split of a picture set, with the classes of a trained model. Raises GCNetError without it."""
-    return ImageFolder.load(pick_split(root, find_image_folders(root), split), class_names=class_names)
+    return ImageFolder.load(pick_split(root, _find_splits(root), split), class_names=class_names)
+
+
+def _find_splits(root: str | Path) -> dict[str, Path]:
+    """The folders of the splits "train", "valid" (also val..., validation) and "test" that `root` has.
+
+    Raises GCNetError where there are none or where two claim the same name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
+    folders = sorted((path.name, path) for path in root.iterdir() if path.is_dir())
+    splits = name_splits(root, folders, shown=lambda path: path.name)
+    if not splits:
+        raise GCNetError(f"{root} holds no data set; expected {_LAYOUT}")
+    return splits
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

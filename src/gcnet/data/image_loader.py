@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from gcnet.data.image_folder import ImageFolder
+from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.loader import SAMPLE_STREAM, IterationSampler, Loader
 from gcnet.data.transforms import jitter_colors
 from gcnet.models.classifier import classifier_batch
@@ -30,7 +30,7 @@ LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # width over height of random cr
 
 
 def image_train_loader(
-    dataset: ImageFolder,
+    dataset: DataSet[LabelledImage],
     *,
     image_size: tuple[int, int],
     batch_size: int,
@@ -74,7 +74,11 @@ def image_train_loader(
 
 
 def image_eval_loader(
-    dataset: ImageFolder, batches: Sequence[Sequence[int]], *, image_size: tuple[int, int], workers: int = 2
+    dataset: DataSet[LabelledImage],
+    batches: Sequence[Sequence[int]],
+    *,
+    image_size: tuple[int, int],
+    workers: int = 2,
 ) -> Loader:
     """The images of each of `batches` (indices into `dataset`) as a Batch with the indices as `image_ids`."""
     read = partial(_read_eval, dataset, image_size=image_size)
@@ -134,14 +138,14 @@ def mix(
     return mixed.round().to(torch.uint8), weight * shares + (1 - weight) * shares.roll(1, 0)
 
 
-def _read_train(dataset: ImageFolder, key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+def _read_train(dataset: DataSet[LabelledImage], key: tuple[int, int], *, seed: int, **options: Any) -> Any:
     index, position = key
     image = dataset.read_image(index)
     square = train_square(image, rng=np.random.default_rng([SAMPLE_STREAM, seed, position]), **options)
-    return square, image.shape[:2], dataset.name(index), dataset.labels[index], position
+    return square, image.shape[:2], dataset.name(index), dataset.records[index].label, position
 
 
-def _read_eval(dataset: ImageFolder, index: int, *, image_size: tuple[int, int]) -> Any:
+def _read_eval(dataset: DataSet[LabelledImage], index: int, *, image_size: tuple[int, int]) -> Any:
     image = dataset.read_image(index)
     return middle_square(image, image_size), image.shape[:2], index
 

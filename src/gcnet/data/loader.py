@@ -18,8 +18,7 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gcnet.data.coco import CocoDataset
-from gcnet.data.coco_file import ImageRecord
+from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.transforms import eval_transform, train_transform
 from gcnet.errors import GCNetError
 from gcnet.ops.images import fit_size, padded_size, stack_images
@@ -31,7 +30,7 @@ _ORDER, SAMPLE_STREAM = 0, 1  # keep the random streams of the epochs' order and
 
 
 def train_loader(
-    dataset: CocoDataset,
+    dataset: DataSet[ImageRecord],
     *,
     image_size: tuple[int, int],
     batch_size: int,
@@ -73,7 +72,11 @@ def train_loader(
 
 
 def eval_loader(
-    dataset: CocoDataset, batches: Sequence[Sequence[int]], *, image_size: tuple[int, int], workers: int = 2
+    dataset: DataSet[ImageRecord],
+    batches: Sequence[Sequence[int]],
+    *,
+    image_size: tuple[int, int],
+    workers: int = 2,
 ) -> Loader:
     """The images of each of `batches` (indices into `dataset`) as a Batch."""
     read = partial(_read_eval, dataset, image_size=image_size)
@@ -81,7 +84,7 @@ def eval_loader(
 
 
 def batches_of_one_size(
-    dataset: CocoDataset, indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
+    dataset: DataSet[ImageRecord], indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
 ) -> list[list[int]]:
     """`indices` in batches of up to `batch_size` images that are padded to the same size.
 
@@ -99,7 +102,7 @@ def batches_of_one_size(
     ]
 
 
-def trainable(dataset: CocoDataset) -> list[int]:
+def trainable(dataset: DataSet[ImageRecord]) -> list[int]:
     """Indices of the images that training uses: at least 32 pixels each way, with an object that is no crowd.
 
     Raises GCNetError if there are none.
@@ -107,14 +110,29 @@ def trainable(dataset: CocoDataset) -> list[int]:
     indices = [
         i
         for i, record in enumerate(dataset.records)
-        if min(record.width, record.height) >= MIN_SIDE and not all(obj.crowd for obj in record.instances)
+        if min(record.width, record.height) >= MIN_SIDE and record.objects(masks=True)
     ]
     if not indices:
-        raise GCNetError(f"{dataset.annotation_file} has no image with objects to learn from; annotate some")
+        raise GCNetError(f"{dataset.source} has {_why_nothing(dataset.records)}")
     return indices
 
 
-def iterations_per_epoch(dataset: CocoDataset, batch_size: int) -> int:
+def _why_nothing(records: Sequence[ImageRecord]) -> str:
+    """What there is instead of objects to learn from, and what to do."""
+    objects = [item for record in records for item in record.instances if item.usable]
+    if objects and all(item.crowd for item in objects):
+        return (
+            f"only objects marked iscrowd, {len(objects)} of them, as CVAT marks masks drawn by its brush; "
+            "give --crowd-as-objects to take them as objects"
+        )
+    if objects and not any(item.segmentation for item in objects):
+        return (
+            "boxes but no outlines; export it for instance segmentation, or train a detector of boxes alone"
+        )
+    return f"no image with objects to learn from, and {MIN_SIDE} pixels or more; annotate some"
+
+
+def iterations_per_epoch(dataset: DataSet[ImageRecord], batch_size: int) -> int:
     """Iterations in which `train_loader` shows every trainable image once (or, to fill the last, twice)."""
     return -(-len(trainable(dataset)) // batch_size)
 
@@ -248,7 +266,7 @@ def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
 
 
-def _read_train(dataset: CocoDataset, key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+def _read_train(dataset: DataSet[ImageRecord], key: tuple[int, int], *, seed: int, **options: Any) -> Any:
     index, position = key
     record = dataset.records[index]
     rng = np.random.default_rng([SAMPLE_STREAM, seed, position])
@@ -256,7 +274,7 @@ def _read_train(dataset: CocoDataset, key: tuple[int, int], *, seed: int, **opti
     return image, record, targets
 
 
-def _read_eval(dataset: CocoDataset, index: int, *, image_size: tuple[int, int]) -> Any:
+def _read_eval(dataset: DataSet[ImageRecord], index: int, *, image_size: tuple[int, int]) -> Any:
     return eval_transform(dataset.read_image(index), image_size), dataset.records[index]
 
 

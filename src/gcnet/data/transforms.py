@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
 
-from gcnet.data.coco_file import ImageRecord
+from gcnet.data.dataset import ImageRecord
 from gcnet.ops.images import fit_size, resize_image
 from gcnet.ops.segmentations import draw_outlines, flip_segmentation, resize_segmentation
 from gcnet.types import Targets
@@ -61,7 +61,7 @@ def make_targets(record: ImageRecord, size: tuple[int, int], *, flipped: bool = 
     """
     height, width = size
     scale_x, scale_y = width / record.width, height / record.height
-    instances = [instance for instance in record.instances if not instance.crowd]
+    instances = record.objects(masks=True)
     boxes = np.array([instance.box for instance in instances], np.float32).reshape(-1, 4)
     boxes = boxes * np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
     masks = [resize_segmentation(instance.segmentation, scale_x, scale_y, size) for instance in instances]

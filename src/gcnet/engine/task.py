@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.data import coco, image_folder
+from gcnet.data import image_folder
 from gcnet.data.image_loader import image_train_loader
+from gcnet.data.load import load_split, load_splits
 from gcnet.data.loader import Loader, iterations_per_epoch, train_loader
 from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier, print_class_metrics
 from gcnet.evaluation.coco_ap import Metrics
@@ -72,8 +73,8 @@ def _make_loader(
 SAMPLING = ("batch_size", "seed", "workers", "flip", "scale_jitter", "color_jitter")
 
 DETECTION = Task(
-    load_splits=coco.load_splits,
-    load_split=coco.load_split,
+    load_splits=load_splits,
+    load_split=load_split,
     iterations_per_epoch=iterations_per_epoch,
     make_loader=partial(_make_loader, train_loader, SAMPLING),
     evaluate=evaluate,

@@ -13,8 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
-from gcnet.data.coco import CocoDataset
-from gcnet.data.image_folder import ImageFolder
+from gcnet.data.dataset import DataSet
 from gcnet.engine.callbacks import Checkpoints, Logging, Meet, Validation
 from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
 from gcnet.engine.curves import draw_curves
@@ -50,8 +49,8 @@ class TrainResult:
 
 def train(
     model: Detector | Classifier,
-    train_set: CocoDataset | ImageFolder,
-    valid_set: CocoDataset | ImageFolder | None,
+    train_set: DataSet,
+    valid_set: DataSet | None,
     recipe: Recipe,
     out: str | Path,
     *,
@@ -95,9 +94,7 @@ def train(
     return _train_leading(module, task, valid_set, recipe, devices, out, began)
 
 
-def _provenance(
-    model: Detector | Classifier, train_set: CocoDataset | ImageFolder, data: str | None
-) -> dict[str, Any]:
+def _provenance(model: Detector | Classifier, train_set: DataSet, data: str | None) -> dict[str, Any]:
     """What the models of this run say of themselves, beside iteration and scores."""
     origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
     where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: files are given to others
@@ -107,7 +104,7 @@ def _provenance(
 def _training_module(
     model: Detector | Classifier,
     task: Task,
-    train_set: CocoDataset | ImageFolder,
+    train_set: DataSet,
     recipe: Recipe,
     out: Path,
     resume: bool,
@@ -148,7 +145,7 @@ def _training_module(
 def _train_leading(
     module: TrainingModule,
     task: Task,
-    valid_set: CocoDataset | ImageFolder | None,
+    valid_set: DataSet | None,
     recipe: Recipe,
     devices: Devices,
     out: Path,

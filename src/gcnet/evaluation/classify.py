@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gcnet.console import progress_bar
-from gcnet.data.image_folder import ImageFolder
+from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.image_loader import image_eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import check_classes, write_results
@@ -50,7 +50,7 @@ class ClassMetrics:
 
 def evaluate_classifier(
     classifier: Classifier,
-    dataset: ImageFolder,
+    dataset: DataSet[LabelledImage],
     *,
     batch_size: int = 1,
     workers: int = 2,
@@ -120,7 +120,7 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
 
 
 def score_classes(
-    dataset: ImageFolder, found: Sequence[tuple[dict[str, Any], float]]
+    dataset: DataSet[LabelledImage], found: Sequence[tuple[dict[str, Any], float]]
 ) -> tuple[ClassMetrics, list[dict[str, Any]]]:
     """The metrics of what `classify_all` gives, and its results without the losses."""
     results, losses = [result for result, _ in found], [loss for _, loss in found]
@@ -129,7 +129,7 @@ def score_classes(
 
 def classify_all(
     classifier: Classifier,
-    dataset: ImageFolder,
+    dataset: DataSet[LabelledImage],
     indices: Sequence[int],
     *,
     batch_size: int = 1,
@@ -148,7 +148,7 @@ def classify_all(
             if not probabilities.isfinite().all():
                 raise GCNetError(f"{spec.name} predicts NaN: its weights are not usable; train it anew")
             for index, row in zip(batch.image_ids, probabilities, strict=True):
-                label = dataset.labels[index]
+                label = dataset.records[index].label
                 best, labels = row.topk(min(TOP, len(row)))
                 result = {
                     "file_name": dataset.name(index),

@@ -6,7 +6,6 @@ A area ranges (all, small, medium, large), M limits on detections an image (1, 1
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gcnet.data.coco import CocoDataset
+from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.errors import GCNetError
 from gcnet.evaluation.average_precision import LIMITS, NONE, Objects, Scores, mask_areas, score
 from gcnet.evaluation.results import CocoResults, ImageResults
-from gcnet.ops.segmentations import parse_segmentation, segmentation_area, segmentation_to_rle
+from gcnet.ops.segmentations import segmentation_to_rle
 from gcnet.types import Detections
 
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
@@ -56,11 +55,11 @@ class CocoEvaluator:
     """Collects detections image by image, as COCO results, and scores them at the end.
 
     Masks are kept run-length encoded. Images of the data set that no detections came for count as images
-    in which nothing was found. The annotation file is read anew and counts in full: crowds, and objects too
-    degenerate to train on, as COCO's own tool has it.
+    in which nothing was found. All annotated objects count, crowds and those too degenerate to train on too,
+    as COCO's own tool has it.
     """
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: DataSet[ImageRecord]) -> None:
         self.class_names = dataset.class_names
         self.category_ids = dataset.category_ids
         # COCOeval breaks ties of scores in the order of images' ids.
@@ -68,7 +67,7 @@ class CocoEvaluator:
         self._numbers = {id: number for number, id in enumerate(ids)}
         self.results = CocoResults()
         self._seen: set[int | str] = set()
-        self._truth = _read_truth(dataset, self._numbers)
+        self._truth = _truth(dataset, self._numbers)
 
     def update(self, image_ids: Sequence[int | str], detections: Sequence[Detections]) -> None:
         """Adds the detections of some images.
@@ -156,33 +155,27 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if present.size else NONE
 
 
-def _read_truth(
-    dataset: CocoDataset, numbers: dict[int | str, int]
+def _truth(
+    dataset: DataSet[ImageRecord], numbers: dict[int | str, int]
 ) -> tuple[Objects, Bool[np.ndarray, " N"]]:
-    """The objects of the annotation file that are in the data set's classes and images, and which are crowds.
+    """All annotated objects, also those too degenerate to train on, and which of them are crowds.
 
     One without a segmentation has an empty mask, and counts for boxes only.
     """
-    labels = {category_id: label for label, category_id in enumerate(dataset.category_ids)}
-    sizes = {record.id: (record.height, record.width) for record in dataset.records}
-    entries = [
-        entry
-        for entry in json.loads(dataset.annotation_file.read_bytes())["annotations"]
-        if entry["image_id"] in sizes and entry["category_id"] in labels
+    entries = [(record, item) for record in dataset.records for item in record.instances]
+    corners = np.array([item.box for _, item in entries], np.float64).reshape(-1, 4)
+    masks = [
+        segmentation_to_rle(item.segmentation, record.height, record.width)["counts"]
+        if item.segmentation
+        else b""
+        for record, item in entries
     ]
-    masks, areas = [], []
-    for entry in entries:
-        size = sizes[entry["image_id"]]
-        segmentation = parse_segmentation(entry.get("segmentation") or [], *size)
-        masks.append(segmentation_to_rle(segmentation, *size)["counts"] if segmentation else b"")
-        area = entry.get("area")
-        areas.append(segmentation_area(segmentation, *size) if area is None else area)
     truth = Objects(
-        images=np.array([numbers[entry["image_id"]] for entry in entries], np.int64),
-        classes=np.array([labels[entry["category_id"]] for entry in entries], np.int64),
-        boxes=np.array([entry["bbox"] for entry in entries], np.float64).reshape(-1, 4),
-        areas=np.array(areas, np.float64),
+        images=np.array([numbers[record.id] for record, _ in entries], np.int64),
+        classes=np.array([item.label for _, item in entries], np.int64),
+        boxes=np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1),
+        areas=np.array([item.area for _, item in entries], np.float64),
         masks=masks,
-        sizes=np.array([sizes[entry["image_id"]] for entry in entries], np.int64).reshape(-1, 2),
+        sizes=np.array([(record.height, record.width) for record, _ in entries], np.int64).reshape(-1, 2),
     )
-    return truth, np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool)
+    return truth, np.array([item.crowd for _, item in entries], bool)

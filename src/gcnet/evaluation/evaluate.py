@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gcnet.console import listed, progress_bar
-from gcnet.data.coco import CocoDataset
+from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.loader import batches_of_one_size, eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
@@ -23,7 +23,7 @@ from gcnet.types import Batch, Detections
 
 def evaluate(
     detector: Detector,
-    dataset: CocoDataset,
+    dataset: DataSet[ImageRecord],
     *,
     batch_size: int = 1,
     workers: int = 2,
@@ -58,7 +58,7 @@ def evaluate(
     return metrics, results
 
 
-def score_all(dataset: CocoDataset, found: Sequence[ImageResults]) -> tuple[Metrics, CocoResults]:
+def score_all(dataset: DataSet[ImageRecord], found: Sequence[ImageResults]) -> tuple[Metrics, CocoResults]:
     """The metrics of what was found in each image, and the detections in COCO results format."""
     evaluator = CocoEvaluator(dataset)
     evaluator.results = CocoResults(found)
@@ -67,7 +67,7 @@ def score_all(dataset: CocoDataset, found: Sequence[ImageResults]) -> tuple[Metr
 
 def predict_all(
     detector: Detector,
-    dataset: CocoDataset,
+    dataset: DataSet[ImageRecord],
     indices: Sequence[int],
     *,
     batch_size: int = 1,

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from gcnet.console import progress_bar
-from gcnet.data.coco import CocoDataset, load_splits
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.load import load_splits
 from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.task import DETECTION
@@ -111,16 +112,16 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
     return Cell(cell, complexity.parameters, complexity.total_flops, scores)
 
 
-def picture_size(dataset: CocoDataset, study: Study) -> tuple[int, int]:
+def picture_size(dataset: DataSet[ImageRecord], study: Study) -> tuple[int, int]:
     """(height, width) of the first picture as the model sees it: resized and padded."""
     if not dataset.records:
-        raise GCNetError(f"{dataset.annotation_file} lists no pictures, and there is nothing to compare on")
+        raise GCNetError(f"{dataset.source} lists no pictures, and there is nothing to compare on")
     first = dataset.records[0]
     limits = study.recipe.image_size or study.specs()["none"].image_size
     return padded_size(fit_size((first.height, first.width), limits))
 
 
-def load_data(data: Path) -> dict[str, CocoDataset]:
+def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
     """The splits of a data set. Raises GCNetError if "train" or "valid" is not among them."""
     splits = load_splits(data)
     if missing := {"train", "valid"} - splits.keys():

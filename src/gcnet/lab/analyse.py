@@ -21,8 +21,7 @@ from rich.table import Table
 from gcnet.console import progress_bar
 from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
 from gcnet.context.record import context_blocks
-from gcnet.data.coco import CocoDataset, find_splits
-from gcnet.data.splits import pick_split
+from gcnet.data.load import load_split
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
@@ -128,8 +127,7 @@ def choose_pictures(data: Path, *, split: str = "valid", count: int | None = Non
     if any(is_image(path) for path in data.iterdir()):
         paths = find_images([data])
     else:
-        files = pick_split(data, find_splits(data), split)
-        paths = [record.path for record in CocoDataset.load(*files).records]
+        paths = [record.path for record in load_split(data, split).records]
     if not paths:
         raise GCNetError(f"the split {split!r} of {data} has no pictures; take another")
     if count is None or count >= len(paths):

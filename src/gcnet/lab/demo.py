@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from gcnet.context import record
-from gcnet.data.coco import CocoDataset, load_splits
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.load import load_splits
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
@@ -126,7 +127,9 @@ def _claim(out: Path, settings: Settings) -> Path:
     return out
 
 
-def _train(settings: Settings, splits: dict[str, CocoDataset], folder: Path) -> tuple[Detector, TrainResult]:
+def _train(
+    settings: Settings, splits: dict[str, DataSet[ImageRecord]], folder: Path
+) -> tuple[Detector, TrainResult]:
     row = find_detector(settings.model)
     # The pictures are endless and all of one size: there is nothing to make them go further for.
     recipe = replace(
@@ -147,7 +150,7 @@ def _train(settings: Settings, splits: dict[str, CocoDataset], folder: Path) -> 
     return detector, result
 
 
-def _look(detector: Detector, dataset: CocoDataset) -> list[Look]:
+def _look(detector: Detector, dataset: DataSet[ImageRecord]) -> list[Look]:
     looks = []
     with record(detector) as maps:
         for item in dataset.records:
@@ -156,7 +159,7 @@ def _look(detector: Detector, dataset: CocoDataset) -> list[Look]:
     return looks
 
 
-def _draw(detector: Detector, dataset: CocoDataset, looks: Sequence[Look], out: Path) -> None:
+def _draw(detector: Detector, dataset: DataSet[ImageRecord], looks: Sequence[Look], out: Path) -> None:
     """Both picture grids."""
     shown = list(zip(dataset.records, looks, strict=True))[:SHOWN]
     names = dataset.class_names
@@ -177,10 +180,10 @@ def _draw(detector: Detector, dataset: CocoDataset, looks: Sequence[Look], out: 
 
 
 def _lamp_shares(
-    dataset: CocoDataset, looks: Sequence[Look], detector: Detector
+    dataset: DataSet[ImageRecord], looks: Sequence[Look], detector: Detector
 ) -> dict[str, tuple[float, float]]:
     """For each block, averaged over the pictures: the lamp's share of its attention, and of the area."""
-    entries: list[dict[str, Any]] = json.loads(dataset.annotation_file.read_text())["images"]
+    entries: list[dict[str, Any]] = json.loads(dataset.source.read_text())["images"]
     lamps = {entry["id"]: Circle(*entry["lamp"]) for entry in entries}
     shares: dict[str, list[tuple[float, float]]] = {}
     for item, look in zip(dataset.records, looks, strict=True):

@@ -18,6 +18,7 @@ from gcnet.files import write_bytes
 
 PAD_MULTIPLE = 32
 
+_ORIENTATION = 0x0112  # the EXIF tag; from 5 on, rows and columns are exchanged
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TRUNCATED = "{} is a truncated image file; restore or remove it"
@@ -52,6 +53,23 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int =
     if not written:
         raise GCNetError(f"cannot encode {path}; is the image too large for {path.suffix}?")
     write_bytes(path, encoded.data)
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of the picture in a file, turned as its EXIF orientation says, from its header alone.
+
+    Raises GCNetError as `read_image` does.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) >= 5
+    except (OSError, ValueError, Image.DecompressionBombError):
+        height, width = read_image(path).shape[:2]  # OpenCV knows formats that Pillow does not
+        return height, width
+    return (width, height) if turned else (height, width)
 
 
 def as_rgb_array(image: Any) -> UInt8[np.ndarray, "H W 3"]:

@@ -29,16 +29,38 @@ OUTLINE_SIZE = 56  # of a drawn object: a region that overlaps it by half still 
 Segmentation: TypeAlias = list[np.ndarray] | dict[str, Any]
 
 
-def parse_segmentation(raw: Any, height: int, width: int) -> Segmentation:
-    """A segmentation as JSON holds it (polygons, or RLE with counts as a list or a string), made uniform.
+def parse_segmentation(raw: Any, height: int, width: int) -> tuple[Segmentation, int]:
+    """A segmentation as JSON holds it, made uniform, and how many of its parts were no outlines.
 
-    Raises GCNetError saying what is malformed; the caller adds where. An empty list stays empty.
+    Polygons are x, y, x, y, ... or pairs of x, y; one alone may come without the list around it. Parts of
+    fewer than 3 points, of odd length, or with something that is not a finite number are left out. An RLE
+    has counts as a list or a string. Raises GCNetError saying what is wrong with one; the caller adds where.
     """
     if isinstance(raw, dict):
-        return _parse_rle(raw, height, width)
+        return _parse_rle(raw, height, width), 0
     if not isinstance(raw, list):
-        raise GCNetError(f"segmentation is {type(raw).__name__}; expected polygons or an RLE")
-    return [_parse_polygon(polygon) for polygon in raw]
+        return [], 1
+    if len(raw) > 2 and all(isinstance(part, (int, float)) or _is_pair(part) for part in raw):
+        raw = [raw]
+    polygons = [polygon for part in raw if (polygon := _parse_polygon(part)) is not None]
+    return polygons, len(raw) - len(polygons)
+
+
+def outline_bounds(segmentations: Sequence[Segmentation]) -> Float[np.ndarray, "G 4"]:
+    """The box (xyxy) around each; NaN where it is empty."""
+    bounds = np.full((len(segmentations), 4), np.nan)
+    rles = [i for i, one in enumerate(segmentations) if isinstance(one, dict)]
+    if rles:
+        boxes = np.asarray(coco_mask.toBbox([segmentations[i] for i in rles]), np.float64)
+        bounds[rles] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
+    drawn = [i for i, one in enumerate(segmentations) if isinstance(one, list) and one]
+    if drawn:
+        lengths = [sum(map(len, segmentations[i])) for i in drawn]
+        starts = np.cumsum([0, *lengths[:-1]])
+        points = np.concatenate([polygon for i in drawn for polygon in segmentations[i]])
+        bounds[drawn, :2] = np.minimum.reduceat(points, starts)
+        bounds[drawn, 2:] = np.maximum.reduceat(points, starts)
+    return bounds
 
 
 def resize_segmentation(
@@ -185,17 +207,21 @@ def _sampling_matrix(
     return slice(first, last + 1), weights / samples
 
 
-def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"]:
-    if not isinstance(raw, list) or len(raw) < 6 or len(raw) % 2:
-        count = f"{len(raw)} numbers" if isinstance(raw, list) else f"type {type(raw).__name__}"
-        raise GCNetError(f"a polygon has {count}; it needs x, y pairs for at least 3 points")
+def _is_pair(part: Any) -> bool:
+    return isinstance(part, list) and len(part) == 2 and all(isinstance(x, (int, float)) for x in part)
+
+
+def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
+    """The points of a polygon, or nothing if it is no outline."""
     try:
-        points = np.asarray(raw)
-    except ValueError:  # lists of unequal depth
-        points = np.empty(0, object)
-    if points.ndim != 1 or points.dtype.kind not in "iuf" or not np.isfinite(points).all():
-        raise GCNetError("a polygon holds something that is not a finite number")
-    return points.astype(np.float64).reshape(-1, 2)
+        points = np.array(raw, np.float64)
+    except (TypeError, ValueError):  # text, or lists of unequal depth
+        return None
+    if points.ndim == 1 and points.size % 2 == 0:
+        points = points.reshape(-1, 2)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not np.isfinite(points).all():
+        return None
+    return points
 
 
 def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import UInt8
 
-from gcnet.data.coco import ImageRecord
+from gcnet.data.dataset import ImageRecord
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import Segmentation
 from gcnet.types import Detections, Targets
@@ -71,7 +71,7 @@ def draw_targets(
     """
     canvas = as_canvas(image, enlarge)
     if isinstance(targets, ImageRecord):
-        objects = targets.instances
+        objects = [item for item in targets.instances if item.usable]
         boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
         labels = np.array([item.label for item in objects], int)
         masks: Sequence[Segmentation] = [item.segmentation for item in objects]

@@ -1,0 +1,151 @@
+"""A data set in memory: the entries of one split, and where they came from.
+
+Every reader ends in a `DataSet`; training, evaluation and drawing know nothing else. Images are opened only
+when they are needed. H x W pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from gcnet.errors import GCNetError
+from gcnet.ops.images import read_image
+from gcnet.ops.segmentations import Segmentation
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One annotated object, in pixels of the original image.
+
+    Attributes:
+        label: index into the data set's class names.
+        box: xyxy as annotated, not clipped to the image.
+        segmentation: its outline; empty where only a box was annotated.
+        area: the annotation's own, which COCO's size classes go by.
+        crowd: a region of many objects: training leaves it out, evaluation ignores what is found there.
+        usable: whether its box has a pixel each way and lies in the image, and its area is not zero. Others
+            are neither trained on nor drawn; evaluation counts them, as COCO's own tool does.
+    """
+
+    id: int | str
+    label: int
+    box: tuple[float, float, float, float]
+    segmentation: Segmentation
+    area: float
+    crowd: bool
+    usable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image and what is annotated in it. `width` and `height` are the annotations'."""
+
+    id: int | str
+    path: Path
+    width: int
+    height: int
+    instances: tuple[Instance, ...]
+
+    def objects(self, *, masks: bool) -> list[Instance]:
+        """What a detector learns from the image; with `masks`, only objects that have an outline."""
+        return [
+            item
+            for item in self.instances
+            if item.usable and not item.crowd and (item.segmentation or not masks)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One image that is of one class."""
+
+    path: Path
+    label: int
+
+
+Record = TypeVar("Record", ImageRecord, LabelledImage)
+
+
+@dataclass(frozen=True)
+class DataSet(Generic[Record]):
+    """The images of one split.
+
+    Attributes:
+        source: the file or folder that the annotations came from; messages name it.
+        category_ids: `category_ids[label]` is the id of `class_names[label]` in the source and in results.
+    """
+
+    source: Path
+    records: Sequence[Record]
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
+        """The pixels of `records[index]`. Raises GCNetError where they are not of the annotated size."""
+        record = self.records[index]
+        image = read_image(record.path)
+        height, width = image.shape[:2]
+        if isinstance(record, LabelledImage) or (width, height) == (record.width, record.height):
+            return image
+        turned = (height, width) == (record.width, record.height)
+        hint = " (the EXIF orientation of the file was not applied there)" if turned else ""
+        raise GCNetError(
+            f"{record.path} is {width}x{height} pixels, but {self.source} says "
+            f"{record.width}x{record.height} for image id {record.id}{hint}; correct one of them"
+        )
+
+    def name(self, index: int) -> str:
+        """The path of image `index`, as seen from the source where it is a folder that holds it."""
+        path = self.records[index].path
+        return (path.relative_to(self.source) if path.is_relative_to(self.source) else path).as_posix()
+
+
+Part = TypeVar("Part")
+
+WHOLE = "all"  # the name of a set that is not divided into splits
+_SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}
+
+
+def name_splits(
+    root: Path, parts: Sequence[tuple[str, Part]], *, shown: Callable[[Part], object]
+) -> dict[str, Part]:
+    """Those of `parts` that are "train", "valid" (also val2017 or validation), "test", or "all" (trainval).
+
+    `parts` are names and what they stand for; a name begins with the split's, or else a word in it does.
+    Raises GCNetError where two claim the same split (which are `shown` so).
+    """
+    splits: dict[str, Part] = {}
+    for split in ("train", "valid", "test", WHOLE):
+        found = [part for name, part in parts if _split_of(name.lower()) == split]
+        found = found or [
+            part for name, part in parts if split in map(_split_of, re.findall("[a-z]+", name.lower()))
+        ]
+        if len(found) > 1:
+            first, second = map(shown, found[:2])
+            raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
+        if found:
+            splits[split] = found[0]
+    if "train" in splits:
+        splits.pop(WHOLE, None)
+    return splits
+
+
+def _split_of(name: str) -> str | None:
+    return next((split for prefix, split in _SPLITS.items() if name.startswith(prefix)), None)
+
+
+def pick_split(root: str | Path, splits: Mapping[str, Part], split: str) -> Part:
+    """One of the splits of `root`. Raises GCNetError if it is not among them."""
+    if split not in splits:
+        raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]
