@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,16 @@ from rich.table import Table
 from gcnet.commands.arguments import choose_device
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_json
-from gcnet.lab.benchmark import subjects
-from gcnet.lab.benchmark.memory import peak_bytes
-from gcnet.lab.benchmark.timing import Run, Times, describe_machine, time_in_turn
+from gcnet.lab.benchmark import (
+    Run,
+    busy_detector,
+    describe_machine,
+    inference,
+    peak_bytes,
+    random_batch,
+    spread,
+    time_in_turn,
+)
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import ROWS, Row, find_detector
 
@@ -56,7 +64,7 @@ def measure(
     runs: dict[str, Run] = {}
     memory = {}
     for row in family:
-        detector = subjects.busy_detector(row.name).to(device)
+        detector = busy_detector(row.name).to(device)
         fast = detector.optimize(precision=width, compiled=options.compile)
         del detector
         runs[row.name] = end_to_end(fast, batch) if options.end_to_end else from_pixels(fast, batch)
@@ -65,17 +73,18 @@ def measure(
         weights = sum(tensor.nbytes for tensor in fast.state_dict().values())
         memory[row.name] = (peak + weights) // 2**20
     times = time_in_turn(runs, repeats=options.repeats, warmup=5, device=device)
-    first: Times = next(iter(times.values()))
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    first = medians[family[0].name]
     plain = family[0].spec.backbone.context is None
     return [
         {
             "model": row.name,
             "precision": precision,
             "batch": batch,
-            "median_s": times[row.name].median,
-            "spread": times[row.name].spread,
-            "images_per_s": batch / times[row.name].median,
-            "over_plain": times[row.name].ratio(first) if plain else None,
+            "median_s": medians[row.name],
+            "spread": spread(times[row.name]),
+            "images_per_s": batch / medians[row.name],
+            "over_plain": medians[row.name] / first if plain else None,
             "memory_mb": memory[row.name],
             "published_v100": row.fps,
         }
@@ -85,7 +94,7 @@ def measure(
 
 def from_pixels(detector: Detector, images: int) -> Run:
     """From a batch on the device to masks on the device."""
-    return subjects.inference(detector, subjects.random_batch(images, (800, 1216)).to(detector.mean.device))
+    return inference(detector, random_batch(images, (800, 1216)).to(detector.mean.device))
 
 
 def end_to_end(detector: Detector, images: int) -> Run:

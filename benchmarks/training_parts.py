@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gcnet.engine.module import make_optimizer
-from gcnet.lab.benchmark import subjects
+from gcnet.lab.benchmark import busy_detector, random_batch, random_targets
 from gcnet.models.box_head import GRID
 from gcnet.models.detector import Detector
 from gcnet.models.regions import mask_losses
@@ -36,10 +36,10 @@ def main() -> None:
     """Measures, and prints a table."""
     options = parse()
     torch.set_num_threads(1)
-    detector = subjects.busy_detector(options.model).train()
+    detector = busy_detector(options.model).train()
     height, width = map(int, options.size.split("x"))
-    batch = subjects.random_batch(options.batch, (height, width))
-    targets = subjects.random_targets(options.batch, (height, width), 80)
+    batch = random_batch(options.batch, (height, width))
+    targets = random_targets(options.batch, (height, width), 80)
     optimizer = make_optimizer(detector, Recipe(batch_size=options.batch, lr=1e-5))
     seconds: Seconds = defaultdict(list)
     cast = torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16")

@@ -15,7 +15,6 @@ from gcnet.cli import main
         ("mask_rcnn_r5", "did you mean"),
         ("--repeats 0", "give 1 or more"),
         ("mask_rcnn_tiny --device tpu", "--device tpu"),
-        ("cascade_mask_rcnn_x101_syncbn --parts", "a cascade"),
     ],
 )
 def test_mistakes_are_one_line(words, expected, capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gcnet.lab.benchmark.subjects import random_batch, random_targets
+from gcnet.lab.benchmark import random_batch, random_targets
 from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.recompute import recompute_activations

@@ -22,16 +22,14 @@ def run(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     size = _size(options.size)
     rows = [find_detector(name) for name in options.models]
-    if options.parts and rows[0].spec.cascade:
-        raise GCNetError(f"--parts {rows[0].name}: a cascade has no such parts; name a model without first")
     check_writable(options.out)
 
-    from gcnet.lab.benchmark.run import Options, run_benchmark
+    from gcnet.lab.benchmark import Options, run_benchmark
 
     run_benchmark(
         Options(
             rows=[row.name for row in rows],
-            against=options.against or "",
+            torchvision=options.against == "torchvision",
             device=choose_device(options.device),
             precisions=options.precision,
             size=size,

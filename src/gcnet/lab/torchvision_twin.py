@@ -34,7 +34,7 @@ _RENAMED = [
 ]
 
 
-def torchvision_twin(detector: Detector) -> MaskRCNN:
+def twin_of(detector: Detector) -> MaskRCNN:
     """torchvision's `maskrcnn_resnet50_fpn` with the weights of a plain R-50 of ours.
 
     The two still differ in where anchors stand, in RoIAlign and in masks that are pasted with a margin, so
@@ -76,13 +76,13 @@ def _background_first(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[dict[str, Tensor]]]:
-    """A run from uint8 pixels to full-size masks."""
+def inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[Tensor]]:
+    """A run from uint8 pixels to the full-size masks of each image."""
     twin.eval()
 
     @torch.no_grad()
-    def run() -> list[dict[str, Tensor]]:
-        return twin([image / 255 for image in batch.images])
+    def run() -> list[Tensor]:
+        return [found["masks"] for found in twin([image / 255 for image in batch.images])]
 
     return run
 
@@ -104,7 +104,7 @@ def losses(twin: MaskRCNN, batch: Batch, targets: list[Targets]) -> Callable[[],
     ]
 
     def run() -> Tensor:
-        return sum(twin([image / 255 for image in batch.images], given).values())  # type: ignore[return-value]
+        return torch.stack(list(twin([image / 255 for image in batch.images], given).values())).sum()
 
     return run
 

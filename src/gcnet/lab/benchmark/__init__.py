@@ -1,1 +1,0 @@
-"""How fast the models are here, beside others on the same tensors: `gcnet benchmark`."""
