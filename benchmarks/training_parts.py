@@ -22,10 +22,9 @@ from torch import Tensor
 
 from gcnet.engine.module import make_optimizer
 from gcnet.lab.benchmark import busy_detector, random_batch, random_targets
-from gcnet.models.box_head import GRID
 from gcnet.models.detector import Detector
+from gcnet.models.heads import BOX_GRID
 from gcnet.models.regions import mask_losses
-from gcnet.models.roi_heads import RoIHeads
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
 
@@ -64,7 +63,7 @@ def step(
 ) -> None:
     """One forward and backward pass, in parts."""
     heads = detector.roi_heads
-    assert isinstance(heads, RoIHeads)
+    (box_head,), (mask_head,) = heads.box_stages, heads.mask_stages
     with cast:
         with clock(seconds, "normalise"):
             pixels = detector.normalise(batch)
@@ -77,17 +76,17 @@ def step(
         with clock(seconds, "RPN"):
             proposals, rpn_losses = detector.rpn.losses(cut_levels, batch, targets)
         with clock(seconds, "sampling"):
-            regions = heads._sample(proposals, targets)
+            regions = heads.sample_regions(0, proposals, targets)
         with clock(seconds, "box pooling"):
-            pooled = heads.pool(cut_levels, regions.rois, size=GRID)
+            pooled = heads.pool(cut_levels, regions.rois, size=BOX_GRID)
         (cut_pooled,) = cut([pooled])
         with clock(seconds, "box head"):
-            said = heads.box_head(cut_pooled)
-            box_losses = heads.box_head.losses(*said, regions.labels, regions.wanted)
+            said = box_head(cut_pooled)
+            box_losses = box_head.losses(*said, regions.labels, regions.target_deltas)
         with clock(seconds, "masks"):
-            most = int(heads.batch_size * heads.positive_fraction)
+            most = int(heads.spec.batch_size * heads.spec.positive_fraction)
             pool: Callable[..., Tensor] = partial(heads.pool, cut_levels)
-            masks = mask_losses(heads.mask_head, pool, regions, targets, most)
+            masks = mask_losses(mask_head, pool, regions, targets, most)
     for name, losses in (("masks", masks), ("box head", box_losses)):
         with clock(seconds, f"{name} backward"):
             torch.stack(list(losses.values())).sum().backward()

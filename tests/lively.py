@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,10 +10,9 @@ import torch
 from torch import nn
 
 from gcnet.context import ContextBlock
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
-from gcnet.models.resnet import MakeContext, ResNet
-from gcnet.models.spec import ContextSpec
+from gcnet.models.resnet import Bottleneck, ResNet
+from gcnet.models.spec import ContextSpec, ResNetSpec
 from gcnet.weights.catalog import find
 
 
@@ -24,7 +24,7 @@ def lively_detector(context: ContextSpec | None, **changes: Any) -> Detector:
         spec, class_names=("a", "b"), image_size=(128, 96), backbone=replace(spec.backbone, context=context)
     )
     spec = replace(spec, **changes)
-    model = build_detector(spec)
+    model = Detector(spec)
     for module in model.modules():
         if isinstance(module, ContextBlock):
             for parameter in module.parameters():
@@ -32,12 +32,21 @@ def lively_detector(context: ContextSpec | None, **changes: Any) -> Detector:
     return model
 
 
-def lively_resnet(make_context: MakeContext | None, **kwargs) -> ResNet:
-    """A small network whose norms, blocks and offsets are none of those that change nothing."""
+def lively_resnet(
+    make_context: Callable[[int], nn.Module] | None, *, position: str = "after1x1", **changes: Any
+) -> ResNet:
+    """A small network whose norms, blocks and offsets are none of those that change nothing.
+
+    `make_context` makes the blocks of c3 to c5; `changes` are those of the default spec.
+    """
     torch.manual_seed(0)
+    context = ContextSpec(position=position) if make_context else None
     resnet = ResNet(
-        blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, make_context=make_context, **kwargs
+        ResNetSpec(blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, context=context, **changes)
     )
+    for block in resnet.modules():
+        if isinstance(block, Bottleneck) and block.context is not None and make_context:
+            block.context = make_context(block.conv3.out_channels)
     for name, parameter in resnet.named_parameters():
         if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:
             nn.init.normal_(parameter, mean=0.5 if "bn" in name else 0.0, std=0.2)

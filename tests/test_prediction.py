@@ -16,7 +16,6 @@ from torch import nn
 
 from gcnet import prediction
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_classifier
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
@@ -221,7 +220,7 @@ BACKBONE = ResNetSpec((1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0)
 def classifier() -> Classifier:
     torch.manual_seed(0)
     names = ("cat", "dog $5", "a class whose name is much too long for a sheet", "owl", "bee", "elk")
-    return build_classifier(ClassifierSpec("small", names, BACKBONE, image_size=(40, 32))).eval()
+    return Classifier(ClassifierSpec("small", names, BACKBONE, image_size=(40, 32))).eval()
 
 
 @pytest.fixture

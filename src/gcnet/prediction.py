@@ -25,7 +25,7 @@ from gcnet.files import prepare_folder, write_json
 from gcnet.image_files import find_images
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.eval_mode import eval_mode
+from gcnet.models.modes import eval_mode
 from gcnet.ops.images import read_image, shrink_image, write_image
 from gcnet.types import Classification, Detections
 from gcnet.viz import draw_detections

@@ -8,19 +8,27 @@ Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from gcnet.errors import GCNetError
 from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
 
 Size = tuple[int, int]  # height, width
+Record = TypeVar("Record", "Targets", "Detections")
+
+
+def _with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
+    """A copy whose tensors are changed."""
+    tensors = {field.name: getattr(record, field.name) for field in fields(record)}
+    return replace(record, **{name: change(t) for name, t in tensors.items() if isinstance(t, Tensor)})
 
 
 @dataclass(frozen=True)
@@ -70,14 +78,10 @@ class Targets:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> Targets:
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return _with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Targets:
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Targets:
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **{name: change(tensor) for name, tensor in tensors.items()})
+        return _with_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,13 @@ class Detections:
 
     Masks are kept as the head predicts them (probabilities on an M x M grid over each box) and drawn
     at full size only when asked for: a hundred of them on a large photograph would fill gigabytes.
+    `mask_probs` is None if the detector has no mask heads.
     """
 
     boxes: Float[Tensor, "D 4"]
     scores: Float[Tensor, " D"]
     labels: Int64[Tensor, " D"]
-    mask_probs: Float[Tensor, "D M M"]
+    mask_probs: Float[Tensor, "D M M"] | None
     image_size: Size
 
     def __len__(self) -> int:
@@ -99,33 +104,29 @@ class Detections:
 
     def __getitem__(self, keep: Any) -> Detections:
         """The detections that a slice, boolean mask or index tensor selects."""
-        return replace(
-            self,
-            boxes=self.boxes[keep],
-            scores=self.scores[keep],
-            labels=self.labels[keep],
-            mask_probs=self.mask_probs[keep],
-        )
+        return _with_tensors(self, lambda tensor: tensor[keep])
 
     def to(self, device: torch.device | str) -> Detections:
-        return replace(
-            self,
-            boxes=self.boxes.to(device),
-            scores=self.scores.to(device),
-            labels=self.labels.to(device),
-            mask_probs=self.mask_probs.to(device),
-        )
+        return _with_tensors(self, lambda tensor: tensor.to(device))
 
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:
-        """Full-size masks; D * H * W bytes, computed on first use."""
-        return paste_masks(self.mask_probs, self.boxes, self.image_size)
+        """Full-size masks; D * H * W bytes, computed on first use.
+
+        Raises GCNetError, as `rles` does, if the detector has no mask heads.
+        """
+        return paste_masks(self._mask_probs(), self.boxes, self.image_size)
 
     def rles(self) -> list[dict[str, Any]]:
         """The masks as COCO run-length encodings, which are found without drawing them."""
-        probs, boxes = self.mask_probs.float().cpu().numpy(), self.boxes.cpu().numpy()
+        probs, boxes = self._mask_probs().float().cpu().numpy(), self.boxes.cpu().numpy()
         counts = encode_masks(probs, boxes, self.image_size)
         return [{"size": list(self.image_size), "counts": text.decode("ascii")} for text in counts]
+
+    def _mask_probs(self) -> Float[Tensor, "D M M"]:
+        if self.mask_probs is None:
+            raise GCNetError("these detections have no masks: their detector finds boxes alone")
+        return self.mask_probs
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,9 @@ def test_families(make, where, channel_dim, count, first, end) -> None:
 
 def test_keys_are_those_of_the_detectors_backbones() -> None:
     from gcnet.models.resnet import ResNet
+    from gcnet.models.spec import ContextSpec, ResNetSpec
 
-    ours = ResNet(make_context=GlobalContext).state_dict()
+    ours = ResNet(ResNetSpec(context=ContextSpec())).state_dict()
     model = tv.resnet50()
     insert(model, GlobalContext, where="layer[234]")
     shapes = {key: value.shape for key, value in model.state_dict().items() if ".context." in key}

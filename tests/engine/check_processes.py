@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # to `lively`
 from gcnet.context import GlobalContext
 from gcnet.models import light
 from gcnet.models.detector import Detector
-from gcnet.models.recompute import recompute_activations
+from gcnet.models.modes import recompute_activations
 from gcnet.models.spec import CascadeSpec, ContextSpec
 from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets

@@ -20,7 +20,6 @@ from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier
-from gcnet.models.build import build_classifier
 from gcnet.models.classifier import Classifier
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
 from gcnet.recipe import ClassificationRecipe
@@ -61,7 +60,7 @@ def run(
 ) -> TrainResult:
     splits = load_image_folders(data)
     torch.manual_seed(seed)
-    classifier = build_classifier(ClassifierSpec("small", splits["train"].class_names, BACKBONE))
+    classifier = Classifier(ClassifierSpec("small", splits["train"].class_names, BACKBONE))
     press_ctrl_c(classifier, interrupt_at)
     return train(classifier, splits["train"], splits["valid"], RECIPE, out, resume=resume)
 

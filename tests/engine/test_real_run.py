@@ -15,7 +15,6 @@ from gcnet.data.load import load_splits
 from gcnet.engine.runfolder import read_metrics
 from gcnet.engine.train import train
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
@@ -50,7 +49,7 @@ def run(data: Path) -> Callable[..., Detector]:
         splits = load_splits(data)
         torch.manual_seed(seed)
         spec = find("mask_rcnn_tiny_gc4").spec
-        detector = build_detector(replace(spec, class_names=splits["train"].class_names))
+        detector = Detector(replace(spec, class_names=splits["train"].class_names))
         press_ctrl_c(detector, interrupt_at)
         train(detector, splits["train"], splits["valid"], RECIPE, out, resume=resume)
         return detector

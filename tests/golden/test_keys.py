@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
 from gcnet.weights.catalog import ROWS, find
 from gcnet.weights.mmdet_keys import mmdet_key
 
@@ -21,7 +21,7 @@ def test_names_sizes_and_frozen_parameters(name: str, golden: Callable[[str], An
     row = find(name)
     theirs = golden("keys.json.gz")[row.upstream[1]]
     with torch.device("meta"):
-        detector = build_detector(row.spec)
+        detector = Detector(row.spec)
     ours = {mmdet_key(own): tensor for own, tensor in detector.state_dict(keep_vars=True).items()}
     assert len(ours) == len(detector.state_dict())  # no two of ours share a name
     assert ours.keys() == theirs.keys()

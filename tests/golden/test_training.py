@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcnet.models.box_head import BoxHead
 from gcnet.models.detector import Detector
-from gcnet.models.mask_head import MaskHead
 from gcnet.models.regions import mask_targets, sample_regions
 from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.spec import RoISpec
 from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
 from gcnet.ops.segmentations import draw_outlines, resize_segmentation
 from gcnet.types import Batch, Targets
@@ -130,10 +129,11 @@ def test_sampled_regions_and_mask_targets(
 ) -> None:
     """What the second stage trains on, without running a network."""
     theirs, arrays = golden("training.json.gz")[mode], golden_arrays("proposals.npz")
-    heads = RoIHeads(BoxHead(1, 1, 80), MaskHead(1, 1, 1, 80), sample=strided)
+    heads = RoIHeads(1, 80, RoISpec(box_channels=1, mask_channels=1))
+    heads.sample = strided
     targets = read_targets(theirs)
     proposals = [torch.from_numpy(arrays[f"{mode}/{image}"]) for image in range(len(targets))]
-    regions = heads._sample(proposals, targets)
+    regions = heads.sample_regions(0, proposals, targets)
     counts = [int((regions.positive & (regions.images == image)).sum()) for image in range(len(targets))]
     assert counts == np.ravel(theirs["positive"]).tolist()
     assert regions.labels.tolist() == theirs["labels"]
@@ -165,12 +165,11 @@ def test_regions_and_mask_targets_of_the_first_cascade_stage(
     regions = sample_regions(
         [torch.from_numpy(arrays[f"{mode}/0"])],
         [target],
+        RoISpec(),
         background=80,
         iou=0.5,
         low_quality=False,
         stds=(0.1, 0.1, 0.2, 0.2),
-        batch_size=512,
-        positive_fraction=0.25,
         sample=strided,
     )
     assert int(regions.positive.sum()) == theirs["positive"][0]

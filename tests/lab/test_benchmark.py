@@ -87,7 +87,7 @@ def test_torchvision_computes_the_same_network():
         for level, name in zip(levels, theirs, strict=True):
             torch.testing.assert_close(level, theirs[name], atol=1e-4, rtol=1e-4)
         pooled = torch.randn(5, 256, 7, 7)
-        logits = ours.roi_heads.heads()[0][0](pooled)[0]
+        logits = ours.roi_heads.box_stages[0](pooled)[0]
         scores, _ = twin.roi_heads.box_predictor(twin.roi_heads.box_head(pooled))
     torch.testing.assert_close(scores, logits.roll(1, dims=1), atol=1e-3, rtol=1e-4)
 

@@ -24,7 +24,7 @@ from gcnet.lab.context_classes import (
     write_context_classes,
 )
 from gcnet.lab.paint import HALO
-from gcnet.models.build import build_backbone
+from gcnet.models.resnet import ResNet
 from gcnet.weights.catalog import find
 
 KINDS = list(product(range(len(COLORS)), range(len(LAMPS))))
@@ -65,7 +65,7 @@ def test_only_the_paint_depends_on_colour_and_lamp() -> None:
 
 
 def test_lamp_and_discs_are_farther_apart_than_the_tiny_resnet_sees() -> None:
-    backbone = build_backbone(find("resnet_tiny").spec.backbone).double().eval()
+    backbone = ResNet(find("resnet_tiny").spec.backbone).double().eval()
     picture = torch.rand(1, 3, 256, 256, dtype=torch.float64, requires_grad=True)
     backbone(picture)[-1][0, :, 4, 4].sum().backward()
     assert picture.grad is not None

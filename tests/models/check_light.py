@@ -9,11 +9,12 @@ from gcnet.context import AttentionPool, GlobalContext, insert
 from gcnet.context.residual import residual_blocks
 from gcnet.models import light
 from gcnet.models.resnet import ResNet
+from gcnet.models.spec import ContextSpec, ResNetSpec
 
 
 def small_resnet(**kwargs) -> ResNet:
     torch.manual_seed(0)
-    return ResNet(blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, **kwargs).train()
+    return ResNet(ResNetSpec(blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, **kwargs)).train()
 
 
 def gradients(block: nn.Module, run: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
@@ -21,7 +22,7 @@ def gradients(block: nn.Module, run: nn.Module, x: Tensor) -> tuple[Tensor, ...]
 
 
 def check_compiled() -> None:
-    block = small_resnet(make_context=GlobalContext, zero_init_residual=False).layer2[0].double()
+    block = small_resnet(context=ContextSpec(), zero_init_residual=False).layer2[0].double()
     x = torch.randn(2, 64, 8, 8).double()
     compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
     for ours, theirs in zip(gradients(block, compiled, x), gradients(block, block, x), strict=True):

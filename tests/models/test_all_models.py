@@ -12,12 +12,9 @@ import torch
 from torch import nn
 
 from gcnet.context import GlobalContext
-from gcnet.models.box_head import BoxHead
-from gcnet.models.build import build_detector
-from gcnet.models.cascade import CascadeRoIHeads
-from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.detector import Detector
-from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.heads import BoxHead
+from gcnet.models.layers import DeformableConv2d
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec
 from gcnet.types import Batch, Targets
 from gcnet.weights.catalog import ROWS, find
@@ -69,7 +66,7 @@ def scene() -> tuple[Batch, list[Targets]]:
 
 def build(name: str, classes: int = 3) -> Detector:
     torch.manual_seed(0)
-    return build_detector(replace(SPECS[name], class_names=tuple(f"class {i}" for i in range(classes))))
+    return Detector(replace(SPECS[name], class_names=tuple(f"class {i}" for i in range(classes))))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -102,8 +99,7 @@ def test_spec_with_an_unknown_field_is_refused() -> None:
 def test_builds_with_blocks_where_they_belong(name: str) -> None:
     spec = find(name).spec
     with torch.device("meta"):
-        detector = build_detector(spec)
-    assert isinstance(detector.roi_heads, RoIHeads if spec.cascade is None else CascadeRoIHeads)
+        detector = Detector(spec)
     heads = [module for module in detector.modules() if isinstance(module, BoxHead)]
     assert [head.num_classes for head in heads] == [80] * (1 if spec.cascade is None else 3)
     found = {path for path, module in detector.named_modules() if isinstance(module, GlobalContext)}
@@ -207,7 +203,7 @@ def test_fresh_blocks_change_nothing(position: str) -> None:
     plain = build("mask_rcnn_tiny").eval()
     spec = plain.spec
     context = ContextSpec(ratio=0.25, position=position)
-    with_blocks = build_detector(replace(spec, backbone=replace(spec.backbone, context=context))).eval()
+    with_blocks = Detector(replace(spec, backbone=replace(spec.backbone, context=context))).eval()
     missing, unexpected = with_blocks.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
     assert all(".context." in name for name in missing)
@@ -224,7 +220,7 @@ def test_positions_differ_once_blocks_say_something() -> None:
         spec = find("mask_rcnn_tiny_gc4").spec
         backbone = replace(spec.backbone, context=ContextSpec(ratio=0.25, position=position))
         torch.manual_seed(0)
-        detector = build_detector(replace(spec, backbone=backbone)).eval()
+        detector = Detector(replace(spec, backbone=backbone)).eval()
         torch.manual_seed(1)
         wake(detector)
         outputs.append(detector.backbone(torch.ones(1, 3, 64, 64))[-1])

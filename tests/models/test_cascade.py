@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gcnet.models.box_head import BoxHead
-from gcnet.models.cascade import CascadeRoIHeads
-from gcnet.models.mask_head import MaskHead
+from gcnet.models.heads import BoxHead
 from gcnet.models.pooler import with_images
 from gcnet.models.regions import sample_regions
-from gcnet.models.spec import CascadeSpec
+from gcnet.models.roi_heads import RoIHeads
+from gcnet.models.spec import CascadeSpec, RoISpec
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32)
 STDS = CascadeSpec().stds
 NO_BOXES = torch.zeros(0, 4)
+SMALL = RoISpec(box_channels=16, mask_channels=8, mask_convs=1, batch_size=16)
 BATCH = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(120, 128)], [(120, 128)], [0])
 
 
@@ -29,23 +30,18 @@ def first(marked: Tensor, limit: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return order, marked.gather(1, order) & (torch.arange(order.shape[1]) < limit[:, None])
 
 
-def cascade(loss_weights: Sequence[float] = (1.0, 0.5, 0.25)) -> CascadeRoIHeads:
+def cascade(loss_weights: Sequence[float] = (1.0, 0.5, 0.25)) -> RoIHeads:
     torch.manual_seed(0)
-    return CascadeRoIHeads(
-        [BoxHead(4, 16, 3, class_agnostic=True, smooth_l1_beta=1.0) for _ in range(3)],
-        [MaskHead(4, 8, 1, 3) for _ in range(3)],
-        loss_weights=loss_weights,
-        stds=STDS,
-        batch_size=16,
-        sample=first,
-    )
+    stages = CascadeSpec(loss_weights=tuple(loss_weights))
+    heads = RoIHeads(4, 3, SMALL, stages)
+    heads.sample = first
+    return heads
 
 
-def say(heads: CascadeRoIHeads, *, deltas: Sequence[float] = (0, 0, 0, 0)) -> None:
+def say(heads: RoIHeads, *, deltas: Sequence[float] = (0, 0, 0, 0)) -> None:
     """Every box head gives the same deltas, whatever it sees."""
     with torch.no_grad():
-        for head in heads.box_heads:
-            assert isinstance(head, BoxHead)
+        for head in heads.box_stages:
             head.deltas.weight.zero_()
             head.deltas.bias.copy_(torch.tensor(deltas))
 
@@ -66,7 +62,7 @@ def test_prediction_refines_with_every_stage() -> None:
     say(heads, deltas=(1, 0, 0, 0))
     biases = torch.tensor([[3.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0.6]])
     with torch.no_grad():
-        for bias, box_head, mask_head in zip(biases, heads.box_heads, heads.mask_heads, strict=True):
+        for bias, box_head, mask_head in zip(biases, heads.box_stages, heads.mask_stages, strict=True):
             box_head.cls.weight.zero_()
             box_head.cls.bias.copy_(bias)
             mask_head.logits.weight.zero_()
@@ -91,7 +87,9 @@ def test_the_objects_own_boxes_are_not_handed_on() -> None:
     heads = cascade()
     say(heads, deltas=(1, 0, 0, 0))
     near, far, same = [8.0, 10, 58, 80], [0.0, 90, 20, 110], [10.0, 12, 60, 80]
-    _, proposals = heads._stage_losses(0, features(), [torch.tensor([near, far, same])], [objects(2)], BATCH)
+    regions = heads.sample_regions(0, [torch.tensor([near, far, same])], [objects(2)])
+    _, deltas = heads.box_stages[0](heads.pool(features(), regions.rois, size=7))
+    proposals = heads._next_proposals(0, regions, deltas.detach(), BATCH)
     # A proposal that happens to be an object's box stays: it is the network's own.
     expected = torch.tensor([near, same, far]) + torch.tensor([[5.0, 0, 5, 0], [5, 0, 5, 0], [2, 0, 2, 0]])
     torch.testing.assert_close(proposals[0][proposals[0].any(dim=1)], expected)
@@ -135,12 +133,11 @@ def test_stricter_stages_have_fewer_positives(iou: float, labels: list[int]) -> 
     regions = sample_regions(
         [proposals],
         [objects(1)],
+        replace(SMALL, positive_fraction=0.5),
         background=3,
         iou=iou,
         low_quality=False,
         stds=STDS[0],
-        batch_size=16,
-        positive_fraction=0.5,
         sample=first,
     )
     assert regions.labels.tolist() == labels
@@ -150,7 +147,7 @@ def test_stricter_stages_have_fewer_positives(iou: float, labels: list[int]) -> 
 
 def test_class_agnostic_deltas() -> None:
     torch.manual_seed(0)
-    head = BoxHead(4, 16, 3, class_agnostic=True, smooth_l1_beta=1.0)
+    head = BoxHead(4, 3, replace(SMALL, smooth_l1_beta=1.0), class_agnostic=True)
     logits, deltas = head(torch.randn(5, 4, 7, 7))
     assert logits.shape == (5, 4)
     assert deltas.shape == (5, 1, 4)
@@ -159,4 +156,4 @@ def test_class_agnostic_deltas() -> None:
         loss = head.losses(logits, torch.zeros(5, 1, 4), torch.tensor(labels), wanted)["loss_box"]
         assert loss.item() == pytest.approx((0.5 * 0.5**2 + (3.0 - 0.5)) / 5)  # a square, then a line
     with pytest.raises(RuntimeError):
-        BoxHead(4, 16, 3).losses(logits, torch.zeros(5, 1, 4), torch.tensor([1, 2, 3, 3, 3]), wanted)
+        BoxHead(4, 3, SMALL).losses(logits, torch.zeros(5, 1, 4), torch.tensor([1, 2, 3, 3, 3]), wanted)

@@ -14,7 +14,6 @@ from torchvision.models import resnet50
 from torchvision.transforms.v2 import CenterCrop, Resize
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_classifier, build_model
 from gcnet.models.classifier import Classifier
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
 from gcnet.ops.images import middle_square
@@ -27,7 +26,7 @@ SPEC = ClassifierSpec("small", ("cat", "dog", "owl"), SMALL, image_size=(40, 32)
 def small(seed: int = 0, context: ContextSpec | None = None) -> Classifier:
     torch.manual_seed(seed)
     spec = replace(SPEC, backbone=replace(SMALL, context=context, zero_init_residual=False))
-    return build_classifier(spec).eval()
+    return Classifier(spec).eval()
 
 
 def pictures(count: int, size: tuple[int, int] = (50, 70)) -> list[np.ndarray]:
@@ -51,7 +50,7 @@ def test_equal_weights_give_torchvisions_logits(context: ContextSpec | None) -> 
             module.running_var.uniform_(0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.3, 0.6)
     backbone = ResNetSpec(norm="batch", frozen_stages=0, context=context)
-    ours = build_classifier(ClassifierSpec("r50", tuple("abcdefg"), backbone)).eval()
+    ours = Classifier(ClassifierSpec("r50", tuple("abcdefg"), backbone)).eval()
     state = {n if n.startswith("fc.") else f"backbone.{n}": t for n, t in theirs.state_dict().items()}
     missing, unexpected = ours.load_state_dict(state, strict=False)
     assert unexpected == []
@@ -119,4 +118,3 @@ def test_specs_survive_json() -> None:
 
     spec = replace(SPEC, backbone=replace(SMALL, context=ContextSpec(ratio=1 / 4)))
     assert ClassifierSpec.from_dict(json.loads(json.dumps(asdict(spec)))) == spec
-    assert isinstance(build_model(spec), Classifier)

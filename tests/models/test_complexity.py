@@ -8,9 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet50
 
-from gcnet.models.build import build_detector
 from gcnet.models.complexity import count_complexity
-from gcnet.models.deformable import DeformableConv2d
+from gcnet.models.detector import Detector
+from gcnet.models.layers import DeformableConv2d
 from gcnet.weights.catalog import find
 
 
@@ -28,7 +28,7 @@ def test_parts_of_the_published_r50_by_hand():
 
 def test_backbone_equals_what_a_real_run_does():
     spec = find("mask_rcnn_tiny_gc4").spec
-    detector = build_detector(spec).eval()
+    detector = Detector(spec).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         detector.backbone(torch.zeros(1, 3, 96, 128))
     counted = count_complexity(spec, (96, 128))
@@ -47,7 +47,7 @@ def test_deformable_convolutions_cost_their_offsets_more():
     spec = find("cascade_mask_rcnn_x101_syncbn_dcn").spec
     plain = replace(spec, backbone=replace(spec.backbone, deformable_stages=(False,) * 4))
     with torch.device("meta"):
-        modules = [m for m in build_detector(spec).backbone.modules() if isinstance(m, DeformableConv2d)]
+        modules = [m for m in Detector(spec).backbone.modules() if isinstance(m, DeformableConv2d)]
     strides = [8] * 4 + [16] * 23 + [32] * 3
     offsets = sum(9 * m.in_channels * 18 * (320 // s) ** 2 for m, s in zip(modules, strides, strict=True))
     size = (320, 320)

@@ -18,7 +18,8 @@ from gcnet.context import (
     SqueezeExcitation,
     complexity,
 )
-from gcnet.models.build import build_backbone, build_context
+from gcnet.models.layers import make_context
+from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec
 
 KINDS = {"gc": GlobalContext, "snl": SimplifiedNonLocal, "nl": NonLocal, "se": SqueezeExcitation}
@@ -28,7 +29,7 @@ SMALL = ResNetSpec(blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm
 @pytest.mark.parametrize("stages", [(False, False, True, False), (True, True, True, True)], ids=["c4", "all"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_stands_where_it_should(kind: Any, stages: tuple[bool, bool, bool, bool]) -> None:
-    backbone = build_backbone(replace(SMALL, context=ContextSpec(block=kind, stages=stages)))
+    backbone = ResNet(replace(SMALL, context=ContextSpec(block=kind, stages=stages)))
     blocks = {name: type(m) for name, m in backbone.named_modules() if isinstance(m, ContextBlock)}
     assert blocks == {f"layer{i + 1}.0.context": KINDS[kind] for i in range(4) if stages[i]}
 
@@ -36,9 +37,9 @@ def test_each_kind_stands_where_it_should(kind: Any, stages: tuple[bool, bool, b
 @pytest.mark.parametrize("position", ["after1x1", "after_add"])
 @pytest.mark.parametrize("kind", ["gc", "snl", "nl"])
 def test_fresh_blocks_that_add_change_nothing_and_learn(kind: Any, position: Any) -> None:
-    plain = build_backbone(SMALL)
+    plain = ResNet(SMALL)
     context = ContextSpec(block=kind, stages=(True,) * 4, position=position)
-    backbone = build_backbone(replace(SMALL, context=context))
+    backbone = ResNet(replace(SMALL, context=context))
     _, unexpected = backbone.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
     torch.nn.init.ones_(backbone.layer4[0].bn3.weight)
@@ -68,7 +69,7 @@ def test_specs_travel_as_json_also_those_written_before_there_were_kinds(kind: A
 def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
     def count(context: ContextSpec | None) -> tuple[int, int]:
         with torch.device("meta"):
-            backbone = build_backbone(replace(SMALL, context=context)).eval()
+            backbone = ResNet(replace(SMALL, context=context)).eval()
             with FlopCounterMode(display=False) as counter:
                 backbone(torch.empty(1, 3, 64, 96))
         return sum(p.numel() for p in backbone.parameters()), counter.get_total_flops()
@@ -76,7 +77,7 @@ def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
     context = ContextSpec(block=kind, ratio=1 / 4, stages=(True,) * 4)
     (with_blocks, with_flops), (without, flops) = count(context), count(None)
     each = [
-        complexity(build_context(context, 64 * 2**stage), (16 // 2**stage, 24 // 2**stage))
+        complexity(make_context(context, 64 * 2**stage), (16 // 2**stage, 24 // 2**stage))
         for stage in range(4)
     ]
     assert sum(block.parameters for block in each) == with_blocks - without

@@ -12,7 +12,6 @@ from PIL import Image
 
 from gcnet.context import record
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.types import Batch, Detections
 from gcnet.weights.catalog import find
@@ -21,7 +20,7 @@ from gcnet.weights.catalog import find
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     torch.manual_seed(0)
-    return build_detector(replace(find("mask_rcnn_tiny_gc4").spec, class_names=("a", "b", "c"))).eval()
+    return Detector(replace(find("mask_rcnn_tiny_gc4").spec, class_names=("a", "b", "c"))).eval()
 
 
 @pytest.fixture(scope="module")

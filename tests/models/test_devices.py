@@ -23,11 +23,10 @@ from torch.utils._pytree import tree_leaves
 
 from gcnet.context import record
 from gcnet.engine.module import make_optimizer
-from gcnet.models import postprocess, rpn
-from gcnet.models.build import build_detector
+from gcnet.models import roi_heads, rpn
 from gcnet.models.detector import Detector
+from gcnet.models.modes import recompute_activations
 from gcnet.models.postprocess import RegionDetections, to_original
-from gcnet.models.recompute import recompute_activations
 from gcnet.models.spec import ContextSpec, ModelSpec, Precision
 from gcnet.ops import add_relu
 from gcnet.recipe import Recipe
@@ -62,10 +61,10 @@ def _no_content(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def select(boxes: Tensor, scores: Tensor, deltas: Tensor, **_: object) -> RegionDetections:
         labels = torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
-        return RegionDetections(boxes[:KEPT], scores[:KEPT, 0], labels, boxes.new_zeros(KEPT, 28, 28))
+        return RegionDetections(boxes[:KEPT], scores[:KEPT, 0], labels)
 
     monkeypatch.setattr(rpn, "grouped_nms", keep)
-    monkeypatch.setattr(postprocess, "select_detections", select)
+    monkeypatch.setattr(roi_heads, "select_detections", select)
     monkeypatch.setattr(add_relu, "_kernels", lambda *_: None)  # there is nothing to launch them on
 
 
@@ -132,7 +131,7 @@ def test_what_waits_or_moves_is_noticed() -> None:
 
 @pytest.mark.parametrize(("kind", "counts"), [*((kind, (2, 0)) for kind in SPECS), ("plain", (0, 0))])
 def test_a_training_step_neither_moves_nor_waits(kind: str, counts: tuple[int, int]) -> None:
-    model = build_detector(SPECS[kind]).train()
+    model = Detector(SPECS[kind]).train()
     with fake(model, "meta"):
         batch, targets = a_batch("meta"), [objects(count, "meta") for count in counts]
         with Moves() as moves:
@@ -157,7 +156,7 @@ def autocast(enabled: bool) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_a_step_under_autocast(kind: str) -> None:
-    model = build_detector(SPECS[kind]).train()
+    model = Detector(SPECS[kind]).train()
     with fake(model, "cuda"), autocast(True), recompute_activations(model):
         batch, targets = a_batch("cuda"), [objects(3, "cuda"), objects(0, "cuda")]
         with Moves() as moves:
@@ -185,7 +184,7 @@ def infer(model: Detector, device: str) -> list[Detections]:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", SPECS)
 def test_inference_stays_on_its_device(kind: str, precision: Precision) -> None:
-    model = build_detector(SPECS[kind]).optimize(precision=precision)
+    model = Detector(SPECS[kind]).optimize(precision=precision)
     with fake(model, "cuda"):
         for one in infer(model, "cuda"):
             assert one.boxes.dtype == one.scores.dtype == torch.float32
@@ -200,7 +199,7 @@ def test_recorded_maps_come_to_the_cpu() -> None:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_optimisers_accept_parameters_on_a_gpu(optimizer: str) -> None:
-    model = build_detector(SPECS["plain"])
+    model = Detector(SPECS["plain"])
     with fake(model, "cuda"):
         made = make_optimizer(model, Recipe(optimizer=optimizer))
         assert all(p.device.type == "cuda" for group in made.param_groups for p in group["params"])

@@ -11,6 +11,7 @@ from gcnet.context.modelling import AveragePool
 from gcnet.models import fused
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet
+from gcnet.models.spec import ResNetSpec
 from lively import lively_resnet
 
 BLOCKS = {
@@ -40,7 +41,7 @@ def assert_same_maps(resnet: ResNet, images: int = 1) -> None:
 @pytest.mark.parametrize("position", ["after1x1", "after_add"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_block_in_both_places(block, position, images):
-    assert_same_maps(small_resnet(block, context_position=position), images)
+    assert_same_maps(small_resnet(block, position=position), images)
 
 
 @pytest.mark.parametrize("kwargs", [{"groups": 8}, {"deformable_stages": (False, True, True, True)}], ids=str)
@@ -63,4 +64,4 @@ def test_fresh_weights_after_a_move():
 
 def test_group_norm_is_refused():
     with pytest.raises(ValueError, match="group norm"):
-        FusedResNet(ResNet(norm="group"))
+        FusedResNet(ResNet(ResNetSpec(norm="group")))

@@ -13,13 +13,11 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from gcnet.models import regions
-from gcnet.models.anchors import inside_image, inside_padded, level_anchors
-from gcnet.models.box_head import BoxHead
-from gcnet.models.mask_head import MaskHead
 from gcnet.models.pooler import _pool_on_cpu, _pool_on_device, pool_regions, region_levels, with_images
 from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
-from gcnet.models.rpn import RPN
+from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
+from gcnet.models.spec import CascadeSpec, RoISpec, RPNSpec
 from gcnet.ops.boxes import box_area
 from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets
@@ -27,6 +25,7 @@ from gcnet.types import Batch, Targets
 CPU = torch.device("cpu")
 STRIDES = (4, 8, 16, 32)
 NO_BOXES = torch.zeros(0, 4)
+SMALL = RoISpec(box_channels=16, mask_channels=8, mask_convs=1, batch_size=16)
 
 
 def test_anchors_of_a_level() -> None:
@@ -107,9 +106,9 @@ def test_pooling_on_a_device_keeps_boxes_exact_in_half_precision(dtype: torch.dt
     torch.testing.assert_close(halves.float(), full, rtol=0, atol=0.01)
 
 
-def heads() -> RoIHeads:
+def heads(**changes: object) -> RoIHeads:
     torch.manual_seed(0)
-    return RoIHeads(BoxHead(4, 16, 3), MaskHead(4, 8, 1, 3), batch_size=16)
+    return RoIHeads(4, 3, replace(SMALL, **changes))
 
 
 def features() -> list[Tensor]:
@@ -139,19 +138,19 @@ def test_second_stage_with_nothing_to_propose_or_to_find(proposals: Tensor, coun
 
 
 def test_objects_come_first_among_the_regions() -> None:
-    sampled = heads()._sample([torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])], [objects(2)])
+    sampled = heads().sample_regions(0, [torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])], [objects(2)])
     assert torch.equal(sampled.boxes[:2], objects(2).boxes)
     assert sampled.objects.tolist() == [0, 1, 0, 0]
     assert sampled.positive.tolist() == [True, True, True, False]
     assert sampled.labels.tolist() == [2, 0, 2, 3]
-    assert not sampled.wanted[:2].any()  # an object is no distance from itself
-    assert sampled.wanted[2].any()
+    assert not sampled.target_deltas[:2].any()  # an object is no distance from itself
+    assert sampled.target_deltas[2].any()
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_first_stage_losses(count: int) -> None:
     torch.manual_seed(0)
-    rpn = RPN(4, anchor_scale=2)
+    rpn = RPN(4, RPNSpec(anchor_scale=2))
     levels = [torch.randn(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
     batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(120, 128)], [(120, 128)], [0])
     proposals, losses = rpn.losses(levels, batch, [objects(count)])
@@ -168,7 +167,7 @@ def test_first_stage_losses(count: int) -> None:
 def test_first_stage_runs_at_sampled_places_as_everywhere() -> None:
     """Logits, deltas and all gradients are those of the convolutions over whole maps."""
     torch.manual_seed(0)
-    rpn = RPN(4).double()
+    rpn = RPN(4, RPNSpec()).double()
     for parameter in rpn.parameters():
         torch.nn.init.normal_(parameter)
     sizes = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
@@ -214,7 +213,7 @@ def test_regions_are_cut_from_outlines_as_drawn_for_them() -> None:
     assert drawn is not None
     target = Targets(boxes, torch.tensor([0, 1]), masks, *map(torch.from_numpy, drawn))
     proposals = (boxes.repeat(60, 1) + torch.from_numpy(generator.uniform(-9, 9, (120, 4)))).float()
-    chosen = heads()._sample([proposals], [target])
+    chosen = heads().sample_regions(0, [proposals], [target])
     chosen = chosen[chosen.positive.nonzero().flatten()]
     ours, direct = (regions.mask_targets([t], chosen) for t in (target, replace(target, outlines=None)))
     assert len(ours) == 4
@@ -224,7 +223,7 @@ def test_regions_are_cut_from_outlines_as_drawn_for_them() -> None:
 
 def test_proposals_are_limited_and_best_first() -> None:
     torch.manual_seed(0)
-    rpn = RPN(4, pre_nms_test=50, proposals_test=20)
+    rpn = RPN(4, RPNSpec(pre_nms_test=50, proposals_test=20))
     levels = [torch.randn(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
     batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
     assert len(rpn.predict(levels, batch)[0]) == 20
@@ -232,8 +231,16 @@ def test_proposals_are_limited_and_best_first() -> None:
 
 def select(scores: Tensor, boxes: Tensor, **changes: object):
     deltas = torch.zeros(len(boxes), scores.shape[1] - 1, 4)
-    arguments = {"score_threshold": 0.05, "nms_threshold": 0.5, "limit": 100, "size": (100, 100)} | changes
-    return select_detections(boxes, scores, deltas, stds=(0.1, 0.1, 0.2, 0.2), **arguments)
+    threshold = changes.pop("score_threshold", 0.05)
+    return select_detections(
+        boxes,
+        scores,
+        deltas,
+        size=(100, 100),
+        stds=(0.1, 0.1, 0.2, 0.2),
+        score_threshold=threshold,
+        spec=RoISpec(**changes),
+    )
 
 
 def test_selecting_detections() -> None:
@@ -243,7 +250,7 @@ def test_selecting_detections() -> None:
     assert found.labels.tolist() == [0, 1]  # a class each; exactly the threshold is not above it
     torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.4]))
     assert torch.equal(found.boxes, boxes[[0, 1]])
-    assert len(select(scores, boxes, limit=1).scores) == 1
+    assert len(select(scores, boxes, detections=1).scores) == 1
     assert len(select(scores, boxes, nms_threshold=1.0).scores) == 4
     low = select(scores, boxes, score_threshold=0.01)
     assert low.boxes.max() == 100  # cut to the image
@@ -253,4 +260,24 @@ def test_selecting_detections() -> None:
 def test_selecting_from_nothing() -> None:
     found = select(torch.zeros(0, 4), NO_BOXES)
     assert found.boxes.shape == (0, 4)
-    assert found.mask_probs.shape == (0, 28, 28)
+    assert found.mask_probs is None
+
+
+@pytest.mark.parametrize("cascade", [None, CascadeSpec()])
+def test_boxes_alone(cascade: CascadeSpec | None) -> None:
+    """Without mask heads there is no mask loss, and all else is as with them."""
+    batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
+    proposals = [torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])]
+    found = []
+    for masks in (True, False):
+        torch.manual_seed(0)
+        model = RoIHeads(4, 3, replace(SMALL, masks=masks), cascade)
+        torch.manual_seed(1)
+        losses = model.losses(features(), proposals, [replace(objects(2), masks=[[], []])], batch)
+        found.append((losses, model.predict(features(), proposals, batch, 0.0)[0]))
+    (losses, detections), (box_losses, boxes) = found
+    assert box_losses == {name: loss for name, loss in losses.items() if not name.endswith("loss_mask")}
+    assert len(boxes.scores) > 0
+    assert torch.equal(boxes.boxes, detections.boxes)
+    assert detections.mask_probs is not None
+    assert boxes.mask_probs is None

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from gcnet.models.anchors import level_anchors
 from gcnet.models.inclusive import resize_boxes
 from gcnet.models.pooler import pool_regions, region_levels, with_images
 from gcnet.models.postprocess import RegionDetections, to_original
+from gcnet.models.rpn import level_anchors
 from gcnet.ops.boxes import box_iou, decode_boxes, encode_boxes
 from gcnet.types import Batch
 

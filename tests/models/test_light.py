@@ -114,7 +114,7 @@ def test_blocks_are_free_of_maps(norm: Norm) -> None:
 def test_where_blocks_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = torch.randn(1, 3, 64, 64)
     assert light_blocks(monkeypatch, lambda: torch.no_grad()(small_resnet())(picture)) == 0
-    after_add = small_resnet(context_position="after_add")
+    after_add = small_resnet(position="after_add")
     assert light_blocks(monkeypatch, lambda: after_add(picture)) == 0
     group = small_resnet(norm="group")  # takes the stage without context
     assert light_blocks(monkeypatch, lambda: group(picture)) == 1

@@ -9,7 +9,6 @@ import torch
 
 from gcnet.errors import GCNetError
 from gcnet.lab.benchmark import busy_detector, random_batch
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec
 from gcnet.types import Detections
@@ -36,15 +35,15 @@ def test_same_detections(name):
 def test_same_detections_of_a_cascade():
     torch.manual_seed(0)
     spec = replace(find_detector("mask_rcnn_tiny_gc4").spec, cascade=CascadeSpec())
-    detector = build_detector(spec).eval()
-    for head in detector.roi_heads.heads()[0]:
+    detector = Detector(spec).eval()
+    for head in detector.roi_heads.box_stages:
         torch.nn.init.normal_(head.cls.weight, std=0.5)
     assert_alike(detector.optimize().predict(BATCH), detector.predict(BATCH))
 
 
 def test_group_norm_stays_as_it_is():
     spec = find_detector("mask_rcnn_tiny").spec
-    detector = build_detector(replace(spec, backbone=replace(spec.backbone, norm="group"))).eval()
+    detector = Detector(replace(spec, backbone=replace(spec.backbone, norm="group"))).eval()
     fast = detector.optimize()
     assert type(fast.backbone) is type(detector.backbone)
     assert fast.predict(BATCH)[0].boxes.allclose(detector.predict(BATCH)[0].boxes, atol=1e-3)

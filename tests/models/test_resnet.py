@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from gcnet.models.resnet import ResNet, make_norm
-from gcnet.models.spec import Norm
+from gcnet.models.layers import make_norm
+from gcnet.models.resnet import ResNet
+from gcnet.models.spec import Norm, ResNetSpec
 
 
 def small(norm: Norm, frozen_stages: int) -> ResNet:
     torch.manual_seed(0)
     return ResNet(
-        blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm=norm, frozen_stages=frozen_stages
+        ResNetSpec((1, 1, 1, 1), stem_channels=16, base_channels=16, norm=norm, frozen_stages=frozen_stages)
     )
 
 
@@ -21,7 +22,7 @@ def small(norm: Norm, frozen_stages: int) -> ResNet:
 def test_widths_of_resnext(groups: int, group_width: int) -> None:
     """Of "32x4d" and others in table 1 and section 5.1 of arXiv 1611.05431; 1 group is a plain ResNet."""
     with torch.device("meta"):
-        backbone = ResNet(blocks=(2, 1, 1, 1), groups=groups, group_width=group_width)
+        backbone = ResNet(ResNetSpec((2, 1, 1, 1), groups=groups, group_width=group_width))
     for stage in range(4):
         block = getattr(backbone, f"layer{stage + 1}")[-1]
         width = (64 if groups == 1 else groups * group_width) * 2**stage
@@ -34,8 +35,8 @@ def test_widths_of_resnext(groups: int, group_width: int) -> None:
 
 def test_deformable_stages_start_as_ordinary_ones() -> None:
     sizes = {"blocks": (1, 2, 1, 1), "stem_channels": 16, "base_channels": 16, "groups": 4, "group_width": 16}
-    plain = ResNet(**sizes).eval()
-    moved = ResNet(**sizes, deformable_stages=(False, True, False, True)).eval()
+    plain = ResNet(ResNetSpec(**sizes)).eval()
+    moved = ResNet(ResNetSpec(**sizes, deformable_stages=(False, True, False, True))).eval()
     missing, unexpected = moved.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
     blocks = ("layer2.0", "layer2.1", "layer4.0")

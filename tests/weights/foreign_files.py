@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, ResNetSpec, RoISpec
 from gcnet.weights.mmdet_keys import mmdet_key
@@ -31,7 +30,7 @@ def small(**changes: object) -> ModelSpec:
 def built(spec: ModelSpec, seed: int = 1) -> Detector:
     """With norms, blocks and biases that are not at rest."""
     torch.manual_seed(seed)
-    detector = build_detector(spec)
+    detector = Detector(spec)
     for name, tensor in detector.state_dict().items():
         if name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)

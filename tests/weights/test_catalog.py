@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
 from gcnet.weights.catalog import ROWS, find, list_models
 from gcnet.weights.classifiers import CLASSIFIERS
 
@@ -90,7 +90,7 @@ def test_which_rows_have_weights() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_number_of_parameters(row) -> None:
     with torch.device("meta"):
-        detector = build_detector(row.spec)
+        detector = Detector(row.spec)
     assert round(sum(parameter.numel() for parameter in detector.parameters()) / 1e6, 2) == row.params
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec
 from gcnet.weights.catalog import find
@@ -34,7 +33,7 @@ def test_same_classes(source, target, expected) -> None:
 def tiny(class_names: tuple[str, ...], *, cascade: bool = False, seed: int = 0) -> Detector:
     torch.manual_seed(seed)
     spec = replace(find("mask_rcnn_tiny").spec, class_names=class_names)
-    detector = build_detector(replace(spec, cascade=CascadeSpec()) if cascade else spec)
+    detector = Detector(replace(spec, cascade=CascadeSpec()) if cascade else spec)
     for parameter in detector.roi_heads.parameters():  # biases start at zero: rows could not be told apart
         torch.nn.init.normal_(parameter)
     return detector

@@ -10,7 +10,6 @@ import torch
 from foreign_files import as_mmdet
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find
 from gcnet.weights.create import create_model
@@ -71,8 +70,8 @@ def test_new_classes_are_random_as_the_seed_says(tmp_path: Path) -> None:
     torch.manual_seed(5)
     loaded = create_model(NAME, weights=tmp_path / "x.safetensors", class_names=["dog", "owl"])
     torch.manual_seed(5)
-    build_detector(source.spec)  # what the weights were loaded into
-    fresh = build_detector(loaded.spec)
+    Detector(source.spec)  # what the weights were loaded into
+    fresh = Detector(loaded.spec)
     key = "roi_heads.box_head.cls.weight"
     rows, old, new = (model.state_dict()[key] for model in (loaded, source, fresh))
     assert torch.equal(rows, torch.stack([old[1], new[1], old[2]]))
@@ -112,7 +111,7 @@ def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
     assert "\n" not in message
 
     wider = replace(find(NAME).spec, roi=replace(find(NAME).spec.roi, box_channels=128))
-    save_model(build_detector(wider), tmp_path / "wider.safetensors")
+    save_model(Detector(wider), tmp_path / "wider.safetensors")
     with pytest.raises(GCNetError) as raised:
         create_model(NAME, weights=tmp_path / "wider.safetensors", num_classes=3)
     assert "roi_heads.box_head.cls.weight is 81x128 there and 4x256 here" in str(raised.value)

@@ -17,7 +17,6 @@ from torch import nn
 
 import gcnet
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find
 from gcnet.weights.files import fill_weights, load_model, read_metadata, save_model
@@ -27,7 +26,7 @@ from gcnet.weights.files import fill_weights, load_model, read_metadata, save_mo
 def detector() -> Detector:
     torch.manual_seed(0)
     spec = replace(find("mask_rcnn_tiny_gc4").spec, class_names=("washer", "größe", "screw, flat"))
-    return build_detector(spec).eval()
+    return Detector(spec).eval()
 
 
 def predictions(detector: Detector) -> list[torch.Tensor]:
@@ -79,7 +78,7 @@ def test_preprocessing_is_written_so_that_others_can_do_it(detector: Detector, t
 
 
 def test_channels_last_models_are_saved(detector: Detector, tmp_path: Path) -> None:
-    copy = build_detector(detector.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy = Detector(detector.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     copy.load_state_dict(detector.state_dict())
     save_model(copy, tmp_path / "m.safetensors")
     state = load_model(tmp_path / "m.safetensors").state_dict()

@@ -12,7 +12,7 @@ from foreign_files import CASCADE, as_mmdet, as_version_1, built, small
 from torch import Tensor
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
+from gcnet.models.detector import Detector
 from gcnet.models.spec import ContextSpec, ModelSpec, RoISpec
 from gcnet.weights import identify as module
 from gcnet.weights.cache import Weights
@@ -28,7 +28,7 @@ NAMES = ("resistor", "coil", "diode")
 def shapes(name: str) -> dict[str, Tensor]:
     """A row's tensors without their values; batch counts are left out."""
     with torch.device("meta"):
-        state = build_detector(find(name).spec).state_dict()
+        state = Detector(find(name).spec).state_dict()
     return {mmdet_key(key): t for key, t in state.items() if not key.endswith("num_batches_tracked")}
 
 
@@ -127,7 +127,7 @@ def test_models_that_are_in_no_catalog(spec: ModelSpec, version: int, file) -> N
     assert (found.spec.name, found.spec.class_names) == ("mine", NAMES)
     same = {"backbone", "fpn_channels", "fpn_norm", "cascade"}
     assert all(getattr(found.spec, name) == getattr(spec, name) for name in same)
-    assert build_detector(found.spec).state_dict().keys() == build_detector(spec).state_dict().keys()
+    assert Detector(found.spec).state_dict().keys() == Detector(spec).state_dict().keys()
 
 
 def test_class_names(file) -> None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_backbone
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ResNetSpec
 from gcnet.weights.cache import Weights
@@ -26,7 +25,7 @@ SPEC = ResNetSpec(blocks=(1, 1, 1, 1), context=ContextSpec(ratio=1 / 4))
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file named after its hash in a folder that plays the server."""
     torch.manual_seed(1)
-    plain = build_backbone(ResNetSpec(blocks=SPEC.blocks))
+    plain = ResNet(ResNetSpec(blocks=SPEC.blocks))
     state: dict[str, Tensor] = {
         **plain.state_dict(),
         "fc.weight": torch.zeros(1000, 2048),
@@ -42,7 +41,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fresh() -> ResNet:
     torch.manual_seed(2)
-    return build_backbone(SPEC)
+    return ResNet(SPEC)
 
 
 def loaded(backbone: ResNet, file: Path) -> bool:
@@ -60,7 +59,7 @@ def test_from_a_local_file_blocks_stay(published: Path) -> None:
 
 
 def test_deformable_stages_keep_their_offsets(published: Path) -> None:
-    backbone = build_backbone(replace(SPEC, deformable_stages=(False, True, False, False)))
+    backbone = ResNet(replace(SPEC, deformable_stages=(False, True, False, False)))
     load_imagenet(backbone, SPEC, published)
     assert loaded(backbone, published)
     assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
@@ -69,7 +68,7 @@ def test_deformable_stages_keep_their_offsets(published: Path) -> None:
 def test_resnext_does_not_get_the_file_of_a_resnet(published: Path) -> None:
     spec = replace(SPEC, groups=32)
     with pytest.raises(GCNetError, match="no published ImageNet weights"):
-        load_imagenet(build_backbone(spec), spec)
+        load_imagenet(ResNet(spec), spec)
 
 
 def test_fetched_into_the_cache(published: Path, home: Path) -> None:
@@ -100,10 +99,10 @@ def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
     """As in the ResNeXt file, which came by way of other projects."""
     spec = replace(SPEC, groups=32)
     torch.manual_seed(3)
-    state = build_backbone(ResNetSpec(blocks=SPEC.blocks, groups=32)).state_dict()
+    state = ResNet(ResNetSpec(blocks=SPEC.blocks, groups=32)).state_dict()
     wrapped = {"state_dict": state | {"last_linear.weight": torch.zeros(10, 2048)}}
     torch.save(wrapped, tmp_path / "x.pth")
-    backbone = build_backbone(spec)
+    backbone = ResNet(spec)
     load_imagenet(backbone, spec, tmp_path / "x.pth")
     assert torch.equal(backbone.state_dict()["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
 
@@ -119,7 +118,7 @@ def test_names_are_torchvision_s() -> None:
 
     with torch.device("meta"):
         theirs = {name for name in resnet50().state_dict() if not name.startswith("fc.")}
-        ours = set(build_backbone(ResNetSpec()).state_dict())
+        ours = set(ResNet(ResNetSpec()).state_dict())
     assert ours == theirs
 
 

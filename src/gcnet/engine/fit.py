@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gcnet.engine.helpers import Helpers
 from gcnet.engine.module import TrainingModule
 from gcnet.errors import GCNetError
-from gcnet.models.recompute import recompute_activations
+from gcnet.models.modes import recompute_activations
 from gcnet.recipe import Recipe
 
 

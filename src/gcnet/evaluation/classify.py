@@ -20,7 +20,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import check_classes, write_results
 from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
-from gcnet.models.eval_mode import eval_mode
+from gcnet.models.modes import eval_mode
 
 TOP = 5
 

@@ -17,7 +17,7 @@ from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
-from gcnet.models.eval_mode import eval_mode
+from gcnet.models.modes import eval_mode
 from gcnet.types import Batch, Detections
 
 

@@ -19,7 +19,10 @@ from gcnet.types import Detections
 
 @dataclass(frozen=True)
 class ImageResults:
-    """The detections of one image: boxes x, y, width, height, and masks as the counts of compressed RLEs."""
+    """The detections of one image: boxes x, y, width, height, and masks as the counts of compressed RLEs.
+
+    `counts` is empty where the detector has no masks.
+    """
 
     image_id: int | str
     size: tuple[int, int]
@@ -34,33 +37,29 @@ class ImageResults:
         detections = detections.to("cpu")
         corners = detections.boxes.numpy()
         x1, y1, x2, y2 = corners.astype(np.float64).T
-        labels = detections.labels.numpy()
+        labels, probs = detections.labels.numpy(), detections.mask_probs
         return cls(
             image_id,
             detections.image_size,
             np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
             detections.scores.numpy().astype(np.float64).round(7),
             np.asarray(category_ids, np.int64)[labels],
-            encode_masks(detections.mask_probs.float().numpy(), corners, detections.image_size),
+            [] if probs is None else encode_masks(probs.float().numpy(), corners, detections.image_size),
         )
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return len(self.scores)
 
     def entries(self) -> list[dict[str, Any]]:
         """As COCO's results format has them: plain values, `counts` as text."""
-        size = list(self.size)
-        columns = (self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist(), self.counts)
-        return [
-            {
-                "image_id": self.image_id,
-                "category_id": category_id,
-                "bbox": box,
-                "score": score,
-                "segmentation": {"size": size, "counts": counts.decode("ascii")},
-            }
-            for category_id, box, score, counts in zip(*columns, strict=True)
+        columns = (self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())
+        entries = [
+            {"image_id": self.image_id, "category_id": category_id, "bbox": box, "score": score}
+            for category_id, box, score in zip(*columns, strict=True)
         ]
+        for entry, counts in zip(entries, self.counts, strict=False):
+            entry["segmentation"] = {"size": list(self.size), "counts": counts.decode("ascii")}
+        return entries
 
 
 class CocoResults(Sequence[dict[str, Any]]):

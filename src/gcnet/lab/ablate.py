@@ -33,8 +33,8 @@ from gcnet.files import write_json
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.report import Cell, write_report
 from gcnet.lab.study import Run, Study, find_grid, read_recipe
-from gcnet.models.build import build_detector
 from gcnet.models.complexity import count_complexity
+from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
 from gcnet.weights.imagenet import load_imagenet
@@ -261,7 +261,7 @@ def train_run(folder: Path) -> None:
     spec, recipe = ModelSpec.from_dict(values["spec"]), read_recipe(values["recipe"])
     splits = load_data(Path(values["data"]))
     torch.manual_seed(recipe.seed)
-    detector = build_detector(replace(spec, class_names=splits["train"].class_names))
+    detector = Detector(replace(spec, class_names=splits["train"].class_names))
     if values["imagenet"]:
         load_imagenet(detector.backbone, spec.backbone)
     out = folder / "train"

@@ -27,7 +27,7 @@ from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.lab.attention import block_titles
 from gcnet.models.detector import Detector
-from gcnet.models.eval_mode import eval_mode
+from gcnet.models.modes import eval_mode
 
 SHORT = {"GlobalContext": "GC", "SimplifiedNonLocal": "SNL", "NonLocal": "NL", "SqueezeExcitation": "SE"}
 LEGEND = (

@@ -32,7 +32,6 @@ from gcnet.engine.module import make_optimizer
 from gcnet.files import prepare_folder, write_json
 from gcnet.lab import torchvision_twin
 from gcnet.memory import keep_freed_memory
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
@@ -156,12 +155,12 @@ def busy_detector(name: str) -> Detector:
     """
     spec = find_detector(name).spec
     torch.manual_seed(0)
-    plain = build_detector(replace(spec, backbone=replace(spec.backbone, context=None)))
-    for head in plain.roi_heads.heads()[0]:
+    plain = Detector(replace(spec, backbone=replace(spec.backbone, context=None)))
+    for head in plain.roi_heads.box_stages:
         nn.init.normal_(head.cls.weight, std=CLASS_STD)
     if spec.backbone.context is None:
         return plain.eval()
-    detector = build_detector(spec)
+    detector = Detector(spec)
     detector.load_state_dict(plain.state_dict(), strict=False)
     return detector.eval()
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcnet.errors import GCNetError
-from gcnet.models.eval_mode import eval_mode
 from gcnet.models.hub_methods import HubMethods
+from gcnet.models.modes import eval_mode
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.images import as_rgb_array, middle_square
@@ -34,12 +34,12 @@ class Classifier(HubMethods, nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: ClassifierSpec, *, backbone: ResNet) -> None:
+    def __init__(self, spec: ClassifierSpec) -> None:
         super().__init__()
         self.spec = spec
         self.provenance: dict[str, Any] = {}
-        self.backbone = backbone
-        self.fc = nn.Linear(backbone.out_channels[-1], spec.num_classes)
+        self.backbone = ResNet(spec.backbone)
+        self.fc = nn.Linear(self.backbone.out_channels[-1], spec.num_classes)
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
 

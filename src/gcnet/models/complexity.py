@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from gcnet.models.box_head import GRID as BOX_GRID
-from gcnet.models.build import build_classifier, build_detector
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.mask_head import GRID as MASK_GRID
+from gcnet.models.heads import BOX_GRID, MASK_GRID
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 
 DETECTOR_SIZE = (800, 1216)
@@ -47,10 +45,10 @@ def count_complexity(spec: ModelSpec | ClassifierSpec, size: tuple[int, int] | N
     """
     with torch.device("meta"):
         if isinstance(spec, ClassifierSpec):
-            model = build_classifier(spec).eval()
+            model = Classifier(spec).eval()
             flops = _count_classifier(model, torch.empty(1, 3, *(size or (spec.image_size[1],) * 2)))
         else:
-            model = build_detector(spec).eval()
+            model = Detector(spec).eval()
             image = torch.empty(1, 3, *(size or DETECTOR_SIZE))
             flops = _count(model, image, spec.rpn.proposals_test, spec.roi.detections)
     return Complexity(sum(p.numel() for p in model.parameters()), flops)
@@ -70,13 +68,13 @@ def _count(detector: Detector, image: Tensor, regions: int, detections: int) -> 
     pooled = torch.empty(regions, channels, BOX_GRID, BOX_GRID)
     found = torch.empty(detections, channels, MASK_GRID, MASK_GRID)
     labels = torch.empty(detections, dtype=torch.int64)
-    box_heads, mask_heads = detector.roi_heads.heads()
+    heads = detector.roi_heads
     return {
         "backbone": backbone,
         "neck": neck,
         "rpn": _flops(detector.rpn.run, levels)[1],
-        "box head": sum(_flops(head, pooled)[1] for head in box_heads),
-        "mask head": sum(_flops(head, found, labels)[1] for head in mask_heads),
+        "box head": sum(_flops(head, pooled)[1] for head in heads.box_stages),
+        "mask head": sum(_flops(head, found, labels)[1] for head in heads.mask_stages),
     }
 
 

@@ -13,11 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gcnet.models.cascade import CascadeRoIHeads
-from gcnet.models.eval_mode import eval_mode
 from gcnet.models.fpn import FPN
-from gcnet.models.fused import FusedResNet
 from gcnet.models.hub_methods import HubMethods
+from gcnet.models.modes import eval_mode
 from gcnet.models.postprocess import to_original
 from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
@@ -36,20 +34,19 @@ class Detector(HubMethods, nn.Module):
 
     mean: Tensor
     std: Tensor
+    backbone: Any
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        *,
-        backbone: ResNet | FusedResNet,
-        neck: FPN,
-        rpn: RPN,
-        roi_heads: RoIHeads | CascadeRoIHeads,
-    ) -> None:
+    def __init__(self, spec: ModelSpec, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.provenance: dict[str, Any] = {}
-        self.backbone, self.neck, self.rpn, self.roi_heads = backbone, neck, rpn, roi_heads
+        inclusive, channels = spec.coordinates == "inclusive", spec.fpn_channels
+        self.backbone = backbone or ResNet(spec.backbone)
+        # Before neck and RPN, though they stand before it: a seed gives the weights that it always gave.
+        heads = RoIHeads(channels, spec.num_classes, spec.roi, spec.cascade, inclusive=inclusive)
+        self.neck = FPN(self.backbone.out_channels, channels, norm=spec.fpn_norm)
+        self.rpn = RPN(channels, spec.rpn, inclusive=inclusive)
+        self.roi_heads = heads
         self.compute_dtype = torch.float32  # of the network; boxes and scores stay float32
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 
-from gcnet.models.deformable import DeformableConv2d
+from gcnet.models.layers import DeformableConv2d
 
 _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.models.norm import make_norms
+from gcnet.models.layers import make_norms
 from gcnet.models.spec import Norm
 
 

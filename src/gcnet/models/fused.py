@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.context import AttentionPool, ContextBlock
-from gcnet.models.deformable import DeformableConv2d
 from gcnet.models.folding import folded
+from gcnet.models.layers import DeformableConv2d
 from gcnet.models.light import adds_one_vector
 from gcnet.models.resnet import Bottleneck, ResNet
 

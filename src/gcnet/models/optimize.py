@@ -52,13 +52,13 @@ def optimize(detector: Detector, *, precision: Precision = "fp32", compiled: boo
 
 def _compile(fast: Detector) -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
-    box_heads, mask_heads = fast.roi_heads.heads()
+    heads = fast.roi_heads
     for module in fast.modules():
         # It is one call already. As a decorator this would load the compiler for those who do not compile.
         if isinstance(module, FusedConv):
             module._onednn = torch.compiler.disable(module._onednn)  # pyright: ignore[reportAttributeAccessIssue]
     # The dense parts alone: how many regions there are depends on the picture.
-    for part in (fast.backbone, fast.neck, *box_heads, *mask_heads):
+    for part in (fast.backbone, fast.neck, *heads.box_stages, *heads.mask_stages):
         part.compile(dynamic=True)
 
 
@@ -68,7 +68,7 @@ def _halve(fast: Detector, dtype: torch.dtype) -> None:
     Those are a hundredth of the arithmetic; rounding what they say is most of what half precision costs.
     """
     said: list[tuple[Any, str]] = [(fast.rpn, name) for name in ("objectness", "deltas")]
-    said += [(head, name) for head in fast.roi_heads.heads()[0] for name in ("cls", "deltas")]
+    said += [(head, name) for head in fast.roi_heads.box_stages for name in ("cls", "deltas")]
     exact = [Float32(copy.deepcopy(getattr(part, name))) for part, name in said]
     fast.compute_dtype = dtype
     for part in (fast.backbone, fast.neck, fast.rpn, fast.roi_heads):

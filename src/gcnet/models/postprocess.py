@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from gcnet.models.inclusive import resize_boxes
-from gcnet.models.mask_head import MASK_SIZE
+from gcnet.models.spec import RoISpec
 from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.nms import grouped_nms
 from gcnet.types import Batch, Detections
@@ -26,7 +26,7 @@ class RegionDetections:
     boxes: Float[Tensor, "D 4"]
     scores: Float[Tensor, " D"]
     labels: Int64[Tensor, " D"]
-    mask_probs: Float[Tensor, "D M M"]
+    mask_probs: Float[Tensor, "D M M"] | None = None  # until a mask head has seen the boxes
 
 
 def select_detections(
@@ -37,50 +37,17 @@ def select_detections(
     size: tuple[int, int],
     stds: tuple[float, float, float, float],
     score_threshold: float,
-    nms_threshold: float,
-    limit: int,
+    spec: RoISpec,
 ) -> RegionDetections:
-    """The best `limit` of all (region, class) pairs that score above the threshold, after NMS in each class.
+    """The best (region, class) pairs that score above the threshold, after NMS in each class.
 
-    `scores` has background as its last column. The masks are empty until the mask head has seen the boxes.
+    `scores` has background as its last column.
     """
     region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
     score = scores[region, label]
     box = decode_boxes(boxes[region], deltas[region, label], stds, size)
-    keep = grouped_nms(box, score, label, nms_threshold)[:limit]
-    return RegionDetections(
-        box[keep], score[keep], label[keep], box.new_zeros(len(keep), MASK_SIZE, MASK_SIZE)
-    )
-
-
-def select_in_batch(
-    boxes: Sequence[Float[Tensor, "_R 4"]],
-    scores: Float[Tensor, "S K1"],
-    deltas: Float[Tensor, "S K 4"],
-    sizes: Sequence[tuple[int, int]],
-    *,
-    stds: tuple[float, float, float, float],
-    score_threshold: float,
-    nms_threshold: float,
-    limit: int,
-) -> list[RegionDetections]:
-    """`select_detections` for each image; `scores` and `deltas` hold the S regions of all images in a row."""
-    counts = [len(box) for box in boxes]
-    return [
-        select_detections(
-            box,
-            score,
-            delta,
-            size=size,
-            stds=stds,
-            score_threshold=score_threshold,
-            nms_threshold=nms_threshold,
-            limit=limit,
-        )
-        for box, score, delta, size in zip(
-            boxes, scores.split(counts), deltas.split(counts), sizes, strict=True
-        )
-    ]
+    keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
+    return RegionDetections(box[keep], score[keep], label[keep])
 
 
 def attach_masks(
@@ -101,7 +68,7 @@ def to_original(found: RegionDetections, batch: Batch, index: int, *, inclusive:
     if inclusive:
         boxes = clip_boxes(resize_boxes(found.boxes, 1 / x, 1 / y), (height, width))
     else:
-        # Number by number: a tensor of them would have to be copied to a GPU, which waits.
+        # One side at a time: a tensor of factors would have to be copied to the GPU, a synchronisation.
         sides = zip(found.boxes.unbind(1), (x, y, x, y), strict=True)
         boxes = torch.stack([side / factor for side, factor in sides], dim=1)
     return Detections(

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from gcnet.models.mask_head import GRID, MASK_SIZE, MaskHead
+from gcnet.models.heads import MASK_GRID, MASK_SIZE, MaskHead
+from gcnet.models.spec import RoISpec
 from gcnet.ops.boxes import encode_boxes
 from gcnet.ops.matching import IGNORED, MISSING, Sampler, match_boxes, sample_matches
 from gcnet.ops.segmentations import crop_segmentations
@@ -36,7 +37,7 @@ class SampledRegions:
     images: Int64[Tensor, " R"]
     labels: Int64[Tensor, " R"]
     objects: Int64[Tensor, " R"]  # which object of its image a positive region belongs to
-    wanted: Float[Tensor, "R 4"]  # deltas from a positive region to its object, zeros for others
+    target_deltas: Float[Tensor, "R 4"]  # from a positive region to its object, zeros for others
     positive: Bool[Tensor, " R"]
     given: Bool[Tensor, " R"]  # the objects' own boxes, which were put among the proposals
     place: Int64[Tensor, " R"]  # among the N B places
@@ -59,16 +60,15 @@ def is_compact(device: torch.device) -> bool:
 def sample_regions(
     proposals: Sequence[Float[Tensor, "_R 4"]],
     targets: Sequence[Targets],
+    spec: RoISpec,
     *,
     background: int,
     iou: float,
     low_quality: bool,
     stds: Stds,
-    batch_size: int,
-    positive_fraction: float,
     sample: Sampler,
 ) -> SampledRegions:
-    """Matches the proposals of each image, with its objects before them, and samples B = `batch_size`.
+    """Matches the proposals of each image, with its objects before them, and samples B = `spec.batch_size`.
 
     A proposal of zeros is none. With `low_quality` every object keeps its best proposal if that overlaps it
     by `iou`, also where the proposal overlaps another object more. `background` is the label of regions
@@ -90,7 +90,9 @@ def sample_regions(
         candidates.append(torch.cat([target.boxes, boxes, boxes.new_zeros(1, 4)]))
         given.append(torch.cat([torch.ones_like(own), torch.zeros_like(found)]))
     match = pad_sequence(matches, batch_first=True, padding_value=IGNORED)
-    chosen = sample_matches(match, batch_size=batch_size, positive_fraction=positive_fraction, sample=sample)
+    chosen = sample_matches(
+        match, batch_size=spec.batch_size, positive_fraction=spec.positive_fraction, sample=sample
+    )
 
     def look_up(rows: Sequence[Tensor], index: Int64[Tensor, "N B"]) -> Tensor:
         values = pad_sequence(list(rows), batch_first=True)
@@ -102,14 +104,14 @@ def sample_regions(
     boxes = look_up(candidates, chosen.index)
     # One more of these, too, for images without objects.
     labels = look_up([torch.cat([t.labels, t.labels.new_zeros(1)]) for t in targets], objects)
-    wanted = look_up([torch.cat([t.boxes, t.boxes.new_ones(1, 4)]) for t in targets], objects)
+    object_boxes = look_up([torch.cat([t.boxes, t.boxes.new_ones(1, 4)]) for t in targets], objects)
     place = torch.arange(len(taken), device=taken.device)
     regions = SampledRegions(
         boxes=boxes.where(taken[:, None], 0),
-        images=place // batch_size,
+        images=place // spec.batch_size,
         labels=labels.where(positive, background).where(taken, MISSING),
         objects=objects.flatten(),
-        wanted=encode_boxes(boxes, wanted, stds).where(positive[:, None], 0),
+        target_deltas=encode_boxes(boxes, object_boxes, stds).where(positive[:, None], 0),
         positive=positive,
         given=look_up(given, chosen.index).bool() & taken,
         place=place,
@@ -135,7 +137,7 @@ def mask_losses(
         rows = torch.arange(len(regions.labels), device=regions.labels.device)
         rows = rows.view(len(targets), -1)[:, :most].flatten()
     chosen = regions[rows]
-    logits = head(pool(chosen.rois, size=GRID), chosen.labels.clamp(0, head.num_classes - 1))
+    logits = head(pool(chosen.rois, size=MASK_GRID), chosen.labels.clamp(0, head.num_classes - 1))
     masks = mask_targets(targets, chosen).to(logits.device, non_blocking=True)
     return head.loss(logits, masks, chosen.positive)
 

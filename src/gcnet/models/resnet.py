@@ -5,19 +5,14 @@ N images, C channels, H x W map. Names of parameters are torchvision's, so its I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcnet.models import light
-from gcnet.models.deformable import DeformableConv2d
-from gcnet.models.norm import make_norm
-from gcnet.models.spec import Norm
+from gcnet.models.layers import DeformableConv2d, make_context, make_norm
+from gcnet.models.spec import ResNetSpec
 
 EXPANSION = 4
-MakeContext = Callable[[int], nn.Module]
 
 
 class Bottleneck(nn.Module):
@@ -27,22 +22,12 @@ class Bottleneck(nn.Module):
     before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        stride: int,
-        norm: Norm,
-        groups: int,
-        group_width: int,
-        deformable: bool,
-        make_context: MakeContext | None,
-        context_position: Literal["after1x1", "after_add"],
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, stage: int) -> None:
         super().__init__()
+        norm, groups, context = spec.norm, spec.groups, spec.context
         out_channels = channels * EXPANSION
-        width = channels if groups == 1 else channels * group_width // 64 * groups
-        convolution = DeformableConv2d if deformable else nn.Conv2d
+        width = channels if groups == 1 else channels * spec.group_width // 64 * groups
+        convolution = DeformableConv2d if spec.deformable_stages[stage] else nn.Conv2d
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = make_norm(norm, width)
         self.conv2 = convolution(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
@@ -56,8 +41,10 @@ class Bottleneck(nn.Module):
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
                 make_norm(norm, out_channels),
             )
-        self.context = make_context(out_channels) if make_context else None
-        self.context_after_add = context_position == "after_add"
+        self.context = None
+        if context is not None and context.stages[stage]:
+            self.context = make_context(context, out_channels)
+        self.context_after_add = context is not None and context.position == "after_add"
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         if light.takes(self, x):  # the same from fewer maps, for training
@@ -76,63 +63,27 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stages c2 to c5 at strides 4, 8, 16 and 32.
 
-    Args:
-        blocks: residual blocks in c2..c5; (3, 4, 6, 3) is ResNet-50, (3, 4, 23, 3) ResNet-101.
-        groups: of the 3x3 convolutions; 32 with `group_width` 4 is ResNeXt "32x4d".
-        norm: see `gcnet.models.spec.Norm`.
-        deformable_stages: which of c2..c5 have deformable 3x3 convolutions.
-        zero_init_residual: start every block as its shortcut.
-        frozen_stages: how many of stem, c2, c3, ... are never trained and keep their norm statistics.
-        make_context: makes the context block for a number of channels, in the stages that `context_stages`
-            marks.
+    Its first `spec.frozen_stages` (of stem, c2, c3, ...) are never trained and keep their norm statistics.
     """
 
-    def __init__(
-        self,
-        *,
-        blocks: Sequence[int] = (3, 4, 6, 3),
-        stem_channels: int = 64,
-        base_channels: int = 64,
-        groups: int = 1,
-        group_width: int = 4,
-        deformable_stages: Sequence[bool] = (False, False, False, False),
-        norm: Norm = "frozen_stats",
-        frozen_stages: int = 2,
-        zero_init_residual: bool = True,
-        make_context: MakeContext | None = None,
-        context_stages: Sequence[bool] = (False, True, True, True),
-        context_position: Literal["after1x1", "after_add"] = "after1x1",
-    ) -> None:
+    def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
-        self.norm, self.frozen_stages = norm, frozen_stages
-        self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
-        self.bn1 = make_norm(norm, stem_channels)
+        self.norm, self.frozen_stages = spec.norm, spec.frozen_stages
+        self.conv1 = nn.Conv2d(3, spec.stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = make_norm(spec.norm, spec.stem_channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        in_channels = stem_channels
-        for stage, count in enumerate(blocks):
-            channels = base_channels * 2**stage
-            context = make_context if context_stages[stage] else None
-            layers = []
+        in_channels = spec.stem_channels
+        self.out_channels: list[int] = []
+        for stage, count in enumerate(spec.blocks):
+            channels, layers = spec.base_channels * 2**stage, []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(
-                    Bottleneck(
-                        in_channels,
-                        channels,
-                        stride=stride,
-                        norm=norm,
-                        groups=groups,
-                        group_width=group_width,
-                        deformable=deformable_stages[stage],
-                        make_context=context,
-                        context_position=context_position,
-                    )
-                )
+                layers.append(Bottleneck(in_channels, channels, stride, spec, stage=stage))
                 in_channels = channels * EXPANSION
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
-        self.out_channels = [base_channels * 2**stage * EXPANSION for stage in range(len(blocks))]
-        self._initialise(zero_init_residual)
+            self.out_channels.append(in_channels)
+        self._initialise(spec.zero_init_residual)
         for module in self._frozen():
             module.requires_grad_(False)
 

@@ -1,115 +1,187 @@
-"""The second stage of Mask R-CNN (arXiv 1703.06870): regions in, losses or detections out.
+"""The second stage: regions in, losses or detections out.
 
-R regions, G objects, K classes, M side of a mask.
+Mask R-CNN (arXiv 1703.06870) has one stage, Cascade R-CNN (arXiv 1712.00726) several, each of which starts
+from the boxes of the one before. Mask heads can be left out.
+R regions, K classes, M side of a mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gcnet.models.box_head import GRID as BOX_GRID
-from gcnet.models.box_head import BoxHead
-from gcnet.models.mask_head import GRID as MASK_GRID
-from gcnet.models.mask_head import MaskHead
+from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import pool_regions, with_images
-from gcnet.models.postprocess import RegionDetections, attach_masks, select_in_batch
+from gcnet.models.postprocess import RegionDetections, attach_masks, select_detections
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
-from gcnet.ops.matching import Sampler, random_sample
+from gcnet.models.spec import CascadeSpec, RoISpec
+from gcnet.ops.boxes import clip_boxes, decode_boxes
+from gcnet.ops.matching import MISSING, Sampler, random_sample
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32)
-BOX_STDS = (0.1, 0.1, 0.2, 0.2)
-POSITIVE_IOU = 0.5
+ONE_STAGE = CascadeSpec(ious=(0.5,), loss_weights=(1.0,), stds=((0.1, 0.1, 0.2, 0.2),))
+CASCADE_BETA = 1.0  # of the smooth L1 loss of boxes
+
+Boxes = Sequence[Float[Tensor, "_R 4"]]  # of each image
 
 
 class RoIHeads(nn.Module):
-    """A box head on all regions, and a mask head on those that hold an object.
+    """Stages of box heads on all regions, and mask heads on those that hold an object.
 
-    `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the regions of a training step; tests put a
-    deterministic one in its place.
+    With a `cascade` there is a box head and a mask head for each of its stages, and deltas are the same for
+    all classes. `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the regions of a training step;
+    tests put a deterministic one in its place.
     """
 
     def __init__(
         self,
-        box_head: BoxHead,
-        mask_head: MaskHead,
+        channels: int,
+        num_classes: int,
+        spec: RoISpec,
+        cascade: CascadeSpec | None = None,
         *,
-        batch_size: int = 512,
-        positive_fraction: float = 0.25,
-        nms_threshold: float = 0.5,
-        detections: int = 100,
-        finest_scale: float = 56.0,
         inclusive: bool = False,
-        sample: Sampler = random_sample,
     ) -> None:
         super().__init__()
-        self.box_head, self.mask_head = box_head, mask_head
-        self.batch_size, self.positive_fraction = batch_size, positive_fraction
-        self.nms_threshold, self.detections, self.sample = nms_threshold, detections, sample
-        self.pool = partial(pool_regions, strides=STRIDES, finest_scale=finest_scale, inclusive=inclusive)
+        self.spec = spec if cascade is None else replace(spec, smooth_l1_beta=CASCADE_BETA)
+        self.stages = cascade or ONE_STAGE
+        self.is_cascade, self.num_classes = cascade is not None, num_classes
+        self.sample: Sampler = random_sample
+        self.pool = partial(
+            pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, inclusive=inclusive
+        )
+        count = len(self.stages.ious)
+        boxes = [
+            BoxHead(channels, num_classes, self.spec, class_agnostic=self.is_cascade) for _ in range(count)
+        ]
+        masks = [MaskHead(channels, num_classes, spec) for _ in range(count if spec.masks else 0)]
+        # Named as in all model files: `box_head`, or in a cascade `box_heads.0`, `box_heads.1`, ...
+        for kind, heads in (("box", boxes), ("mask", masks)):
+            if self.is_cascade:
+                self.add_module(f"{kind}_heads", nn.ModuleList(heads))
+            elif heads:
+                self.add_module(f"{kind}_head", heads[0])
 
-    def heads(self) -> tuple[list[BoxHead], list[MaskHead]]:
-        return [self.box_head], [self.mask_head]
+    @property
+    def box_stages(self) -> list[BoxHead]:
+        """The box head of each stage."""
+        return [module for module in self.modules() if isinstance(module, BoxHead)]
+
+    @property
+    def mask_stages(self) -> list[MaskHead]:
+        """The mask head of each stage, or nothing."""
+        return [module for module in self.modules() if isinstance(module, MaskHead)]
 
     def losses(
-        self,
-        features: list[Tensor],
-        proposals: list[Float[Tensor, "_R 4"]],
-        targets: list[Targets],
-        batch: Batch,
+        self, features: list[Tensor], proposals: Boxes, targets: list[Targets], batch: Batch
     ) -> dict[str, Tensor]:
-        """`loss_cls`, `loss_box` and `loss_mask`."""
-        regions = self._sample(proposals, targets)
-        logits, deltas = self.box_head(self.pool(features, regions.rois, size=BOX_GRID))
-        losses = self.box_head.losses(logits, deltas, regions.labels, regions.wanted)
+        """`loss_cls`, `loss_box` and, with mask heads, `loss_mask`.
 
-        most = int(self.batch_size * self.positive_fraction)
-        return losses | mask_losses(self.mask_head, partial(self.pool, features), regions, targets, most)
+        Those of a cascade are named `s0.loss_cls` and so on, and weighted.
+        """
+        losses: dict[str, Tensor] = {}
+        box_heads, mask_heads = self.box_stages, self.mask_stages
+        for stage, weight in enumerate(self.stages.loss_weights):
+            regions = self.sample_regions(stage, proposals, targets)
+            head = box_heads[stage]
+            logits, deltas = head(self.pool(features, regions.rois, size=BOX_GRID))
+            own = head.losses(logits, deltas, regions.labels, regions.target_deltas)
+            if mask_heads:
+                most = int(self.spec.batch_size * self.spec.positive_fraction)
+                pool = partial(self.pool, features)
+                own |= mask_losses(mask_heads[stage], pool, regions, targets, most)
+            prefix = f"s{stage}." if self.is_cascade else ""
+            losses |= {prefix + name: loss * weight for name, loss in own.items()}
+            if stage + 1 < len(box_heads):
+                proposals = self._next_proposals(stage, regions, deltas.detach(), batch)
+        return losses
 
     def predict(
-        self, features: list[Tensor], proposals: list[Float[Tensor, "_R 4"]], batch: Batch, threshold: float
+        self, features: list[Tensor], proposals: Boxes, batch: Batch, threshold: float
     ) -> list[RegionDetections]:
-        """The detections of each image, in pixels of the resized image."""
-        logits, deltas = self.box_head(self.pool(features, with_images(proposals), size=BOX_GRID))
-        found = self.select(proposals, logits, deltas, batch, threshold)
-        pooled = self.pool(features, with_images([f.boxes for f in found]), size=MASK_GRID)
-        probs = self.mask_head(pooled, torch.cat([f.labels for f in found])).sigmoid()
-        return attach_masks(found, probs)
+        """The detections of each image, in pixels of the resized image.
+
+        Of several stages, the mean of all logits gives the classes, the last deltas the boxes.
+        """
+        rois, stage_logits = with_images(proposals), []
+        deltas = rois.new_zeros(0)
+        for stage, head in enumerate(self.box_stages):
+            if stage > 0:
+                rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
+            logits, deltas = head(self.pool(features, rois, size=BOX_GRID))
+            stage_logits.append(logits)
+        boxes = rois[:, 1:].split([len(boxes) for boxes in proposals])
+        found = self.select(boxes, torch.stack(stage_logits).mean(dim=0), deltas, batch, threshold)
+        return self.add_masks(features, found) if self.mask_stages else found
 
     def select(
         self,
-        proposals: list[Float[Tensor, "_R 4"]],
-        logits: Float[Tensor, "S K1"],
-        deltas: Float[Tensor, "S K 4"],
+        boxes: Boxes,
+        logits: Float[Tensor, "R K1"],
+        deltas: Float[Tensor, "R B 4"],
         batch: Batch,
         threshold: float,
     ) -> list[RegionDetections]:
-        """The best of all regions and classes of each image, without masks yet."""
-        return select_in_batch(
-            proposals,
-            logits.softmax(dim=1),
-            deltas,
-            batch.image_sizes,
-            stds=BOX_STDS,
-            score_threshold=threshold,
-            nms_threshold=self.nms_threshold,
-            limit=self.detections,
-        )
+        """The best of all regions and classes of each image, without masks yet; R regions of all images."""
+        counts = [len(own) for own in boxes]
+        parts = (logits.softmax(dim=1), deltas.expand(-1, self.num_classes, -1))
+        return [
+            select_detections(
+                own,
+                scores,
+                moves,
+                size=size,
+                stds=self.stages.stds[-1],
+                score_threshold=threshold,
+                spec=self.spec,
+            )
+            for own, scores, moves, size in zip(
+                boxes, *(part.split(counts) for part in parts), batch.image_sizes, strict=True
+            )
+        ]
 
-    def _sample(self, proposals: Sequence[Float[Tensor, "_R 4"]], targets: list[Targets]) -> SampledRegions:
+    def add_masks(self, features: list[Tensor], found: list[RegionDetections]) -> list[RegionDetections]:
+        """The detections with their masks: the mean of all mask heads'."""
+        pooled = self.pool(features, with_images([f.boxes for f in found]), size=MASK_GRID)
+        labels = torch.cat([f.labels for f in found])
+        probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_stages]).mean(dim=0)
+        return attach_masks(found, probs)
+
+    def sample_regions(self, stage: int, proposals: Boxes, targets: list[Targets]) -> SampledRegions:
+        """The regions that a training step of a stage looks at."""
         return sample_regions(
             proposals,
             targets,
-            background=self.box_head.num_classes,
-            iou=POSITIVE_IOU,
-            low_quality=True,
-            stds=BOX_STDS,
-            batch_size=self.batch_size,
-            positive_fraction=self.positive_fraction,
+            self.spec,
+            background=self.num_classes,
+            iou=self.stages.ious[stage],
+            low_quality=not self.is_cascade,
+            stds=self.stages.stds[stage],
             sample=self.sample,
         )
+
+    def _next_proposals(
+        self, stage: int, regions: SampledRegions, deltas: Float[Tensor, "R 1 4"], batch: Batch
+    ) -> Boxes:
+        """What a stage makes of its regions, without the objects' own boxes; zeros are no proposals."""
+        refined = self._refine(stage, regions.rois, deltas, batch)
+        passed_on = ~regions.given & (regions.labels != MISSING)
+        refined = refined.where(passed_on[:, None], 0)
+        images, places = len(batch), self.spec.batch_size
+        boxes = refined.new_zeros(images * places, 4).index_copy(0, regions.place, refined)
+        return list(boxes.view(images, places, 4))
+
+    def _refine(
+        self, stage: int, rois: Float[Tensor, "R 5"], deltas: Float[Tensor, "R 1 4"], batch: Batch
+    ) -> Float[Tensor, "R 4"]:
+        """The boxes that a stage makes of its regions, cut to their images."""
+        boxes = decode_boxes(rois[:, 1:], deltas[:, 0], self.stages.stds[stage])
+        for image, size in enumerate(batch.image_sizes):
+            boxes = torch.where(rois[:, :1] == image, clip_boxes(boxes, size), boxes)
+        return boxes

@@ -6,20 +6,24 @@ an image that a training step looks at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.models.anchors import RATIOS, inside_image, inside_padded, level_anchors
+from gcnet.models import inclusive as legacy
+from gcnet.models.spec import RPNSpec
 from gcnet.ops.boxes import decode_boxes, encode_boxes
+from gcnet.ops.images import padded_size
 from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
 from gcnet.ops.nms import grouped_nms
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32, 64)
+RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
 BOX_STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
 
@@ -29,34 +33,14 @@ Predictions = tuple[Float[Tensor, "N _A"], Float[Tensor, "N _A 4"]]  # of one le
 class RPN(nn.Module):
     """Scores every anchor for being an object, and moves the best to propose regions.
 
-    With `anchors_inside` only anchors that lie inside the image are trained on. The box loss is L1, or smooth
-    L1 if `smooth_l1_beta` is not zero. `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the
-    anchors of a training step; tests put a deterministic one in its place.
+    `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the anchors of a training step; tests put a
+    deterministic one in its place.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        anchor_scale: float = 8.0,
-        pre_nms_test: int = 1000,
-        pre_nms_train: int = 2000,
-        proposals_test: int = 1000,
-        proposals_train: int = 1000,
-        nms_threshold: float = 0.7,
-        batch_size: int = 256,
-        anchors_inside: bool = False,
-        smooth_l1_beta: float = 0.0,
-        inclusive: bool = False,
-        sample: Sampler = random_sample,
-    ) -> None:
+    def __init__(self, channels: int, spec: RPNSpec, *, inclusive: bool = False) -> None:
         super().__init__()
-        self.anchor_scale = anchor_scale
-        self.pre_nms_test, self.pre_nms_train = pre_nms_test, pre_nms_train
-        self.proposals_test, self.proposals_train = proposals_test, proposals_train
-        self.nms_threshold, self.batch_size, self.sample = nms_threshold, batch_size, sample
-        self.anchors_inside, self.smooth_l1_beta = anchors_inside, smooth_l1_beta
-        self.inclusive = inclusive
+        self.spec, self.inclusive = spec, inclusive
+        self.sample: Sampler = random_sample
         self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu: nn.Module = nn.ReLU(inplace=True)
         self.objectness = nn.Conv2d(channels, len(RATIOS), 1)
@@ -77,13 +61,13 @@ class RPN(nn.Module):
         with torch.no_grad():  # the whole maps serve the proposals; see `_run_at` for the losses
             levels = self.run(features)
         anchors = self._anchors(features)
-        proposals = self._propose(levels, anchors, batch, self.pre_nms_train, self.proposals_train)
+        proposals = self._propose(levels, anchors, batch, self.spec.pre_nms_train, self.spec.proposals_train)
         return proposals, self._losses(features, anchors, batch, targets)
 
     def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "_R 4"]]:
         """Proposals of each image, best first, in pixels of the resized image."""
         levels, anchors = self.run(features), self._anchors(features)
-        proposals = self._propose(levels, anchors, batch, self.pre_nms_test, self.proposals_test)
+        proposals = self._propose(levels, anchors, batch, self.spec.pre_nms_test, self.spec.proposals_test)
         return [boxes[boxes.any(dim=1)] for boxes in proposals]
 
     def run(self, features: list[Tensor]) -> list[Predictions]:
@@ -99,7 +83,7 @@ class RPN(nn.Module):
     def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "_A 4"]]:
         return [
             level_anchors(
-                (f.shape[-2], f.shape[-1]), stride, self.anchor_scale, f.device, inclusive=self.inclusive
+                (f.shape[-2], f.shape[-1]), stride, self.spec.anchor_scale, f.device, inclusive=self.inclusive
             )
             for f, stride in zip(features, STRIDES, strict=True)
         ]
@@ -120,7 +104,7 @@ class RPN(nn.Module):
             real = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
             # Of no extent and last: so that nobody has to wait for how many there are. NMS does wait.
             box, score = box.where(real[:, None], 0), score.where(real, -1)
-            keep = grouped_nms(box, score, group, self.nms_threshold)[:count]
+            keep = grouped_nms(box, score, group, self.spec.nms_threshold)[:count]
             proposals.append(box[keep])
         return proposals
 
@@ -130,7 +114,7 @@ class RPN(nn.Module):
         all_anchors = torch.cat(anchors)
         matches = self._match(features, all_anchors, batch, targets)
         chosen = sample_matches(
-            matches, batch_size=self.batch_size, positive_fraction=POSITIVE_FRACTION, sample=self.sample
+            matches, batch_size=self.spec.batch_size, positive_fraction=POSITIVE_FRACTION, sample=self.sample
         )
         logits, deltas = self._run_at(features, chosen.index)
         objects = torch.stack(
@@ -140,13 +124,13 @@ class RPN(nn.Module):
                 for target, own in zip(targets, matches.gather(1, chosen.index), strict=True)
             ]
         )
-        wanted = encode_boxes(all_anchors[chosen.index].flatten(0, 1), objects.flatten(0, 1), BOX_STDS)
-        wanted = wanted.view_as(deltas).where(chosen.positive[..., None], 0)
+        target_deltas = encode_boxes(all_anchors[chosen.index].flatten(0, 1), objects.flatten(0, 1), BOX_STDS)
+        target_deltas = target_deltas.view_as(deltas).where(chosen.positive[..., None], 0)
         cls_loss = F.binary_cross_entropy_with_logits(
             logits, chosen.positive.float(), weight=chosen.taken.float(), reduction="sum"
         )
-        off = F.smooth_l1_loss(deltas, wanted, reduction="none", beta=self.smooth_l1_beta)
-        box_loss = (off * chosen.positive[..., None]).sum()
+        distance = F.smooth_l1_loss(deltas, target_deltas, reduction="none", beta=self.spec.smooth_l1_beta)
+        box_loss = (distance * chosen.positive[..., None]).sum()
         sampled = chosen.taken.sum().clamp(min=1)
         return {"loss_rpn_cls": cls_loss / sampled, "loss_rpn_box": box_loss / sampled}
 
@@ -158,7 +142,7 @@ class RPN(nn.Module):
         matches = []
         for size, target in zip(batch.image_sizes, targets, strict=True):
             valid = inside_padded(sizes, STRIDES, size, anchors.device)
-            if self.anchors_inside:
+            if self.spec.anchors_inside:
                 valid = valid & inside_image(anchors, size)
             own = match_boxes(
                 anchors,
@@ -191,6 +175,50 @@ class RPN(nn.Module):
         deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).unflatten(2, (-1, 4))
         deltas = deltas.gather(2, ratio[..., None, None].expand(-1, -1, 1, 4))
         return logits.gather(2, ratio[..., None])[..., 0].float(), deltas[:, :, 0].float()
+
+
+def level_anchors(
+    size: tuple[int, int], stride: int, scale: float, device: torch.device, *, inclusive: bool = False
+) -> Float[Tensor, "A 4"]:
+    """Anchors of `scale * stride` pixels in the three ratios, centred on multiples of `stride`.
+
+    With `inclusive` they stand where mmdetection 1.x had them.
+    """
+    # One ratio at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
+    ratios = torch.stack([torch.full((), ratio, device=device) for ratio in RATIOS]).sqrt()
+    side = stride * scale
+    shape = torch.stack([side / ratios, side * ratios], dim=1)
+    cell = legacy.cell_anchors(stride, shape) if inclusive else torch.cat([-shape, shape], dim=1) * 0.5
+    y, x = torch.meshgrid(
+        torch.arange(size[0], device=device) * stride,
+        torch.arange(size[1], device=device) * stride,
+        indexing="ij",
+    )
+    centres = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)
+    return (centres + cell).view(-1, 4)
+
+
+def inside_padded(
+    sizes: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    image_size: tuple[int, int],
+    device: torch.device,
+) -> Bool[Tensor, " A"]:
+    """Which anchors stand on an image's own area: its size rounded up to 32, not the batch's common size."""
+    flags = []
+    for (height, width), stride in zip(sizes, strides, strict=True):
+        flag = torch.zeros(height, width, dtype=torch.bool, device=device)
+        rows, columns = (-(-side // stride) for side in padded_size(image_size))
+        flag[:rows, :columns] = True
+        flags.append(flag.flatten().repeat_interleave(len(RATIOS)))
+    return torch.cat(flags)
+
+
+def inside_image(anchors: Float[Tensor, "A 4"], size: tuple[int, int]) -> Bool[Tensor, " A"]:
+    """Which anchors lie wholly inside an image of (height, width)."""
+    height, width = size
+    x1, y1, x2, y2 = anchors.unbind(1)
+    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)
 
 
 def _patches(feature: Float[Tensor, "N C h w"], place: Int64[Tensor, "N B"]) -> Float[Tensor, "N B 9 C"]:

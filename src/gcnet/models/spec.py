@@ -1,7 +1,7 @@
 """What a model is made of, as frozen data: no torch here, so that listing models costs nothing.
 
-`gcnet.models.build.build_model` turns a `ModelSpec` or `ClassifierSpec` into a network. A spec travels
-inside every saved model (`dataclasses.asdict` to JSON and back through its `from_dict`).
+A `Detector` is made of a `ModelSpec`, a `Classifier` of a `ClassifierSpec`. A spec travels inside every saved
+model (`dataclasses.asdict` to JSON and back through its `from_dict`).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class RPNSpec:
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
+    Without `masks` there are no mask heads, and detections are boxes alone.
     Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
     `box_convs` and `box_fcs` are the layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and
     1 ("4conv1fc"). `norm` follows the 3x3 convolutions of both heads. A `smooth_l1_beta` of 0 means plain L1
@@ -88,6 +89,7 @@ class RoISpec:
     box_convs: int = 0
     box_fcs: int = 2
     box_channels: int = 1024
+    masks: bool = True
     mask_channels: int = 256
     mask_convs: int = 4
     norm: Norm | None = None

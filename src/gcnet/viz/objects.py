@@ -54,8 +54,8 @@ def draw_detections(
     kept = detections[detections.scores >= score_threshold].to("cpu")
     layer = Layer.over(canvas)
     shown = (kept.boxes * (enlarge / layer.step)).tolist()
-    probs = kept.mask_probs.float().numpy()
-    pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(shown, probs, strict=True)]
+    probs = [] if kept.mask_probs is None else kept.mask_probs.float().numpy()
+    pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(shown, probs, strict=False)]
     names = [_name(class_names, int(label)) for label in kept.labels]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, kept.scores.tolist(), strict=True)]
     boxes = (kept.boxes * enlarge).numpy()
@@ -110,7 +110,7 @@ def _draw(
     texts: Sequence[str],
     classes: int,
 ) -> np.ndarray:
-    """Masks, then boxes, then names, so that no name hides under a mask; small objects over large ones.
+    """Masks if there are some, then boxes, then names: no name hides under a mask. Small objects come last.
 
     A piece is made when its turn comes: a hundred that fill the layer would take as much memory as the image.
     """
@@ -118,7 +118,8 @@ def _draw(
     order = np.argsort(-(boxes[:, 2:] - boxes[:, :2]).prod(1), kind="stable")
     colors, corners = palette[labels[order]], boxes[order].astype(int)
     for i, color in zip(order, colors, strict=True):
-        layer.draw(pieces[i](), color)
+        if pieces:
+            layer.draw(pieces[i](), color)
     layer.lay_over(canvas)
     draw_frames(canvas, corners, colors)
     draw_names(canvas, corners[:, :2], [str(texts[i]) for i in order], colors)

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from gcnet.models.box_head import BoxHead
 from gcnet.models.detector import Detector
-from gcnet.models.mask_head import MaskHead
+from gcnet.models.heads import BoxHead, MaskHead
 
 Rows = tuple[int | None, ...]  # for each class, its number in the source; None for a new one
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import nn
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_classifier
 from gcnet.models.classifier import Classifier
 from gcnet.weights.checkpoint_files import read_checkpoint
 from gcnet.weights.class_rows import match_classes
@@ -95,7 +94,7 @@ def fill_backbone(backbone: nn.Module, source: Classifier, *, label: str) -> Non
 
 
 def _fresh(row: ClassifierRow, names: Sequence[str]) -> Classifier:
-    return build_classifier(replace(row.spec, class_names=tuple(names))).eval()
+    return Classifier(replace(row.spec, class_names=tuple(names))).eval()
 
 
 def _from_torchvision(row: ClassifierRow, weights: str | Path, mirrors: Sequence[str]) -> Classifier:

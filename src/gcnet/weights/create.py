@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.errors import GCNetError
-from gcnet.models.build import build_detector
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
@@ -88,7 +87,7 @@ def create_detector(
     if source:
         return with_classes(source, row, class_names, label=str(weights))
     spec = replace(row.spec, class_names=tuple(class_names))
-    detector = build_detector(spec)
+    detector = Detector(spec)
     if weights is not None:
         _load_backbone(detector, weights, mirrors)
     return detector.eval()
@@ -128,14 +127,14 @@ def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) 
     if Path(weights).suffix == SUFFIX:
         return load_detector(weights)
     checkpoint = read_checkpoint(weights)
-    tensors = from_mmdet(checkpoint.tensors, list(build_detector(row.spec).state_dict()))
+    tensors = from_mmdet(checkpoint.tensors, list(Detector(row.spec).state_dict()))
     logits = [tensor for name, tensor in tensors.items() if name.startswith("roi_heads.") and ".cls." in name]
     count = len(logits[0]) - 1 if logits else row.spec.num_classes
     classes = checkpoint.class_names
     if classes is None or len(classes) != count:
         classes = row.spec.class_names if count == 80 else unnamed(count)
     coordinates = "inclusive" if is_version_1(checkpoint.tensors) else row.spec.coordinates
-    detector = build_detector(replace(row.spec, class_names=classes, coordinates=coordinates))
+    detector = Detector(replace(row.spec, class_names=classes, coordinates=coordinates))
     fill_weights(detector, tensors, source=str(weights))
     detector.provenance = {"file": Path(weights).name, **checkpoint.origin, **published_as(Path(weights))}
     return detector.eval()
@@ -154,7 +153,7 @@ def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, labe
     spec = replace(row.spec, class_names=tuple(class_names), coordinates=source.spec.coordinates)
     if source.spec == spec:
         return source
-    detector = build_detector(spec)
+    detector = Detector(spec)
     fill_weights(detector, carry_over(source, detector), source=label)
     detector.provenance = dict(source.provenance)
     if source.spec.class_names != spec.class_names:

@@ -22,7 +22,6 @@ from torch.overrides import TorchFunctionMode
 from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
-from gcnet.models.build import build_model
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec
@@ -84,7 +83,7 @@ def load_model(path: str | Path) -> Detector | Classifier:
     with _opened(path) as file:
         info = _read_info(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    model = build_model(info.spec)
+    model = Classifier(info.spec) if isinstance(info.spec, ClassifierSpec) else Detector(info.spec)
     fill_weights(model, tensors, source=str(path))
     model.provenance = info.provenance
     return model.eval()

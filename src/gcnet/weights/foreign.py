@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
 from gcnet.weights.checkpoint_files import read_checkpoint
 from gcnet.weights.files import fill_weights
@@ -27,7 +26,7 @@ def load_foreign(path: str | Path, *, class_names: Sequence[str] | None = None) 
     path = Path(path)
     checkpoint = read_checkpoint(path)
     found = identify(path, checkpoint, class_names=class_names)
-    detector = build_detector(found.spec)
+    detector = Detector(found.spec)
     fill_weights(detector, from_mmdet(checkpoint.tensors, list(detector.state_dict())), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin}
     if found.note:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gcnet.lab.benchmark import random_batch, random_targets
-from gcnet.models.build import build_detector
 from gcnet.models.detector import Detector
-from gcnet.models.recompute import recompute_activations
+from gcnet.models.modes import eval_mode, recompute_activations
 from gcnet.models.spec import Norm
 from gcnet.weights.catalog import find_detector
 
@@ -32,7 +31,7 @@ def step(model: Detector) -> dict[str, Tensor]:
 def tiny(norm: Norm = "frozen_stats") -> Detector:
     torch.manual_seed(0)
     spec = find_detector("mask_rcnn_tiny_gc16").spec
-    return build_detector(replace(spec, backbone=replace(spec.backbone, norm=norm))).train()
+    return Detector(replace(spec, backbone=replace(spec.backbone, norm=norm))).train()
 
 
 @pytest.mark.parametrize("norm", ["frozen_stats", "batch"])
@@ -69,3 +68,19 @@ def test_a_copy_is_its_own() -> None:
         for parameter in twin.backbone.parameters():
             parameter.zero_()
         assert not torch.equal(twin.features(batch)[0], model.features(batch)[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_comes_back_after_an_error(training: bool) -> None:
+    model = nn.Linear(1, 1).train(training)
+    modes = []
+
+    def fail() -> None:
+        with eval_mode(model):
+            modes.append(model.training)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert modes == [False]
+    assert model.training == training

@@ -1,8 +1,4 @@
-"""Training with less memory: what a part of a network computed is computed again for its gradient.
-
-Activation checkpointing (arXiv 1604.06174) of residual blocks and heads: between forward and backward only
-their inputs are kept.
-"""
+"""Modes that a model is in for a while: eval mode, and activation checkpointing (arXiv 1604.06174)."""
 
 from __future__ import annotations
 
@@ -16,14 +12,24 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from gcnet.models.box_head import BoxHead
-from gcnet.models.mask_head import MaskHead
+from gcnet.models.heads import BoxHead, MaskHead
 from gcnet.models.resnet import Bottleneck
 
 
 @contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside it `model` is in eval mode; afterwards it is in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def recompute_activations(model: nn.Module) -> Iterator[None]:
-    """Inside it, a forward pass of `model` keeps little for the backward one, which does part of it again.
+    """Inside it, residual blocks and heads keep only their inputs, and run again in the backward pass.
 
     Losses, gradients and norm statistics are the same to the bit. Parts that are not trained keep nothing
     anyway.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.models.deformable import DeformableConv2d
+from gcnet.models.layers import DeformableConv2d
 
 
 def make(**changes: object) -> DeformableConv2d:

@@ -1,7 +1,4 @@
-"""Deformable convolution (arXiv 1703.06211, section 2.1).
-
-N images, C channels, h x w map, 2 k k offsets: (y, x) of each point of the k x k kernel.
-"""
+"""Layers that a spec can ask for: norms, deformable convolution (arXiv 1703.06211), context blocks."""
 
 from __future__ import annotations
 
@@ -10,12 +7,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
+from gcnet.models.spec import ContextSpec, Norm
+
+
+def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
+    """Batch norm (whoever trains decides whether to synchronise it), or group norm in groups of 8 or more."""
+    if norm == "group":
+        return nn.GroupNorm(min(32, channels // 8), channels)
+    return nn.BatchNorm2d(channels)
+
+
+def make_norms(norm: Norm | None, channels: int, count: int) -> nn.ModuleList:
+    """One norm for each of `count` convolutions; without a `norm`, modules that do nothing."""
+    return nn.ModuleList(nn.Identity() if norm is None else make_norm(norm, channels) for _ in range(count))
+
 
 class DeformableConv2d(nn.Conv2d):
     """A convolution whose kernel points are moved by offsets that another convolution predicts.
 
-    Arguments are those of `nn.Conv2d`. All channels share the offsets; they start at zero, so that a fresh
-    one is an ordinary convolution with the same weight.
+    Arguments are those of `nn.Conv2d`. All channels share the offsets, (y, x) of each of the k x k points
+    (arXiv 1703.06211, section 2.1). They start at zero: a fresh one is an ordinary convolution.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -52,3 +64,16 @@ class DeformableConv2d(nn.Conv2d):
             dilation=self.dilation,  # type: ignore[arg-type]
         )
         return moved.to(input.dtype)
+
+
+def make_context(spec: ContextSpec, channels: int) -> ContextBlock:
+    """The context block that `spec` asks for, for a map of `channels`."""
+    match spec.block:
+        case "gc":
+            return GlobalContext(channels, ratio=spec.ratio, pooling=spec.pooling, fusion=spec.fusion)
+        case "snl":
+            return SimplifiedNonLocal(channels)
+        case "nl":
+            return NonLocal(channels)
+        case "se":
+            return SqueezeExcitation(channels, ratio=spec.ratio)

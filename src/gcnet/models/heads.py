@@ -1,0 +1,126 @@
+"""The heads of the second stage: what a region is and where exactly, and which pixels are the object.
+
+Box head: arXiv 1506.01497, two linear layers as in arXiv 1612.03144. Mask head: arXiv 1703.06870, section 3.
+R regions, C channels, S side of the pooled grid, M side of a mask, K classes; class K is background.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gcnet.models.layers import make_norms
+from gcnet.models.spec import RoISpec
+from gcnet.ops.matching import MISSING
+
+BOX_GRID, MASK_GRID = 7, 14
+MASK_SIZE = 2 * MASK_GRID
+
+
+class BoxHead(nn.Module):
+    """3x3 convolutions, one or two linear layers, then class logits and deltas.
+
+    Convolutions keep the number of channels; with a norm, each is followed by one and has no bias. With
+    `class_agnostic` there are four deltas for all classes (B = 1, else K).
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, spec: RoISpec, *, class_agnostic: bool = False
+    ) -> None:
+        super().__init__()
+        self.spec, self.num_classes, self.class_agnostic = spec, num_classes, class_agnostic
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=spec.norm is None) for _ in range(spec.box_convs)
+        )
+        self.norms = make_norms(spec.norm, channels, spec.box_convs)
+        self.fc1 = nn.Linear(channels * BOX_GRID**2, spec.box_channels)
+        self.fc2 = nn.Linear(spec.box_channels, spec.box_channels) if spec.box_fcs == 2 else None
+        self.cls = nn.Linear(spec.box_channels, num_classes + 1)
+        self.deltas = nn.Linear(spec.box_channels, 4 if class_agnostic else num_classes * 4)
+        for module in [*self.convs, self.fc1, *([self.fc2] if self.fc2 else [])]:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+        nn.init.normal_(self.cls.weight, std=spec.cls_init_std)
+        nn.init.normal_(self.deltas.weight, std=0.001)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self, pooled: Float[Tensor, "R C S S"]
+    ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R B 4"]]:
+        """Logits (background last) and deltas, in float32."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(pooled)), inplace=True)
+        hidden = F.relu(self.fc1(pooled.flatten(1)), inplace=True)
+        if self.fc2 is not None:
+            hidden = F.relu(self.fc2(hidden), inplace=True)
+        return self.cls(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
+
+    def losses(
+        self,
+        logits: Float[Tensor, "R K1"],
+        deltas: Float[Tensor, "R B 4"],
+        labels: Int64[Tensor, " R"],
+        target_deltas: Float[Tensor, "R 4"],
+    ) -> dict[str, Tensor]:
+        """Cross-entropy, and (smooth) L1 on the positives divided by the number of all regions.
+
+        `target_deltas` count where the label is a class. `MISSING` regions do not count.
+        """
+        positive = (labels >= 0) & (labels < self.num_classes)
+        own = torch.zeros_like(labels) if self.class_agnostic else labels.where(positive, 0)
+        chosen = deltas.gather(1, own[:, None, None].expand(-1, 1, 4))[:, 0]
+        distance = F.smooth_l1_loss(chosen, target_deltas, reduction="none", beta=self.spec.smooth_l1_beta)
+        count = (labels != MISSING).sum().clamp(min=1)
+        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=MISSING)
+        return {"loss_cls": loss / count, "loss_box": (distance * positive[:, None]).sum() / count}
+
+
+class MaskHead(nn.Module):
+    """3x3 convolutions, one upsampling by two, and one mask for each class.
+
+    With a norm, each convolution but the upsampling and the last is followed by one and has no bias.
+    """
+
+    def __init__(self, channels: int, num_classes: int, spec: RoISpec) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        inner = spec.mask_channels
+        self.convs = nn.ModuleList(
+            nn.Conv2d(inner if index else channels, inner, 3, padding=1, bias=spec.norm is None)
+            for index in range(spec.mask_convs)
+        )
+        self.upsample = nn.ConvTranspose2d(inner, inner, 2, stride=2)
+        self.logits = nn.Conv2d(inner, num_classes, 1)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
+        self.norms = make_norms(spec.norm, inner, spec.mask_convs)
+
+    def forward(
+        self, pooled: Float[Tensor, "R C S S"], labels: Int64[Tensor, " R"]
+    ) -> Float[Tensor, "R M M"]:
+        """Mask logits of each region for its own class, in float32."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(pooled)), inplace=True)
+        hidden = F.relu(self.upsample(pooled), inplace=True)
+        # The 1x1 convolution of one class for each region, and not of all for all.
+        assert self.logits.bias is not None
+        weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]
+        logits = torch.bmm(weight.unsqueeze(1), hidden.flatten(2)).squeeze(1) + bias.unsqueeze(1)
+        return logits.unflatten(1, hidden.shape[2:]).float()
+
+    def loss(
+        self, logits: Float[Tensor, "R M M"], masks: Bool[Tensor, "R M M"], counts: Bool[Tensor, " R"]
+    ) -> dict[str, Tensor]:
+        """Mean binary cross-entropy over the regions that count; zero when there is none."""
+        weight = counts[:, None, None].to(logits.dtype).expand_as(logits)
+        total = F.binary_cross_entropy_with_logits(logits, masks.to(logits.dtype), weight, reduction="sum")
+        return {"loss_mask": total / (counts.sum().clamp(min=1) * MASK_SIZE**2)}
