@@ -16,7 +16,7 @@ from gcnet.context import (
     SimplifiedNonLocal,
     SqueezeExcitation,
 )
-from gcnet.context.analysis import (
+from gcnet.context.look import (
     BlockStatistics,
     cosine_distance,
     covered_share,
@@ -90,7 +90,7 @@ def test_cosine_distance_goes_piece_by_piece(monkeypatch: pytest.MonkeyPatch) ->
     vectors = inputs(2, 50, 4)
     vectors[1, :20] = 0  # the first pieces of the second image have no direction
     whole = cosine_distance(vectors)
-    monkeypatch.setattr("gcnet.context.analysis.CHUNK", 7)
+    monkeypatch.setattr("gcnet.context.look.CHUNK", 7)
     torch.testing.assert_close(cosine_distance(vectors), whole, rtol=1e-12, atol=0)
     torch.testing.assert_close(whole[1], all_pairs(vectors[1:, 20:])[0], rtol=1e-12, atol=0)
 

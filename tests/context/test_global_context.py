@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gcnet.context import GlobalContext
-from gcnet.context.modelling import AttentionPool, AveragePool
+from gcnet.context.blocks import AttentionPool, AveragePool
 
 POOLINGS = ["attention", "average"]
 FUSIONS = [("add",), ("scale",), ("add", "scale")]

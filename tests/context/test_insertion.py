@@ -11,7 +11,10 @@ import pytest
 import torch
 from small_networks import Network, network, stir
 from torch import nn
+from torch.ao.quantization.quantize_fx import prepare_fx
+from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from gcnet.context import GlobalContext, insert, record, remove
 from gcnet.errors import GCNetError
@@ -28,16 +31,20 @@ def test_default_is_the_end_of_every_residual_branch() -> None:
     model = network()
     assert insert(model, Block) == EVERYWHERE
     seen = {}
-    for name in ("stage1.0.bn2", "stage1.0.context"):
-        model.get_submodule(name).register_forward_hook(lambda m, i, o, n=name: seen.update({n: (i[0], o)}))
+    for name in ("stage1.0", "stage1.0.bn2", "stage1.0.context"):
+        model.get_submodule(name).register_forward_hook(
+            lambda m, i, o, n=name: seen.update(
+                {n: (i[0].clone(), o.clone())}
+            )  # the next layer works in place
+        )
     stir(model)
-    model.stage1[0].bn2.register_forward_hook(lambda m, i, o: seen.update(end=o))
     model(pictures())
     block_input, block_output = seen["stage1.0.context"]
     torch.testing.assert_close(
         block_input, nn.functional.batch_norm(seen["stage1.0.bn2"][0], *statistics(model.stage1[0].bn2))
     )
-    assert torch.equal(seen["end"], block_output)  # what is added to the shortcut
+    shortcut, out = seen["stage1.0"]
+    assert torch.equal(out, (block_output + shortcut).relu())
 
 
 def statistics(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, ...]:
@@ -186,6 +193,66 @@ def test_the_block_outlives_a_replaced_norm() -> None:
         block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
     torch.testing.assert_close(model(pictures()), expected)
     assert len(remove(converted)) == 4
+
+
+def test_a_block_whose_module_is_gone_is_missed() -> None:
+    model = network()
+    insert(model, Block, where="neck.1", position="output")
+    model.neck[1] = nn.Identity()
+    with pytest.raises(GCNetError, match=r'"1" was replaced .* its block is lost'):
+        model(pictures())
+
+
+def test_blocks_by_name_with_their_options() -> None:
+    model = network()
+    assert insert(model, "gc", options={"ratio": 1 / 4}) == EVERYWHERE
+    assert model.stage1[0].context.add.reduce.out_features == 4
+    remove(model)
+    with pytest.raises(GCNetError, match='no context block "eca"'):
+        insert(model, "eca")
+    with pytest.raises(GCNetError, match='"snl" has no option ratio'):
+        insert(model, "snl", options={"ratio": 1 / 4})
+    with pytest.raises(GCNetError, match="bind those of a class"):
+        insert(model, GlobalContext, options={"ratio": 1 / 4})
+
+
+def blocks_of(model: nn.Module) -> set[str]:
+    return {key for key in model.state_dict() if ".context." in key}
+
+
+def test_features_taken_with_torch_fx_have_the_blocks_and_train_them() -> None:
+    model, x = network(), pictures()
+    insert(model, Block)
+    insert(model, Block, where=["neck.1", "stage2"], position="output")
+    stir(model)
+    body = create_feature_extractor(model, {"head": "out"})
+    assert blocks_of(body) == blocks_of(model)
+    torch.testing.assert_close(body(x)["out"], model(x))
+    body(x)["out"].square().sum().backward()
+    for name in (*EVERYWHERE, "neck.1.context", "stage2.context"):
+        assert model.get_submodule(name).add.expand.weight.grad.any()
+
+
+def test_fusing_norms_keeps_the_blocks_and_runs_them_once() -> None:
+    model, x = network(), pictures()
+    insert(model, Block)
+    insert(model, Block, where="neck.1", position="output")
+    stir(model)
+    expected = model(x)
+    torch.testing.assert_close(fuse(model)(x), expected)
+    one = copy.deepcopy(model.stage1[0])  # the traced module itself holds a block
+    torch.testing.assert_close(fuse(one)(model.stem(x)), one(model.stem(x)))
+    eager = torch.ao.quantization.fuse_modules(model, ["stage1.0.conv2", "stage1.0.bn2"])
+    torch.testing.assert_close(eager(x), expected)
+
+
+def test_torch_fx_quantisation_keeps_the_blocks() -> None:
+    model, x = network(), pictures()
+    insert(model, Block)
+    stir(model)
+    prepared = prepare_fx(model, torch.ao.quantization.get_default_qconfig_mapping(), (x,))
+    torch.testing.assert_close(prepared(x), model(x), rtol=1e-3, atol=1e-3)
+    assert blocks_of(prepared) >= blocks_of(model)
 
 
 def test_record_sees_the_blocks() -> None:

@@ -81,20 +81,20 @@ def test_sub_sampled_maps_are_halved(size: tuple[int, ...], keys: tuple[int, ...
 
 def test_additive_attention_sums_what_relu_lets_through() -> None:
     """Ties, no key seen, all keys seen: exact in small whole numbers."""
-    of_query = torch.tensor([[-9.0, -2.0, -1.0, 0.0, 1.0, 9.0]])
-    of_key = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
+    query_term = torch.tensor([[-9.0, -2.0, -1.0, 0.0, 1.0, 9.0]])
+    key_term = torch.tensor([[1.0, -1.0, 2.0, 0.0]])
     value = torch.tensor([[[1.0], [2.0], [4.0], [8.0]]])
-    expected = (of_query[:, :, None] + of_key[:, None, :]).relu() @ value / 4
-    assert torch.equal(_additive_attention(of_query, of_key, value), expected)
+    expected = (query_term[:, :, None] + key_term[:, None, :]).relu() @ value / 4
+    assert torch.equal(_additive_attention(query_term, key_term, value), expected)
     assert expected[0, 0] == 0
 
 
 def test_additive_attention_keeps_its_precision_on_large_maps() -> None:
     """Running sums over 16384 keys against the pairs of some queries, in float64."""
     torch.manual_seed(0)
-    of_query, of_key, value = torch.randn(1, 64), torch.randn(1, 16384), torch.randn(1, 16384, 4) + 0.5
-    exact = (of_query.double()[:, :, None] + of_key.double()[:, None, :]).relu() @ value.double() / 16384
-    found = _additive_attention(of_query, of_key, value)
+    query_term, key_term, value = torch.randn(1, 64), torch.randn(1, 16384), torch.randn(1, 16384, 4) + 0.5
+    exact = (query_term.double()[:, :, None] + key_term.double()[:, None, :]).relu() @ value.double() / 16384
+    found = _additive_attention(query_term, key_term, value)
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-6)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
+from gcnet.context.look import BlockStatistics, mean_statistics, measure
 from gcnet.errors import GCNetError
 from gcnet.lab.analyse import Analysis, analyse, choose_pictures, print_analysis
 from gcnet.lab.context_shapes import write_context_shapes

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import asdict, replace
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -17,8 +19,10 @@ from gcnet.context import (
     SimplifiedNonLocal,
     SqueezeExcitation,
     complexity,
+    make_block,
 )
-from gcnet.models.layers import make_context
+from gcnet.context_spec import BLOCKS
+from gcnet.errors import GCNetError
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec
 
@@ -65,6 +69,37 @@ def test_specs_travel_as_json_also_those_written_before_there_were_kinds(kind: A
     assert context.block == "gc"
 
 
+def test_files_from_before_options_belonged_to_blocks_are_read() -> None:
+    spec = ModelSpec(name="x", class_names=("a",), backbone=replace(SMALL, context=ContextSpec(block="nl")))
+    written = json.loads(json.dumps(asdict(spec)))
+    written["backbone"]["context"] |= {"ratio": 0.25, "fusion": ["scale"]}
+    assert ModelSpec.from_dict(written) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"block": "GC"}, 'no context block "GC"; did you mean "gc"'),
+        ({"block": "eca"}, 'no context block "eca"; '),
+        ({"block": "snl", "ratio": 1 / 4}, '"snl" has no option ratio; its options: none'),
+        ({"block": "se", "fusion": ("add", "scale")}, '"se" has no option fusion; its options: ratio'),
+    ],
+    ids=str,
+)
+def test_unknown_blocks_and_options_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(GCNetError, match=message):
+        ContextSpec(**fields)
+    with pytest.raises(GCNetError, match=message):
+        make_block(fields.pop("block"), 64, **fields)
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_options_of_the_table_are_arguments_with_the_same_defaults(kind: str) -> None:
+    parameters = inspect.signature(resolve_name(BLOCKS[kind].made_by)).parameters
+    for name, value in ContextSpec(block=kind).options.items():
+        assert parameters[name].default == value
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
     def count(context: ContextSpec | None) -> tuple[int, int]:
@@ -74,10 +109,11 @@ def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
                 backbone(torch.empty(1, 3, 64, 96))
         return sum(p.numel() for p in backbone.parameters()), counter.get_total_flops()
 
-    context = ContextSpec(block=kind, ratio=1 / 4, stages=(True,) * 4)
+    options = {"ratio": 1 / 4} if kind in ("gc", "se") else {}
+    context = ContextSpec(block=kind, stages=(True,) * 4, **options)
     (with_blocks, with_flops), (without, flops) = count(context), count(None)
     each = [
-        complexity(make_context(context, 64 * 2**stage), (16 // 2**stage, 24 // 2**stage))
+        complexity(make_block(kind, 64 * 2**stage, **options), (16 // 2**stage, 24 // 2**stage))
         for stage in range(4)
     ]
     assert sum(block.parameters for block in each) == with_blocks - without

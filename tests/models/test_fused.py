@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gcnet.context import ContextBlock, GlobalContext, LinearTransform, SimplifiedNonLocal, SqueezeExcitation
-from gcnet.context.modelling import AveragePool
+from gcnet.context.blocks import AveragePool
 from gcnet.models import fused
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet

@@ -80,11 +80,11 @@ class _Attend(torch.autograd.Function):
         grad, grad_weights = grad_outputs
         flat, weight, weights = ctx.saved_tensors
         grad = grad.to(flat.dtype)  # under autocast it may differ
-        of_weights = torch.bmm(grad.unsqueeze(1), flat).squeeze(1) + grad_weights
-        of_logits = _through_softmax(weights, of_weights)
-        of_flat = _of_map(flat, grad, weight, weights, of_logits) if ctx.needs_input_grad[0] else None
-        of_weight = _weighted(flat, of_logits).sum(dim=0)
-        return of_flat, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
+        grad_weights = grad_weights + torch.bmm(grad.unsqueeze(1), flat).squeeze(1)
+        grad_logits = _grad_logits(weights, grad_weights)
+        grad_flat = _grad_map(flat, grad, weight, weights, grad_logits) if ctx.needs_input_grad[0] else None
+        grad_weight = _weighted(flat, grad_logits).sum(dim=0)
+        return grad_flat, grad_weight.to(weight.dtype), grad_logits.sum().view(1).to(weight.dtype)
 
 
 class _AttendNormed(torch.autograd.Function):
@@ -100,26 +100,26 @@ class _AttendNormed(torch.autograd.Function):
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
         (grad,) = grad_outputs
-        # The shift adds the same to all of an image's `of_weights`, which the softmax does not see, and its
-        # part of `of_weight` is multiplied by the sum of `of_logits`, which is zero.
+        # The shift adds the same to all of an image's `grad_weights`, which the softmax does not see, and its
+        # part of `grad_weight` is multiplied by the sum of `grad_logits`, which is zero.
         u, scale, weight, weights = ctx.saved_tensors
         grad = grad.to(u.dtype)
-        of_weights = torch.bmm((grad * scale).to(u.dtype).unsqueeze(1), u).squeeze(1)
-        of_logits = _through_softmax(weights, of_weights)
-        of_z = _of_map(u, grad, weight, weights, of_logits)
-        of_weight = scale * _weighted(u, of_logits).sum(dim=0)
-        return of_z, None, None, of_weight.to(weight.dtype), of_logits.sum().view(1).to(weight.dtype)
+        grad_weights = torch.bmm((grad * scale).to(u.dtype).unsqueeze(1), u).squeeze(1)
+        grad_logits = _grad_logits(weights, grad_weights)
+        grad_z = _grad_map(u, grad, weight, weights, grad_logits)
+        grad_weight = scale * _weighted(u, grad_logits).sum(dim=0)
+        return grad_z, None, None, grad_weight.to(weight.dtype), grad_logits.sum().view(1).to(weight.dtype)
 
 
-def _through_softmax(weights: Tensor, of_weights: Tensor) -> Tensor:
+def _grad_logits(weights: Tensor, grad_weights: Tensor) -> Tensor:
     """The gradient of the logits. Its sum is zero, and so is the gradient of their bias: a shift of all."""
-    return weights * (of_weights - (weights * of_weights).sum(1, keepdim=True))
+    return weights * (grad_weights - (weights * grad_weights).sum(1, keepdim=True))
 
 
-def _of_map(like: Tensor, grad: Tensor, weight: Tensor, weights: Tensor, of_logits: Tensor) -> Tensor:
+def _grad_map(like: Tensor, grad: Tensor, weight: Tensor, weights: Tensor, grad_logits: Tensor) -> Tensor:
     """The gradient of the pooled map, laid out in memory as `like`: one product, (C, 2) x (2, P)."""
     channels = torch.stack([grad, weight.to(grad.dtype).expand_as(grad)], dim=2)
-    positions = torch.stack([weights, of_logits], dim=1).to(grad.dtype)
+    positions = torch.stack([weights, grad_logits], dim=1).to(grad.dtype)
     if like.stride(1) == 1:
         return torch.bmm(positions.transpose(1, 2), channels.transpose(1, 2)).transpose(1, 2)
     return torch.bmm(channels, positions)

@@ -1,31 +1,40 @@
 """Context blocks into any network, without touching its code (where: arXiv 1904.11492, section 5.1).
 
-A block becomes a child of the module that it is put into, and a forward hook runs it there: the network's
-own parameters keep their names, and the block's are added. N images, C channels, `...` positions.
+A block becomes a child of the module that it is put into: the network's own parameters keep their names,
+and the block's are added. The module whose `forward` calls that place gets a subclass of its class, which
+runs the same `forward` on a view of the module: what is called there is the place and then the block. So
+tracers, compilers and copies see two modules of the network, one after the other.
+
+N images, C channels, `...` positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache, partial, wraps
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from gcnet.console import did_you_mean
-from gcnet.context.channels import known_channels, probed_channels
-from gcnet.context.hooks import ChannelsFirst, Expect, Follow, RunBlock, is_inserted, shown
-from gcnet.context.residual import CONTAINERS, residual_blocks
+from gcnet.context.blocks import make_block
+from gcnet.context.residual import CONTAINERS, called_modules, residual_blocks
+from gcnet.context_spec import find_block
 from gcnet.errors import GCNetError
 
 Position = Literal["after1x1", "after_add", "output"]
 MakeBlock = Callable[[int], nn.Module]
 
+WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
+
 
 def insert(
     model: nn.Module,
-    block: MakeBlock,
+    block: MakeBlock | str,
     *,
+    options: Mapping[str, Any] | None = None,
     where: str | Sequence[str] | None = None,
     position: Position = "after1x1",
     channels: int | None = None,
@@ -36,11 +45,13 @@ def insert(
     """Puts new blocks into `model`, in place. Do it before compiling or wrapping the model, and before the
     optimiser takes its parameters.
 
-        insert(resnet50, partial(GlobalContext, ratio=1 / 4), where="layer[234]")  # the paper's c3 to c5
+        insert(resnet50, "gc", options={"ratio": 1 / 4}, where="layer[234]")  # the paper's c3 to c5
 
     Args:
         model: any network.
-        block: makes a block for a number of channels; a class such as `GlobalContext` or a `partial` of one.
+        block: a name of `gcnet.context_spec.BLOCKS`, or what makes a block for a number of channels: a class
+            such as `GlobalContext` or a `partial` of one.
+        options: of a block that is given by name.
         where: names of modules, as in `model.named_modules()`; `*`, `?` and `[...]` match within a part of a
             dotted name. None: the whole model.
         position: "after1x1": in every residual block at or below `where`, at the end of its branch (in a
@@ -57,31 +68,23 @@ def insert(
         device, and have the dtype and training mode, of the modules that they were put into.
 
     Raises:
-        GCNetError: nothing matches `where`, C is not known, or a place has a block of that name already. The
-            model is then as before.
+        GCNetError: there is no such block or option, nothing matches `where`, C is not known, or a place has
+            a block of that name already. The model is then as before.
     """
-    if isinstance(block, nn.Module):
-        raise GCNetError(
-            f"block is one module, and every place needs its own: pass what makes it, {type(block).__name__}"
-        )
+    make = _maker(block, options or {})
     places = _places(model, where, position)
     for place in places:
-        holder = place.holder_in(model)
-        if hasattr(holder, name):
+        if hasattr(model.get_submodule(place.holder), name):
             raise GCNetError(
                 f'{shown(place.holder)} already has "{name}": remove that first, or pass another name='
             )
-    sites = {place.site: model.get_submodule(place.site) for place in places}
     if channels is not None:
-        widths = dict.fromkeys(sites, channels)
+        widths = {place.site: channels for place in places}
     elif example is not None:
-        widths = probed_channels(model, sites, example, channel_dim)
+        widths = _probed_channels(model, [place.site for place in places], example, channel_dim)
     else:
-        widths = {
-            place.site: known_channels(place.site, sites[place.site], place.holder_in(model))
-            for place in places
-        }
-    blocks = [_made(block, widths[place.site], model, place, channel_dim) for place in places]
+        widths = {place.site: _known_channels(model, place) for place in places}
+    blocks = [_made(make, widths[place.site], model, place, channel_dim) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
     return [_join(place.holder, name) for place in places]
@@ -93,28 +96,64 @@ def remove(model: nn.Module, *, name: str | None = None) -> list[str]:
     Afterwards the model's state dict and outputs are those of a model that never had them, but for what
     training changed in its own parameters.
     """
+    module: Any
+    for module in model.modules():
+        if "_runs" in vars(module):
+            kept = [run for run in module._runs if name not in (None, run.block.rpartition(".")[2])]
+            module._runs = kept
+            if not kept:
+                module.__class__ = type(module).__bases__[0]
+                del module._runs
     removed = []
-    for path, module in list(model.named_modules()):
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for key, hook in list(hooks.items()):
-                if isinstance(hook, RunBlock | Follow) and name in (None, hook.name):
-                    del hooks[key]
+    for path in inserted_blocks(model):
         holder, _, child = path.rpartition(".")
-        if path and is_inserted(module) and name in (None, child):
+        if name in (None, child):
             delattr(model.get_submodule(holder), child)
             removed.append(path)
     return removed
 
 
+def inserted_blocks(model: nn.Module) -> list[str]:
+    """The names of all blocks that `insert` put into `model`."""
+    return [path for path, module in model.named_modules() if path and _is_inserted(module)]
+
+
+def output_channels(module: nn.Module) -> int | None:
+    """C of what `module` returns, as its last convolution, norm or linear layer tells; None if none does."""
+    for attribute in WIDTHS:
+        width = getattr(module, attribute, None)
+        # 1 is a gate that slides over the channels (efficient channel attention), not a width.
+        if isinstance(width, int) and width > 1:
+            return width
+    shape = getattr(module, "normalized_shape", None)
+    if isinstance(shape, tuple) and len(shape) == 1:
+        return shape[0]
+    for child in reversed(list(module.children())):
+        width = None if _is_inserted(child) else output_channels(child)
+        if width is not None:
+            return width
+    return None
+
+
 class _Place(NamedTuple):
-    """Names of modules: whose output goes through the block, who holds it, and who sees to it (or None)."""
+    """Names of modules: whose output goes through the block, who holds that, and whose `forward` runs it."""
 
     site: str
     holder: str
-    watcher: str | None
+    caller: str
 
-    def holder_in(self, model: nn.Module) -> nn.Module:
-        return model.get_submodule(self.holder)
+
+def _maker(block: MakeBlock | str, options: Mapping[str, Any]) -> MakeBlock:
+    if isinstance(block, str):
+        find_block(block, options)
+        return partial(make_block, block, **options)
+    if options:
+        raise GCNetError("options are those of a block given by name; bind those of a class with partial()")
+    if isinstance(block, nn.Module):
+        raise GCNetError(
+            f"block is one module, and every place needs its own: pass what makes it, {type(block).__name__}"
+        )
+    return block
 
 
 def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) -> list[_Place]:
@@ -122,14 +161,16 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
         raise GCNetError(f'position is "after1x1", "after_add" or "output", not {position!r}')
     if where is None and position == "output":
         raise GCNetError('position="output" needs where=, the names of the modules')
-    modules = {path: module for path, module in model.named_modules() if not _in_inserted(model, path)}
+    inserted = inserted_blocks(model)
+    modules = [path for path, _ in model.named_modules() if not any(_below(path, top) for top in inserted)]
     patterns = [""] if where is None else [where] if isinstance(where, str) else list(where)
     if not patterns:
         raise GCNetError("where is empty: name modules, or leave it out for the whole model")
     matched = {pattern: [path for path in modules if _matches(path, pattern)] for pattern in patterns}
     for pattern, paths in matched.items():
         if not paths:
-            raise GCNetError(f'no module is named "{pattern}"; {_near(pattern, modules)}')
+            known = f"there is {', '.join(path for path in modules if path and '.' not in path)}"
+            raise GCNetError(f'no module is named "{pattern}"; {did_you_mean(pattern, modules, known)}')
     named = {path for paths in matched.values() for path in paths}
     if position == "output":
         return [_output_place(model, path) for path in modules if path in named]
@@ -140,66 +181,201 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
                 f'no residual block in {shown(pattern)}; position="output" takes any module by its name'
             )
     if position == "after_add":
-        return [_Place(path, path, None) for path in found]
+        return [_Place(path, path, path) for path in found]
     return [_Place(_join(path, end), path, path) for path, end in found.items()]
 
 
 def _output_place(model: nn.Module, path: str) -> _Place:
     module = model.get_submodule(path)
-    forward = getattr(type(module), "forward", None)
-    if isinstance(module, CONTAINERS) and forward is not nn.Sequential.forward:
+    if isinstance(module, CONTAINERS) and not _runs_children(module):
         raise GCNetError(
             f"{shown(path)} is a {type(module).__name__}, which cannot hold a block: name modules in it"
         )
-    # Leaves get replaced (SyncBatchNorm, folded norms), the hook with them: a module above watches.
-    leaf = not any(True for _ in module.children())
-    return _Place(path, path, _caller(model, path) if leaf and path else None)
+    # A leaf may be replaced, as by SyncBatchNorm: its caller goes on running the block.
+    caller = path.rpartition(".")[0]
+    while caller and isinstance(model.get_submodule(caller), nn.ModuleList | nn.ModuleDict):
+        caller = caller.rpartition(".")[0]
+    leaf = path and not any(True for _ in module.children())
+    calls = called_modules(model.get_submodule(caller)) if leaf else []
+    return _Place(path, path, caller if _within(path, caller) in calls else path)
 
 
-def _caller(model: nn.Module, path: str) -> str:
-    """The module above that is called itself; nobody calls a ModuleList."""
-    path = path.rpartition(".")[0]
-    while path and isinstance(model.get_submodule(path), nn.ModuleList | nn.ModuleDict):
-        path = path.rpartition(".")[0]
-    return path
-
-
-def _made(block: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
-    new = block(channels)
+def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
+    new = make(channels)
     if not isinstance(new, nn.Module):
         raise GCNetError(f"block makes a {type(new).__name__} for {channels} channels, not a torch.nn.Module")
-    holder = place.holder_in(model)
     if channel_dim != 1:
         new = ChannelsFirst(new, channel_dim)
+    holder = model.get_submodule(place.holder)
     for parameter in [*holder.parameters(), *model.parameters()]:
         if parameter.is_floating_point():
             new.to(parameter.device, parameter.dtype)
             break
     new.train(holder.training)
     new.register_forward_pre_hook(Expect(place.site, channels, channel_dim))
+    # torch.fx takes modules of torch.nn for single steps. It would trace through others, and blocks look at
+    # shapes and strides, which it does not know.
+    new.__module__ = "torch.nn"
     return new
 
 
 def _attach(model: nn.Module, place: _Place, block: nn.Module, name: str) -> None:
-    holder, site = place.holder_in(model), model.get_submodule(place.site)
-    holder.add_module(name, block)
-    if site is holder and type(site).forward is nn.Sequential.forward:
-        return  # it calls its children in order, so the block runs as its last one
-    run = RunBlock(name, None if site is holder else holder)
-    if place.watcher is None:
-        site.register_forward_hook(run)
-        return
-    path = place.site[len(place.watcher) + 1 :] if place.watcher else place.site
-    model.get_submodule(place.watcher).register_forward_pre_hook(Follow(name, path, run, site))
+    caller: Any = model.get_submodule(place.caller)
+    model.get_submodule(place.holder).add_module(name, block)
+    if place.site == place.caller and _runs_children(caller):
+        return  # the block runs as its last child
+    if "_runs" not in vars(caller):
+        caller.__class__ = _with_blocks(type(caller))
+        caller._runs = []
+    run = _Run(_within(place.site, place.caller), _join(_within(place.holder, place.caller), name))
+    caller._runs = [*caller._runs, run]  # another list: copies of the module have this one
 
 
-def _in_inserted(model: nn.Module, path: str) -> bool:
-    return any(is_inserted(model.get_submodule(part)) for part in _prefixes(path))
+class _Run(NamedTuple):
+    """Names within the module that runs a block: whose output goes into it ("": its own), and the block."""
+
+    site: str
+    block: str
 
 
-def _prefixes(path: str) -> Iterator[str]:
-    parts = path.split(".")
-    return (".".join(parts[: count + 1]) for count in range(len(parts)))
+@cache
+def _with_blocks(base: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of `base` whose `forward` is that of `base`, with the blocks of `_runs`."""
+
+    @wraps(base.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        view = object.__new__(base)
+        view.__dict__.update(self.__dict__)
+        for run in self._runs:
+            if run.site:
+                view = _with_block_after(view, run.site, _block(self, run))
+        out = base.forward(view, *args, **kwargs)
+        for run in self._runs:
+            if not run.site:
+                out = _block(self, run)(out)
+        return out
+
+    # In a file there is `base`, which can be imported, and not this class.
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return _blank, (base,), self.__dict__
+
+    namespace = {"forward": forward, "plain_forward": base.forward, "__reduce__": reduce}
+    return type(base.__name__, (base,), namespace | {"__module__": base.__module__})
+
+
+def _blank(base: type[nn.Module]) -> nn.Module:
+    return object.__new__(_with_blocks(base))
+
+
+def _with_block_after(module: nn.Module, site: str, block: nn.Module) -> nn.Module:
+    """A view of `module` where the module named `site` is one that runs `block` after it."""
+    name, _, rest = site.partition(".")
+    child: Any = module._modules[name]
+    view = object.__new__(type(module))
+    view.__dict__.update(module.__dict__)
+    if rest:
+        changed = _with_block_after(child, rest, block)
+    else:
+        changed = lambda *args, **kwargs: block(child(*args, **kwargs))  # noqa: E731
+    view.__dict__["_modules"] = {**module._modules, name: changed}
+    return view
+
+
+def _block(module: nn.Module, run: _Run) -> nn.Module:
+    try:
+        return module.get_submodule(run.block)
+    except AttributeError:
+        raise GCNetError(f'"{run.site}" was replaced after insertion, and its block is lost') from None
+
+
+class ChannelsFirst(nn.Module):
+    """A block for maps that have C elsewhere than in dimension 1."""
+
+    def __init__(self, block: nn.Module, channel_dim: int) -> None:
+        super().__init__()
+        self.block, self.channel_dim = block, channel_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
+
+
+class Expect:
+    """Forward pre-hook of an inserted block, and its mark: refuses what the block was not made for."""
+
+    def __init__(self, site: str, channels: int, channel_dim: int) -> None:
+        self.site, self.channels, self.channel_dim = site, channels, channel_dim
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        (x,) = inputs
+        if not isinstance(x, Tensor):
+            raise GCNetError(
+                f"{shown(self.site)} returns a {type(x).__name__}, not a tensor: name a module inside it"
+            )
+        if x.shape[self.channel_dim] != self.channels:
+            raise GCNetError(
+                f"{shown(self.site)} returns a map of shape {tuple(x.shape)}, but its block was made for "
+                f"{self.channels} channels in dimension {self.channel_dim}: insert it with channels= or "
+                "example=, and channel_dim="
+            )
+
+
+def _known_channels(model: nn.Module, place: _Place) -> int:
+    """C of the map at a place.
+
+    Stochastic depth and attention along the channels do not tell it; then the module around them does.
+    """
+    channels = output_channels(model.get_submodule(place.site))
+    channels = channels or output_channels(model.get_submodule(place.holder))
+    if channels is None:
+        raise GCNetError(
+            f"{shown(place.site)} does not tell how many channels it returns: pass channels=, or example= "
+            "an input"
+        )
+    return channels
+
+
+def _probed_channels(
+    model: nn.Module, sites: Iterable[str], example: Tensor | tuple[Any, ...], channel_dim: int
+) -> dict[str, int]:
+    """C of what the modules `sites` return in one forward pass of `model`, for which it is in eval mode."""
+    found: dict[str, set[int]] = {site: set() for site in sites}
+
+    def see(site: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise GCNetError(
+                f"{shown(site)} returns a {type(output).__name__}, not a tensor: name a module inside it"
+            )
+        found[site].add(output.shape[channel_dim])
+
+    modes = [(module, module.training) for module in model.modules()]
+    handles = [model.get_submodule(site).register_forward_hook(partial(see, site)) for site in found]
+    try:
+        with torch.no_grad():
+            model.eval()(*(example if isinstance(example, tuple) else (example,)))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    for site, widths in found.items():
+        if len(widths) != 1:
+            seen = f"returns {sorted(widths)} channels at different calls" if widths else "is not called"
+            raise GCNetError(f"{shown(site)} {seen} when the model runs on the example: name another module")
+    return {site: widths.pop() for site, widths in found.items()}
+
+
+def shown(path: str) -> str:
+    """What messages call a module: its name in quotes; the whole model has none."""
+    return f'"{path}"' if path else "the model"
+
+
+def _is_inserted(module: nn.Module) -> bool:
+    return any(isinstance(hook, Expect) for hook in module._forward_pre_hooks.values())
+
+
+def _runs_children(module: nn.Module) -> bool:
+    """Whether it is a sequence that calls its children in order."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -215,6 +391,6 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _near(pattern: str, paths: Iterable[str]) -> str:
-    children = (path for path in paths if path and "." not in path)
-    return did_you_mean(pattern, paths, otherwise=f"there is {', '.join(children)}")
+def _within(path: str, top: str) -> str:
+    """The name of a module within the module `top`, which is it or around it."""
+    return path[len(top) :].removeprefix(".")

@@ -87,8 +87,8 @@ class PairwiseAttention(nn.Module):
         """
         query, key = self.query(_tokens(x)[:, queries]), self._keys(x)
         if self.mode == "concatenation":
-            of_query, of_key = self._matches(query, key)
-            weights = (of_query[:, :, None] + of_key[:, None, :]).relu() / key.shape[1]
+            query_term, key_term = self._matches(query, key)
+            weights = (query_term[:, :, None] + key_term[:, None, :]).relu() / key.shape[1]
         elif self.mode == "dot_product":
             weights = query @ key.transpose(1, 2) / key.shape[1]
         else:
@@ -119,8 +119,8 @@ class PairwiseAttention(nn.Module):
     ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N M"]]:
         """The two terms of a concatenation's weight: one layer on both is the sum of a layer on each."""
         assert self.match is not None
-        of_query, of_key = self.match.weight.chunk(2, dim=1)
-        return F.linear(query, of_query).squeeze(2), F.linear(key, of_key).squeeze(2)
+        query_term, key_term = self.match.weight.chunk(2, dim=1)
+        return F.linear(query, query_term).squeeze(2), F.linear(key, key_term).squeeze(2)
 
 
 def _tokens(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N P C"]:
@@ -149,7 +149,7 @@ def _linear_attention(
 
 
 def _additive_attention(
-    of_query: Float[Tensor, "N P"], of_key: Float[Tensor, "N M"], value: Float[Tensor, "N M D"]
+    query_term: Float[Tensor, "N P"], key_term: Float[Tensor, "N M"], value: Float[Tensor, "N M D"]
 ) -> Float[Tensor, "N P D"]:
     """Sum over j of ReLU(a_i + b_j) v_j / M, in O(M log M) steps.
 
@@ -158,12 +158,12 @@ def _additive_attention(
     """
     # Running sums over thousands of values need float32 also under autocast.
     exact = torch.promote_types(value.dtype, torch.float32)
-    of_query, of_key, values = of_query.to(exact), of_key.to(exact), value.to(exact)
-    falling, order = of_key.sort(dim=1, descending=True)
+    query_term, key_term, values = query_term.to(exact), key_term.to(exact), value.to(exact)
+    falling, order = key_term.sort(dim=1, descending=True)
     values = values.gather(1, order.unsqueeze(2).expand_as(values))
-    terms = torch.cat([values, falling.unsqueeze(2) * values], dim=2) / of_key.shape[1]
+    terms = torch.cat([values, falling.unsqueeze(2) * values], dim=2) / key_term.shape[1]
     sums = F.pad(terms.cumsum(dim=1), (0, 0, 1, 0))  # row m: the first m keys
     # Negated, falling values rise, as searchsorted wants; "left" counts those strictly before a_i.
-    seen = torch.searchsorted(-falling.detach(), of_query.detach().contiguous())
+    seen = torch.searchsorted(-falling.detach(), query_term.detach().contiguous())
     plain, weighted = sums.gather(1, seen.unsqueeze(2).expand(-1, -1, sums.shape[2])).chunk(2, dim=2)
-    return (of_query.unsqueeze(2) * plain + weighted).to(value.dtype)
+    return (query_term.unsqueeze(2) * plain + weighted).to(value.dtype)

@@ -43,8 +43,21 @@ def residual_blocks(model: nn.Module, wanted: Callable[[str], bool] = lambda nam
     return dict(reversed(found.items()))
 
 
+def called_modules(module: nn.Module) -> list[str]:
+    """The modules that the module's own `forward` calls, by name; none if torch.fx cannot trace it."""
+    try:
+        graph = _OwnForward(module).trace(module)
+    except Exception:
+        return []
+    return [str(node.target) for node in graph.nodes if node.op == "call_module"]
+
+
 class _OwnForward(fx.Tracer):
-    """Traces one module's own `forward`: the modules that it calls stay calls."""
+    """Traces one module's own `forward`, without inserted blocks: the modules that it calls stay calls."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.traced_func_name = "plain_forward" if hasattr(module, "plain_forward") else "forward"
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -54,7 +67,7 @@ class _Trace:
     """What one module's `forward` computes from its first argument."""
 
     def __init__(self, module: nn.Module) -> None:
-        graph = _OwnForward().trace(module)
+        graph = _OwnForward(module).trace(module)
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.modules = dict(module.named_modules())
         self.start = next(node for node in self.nodes if node.op == "placeholder")

@@ -1,6 +1,6 @@
 """Does attention depend on the query? Every context block of a model, measured over a set of pictures.
 
-The measures are those of arXiv 1904.11492, section 3.2 (its Table 1); `gcnet.context.analysis` has them.
+The measures are those of arXiv 1904.11492, section 3.2 (its Table 1); `gcnet.context.look` has them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gcnet.console import progress_bar
-from gcnet.context.analysis import BlockStatistics, mean_statistics, measure
-from gcnet.context.record import context_blocks
+from gcnet.context.look import BlockStatistics, context_blocks, mean_statistics, measure
 from gcnet.data.load import load_split
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_atomically, write_json

@@ -17,8 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from gcnet.context import record
-from gcnet.context.analysis import covered_share, jensen_shannon
-from gcnet.context.record import attention_pools
+from gcnet.context.look import attention_pools, covered_share, jensen_shannon
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.models.detector import Detector

@@ -94,10 +94,8 @@ def context_name(context: ContextSpec | None) -> str:
         return "none"
     stages = "".join(f"c{i}" for i, used in enumerate(context.stages, 2) if used)
     words = [context.block, stages, context.position]
-    if context.block in ("gc", "se"):
-        words.append(f"r{1 / context.ratio:g}")
-    if context.block == "gc":
-        words += [context.pooling, *context.fusion]
+    for name, value in context.options.items():
+        words += [f"r{1 / value:g}"] if name == "ratio" else [value] if isinstance(value, str) else value
     return "-".join(words)
 
 
@@ -160,7 +158,7 @@ class Study:
         """The model of each cell; its classes are those of the catalog."""
         spec = find_detector(self.model).spec
         base = spec.backbone.context or ContextSpec()
-        contexts = {name: replace(base, **change) for name, change in find_grid(self.grid).cells.items()}
+        contexts = {name: base.changed(**change) for name, change in find_grid(self.grid).cells.items()}
         return {name: with_context(spec, context) for name, context in {"none": None, **contexts}.items()}
 
     def cell_folder(self, spec: ModelSpec) -> Path:

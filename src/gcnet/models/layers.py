@@ -1,4 +1,4 @@
-"""Layers that a spec can ask for: norms, deformable convolution (arXiv 1703.06211), context blocks."""
+"""Layers that a spec can ask for: norms and deformable convolution (arXiv 1703.06211)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation
-from gcnet.models.spec import ContextSpec, Norm
+from gcnet.models.spec import Norm
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
@@ -64,16 +63,3 @@ class DeformableConv2d(nn.Conv2d):
             dilation=self.dilation,  # type: ignore[arg-type]
         )
         return moved.to(input.dtype)
-
-
-def make_context(spec: ContextSpec, channels: int) -> ContextBlock:
-    """The context block that `spec` asks for, for a map of `channels`."""
-    match spec.block:
-        case "gc":
-            return GlobalContext(channels, ratio=spec.ratio, pooling=spec.pooling, fusion=spec.fusion)
-        case "snl":
-            return SimplifiedNonLocal(channels)
-        case "nl":
-            return NonLocal(channels)
-        case "se":
-            return SqueezeExcitation(channels, ratio=spec.ratio)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.context import make_block
 from gcnet.models import light
-from gcnet.models.layers import DeformableConv2d, make_context, make_norm
+from gcnet.models.layers import DeformableConv2d, make_norm
 from gcnet.models.spec import ResNetSpec
 
 EXPANSION = 4
@@ -43,7 +44,7 @@ class Bottleneck(nn.Module):
             )
         self.context = None
         if context is not None and context.stages[stage]:
-            self.context = make_context(context, out_channels)
+            self.context = make_block(context.block, out_channels, **context.options)
         self.context_after_add = context is not None and context.position == "after_add"
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:

@@ -9,29 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
+from gcnet.context_spec import ContextSpec, own_options
+
 # How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
 # "batch" is plain batch norm, "sync" is batch norm synchronised over processes, "group" needs no statistics.
 Norm = Literal["frozen_stats", "batch", "sync", "group"]
 
 Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inference
-
-
-@dataclass(frozen=True)
-class ContextSpec:
-    """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
-
-    `stages` says which of c2..c5 carry it in every block. `position` is "after1x1" (on the last 1x1
-    convolution and its norm, before the residual add) or "after_add". `block` is global context, simplified
-    non-local, non-local (embedded gaussian) or squeeze-excitation. `ratio` is the bottleneck of "gc" and
-    "se"; `pooling` and `fusion` belong to "gc" alone.
-    """
-
-    ratio: float = 1 / 16
-    stages: tuple[bool, bool, bool, bool] = (False, True, True, True)
-    position: Literal["after1x1", "after_add"] = "after1x1"
-    pooling: Literal["attention", "average"] = "attention"
-    fusion: tuple[Literal["add", "scale"], ...] = ("add",)
-    block: Literal["gc", "snl", "nl", "se"] = "gc"
 
 
 @dataclass(frozen=True)
@@ -189,6 +173,8 @@ def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
     unknown = values.keys() - {field.name for field in fields(cls)}
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {sorted(unknown)}")
+    if cls is ContextSpec:
+        values = own_options(values)
     return cls(**{name: _revive(hints[name], value) for name, value in values.items()})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -61,13 +62,10 @@ def structure_of(spec: ModelSpec) -> ModelSpec:
     if context is not None and any(context.stages):
         stage = context.stages.index(True)
         channels = backbone.base_channels * 2**stage * EXPANSION
-        context = ContextSpec(
-            ratio=int(channels * context.ratio) / channels,
-            stages=context.stages,
-            pooling=context.pooling,
-            fusion=_in_order(set(context.fusion)),
-            block=context.block,
-        )
+        found: dict[str, Any] = {"position": ContextSpec.position, "fusion": _in_order(set(context.fusion))}
+        if "ratio" in context.options:
+            found["ratio"] = int(channels * context.ratio) / channels
+        context = replace(context, **found)
     return ModelSpec(
         "",
         (),

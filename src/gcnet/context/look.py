@@ -1,9 +1,10 @@
-"""How much a block's attention and its result depend on the query (arXiv 1904.11492, section 3.2).
+"""What context blocks look at while a model runs, how much that depends on the query, and what they cost.
 
-N images, C channels, P positions of a map (the queries), Q of them that are looked at, M positions that
-are attended to. All sums are in float64.
+N images, C channels, P positions of a map (the queries), Q of them that are looked at, M positions that are
+attended to, `...` positions: a sequence, an H x W map or a volume. Sums of measures are in float64.
 
-The paper's measure is the mean distance over all pairs of positions, 1 / P^2 sum_ij dist(v_i, v_j), with
+`measure` is arXiv 1904.11492, section 3.2: the mean distance over all pairs of positions,
+1 / P^2 sum_ij dist(v_i, v_j), with
 
 - the cosine distance, (1 - cos) / 2, of features and of attention maps, in [0, 1];
 - the Jensen-Shannon divergence of attention maps, in nats: from 0 for equal maps to ln 2 = 0.693 for maps
@@ -12,19 +13,121 @@ The paper's measure is the mean distance over all pairs of positions, 1 / P^2 su
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import product
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from gcnet.context.block import ContextBlock
-from gcnet.context.record import attention_of, context_blocks, depends_on_query, has_attention
+from gcnet.context.blocks import AttentionPool, ContextBlock
+from gcnet.context.insertion import output_channels
+from gcnet.context.pairwise import PairwiseAttention
 
 CHUNK = 4096  # positions that are held in float64 at once
+_THIRDS = (1 / 6, 3 / 6, 5 / 6)
+
+
+@contextmanager
+def record(
+    model: nn.Module, *, queries: Sequence[Sequence[float]] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Collects the attention maps of every block while the model runs.
+
+        with record(detector) as maps:
+            detector.predict_images("photo.jpg")
+
+    Yields a dict from module name to the maps of the latest forward pass, float32 on the CPU:
+
+    - where all positions share one map (`GlobalContext`, `SimplifiedNonLocal`): (N, ...), which sums to 1;
+    - where each position has its own (`NonLocal`): (N, Q, ...), one map for each query.
+
+    Blocks that pool by average have no map. A pool of your own in a `ContextBlock` takes part if it has a
+    method `attention(x)` or, for maps that depend on the query, `attention(x, queries)` with flat indices.
+
+    Args:
+        model: any network.
+        queries: points on the map, (x, y) on a picture, each coordinate in [0, 1] from one edge to the
+            other; (x,) on a sequence, (x, y, z) in a volume. Without, the middles of 3 equal parts of
+            each side: 9 points on a picture, row by row.
+
+    Raises:
+        ValueError: while the model runs, if a point is outside or has not one coordinate for each side.
+    """
+    maps: dict[str, Tensor] = {}
+
+    def keep(name: str, pool: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        x = inputs[0].detach()
+        with torch.no_grad():
+            wanted = flat_positions(queries, x.shape[2:]) if depends_on_query(pool) else None
+            maps[name] = attention_of(pool, x, wanted).float().cpu()
+
+    handles = [
+        pool.register_forward_hook(partial(keep, name)) for name, pool in attention_pools(model).items()
+    ]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def attention_pools(model: nn.Module) -> dict[str, nn.Module]:
+    """The parts of `model` that have attention maps, by module name."""
+    own = {block.pool for block in context_blocks(model).values() if has_attention(block.pool)}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module in own or isinstance(module, AttentionPool | PairwiseAttention)
+    }
+
+
+def context_blocks(model: nn.Module) -> dict[str, ContextBlock]:
+    """The context blocks of `model`, by module name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, ContextBlock)}
+
+
+def has_attention(pool: nn.Module) -> bool:
+    """Whether a pool can say how it weighs the positions."""
+    return callable(getattr(pool, "attention", None))
+
+
+def depends_on_query(pool: nn.Module) -> bool:
+    """Whether each position has a map of its own, by the form of the method; `has_attention` must hold."""
+    return "queries" in inspect.signature(pool.attention).parameters  # type: ignore[arg-type]
+
+
+def attention_of(
+    pool: nn.Module, x: Float[Tensor, "N C ..."], queries: Tensor | None
+) -> Float[Tensor, "N ..."]:
+    """The map of a pool for its input: (N, ...), or (N, Q, ...) with the flat indices `queries`."""
+    return pool.attention(x) if queries is None else pool.attention(x, queries)  # type: ignore[operator]
+
+
+def flat_positions(points: Sequence[Sequence[float]] | None, size: Sequence[int]) -> Tensor:
+    """Row-major indices into a map of `size` of the positions that hold `points`; see `record`.
+
+    Raises:
+        ValueError: a point is outside, or has not one coordinate for each side of the map.
+    """
+    if points is None:
+        points = [point[::-1] for point in product(_THIRDS, repeat=len(size))]
+    indices = []
+    for point in points:
+        if len(point) != len(size) or not all(0 <= share <= 1 for share in point):
+            raise ValueError(
+                f"query {tuple(point)} of a map with {len(size)} sides: give {len(size)} numbers in [0, 1]"
+            )
+        index = 0
+        for side, share in zip(size, reversed(point), strict=True):
+            index = index * side + min(int(share * side), side - 1)
+        indices.append(index)
+    return torch.tensor(indices, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -208,3 +311,31 @@ def _numbers(column: Tensor | None, images: int) -> list[float | None]:
     if column is None:
         return [None] * images
     return [None if value != value else value for value in column.tolist()]
+
+
+@dataclass(frozen=True)
+class BlockComplexity:
+    """Parameters, and the FLOPs of one map; a multiply-add is two operations."""
+
+    parameters: int
+    flops: int
+
+
+def complexity(block: ContextBlock, size: Sequence[int]) -> BlockComplexity:
+    """What `block` costs for one map of `size`, its positions along each dimension.
+
+    PyTorch counts, on a copy without memory for its numbers. It counts matrix products; not biases, norms,
+    softmax, sigmoid, means, max-pooling, sorting, running sums and the fusion.
+
+    Raises:
+        TypeError: no layer of the block tells its number of channels.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
+    channels = output_channels(block)
+    if channels is None:
+        raise TypeError(f"no layer of this {type(block).__name__} tells how many channels its map has")
+    weightless = copy.deepcopy(block).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        weightless(torch.empty(1, channels, *size, device="meta"))
+    return BlockComplexity(sum(p.numel() for p in block.parameters()), counter.get_total_flops())

@@ -1,0 +1,92 @@
+"""The context blocks by name, and where a backbone has them: plain data, without torch.
+
+A new block is a class, a line in `BLOCKS`, and a field of `ContextSpec` for an option that no block has yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple
+
+from gcnet.console import did_you_mean
+from gcnet.errors import GCNetError
+
+
+class BlockKind(NamedTuple):
+    """A block: module and name of its class, and which of its arguments are options."""
+
+    made_by: str
+    options: tuple[str, ...] = ()
+
+
+BLOCKS = {
+    "gc": BlockKind("gcnet.context.blocks:GlobalContext", ("ratio", "pooling", "fusion")),
+    "snl": BlockKind("gcnet.context.blocks:SimplifiedNonLocal"),
+    "nl": BlockKind("gcnet.context.blocks:NonLocal"),
+    "se": BlockKind("gcnet.context.blocks:SqueezeExcitation", ("ratio",)),
+}
+
+
+def find_block(name: str, options: Iterable[str] = ()) -> BlockKind:
+    """The block of that name.
+
+    Raises:
+        GCNetError: there is none, or it has no such options.
+    """
+    kind = BLOCKS.get(name)
+    if kind is None:
+        hint = did_you_mean(name, BLOCKS, f"there are {', '.join(BLOCKS)}")
+        raise GCNetError(f'there is no context block "{name}"; {hint}')
+    foreign = sorted(set(options) - set(kind.options))
+    if foreign:
+        has = " and ".join(kind.options) or "none"
+        raise GCNetError(f'the context block "{name}" has no option {foreign[0]}; its options: {has}')
+    return kind
+
+
+_WHERE = ("block", "stages", "position")  # fields of every block
+
+
+@dataclass(frozen=True)
+class ContextSpec:
+    """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
+
+    `block` is a name of `BLOCKS`. `stages` says which of c2..c5 carry it in every residual block. `position`
+    is "after1x1" (on the last 1x1 convolution and its norm, before the residual add) or "after_add". `ratio`,
+    `pooling` and `fusion` are options of blocks, explained there; those that the block does not have stay at
+    their defaults.
+
+    Raises:
+        GCNetError: there is no such block, or it does not have an option that is not at its default.
+    """
+
+    ratio: float = 1 / 16
+    stages: tuple[bool, bool, bool, bool] = (False, True, True, True)
+    position: Literal["after1x1", "after_add"] = "after1x1"
+    pooling: Literal["attention", "average"] = "attention"
+    fusion: tuple[Literal["add", "scale"], ...] = ("add",)
+    block: str = "gc"
+
+    def __post_init__(self) -> None:
+        options = [field for field in fields(self) if field.name not in _WHERE]
+        find_block(self.block, [f.name for f in options if getattr(self, f.name) != f.default])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the block, as its class takes them."""
+        return {name: getattr(self, name) for name in BLOCKS[self.block].options}
+
+    def changed(self, **changes: Any) -> ContextSpec:
+        """With these fields. With another `block`, options that only the old one has go with it."""
+        kept = own_options(asdict(self) | {"block": changes.get("block", self.block)})
+        return ContextSpec(**kept | changes)
+
+
+def own_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a `ContextSpec` without the options that its block does not have.
+
+    Files from before options belonged to blocks hold those of others.
+    """
+    kind = find_block(values.get("block", ContextSpec.block))
+    return {name: value for name, value in values.items() if name in (*_WHERE, *kind.options)}
