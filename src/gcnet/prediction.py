@@ -28,7 +28,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.modes import eval_mode
 from gcnet.ops.images import read_image, shrink_image, write_image
 from gcnet.types import Classification, Detections
-from gcnet.viz import draw_detections
+from gcnet.viz import draw_detections, sheet
 
 Result = TypeVar("Result")
 
@@ -269,13 +269,9 @@ class _Classify:
     def write(self, folder: Path, predictions: Predictions) -> None:
         write_json(folder / "results.json", predictions.images)
         if self.overview and self.shown:
-            from gcnet.viz import grid  # brings matplotlib
-
-            shown = [self.shown[index] for index in sorted(self.shown)]
-            rows = [shown[start : start + COLUMNS] for start in range(0, len(shown), COLUMNS)]
-            images = [[image for image, _ in row] for row in rows]
-            captions = [[caption for _, caption in row] for row in rows]
-            write_image(self.overview, grid(images, captions=captions, cell=THUMBNAIL), quality=90)
+            images, captions = zip(*(self.shown[index] for index in sorted(self.shown)), strict=True)
+            shown = sheet(images, captions, columns=COLUMNS, cell=THUMBNAIL)
+            write_image(self.overview, shown, quality=90)
 
 
 def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     check_writable(out)
     weights = fetch_weights(options.model, options.weights, options.mirror)
 
-    from gcnet.lab.analyse import analyse, choose_pictures, print_analysis
+    from gcnet.lab.look import analyse, choose_pictures, print_analysis
 
     paths = choose_pictures(options.data, split=options.split, count=options.images)
     detector = load_detector(options.model, weights, options.device)

@@ -26,7 +26,7 @@ def run(argv: list[str]) -> int:
     weights = fetch_weights(options.model, options.weights, options.mirror)
     detector = load_detector(options.model, weights, options.device)
 
-    from gcnet.lab.attention import QUERIES, draw_attention
+    from gcnet.lab.look import QUERIES, draw_attention
 
     summary = draw_attention(
         detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers

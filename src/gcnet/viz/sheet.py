@@ -1,17 +1,25 @@
-"""Many pictures on one sheet. Images are RGB uint8."""
+"""Many images in one, with words over them. Images are RGB uint8."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from gcnet.viz.canvas import as_canvas
 
 HEAD, LINE = 34, 22  # pixels for a line of text over an image, and for each further line
 DPI = 128  # a power of two: sizes in inches are exact, however matplotlib rounds them
+
+
+def sheet(
+    images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int, cell: int | tuple[int, int]
+) -> np.ndarray:
+    """Images in reading order, `columns` in a row, a caption over each; `cell` is as in `grid`."""
+    starts = range(0, len(images), columns)
+    rows = [images[start : start + columns] for start in starts]
+    return grid(rows, captions=[captions[start : start + columns] for start in starts], cell=cell)
 
 
 def grid(
@@ -22,23 +30,25 @@ def grid(
     cell: int | tuple[int, int] = 384,
     gap: int = 8,
 ) -> np.ndarray:
-    """Images side by side on white, a title over each column or a caption over each image.
+    """Rows of images on white.
 
     Args:
         rows: RGB or gray uint8 images; each is fitted into a cell. Rows may differ in length.
-        titles: one for each column, or none.
-        captions: one for each image, in rows as the images are, or none; they take the place of `titles`.
+        titles: what stands over each column.
+        captions: what stands over each image, in rows as the images are; in place of `titles`.
         cell: side of a cell, or its (width, height), in pixels.
         gap: white pixels between cells.
 
     Returns:
         One RGB uint8 image.
     """
+    from matplotlib.figure import Figure  # takes a second to import: only where sheets are drawn
+
     across, down = (cell, cell) if isinstance(cell, int) else cell
-    columns = max(len(row) for row in rows)
-    texts = captions or ([titles] if titles else [])
-    heads = [_head(texts[r]) if r < len(texts) else 0 for r in range(len(rows))]
-    width = columns * (across + gap) + gap
+    texts = list(captions or [titles])
+    texts += [()] * (len(rows) - len(texts))
+    heads = [HEAD + LINE * max(text.count("\n") for text in row) if row else 0 for row in texts]
+    width = max(len(row) for row in rows) * (across + gap) + gap
     height = len(rows) * (down + gap) + gap + sum(heads)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for r, row in enumerate(rows):
@@ -49,13 +59,8 @@ def grid(
             axes = figure.add_axes(place)
             axes.imshow(as_canvas(image, 1), interpolation="antialiased")
             axes.axis("off")
-            if r < len(texts) and c < len(texts[r]):
+            if c < len(texts[r]):
                 axes.set_title(texts[r][c], fontsize=10, pad=5.5, parse_math=False)  # a "$" is a "$"
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _head(texts: Sequence[str]) -> int:
-    """Pixels for the texts over a row."""
-    return HEAD + LINE * max((text.count("\n") for text in texts), default=0)
+    file = BytesIO()
+    figure.savefig(file, format="rgba")
+    return np.frombuffer(file.getvalue(), np.uint8).reshape(height, width, 4)[..., :3].copy()

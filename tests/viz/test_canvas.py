@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gcnet.ops.masks import paste_masks
-from gcnet.viz.layer import LAYER_SIDE, MASK_OPACITY, Layer, Piece
+from gcnet.viz.canvas import LAYER_SIDE, MASK_OPACITY, Layer, Piece
 
 SIZE = (150, 200)
 DARK, WIDTH = (20, 20, 20), 1  # of lines on a picture of this size
