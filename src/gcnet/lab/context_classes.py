@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gcnet.errors import GCNetError
 from gcnet.lab.paint import (
     HALO,
     Circle,
@@ -26,7 +25,9 @@ from gcnet.lab.paint import (
     noise,
     paint_flat,
     paint_lamp,
+    with_noise,
     write_png,
+    write_splits,
 )
 
 COLORS = ("yellow", "cyan", "magenta")
@@ -62,9 +63,7 @@ def draw_puzzle(seed: tuple[int, ...], *, color: int, lamp: int, size: int = SIZ
         paint_flat(canvas, fill((disc.x, disc.y) + disc.radius * ring, size), shade)
     paint_lamp(canvas, light, _LAMP_PAINTS[lamp])
     across, down = rng.random(2) < 0.5  # the corner: mirrored, the geometry stays
-    canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 6))
-    image = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
-    return np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if across else 1])
+    return np.ascontiguousarray(with_noise(rng, canvas)[:: -1 if down else 1, :: -1 if across else 1])
 
 
 def write_context_classes(
@@ -75,19 +74,8 @@ def write_context_classes(
     `train` and `valid` count pictures; colours and lamps are as even as they can be. The same arguments give
     the same files. Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
-    folder = Path(folder)
-    if min(train, valid, seed) < 0 or train + valid == 0 or size < SIZE / 2:
-        raise GCNetError(
-            f"cannot draw {train} train and {valid} valid pictures of {size} pixels with seed {seed}: "
-            f"ask for at least one picture, {SIZE // 2} pixels or more, and a seed that is not negative"
-        )
-    try:
-        for index, (split, count) in enumerate((("train", train), ("val", valid))):
-            if count:
-                _write_split(folder / split, count, (seed, index), size)
-    except OSError as error:
-        raise GCNetError(f"cannot write the pictures to {folder} ({error}): choose another folder") from error
-    return folder
+    counts = {"train": train, "val": valid}
+    return write_splits(folder, counts, _write_split, seed=seed, size=size, smallest=SIZE // 2)
 
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:

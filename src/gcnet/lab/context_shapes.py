@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.errors import GCNetError
 from gcnet.lab.paint import (
     Circle,
     add_clutter,
@@ -32,7 +31,9 @@ from gcnet.lab.paint import (
     outlines,
     paint_lamp,
     paint_object,
+    with_noise,
     write_png,
+    write_splits,
 )
 
 SHAPES = ("star", "gear")
@@ -85,11 +86,11 @@ def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZ
 
     canvas *= (0.75 + 0.5 * noise(rng, (size, size), 64 * unit))[..., None]  # uneven light
     paint_lamp(canvas, lamp, LAMP_COLORS[cue])
-    canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 6))
+    image = with_noise(rng, canvas)
     polygons = [outlines(mask) for mask in visible]
     kept = [i for i, parts in enumerate(polygons) if parts]
     return Scene(
-        image=np.clip(canvas + 0.5, 0, 255).astype(np.uint8),
+        image=image,
         cue=cue,
         lamp=lamp,
         labels=tuple(int(shapes[i]) * len(CUES) + cue for i in kept),
@@ -106,23 +107,11 @@ def write_context_shapes(
     `train` and `valid` count pictures. Returns `folder`.
     Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
-    folder = Path(folder)
-    if min(train, valid, seed) < 0 or train + valid == 0 or size < 96:
-        raise GCNetError(
-            f"cannot draw {train} train and {valid} valid pictures of {size} pixels with seed {seed}: "
-            "ask for at least one picture, 96 pixels or more, and a seed that is not negative"
-        )
-    try:
-        for index, (split, count) in enumerate((("train", train), ("valid", valid))):
-            if count:
-                _write_split(folder / split, count, (seed, index), size)
-    except OSError as error:
-        raise GCNetError(f"cannot write the data set to {folder} ({error}): choose another folder") from error
-    return folder
+    counts = {"train": train, "valid": valid}
+    return write_splits(folder, counts, _write_split, seed=seed, size=size, smallest=REFERENCE_SIZE // 2)
 
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rng = np.random.default_rng((*seed, 0, 1))  # longer than any picture's seed: a stream of its own

@@ -1,4 +1,5 @@
-"""How context shapes are painted: muted textures, clutter, objects with a shadow and a rim, and the lamp.
+"""How generated pictures are painted (muted textures, clutter, objects with a shadow and a rim, the lamp), and
+how their splits are written.
 
 H x W pixels, S times as many each way in an *enlarged* mask, which is how outlines keep smooth edges.
 A canvas is H x W x 3 float32 RGB in 0..255 and is painted in place. `unit` is the length of one pixel of
@@ -7,11 +8,14 @@ the default picture size: what is drawn grows with the picture.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from gcnet.errors import GCNetError
 
 HALO = 1.7  # radius of the lamp's glow, in radii of the lamp
 SUPERSAMPLING = 4
@@ -39,20 +43,21 @@ def fill(outline: np.ndarray, size: int) -> np.ndarray:
     return enlarged.view(bool)
 
 
-def _window(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice]:
-    """The rows and columns of the picture around an enlarged mask; one pixel at least."""
+def _covered(
+    canvas: np.ndarray, mask: np.ndarray, margin: int = 0
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """The canvas around an enlarged mask, the share of each pixel that it covers, and where that is (x, y).
+
+    One pixel at least, `margin` more on each side.
+    """
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
-    size, s = len(mask) // SUPERSAMPLING, SUPERSAMPLING
-    rows = slice(max(0, top // s - margin), min(size, -(-(top + height) // s) + margin) or 1)
-    return rows, slice(max(0, left // s - margin), min(size, -(-(left + width) // s) + margin) or 1)
-
-
-def _coverage(mask: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """(h, w) float32 share of each pixel of a window that an enlarged mask covers."""
-    s = SUPERSAMPLING
-    part = mask[rows.start * s : rows.stop * s, columns.start * s : columns.stop * s].astype(np.float32)
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    return cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    size, s = len(canvas), SUPERSAMPLING
+    x1, y1 = max(0, left // s - margin), max(0, top // s - margin)
+    x2 = min(size, -(-(left + width) // s) + margin) or 1
+    y2 = min(size, -(-(top + height) // s) + margin) or 1
+    part = mask[y1 * s : y2 * s, x1 * s : x2 * s].astype(np.float32)
+    share = cv2.resize(part, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
+    return canvas[y1:y2, x1:x2], share, (x1, y1)
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
@@ -143,27 +148,14 @@ def _fixed_point(values: np.ndarray) -> tuple[int, int]:
     return round(values[0] * 16), round(values[1] * 16)
 
 
-def even_order(rng: np.random.Generator, kinds: int, count: int) -> list[int]:
-    """The kind of each of `count` pictures, one at least: as many of each as possible, in random order."""
-    rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
-    return np.concatenate(rounds)[:count].tolist()
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB picture. Raises OSError."""
-    _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    path.write_bytes(png.tobytes())
-
-
 def paint_object(
     rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, place: Circle, unit: float
 ) -> None:
     """A soft shadow, a textured face lit from one side, and a rim that is lighter or darker than it."""
-    rows, columns = _window(mask, margin=round(8 * unit))
-    part, share = canvas[rows, columns], _coverage(mask, rows, columns)
+    part, share, (left, top) = _covered(canvas, mask, margin=round(8 * unit))
     part *= (1 - 0.5 * cv2.GaussianBlur(share, (0, 0), 2.5 * unit))[..., None]
-    x, y = place.x - columns.start, place.y - rows.start
-    slope = _ramp(share.shape, rng.uniform(0, 2 * np.pi), x, y) / np.float32(place.radius)
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = _ramp(share.shape, angle, place.x - left, place.y - top) / np.float32(place.radius)
     face = _texture(rng, share.shape, unit) * (1 + 0.2 * slope.clip(-1, 1))[..., None]
     rim = np.clip(1 - cv2.GaussianBlur(share, (0, 0), 1.2 * unit), 0, 0.5)[..., None] * 2
     edge = np.float32(245 if rng.random() < 0.5 else 12)
@@ -175,15 +167,13 @@ def cover(
     rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, unit: float, opacity: float = 1.0
 ) -> None:
     """Paints a mask in some texture."""
-    rows, columns = _window(mask)
-    part, share = canvas[rows, columns], _coverage(mask, rows, columns)
+    part, share, _ = _covered(canvas, mask)
     part += (_texture(rng, share.shape, unit) - part) * (share * np.float32(opacity))[..., None]
 
 
 def paint_flat(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
     """Paints a mask in one colour."""
-    rows, columns = _window(mask)
-    part, share = canvas[rows, columns], _coverage(mask, rows, columns)
+    part, share, _ = _covered(canvas, mask)
     part += (color - part) * share[..., None]
 
 
@@ -202,3 +192,54 @@ def paint_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
     for radius, paint in layers:
         inside = np.clip((radius - r) * np.float32(lamp.radius) + 0.5, 0, 1)[..., None]
         part += (paint - part) * inside
+
+
+def with_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """The canvas as a picture, uint8, with the noise of a camera."""
+    canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 6))
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+
+
+# Files ------------------------------------------------------------------------------------------------
+
+
+def write_splits(
+    folder: str | Path,
+    counts: Mapping[str, int],
+    write: Callable[[Path, int, tuple[int, int], int], None],
+    *,
+    seed: int,
+    size: int,
+    smallest: int,
+) -> Path:
+    """Calls `write(folder of a split, count of pictures, (seed, number of the split), size)` for each split.
+
+    Returns the folder. Raises GCNetError if it cannot be written or a number makes no sense.
+    """
+    folder = Path(folder)
+    if min(*counts.values(), seed) < 0 or not any(counts.values()) or size < smallest:
+        amounts = " and ".join(f"{count} {split}" for split, count in counts.items())
+        raise GCNetError(
+            f"cannot draw {amounts} pictures of {size} pixels with seed {seed}: "
+            f"ask for at least one picture, {smallest} pixels or more, and a seed that is not negative"
+        )
+    try:
+        for index, (split, count) in enumerate(counts.items()):
+            if count:
+                (folder / split).mkdir(parents=True, exist_ok=True)
+                write(folder / split, count, (seed, index), size)
+    except OSError as error:
+        raise GCNetError(f"cannot write the pictures to {folder} ({error}): choose another folder") from error
+    return folder
+
+
+def even_order(rng: np.random.Generator, kinds: int, count: int) -> list[int]:
+    """The kind of each of `count` pictures, one at least: as many of each as possible, in random order."""
+    rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
+    return np.concatenate(rounds)[:count].tolist()
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes an RGB picture. Raises OSError."""
+    _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    path.write_bytes(png.tobytes())
