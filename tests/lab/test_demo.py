@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 
 from gcnet.errors import GCNetError
-from gcnet.lab.demo import run_demo
+from gcnet.lab.demo import Settings, run_demo
 
-SMALL = {"train_pictures": 8, "valid_pictures": 3, "epochs": 1}
+SMALL = Settings(seed=3, train_pictures=8, valid_pictures=3, epochs=1)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_demo(tmp_path_factory.mktemp("demo"), seed=3, compare=True, **SMALL).out
+    folder = tmp_path_factory.mktemp("demo")
+    run_demo(folder, SMALL, compare=True)
+    return folder
 
 
 def test_leaves_data_models_and_pictures(demo: Path) -> None:
@@ -34,10 +37,10 @@ def test_called_again_it_scores_and_draws_without_training_anew(
 ) -> None:
     model = (demo / "train" / "last.ckpt").stat().st_mtime_ns
     (demo / "attention.png").unlink()
-    result = run_demo(demo, seed=3, **SMALL)
+    _, plain = run_demo(demo, SMALL)
     assert (demo / "train" / "last.ckpt").stat().st_mtime_ns == model
     assert (demo / "attention.png").exists()
-    assert result.plain is None
+    assert plain is None
     assert json.loads((demo / "train" / "metrics.json").read_text())["images"] == 3
     printed = capsys.readouterr().out
     assert "box AP50" in printed
@@ -48,18 +51,19 @@ def test_a_demo_that_was_cut_off_before_its_first_checkpoint_starts_over(demo: P
     (tmp_path / "demo.json").write_text((demo / "demo.json").read_text())
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "recipe.yaml").write_text("")
-    assert run_demo(tmp_path, seed=3, **SMALL).metrics.images == 3
+    metrics, _ = run_demo(tmp_path, SMALL)
+    assert metrics.images == 3
 
 
 def test_folder_of_another_demo_is_left_alone(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="other settings"):
-        run_demo(demo, seed=4, **SMALL)
+        run_demo(demo, replace(SMALL, seed=4))
     (tmp_path / "data").mkdir()
     with pytest.raises(GCNetError, match="no demo"):
-        run_demo(tmp_path, **SMALL)
+        run_demo(tmp_path, SMALL)
 
 
 def test_unknown_model_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="did you mean"):
-        run_demo(tmp_path / "out", model="mask_rcnn_tiny_gc44")
+        run_demo(tmp_path / "out", Settings(model="mask_rcnn_tiny_gc44"))
     assert not (tmp_path / "out").exists()

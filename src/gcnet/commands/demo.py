@@ -25,9 +25,9 @@ def run(argv: list[str]) -> int:
         return 0
     check_writable(options.out)
 
-    from gcnet.lab.demo import run_demo
+    from gcnet.lab.demo import Settings, run_demo
 
-    run_demo(options.out, seed=options.seed, compare=options.compare)
+    run_demo(options.out, Settings(seed=options.seed), compare=options.compare)
     return 0
 
 

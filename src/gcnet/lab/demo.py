@@ -22,7 +22,7 @@ from torch import Tensor
 from gcnet.context import record
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.load import load_splits
-from gcnet.engine.train import TrainResult, train
+from gcnet.engine.train import train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.files import prepare_folder, write_json
@@ -53,16 +53,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class DemoResult:
-    """What came out. `plain` is the model without blocks, if it was asked for."""
-
-    out: Path
-    metrics: Metrics
-    plain: Metrics | None
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Look:
     """What the model found in a picture, and the attention of each block over the padded, resized picture."""
 
@@ -71,50 +61,56 @@ class Look:
 
 
 def run_demo(
-    out: Path,
-    *,
-    seed: int = 0,
-    model: str = "mask_rcnn_tiny_gc4",
-    compare: bool = False,
-    train_pictures: int = Settings.train_pictures,
-    valid_pictures: int = Settings.valid_pictures,
-    epochs: int = Settings.epochs,
-) -> DemoResult:
-    """Draws a data set in `out`/data, trains `model` on it in `out`/train, and draws what it sees.
+    out: Path, settings: Settings = Settings(), *, compare: bool = False
+) -> tuple[Metrics, Metrics | None]:
+    """Draws a data set in `out`/data, trains a model on it in `out`/train, and draws what it sees.
 
     `predictions.png` has ground truth beside predictions, `attention.png` where the blocks look. With
     `compare`, `mask_rcnn_tiny`, which has no blocks, is trained in `out`/train-plain with the same seed and
     budget. Called again with the same arguments, an interrupted demo goes on; a finished one is scored and
     drawn anew.
 
+    Returns:
+        The scores of the model, and of the one without blocks.
+
     Raises:
-        GCNetError: `out` cannot be written to or holds a demo of other arguments; the model is unknown.
+        GCNetError: `out` cannot be written to or holds a demo of other settings; the model is unknown.
     """
     began = time.monotonic()
-    find_detector(model)
-    settings = Settings(seed, model, train_pictures, valid_pictures, epochs)
-    out = _claim(Path(out), settings)
-    write_context_shapes(out / "data", train=train_pictures, valid=valid_pictures, seed=seed)
-    print(f"drew {train_pictures} + {valid_pictures} pictures in {out / 'data'}", flush=True)
+    find_detector(settings.model)
+    _claim(out, settings)
+    train_count, valid_count = settings.train_pictures, settings.valid_pictures
+    write_context_shapes(out / "data", train=train_count, valid=valid_count, seed=settings.seed)
+    print(f"drew {train_count} + {valid_count} pictures in {out / 'data'}", flush=True)
     splits = load_splits(out / "data")
 
-    detector, result = _train(settings, splits, out / "train")
+    detector, weights, metrics = _train(settings, splits, out / "train")
     looks = _look(detector, splits["valid"])
     _draw(detector, splits["valid"], looks, out)
     plain = None
     if compare:
-        _, plain_result = _train(replace(settings, model="mask_rcnn_tiny"), splits, out / "train-plain")
-        assert isinstance(plain_result.metrics, Metrics)
-        plain = plain_result.metrics
-    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
-    summary = DemoResult(out, result.metrics, plain, time.monotonic() - began)
-    shares = _lamp_shares(splits["valid"], looks, detector)
-    _report(settings, summary, shares, result.best or result.last)
-    return summary
+        *_, plain = _train(replace(settings, model="mask_rcnn_tiny"), splits, out / "train-plain")
+    print(f"\n{settings.model}: {_scores(metrics)}")
+    if plain is not None:
+        whole = metrics.box["AP50"]
+        ratio = f" ({plain.box['AP50'] / whole:.2f} of that)" if whole > 0 else ""
+        print(f"mask_rcnn_tiny, which has no blocks: {_scores(plain, ratio)}")
+    for name, (share, area) in _lamp_shares(splits["valid"], looks, detector).items():
+        title = block_title(name)
+        print(f"block {title}: {share:.0%} of its attention is on the lamp, {area:.0%} of the area")
+    print(f"wrote {out / 'predictions.png'} (ground truth beside predictions)")
+    print(f"wrote {out / 'attention.png'} (where the blocks look)")
+    minutes = (time.monotonic() - began) / 60
+    print(f"done in {minutes:.1f} min; next: gcnet predict {weights} {out / 'data' / 'valid'}")
+    return metrics, plain
 
 
-def _claim(out: Path, settings: Settings) -> Path:
-    """The folder, if it is free or holds a demo of the same settings."""
+def _scores(metrics: Metrics, note: str = "") -> str:
+    return f"box AP50 {metrics.box['AP50']:.3f}{note}, mask AP50 {metrics.mask['AP50']:.3f}"
+
+
+def _claim(out: Path, settings: Settings) -> None:
+    """Raises GCNetError unless the folder is free or holds a demo of the same settings."""
     prepare_folder(out)
     path = out / "demo.json"
     if path.exists() and json.loads(path.read_text()) != asdict(settings):
@@ -124,14 +120,14 @@ def _claim(out: Path, settings: Settings) -> Path:
     if not path.exists() and any((out / name).exists() for name in ("data", "train", "train-plain")):
         raise GCNetError(f"{out} holds something that is no demo: give another --out")
     write_json(path, asdict(settings))
-    return out
 
 
 def _train(
     settings: Settings, splits: dict[str, DataSet[ImageRecord]], folder: Path
-) -> tuple[Detector, TrainResult]:
+) -> tuple[Detector, Path, Metrics]:
+    """The trained model, its file, and what it scored."""
     row = find_detector(settings.model)
-    # The pictures are endless and all of one size: there is nothing to make them go further for.
+    # There are as many pictures as one wants, all of one size: nothing is gained by varying them.
     recipe = replace(
         row.recipe,
         epochs=settings.epochs,
@@ -147,7 +143,8 @@ def _train(
         shutil.rmtree(folder)
     data = str(folder.parent / "data")
     result = train(detector, splits["train"], splits["valid"], recipe, folder, resume=resume, data=data)
-    return detector, result
+    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
+    return detector, result.best or result.last, result.metrics
 
 
 def _look(detector: Detector, dataset: DataSet[ImageRecord]) -> list[Look]:
@@ -197,24 +194,3 @@ def _lamp_shares(
             heat = heat[: item.height, : item.width]
             shares.setdefault(name, []).append((float(heat[lit].sum() / heat.sum()), float(lit.mean())))
     return {name: tuple(np.mean(values, 0).tolist()) for name, values in shares.items()}
-
-
-def _report(
-    settings: Settings, result: DemoResult, shares: dict[str, tuple[float, float]], weights: Path
-) -> None:
-    out, gc = result.out, result.metrics
-    print(f"\n{settings.model}: box AP50 {gc.box['AP50']:.3f}, mask AP50 {gc.mask['AP50']:.3f}")
-    if result.plain is not None:
-        plain, whole = result.plain, gc.box["AP50"]
-        ratio = f" ({plain.box['AP50'] / whole:.2f} of that)" if whole > 0 else ""
-        print(
-            f"mask_rcnn_tiny, which has no blocks: box AP50 {plain.box['AP50']:.3f}{ratio}, "
-            f"mask AP50 {plain.mask['AP50']:.3f}"
-        )
-    for name, (share, area) in shares.items():
-        print(
-            f"block {block_title(name)}: {share:.0%} of its attention is on the lamp, {area:.0%} of the area"
-        )
-    print(f"wrote {out / 'predictions.png'} (ground truth beside predictions)")
-    print(f"wrote {out / 'attention.png'} (where the blocks look)")
-    print(f"done in {result.seconds / 60:.1f} min; next: gcnet predict {weights} {out / 'data' / 'valid'}")

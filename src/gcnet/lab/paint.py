@@ -1,5 +1,4 @@
-"""How generated pictures are painted (muted textures, clutter, objects with a shadow and a rim, the lamp), and
-how their splits are written.
+"""Generated pictures: how they are painted (textures, clutter, the lamp), and how their splits are written.
 
 H x W pixels, S times as many each way in an *enlarged* mask, which is how outlines keep smooth edges.
 A canvas is H x W x 3 float32 RGB in 0..255 and is painted in place. `unit` is the length of one pixel of
