@@ -40,7 +40,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
 
     def import_ours() -> None:
         import gcnet.prediction
-        import gcnet.weights.open  # noqa: F401
+        import gcnet.weights.load  # noqa: F401
 
     gc.disable()  # as `gcnet.commands.arguments.load_trained` does
     part("torch", lambda: __import__("torch"))
@@ -49,9 +49,9 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
     gc.freeze()
     gc.enable()
     from gcnet.ops.images import read_image, write_image
-    from gcnet.weights.open import open_model
+    from gcnet.weights.load import load_model
 
-    detector = part("load", lambda: open_model(folder / "model.safetensors"))
+    detector = part("load", lambda: load_model(folder / "model.safetensors"))
     detector = part("optimize", detector.optimize)
     image = read_image(folder / "photo.jpg")
     found = part("first", lambda: detector.predict_images(image, score_threshold=0.5))

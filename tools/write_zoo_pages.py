@@ -11,8 +11,7 @@ from pathlib import Path
 
 from gcnet.models.complexity import Complexity, count_complexity
 from gcnet.models.spec import ModelSpec
-from gcnet.weights.catalog import ROWS, Row
-from gcnet.weights.classifiers import CLASSIFIERS
+from gcnet.weights.catalog import CLASSIFIERS, ROWS, Row
 
 DOCS = Path(__file__).parent.parent / "docs"
 SIZE = (800, 1216)  # what a 3:2 photograph becomes

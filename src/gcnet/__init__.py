@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from gcnet.types import Batch, Classification, Detections, Targets
     from gcnet.weights.catalog import list_models
     from gcnet.weights.create import create_model
-    from gcnet.weights.files import load_model, save_model
+    from gcnet.weights.files import save_model
+    from gcnet.weights.load import load_model
 
 _HOME = {
     "Batch": "gcnet.types",
@@ -51,7 +52,7 @@ _HOME = {
     "evaluate_classifier": "gcnet.evaluation.classify",
     "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
-    "load_model": "gcnet.weights.files",
+    "load_model": "gcnet.weights.load",
     "load_splits": "gcnet.data.load",
     "record": "gcnet.context",
     "save_model": "gcnet.weights.files",

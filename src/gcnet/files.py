@@ -1,4 +1,7 @@
-"""Files are written whole or not at all: a crash or a full disk leaves what was there before."""
+"""Files are written whole or not at all: a crash or a full disk leaves what was there before.
+
+Also where things are cached between runs: fetched weights, compiled code.
+"""
 
 from __future__ import annotations
 
@@ -83,3 +86,14 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
             f"cannot write in {folder}: {error.strerror}; choose another output folder"
         ) from None
     return folder
+
+
+def cache_folder() -> Path:
+    """`GCNET_HOME`, else `gcnet` in the XDG cache."""
+    home = os.environ.get("GCNET_HOME")
+    return Path(home).expanduser() if home else user_cache() / "gcnet"
+
+
+def user_cache() -> Path:
+    """`XDG_CACHE_HOME`, else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

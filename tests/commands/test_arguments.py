@@ -7,26 +7,16 @@ import torch
 
 from gcnet.cli import main
 from gcnet.commands import arguments
-from gcnet.commands.arguments import check_writable, choose_device, fetch_weights, find_weights
+from gcnet.commands.arguments import check_writable, choose_device
 from gcnet.errors import GCNetError
-
-TINY = "mask_rcnn_tiny_gc4"
+from gcnet.weights.create import create_model
+from gcnet.weights.fetch import find_source
+from gcnet.weights.files import save_model
 
 
 def test_check_writable_makes_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_run_folder_stands_for_its_best_model(tmp_path):
-    with pytest.raises(GCNetError, match="not a run"):
-        find_weights(str(tmp_path))
-    (tmp_path / "last.safetensors").touch()
-    assert find_weights(str(tmp_path)) == tmp_path / "last.safetensors"
-    (tmp_path / "best.safetensors").touch()
-    assert find_weights(str(tmp_path)) == tmp_path / "best.safetensors"
-    assert find_weights(str(tmp_path / "last.safetensors")) == tmp_path / "last.safetensors"
-    assert find_weights(TINY) is None
 
 
 def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
@@ -35,17 +25,17 @@ def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
     assert "leave out --weights" in capsys.readouterr().err
 
 
-def test_weights_may_be_a_run_folder(tmp_path):
-    (tmp_path / "best.safetensors").touch()
-    assert fetch_weights(TINY, str(tmp_path), []) == str(tmp_path / "best.safetensors")
-    assert fetch_weights(TINY, "imagenet", []) == "imagenet"
-
-
-def test_commands_on_a_cpu_keep_freed_memory(monkeypatch):
+def test_commands_on_a_cpu_keep_freed_memory(model_file, monkeypatch):
     kept = []
     monkeypatch.setattr(arguments, "keep_freed_memory", lambda: kept.append(True))
-    arguments.load_trained("resnet_tiny", None, "cpu")
+    arguments.load_trained(find_source(model_file), "cpu")
     assert kept == [True]
+
+
+def test_detectors_alone(tmp_path):
+    save_model(create_model("resnet_tiny"), tmp_path / "c.safetensors")
+    with pytest.raises(GCNetError, match="resnet_tiny is an image classifier; this command takes detectors"):
+        arguments.load_detector(find_source(tmp_path / "c.safetensors"), "cpu")
 
 
 def test_devices_that_are_not_there(monkeypatch):

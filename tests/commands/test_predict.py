@@ -12,7 +12,7 @@ from foreign_files import as_mmdet
 
 from gcnet.cli import main
 from gcnet.weights.create import create_model
-from gcnet.weights.files import load_model
+from gcnet.weights.load import load_model
 
 
 def test_a_file_that_does_not_name_its_classes_is_converted_as_the_message_says(

@@ -19,7 +19,8 @@ from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find, list_models
 from gcnet.weights.create import create_model
-from gcnet.weights.files import load_model, save_model
+from gcnet.weights.files import save_model
+from gcnet.weights.load import load_model
 
 TINY = "mask_rcnn_tiny_gc4"
 CLASSIFIER = "resnet_tiny_gc4"

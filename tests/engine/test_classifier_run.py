@@ -23,7 +23,7 @@ from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier
 from gcnet.models.classifier import Classifier
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
 from gcnet.recipe import ClassificationRecipe
-from gcnet.weights.files import load_model
+from gcnet.weights.load import load_model
 
 BACKBONE = ResNetSpec(
     (1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0, zero_init_residual=False, context=ContextSpec(1 / 4)

@@ -18,7 +18,7 @@ from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
-from gcnet.weights.files import load_model
+from gcnet.weights.load import load_model
 
 RECIPE = Recipe(
     epochs=2,

@@ -18,7 +18,8 @@ from gcnet.models.layers import DeformableConv2d
 from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec
 from gcnet.types import Batch, Targets
 from gcnet.weights.catalog import ROWS, find
-from gcnet.weights.files import load_model, save_model
+from gcnet.weights.files import save_model
+from gcnet.weights.load import load_model
 
 RPN_LOSSES = {"loss_rpn_cls", "loss_rpn_box"}
 STAGE_LOSSES = {"loss_cls", "loss_box", "loss_mask"}

@@ -10,8 +10,7 @@ import torch
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.weights.catalog import ROWS, find, list_models
-from gcnet.weights.classifiers import CLASSIFIERS
+from gcnet.weights.catalog import CLASSIFIERS, ROWS, find, list_models
 
 # The addresses letter by letter; the catalog derives them from the names.
 with open(Path(__file__).parent / "published.csv", newline="") as _file:

@@ -13,9 +13,9 @@ from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find
 from gcnet.weights.create import create_model
-from gcnet.weights.files import load_model, save_model
-from gcnet.weights.mmdet_keys import from_mmdet, mmdet_key
-from gcnet.weights.open import open_model
+from gcnet.weights.files import save_model
+from gcnet.weights.load import load_model
+from gcnet.weights.mmdet_keys import mmdet_key, our_keys
 
 NAME = "mask_rcnn_tiny_gc4"
 
@@ -59,8 +59,8 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     state = torch.get_rng_state()
     for file in (tmp_path / "x.safetensors", tmp_path / "x.pth"):
         assert equal(create_model(NAME, weights=file), source)
-        assert equal(open_model(file, class_names=source.spec.class_names), source)
-        assert equal(open_model(file, name=NAME), source)
+        assert equal(load_model(file, class_names=source.spec.class_names), source)
+        assert equal(load_model(file, row=NAME), source)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -126,9 +126,9 @@ def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     with pytest.raises(GCNetError, match="did you mean"):
         create_model("mask_rcnn_r50_gc8")
-    with pytest.raises(GCNetError, match="no checkpoint"):
+    with pytest.raises(GCNetError, match="no such file"):
         create_model(NAME, weights="no/such/file.pth")
-    with pytest.raises(GCNetError, match="no model file"):
+    with pytest.raises(GCNetError, match="no such file"):
         create_model(NAME, weights="no/such/file.safetensors")
     with pytest.raises(GCNetError, match="no published ImageNet weights"):
         create_model(NAME, weights="imagenet")
@@ -136,7 +136,7 @@ def test_mistakes() -> None:
 
 def test_unknown_names_are_kept_for_the_error() -> None:
     own = list(create_model(NAME).state_dict())
-    converted = from_mmdet({"neck.lateral_convs.0.conv.bias": torch.zeros(1), "x.y": torch.zeros(1)}, own)
+    converted = our_keys({"neck.lateral_convs.0.conv.bias": torch.zeros(1), "x.y": torch.zeros(1)}, own)
     assert set(converted) == {"neck.lateral.0.bias", "x.y"}
 
 

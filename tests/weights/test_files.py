@@ -19,7 +19,8 @@ import gcnet
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find
-from gcnet.weights.files import fill_weights, load_model, read_metadata, save_model
+from gcnet.weights.files import fill_weights, read_model_file, save_model
+from gcnet.weights.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Pat
     save_model(detector, tmp_path / "a.safetensors", provenance={"file": "old.pth", "epoch": 12})
     loaded = load_model(tmp_path / "a.safetensors")
     save_model(loaded, tmp_path / "b.safetensors", provenance={"epoch": 13})
-    info = read_metadata(tmp_path / "b.safetensors")
+    info = read_model_file(tmp_path / "b.safetensors")
     assert info.provenance == {"file": "old.pth", "epoch": 13}
     assert info.spec == detector.spec
     assert info.versions == {"gcnet": gcnet.__version__, "torch": torch.__version__}
@@ -110,7 +111,7 @@ def test_folder_that_is_not_there(detector: Detector, tmp_path: Path) -> None:
 
 def test_files_that_are_not_ours(detector: Detector, tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    with pytest.raises(GCNetError, match=r"there is no model file .*m\.safetensors"):
+    with pytest.raises(GCNetError, match=r"no such file or folder: .*m\.safetensors"):
         load_model(path)
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(GCNetError, match="was not saved by gcnet"):

@@ -57,7 +57,7 @@ def test_a_classifier_there_and_back(classifier: Classifier, tmp_path: Path) -> 
         assert torch.equal(loaded.state_dict()[name], tensor)
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.pipeline_tag == "image-classification"
-    assert {"gcnet", "resnet", "pytorch_model_hub_mixin"} <= set(card.data.tags or [])
+    assert {"gcnet", "resnet"} <= set(card.data.tags or [])
     assert (
         "Image classifier on a ResNet with global context blocks (arXiv 1904.11492) of 2 classes" in card.text
     )
@@ -82,7 +82,7 @@ def test_config_and_card_say_what_it_is(detector: Detector, tmp_path: Path) -> N
     assert config["provenance"]["file"] == "old.pth"
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "gcnet")
-    assert {"gcnet", "instance-segmentation", "pytorch_model_hub_mixin"} <= set(card.data.tags or [])
+    assert {"gcnet", "instance-segmentation"} <= set(card.data.tags or [])
     assert card.data.pipeline_tag == "image-segmentation"
     assert "3 classes: cat, größe, a, b." in card.text
     assert "- epoch: 12" in card.text

@@ -13,8 +13,7 @@ from foreign_files import as_mmdet
 
 from gcnet.cli import main
 from gcnet.weights.create import create_model
-from gcnet.weights.files import load_model
-from gcnet.weights.open import open_model
+from gcnet.weights.load import load_model
 
 TINY = "mask_rcnn_tiny_gc4"
 
@@ -49,7 +48,7 @@ def test_convert_gives_a_file_that_knows_its_classes(
     expected = source.predict_images(picture, score_threshold=0.0)[0]
     assert len(expected) > 10
     for path in (theirs, ours, again):
-        model = open_model(path, class_names=("cat", "dog"))
+        model = load_model(path, class_names=("cat", "dog"))
         found = model.predict_images(picture, score_threshold=0.0)[0]
         for name in ("boxes", "scores", "labels", "mask_probs"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), (path, name)

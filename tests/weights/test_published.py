@@ -22,8 +22,7 @@ import torch
 
 from gcnet.cli import main
 from gcnet.weights import catalog
-from gcnet.weights.cache import Weights
-from gcnet.weights.catalog import find
+from gcnet.weights.catalog import Weights, find
 from gcnet.weights.create import create_model
 from gcnet.weights.mmdet_keys import mmdet_key
 

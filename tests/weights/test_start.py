@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.weights import create
-from gcnet.weights.cache import Weights
-from gcnet.weights.catalog import Row, find
-from gcnet.weights.create import create_model
+from gcnet.weights import catalog
+from gcnet.weights.catalog import Row, Weights, find
+from gcnet.weights.create import create_model, start_model
+from gcnet.weights.fetch import LocalFile
 from gcnet.weights.files import save_model
-from gcnet.weights.start import start_model
 
 TINY = find("mask_rcnn_tiny_gc4")
 CLASSES = ("board", "Cell_Phone")
@@ -29,13 +28,13 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
     spec = replace(TINY.spec, backbone=replace(TINY.spec.backbone, frozen_stages=2))
     row = replace(TINY, spec=spec, weights=Weights("https://nowhere.invalid/published.pth", "0"), mask_ap=1.5)
 
-    def published_weights(row: Row, **_: object) -> Path:
-        if not file.exists():
+    def fetch(weights: Weights, **_: object) -> LocalFile:
+        path = file if weights.file == "published.pth" else tmp_path / weights.file
+        if not path.exists():
             raise GCNetError("no network")
-        return file
+        return LocalFile(path)
 
-    monkeypatch.setattr("gcnet.weights.create.published_weights", published_weights)
-    monkeypatch.setattr("gcnet.weights.start.published_weights", published_weights)
+    monkeypatch.setattr("gcnet.weights.create.fetch", fetch)
     return row
 
 
@@ -60,10 +59,10 @@ def test_without_published_weights_the_backbone_of_imagenet(
 ) -> None:
     (tmp_path / "published.safetensors").unlink()
 
-    def load(backbone: torch.nn.Module, *_: object, **__: object) -> None:
-        torch.nn.init.constant_(backbone.conv1.weight, 7)
-
-    monkeypatch.setattr(create, "load_imagenet", load)
+    tensors = {n: t for n, t in create_model(TINY.name).backbone.state_dict().items() if "context" not in n}
+    torch.save(tensors | {"conv1.weight": torch.full((16, 3, 7, 7), 7.0)}, tmp_path / "imagenet.pth")
+    key = (TINY.spec.backbone.blocks, 16, 1, 4)
+    monkeypatch.setitem(catalog.IMAGENET, key, Weights("https://nowhere.invalid/imagenet.pth", "0"))
     begun = start_model(published, "auto", CLASSES)
     assert begun.weights == "imagenet"
     assert (begun.model.backbone.conv1.weight == 7).all()

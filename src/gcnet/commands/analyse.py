@@ -10,26 +10,24 @@ from gcnet.commands.arguments import (
     add_split,
     at_least,
     check_data,
-    check_model,
     check_writable,
-    fetch_weights,
     load_detector,
 )
+from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Measures block by block, prints a table, writes JSON and plot. 2 where a picture could not be read."""
     options = _parser().parse_args(argv)
-    check_model(options.model, options.weights)
+    source = find_source(options.model, options.weights)
     check_data(options.data)
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
     check_writable(out)
-    weights = fetch_weights(options.model, options.weights, options.mirror)
 
     from gcnet.lab.look import analyse, choose_pictures, print_analysis
 
     paths = choose_pictures(options.data, split=options.split, count=options.images)
-    detector = load_detector(options.model, weights, options.device)
+    detector = load_detector(source, options.device, options.mirror)
     analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
     print_analysis(analysis)
     print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")

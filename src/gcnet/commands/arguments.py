@@ -18,12 +18,11 @@ from gcnet.models.spec import Precision
 if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
-    from gcnet.weights.catalog import Row
-    from gcnet.weights.classifiers import ClassifierRow
+    from gcnet.weights.fetch import Source
 
 MODEL_HELP = (
     "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
-    "a run folder, or an mmdetection .pth"
+    "a run folder, a checkpoint such as an mmdetection .pth, or OWNER/NAME on the Hugging Face hub"
 )
 WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model, or `coco`: the published ones"
 MIRROR_HELP = (
@@ -65,7 +64,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """MODEL, --weights, --mirror and --device, as `fetch_weights` and `load_trained` take them."""
+    """MODEL and --weights, as `find_source` takes them, --mirror and --device, as `load_trained` does."""
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--weights", help=WEIGHTS_HELP)
     add_mirror(parser)
@@ -73,7 +72,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_mirror(parser: argparse.ArgumentParser) -> None:
-    """--mirror, as `fetch_weights` takes it."""
+    """--mirror, as `load_trained` takes it."""
     parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
 
 
@@ -129,99 +128,37 @@ def check_data(folder: Path) -> None:
         raise GCNetError(f"--data {folder} is not a folder; give that of a data set")
 
 
-def find_weights(model: str) -> Path | None:
-    """The file that `model` stands for: itself, or the best of a run folder; None for a catalog name."""
-    path = Path(model)
-    if path.is_dir():
-        for name in ("best.safetensors", "last.safetensors", "model.safetensors"):  # the hub's comes last
-            if (path / name).is_file():
-                return path / name
-        raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
-    if path.is_file():
-        return path
-    if path.suffix in (".safetensors", ".pth", ".pt") or len(path.parts) > 1:
-        raise GCNetError(f"no such file or folder: {path}")
-    return None
-
-
-def check_model(model: str, weights: str | None) -> None:
-    """Raises for a model that cannot be loaded, before anything slow is imported."""
-    file = find_weights(model)
-    if file and weights:
-        raise GCNetError(
-            f"{file} brings its own weights: leave out --weights, or give a name in place of the file"
-        )
-    if not file:
-        find_row(model, weights)
-
-
-def find_row(name: str, weights: str | None) -> Row | ClassifierRow:
-    """The row of a catalog name, once it is sure that there are weights for it, at hand or published."""
-    from gcnet.weights.catalog import find
-
-    row = find(name)
-    if weights in (None, "coco") and row.weights is None:
-        raise GCNetError(
-            f"{row.name} has no published weights: add --weights FILE, or give a run folder in its place"
-        )
-    check_weights(weights)
-    return row
-
-
-def fetch_weights(model: str, weights: str | None, mirrors: Sequence[str]) -> str | None:
-    """The file of `weights`; for a name without any, or with `coco`, the published one, fetched if need be.
-
-    Called before anything slow is imported: whoever is offline knows it in a moment.
-    """
-    if find_weights(model) or weights == "imagenet":
-        return weights
-    if weights not in (None, "coco"):
-        return str(find_weights(weights))
-    from gcnet.weights.catalog import find
-    from gcnet.weights.download import published_weights
-
-    return str(published_weights(find(model), mirrors=mirrors))
-
-
-def check_weights(weights: str | None) -> None:
-    """Raises for weights that are neither a file nor one of the words for some."""
-    if weights in (None, "coco", "imagenet"):
-        return
-    if not find_weights(weights):
-        raise GCNetError(f"--weights: no such file: {weights}")
-
-
-def load_detector(model: str, weights: str | None, device: str = "auto") -> Detector:
+def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector:
     """As `load_trained`, for commands that take detectors alone."""
-    trained = load_trained(model, weights, device)
+    trained = load_trained(source, device, mirrors)
 
     from gcnet.models.detector import Detector
 
     if not isinstance(trained, Detector):
-        raise GCNetError(
-            f"{model} is an image classifier ({trained.spec.name}); this command takes detectors"
-        )
+        raise GCNetError(f"{trained.spec.name} is an image classifier; this command takes detectors")
     return trained
 
 
-def load_trained(model: str, weights: str | None, device: str = "auto") -> Detector | Classifier:
-    """The model that `MODEL --weights W --device D` means, in eval mode."""
+def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector | Classifier:
+    """The model that `find_source` found for `MODEL --weights W`, in eval mode on the device of --device.
+
+    What has to be fetched is fetched before anything slow is imported: whoever is offline knows it at once.
+    """
+    file = source.fetch(mirrors)
     first = "torch" not in sys.modules
     if first:
         gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
-    from gcnet.weights.create import create_model
-    from gcnet.weights.open import open_model
+    from gcnet.weights.load import read_model
 
     if first:
         gc.freeze()
         gc.enable()
     device = choose_device(device)
     if device == "cpu":
-        keep_freed_memory()  # a command makes the same maps for each picture
-    file = find_weights(model)
-    trained = open_model(file) if file else create_model(model, weights=weights)
+        keep_freed_memory()  # a command makes the same maps for each image
+    trained = read_model(file, source.row)
     try:
-        return trained.to(device).eval()
+        return trained.to(device)
     except (RuntimeError, AssertionError) as error:
         raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
 

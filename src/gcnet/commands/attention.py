@@ -7,24 +7,22 @@ from pathlib import Path
 from gcnet.commands.arguments import (
     Parser,
     add_model,
-    check_model,
     check_writable,
-    fetch_weights,
     load_detector,
 )
 from gcnet.errors import GCNetError
+from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Draws the maps, and says block by block what they show."""
     options = _parser().parse_args(argv)
     queries = [_point(word) for word in options.query or ()]
-    check_model(options.model, options.weights)
+    source = find_source(options.model, options.weights)
     check_writable(options.out)
     if not options.image.is_file():
         raise GCNetError(f"{options.image} is not a file; give a picture")
-    weights = fetch_weights(options.model, options.weights, options.mirror)
-    detector = load_detector(options.model, weights, options.device)
+    detector = load_detector(source, options.device, options.mirror)
 
     from gcnet.lab.look import QUERIES, draw_attention
 

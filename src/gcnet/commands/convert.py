@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import (
-    Parser,
-    add_mirror,
-    check_model,
-    check_writable,
-    fetch_weights,
-    find_weights,
-)
+from gcnet.commands.arguments import Parser, add_mirror, check_writable
+from gcnet.console import listed
 from gcnet.errors import GCNetError
+from gcnet.weights.catalog import find
+from gcnet.weights.fetch import find_source
+
+if TYPE_CHECKING:
+    from gcnet.models.classifier import Classifier
+    from gcnet.models.detector import Detector
 
 SOURCE_HELP = (
-    "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, or a name that "
-    "`gcnet models` lists"
+    "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, OWNER/NAME on the "
+    "Hugging Face hub, or a name that `gcnet models` lists"
 )
 
 
@@ -24,23 +25,32 @@ def run(argv: list[str]) -> int:
     """Finds out what a file holds, says it, and writes the .safetensors."""
     options = _parser().parse_args(argv)
     if options.out.suffix != ".safetensors":
-        raise GCNetError(f"{options.out}: OUT is found again by its ending; name it SOMETHING.safetensors")
-    check_model(options.source, None)
+        raise GCNetError(f"{options.out}: files of models end in .safetensors; name it SOMETHING.safetensors")
     check_writable(options.out.parent)
-    file = find_weights(options.source)
-    name = options.model or (None if file else options.source)
-    path = file or Path(str(fetch_weights(options.source, None, options.mirror)))
+    source = find_source(options.source)
+    row = find(options.model) if options.model else source.row
+    file = source.fetch(options.mirror)
 
     from gcnet.files import prepare_folder
     from gcnet.weights.files import save_model
-    from gcnet.weights.open import describe, open_model
+    from gcnet.weights.load import read_model
 
-    model = open_model(path, name=name, class_names=options.class_names)
+    model = read_model(file, row, options.class_names)
     prepare_folder(options.out.parent)
     save_model(model, options.out)
-    print("\n".join(describe(model, path)))
+    print("\n".join(_describe(model, file.path)))
     print(f"wrote {options.out}\nnext: gcnet predict {options.out} IMAGES...")
     return 0
+
+
+def _describe(model: Detector | Classifier, path: Path) -> list[str]:
+    """What was found in a file: model, classes, and what the file says of itself."""
+    names, said = model.spec.class_names, model.provenance
+    lines = [f"{path}: {model.spec.name}", f"{len(names)} classes: {listed(names)}"]
+    if "note" in said:
+        lines.append(f"note: {said['note']}")
+    origin = [f"{key} {value}" for key, value in said.items() if key not in ("file", "note", "sha256")]
+    return lines + ([f"from: {', '.join(origin)}"] if origin else [])
 
 
 def _parser() -> Parser:

@@ -12,22 +12,20 @@ from gcnet.commands.arguments import (
     add_split,
     at_least,
     check_data,
-    check_model,
     check_writable,
-    fetch_weights,
     load_trained,
 )
+from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Scores a detector or a classifier, prints the table, writes results and metrics."""
     options = _parser().parse_args(argv)
-    check_model(options.model, options.weights)
+    source = find_source(options.model, options.weights)
     check_data(options.data)
     out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
     check_writable(out)
-    weights = fetch_weights(options.model, options.weights, options.mirror)
-    model = load_trained(options.model, weights, options.device)
+    model = load_trained(source, options.device, options.mirror)
 
     from gcnet.engine.task import task_of
     from gcnet.models.detector import Detector

@@ -1,18 +1,21 @@
-"""`gcnet models`: the models there are."""
+"""`gcnet models`: the catalog as a table and as JSON. No torch here: it answers at once."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from gcnet.commands.arguments import Parser
+from gcnet.errors import GCNetError
+from gcnet.weights.catalog import CLASSIFIERS, ROWS, ClassifierRow, Row
+from gcnet.weights.fetch import find_cached, store
 
 
 def run(argv: list[str]) -> int:
     """Prints the table, or all that is known as JSON."""
     options = _parser().parse_args(argv)
-
-    from gcnet.weights.listing import matching_rows, record, table
-
     rows = matching_rows(options.words)
     if options.json:
         print(json.dumps([record(row) for row in rows], indent=2))
@@ -28,3 +31,75 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="all that is known of each, for programs")
     return parser
+
+
+def matching_rows(words: Sequence[str]) -> list[Row | ClassifierRow]:
+    """The rows in whose names, ours and mmdetection's taken together, all words occur; all rows without any.
+
+    Raises:
+        GCNetError: there are none.
+    """
+    rows = [
+        row
+        for row in (*ROWS, *CLASSIFIERS)
+        if all(word.lower() in " ".join((row.name, *row.upstream)).lower() for word in words)
+    ]
+    if not rows:
+        asked = " and ".join(repr(word) for word in words)
+        raise GCNetError(f"no model has {asked} in its names; `gcnet models` lists all")
+    return rows
+
+
+def record(row: Row | ClassifierRow) -> dict[str, Any]:
+    """All that the catalog knows of a row, for JSON; `weights.cached` is the file if it is at hand."""
+    values = asdict(row)
+    spec, recipe, weights = values.pop("spec"), values.pop("recipe"), values.pop("weights")
+    if row.weights:
+        cached = find_cached(row.weights)
+        weights |= {"file": row.weights.file, "cached": str(cached) if cached else None}
+    return {"name": row.name, **values, "weights": weights, "spec": spec, "recipe": recipe}
+
+
+def table(rows: Sequence[Row | ClassifierRow], *, upstream: bool = False) -> str:
+    """Lines of at most 100 characters, but for the `upstream` names below each row."""
+    detectors = [row for row in rows if isinstance(row, Row)]
+    classifiers = [row for row in rows if isinstance(row, ClassifierRow)]
+    parts = [_detectors(detectors, upstream)] if detectors else []
+    parts += [_classifiers(classifiers)] if classifiers else []
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def _detectors(rows: Sequence[Row], upstream: bool) -> list[str]:
+    lines = [f"{'name':38}{'params':>8}{'box AP':>8}{'mask AP':>9}{'memory':>8}{'img/s':>7}  weights"]
+    for row in rows:
+        numbers = (row.params, row.box_ap, row.mask_ap, row.memory_gb, row.fps)
+        cells = [
+            f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+            for value, width, digits in zip(numbers, (8, 8, 9, 8, 7), (2, 1, 1, 1, 1), strict=True)
+        ]
+        lines.append(f"{row.name:38}{''.join(cells)}  {_weights(row)}")
+        if upstream:
+            lines += [f"    {name}" for name in row.upstream]
+    return lines + [
+        "",
+        "params in millions; as published: AP on COCO val2017, GB to train, images/s on one V100",
+        f"weights: published ones are fetched when needed; cached ones are in {store()}",
+    ]
+
+
+def _classifiers(rows: Sequence[ClassifierRow]) -> list[str]:
+    lines = [f"{'image classifiers':38}{'params':>8}{'GFLOPs':>8}{'square':>9}"]
+    for row in rows:
+        numbers = f"{row.params:8.2f}{row.gflops:8.2f}{row.spec.image_size[1]:9}"
+        lines.append(f"{row.name:38}{numbers}")
+    return [
+        *lines,
+        "",
+        "params in millions, with 1000 classes; GFLOPs of one square picture of so many pixels",
+    ]
+
+
+def _weights(row: Row) -> str:
+    if row.weights is None:
+        return "-"
+    return "cached" if find_cached(row.weights) else "published"

@@ -11,12 +11,11 @@ from gcnet.commands.arguments import (
     add_model,
     add_precision,
     at_least,
-    check_model,
     check_writable,
-    fetch_weights,
     load_trained,
 )
 from gcnet.console import listed
+from gcnet.weights.fetch import find_source
 
 if TYPE_CHECKING:
     from gcnet.prediction import Predictions
@@ -27,14 +26,13 @@ PRINTED = 20  # images that a classifier names on the terminal
 def run(argv: list[str]) -> int:
     """Predicts, writes results and pictures. 2 where an image could not be read."""
     options = _parser().parse_args(argv)
-    check_model(options.model, options.weights)
+    source = find_source(options.model, options.weights)
     check_writable(options.out)
 
     from gcnet.image_files import find_images
 
     find_images(options.images)  # before anything is fetched or slowly imported
-    weights = fetch_weights(options.model, options.weights, options.mirror)
-    model = load_trained(options.model, weights, options.device)
+    model = load_trained(source, options.device, options.mirror)
 
     from gcnet.models.detector import Detector
     from gcnet.prediction import predict_files

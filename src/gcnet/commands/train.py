@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gcnet.commands.arguments import MIRROR_HELP, check_data, check_weights, check_writable, find_weights
+from gcnet.commands.arguments import MIRROR_HELP, check_data, check_writable
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
 from gcnet.errors import GCNetError
 from gcnet.memory import keep_freed_memory
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
+from gcnet.weights.fetch import find_weights
 
 if TYPE_CHECKING:
-    from gcnet.weights.catalog import Row
-    from gcnet.weights.classifiers import ClassifierRow
+    from gcnet.weights.catalog import ClassifierRow, Row
 
 START_HELP = (
     "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
@@ -42,7 +42,7 @@ def run(argv: list[str]) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
     from gcnet.engine.train import train
-    from gcnet.weights.start import start_model
+    from gcnet.weights.create import start_model
 
     recipe, changes = _suit_data(recipe, splits["train"], row, options.given)
     torch.manual_seed(recipe.seed)
@@ -117,10 +117,9 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
     if not values.data:
         raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
     values.weights = None if values.weights == "none" else values.weights
-    if values.weights != "auto" and not values.resume:  # a run that goes on has them in its checkpoint
-        check_weights(values.weights)
-        if values.weights not in (None, "coco", "imagenet"):
-            values.weights = str(find_weights(values.weights))
+    words = ("auto", "coco", "imagenet", None)
+    if values.weights not in words and not values.resume:  # a run that goes on has them in its checkpoint
+        values.weights = str(find_weights(values.weights))
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
     return values, recipe_of(type(row.recipe) if row else Recipe, values)
 

@@ -37,7 +37,7 @@ from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
-from gcnet.weights.imagenet import load_imagenet
+from gcnet.weights.create import load_backbone
 
 TRAIN_PICTURES, VALID_PICTURES = 800, 100  # of context shapes
 POLL = 0.5  # seconds between looks at the processes
@@ -263,7 +263,7 @@ def train_run(folder: Path) -> None:
     torch.manual_seed(recipe.seed)
     detector = Detector(replace(spec, class_names=splits["train"].class_names))
     if values["imagenet"]:
-        load_imagenet(detector.backbone, spec.backbone)
+        load_backbone(detector.backbone, spec.backbone)
     out = folder / "train"
     resume = (out / "last.ckpt").exists()
     if not resume and out.exists():  # interrupted before the first checkpoint: nothing to keep

@@ -34,7 +34,7 @@ from gcnet.ops.images import read_image, write_image
 from gcnet.types import Detections
 from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
 from gcnet.weights.catalog import find_detector
-from gcnet.weights.create import create_detector
+from gcnet.weights.create import create_model
 
 SHOWN = 4  # pictures in predictions.png and attention.png
 SHOWN_SCORE = 0.5
@@ -137,7 +137,8 @@ def _train(
         color_jitter=0.0,
     )
     torch.manual_seed(settings.seed)
-    detector = create_detector(row, class_names=splits["train"].class_names)
+    detector = create_model(row.name, class_names=splits["train"].class_names)
+    assert isinstance(detector, Detector)
     resume = (folder / "last.ckpt").exists()
     if not resume and folder.exists():  # interrupted before the first checkpoint: nothing to keep
         shutil.rmtree(folder)

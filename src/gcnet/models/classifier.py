@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcnet.errors import GCNetError
-from gcnet.models.hub_methods import HubMethods
 from gcnet.models.modes import eval_mode
+from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.images import as_rgb_array, middle_square
 from gcnet.types import Batch, Classification, ClassTargets
 
 
-class Classifier(HubMethods, nn.Module):
+class Classifier(Pretrained, nn.Module):
     """The mean of c5 over all positions, and one linear layer. The backbone may hold context blocks.
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it. Its

@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gcnet.models.fpn import FPN
-from gcnet.models.hub_methods import HubMethods
 from gcnet.models.modes import eval_mode
 from gcnet.models.postprocess import to_original
+from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
@@ -25,7 +25,7 @@ from gcnet.ops.images import as_rgb_array, fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections, Targets
 
 
-class Detector(HubMethods, nn.Module):
+class Detector(Pretrained, nn.Module):
     """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.

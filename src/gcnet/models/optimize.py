@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gcnet.cache_folder import cache_folder
 from gcnet.errors import GCNetError
+from gcnet.files import cache_folder
 from gcnet.models.detector import Detector
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet

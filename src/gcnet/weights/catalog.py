@@ -1,4 +1,9 @@
-"""The models by name: what they are made of and what was published about them. No torch here."""
+"""The models by name: what they are made of and what was published about them. No torch here.
+
+The detectors are mmdetection's published rows (arXiv 1904.11492), the authors' own with larger heads, and a
+tiny family for CPUs. The classifiers (section 5.2) stand on the same backbones: the weights of one fit the
+other.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,60 @@ from functools import partial
 
 from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
-from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
-from gcnet.recipe import Recipe
-from gcnet.weights.cache import Weights
-from gcnet.weights.classifiers import CLASSIFIERS, R50, R101, TINY_BACKBONE, ClassifierRow
-from gcnet.weights.coco_classes import COCO_CLASSES
+from gcnet.models.spec import (
+    CascadeSpec,
+    ClassifierSpec,
+    ContextSpec,
+    ModelSpec,
+    Norm,
+    ResNetSpec,
+    RoISpec,
+    RPNSpec,
+)
+from gcnet.recipe import ClassificationRecipe, Recipe
+
+PUBLISHER = "https://download.openmmlab.com/mmdetection/v2.0"
+R50, R101 = (3, 4, 6, 3), (3, 4, 23, 3)  # residual blocks of c2 to c5
+GC16, GC4 = ContextSpec(ratio=1 / 16), ContextSpec(ratio=1 / 4)
+# Cascades, and the authors' own rows, train their proposals otherwise.
+CASCADE_RPN = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
+# Small enough to train from nothing on two CPU cores. Batch norm, not group norm: the statistics of group
+# norm are taken over the whole map, which would be a second, hidden kind of context block.
+TINY_BACKBONE = ResNetSpec(
+    blocks=(1, 1, 1, 1),
+    stem_channels=16,
+    base_channels=16,
+    norm="batch",
+    frozen_stages=0,
+    zero_init_residual=False,
+)
+COCO_CLASSES = tuple(
+    """person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant|stop sign
+    parking meter|bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe|backpack|umbrella|handbag
+    tie|suitcase|frisbee|skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard
+    tennis racket|bottle|wine glass|cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot
+    hot dog|pizza|donut|cake|chair|couch|potted plant|bed|dining table|toilet|tv|laptop|mouse|remote
+    keyboard|cell phone|microwave|oven|toaster|sink|refrigerator|book|clock|vase|scissors|teddy bear
+    hair drier|toothbrush""".replace("\n    ", "|").split("|")
+)
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """Names for so many classes that nobody has named."""
+    return tuple(f"class {index}" for index in range(count))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published file: its address, and the first hex digits of its SHA-256 as the publisher gives them."""
+
+    url: str
+    sha256: str
+
+    @property
+    def file(self) -> str:
+        """The file's name, which stays as published: it names the content."""
+        return self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -38,10 +92,21 @@ class Row:
         return self.spec.name
 
 
-PUBLISHER = "https://download.openmmlab.com/mmdetection/v2.0"
-# Cascades, and the authors' own rows, train their proposals otherwise.
-CASCADE_RPN = RPNSpec(proposals_train=2000, anchors_inside=True, smooth_l1_beta=1 / 9)
-GC16, GC4 = ContextSpec(ratio=1 / 16), ContextSpec(ratio=1 / 4)
+@dataclass(frozen=True)
+class ClassifierRow:
+    """One classifier. `params` are millions of parameters (1000 classes), `gflops` those of one square."""
+
+    spec: ClassifierSpec
+    recipe: ClassificationRecipe
+    params: float
+    gflops: float
+    upstream: tuple[str, ...] = ()
+    weights: Weights | None = None  # nobody has published any with blocks
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
 
 # SyncBN rows train their norm; the others keep ImageNet's statistics. Stem and c2 are frozen in all.
 _NORM_WORD: dict[Norm, tuple[str, str, str]] = {
@@ -192,6 +257,74 @@ ROWS: tuple[Row, ...] = (
     _cascade_dcn("x101", "sync", GC16, 103.31, None, None, 48.0, 41.3, "20210615_215648-44aa598a"),
     _cascade_dcn("x101", "sync", GC4, 117.48, None, None, 47.9, 41.1, "20210615_161851-720338ec"),
 )
+
+
+def _classifier(
+    name: str, blocks: tuple[int, int, int, int], ratio: float | None, params: float, gflops: float
+) -> ClassifierRow:
+    context = None if ratio is None else ContextSpec(ratio=ratio)
+    backbone = ResNetSpec(blocks=blocks, norm="batch", frozen_stages=0, context=context)
+    spec = ClassifierSpec(name, unnamed(1000), backbone)  # torchvision knows their names
+    return ClassifierRow(spec, ClassificationRecipe(), params, gflops)
+
+
+def _tiny_classifier(name: str, ratio: float | None, params: float, gflops: float) -> ClassifierRow:
+    """On the backbone of the tiny detectors."""
+    backbone = replace(TINY_BACKBONE, context=None if ratio is None else ContextSpec(ratio=ratio))
+    spec = ClassifierSpec(name, unnamed(1000), backbone, image_size=(192, 192))
+    recipe = ClassificationRecipe(
+        epochs=30,
+        batch_size=32,
+        lr=2e-3,
+        lr_batch_size=32,
+        optimizer="adamw",
+        weight_decay=0.05,
+        warmup_iterations=50,
+        clip_norm=5.0,
+        color_jitter=0.2,
+        validate_every=5,
+    )
+    return ClassifierRow(spec, recipe, params, gflops)
+
+
+CLASSIFIERS: tuple[ClassifierRow, ...] = (
+    _tiny_classifier("resnet_tiny", None, 1.02, 0.168),
+    _tiny_classifier("resnet_tiny_gc16", 1 / 16, 1.06, 0.169),
+    _tiny_classifier("resnet_tiny_gc4", 1 / 4, 1.19, 0.169),
+    _classifier("resnet50", R50, None, 25.56, 8.18),
+    _classifier("resnet50_gc16", R50, 1 / 16, 28.08, 8.20),
+    _classifier("resnet50_gc4", R50, 1 / 4, 35.56, 8.21),
+    _classifier("resnet101", R101, None, 44.55, 15.60),
+    _classifier("resnet101_gc16", R101, 1 / 16, 49.34, 15.64),
+    _classifier("resnet101_gc4", R101, 1 / 4, 63.51, 15.67),
+)
+
+
+# ImageNet weights by what tells backbones apart: blocks of c2 to c5, channels of c2, groups and their width.
+# Upstream calls them "torchvision://resnet50", "torchvision://resnet101" and "open-mmlab://resnext101_32x4d".
+_TORCHVISION = "https://download.pytorch.org/models"
+_THIRD_PARTY = "https://download.openmmlab.com/pretrain/third_party"
+IMAGENET: dict[tuple[tuple[int, ...], int, int, int], Weights] = {
+    (R50, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet50-0676ba61.pth", "0676ba61"),
+    (R101, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet101-63fe2227.pth", "63fe2227"),
+    (R101, 64, 32, 4): Weights(f"{_THIRD_PARTY}/resnext101_32x4d-a5af3160.pth", "a5af3160"),
+}
+
+
+def imagenet_weights(spec: ResNetSpec) -> Weights:
+    """The published ImageNet weights of a backbone. Raises GCNetError if there are none."""
+    if not has_imagenet_weights(spec):
+        raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
+    return IMAGENET[_imagenet_key(spec)]
+
+
+def has_imagenet_weights(spec: ResNetSpec) -> bool:
+    """Whether ImageNet weights of a backbone are published."""
+    return _imagenet_key(spec) in IMAGENET
+
+
+def _imagenet_key(spec: ResNetSpec) -> tuple[tuple[int, ...], int, int, int]:
+    return spec.blocks, spec.base_channels, spec.groups, spec.group_width
 
 
 def list_models() -> list[str]:

@@ -1,7 +1,7 @@
 """Class-dependent layers for other classes: rows of classes that are known move along, the others start anew.
 
 These are the class logits and per-class deltas of box heads and the logits of mask heads, in each stage of a
-cascade. Background, the last class row of a box head, always keeps its row.
+cascade, and the last layer of a classifier. Background, the last class row of a box head, keeps its row.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BoxHead, MaskHead
 
@@ -27,7 +28,7 @@ def match_classes(source: Sequence[str], target: Sequence[str]) -> Rows:
     return tuple(exact.get(name, alike.get(_plain(name))) for name in target)
 
 
-def carry_over(source: Detector, target: Detector) -> dict[str, Tensor]:
+def carry_over(source: Detector | Classifier, target: Detector | Classifier) -> dict[str, Tensor]:
     """The tensors of `source` with class-dependent rows put where the classes of `target` want them.
 
     New classes get the rows that `target` has, which are its initial ones. Tensors of other shapes than
@@ -44,9 +45,11 @@ def carry_over(source: Detector, target: Detector) -> dict[str, Tensor]:
     return tensors
 
 
-def _class_layers(detector: Detector) -> Iterator[tuple[str, int, bool]]:
+def _class_layers(model: Detector | Classifier) -> Iterator[tuple[str, int, bool]]:
     """Name, rows for each class, and whether there is one for background, of each class-dependent layer."""
-    for name, module in detector.named_modules():
+    if isinstance(model, Classifier):
+        yield "fc", 1, False
+    for name, module in model.named_modules():
         if isinstance(module, BoxHead):
             yield f"{name}.cls", 1, True
             if not module.class_agnostic:

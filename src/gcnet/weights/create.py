@@ -1,34 +1,54 @@
-"""A model by name, and its weights from wherever they are."""
+"""A model by name: fresh, or with weights from wherever they are; and what a training starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ClassifierSpec
-from gcnet.weights.cache import sha256
-from gcnet.weights.catalog import ROWS, Row, find
-from gcnet.weights.checkpoint_files import read_checkpoint
-from gcnet.weights.class_rows import carry_over, match_classes
-from gcnet.weights.classifier_weights import create_classifier, fill_backbone
-from gcnet.weights.classifiers import ClassifierRow, unnamed
-from gcnet.weights.download import published_weights
-from gcnet.weights.files import (
-    SUFFIX,
-    fill_weights,
-    load_detector,
-    load_model,
-    read_metadata,
-    weights_to_come,
-)
-from gcnet.weights.imagenet import load_imagenet
-from gcnet.weights.mmdet_keys import from_mmdet, is_version_1
+from gcnet.models.spec import ClassifierSpec, ResNetSpec
+from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
+from gcnet.weights.class_rows import match_classes
+from gcnet.weights.fetch import Source, fetch, find_weights, store
+from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file
+from gcnet.weights.load import build_saved, new_parts, read_model, with_row
+from gcnet.weights.pickles import read_checkpoint
+
+NOTHING = "none, all numbers are random"
+STAGES = ("the stem", "c2", "c3", "c4", "c5")
+CLASSIFIER_LAYERS = ("fc.", "last_linear.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model about to be trained.
+
+    `weights` is what does the same again: "coco", "imagenet", "none" or a file. `report` says in three lines
+    whose weights these are, which classes are new, and what is frozen.
+    """
+
+    model: Detector | Classifier
+    weights: str
+    report: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Weights of a backbone alone. `whose` says in words whose they are."""
+
+    tensors: Mapping[str, Tensor]
+    whose: str
+    provenance: str | dict[str, Any]
+
+
+Given = Detector | Classifier | Backbone | None  # the weights of a whole model, of a backbone, or none
 
 
 def create_model(
@@ -42,149 +62,181 @@ def create_model(
     """The model of a row, in eval mode on the CPU: a detector, or a classifier such as `resnet50_gc16`.
 
     Where the classes are not those of the weights, classes of the same name keep what was learnt of them and
-    the others start anew (`gcnet.weights.class_rows`).
+    the others start anew (`gcnet.weights.class_rows`). Context blocks that a classifier's or a backbone's
+    weights do not have are new, and change nothing until they are trained.
 
     Args:
         name: our name of the row, or mmdetection's (2.x or 3.x).
-        weights: None for random ones, "coco" for the published ones, "imagenet" for a trained backbone, or a
-            file: our .safetensors, or an mmdetection .pth, of this row; or a classifier's .safetensors, for
-            the backbone. Of a classifier: see `gcnet.weights.classifier_weights.create_classifier`.
+        weights: None for random ones, "coco" for the published ones, "imagenet" for a trained backbone, or
+            whatever `gcnet.load_model` reads, of this row; or a classifier's .safetensors, for the backbone
+            of a detector.
         num_classes: ignored if `class_names` are given; by default those of the weights, without any 80, of a
             classifier 1000.
         class_names: one name for each class, in the order of the labels; by default those of the weights,
             COCO's without any.
-        mirrors: where else to look for what has to be fetched; see `gcnet.weights.download.fetch`.
+        mirrors: where else to look for what has to be fetched; see `gcnet.weights.fetch.fetch`.
 
     Raises:
         GCNetError: the name is unknown, weights cannot be fetched, or the file is missing, damaged or of
             another model.
     """
     row = find(name)
-    options: dict[str, Any] = {"num_classes": num_classes, "class_names": class_names, "mirrors": mirrors}
-    if isinstance(row, ClassifierRow):
-        return create_classifier(row, weights=weights, **options)
-    return create_detector(row, weights=weights, **options)
-
-
-def create_detector(
-    row: Row,
-    *,
-    weights: str | Path | None = None,
-    num_classes: int | None = None,
-    class_names: Sequence[str] | None = None,
-    mirrors: Sequence[str] = (),
-) -> Detector:
-    """The detector of a row, as `create_model` describes it."""
-    source = None
-    if weights is not None and not is_backbone(weights):
-        # Rows of new classes are random: as the seed says, after all numbers of the source.
-        as_loaded = class_names is None and num_classes is None
-        with weights_to_come() if as_loaded else nullcontext():
-            source = load_weights(weights, row, mirrors=mirrors)
-    known = source.spec.class_names if source else row.spec.class_names
+    new_classes = class_names is not None or num_classes is not None
+    given = None if weights is None else _read(row, str(weights), mirrors, draw=new_classes)
     if class_names is None:
+        known = given.spec.class_names if isinstance(given, Detector | Classifier) else row.spec.class_names
         class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
-    if source:
-        return with_classes(source, row, class_names, label=str(weights))
-    spec = replace(row.spec, class_names=tuple(class_names))
-    detector = Detector(spec)
-    if weights is not None:
-        _load_backbone(detector, weights, mirrors)
-    return detector.eval()
+    return _make(row, given, class_names, label=str(weights))
 
 
-def is_backbone(weights: str | Path) -> bool:
-    """Whether these are weights for a backbone alone: "imagenet", or a file of a classifier of ours.
+def start_model(
+    row: Row | ClassifierRow,
+    weights: str | None,
+    class_names: Sequence[str],
+    *,
+    mirrors: Sequence[str] = (),
+) -> Start:
+    """The model of `row` for `class_names`, ready to be trained.
 
-    Raises GCNetError if the file is missing or damaged.
-    """
-    if weights == "imagenet":
-        return True
-    return Path(weights).suffix == SUFFIX and isinstance(read_metadata(weights).spec, ClassifierSpec)
-
-
-def _load_backbone(detector: Detector, weights: str | Path, mirrors: Sequence[str]) -> None:
-    """Fills the backbone of `detector` with what `is_backbone`, context blocks too if it has some."""
-    if weights == "imagenet":
-        load_imagenet(detector.backbone, detector.spec.backbone, mirrors=mirrors)
-        detector.provenance = {"backbone": "ImageNet"}
-        return
-    source = load_model(weights)
-    assert isinstance(source, Classifier)
-    fill_backbone(detector.backbone, source, label=str(weights))
-    origin = {"file": Path(weights).name, "model": source.spec.name, **source.provenance}
-    detector.provenance = {"backbone": origin}
-
-
-def load_weights(weights: str | Path, row: Row, *, mirrors: Sequence[str] = ()) -> Detector:
-    """The model that is in a file, or with "coco" the published one of `row`, with its own classes.
+    Args:
+        weights: as for `create_model`, or "auto": the published ones of the row, where they cannot be had
+            ImageNet's for the backbone, and none where neither is published.
 
     Raises:
-        GCNetError: the file is missing, damaged or of another model than `row`, or it cannot be fetched.
+        GCNetError: the weights cannot be had, or are of another model.
     """
+    why = ""
+    if weights == "auto" and row.weights is not None:
+        weights, given, why = _read_published(row, mirrors)
+    else:
+        if weights == "auto":
+            weights = "imagenet" if has_imagenet_weights(row.spec.backbone) else None
+        given = None if weights is None else _read(row, weights, mirrors)
+    whose, known = NOTHING, ()
+    if isinstance(given, Backbone):
+        whose = f"{given.whose} for the backbone, random for the rest{why}"
+    elif given is not None:
+        whose, known = _whose(row, weights or "", given.spec.name), given.spec.class_names
+    model = _make(row, given, class_names, label=str(weights))
+    report = (f"weights: {whose}", _describe_classes(known, model.spec.class_names), _describe_frozen(model))
+    return Start(model, weights or "none", report)
+
+
+def load_backbone(
+    backbone: nn.Module, spec: ResNetSpec, file: str | Path | None = None, *, mirrors: Sequence[str] = ()
+) -> None:
+    """Fills a ResNet with ImageNet weights, from a local `file` or fetched (see `gcnet.weights.fetch.fetch`).
+
+    Context blocks and deformable offsets are not part of these files and keep their initial weights.
+
+    Raises:
+        GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
+    """
+    path = Path(file) if file else fetch(imagenet_weights(spec), mirrors=mirrors).path
+    _fill_backbone(backbone, _read_imagenet(path), label=str(path))
+
+
+def _read(
+    row: Row | ClassifierRow, weights: str, mirrors: Sequence[str], *, draw: bool = True
+) -> Detector | Classifier | Backbone:
+    """Weights for the model of `row`: of a whole model with its own classes, or of a backbone alone."""
+    if weights == "imagenet":
+        file = fetch(imagenet_weights(row.spec.backbone), mirrors=mirrors)
+        return _read_imagenet(file.path) if isinstance(row, Row) else read_model(file, row, draw=draw)
     if weights == "coco":
-        weights = published_weights(row, mirrors=mirrors)
-    if Path(weights).suffix == SUFFIX:
-        return load_detector(weights)
-    checkpoint = read_checkpoint(weights)
-    tensors = from_mmdet(checkpoint.tensors, list(Detector(row.spec).state_dict()))
-    logits = [tensor for name, tensor in tensors.items() if name.startswith("roi_heads.") and ".cls." in name]
-    count = len(logits[0]) - 1 if logits else row.spec.num_classes
-    classes = checkpoint.class_names
-    if classes is None or len(classes) != count:
-        classes = row.spec.class_names if count == 80 else unnamed(count)
-    coordinates = "inclusive" if is_version_1(checkpoint.tensors) else row.spec.coordinates
-    detector = Detector(replace(row.spec, class_names=classes, coordinates=coordinates))
-    fill_weights(detector, tensors, source=str(weights))
-    detector.provenance = {"file": Path(weights).name, **checkpoint.origin, **published_as(Path(weights))}
-    return detector.eval()
+        if isinstance(row, ClassifierRow):
+            raise GCNetError(f"{row.name} is a classifier and has no COCO weights; try weights imagenet")
+        if row.weights is None:
+            raise GCNetError(f"there are no published weights of {row.name}: give a file in their place")
+        return read_model(fetch(row.weights, mirrors=mirrors), row, draw=draw)
+    file = Source(row, find_weights(weights)).fetch(mirrors)
+    if file.path.suffix != SUFFIX:
+        return read_model(file, row, draw=draw)
+    held = read_model_file(file.path)
+    if isinstance(row, Row) and isinstance(held.spec, ClassifierSpec):
+        return _backbone_of(held)
+    return build_saved(held, draw=draw)
 
 
-def with_classes(source: Detector, row: Row, class_names: Sequence[str], *, label: str) -> Detector:
-    """The weights of `source` in the model of `row` with other classes; see `gcnet.weights.class_rows`.
-
-    Classes that `source` does not name are taken to be `class_names` if there are as many.
-
-    Raises:
-        GCNetError: they differ in more than their classes; `label` says what `source` is.
-    """
-    if source.spec.class_names == unnamed(len(class_names)):
-        rename_classes(source, class_names, label=label)
-    spec = replace(row.spec, class_names=tuple(class_names), coordinates=source.spec.coordinates)
-    if source.spec == spec:
-        return source
-    detector = Detector(spec)
-    fill_weights(detector, carry_over(source, detector), source=label)
-    detector.provenance = dict(source.provenance)
-    if source.spec.class_names != spec.class_names:
-        rows = match_classes(source.spec.class_names, spec.class_names)
-        kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
-        detector.provenance["classes_kept"] = kept
-    return detector.eval()
+def _backbone_of(held: ModelFile) -> Backbone:
+    """The backbone of one of our classifiers."""
+    own = {name.removeprefix("backbone."): t for name, t in held.tensors.items() if name[:3] != "fc."}
+    blocks = " with its context blocks" if held.spec.backbone.context else ""
+    origin = {"file": held.path.name, "model": held.spec.name, **held.provenance}
+    return Backbone(own, f"{held.path}, a {held.spec.name},{blocks}", origin)
 
 
-def published_as(path: Path) -> dict[str, str | float]:
-    """The SHA-256 of a file, and if it is a published one what was published about it."""
-    digest = sha256(path)
-    row = next((row for row in ROWS if row.weights and digest.startswith(row.weights.sha256)), None)
-    if row is None or row.box_ap is None or row.mask_ap is None:
-        return {"sha256": digest}
-    return {
-        "sha256": digest,
-        "published_as": row.upstream[0],
-        "published_box_AP": row.box_ap,
-        "published_mask_AP": row.mask_ap,
-    }
+def _read_imagenet(path: Path) -> Backbone:
+    """The backbone of a published classifier of ImageNet's classes."""
+    tensors = read_checkpoint(path).tensors
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_LAYERS)}
+    return Backbone(own, "ImageNet's", "ImageNet")
 
 
-def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:
-    """Gives the classes of `model` other names, in the order of the labels.
+def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:
+    new = new_parts(backbone, given.tensors, source=label)
+    fill_weights(backbone, new | dict(given.tensors), source=label)
 
-    Raises:
-        GCNetError: there are more or fewer names than classes; `label` says what `model` is.
-    """
-    count = model.spec.num_classes
-    if len(class_names) != count:
-        raise GCNetError(f"{label} has {count} classes, {len(class_names)} names are given: name each class")
-    spec = replace(model.spec, class_names=tuple(class_names))
-    model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
+
+def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
+    """The published weights of a row, else ImageNet's: their word, what was read, and why not the first."""
+    assert row.weights is not None
+    try:
+        return "coco", _read(row, "coco", mirrors), ""
+    except GCNetError as error:
+        reason = error
+    try:
+        return "imagenet", _read(row, "imagenet", mirrors), f"; those of the whole model: {reason}"
+    except GCNetError as error:
+        raise GCNetError(
+            f"no weights to start from: neither {row.weights.file} nor those of ImageNet can be had; put the "
+            f"file into {store()}, name a mirror (--mirror), or train from nothing with --weights none "
+            f"({reason}; {error})"
+        ) from error
+
+
+def _make(
+    row: Row | ClassifierRow, given: Given, class_names: Sequence[str], *, label: str
+) -> Detector | Classifier:
+    """The model of `row` for `class_names`, filled with what is given."""
+    if isinstance(given, Detector | Classifier):
+        return with_row(given, row, class_names, label=label)
+    model = build_model(replace(row.spec, class_names=tuple(class_names)))
+    if given is not None:
+        _fill_backbone(model.backbone, given, label=label)
+        model.provenance = {"backbone": given.provenance}
+    return model.eval()
+
+
+def _whose(row: Row | ClassifierRow, weights: str, name: str) -> str:
+    """Whose weights those of a whole model are, in words; `name` is that of their model."""
+    if weights == "coco":
+        assert isinstance(row, Row)
+        return f"{row.name} as published (COCO, mask AP {row.mask_ap})"
+    if weights == "imagenet":
+        return "ImageNet's"
+    return weights if name == row.name else f"{weights}, a {name}"
+
+
+def _describe_classes(source: Sequence[str], target: Sequence[str]) -> str:
+    rows = match_classes(source, target)
+    kept = [name for name, row in zip(target, rows, strict=True) if row is not None]
+    new = [name for name, row in zip(target, rows, strict=True) if row is None]
+    if not kept:
+        return f"classes: all {len(new)} are new: {listed(new)}"
+    if not new:
+        return f"classes: all {len(kept)} keep their trained rows: {listed(kept)}"
+    return f"classes: {len(kept)} of {len(rows)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
+
+
+def _describe_frozen(model: Detector | Classifier) -> str:
+    backbone = model.spec.backbone
+    parts = []
+    if backbone.frozen_stages:
+        counts = [parameter.numel() for parameter in model.parameters() if not parameter.requires_grad]
+        whole = sum(parameter.numel() for parameter in model.parameters())
+        stages = " and ".join(STAGES[: backbone.frozen_stages])
+        parts.append(f"{stages} ({sum(counts) / 1e6:.1f} of {whole / 1e6:.1f} M parameters)")
+    if backbone.norm == "frozen_stats":
+        parts.append("the statistics of the backbone's norm")
+    return f"frozen: {'; '.join(parts) or 'nothing'}"

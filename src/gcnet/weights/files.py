@@ -7,8 +7,7 @@ use the weights without this code. `kind` is "classifier" for one, and not there
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,17 +32,19 @@ FORMAT = 1  # of the metadata; files from before it was written count as 1
 
 
 @dataclass(frozen=True)
-class ModelInfo:
-    """What a model file says of itself.
+class ModelFile:
+    """What one of our files holds, and says of itself.
 
-    `spec` is what it is made of, with its class names in the order of the labels; `preprocessing` how
-    pictures are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
+    `spec` is what the model is made of, with its class names in the order of the labels; `preprocessing` how
+    images are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
     """
 
+    path: Path
     spec: ModelSpec | ClassifierSpec
     preprocessing: dict[str, Any]
     provenance: dict[str, Any]
     versions: dict[str, str]
+    tensors: dict[str, Tensor]
 
 
 def save_model(
@@ -73,39 +74,25 @@ def save_model(
     write_atomically(path, lambda file: file.write(data))
 
 
-def load_model(path: str | Path) -> Detector | Classifier:
-    """The model saved at `path`, on the CPU, in eval mode; its `provenance` is that of the file.
+def read_model_file(path: str | Path) -> ModelFile:
+    """What is in the model file at `path`.
 
     Raises:
         GCNetError: the file is missing, damaged, not one of ours, or of a later format.
     """
     path = Path(path)
-    with _opened(path) as file:
-        info = _read_info(file, path)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    model = Classifier(info.spec) if isinstance(info.spec, ClassifierSpec) else Detector(info.spec)
-    fill_weights(model, tensors, source=str(path))
-    model.provenance = info.provenance
-    return model.eval()
-
-
-def load_detector(path: str | Path) -> Detector:
-    """As `load_model`, and raises GCNetError too if the model is no detector."""
-    model = load_model(path)
-    if isinstance(model, Classifier):
-        raise GCNetError(f"{path} is an image classifier ({model.spec.name}); a detector is wanted here")
-    return model
-
-
-def read_metadata(path: str | Path) -> ModelInfo:
-    """What the model file at `path` says of itself, without reading its weights. Raises as `load_model`."""
-    path = Path(path)
-    with _opened(path) as file:
-        return _read_info(file, path)
+    if not path.is_file():
+        raise GCNetError(f"there is no model file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return _with_metadata(path, file.metadata() or {}, tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
-    """How a picture becomes the network's input, in words and numbers that need none of this code."""
+    """How an image becomes the network's input, in words and numbers that need none of this code."""
     mean, std = list(spec.image_mean), list(spec.image_std)
     both = {
         "input": "RGB, 0 to 255",
@@ -138,21 +125,7 @@ def _describe_square(spec: ClassifierSpec) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise GCNetError(f"there is no model file {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, GCNetError):
-            raise
-        raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
-
-
-def _read_info(file: Any, path: Path) -> ModelInfo:
-    metadata = file.metadata() or {}
+def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> ModelFile:
     if metadata.get("format") != "gcnet":
         raise GCNetError(f"{path} was not saved by gcnet: it does not say which model it holds")
     if (version := int(metadata.get("format_version", FORMAT))) > FORMAT:
@@ -162,11 +135,11 @@ def _read_info(file: Any, path: Path) -> ModelInfo:
     kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
     spec = kind.from_dict(json.loads(metadata["spec"]))
     rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
-    return ModelInfo(spec, **rest)
+    return ModelFile(path, spec, **rest, tensors=tensors)
 
 
-class weights_to_come(TorchFunctionMode):
-    """Models that are built inside hold no random numbers and draw none: their memory is as it was found.
+class skip_init(TorchFunctionMode):
+    """Models that are built inside skip their random initialisation: their memory is as it was found.
 
     For models that `fill_weights` fills whole. Where some of a model stays random, it may depend on the seed
     that others were built before it. Other threads are not affected.
@@ -175,11 +148,16 @@ class weights_to_come(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """What draws does nothing. Some functions of `torch.nn.init` come here themselves, some by theirs."""
+        """Initialisers return their tensor as it is: `torch.nn.init`'s, or the methods that these call."""
         kwargs = kwargs or {}
         if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+
+def build_model(spec: ModelSpec | ClassifierSpec) -> Detector | Classifier:
+    """The network that `spec` describes, with random weights."""
+    return Classifier(spec) if isinstance(spec, ClassifierSpec) else Detector(spec)
 
 
 def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

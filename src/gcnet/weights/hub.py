@@ -1,7 +1,7 @@
 """Models in the layout of the Hugging Face hub: `model.safetensors`, `config.json` and a model card.
 
 The safetensors file is our own and complete in itself; the two others tell the hub and people what it is.
-`gcnet.models.hub_methods` calls this, so that huggingface_hub is loaded only by those who want it.
+Imported when it is called: huggingface_hub is loaded only by those who want it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, ModelCardData, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -26,13 +27,10 @@ from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.hub_methods import HubMethods
 from gcnet.models.spec import ClassifierSpec, ModelSpec
-from gcnet.weights.files import describe_preprocessing, load_model, save_model
+from gcnet.weights.files import describe_preprocessing, save_model
 
 FILE = "model.safetensors"
-
-Model = TypeVar("Model")
 
 CARD = """---
 {{ card_data }}
@@ -48,11 +46,11 @@ import gcnet
 {{ use }}
 ```
 
-`gcnet predict FOLDER IMAGES...` and `gcnet.load_model("model.safetensors")` read the same weights.
+`gcnet predict OWNER/NAME IMAGES...` and `gcnet.load_model("OWNER/NAME")` read the same weights.
 
 ## What it expects
 
-RGB pictures of any size. {{ resize }} `config.json` says exactly how.
+RGB images of any size. {{ resize }} `config.json` says exactly how.
 
 ## Where it comes from
 
@@ -61,14 +59,14 @@ RGB pictures of any size. {{ resize }} `config.json` says exactly how.
 {% endfor %}
 ## Terms
 
-The code is Apache-2.0. Weights also carry the terms of the pictures and of the weights that they were trained
+The code is Apache-2.0. Weights also carry the terms of the images and of the weights that they were trained
 from.
 """
 
 USE_DETECTOR = """\
 detector = gcnet.Detector.from_pretrained("OWNER/NAME")  # or the folder that this file is in
 found = detector.predict_images("photo.jpg", score_threshold=0.5)[0]
-found.boxes, found.scores, found.labels, found.masks  # pixels of the picture as given"""
+found.boxes, found.scores, found.labels, found.masks  # pixels of the image as given"""
 
 USE_CLASSIFIER = """\
 classifier = gcnet.Classifier.from_pretrained("OWNER/NAME")  # or the folder that this file is in
@@ -76,71 +74,71 @@ found = classifier.predict_images("photo.jpg", top=5)[0]
 found.names, found.probabilities  # best first"""
 
 
-class HubModel(
-    PyTorchModelHubMixin,
-    library_name="gcnet",
-    license="apache-2.0",
-    paper_url="https://arxiv.org/abs/1904.11492",
-    tags=["gcnet"],
-):
-    """A detector or a classifier as huggingface_hub's mixin wants it."""
+def download_model(repository: str, **options: Any) -> Path:
+    """The model file of a repository, in the hub's own cache. Raises GCNetError if it cannot be had."""
+    with _one_line(repository, f"there is no folder {repository} either"):
+        return Path(hf_hub_download(repository, FILE, **options))
 
-    def __init__(self, model: Detector | Classifier) -> None:
-        self.model = model
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self.model, save_directory / FILE)
-        spec = self.model.spec
-        config = {
-            "library_name": "gcnet",
-            "spec": asdict(spec),
-            "preprocessing": describe_preprocessing(spec),
-            "provenance": self.model.provenance,
-        }
-        write_json(save_directory / "config.json", config)
+def save_pretrained(
+    model: Detector | Classifier, folder: str | Path, card: dict[str, Any] | None = None
+) -> None:
+    """Writes the three files; a README that is there is kept. Raises GCNetError if they cannot be written."""
+    folder, spec = prepare_folder(folder), model.spec
+    config = {
+        "library_name": "gcnet",
+        "spec": asdict(spec),
+        "preprocessing": describe_preprocessing(spec),
+        "provenance": model.provenance,
+    }
+    try:
+        save_model(model, folder / FILE)
+        write_json(folder / "config.json", config)
+        if not (folder / "README.md").exists():
+            _card(model, card or {}).save(folder / "README.md")
+    except OSError as error:
+        raise GCNetError(f"cannot write {folder}: {error.strerror or error}; free space") from error
 
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **_: Any,
-    ) -> HubModel:
-        if Path(model_id).is_dir():
-            return cls(load_model(Path(model_id) / FILE))
-        file = hf_hub_download(
-            model_id,
-            FILE,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            token=token,
-            local_files_only=local_files_only,
-        )
-        return cls(load_model(file))
 
-    def generate_model_card(self, **fields: Any) -> ModelCard:
-        """The README; `fields` (license, language, datasets, ...) are added to its header."""
-        spec = self.model.spec
-        base = self._hub_mixin_info.model_card_data.to_dict()
-        task, tags = _task(spec)
-        header = ModelCardData(**(base | {"pipeline_tag": task, "tags": base["tags"] + tags} | fields))
-        return ModelCard.from_template(
-            header,
-            template_str=CARD,
-            name=spec.name,
-            kind=_kind(spec),
-            count=spec.num_classes,
-            classes=", ".join(spec.class_names),
-            use=USE_CLASSIFIER if isinstance(spec, ClassifierSpec) else USE_DETECTOR,
-            resize=_resize(spec),
-            provenance=self.model.provenance,
-        )
+def push(
+    model: Detector | Classifier,
+    repository: str,
+    card: dict[str, Any] | None,
+    *,
+    private: bool | None,
+    token: str | None,
+    **commit: Any,
+) -> str:
+    """Uploads the three files. Raises GCNetError if the hub cannot be reached or refuses."""
+    offline = "save_pretrained writes the same files to a folder"
+    with _one_line(repository, offline), TemporaryDirectory() as folder:
+        api = HfApi(token=token)
+        name = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        save_pretrained(model, folder, card)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, **commit))
+
+
+def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
+    """The README; `fields` (license, language, datasets, ...) are added to its header."""
+    spec = model.spec
+    task, tags = _task(spec)
+    header = {
+        "library_name": "gcnet",
+        "license": "apache-2.0",
+        "pipeline_tag": task,
+        "tags": ["gcnet", "arxiv:1904.11492", *tags],
+    }
+    return ModelCard.from_template(
+        ModelCardData(**(header | fields)),
+        template_str=CARD,
+        name=spec.name,
+        kind=_kind(spec),
+        count=spec.num_classes,
+        classes=", ".join(spec.class_names),
+        use=USE_CLASSIFIER if isinstance(spec, ClassifierSpec) else USE_DETECTOR,
+        resize=_resize(spec),
+        provenance=model.provenance,
+    )
 
 
 def _task(spec: ModelSpec | ClassifierSpec) -> tuple[str, list[str]]:
@@ -165,38 +163,6 @@ def _resize(spec: ModelSpec | ClassifierSpec) -> str:
             f"The short side is resized to {first}, the middle {second} x {second} is cut out and normalised;"
         )
     return f"They are fitted in {first} x {second} and normalised;"
-
-
-def pull(kind: type[Model], name: str | Path, **options: Any) -> Model:
-    """The model in a folder or a repository. Raises GCNetError if there is none of this kind to be had."""
-    with _one_line(name, f"there is no folder {name} either"):
-        model = HubModel.from_pretrained(name, **options).model
-    if not isinstance(model, kind):
-        other = type(model).__name__
-        raise GCNetError(
-            f"{name} is a {other.lower()} ({model.spec.name}): use gcnet.{other}.from_pretrained"
-        )
-    return model
-
-
-def save(model: HubMethods, folder: str | Path, card: dict[str, Any] | None) -> None:
-    """Writes the three files; a README that is there is kept. Raises GCNetError if they cannot be written."""
-    folder = prepare_folder(folder)
-    try:
-        _hub_model(model).save_pretrained(folder, model_card_kwargs=card)
-    except OSError as error:
-        raise GCNetError(f"cannot write {folder}: {error.strerror or error}; free space") from error
-
-
-def push(model: HubMethods, repository: str, card: dict[str, Any] | None, **options: Any) -> str:
-    """Uploads the three files. Raises GCNetError if the hub cannot be reached or refuses."""
-    with _one_line(repository, "save_pretrained writes the same files to a folder"):
-        return str(_hub_model(model).push_to_hub(repository, model_card_kwargs=card, **options))
-
-
-def _hub_model(model: HubMethods) -> HubModel:
-    assert isinstance(model, Detector | Classifier)
-    return HubModel(model)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Which model an mmdetection checkpoint holds: from the shapes of its tensors, its name and what it says."""
+"""Which model a checkpoint of mmdetection holds: from the shapes of its tensors, its name and what it says.
+
+C channels of a block, P of its bottleneck.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from gcnet.errors import GCNetError
-from gcnet.models.spec import ModelSpec, Norm
-from gcnet.weights.cache import sha256
-from gcnet.weights.catalog import ROWS, Row
-from gcnet.weights.checkpoint_files import Checkpoint
-from gcnet.weights.coco_classes import COCO_CLASSES
-from gcnet.weights.mmdet_keys import is_version_1, modernise
-from gcnet.weights.structure import read_structure, structure_of
+from gcnet.models.resnet import EXPANSION
+from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
+from gcnet.weights.catalog import CASCADE_RPN, COCO_CLASSES, ROWS, Row, unnamed
+from gcnet.weights.mmdet_keys import is_version_1
+from gcnet.weights.pickles import Checkpoint
+
+STAGES = (1, 2, 3, 4)
+CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,15 @@ class Identified:
     note: str | None
 
 
-def identify(path: Path, checkpoint: Checkpoint, *, class_names: Sequence[str] | None = None) -> Identified:
+def identify(
+    path: Path,
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, Tensor],
+    *,
+    digest: str = "",
+    row: Row | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Identified:
     """The model that a checkpoint of mmdetection 1.x, 2.x or 3.x, or of the GCNet authors, holds.
 
     The shapes of its tensors decide. They cannot tell rows that differ in how their norm was trained; for
@@ -42,34 +56,148 @@ def identify(path: Path, checkpoint: Checkpoint, *, class_names: Sequence[str] |
     for training on only: the predictions are the same.
 
     Args:
+        tensors: those of `checkpoint` under mmdetection 2.x's names (`mmdet_keys.modernise`).
+        digest: the SHA-256 of the file.
+        row: the model that it is known to hold; then only its classes are asked.
         class_names: one name for each class, where the file does not say them (or says others).
 
     Raises:
         GCNetError: it is another kind of model, or its class names are unknown.
     """
-    tensors = modernise(checkpoint.tensors)
-    structure, num_classes = read_structure(tensors, source=str(path))
-    names = _class_names(path, checkpoint, num_classes, class_names)
-    candidates = [row for row in ROWS if structure_of(row.spec) == structure]
-    row, norm, note = _choose(path, checkpoint, tensors, candidates)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if row is not None:
-        spec = replace(row.spec, class_names=names)
+        count = next((shapes[key][0] - 1 for key in CLASS_LOGITS if key in shapes), row.spec.num_classes)
+        spec, note, fallback = row.spec, None, unnamed(count)
     else:
-        backbone = replace(structure.backbone, norm=norm)
-        spec = replace(structure, name=path.stem, class_names=names, backbone=backbone)
-    if is_version_1(checkpoint.tensors):
-        spec = replace(spec, coordinates="inclusive")
-    return Identified(spec, row.name if row else None, _misnamed(path, candidates) or note)
+        structure, count = read_structure(shapes, source=str(path))
+        candidates = [row for row in ROWS if _key(row.spec) == _key(structure)]
+        row, norm, note = _choose(path, checkpoint, tensors, digest, candidates)
+        note = _misnamed(path, candidates) or note
+        unlisted = replace(structure, name=path.stem, backbone=replace(structure.backbone, norm=norm))
+        spec, fallback = row.spec if row else unlisted, None
+    names = _class_names(path, checkpoint, count, class_names, fallback)
+    coordinates = "inclusive" if is_version_1(checkpoint.tensors) else spec.coordinates
+    return Identified(
+        replace(spec, class_names=names, coordinates=coordinates), row.name if row else None, note
+    )
+
+
+def read_structure(shapes: Shapes, *, source: str) -> tuple[ModelSpec, int]:
+    """The model and its number of classes, from the shapes of tensors under mmdetection 2.x's names.
+
+    What shapes do not tell is at its default; norms are "frozen_stats" in the backbone and "sync" elsewhere.
+
+    Raises:
+        GCNetError: it is not a Mask R-CNN, or a cascade of three, with a ResNet of bottlenecks and an FPN.
+    """
+    for part in ("backbone.layer1.0.conv3", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.mask_head"):
+        if not any(name.startswith(part) for name in shapes):
+            raise GCNetError(
+                f"{source} holds another kind of model: it has no {part}; what can be read are Mask R-CNN "
+                "and Cascade Mask R-CNN with a ResNet or ResNeXt of 50 layers or more and an FPN"
+            )
+    stages = _count(shapes, r"roi_head\.bbox_head\.(\d+)\.fc_cls\.weight")
+    if stages not in (0, len(CascadeSpec().ious)):
+        raise GCNetError(f"{source} holds a cascade of {stages} stages; only those of 3 can be read")
+    head = "0." if stages else ""
+    try:
+        roi = _roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}")
+        spec = ModelSpec(
+            "",
+            (),
+            _backbone(shapes),
+            fpn_channels=shapes["neck.lateral_convs.0.conv.weight"][0],
+            fpn_norm="sync" if "neck.lateral_convs.0.bn.weight" in shapes else None,
+            rpn=CASCADE_RPN if stages else RPNSpec(),
+            roi=roi,
+            cascade=CascadeSpec() if stages else None,
+        )
+        return spec, shapes[f"roi_head.bbox_head.{head}fc_cls.weight"][0] - 1
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise GCNetError(f"{source} holds another kind of model, or not all of it: no {error}") from error
+
+
+def _key(spec: ModelSpec) -> tuple[object, ...]:
+    """What the shapes of its tensors tell of a model: equal for models whose tensors fit each other."""
+    backbone, context, roi = spec.backbone, spec.backbone.context, spec.roi
+    block: object = None
+    if context is not None:
+        channels = backbone.base_channels * EXPANSION * 2 ** context.stages.index(True)
+        width = int(channels * context.ratio)
+        block = width, context.stages, context.block, context.pooling, frozenset(context.fusion)
+    return (
+        *(backbone.blocks, backbone.stem_channels, backbone.base_channels, backbone.groups),
+        backbone.group_width if backbone.groups > 1 else None,
+        *(backbone.deformable_stages, backbone.norm == "group", block),
+        *(spec.fpn_channels, spec.fpn_norm is None, spec.cascade is None),
+        *(roi.box_convs, roi.box_fcs, roi.box_channels, roi.mask_channels, roi.mask_convs, roi.norm is None),
+    )
+
+
+def _backbone(shapes: Shapes) -> ResNetSpec:
+    blocks: Any = tuple(_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv3\.weight") for stage in STAGES)
+    deformable: Any = tuple(_has(shapes, rf"backbone\.layer{stage}\..*conv_offset\.") for stage in STAGES)
+    base = shapes["backbone.layer1.0.conv3.weight"][0] // EXPANSION
+    width, in_group = shapes["backbone.layer1.0.conv2.weight"][:2]
+    groups = width // in_group
+    return ResNetSpec(
+        blocks=blocks,
+        stem_channels=shapes["backbone.conv1.weight"][0],
+        base_channels=base,
+        groups=groups,
+        group_width=in_group * 64 // base if groups > 1 else ResNetSpec.group_width,
+        deformable_stages=deformable,
+        norm="frozen_stats" if "backbone.bn1.running_mean" in shapes else "group",
+        context=_context(shapes),
+    )
+
+
+def _context(shapes: Shapes) -> ContextSpec | None:
+    stages: Any = tuple(_has(shapes, rf"backbone\.layer{stage}\..*context_block\.") for stage in STAGES)
+    if not any(stages):
+        return None
+    block = f"backbone.layer{STAGES[stages.index(True)]}.0.context_block."
+    words = {"channel_add_conv": "add", "channel_mul_conv": "scale"}
+    found = [name for name in words if f"{block}{name}.0.weight" in shapes]
+    bottleneck, channels = shapes[f"{block}{found[0]}.0.weight"][:2]
+    return ContextSpec(
+        ratio=bottleneck / channels,
+        stages=stages,
+        pooling="attention" if f"{block}conv_mask.weight" in shapes else "average",
+        fusion=_in_order({words[name] for name in found}),
+    )
+
+
+def _roi(shapes: Shapes, box: str, mask: str) -> RoISpec:
+    return RoISpec(
+        box_convs=_count(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
+        box_fcs=_count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight"),
+        box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
+        mask_channels=shapes[f"{mask}upsample.weight"][0],
+        mask_convs=_count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
+        norm="sync" if f"{mask}convs.0.bn.weight" in shapes else None,
+    )
+
+
+def _in_order(fusion: set[str]) -> Any:
+    return tuple(word for word in ("add", "scale") if word in fusion)
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    return len({match[1] for name in shapes if (match := re.fullmatch(pattern, name))})
+
+
+def _has(shapes: Shapes, pattern: str) -> bool:
+    return any(re.match(pattern, name) for name in shapes)
 
 
 def _choose(
-    path: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], candidates: Sequence[Row]
+    path: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor], digest: str, candidates: Sequence[Row]
 ) -> tuple[Row | None, Norm, str | None]:
     """The row among those of the right structure, the norm where there is none, and what was assumed."""
     if len(candidates) == 1:
         return candidates[0], "frozen_stats", None
     if candidates:
-        digest = sha256(path)
         if row := next((r for r in candidates if r.weights and digest.startswith(r.weights.sha256)), None):
             return row, "frozen_stats", None
         if row := _named(path, candidates):
@@ -121,7 +249,11 @@ def _counted_norm(tensors: Mapping[str, Tensor]) -> Norm | None:
 
 
 def _class_names(
-    path: Path, checkpoint: Checkpoint, count: int, given: Sequence[str] | None
+    path: Path,
+    checkpoint: Checkpoint,
+    count: int,
+    given: Sequence[str] | None,
+    fallback: tuple[str, ...] | None,
 ) -> tuple[str, ...]:
     if given is not None:
         if len(given) != count:
@@ -131,6 +263,8 @@ def _class_names(
         return checkpoint.class_names
     if count == len(COCO_CLASSES):
         return COCO_CLASSES
+    if fallback is not None:
+        return fallback
     said = f"names {len(checkpoint.class_names)}" if checkpoint.class_names else "does not name them"
     raise GCNetError(
         f"{path} knows {count} classes but {said}: say what they are, in the order of its labels, with "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -48,10 +48,10 @@ def mmdet_key(ours: str) -> str:
     return ours
 
 
-def from_mmdet(tensors: Mapping[str, Tensor], own_names: list[str]) -> dict[str, Tensor]:
-    """`tensors` under our names; names that no tensor of ours answers to are kept as they are."""
+def our_keys(tensors: Mapping[str, Tensor], own_names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of mmdetection 2.x and 3.x under our names; names that are none of ours stay as they are."""
     ours = {mmdet_key(name): name for name in own_names}
-    return {ours.get(name, name): tensor for name, tensor in modernise(tensors).items()}
+    return {ours.get(name, name): tensor for name, tensor in tensors.items()}
 
 
 def is_version_1(tensors: Mapping[str, Tensor]) -> bool:

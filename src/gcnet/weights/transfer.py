@@ -1,6 +1,6 @@
 """One file from one address: over HTTP, going on where a cut connection left off, or from a folder.
 
-What arrives is not checked here, only brought; `gcnet.weights.download` knows what it should be.
+What arrives is not checked here; `gcnet.weights.fetch` knows what it should be.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.weights.checkpoint_files import read_checkpoint
+from gcnet.weights.pickles import read_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(3.0), "b": torch.tensor(1)}
 

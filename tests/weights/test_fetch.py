@@ -18,9 +18,9 @@ import pytest
 
 from gcnet.errors import GCNetError
 from gcnet.weights import transfer
-from gcnet.weights.cache import Weights, find_cached, read_cached, store
-from gcnet.weights.catalog import find
-from gcnet.weights.download import fetch, published_weights
+from gcnet.weights.catalog import Weights, find
+from gcnet.weights.fetch import LocalFile, Source, find_cached, find_source, read_cached, store
+from gcnet.weights.fetch import fetch as fetch_file
 from gcnet.weights.transfer import CHUNK, Patience
 
 CONTENT = b"".join(hashlib.sha256(bytes([n])).digest() for n in range(200)) * 500  # 3.2 MB: several chunks
@@ -34,6 +34,13 @@ HASTY = Patience(connect=0.5, read=0.5, tries=3, pause=0.0)
 def weights(file_server: Any) -> Weights:
     file_server.files[PATH] = CONTENT
     return Weights(f"{file_server.address}/{PATH}", SHA)
+
+
+def fetch(weights: Weights, **options: Any) -> Path:
+    """The file, whose SHA-256 is known."""
+    file = fetch_file(weights, **options)
+    assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+    return file.path
 
 
 def leftovers() -> list[str]:
@@ -277,7 +284,7 @@ def test_a_cache_that_cannot_be_made(weights: Weights, home: Path) -> None:
 def test_two_processes_fetch_once(weights: Weights, file_server: Any) -> None:
     file_server.seconds = 1.0  # long enough for the second to come in between
     script = (
-        "from gcnet.weights.cache import Weights; from gcnet.weights.download import fetch;"
+        "from gcnet.weights.catalog import Weights; from gcnet.weights.fetch import fetch;"
         f"fetch(Weights({weights.url!r}, {SHA!r}))"
     )
     both = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
@@ -290,6 +297,44 @@ def test_two_processes_fetch_once(weights: Weights, file_server: Any) -> None:
 # --- rows ----------------------------------------------------------------------------------------------
 
 
-def test_rows_without_published_weights() -> None:
-    with pytest.raises(GCNetError, match="no published weights of mask_rcnn_tiny_gc4"):
-        published_weights(find("mask_rcnn_tiny_gc4"))
+# --- words that stand for files --------------------------------------------------------------------------
+
+
+def test_a_run_folder_stands_for_its_best_model(tmp_path: Path) -> None:
+    with pytest.raises(GCNetError, match="not a run"):
+        find_source(tmp_path)
+    for name in ("last", "best"):
+        (tmp_path / f"{name}.safetensors").touch()
+        assert find_source(str(tmp_path)) == Source(None, tmp_path / f"{name}.safetensors")
+    file = tmp_path / "last.safetensors"
+    assert find_source(file) == Source(None, file)
+    assert find_source(file).fetch() == LocalFile(file)
+    assert find_source("mask_rcnn_tiny", tmp_path).place == tmp_path / "best.safetensors"
+    with pytest.raises(GCNetError, match="leave out --weights"):
+        find_source(tmp_path, "coco")
+
+
+def test_names_and_their_published_weights() -> None:
+    row = find("mask_rcnn_r50_gc4")
+    assert find_source(row.upstream[1]) == find_source(row.name, "coco") == Source(row, row.weights)
+    with pytest.raises(GCNetError, match="mask_rcnn_tiny_gc4 has no published weights"):
+        find_source("mask_rcnn_tiny_gc4")
+    with pytest.raises(GCNetError, match="there is no model 'mask_rcnn_r50_gc5'"):
+        find_source("mask_rcnn_r50_gc5")
+    resnet = find_source("resnet50_gc4", "imagenet")
+    assert isinstance(resnet.place, Weights)
+    assert resnet.place.file == "resnet50-0676ba61.pth"
+    with pytest.raises(GCNetError, match="those of a backbone alone"):
+        find_source("mask_rcnn_r50", "imagenet")
+
+
+def test_owner_and_name_is_a_repository_unless_the_owner_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_source("someone/model") == Source(None, "someone/model")
+    assert find_source("mask_rcnn_tiny", "someone/model").place == "someone/model"
+    (tmp_path / "runs").mkdir()
+    for word in ("runs/typo", "someone/model.pth", "a/b/c", "/no/where"):
+        with pytest.raises(GCNetError, match=f"no such file or folder: {word}"):
+            find_source(word)

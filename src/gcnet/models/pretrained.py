@@ -1,36 +1,25 @@
-"""How models go to the Hugging Face hub and come from it: methods that detectors and classifiers share.
-
-`gcnet.weights.hub` does the work, so that huggingface_hub is loaded only by those who want it.
-"""
+"""Methods that detectors and classifiers share: from and to folders in the Hugging Face hub's layout."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 Model = TypeVar("Model")  # typing.Self is more than beartype can take here
 
 
-class HubMethods:
-    """Of a network: to be had from a folder or a repository by name, and to be put there."""
+class Pretrained:
+    """A mixin of networks that `gcnet.weights` can read and write."""
 
     @classmethod
-    def from_pretrained(
-        cls: type[Model],
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-    ) -> Model:
+    def from_pretrained(cls: type[Model], name: str | Path, **options: Any) -> Model:
         """A model from a folder that `save_pretrained` wrote or from a repository of the Hugging Face hub.
 
         Args:
             name: the folder, or the repository as "OWNER/NAME".
-            revision, token, cache_dir, force_download, local_files_only: of a repository, as huggingface_hub
-                takes them.
+            options: of a repository, as `huggingface_hub.hf_hub_download` takes them: revision, token,
+                cache_dir, force_download, local_files_only.
 
         Returns:
             The model, on the CPU, in eval mode.
@@ -39,17 +28,7 @@ class HubMethods:
             GCNetError: there is no such folder or repository, it holds no model of this kind, or
                 the hub is out of reach.
         """
-        from gcnet.weights.hub import pull
-
-        return pull(
-            cls,
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
+        return _above("load").load_pretrained(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path, *, card: dict[str, Any] | None = None) -> None:
         """Writes `model.safetensors`, `config.json` and a model card, as the Hugging Face hub has them.
@@ -61,9 +40,7 @@ class HubMethods:
         Raises:
             GCNetError: the folder cannot be written to.
         """
-        from gcnet.weights.hub import save
-
-        save(self, folder, card)
+        _above("hub").save_pretrained(self, folder, card)
 
     def push_to_hub(
         self,
@@ -81,15 +58,10 @@ class HubMethods:
         Raises:
             GCNetError: the hub is out of reach, or refuses.
         """
-        from gcnet.weights.hub import push
+        options = {"revision": branch, "create_pr": create_pr, "commit_message": commit_message}
+        return _above("hub").push(self, repository, card, private=private, token=token, **options)
 
-        return push(
-            self,
-            repository,
-            card,
-            commit_message=commit_message,
-            private=private,
-            token=token,
-            branch=branch,
-            create_pr=create_pr,
-        )
+
+def _above(module: str) -> Any:
+    """Files stand above networks, which they are read into: their code is found when it is called."""
+    return import_module(f"gcnet.weights.{module}")

@@ -13,9 +13,8 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ResNetSpec
-from gcnet.weights.cache import Weights
-from gcnet.weights.catalog import ROWS
-from gcnet.weights.imagenet import FILES, load_imagenet
+from gcnet.weights.catalog import IMAGENET, ROWS, Weights
+from gcnet.weights.create import load_backbone
 
 # Small, but with the channels of the published ones.
 SPEC = ResNetSpec(blocks=(1, 1, 1, 1), context=ContextSpec(ratio=1 / 4))
@@ -35,7 +34,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save(state, file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     file = file.rename(tmp_path / f"resnet-{digest[:8]}.pth")
-    monkeypatch.setitem(FILES, (SPEC.blocks, 1), Weights(file.as_uri(), digest[:8]))
+    monkeypatch.setitem(IMAGENET, (SPEC.blocks, 64, 1, 4), Weights(file.as_uri(), digest[:8]))
     return file
 
 
@@ -51,7 +50,7 @@ def loaded(backbone: ResNet, file: Path) -> bool:
 
 def test_from_a_local_file_blocks_stay(published: Path) -> None:
     backbone, before = fresh(), fresh().state_dict()
-    load_imagenet(backbone, SPEC, published)
+    load_backbone(backbone, SPEC, published)
     assert loaded(backbone, published)
     blocks = {name: value for name, value in backbone.state_dict().items() if ".context." in name}
     assert len(blocks) == 3 * 8
@@ -60,7 +59,7 @@ def test_from_a_local_file_blocks_stay(published: Path) -> None:
 
 def test_deformable_stages_keep_their_offsets(published: Path) -> None:
     backbone = ResNet(replace(SPEC, deformable_stages=(False, True, False, False)))
-    load_imagenet(backbone, SPEC, published)
+    load_backbone(backbone, SPEC, published)
     assert loaded(backbone, published)
     assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
 
@@ -68,20 +67,20 @@ def test_deformable_stages_keep_their_offsets(published: Path) -> None:
 def test_resnext_does_not_get_the_file_of_a_resnet(published: Path) -> None:
     spec = replace(SPEC, groups=32)
     with pytest.raises(GCNetError, match="no published ImageNet weights"):
-        load_imagenet(ResNet(spec), spec)
+        load_backbone(ResNet(spec), spec)
 
 
 def test_fetched_into_the_cache(published: Path, home: Path) -> None:
     backbone = fresh()
-    load_imagenet(backbone, SPEC)
+    load_backbone(backbone, SPEC)
     assert loaded(backbone, published)
     cached = home / "weights" / published.name
     assert cached.is_file()
     published.rename(published.with_name("gone"))
-    load_imagenet(fresh(), SPEC)
+    load_backbone(fresh(), SPEC)
     cached.write_bytes(cached.read_bytes()[:-10])
     with pytest.raises(GCNetError, match="is not the published file"):
-        load_imagenet(fresh(), SPEC)
+        load_backbone(fresh(), SPEC)
 
 
 def test_mirrors_are_asked(published: Path, tmp_path: Path) -> None:
@@ -89,9 +88,9 @@ def test_mirrors_are_asked(published: Path, tmp_path: Path) -> None:
     mirror.mkdir()
     moved = published.rename(mirror / published.name)
     with pytest.raises(GCNetError, match=f"get .*{published.name} by hand"):
-        load_imagenet(fresh(), SPEC)
+        load_backbone(fresh(), SPEC)
     backbone = fresh()
-    load_imagenet(backbone, SPEC, mirrors=[str(mirror)])
+    load_backbone(backbone, SPEC, mirrors=[str(mirror)])
     assert loaded(backbone, moved)
 
 
@@ -103,14 +102,14 @@ def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
     wrapped = {"state_dict": state | {"last_linear.weight": torch.zeros(10, 2048)}}
     torch.save(wrapped, tmp_path / "x.pth")
     backbone = ResNet(spec)
-    load_imagenet(backbone, spec, tmp_path / "x.pth")
+    load_backbone(backbone, spec, tmp_path / "x.pth")
     assert torch.equal(backbone.state_dict()["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
 
 
 def test_file_of_another_network(published: Path, tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
     with pytest.raises(GCNetError, match=r"vgg\.pth does not fit"):
-        load_imagenet(fresh(), SPEC, tmp_path / "vgg.pth")
+        load_backbone(fresh(), SPEC, tmp_path / "vgg.pth")
 
 
 def test_names_are_torchvision_s() -> None:
@@ -122,7 +121,7 @@ def test_names_are_torchvision_s() -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("weights", FILES.values(), ids=lambda weights: weights.file)
+@pytest.mark.parametrize("weights", IMAGENET.values(), ids=lambda weights: weights.file)
 def test_published_names_carry_the_hash(weights: Weights) -> None:
     assert weights.file.endswith(f"-{weights.sha256}.pth")
     assert len(weights.sha256) == 8
@@ -131,4 +130,4 @@ def test_published_names_carry_the_hash(weights: Weights) -> None:
 
 def test_every_published_row_has_a_backbone_to_start_from() -> None:
     published = [row.spec.backbone for row in ROWS if row.upstream]
-    assert {(backbone.blocks, backbone.groups) for backbone in published} == set(FILES)
+    assert {(b.blocks, b.base_channels, b.groups, b.group_width) for b in published} == set(IMAGENET)

@@ -68,7 +68,12 @@ def test_records_are_complete(capsys: pytest.CaptureFixture[str]) -> None:
     assert by_name["mask_rcnn_tiny"]["weights"] is None
 
 
-def test_what_is_at_hand_is_marked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_at_hand_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("GCNET_HOME", str(home))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     weights = find("mask_rcnn_r101_gc4").weights
     assert weights is not None
     (home / "weights").mkdir(parents=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 from gcnet.models.spec import ModelSpec, RoISpec
 from gcnet.weights.create import create_model
-from gcnet.weights.foreign import load_foreign
+from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_keys import is_version_1, modernise
 
 DEFORMABLE = replace(small().backbone, deformable_stages=(False, True, True, True))
@@ -42,7 +42,7 @@ def saved(state: dict[str, Tensor], version: int, path: Path) -> Path:
 @pytest.mark.parametrize("name", SPECS)
 def test_every_generation_of_files(name: str, version: int, tmp_path: Path) -> None:
     source = built(SPECS[name])
-    detector = load_foreign(saved(as_mmdet(source), version, tmp_path / "epoch_12.pth"))
+    detector = load_model(saved(as_mmdet(source), version, tmp_path / "epoch_12.pth"))
     assert equal(detector, source)
     assert not detector.training
     assert detector.spec.class_names == NAMES
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_counted_by_kind(tmp_path: Path) -> None:
     state |= {"backbone.layer4.0.extra": torch.zeros(1), "rpn_head.rpn_cls.weight": torch.zeros(9, 16, 1, 1)}
     path = saved(state, 2, tmp_path / "x.pth")
     with pytest.raises(GCNetError) as raised:
-        load_foreign(path)
+        load_model(path)
     message = str(raised.value)
     assert "x.pth does not fit this model (tensors: 2 missing, 1 unexpected, 1 of another shape)" in message
     assert "rpn.objectness.weight is 9x16x1x1 there and 3x16x1x1 here" in message
@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_counted_by_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_old_files_predict(spec: ModelSpec, tmp_path: Path) -> None:
     image = torch.randint(0, 256, (60, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    old = load_foreign(saved(as_mmdet(built(spec)), 1, tmp_path / "x.pth"))
+    old = load_model(saved(as_mmdet(built(spec)), 1, tmp_path / "x.pth"))
     found = old.predict_images(image.numpy(), score_threshold=0.0)[0]
     assert len(found) > 0
     assert found.boxes.min() >= 0

@@ -1,0 +1,269 @@
+"""Which file a word stands for, and published files in the cache. No torch here: errors come at once.
+
+A file is fetched once, and never used without checking what came. Order: the cache; the published address;
+the mirrors that the caller lists; those in `GCNET_MIRRORS`. The publisher goes first because eight hex digits
+of a SHA-256 tell damage, not malice. A publisher that is down costs a few seconds, once for each file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from gcnet.errors import GCNetError
+from gcnet.files import cache_folder, user_cache
+from gcnet.weights.catalog import ClassifierRow, Row, Weights, find, imagenet_weights
+from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
+
+MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file at hand, and its SHA-256 in hex digits where that is known already."""
+
+    path: Path
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights that are found, but not yet read or fetched.
+
+    `row` is the model that they have to fit; without one, the file says what it holds. `place` is a file, a
+    published one, or the name of a repository on the Hugging Face hub.
+    """
+
+    row: Row | ClassifierRow | None
+    place: Path | Weights | str
+
+    def fetch(self, mirrors: Sequence[str] = ()) -> LocalFile:
+        """The file itself. Raises GCNetError if it has to be fetched and no place gives it."""
+        if isinstance(self.place, Path):
+            return LocalFile(self.place)
+        if isinstance(self.place, Weights):
+            return fetch(self.place, mirrors=mirrors)
+        from gcnet.weights.hub import download_model
+
+        return LocalFile(download_model(self.place))
+
+
+def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
+    """What `MODEL --weights W` stands for.
+
+    Args:
+        model: a file, a run folder, a folder or repository of the hub, or a catalog name.
+        weights: of a name: "coco", the published ones, which is also the default, a file or folder, or of a
+            classifier "imagenet".
+
+    Raises:
+        GCNetError: there is no such file or name, nothing is published for it, or a file has weights given.
+    """
+    if place := find_place(model):
+        if weights:
+            raise GCNetError(
+                f"{place} brings its own weights: leave out --weights, or give a name in place of the file"
+            )
+        return Source(None, place)
+    row = find(str(model))
+    if weights == "imagenet":
+        if isinstance(row, Row):
+            raise GCNetError(f"--weights imagenet are those of a backbone alone; {row.name} is a detector")
+        return Source(row, imagenet_weights(row.spec.backbone))
+    if weights not in (None, "coco"):
+        return Source(row, find_weights(weights))
+    if row.weights is None:
+        raise GCNetError(
+            f"{row.name} has no published weights: add --weights FILE, or give a run folder in its place"
+        )
+    return Source(row, row.weights)
+
+
+def find_weights(weights: str | Path) -> Path | str:
+    """The place of weights that are no catalog name. Raises GCNetError if there is no such file."""
+    if place := find_place(weights):
+        return place
+    raise GCNetError(f"--weights: no such file: {weights}")
+
+
+def find_place(word: str | Path) -> Path | str | None:
+    """A file, the best one of a run folder, or a repository of the hub; None for what may be a catalog name.
+
+    OWNER/NAME is a repository if there is no folder OWNER here, else a file that is missing.
+
+    Raises:
+        GCNetError: `word` is a path, and nothing is there.
+    """
+    path = Path(word)
+    if path.is_dir():
+        for name in MODEL_FILES:
+            if (path / name).is_file():
+                return path / name
+        raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
+    if path.is_file():
+        return path
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        repository = re.fullmatch(r"[\w.-]+/[\w.-]+", str(word)) and path.suffix not in SUFFIXES
+        if repository and not path.parent.exists():
+            return str(word)
+        raise GCNetError(f"no such file or folder: {path}")
+    return None
+
+
+def fetch(weights: Weights, *, mirrors: Sequence[str] = (), patience: Patience | None = None) -> LocalFile:
+    """The file of `weights` in the cache, checked by its SHA-256.
+
+    Args:
+        mirrors: addresses or folders that hold the file under its published path or any end of it, such as
+            `gcnet/NAME/NAME.pth` or the bare file name. Those in `GCNET_MIRRORS` (separated by spaces or
+            commas) come after them.
+        patience: what a slow or dead host is granted.
+
+    Raises:
+        GCNetError: no place has it, with what went wrong at each; the disk is full or cannot be written; or
+            the cached file is another one.
+    """
+    if cached := read_cached(weights):
+        return cached
+    listed = re.split(r"[\s,]+", os.environ.get("GCNET_MIRRORS", ""))
+    target = store() / weights.file
+    with _lock(target):
+        if cached := read_cached(weights):  # another process fetched it while this one waited
+            return cached
+        digest = _fetch(_places(weights, [*mirrors, *listed]), target, weights, patience or Patience())
+    return LocalFile(target, digest)
+
+
+def store() -> Path:
+    """The folder of fetched weights: `weights` in our cache."""
+    return cache_folder() / "weights"
+
+
+def find_cached(weights: Weights) -> Path | None:
+    """The file if it is at hand, unread: in our folder, or where torch.hub (and mmdetection) put theirs."""
+    return next((path for path in (store() / weights.file, _hub() / weights.file) if path.is_file()), None)
+
+
+def read_cached(weights: Weights) -> LocalFile | None:
+    """The file if it is at hand and whole; None if it has to be fetched.
+
+    It is read through each time: half a second for the largest row, and a file that was copied here by
+    hand, or damaged since, is noticed.
+
+    Raises:
+        GCNetError: the file in our folder is not the published one. It may be the user's: it stays.
+    """
+    ours, hub = store() / weights.file, _hub() / weights.file
+    if ours.is_file():
+        digest = sha256(ours)
+        if not digest.startswith(weights.sha256):
+            raise GCNetError(
+                f"{ours} is not the published file: its SHA-256 begins with {digest[:8]}, not "
+                f"{weights.sha256}; delete it, and it is fetched again"
+            )
+        return LocalFile(ours, digest)
+    if hub.is_file() and (digest := sha256(hub)).startswith(weights.sha256):
+        return LocalFile(hub, digest)
+    return None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hub() -> Path:
+    home = os.environ.get("TORCH_HOME")
+    return (Path(home).expanduser() if home else user_cache() / "torch") / "hub" / "checkpoints"
+
+
+def _places(weights: Weights, mirrors: Sequence[str]) -> list[list[str]]:
+    """The addresses to try, one list for each place."""
+    path = urlsplit(weights.url).path.strip("/").split("/")
+    tails = ["/".join(path[start:]) for start in range(len(path))]
+    return [[weights.url]] + [[f"{base.rstrip('/')}/{tail}" for tail in tails] for base in mirrors if base]
+
+
+@contextmanager
+def _lock(target: Path) -> Iterator[None]:
+    """Of the processes that want `target`, one at a time."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for another process that fetches {target.name}")
+        lock.acquire()
+    except OSError as error:
+        raise unwritable(target.parent, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(places: list[list[str]], target: Path, weights: Weights, patience: Patience) -> str:
+    """Tries every place in turn until the file is at `target`; its SHA-256."""
+    part = target.with_name(f"{target.name}.part")
+    if part.is_file() and (digest := sha256(part)).startswith(weights.sha256):  # ended before the last step
+        os.replace(part, target)
+        return digest
+    failures: list[str] = []
+    for addresses in places:
+        failure = ""
+        for address in addresses:
+            try:
+                digest = _fetch_from(address, part, weights, patience)
+                os.replace(part, target)
+                return digest
+            except UnavailableError as error:
+                failure = f"{host(address)}: {error}"
+                if not error.missing:
+                    break
+        failures.append(failure)
+        if len(failures) < len(places):
+            say(f"{failure}; trying the next place")
+    raise GCNetError(
+        f"cannot fetch {target.name} ({'; '.join(failures)}): get {weights.url} by hand and put it into "
+        f"{target.parent}, or name a mirror (--mirror or GCNET_MIRRORS)"
+    )
+
+
+def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) -> str:
+    """The file of one address as `part`, whole and checked; its SHA-256."""
+    if "://" not in address or address.startswith("file://"):
+        path = Path(url2pathname(urlsplit(address).path) if "://" in address else address).expanduser()
+        if not path.is_file():
+            raise UnavailableError("no such file", missing=True)
+        digest = _check(path, weights)  # before it is copied: a download that was cut is not given up for it
+        copy(path, part)
+        return digest
+    if part.is_file():
+        download(address, part, patience)
+        if (digest := sha256(part)).startswith(weights.sha256):
+            return digest
+        part.unlink()  # perhaps the rest of something else: once more from the start
+    download(address, part, patience)
+    try:
+        return _check(part, weights)
+    except UnavailableError:
+        part.unlink()
+        raise
+
+
+def _check(path: Path, weights: Weights) -> str:
+    digest = sha256(path)
+    if not digest.startswith(weights.sha256):
+        raise UnavailableError(f"another file (its SHA-256 begins with {digest[:8]}, not {weights.sha256})")
+    return digest

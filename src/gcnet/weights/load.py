@@ -1,0 +1,221 @@
+"""A model from anything: our files, run folders, the hub, published names, and other people's checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from gcnet.errors import GCNetError
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector
+from gcnet.models.spec import ClassifierSpec
+from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
+from gcnet.weights.class_rows import carry_over, match_classes
+from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
+from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file, skip_init
+from gcnet.weights.identify import identify
+from gcnet.weights.mmdet_keys import modernise, our_keys
+from gcnet.weights.pickles import Checkpoint, read_checkpoint
+
+Model = TypeVar("Model")
+
+
+def load_model(
+    source: str | Path | Source,
+    *,
+    row: str | None = None,
+    class_names: Sequence[str] | None = None,
+    mirrors: Sequence[str] = (),
+) -> Detector | Classifier:
+    """The model that is in a file, on the CPU, in eval mode; its `provenance` says where it comes from.
+
+    Args:
+        source: one of our .safetensors files, a run folder, a folder of the Hugging Face hub's layout, the
+            name of a repository there ("OWNER/NAME"), a checkpoint of mmdetection or the GCNet authors, a
+            ResNet of torchvision's, or a catalog name with published weights.
+        row: name of the catalog row that it holds; by default it is found out.
+        class_names: what its classes are called, in the order of its labels; by default what the file says.
+        mirrors: where else to look for published weights; see `gcnet.weights.fetch.fetch`.
+
+    Raises:
+        GCNetError: there is no such file, it is damaged or cannot be fetched, loading it would run code, it
+            holds another model than `row` or one that cannot be read, or it does not name its classes.
+    """
+    found = source if isinstance(source, Source) else find_source(source)
+    return read_model(found.fetch(mirrors), find(row) if row else found.row, class_names)
+
+
+def read_model(
+    file: LocalFile,
+    row: Row | ClassifierRow | None,
+    class_names: Sequence[str] | None = None,
+    *,
+    draw: bool = False,
+) -> Detector | Classifier:
+    """The model in a file, which is the one of `row` if that is given. Raises GCNetError as `load_model`.
+
+    `draw` draws the random numbers of a new model, though the file replaces them all: those that are drawn
+    afterwards are what the seed says, whatever was loaded.
+    """
+    if file.path.suffix != SUFFIX:
+        return _read_foreign(file, row, class_names, draw=draw)
+    model = build_saved(read_model_file(file.path), draw=draw)
+    if class_names is not None:
+        rename_classes(model, class_names, label=str(file.path))
+    return with_row(model, row, model.spec.class_names, label=str(file.path)) if row else model
+
+
+def build_saved(held: ModelFile, *, draw: bool = False) -> Detector | Classifier:
+    """The model that one of our files holds. Raises GCNetError if its tensors are not those of its spec."""
+    with nullcontext() if draw else skip_init():
+        model = build_model(held.spec)
+    fill_weights(model, held.tensors, source=str(held.path))
+    model.provenance = held.provenance
+    return model.eval()
+
+
+def load_pretrained(kind: type[Model], name: str | Path, **options: Any) -> Model:
+    """The model in a folder or a repository of the hub; see `Detector.from_pretrained`."""
+    from gcnet.weights.hub import FILE, download_model
+
+    path = Path(name) / FILE if Path(name).is_dir() else download_model(str(name), **options)
+    model = read_model(LocalFile(path), None)
+    if not isinstance(model, kind):
+        other = type(model).__name__
+        raise GCNetError(
+            f"{name} is a {other.lower()} ({model.spec.name}): use gcnet.{other}.from_pretrained"
+        )
+    return model
+
+
+def _read_foreign(
+    file: LocalFile, row: Row | ClassifierRow | None, class_names: Sequence[str] | None, *, draw: bool
+) -> Detector | Classifier:
+    path = file.path
+    checkpoint = read_checkpoint(path)
+    if isinstance(row, ClassifierRow):
+        return _read_torchvision(path, checkpoint, row, class_names)
+    digest = file.sha256 or sha256(path)
+    tensors = modernise(checkpoint.tensors)
+    found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names)
+    with nullcontext() if draw else skip_init():
+        detector = build_model(found.spec)
+    fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
+    detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}
+    if found.note:
+        detector.provenance["note"] = found.note
+    return detector.eval()
+
+
+def _read_torchvision(
+    path: Path, checkpoint: Checkpoint, row: ClassifierRow, class_names: Sequence[str] | None
+) -> Classifier:
+    """A ResNet of torchvision's in the model of `row`, whose context blocks are new to it."""
+    tensors = checkpoint.tensors
+    if "fc.weight" not in tensors or tensors["fc.weight"].dim() != 2:
+        raise GCNetError(f"{path} has no fc layer: it is no classifier of torchvision's making")
+    names = tuple(class_names or _imagenet_names(len(tensors["fc.weight"])))
+    classifier = build_model(replace(row.spec, class_names=names))
+    assert isinstance(classifier, Classifier)
+    ours = {name if name.startswith("fc.") else f"backbone.{name}": value for name, value in tensors.items()}
+    fill_weights(classifier, ours | new_parts(classifier, ours, source=str(path)), source=str(path))
+    classifier.provenance = {"file": path.name}
+    return classifier.eval()
+
+
+def _imagenet_names(count: int) -> Sequence[str]:
+    if count != 1000:
+        return unnamed(count)
+    from torchvision.models import ResNet50_Weights
+
+    return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def with_row(
+    source: Detector | Classifier, row: Row | ClassifierRow, class_names: Sequence[str], *, label: str
+) -> Detector | Classifier:
+    """The weights of `source` in the model of `row` with other classes; see `gcnet.weights.class_rows`.
+
+    Classes that `source` does not name are taken to be `class_names` if there are as many. A classifier may
+    have context blocks that `source` lacks.
+
+    Raises:
+        GCNetError: they differ in more than that; `label` says what `source` is.
+    """
+    if isinstance(source.spec, ClassifierSpec) != isinstance(row, ClassifierRow):
+        kinds = ("a detector", "an image classifier")
+        theirs, ours = kinds if isinstance(row, ClassifierRow) else kinds[::-1]
+        raise GCNetError(f"{label} is {theirs} ({source.spec.name}), {row.name} is {ours}")
+    if source.spec.class_names == unnamed(len(class_names)):
+        rename_classes(source, class_names, label=label)
+    spec = replace(row.spec, class_names=tuple(class_names))
+    if isinstance(source, Detector):
+        spec = replace(spec, coordinates=source.spec.coordinates)
+    if source.spec == spec:
+        return source
+    whole = isinstance(source, Detector) and source.spec.class_names == spec.class_names
+    with skip_init() if whole else nullcontext():
+        model = build_model(spec)
+    tensors = carry_over(source, model)
+    if isinstance(model, Classifier):
+        tensors |= new_parts(model, tensors, source=label)
+    fill_weights(model, tensors, source=label)
+    model.provenance = dict(source.provenance)
+    if source.spec.class_names != spec.class_names:
+        rows = match_classes(source.spec.class_names, spec.class_names)
+        kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
+        model.provenance["classes_kept"] = kept
+    return model.eval()
+
+
+def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
+    """What `module` adds to a plain ResNet and `tensors` do not have: it keeps its initial weights.
+
+    These are deformable offsets, and context blocks, of which `tensors` have all or none.
+
+    Raises:
+        GCNetError: `tensors` have blocks and `module` has none.
+    """
+    own = module.state_dict()
+    has_blocks, wants_blocks = (any(".context." in name for name in names) for names in (tensors, own))
+    if has_blocks and not wants_blocks:
+        raise GCNetError(
+            f"{source} has context blocks, and this model has no place for them: take a model with such "
+            "blocks, or weights without"
+        )
+    return {
+        name: tensor
+        for name, tensor in own.items()
+        if name not in tensors and (".offset." in name or (".context." in name and not has_blocks))
+    }
+
+
+def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:
+    """Gives the classes of `model` other names, in the order of the labels.
+
+    Raises:
+        GCNetError: there are more or fewer names than classes; `label` says what `model` is.
+    """
+    count = model.spec.num_classes
+    if len(class_names) != count:
+        raise GCNetError(f"{label} has {count} classes, {len(class_names)} names are given: name each class")
+    spec = replace(model.spec, class_names=tuple(class_names))
+    model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
+
+
+def _published_as(digest: str) -> dict[str, str | float]:
+    """The SHA-256 of a file, and if it is a published one what was published about it."""
+    row = next((row for row in ROWS if row.weights and digest.startswith(row.weights.sha256)), None)
+    if row is None or row.box_ap is None or row.mask_ap is None:
+        return {"sha256": digest}
+    return {
+        "sha256": digest,
+        "published_as": row.upstream[0],
+        "published_box_AP": row.box_ap,
+        "published_mask_AP": row.mask_ap,
+    }
