@@ -20,7 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gcnet.engine.module import make_optimizer
+from gcnet.engine.schedule import make_optimizer
 from gcnet.lab.benchmark import busy_detector, random_batch, random_targets
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BOX_GRID

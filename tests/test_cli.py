@@ -23,7 +23,7 @@ def run_fresh(*words: str) -> tuple[int, str, str, float]:
     """Exit code, stdout, stderr and CPU seconds of `gcnet WORDS` in a new process; HEAVY in stdout is bad."""
     script = (
         "import sys; from gcnet.cli import main; code = main(sys.argv[1:]);"
-        "heavy = {'torch', 'cv2', 'lightning', 'torchvision'} & set(sys.modules);"
+        "heavy = {'torch', 'cv2', 'torchvision'} & set(sys.modules);"
         "print('HEAVY', heavy) if heavy else None; sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -16,7 +16,6 @@ HEAVY = (
     "torch._dynamo",
     "torchvision",
     "cv2",
-    "lightning",
     "matplotlib",
     "scipy",
     "huggingface_hub",

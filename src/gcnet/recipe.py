@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from gcnet.errors import GCNetError
@@ -16,7 +16,9 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images in one optimiser step, over all devices together.
+        batch_size: images in one step of the optimizer, over all devices together.
+        accumulate: parts that a device computes its share of a batch in, one after the other; gradients are
+            added up. Less memory, the same numbers where norms are frozen.
         lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
         lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
         optimizer: "sgd" (momentum 0.9) or "adamw".
@@ -26,14 +28,19 @@ class Recipe:
             `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
         warmup_iterations: linear warm-up from `warmup_factor` of the rate.
         clip_norm: largest gradient norm; 0 does not clip.
+        ema: decay of a moving average of the weights, such as 0.999; it is what is then validated, and saved
+            as best.safetensors and last-ema.safetensors. 0 keeps none.
         flip: probability of a horizontal flip.
-        scale_jitter: smallest and largest factor on the size that pictures are resized to.
+        scale_jitter: smallest and largest factor on the size that images are resized to.
         color_jitter: strength of random brightness, contrast and saturation, 0 for none.
-        image_size: (long, short) side to fit pictures in; none takes the model's own.
-        precision: "fp32" or "bf16" (mixed).
+        image_size: (long, short) side to fit images in; none takes the model's own.
+        precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
         recompute_activations: keep less in memory between forward and backward, for a third more computing;
             the numbers stay the same.
         validate_every: epochs between validations; the last epoch is always validated.
+        validation_loss: compute the losses of the validation images too, as `valid_loss`.
+        patience: validations without a better score after which the run ends; 0 never ends it early.
+        loggers: where numbers go beside metrics.csv: "tensorboard", "wandb", "mlflow".
         checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
         workers: loader processes for each device.
         devices: number of devices; 0 takes all there are.
@@ -43,6 +50,7 @@ class Recipe:
 
     epochs: int = 12
     batch_size: int = 16
+    accumulate: int = 1
     lr: float = 0.02
     lr_batch_size: int = 16
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -53,13 +61,17 @@ class Recipe:
     warmup_iterations: int = 500
     warmup_factor: float = 0.001
     clip_norm: float = 0.0
+    ema: float = 0.0
     flip: float = 0.5
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     color_jitter: float = 0.0
     image_size: tuple[int, int] | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     recompute_activations: bool = False
     validate_every: int = 1
+    validation_loss: bool = False
+    patience: int = 0
+    loggers: tuple[str, ...] = ("tensorboard",)
     checkpoint_every: float = 10.0
     workers: int = 2
     devices: int = 0
@@ -67,7 +79,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
+        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
             if getattr(self, name) < 1:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 1 or more")
         for name in (
@@ -78,6 +90,7 @@ class Recipe:
             "warmup_factor",
             "clip_norm",
             "color_jitter",
+            "patience",
             "checkpoint_every",
             "workers",
             "devices",
@@ -89,6 +102,8 @@ class Recipe:
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         if not 0 <= self.flip <= 1:
             raise GCNetError(f"recipe: flip is {self.flip}; give a probability, 0 to 1")
+        if not 0 <= self.ema < 1:
+            raise GCNetError(f"recipe: ema is {self.ema}; give a decay, 0 or more, less than 1")
         if self.image_size is not None and min(self.image_size) < 1:
             raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 pixel or more")
         if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
@@ -100,6 +115,10 @@ class Recipe:
             return self.steps
         return round(self.epochs * 2 / 3), round(self.epochs * 11 / 12)
 
+    def without_augmentation(self) -> Recipe:
+        """The recipe that shows images as evaluation does."""
+        return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0)
+
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""
         return self.lr * self.batch_size / self.lr_batch_size if self.lr_batch_size else self.lr
@@ -107,36 +126,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """How a classifier is trained: the same fields, of which four mean something else, and two more.
+    """How a classifier is trained: the fields of `Recipe`, of which two mean something else, and two more.
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images in one optimiser step, over all devices together.
-        lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
-        lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
-        optimizer: "sgd" (momentum 0.9) or "adamw".
-        weight_decay: applied to every trained parameter.
-        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
-        steps: epochs after which the rate is divided by ten.
-        warmup_iterations: linear warm-up from `warmup_factor` of the rate.
-        clip_norm: largest gradient norm; 0 does not clip.
-        flip: probability of a horizontal flip.
-        scale_jitter: smallest and largest share of a picture's area that a random crop shows; (1, 1) shows
+        scale_jitter: smallest and largest share of an image's area that a random crop shows; (1, 1) shows
             the middle square, as evaluation does.
-        color_jitter: strength of random brightness, contrast and saturation, 0 for none.
-        image_size: short side that pictures are resized to, and side of the square that is cut from their
+        image_size: short side that images are resized to, and side of the square that is cut from their
             middle (random crops are resized to it); none takes the model's own.
-        precision: "fp32" or "bf16" (mixed).
-        recompute_activations: keep less in memory between forward and backward, for a third more computing;
-            the numbers stay the same.
-        validate_every: epochs between validations; the last epoch is always validated.
-        checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
-        workers: loader processes for each device.
-        devices: number of devices; 0 takes all there are.
-        accelerator: "auto", "cpu" or "gpu".
-        seed: of initialisation, sampling and augmentation.
         label_smoothing: share of a label that is divided evenly over all classes, in [0, 1).
-        mixup: strength (alpha) of mixing pairs of pictures and their labels; 0 does not mix, 0.2 is usual.
+        mixup: strength (alpha) of mixing pairs of images and their labels; 0 does not mix, 0.2 is usual.
     """
 
     epochs: int = 40
@@ -155,7 +153,7 @@ class ClassificationRecipe(Recipe):
             raise GCNetError(
                 f"recipe: label_smoothing is {self.label_smoothing}; give 0 or more, less than 1"
             )
-        if self.mixup < 0:
+        if not self.mixup >= 0:
             raise GCNetError(f"recipe: mixup is {self.mixup}; give 0 or more")
         if self.scale_jitter[1] > 1:
             raise GCNetError(
@@ -165,3 +163,7 @@ class ClassificationRecipe(Recipe):
             raise GCNetError(
                 f"recipe: image_size is {self.image_size}; give the side to resize to and a square within it"
             )
+
+    def without_augmentation(self) -> ClassificationRecipe:
+        """The recipe that shows images as evaluation does."""
+        return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0, mixup=0.0)

@@ -47,6 +47,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.image_sizes)
 
+    def __getitem__(self, part: slice) -> Batch:
+        """The images of a slice, padded as they are."""
+        return Batch(
+            self.images[part], self.image_sizes[part], self.original_sizes[part], self.image_ids[part]
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, images=self.images.to(device, non_blocking=True))
 
@@ -140,6 +146,10 @@ class ClassTargets:
 
     def __len__(self) -> int:
         return len(self.shares)
+
+    def __getitem__(self, part: slice) -> ClassTargets:
+        """The targets of a slice of the images."""
+        return ClassTargets(self.shares[part])
 
     def to(self, device: torch.device | str) -> ClassTargets:
         return ClassTargets(self.shares.to(device, non_blocking=True))

@@ -109,9 +109,11 @@ def test_the_model_is_found_wherever_it_stands():
     assert split_words(["--lr", "1", "name", "--resume", "--data=x"]) == (
         "name",
         None,
-        ["--lr", "1", "--resume", "--data=x"],
+        ["--lr", "1", "--resume=true", "--data=x"],
     )
-    assert split_words(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume"])
+    assert split_words(["--resume", "auto", "name"]) == ("name", None, ["--resume=auto"])
+    assert split_words(["--resume=auto", "auto"]) == ("auto", None, ["--resume=auto"])
+    assert split_words(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume=true"])
 
 
 def test_classifiers_have_options_of_their_own() -> None:

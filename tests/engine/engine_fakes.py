@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from gcnet.data.coco import CocoDataset
+from gcnet.data.dataset import DataSet
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import TrainResult, train
 from gcnet.evaluation.coco_ap import Metrics
@@ -88,20 +88,22 @@ def run_fake(
     out: Path,
     *,
     detector: FakeDetector | None = None,
-    resume: bool = False,
+    resume: Any = False,
     validate: Any = lambda *_, **__: (fake_metrics(0.25), []),
     valid: bool = True,
     **recipe: Any,
 ) -> TrainResult:
     """`train` on the fakes; `validate` stands in for `evaluate`."""
-    dataset = CocoDataset(Path("none.json"), [], ("square", "disc"), (1, 2))
+    dataset = DataSet(Path("none.json"), [], ("square", "disc"), (1, 2))
     task = replace(
         DETECTION,
+        trainable=lambda _: range(PER_EPOCH * 2 * recipe.get("devices", 1)),
+        optimized=lambda detector: detector,
+        predict=lambda _, __, indices, **___: [None] * len(indices),
         make_loader=lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
             start_iteration, rank, world_size
         ),
-        iterations_per_epoch=lambda *_: PER_EPOCH,
-        evaluate=validate,
+        score=lambda *_: validate(),
     )
     with mock.patch("gcnet.engine.train.task_of", return_value=task):
         return train(

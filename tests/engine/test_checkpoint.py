@@ -16,13 +16,17 @@ from gcnet.engine.checkpoint import (
     restore_model,
     save_checkpoint,
 )
-from gcnet.engine.module import make_optimizer
+from gcnet.engine.schedule import make_optimizer
 from gcnet.errors import GCNetError
+
+NAMES = ("square", "disc")
 
 
 def save(path: Path, detector: FakeDetector, iteration: int = 3) -> None:
     recipe = fake_recipe()
-    save_checkpoint(path, detector, make_optimizer(detector, recipe), iteration, recipe)
+    optimizer = make_optimizer(detector, recipe).state_dict()
+    names = list(detector.spec.class_names)
+    save_checkpoint(path, detector, recipe, iteration=iteration, optimizer=optimizer, class_names=names)
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -30,7 +34,7 @@ def test_round_trip(tmp_path: Path) -> None:
     save(path, detector)
     state = read_checkpoint(path)  # reads with weights_only=True
     other = FakeDetector(seed=2)
-    restore_model(other, state, path, fake_recipe())
+    restore_model(other, state, path, fake_recipe(), NAMES)
     assert state["iteration"] == 3
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in detector.state_dict().items())
     assert changed_fields(state["recipe"], fake_recipe()) == []
@@ -85,8 +89,8 @@ def test_another_model_or_optimizer_is_refused(tmp_path: Path) -> None:
     save(path, FakeDetector())
     state = read_checkpoint(path)
     with pytest.raises(GCNetError, match="optimizer sgd"):
-        restore_model(FakeDetector(), state, path, fake_recipe(optimizer="adamw"))
+        restore_model(FakeDetector(), state, path, fake_recipe(optimizer="adamw"), NAMES)
     other = FakeDetector()
     other.layer = torch.nn.Linear(5, 4)
     with pytest.raises(GCNetError, match=r"another model.*layer\.weight"):
-        restore_model(other, state, path, fake_recipe())
+        restore_model(other, state, path, fake_recipe(), NAMES)

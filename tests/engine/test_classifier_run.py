@@ -16,7 +16,7 @@ from engine_fakes import press_ctrl_c
 from image_folders import write_folders
 
 from gcnet.data.image_folder import load_image_folders
-from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.loggers import read_metrics
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier

@@ -13,10 +13,10 @@ import torch
 from engine_fakes import fake_recipe
 from safetensors.torch import load_file
 
+from gcnet.engine import processes
 from gcnet.engine.checkpoint import read_checkpoint
-from gcnet.engine.fit import Devices, choose_devices
-from gcnet.engine.helpers import Helpers
-from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.loggers import read_metrics
+from gcnet.engine.processes import Place, find_place, first_host
 from gcnet.errors import GCNetError
 
 SCRIPT = """
@@ -44,18 +44,67 @@ def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | {
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+}
+SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NODELIST": "gpu[07-08,11]"}
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
 def test_devices_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_devices(fake_recipe(accelerator="auto", devices=0)) == Devices("cpu", 1)
-    assert choose_devices(fake_recipe(devices=2)).world == 2
+    with_gpus(monkeypatch, 0)
+    assert find_place(fake_recipe(accelerator="auto", devices=0)) == Place(torch.device("cpu"))
+    assert find_place(fake_recipe(devices=2)).world == 2
     with pytest.raises(GCNetError, match="0 found"):
-        choose_devices(fake_recipe(accelerator="gpu"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_devices(fake_recipe(accelerator="auto", devices=0)) == Devices("gpu", 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert choose_devices(fake_recipe(accelerator="auto", devices=0, batch_size=4)) == Devices("gpu", 2, 2)
+        find_place(fake_recipe(accelerator="gpu"))
+    with pytest.raises(GCNetError, match=r"batch_size 4 cannot be divided over 2 devices in 4 parts"):
+        find_place(fake_recipe(devices=2, batch_size=4, accumulate=4))
+    with_gpus(monkeypatch, 2)
+    assert find_place(fake_recipe(accelerator="auto", devices=0)) == Place(torch.device("cuda", 0), 2)
+
+
+@pytest.mark.parametrize("variables", [TORCHRUN, SLURM])
+def test_a_launcher_says_which_process_this_is(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # restored in the end
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with_gpus(monkeypatch, 2)
+    place = find_place(fake_recipe(accelerator="auto", devices=0, batch_size=4))
+    assert place == Place(torch.device("cuda", 1), 4, 3, 1, launched=True)
+    assert os.environ["MASTER_ADDR"] == {"3": "node1"}.get(os.environ.get("RANK", ""), "gpu07")
+
+
+def test_an_environment_that_torchrun_did_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(GCNetError, match=r"RANK=1 without WORLD_SIZE, LOCAL_RANK, .*: unset it"):
+        find_place(fake_recipe())
+    for name, value in (TORCHRUN | {"LOCAL_RANK": "one"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(GCNetError, match="LOCAL_RANK=one"):
+        find_place(fake_recipe(devices=0, batch_size=4))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(GCNetError, match="devices is 1, but 2 processes"):
+        find_place(fake_recipe(devices=1, batch_size=4))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(GCNetError, match="RANK=3 of WORLD_SIZE=2"):
+        find_place(fake_recipe(devices=0, batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("gpu7", "gpu7"), ("a-[07,09-12],login", "a-07"), ("x[1-2]y,z", "x1y"), ("one,two", "one")],
+)
+def test_the_first_host_of_slurm(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
 
 
 @pytest.mark.slow
@@ -76,26 +125,25 @@ def test_nan_on_several_devices_stops_all(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_helper_that_dies_is_told_of() -> None:
-    helpers = Helpers()
-    assert helpers.death() is None
-    helpers._processes = [
-        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in "12"
-    ]
-    assert helpers.death() is None
-    helpers._processes[1].send_signal(signal.SIGKILL)
-    assert "device 3 of 3 was killed (signal 9), as happens when memory runs out" in str(
-        helpers.death(wait=20)
-    )
-    helpers.end()
-    assert all(process.returncode == -signal.SIGKILL for process in helpers._processes)
-    failing = Helpers()
-    failing._processes = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])]
-    assert "device 2 of 2 failed (exit code 3)" in str(failing.death(wait=20))
+def test_a_process_that_dies_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen] = []
+    monkeypatch.setattr(processes, "_started", started)
+    assert processes.find_death(wait=20) is None
+    started += [subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in "12"]
+    assert processes.find_death() is None
+    started[1].send_signal(signal.SIGKILL)
+    death = str(processes.find_death(wait=20))
+    assert "device 3 of 3 was killed (signal 9), as happens when memory runs out" in death
+    ended = list(started)
+    processes.end_others()
+    assert all(process.returncode == -signal.SIGKILL for process in ended)
+    assert not started
+    started.append(subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"]))
+    assert "device 2 of 2 failed (exit code 3)" in str(processes.find_death(wait=20))
 
 
 @pytest.mark.slow
-def test_a_helper_that_dies_ends_the_run(tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_run(tmp_path: Path) -> None:
     done = run_script(tmp_path, str(tmp_path / "run"), "die")
     assert done.returncode in (1, 2)  # by the main thread, or by the one that watches
     assert "the process of device 2 of 2 was killed (signal 9)" in done.stderr, done.stderr

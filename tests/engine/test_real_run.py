@@ -12,7 +12,7 @@ from engine_fakes import press_ctrl_c
 from safetensors.torch import load_file
 
 from gcnet.data.load import load_splits
-from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.loggers import read_metrics
 from gcnet.engine.train import train
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector

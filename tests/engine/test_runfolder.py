@@ -7,38 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from gcnet.engine.curves import draw_curves
-from gcnet.engine.runfolder import RunLog, read_metrics
+from gcnet.engine.loggers import MetricsFile, read_metrics
+from gcnet.engine.runfolder import draw_curves
 from gcnet.engine.task import AP_NAMES
 
 
 def test_rows_survive_a_resume_up_to_its_start(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, scores=AP_NAMES)
+    path = tmp_path / "metrics.csv"
+    log = MetricsFile(path, scores=AP_NAMES)
     for iteration in (10, 20, 30):
-        log.training(iteration, {"loss": 1 / iteration})
-        log.validation(iteration, dict.fromkeys(AP_NAMES, iteration / 100) | {"box_AP75": -1.0})
-    log.close()
-    again = RunLog(tmp_path, scores=AP_NAMES, start=20)
+        log.write(iteration, "train", {"loss": 1 / iteration})
+        log.write(iteration, "valid", dict.fromkeys(AP_NAMES, iteration / 100) | {"box_AP75": -1.0})
+    with open(path, "a") as file:
+        file.write("20,0.3,0.2,0.2,0.2,0.2,0.2,0.")  # torn: a number that looks whole
+    again = MetricsFile(path, scores=AP_NAMES, start=20)
     assert again.best("mask_AP") == pytest.approx(0.2)
     assert again.validated(20)
     assert not again.validated(30)
-    again.training(30, {"loss": 7.0})
-    rows = read_metrics(tmp_path / "metrics.csv")
+    again.write(30, "train", {"loss": 7.0})
+    rows = read_metrics(path)
     assert [row["iteration"] for row in rows] == [10, 10, 20, 20, 30]
     assert rows[-1]["loss"] == 7.0
     assert math.isnan(rows[1]["box_AP75"])  # nothing to measure against
 
 
 def test_a_fresh_log_has_no_best(tmp_path: Path) -> None:
-    assert RunLog(tmp_path, scores=AP_NAMES).best("mask_AP") == -1
-    assert read_metrics(tmp_path / "metrics.csv") == []
+    log = MetricsFile(tmp_path / "metrics.csv", scores=AP_NAMES)
+    assert (log.best("mask_AP"), log.since_best("mask_AP")) == (-1, 0)
+    assert read_metrics(log.path) == []
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
     draw_curves(tmp_path / "none.csv", tmp_path / "empty.png", AP_NAMES)
-    log = RunLog(tmp_path, scores=AP_NAMES)
-    log.training(1, {"loss": 1.0, "loss_cls": 0.5})
-    log.validation(1, dict.fromkeys(AP_NAMES, 0.5))
+    log = MetricsFile(tmp_path / "metrics.csv", scores=AP_NAMES)
+    log.write(1, "train", {"loss": 1.0, "loss_cls": 0.5})
+    log.write(1, "valid", dict.fromkeys(AP_NAMES, 0.5))
     draw_curves(log.path, tmp_path / "curves.png", AP_NAMES)
     for name in ("empty.png", "curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

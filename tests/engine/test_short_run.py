@@ -8,35 +8,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcnet.engine.short_run import ENOUGH, SHORT, describe_changes, for_few_pictures
+from gcnet.engine.schedule import ENOUGH, SHORT, describe_changes, for_few_images
 from gcnet.recipe import Recipe
 
 
-def iterations(recipe: Recipe, pictures: int) -> int:
-    return recipe.epochs * -(-pictures // recipe.batch_size)
+def iterations(recipe: Recipe, images: int) -> int:
+    return recipe.epochs * -(-images // recipe.batch_size)
 
 
-@pytest.mark.parametrize("pictures", [2000, 117_266])
-def test_larger_data_sets_keep_the_schedule(pictures: int) -> None:
-    assert for_few_pictures(Recipe(), pictures, ()) == Recipe()
-    assert describe_changes(Recipe(), Recipe(), pictures) is None
+@pytest.mark.parametrize("images", [2000, 117_266])
+def test_larger_data_sets_keep_the_schedule(images: int) -> None:
+    assert for_few_images(Recipe(), images, ()) == Recipe()
+    assert describe_changes(Recipe(), Recipe(), images) is None
 
 
-def test_a_hundred_pictures() -> None:
-    recipe = for_few_pictures(Recipe(), 105, ())
+def test_a_hundred_images() -> None:
+    recipe = for_few_images(Recipe(), 105, ())
     assert (recipe.batch_size, recipe.epochs, recipe.warmup_iterations) == (4, 38, 102)
     assert recipe.validate_every == 4
     assert recipe.scaled_lr() == pytest.approx(0.005)
     line = describe_changes(Recipe(), recipe, 105)
     assert line is not None
-    assert "105 pictures are few, so batch_size 4, epochs 38, warmup_iterations 102" in line
+    assert "105 images are few, so batch_size 4, epochs 38, warmup_iterations 102" in line
     assert "rate 0.005" in line
 
 
-@given(pictures=st.integers(1, 5000), devices=st.sampled_from([1, 2, 4, 8]))
-def test_whatever_the_number_of_pictures(pictures: int, devices: int) -> None:
-    recipe = for_few_pictures(Recipe(), pictures, (), devices=devices)
-    total = iterations(recipe, pictures)
+@given(images=st.integers(1, 5000), devices=st.sampled_from([1, 2, 4, 8]))
+def test_whatever_the_number_of_images(images: int, devices: int) -> None:
+    recipe = for_few_images(Recipe(), images, (), devices=devices)
+    total = iterations(recipe, images)
     assert recipe.epochs >= Recipe().epochs
     assert recipe.batch_size % devices == 0
     assert total >= min(ENOUGH, SHORT)
@@ -56,7 +56,7 @@ def test_whatever_the_number_of_pictures(pictures: int, devices: int) -> None:
 )
 def test_what_the_user_chose_stays(chosen: dict[str, int]) -> None:
     recipe = replace(Recipe(), **chosen)
-    after = for_few_pictures(recipe, 105, set(chosen))
+    after = for_few_images(recipe, 105, set(chosen))
     assert all(getattr(after, name) == value for name, value in chosen.items())
     assert "warmup_iterations" in chosen or after.warmup_iterations <= iterations(after, 105) // 10
     assert replace(after, **{n: getattr(recipe, n) for n in ("batch_size", "epochs", "validate_every")}) == (

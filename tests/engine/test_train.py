@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gcnet.commands.train import parse_train
-from gcnet.engine import callbacks
+from gcnet.engine import train as engine
 from gcnet.engine.checkpoint import read_checkpoint
-from gcnet.engine.runfolder import read_metrics, write_recipe
+from gcnet.engine.loggers import read_metrics
+from gcnet.engine.runfolder import write_recipe
 from gcnet.engine.schedule import lr_factor
 from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
+from gcnet.weights.catalog import find
 
 TOTAL = 3 * PER_EPOCH
 
@@ -55,9 +58,7 @@ def test_what_a_run_leaves(unbroken: Path) -> None:
     names += " recipe.yaml versions.json tensorboard"
     assert {path.name for path in unbroken.iterdir()} == set(names.split())
     assert read_checkpoint(unbroken / "last.ckpt")["iteration"] == TOTAL
-    assert {"gcnet", "torch", "lightning", "python"} <= json.loads(
-        (unbroken / "versions.json").read_text()
-    ).keys()
+    assert {"gcnet", "torch", "python"} <= json.loads((unbroken / "versions.json").read_text()).keys()
     assert json.loads((unbroken / "metrics.json").read_text())["mask"]["AP"] == 0.25
     rows = read_metrics(unbroken / "metrics.csv")
     assert [row["iteration"] for row in rows if row["mask_AP"] == 0.25] == [3, 6, 9]
@@ -74,10 +75,9 @@ def test_the_recipe_file_is_the_command_line(unbroken: Path, tmp_path: Path) -> 
     write_recipe(
         tmp_path,
         fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48)),
-        model="mask_rcnn_tiny_gc4",
+        spec=replace(find("mask_rcnn_tiny_gc4").spec, class_names=("square", "disc")),
         data="photos",
         weights=None,
-        class_names=("square", "disc"),
     )
     values, recipe = parse_train(["--config", str(tmp_path / "recipe.yaml")])
     assert recipe == fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48))
@@ -285,14 +285,14 @@ def test_an_infinite_gradient_is_not_applied(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_from_the_first_epoch_on(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    real = callbacks.save_checkpoint
+    real = engine.save_checkpoint
 
-    def save(path: Path, detector: Any, optimizer: Any, iteration: int, recipe: Recipe) -> None:
+    def save(path: Path, detector: Any, recipe: Recipe, *, iteration: int, **state: Any) -> None:
         if iteration:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, detector, optimizer, iteration, recipe)
+        real(path, detector, recipe, iteration=iteration, **state)
 
-    monkeypatch.setattr(callbacks, "save_checkpoint", save)
+    monkeypatch.setattr(engine, "save_checkpoint", save)
     with pytest.raises(GCNetError, match=r"last\.ckpt could not be written"):
         run_fake(tmp_path)
     assert "warning" in capsys.readouterr().out
@@ -302,10 +302,10 @@ def test_a_disk_that_is_full_from_the_first_epoch_on(tmp_path: Path, monkeypatch
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: Any) -> None:
-    def save(*_: Any) -> None:
+    def save(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(callbacks, "save_checkpoint", save)
+    monkeypatch.setattr(engine, "save_checkpoint", save)
     detector = FakeDetector()
     with pytest.raises(GCNetError, match="free space"):
         run_fake(tmp_path, detector=detector)

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gcnet.context import record
-from gcnet.engine.module import make_optimizer
+from gcnet.engine.schedule import make_optimizer
 from gcnet.models import roi_heads, rpn
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gcnet.commands.arguments import MIRROR_HELP, check_data, check_writable
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
@@ -36,11 +36,12 @@ def run(argv: list[str]) -> int:
     check_data(data)
     check_writable(out)
     row = find(options.model)
-    splits = _load_splits(row, data, options.class_names)  # its faults are known before lightning loads
+    splits = _load_splits(row, data, options.class_names)
 
     import torch
-    from lightning.pytorch.utilities import rank_zero_only
 
+    from gcnet.engine.processes import find_place
+    from gcnet.engine.runfolder import goes_on
     from gcnet.engine.train import train
     from gcnet.weights.create import start_model
 
@@ -48,13 +49,14 @@ def run(argv: list[str]) -> int:
     torch.manual_seed(recipe.seed)
     if recipe.accelerator == "cpu" or not torch.cuda.is_available():
         keep_freed_memory()
+    resume = goes_on(out, options.resume)
     start = start_model(
         row,
-        None if options.resume else options.weights,
+        None if resume else options.weights,
         splits["train"].class_names,
         mirrors=[options.mirror] if options.mirror else [],
     )
-    if rank_zero_only.rank == 0 and not options.resume:
+    if find_place(recipe).leads and not resume:
         print("\n".join([*start.report, *changes]), flush=True)
     train(
         start.model,
@@ -62,7 +64,7 @@ def run(argv: list[str]) -> int:
         splits.get("valid"),
         recipe,
         out,
-        resume=options.resume,
+        resume=resume,
         data=str(data),
         weights=start.weights,
     )
@@ -87,17 +89,17 @@ def _load_splits(row: Row | ClassifierRow, data: Path, expected: Sequence[str] |
 def _suit_data(
     recipe: Recipe, train_set: Any, row: Row | ClassifierRow, given: set[str]
 ) -> tuple[Recipe, list[str]]:
-    """The recipe for so many pictures, and what that changed, for people."""
-    if not row.weights:  # the tiny models' and the classifiers' own recipes are for few pictures
+    """The recipe for so many images, and what that changed, for people."""
+    if not row.weights:  # the tiny models' and the classifiers' own recipes are for few images
         return recipe, []
 
-    from gcnet.data.loader import trainable
-    from gcnet.engine.fit import choose_devices
-    from gcnet.engine.short_run import describe_changes, for_few_pictures
+    from gcnet.engine.processes import find_place
+    from gcnet.engine.schedule import describe_changes, for_few_images
+    from gcnet.engine.task import task_of
 
-    pictures = len(trainable(train_set))
-    suited = for_few_pictures(recipe, pictures, given, devices=choose_devices(recipe).world)
-    line = describe_changes(recipe, suited, pictures)
+    images = len(task_of(row.spec).trainable(train_set))
+    suited = for_few_images(recipe, images, given, devices=find_place(recipe).world)
+    line = describe_changes(recipe, suited, images)
     return suited, [line] if line else []
 
 
@@ -127,7 +129,7 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
 def _parser(row: Row | ClassifierRow | None) -> Any:
     parser = make_parser(
         "train",
-        usage="gcnet train MODEL --data DIR [--out DIR] [--resume] [--config FILE] [options]",
+        usage="gcnet train MODEL --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
         description="Trains a model. Defaults are the model's own recipe.",
     )
     parser.add_argument("--model", help="the same as MODEL, for config files")
@@ -137,7 +139,12 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     parser.add_argument("--data", help="a COCO-format data set; of a classifier, train/CLASS/ and val/CLASS/")
     out = f"runs/{row.name if row else 'MODEL'}"
     parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument(
+        "--resume",
+        type=bool | Literal["auto"],
+        default=False,
+        help="go on from the last checkpoint in --out; `auto`: begin if there is none",
+    )
     parser.add_argument("--weights", default="auto", help=START_HELP)
     parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
@@ -147,12 +154,18 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
 
 def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     """The MODEL and the --config file among the words of `gcnet train`, and the other words."""
-    flags = ("--resume", "--help", "-h", "--print_config", "--print-config")
+    flags = ("--help", "-h", "--print_config", "--print-config")
     model, config, rest = None, None, []
     words = iter(argv)
+    before = ""
     for word in words:
         name, equals, value = word.partition("=")
-        if not word.startswith("-"):
+        before, last = word, before
+        if word == "auto" and last == "--resume":
+            rest[-1] = "--resume=auto"
+        elif word == "--resume":
+            rest.append("--resume=true")
+        elif not word.startswith("-"):
             if model is not None:
                 raise GCNetError(f"gcnet train: one model at a time, not {model!r} and {word!r}")
             model = word

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
@@ -17,23 +17,20 @@ from gcnet.recipe import Recipe
 FORMAT = 1
 
 
-def save_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, iteration: int, recipe: Recipe
-) -> None:
-    """Writes everything that a run needs to go on after `iteration` iterations.
+def save_checkpoint(path: Path, model: nn.Module, recipe: Recipe, **state: Any) -> None:
+    """Writes everything that a run needs to go on; `state` are tensors and plain values.
 
     Raises:
         OSError: the disk is full or the folder gone; an older checkpoint at `path` is untouched.
     """
-    state = {
+    everything = {
         "format": FORMAT,
-        "iteration": iteration,
         "recipe": asdict(recipe),
         "provenance": getattr(model, "provenance", {}),
         "detector": model.state_dict(),  # or the classifier; the key is that of the format
-        "optimizer": optimizer.state_dict(),
+        **state,
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    write_atomically(path, lambda file: torch.save(everything, file))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,11 +55,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def restore_model(model: nn.Module, state: dict[str, Any], path: Path, recipe: Recipe) -> None:
+def restore_model(
+    model: nn.Module, state: dict[str, Any], path: Path, recipe: Recipe, class_names: Sequence[str]
+) -> None:
     """Loads the checkpoint's weights into `model`, in place.
 
     Raises:
-        GCNetError: it is the checkpoint of another model, class list or optimiser.
+        GCNetError: it is the checkpoint of another model, class list or optimizer.
     """
     saved, own = state["detector"], model.state_dict()
     common = {name for name in saved.keys() & own.keys() if saved[name].shape == own[name].shape}
@@ -73,6 +72,13 @@ def restore_model(model: nn.Module, state: dict[str, Any], path: Path, recipe: R
             f"({len(differing)} tensors differ, such as {min(differing)}); "
             "use the model and data it was trained with"
         )
+    trained = state.get("class_names") or class_names  # older checkpoints have none
+    for label, (old, new) in enumerate(zip(trained, class_names, strict=True)):
+        if old != new:
+            raise GCNetError(
+                f"cannot resume from {path}: its class {label} is {old!r}, that of the data {new!r}; "
+                "use the classes it was trained with, in their order"
+            )
     if state["recipe"]["optimizer"] != recipe.optimizer:
         raise GCNetError(
             f"cannot resume from {path}: it was trained with optimizer {state['recipe']['optimizer']}, "
@@ -84,7 +90,8 @@ def restore_model(model: nn.Module, state: dict[str, Any], path: Path, recipe: R
 def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:
     """The names of the recipe's fields whose values differ from those of a checkpoint."""
     now = asdict(recipe)
-    return [name for name in now if name not in saved or _plain(saved[name]) != _plain(now[name])]
+    defaults = asdict(type(recipe)())  # of fields that are younger than the checkpoint
+    return [name for name in now if _plain(saved.get(name, defaults[name])) != _plain(now[name])]
 
 
 def _plain(value: Any) -> Any:

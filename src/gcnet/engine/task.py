@@ -11,10 +11,16 @@ from typing import Any
 from gcnet.data import image_folder
 from gcnet.data.image_loader import image_train_loader
 from gcnet.data.load import load_split, load_splits
-from gcnet.data.loader import Loader, iterations_per_epoch, train_loader
-from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier, print_class_metrics
+from gcnet.data.loader import Loader, train_loader, trainable
+from gcnet.evaluation.classify import (
+    ClassMetrics,
+    classify_all,
+    evaluate_classifier,
+    print_class_metrics,
+    score_classes,
+)
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.evaluate import evaluate
+from gcnet.evaluation.evaluate import evaluate, predict_all, score_all
 from gcnet.evaluation.table import print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
@@ -27,10 +33,13 @@ class Task:
     Attributes:
         load_splits: all splits of a data set folder by name: "train", "valid", "test".
         load_split: one of them, with the classes of a trained model.
-        iterations_per_epoch: of a data set, for a batch size.
+        trainable: the indices of the images that training uses.
         make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
             endless stream of (Batch, targets) of one process.
-        evaluate: (model, data set) to metrics, which have `as_dict()`, and a list of results.
+        optimized: the model, or a copy of it that predicts the same sooner.
+        predict: (model, data set, indices, `workers`, `progress`) to a list of what is found in each image.
+        score: (data set, the list for all of its images) to metrics, which have `as_dict()`, and results.
+        evaluate: the last two for a whole data set: (model, data set) to metrics and results.
         print_metrics: as a table.
         scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
         best_by: the score that the best model has most of.
@@ -39,8 +48,11 @@ class Task:
 
     load_splits: Callable[[Path], dict[str, Any]]
     load_split: Callable[[Path, str, Sequence[str]], Any]
-    iterations_per_epoch: Callable[[Any, int], int]
+    trainable: Callable[[Any], Sequence[int]]
     make_loader: Callable[..., Any]
+    optimized: Callable[[Any], Any]
+    predict: Callable[..., list[Any]]
+    score: Callable[[Any, list[Any]], tuple[Any, Sequence[dict[str, Any]]]]
     evaluate: Callable[..., tuple[Any, Sequence[dict[str, Any]]]]
     print_metrics: Callable[[Any], None]
     scores: Callable[[Any], dict[str, float]]
@@ -75,8 +87,11 @@ SAMPLING = ("batch_size", "seed", "workers", "flip", "scale_jitter", "color_jitt
 DETECTION = Task(
     load_splits=load_splits,
     load_split=load_split,
-    iterations_per_epoch=iterations_per_epoch,
+    trainable=trainable,
     make_loader=partial(_make_loader, train_loader, SAMPLING),
+    optimized=lambda detector: detector.optimize(),
+    predict=predict_all,
+    score=score_all,
     evaluate=evaluate,
     print_metrics=print_metrics,
     scores=_detection_scores,
@@ -93,8 +108,11 @@ def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
 CLASSIFICATION = Task(
     load_splits=image_folder.load_image_folders,
     load_split=image_folder.load_image_folder,
-    iterations_per_epoch=lambda dataset, batch_size: -(-len(dataset) // batch_size),
+    trainable=lambda dataset: range(len(dataset)),
     make_loader=partial(_make_loader, image_train_loader, (*SAMPLING, "label_smoothing", "mixup")),
+    optimized=lambda classifier: classifier,
+    predict=classify_all,
+    score=score_classes,
     evaluate=evaluate_classifier,
     print_metrics=print_class_metrics,
     scores=_class_scores,

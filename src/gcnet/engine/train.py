@@ -1,40 +1,48 @@
-"""Training from a recipe to a folder with models, metrics and curves."""
+"""Training from a recipe to a folder with models, metrics and curves: the loop, read from top to bottom.
+
+Each process of a run (one a device) does the same; the first writes files, prints, and scores.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sys
+import copy
+import hashlib
+import itertools
+import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_only
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from gcnet.data.dataset import DataSet
-from gcnet.engine.callbacks import Checkpoints, Logging, Meet, Validation
-from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
-from gcnet.engine.curves import draw_curves
-from gcnet.engine.fit import Devices, choose_devices, fit
-from gcnet.engine.module import NotFiniteError, TrainingModule
-from gcnet.engine.progress import ProgressLine
-from gcnet.engine.runfolder import (
-    RunLog,
-    prepare_run_folder,
-    recorded_weights,
-    write_recipe,
-    write_versions,
-)
+from gcnet.data.dataset import DataSet, LabelledImage
+from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, save_checkpoint
+from gcnet.engine.loggers import RunLog, check_loggers, rounded
+from gcnet.engine.processes import Place, agree, find_place, gather, joined
+from gcnet.engine.progress import ProgressLine, memory_gb
+from gcnet.engine.run import Model, NotFiniteError, Run, take_step, to_device
+from gcnet.engine.runfolder import claimed, draw_curves, goes_on, recorded, write_recipe, write_versions
+from gcnet.engine.schedule import make_optimizer, seed_iteration
+from gcnet.engine.stop import Stop, end_by
 from gcnet.engine.task import Task, task_of
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.models.classifier import Classifier
-from gcnet.models.detector import Detector
+from gcnet.evaluation.evaluate import write_results
+from gcnet.models.modes import eval_mode, recompute_activations
 from gcnet.recipe import Recipe
+from gcnet.types import Batch
 from gcnet.weights.files import save_model
+
+LOG_EVERY = 10  # iterations in a row of metrics.csv
+QUICK = 60.0  # seconds; an epoch shorter than this is not worth a checkpoint of its own
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,13 @@ class TrainResult:
 
 
 def train(
-    model: Detector | Classifier,
+    model: Model,
     train_set: DataSet,
     valid_set: DataSet | None,
     recipe: Recipe,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     data: str | None = None,
     weights: str | None = None,
 ) -> TrainResult:
@@ -65,165 +73,355 @@ def train(
     (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
     `curves.png`, `recipe.yaml` (reruns it; `data` and `weights` are only noted there) and `versions.json`.
     The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
-    With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted.
+    With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted;
+    with "auto" it begins if there is none.
 
     Raises:
         GCNetError: `out` cannot be written to, holds another run, or has none to resume; a loss became NaN
             or infinite; the devices asked for do not exist; the disk had no room for the final model.
         KeyboardInterrupt: Ctrl-C; the state is in `last.ckpt`.
+        SystemExit: SIGTERM, with code 143; the state is in `last.ckpt`.
     """
     began = time.monotonic()
-    out = Path(out)
-    if rank_zero_only.rank == 0:
-        prepare_run_folder(out, resume=resume)
-    devices = choose_devices(recipe)
-    if recipe.image_size is not None:
-        spec = replace(model.spec, image_size=recipe.image_size)
-        model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
-    if not resume:
-        model.provenance = _provenance(model, train_set, data)
-    task = task_of(model.spec)
-    module = _training_module(model, task, train_set, recipe, out, resume)
-
-    if rank_zero_only.rank > 0:  # a helper process of a run on several devices
-        return _train_beside(module, recipe, devices, out, began)
-    spec = model.spec
-    weights = (recorded_weights(out) if resume else None) or weights
-    write_recipe(out, recipe, model=spec.name, data=data, weights=weights, class_names=spec.class_names)
-    write_versions(out)
-    return _train_leading(module, task, valid_set, recipe, devices, out, began)
-
-
-def _provenance(model: Detector | Classifier, train_set: DataSet, data: str | None) -> dict[str, Any]:
-    """What the models of this run say of themselves, beside iteration and scores."""
-    origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
-    where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: files are given to others
-    return {**where, "train_images": len(train_set), **origin}
+    out, task, place = Path(out), task_of(model.spec), find_place(recipe)
+    check_loggers(recipe.loggers)
+    resume = goes_on(out, resume)
+    with claimed(out, resume=resume) if place.leads else contextlib.nullcontext():
+        state = read_checkpoint(out / "last.ckpt") if resume else None
+        if recipe.image_size is not None:
+            spec = replace(model.spec, image_size=recipe.image_size)
+            model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
+        run = _begin(model, task, train_set, recipe, out, place, state, data)
+        with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
+            if place.leads:
+                if not resume and not _save(run):  # first, so that there is always one to resume from
+                    raise GCNetError(f"cannot write in {out}; free space or give another --out")
+                weights = (recorded(out, "weights") if resume else None) or weights
+                write_recipe(out, recipe, spec=model.spec, data=data, weights=weights)
+                write_versions(out)
+                _announce(run)
+            metrics = _loop(run, losses_of, train_set, valid_set, stop)
+        if not place.leads:
+            return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
+        return _finish(run, metrics, time.monotonic() - began)
 
 
-def _training_module(
-    model: Detector | Classifier,
+def _begin(
+    model: Model,
     task: Task,
     train_set: DataSet,
     recipe: Recipe,
     out: Path,
-    resume: bool,
-) -> TrainingModule:
-    start, optimizer_state = 0, None
-    per_epoch = task.iterations_per_epoch(train_set, recipe.batch_size)
-    if resume:
-        path = out / "last.ckpt"
-        state = read_checkpoint(path)
-        restore_model(model, state, path, recipe)
-        start, optimizer_state = state["iteration"], state["optimizer"]
+    place: Place,
+    state: dict[str, Any] | None,
+    data: str | None,
+) -> Run:
+    """The run on its device, at the iteration of the checkpoint `state`, if there is one."""
+    images = _describe_images(train_set)
+    per_epoch = -(-len(task.trainable(train_set)) // recipe.batch_size)
+    if state is None:
+        origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
+        where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: the files travel
+        model.provenance = {**where, "train_images": len(train_set), **origin}
+    else:
+        state.setdefault("class_names", recorded(out, "class_names"))  # older checkpoints have none
+        restore_model(model, state, out / "last.ckpt", recipe, model.spec.class_names)
         model.provenance = state.get("provenance", {})
-        if rank_zero_only.rank == 0:
-            print(f"resuming {out} after iteration {start} of {recipe.epochs * per_epoch}")
+        if place.leads:
+            print(f"resuming {out} after iteration {state['iteration']} of {recipe.epochs * per_epoch}")
             if changed := changed_fields(state["recipe"], recipe):
                 print(f"note: the recipe differs from that of the checkpoint in {', '.join(changed)}")
+            before = state.get("images", images)
+            if before != images:
+                print(
+                    f"note: the training images or their annotations have changed since the checkpoint "
+                    f"({before['count']} images then, {images['count']} now)"
+                )
+    model.train().to(place.device)
+    scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
+    run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)
+    if state is not None:
+        # Of the optimizer only the moments: rates come from the recipe and the iteration.
+        fresh = run.optimizer.state_dict()
+        run.optimizer.load_state_dict(fresh | {"state": state["optimizer"]["state"]})
+        run.iteration = run.saved = state["iteration"]
+        run.sums = state.get("sums", {})
+        if state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
+    return run
 
-    def make_loader(start_iteration: int, rank: int, world_size: int) -> Any:
-        return task.make_loader(
-            train_set,
-            image_size=model.spec.image_size,
-            recipe=recipe,
-            start_iteration=start_iteration,
-            rank=rank,
-            world_size=world_size,
-        )
 
-    return TrainingModule(
-        model.train(),
-        recipe,
-        iterations_per_epoch=per_epoch,
-        make_loader=make_loader,
-        start=start,
-        optimizer_state=optimizer_state,
-    )
+def _describe_images(dataset: DataSet) -> dict[str, Any]:
+    """What a checkpoint keeps of the training images, to tell whether they are still the same."""
+    lines = [
+        f"{record.path.name} {record.label if isinstance(record, LabelledImage) else len(record.instances)}"
+        for record in dataset.records
+    ]
+    return {"count": len(lines), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
-def _train_leading(
-    module: TrainingModule,
-    task: Task,
-    valid_set: DataSet | None,
-    recipe: Recipe,
-    devices: Devices,
-    out: Path,
-    began: float,
-) -> TrainResult:
-    log = RunLog(out, scores=task.score_names, start=module.start)
-    line = ProgressLine(module.total, module.start, module.iterations_per_epoch)
-    checkpoints = Checkpoints(out / "last.ckpt")
-    callbacks: list[Callback] = [Logging(log, line), checkpoints]
-    validation = None
-    if valid_set is not None:
-        batch_size = max(1, recipe.batch_size // devices.world)
-        options = {"batch_size": batch_size, "workers": recipe.workers}
-        validation = Validation(out, log, line, partial(task.evaluate, dataset=valid_set, **options), task)
-        callbacks.append(validation)
-    callbacks.append(Meet())
-    _announce(module, recipe, devices, out)
+class _Losses(nn.Module):
+    """The model's losses as a forward pass, which DistributedDataParallel needs."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, targets: Any) -> dict[str, Tensor]:
+        return self.model.losses(batch, targets)
+
+
+@contextlib.contextmanager
+def _prepared(run: Run, state: dict[str, Any] | None) -> Iterator[nn.Module]:
+    """The run's losses as a module that averages gradients over all processes."""
+    model, place = run.model, run.place
+    norms: dict[str, nn.Module] = {}
+    if place.world > 1 and place.device.type == "cuda" and "sync" in model.spec.norms:
+        norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    losses_of: nn.Module = _Losses(model)
+    if place.world > 1:
+        losses_of = DistributedDataParallel(losses_of)  # gives all processes the weights of the first
+    if run.recipe.ema:
+        run.average = copy.deepcopy(model).requires_grad_(False)
+        if state is not None and state.get("ema"):
+            run.average.load_state_dict(state["ema"])
+    saves_memory = run.recipe.recompute_activations
+    with recompute_activations(model) if saves_memory else contextlib.nullcontext():
+        yield losses_of
+    for name, norm in norms.items():  # they share parameters and statistics with those that took their place
+        model.set_submodule(name, norm)
+
+
+def _loop(
+    run: Run, losses_of: nn.Module, train_set: DataSet, valid_set: DataSet | None, stop: Stop
+) -> Metrics | ClassMetrics | None:
+    """Trains to the end, and gives the metrics of the last validation.
+
+    Raises KeyboardInterrupt or SystemExit after a signal, with the state saved; in other processes than the
+    first, SystemExit(0).
+    """
+    task, recipe, place = run.task, run.recipe, run.place
+    scores = (*task.score_names, "valid_loss") if recipe.validation_loss else task.score_names
+    log = RunLog(run.out, run.iteration, recipe, scores=scores) if place.leads else None
+    line = ProgressLine(run.total, run.iteration, run.per_epoch)
+    batches = iter(_loader(run, train_set, recipe, run.iteration))
+    metrics, scored = None, False
     try:
-        fit(module, recipe, devices, callbacks)
-        if module.stop_requested:
-            raise KeyboardInterrupt
-        if validation and validation.metrics is None:  # the run was complete but for this
-            validation.run(module, module.total)
+        while True:
+            if valid_set is not None and run.validation_is_due:
+                if not agree(place, log is not None and log.metrics.validated(run.iteration)):
+                    metrics, scored = _validate(run, valid_set, log, line, stop), True
+                patient = log is None or log.metrics.since_best(task.best_by) < (recipe.patience or math.inf)
+                if not agree(place, patient):
+                    if place.leads:
+                        print(f"no better {task.best_by} in {recipe.patience} validations: ended early")
+                    break
+            if run.iteration >= run.total:
+                break
+            started = time.monotonic()
+            images, targets = next(batches)
+            losses, grad_norm, signal = take_step(run, losses_of, images, targets, stop)
+            run.iteration += 1
+            if run.average is not None:
+                _update_average(run.average, run.model, run.recipe.ema, run.iteration)
+            if log is not None:
+                _log(run, log, losses, grad_norm, time.monotonic() - started)
+                line.update(run.iteration, losses, run.optimizer.param_groups[0]["lr"], place.device)
+                _save_if_due(run, now=signal or run.iteration == run.total)
+            if signal:
+                end_by(signal)
+        if place.leads and run.saved != run.iteration:  # it ended early, or the disk was full for a while
+            _save(run)
+        if valid_set is not None and not scored:  # it was complete, and is asked for its metrics
+            metrics = _validate(run, valid_set, log, line, stop)
     except NotFiniteError as error:
-        raise GCNetError(
-            f"{error}; training stopped, the last good state is kept in {checkpoints.path}: "
-            "try a lower lr, a longer warm-up or clip_norm, and look at these images"
-        ) from None
-    except KeyboardInterrupt:
-        print(f"stopped; go on with: gcnet train --config {out / 'recipe.yaml'} --resume", flush=True)
-        raise
+        if place.leads:
+            raise GCNetError(
+                f"{error}; training stopped, the last good state is kept in {run.out / 'last.ckpt'}: "
+                "try a lower lr, a longer warm-up or clip_norm, and look at these images"
+            ) from None
+        raise SystemExit(0) from None  # the first process says why
+    except (KeyboardInterrupt, SystemExit):
+        if place.leads:
+            print(f"stopped; go on with: gcnet train --config {run.out / 'recipe.yaml'} --resume", flush=True)
+            raise
+        raise SystemExit(0) from None
     finally:
         line.pause()
-        log.close()
-        with contextlib.suppress(OSError):
-            draw_curves(log.path, out / "curves.png", task.score_names)
-    metrics = validation.metrics if validation else None
-    return _finish(module, task, metrics, checkpoints, out, time.monotonic() - began)
+        if log is not None:
+            log.close()
+            with contextlib.suppress(OSError):
+                draw_curves(log.metrics.path, run.out / "curves.png", scores)
+    return metrics
 
 
-def _train_beside(
-    module: TrainingModule, recipe: Recipe, devices: Devices, out: Path, began: float
-) -> TrainResult:
+def _loader(run: Run, dataset: DataSet, recipe: Recipe, start: int) -> Any:
+    return run.task.make_loader(
+        dataset,
+        image_size=run.model.spec.image_size,
+        recipe=recipe,
+        start_iteration=start,
+        rank=run.place.rank,
+        world_size=run.place.world,
+    )
+
+
+def _update_average(average: Model, model: Model, decay: float, iteration: int) -> None:
+    """Moves the average towards the weights; early ones, far from the end, count for less time."""
+    own, new = average.state_dict(), model.state_dict()
+    floats = [name for name, value in own.items() if value.is_floating_point()]
+    move = get_ema_multi_avg_fn(min(decay, (1 + iteration) / (10 + iteration)))
+    move([own[name] for name in floats], [new[name] for name in floats], None)
+    for name in own.keys() - set(floats):
+        own[name].copy_(new[name])
+
+
+def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seconds: float) -> None:
+    """Adds an iteration's numbers to the row of metrics.csv, and writes it when it is complete."""
+    for name, value in {**losses, "grad_norm": grad_norm, "seconds": seconds}.items():
+        total = run.sums.setdefault(name, [0.0, 0.0])
+        if math.isfinite(value):  # the gradient of a step that fp16 skips is not
+            total[0] += value
+            total[1] += 1
+    if run.iteration % run.per_epoch % LOG_EVERY == 0:
+        means = {name: value / count if count else math.nan for name, (value, count) in run.sums.items()}
+        epoch, lr = run.iteration / run.per_epoch, run.optimizer.param_groups[0]["lr"]
+        memory = memory_gb(run.place.device)
+        log.write(run.iteration, "train", {"epoch": epoch, "lr": lr, **means, "memory_gb": memory})
+        run.sums = {}
+
+
+def _save_if_due(run: Run, *, now: bool | int) -> None:
+    elapsed, interval = time.monotonic() - run.saved_at, run.recipe.checkpoint_every * 60
+    if now or elapsed >= (min(interval, QUICK) if run.iteration % run.per_epoch == 0 else interval):
+        _save(run)
+
+
+def _save(run: Run) -> bool:
+    """Writes last.ckpt. A write that fails costs a warning; the checkpoint before stays."""
+    path = run.out / "last.ckpt"
+    run.saved_at = time.monotonic()
     try:
-        fit(module, recipe, devices, [Meet()])
-    except (NotFiniteError, KeyboardInterrupt):
-        sys.exit(0)  # the leading process says why, and fails
-    return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
+        save_checkpoint(
+            path,
+            run.model,
+            run.recipe,
+            iteration=run.iteration,
+            optimizer=run.optimizer.state_dict(),
+            scaler=run.scaler.state_dict(),
+            ema=None if run.average is None else run.average.state_dict(),
+            sums=run.sums,
+            class_names=list(run.model.spec.class_names),
+            images=run.images,
+        )
+    except OSError as error:
+        run.saved = -1
+        print(
+            f"warning: {path} not written at iteration {run.iteration} "
+            f"({error.strerror or error}); the one before is kept and training goes on",
+            flush=True,
+        )
+        return False
+    run.saved = run.iteration
+    return True
 
 
-def _announce(module: TrainingModule, recipe: Recipe, devices: Devices, out: Path) -> None:
-    parameters = sum(p.numel() for p in module.model.parameters() if p.requires_grad)
-    kind = {"gpu": "GPU", "cpu": "CPU"}[devices.accelerator]
+def _validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLine, stop: Stop) -> Any:
+    """Scores the model, or the average of its weights; each process predicts its share of the images.
+
+    The first process keeps the best model, writes results, and gives the metrics.
+    """
+    task, place, scored = run.task, run.place, run.average or run.model
+    line.pause()
+    try:
+        with stop.at_once():
+            share = range(place.rank, len(valid_set), place.world)
+            options = {"workers": run.recipe.workers, "progress": place.leads}
+            found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
+            losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
+            metrics, results = task.score(valid_set, found) if place.leads else (None, [])
+    except (KeyboardInterrupt, SystemExit):
+        if place.leads and run.saved != run.iteration:
+            _save(run)
+        raise
+    if log is None:
+        return None
+    values = task.scores(metrics)
+    if losses:
+        values["valid_loss"] = math.fsum(losses) / len(losses)
+    best = run.out / "best.safetensors"
+    if not log.metrics.validated(run.iteration):
+        if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
+            recorded_scores = {name: values[name] for name in task.recorded}
+            _keep_going(lambda: save_model(scored, best, provenance=_stage(run) | recorded_scores))
+        _keep_going(lambda: write_results(run.out, metrics, results))
+        log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
+    shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
+    print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
+    line.resume()
+    return metrics
+
+
+def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:
+    """The loss of each validation image that has objects, in the first process; computed in float32."""
+    world, device = run.place.world, run.place.device
+    try:
+        count = len(run.task.trainable(valid_set))
+    except GCNetError:  # no objects at all
+        return []
+    recipe = replace(run.recipe.without_augmentation(), batch_size=world)
+    loader = _loader(run, valid_set, recipe, 0)
+    found: list[tuple[int | str, float]] = []
+    with eval_mode(scored), torch.no_grad():
+        for images, targets in itertools.islice(loader, -(-count // world)):
+            seed_iteration(recipe.seed, 0)
+            losses = scored.losses(images.to(device), to_device(targets, device))
+            found.append((images.image_ids[0], float(sum(losses.values()))))
+    return list(dict(gather(run.place, found)).values())  # the stream repeats images to fill its last batch
+
+
+def _stage(run: Run) -> dict[str, Any]:
+    """What a model file says of the run that it comes from, beside its scores."""
+    return {"iteration": run.iteration} | ({"ema": run.recipe.ema} if run.recipe.ema else {})
+
+
+def _keep_going(write: Callable[[], object]) -> None:
+    """A disk that is full for the moment is no reason to lose the training."""
+    try:
+        write()
+    except (GCNetError, OSError) as error:
+        print(f"warning: {error}; training goes on", flush=True)
+
+
+def _announce(run: Run) -> None:
+    parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+    world, kind = run.place.world, {"cuda": "GPU", "cpu": "CPU"}[run.place.device.type]
     print(
-        f"training {module.model.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
-        f"{devices.world} {kind}{'s' if devices.world > 1 and kind == 'GPU' else ''}, {recipe.precision}: "
-        f"{recipe.epochs} epochs of {module.iterations_per_epoch} iterations, logs in {out}",
+        f"training {run.model.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
+        f"{world} {kind}{'s' if world > 1 and kind == 'GPU' else ''}, {run.recipe.precision}: "
+        f"{run.recipe.epochs} epochs of {run.per_epoch} iterations, logs in {run.out}",
         flush=True,
     )
-    if 0 < module.total <= recipe.warmup_iterations:
+    if 0 < run.total <= run.recipe.warmup_iterations:
         print(
-            f"note: the warm-up ({recipe.warmup_iterations} iterations) is longer than the run "
-            f"({module.total}), which never reaches its learning rate; lower warmup_iterations"
+            f"note: the warm-up ({run.recipe.warmup_iterations} iterations) is longer than the run "
+            f"({run.total}), which never reaches its learning rate; lower warmup_iterations"
         )
 
 
-def _finish(
-    module: TrainingModule, task: Task, metrics: Any, checkpoints: Checkpoints, out: Path, seconds: float
-) -> TrainResult:
+def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) -> TrainResult:
     """Keeps the final model, prints what there is and how to use it."""
-    last, best = out / "last.safetensors", out / "best.safetensors"
-    failure = f"the final {checkpoints.path} could not be written" if checkpoints.failed else None
+    out, last, best = run.out, run.out / "last.safetensors", run.out / "best.safetensors"
+    failure = f"the final {out / 'last.ckpt'} could not be written" if run.saved < run.iteration else None
     try:
-        save_model(module.model, last, provenance={"iteration": module.total})
+        save_model(run.model, last, provenance={"iteration": run.iteration})
+        if run.average is not None:
+            save_model(run.average, out / "last-ema.safetensors", provenance=_stage(run))
     except (OSError, GCNetError) as error:
-        failure = f"the final {last} could not be written ({error})"
+        failure = f"the final models could not be written in {out} ({error})"
     if metrics is not None:
-        task.print_metrics(metrics)
+        run.task.print_metrics(metrics)
     usable = best if best.exists() else last
     print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and tensorboard/ are in {out}")
     if failure:

@@ -25,7 +25,7 @@ from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.load import load_splits
 from gcnet.data.loader import iterations_per_epoch
-from gcnet.engine.runfolder import read_metrics
+from gcnet.engine.loggers import read_metrics
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import train
 from gcnet.errors import GCNetError

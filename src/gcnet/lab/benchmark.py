@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from gcnet.console import progress_bar
-from gcnet.engine.module import make_optimizer
+from gcnet.engine.schedule import make_optimizer
 from gcnet.files import prepare_folder, write_json
 from gcnet.lab import torchvision_twin
 from gcnet.memory import keep_freed_memory

@@ -1,0 +1,203 @@
+"""Where the numbers of a run go: `metrics.csv`, and the loggers that the recipe names.
+
+Another logger is a class here and its line in LOGGERS.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from gcnet.errors import GCNetError
+from gcnet.files import write_bytes
+from gcnet.recipe import Recipe
+
+
+@runtime_checkable
+class Logger(Protocol):
+    """Takes numbers of an iteration; `group` is "train" or "valid"."""
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class MetricsFile:
+    """`metrics.csv`: a row for some iterations or a validation, and what a resumed run knows of both.
+
+    Rows later than `start`, left by a run that was killed after its last checkpoint, are dropped. `scores`
+    are the names of a validation's numbers. Numbers have six digits, in memory too: a resumed run compares
+    the same ones as an unbroken run.
+    """
+
+    def __init__(self, path: Path, *, scores: Sequence[str], start: int = 0) -> None:
+        self.path = path
+        self.rows = [row for row in read_metrics(path) if row["iteration"] <= start]
+        self._scores = tuple(scores)
+        self._columns = list(self.rows[0]) if self.rows else []
+        self._columns += [name for name in scores if self.rows and name not in self._columns]
+        if self.rows:
+            text = self._line(self._columns) + "".join(map(self._row, self.rows))
+            write_bytes(path, text.encode())
+        else:
+            path.unlink(missing_ok=True)
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        """Adds a row. A score of -1 (no such objects) is left empty."""
+        present = {k: rounded(v) for k, v in values.items() if group == "train" or v >= 0}
+        header = ""
+        if not self._columns:
+            self._columns = ["iteration", *(values if group == "train" else ()), *self._scores]
+            header = self._line(self._columns)
+        row = dict.fromkeys(self._columns, math.nan) | {"iteration": iteration, **present}
+        self.rows.append(row)
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write(header + self._row(row))
+
+    def close(self) -> None:
+        """Every row is on disk already."""
+
+    def validated(self, iteration: int) -> bool:
+        return any(row["iteration"] == iteration and self._is_validation(row) for row in self.rows)
+
+    def best(self, name: str) -> float:
+        """The largest value of a column so far, -1 if there is none."""
+        return max((row[name] for row in self.rows if not math.isnan(row.get(name, math.nan))), default=-1.0)
+
+    def since_best(self, name: str) -> int:
+        """How many validations there were after the best one."""
+        values = [row.get(name, math.nan) for row in self.rows if self._is_validation(row)]
+        values = [-1.0 if math.isnan(value) else value for value in values]
+        return len(values) - 1 - values.index(max(values)) if values else 0
+
+    def _is_validation(self, row: Mapping[str, float]) -> bool:
+        return any(not math.isnan(row.get(name, math.nan)) for name in self._scores)
+
+    def _row(self, row: Mapping[str, float]) -> str:
+        values = (row.get(name, math.nan) for name in self._columns)
+        return self._line(["" if math.isnan(value) else f"{value:.6g}" for value in values])
+
+    @staticmethod
+    def _line(cells: Sequence[str]) -> str:
+        return ",".join(cells) + "\n"
+
+
+def rounded(value: float) -> float:
+    """A number as `metrics.csv` has it."""
+    return float(f"{value:.6g}")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a `metrics.csv` (an empty cell is NaN), without a torn last line; none without a file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    table = list(csv.reader(lines))
+    rows = []
+    for cells in table[1:]:
+        if len(cells) == len(table[0]):
+            rows.append({n: float(c) if c else math.nan for n, c in zip(table[0], cells, strict=True)})
+    return rows
+
+
+class TensorBoard:
+    """Event files in `tensorboard/`."""
+
+    def __init__(self, out: Path, start: int, recipe: Recipe) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(out / "tensorboard"), purge_step=start + 1 if start else None)
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, iteration)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases, named like the folder; its project and account are those of WANDB_*."""
+
+    def __init__(self, out: Path, start: int, recipe: Recipe) -> None:
+        import wandb  # pyright: ignore[reportMissingImports]
+
+        resume = "auto" if start else None  # it keeps the name of the run in the folder
+        self._run = wandb.init(dir=str(out), name=out.name, resume=resume, config=asdict(recipe))
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        self._run.log({f"{group}/{name}": value for name, value in values.items()}, step=iteration)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MLflow:
+    """A run of MLflow at MLFLOW_TRACKING_URI, named like the folder; its id is in `mlflow.txt`."""
+
+    def __init__(self, out: Path, start: int, recipe: Recipe) -> None:
+        import mlflow  # pyright: ignore[reportMissingImports]
+
+        self._mlflow, known = mlflow, out / "mlflow.txt"
+        if start and known.exists():
+            mlflow.start_run(run_id=known.read_text())
+            return
+        run = mlflow.start_run(run_name=out.name)
+        write_bytes(known, run.info.run_id.encode())
+        mlflow.log_params(asdict(recipe))
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        self._mlflow.log_metrics({f"{group}/{name}": value for name, value in values.items()}, step=iteration)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+# By the name that a recipe has for it: the package that it needs, and itself.
+LOGGERS: dict[str, tuple[str, Callable[[Path, int, Recipe], Logger]]] = {
+    "tensorboard": ("tensorboard", TensorBoard),
+    "wandb": ("wandb", WeightsAndBiases),
+    "mlflow": ("mlflow", MLflow),
+}
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """Raises GCNetError for a logger that is not known or not installed."""
+    for name in names:
+        if name not in LOGGERS:
+            raise GCNetError(f"recipe: no logger {name!r}; there are {', '.join(LOGGERS)}")
+        package, _ = LOGGERS[name]
+        if find_spec(package) is None:
+            raise GCNetError(f"recipe: the logger {name} is not installed; pip install 'gcnet[{name}]'")
+
+
+class RunLog:
+    """All loggers of a run. One that fails to write costs a warning, not the run."""
+
+    def __init__(self, out: Path, start: int, recipe: Recipe, *, scores: Sequence[str]) -> None:
+        self.metrics = MetricsFile(out / "metrics.csv", scores=scores, start=start)
+        self._loggers: list[Logger] = [self.metrics]
+        self._loggers += [LOGGERS[name][1](out, start, recipe) for name in recipe.loggers]
+        self._warned: set[str] = set()
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        for logger in self._loggers:
+            self._guard(logger, lambda logger=logger: logger.write(iteration, group, values))
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            self._guard(logger, logger.close)
+
+    def _guard(self, logger: Logger, act: Callable[[], object]) -> None:
+        name = type(logger).__name__
+        try:
+            act()
+        except Exception as error:  # a full disk, a server that is gone
+            if name not in self._warned:
+                print(f"warning: {name} did not take the numbers ({error}); training goes on", flush=True)
+            self._warned.add(name)

@@ -1,0 +1,162 @@
+"""A run, and one iteration of it: losses, gradients, and the step of the optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from gcnet.engine.processes import Place
+from gcnet.engine.schedule import lr_factor, seed_iteration
+from gcnet.engine.stop import Stop
+from gcnet.engine.task import Task
+from gcnet.errors import GCNetError
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector
+from gcnet.recipe import Recipe
+from gcnet.types import Batch
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1.0  # of an fp16 loss: a gradient that is infinite even so is not too large, but wrong
+
+Model = Detector | Classifier
+
+
+class NotFiniteError(GCNetError):
+    """A loss or gradient became NaN or infinite; the weights are still those of the iteration before."""
+
+
+@dataclass
+class Run:
+    """A run between two iterations.
+
+    `average` is the model with the moving average of the weights, if the recipe has one; `sums` are sum and
+    count of each number of the row of metrics.csv that is not complete yet.
+    """
+
+    model: Model
+    task: Task
+    recipe: Recipe
+    out: Path
+    place: Place
+    per_epoch: int
+    images: dict[str, Any]
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    average: Model | None = None
+    iteration: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    saved: int = -1  # the iteration that last.ckpt is of; -1 if it could not be written
+    saved_at: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.recipe.epochs * self.per_epoch
+
+    @property
+    def validation_is_due(self) -> bool:
+        """Whether the model is scored after this iteration."""
+        every = self.recipe.validate_every * self.per_epoch
+        return self.iteration > 0 and (self.iteration % every == 0 or self.iteration == self.total)
+
+
+def take_step(
+    run: Run, losses_of: nn.Module, images: Batch, targets: Any, stop: Stop
+) -> tuple[dict[str, float], float, int]:
+    """Trains on one batch: its losses by name (their sum is "loss"), the norm of the gradient, and a signal.
+
+    The norm is that before clipping. The losses are the means over the parts that the batch is divided into.
+    The signal is the number of one that came to any process so far, or 0.
+
+    Raises:
+        NotFiniteError: in all processes, if a loss or the gradient is not finite in one.
+    """
+    recipe, device = run.recipe, run.place.device
+    for group in run.optimizer.param_groups:
+        group["lr"] = recipe.scaled_lr() * lr_factor(run.iteration, recipe, run.per_epoch)
+    seed_iteration(recipe.seed, run.iteration, run.place.rank)
+    run.optimizer.zero_grad()
+    size = len(images) // recipe.accumulate
+    terms, names = torch.zeros((), device=device), [""]
+    for start in range(0, len(images), size):
+        part, last = slice(start, start + size), start + size == len(images)
+        with _gradients_stay(losses_of) if not last else contextlib.nullcontext():
+            with _autocast(recipe, device):
+                losses = losses_of(images[part].to(device), to_device(targets[part], device))
+                each = torch.stack([loss.float() for loss in losses.values()])
+                total = each.sum()
+            run.scaler.scale(total / recipe.accumulate).backward()
+        names = [*losses, "loss"]
+        terms = terms + torch.cat([each, total[None]]).detach() / recipe.accumulate
+    run.scaler.unscale_(run.optimizer)
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if recipe.clip_norm:
+        nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
+    values, grad_norm, signal = _read(run, dict(zip(names, terms, strict=True)), norm, stop, images)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    return values, grad_norm, signal
+
+
+def to_device(targets: Any, device: torch.device) -> Any:
+    """Targets of a detector, one for each image, or of a classifier."""
+    return [target.to(device) for target in targets] if isinstance(targets, list) else targets.to(device)
+
+
+def _gradients_stay(losses_of: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Inside it gradients are added up in this process, without exchange with the others."""
+    several = isinstance(losses_of, DistributedDataParallel)
+    return losses_of.no_sync() if several else contextlib.nullcontext()
+
+
+def _autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if recipe.precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=HALF[recipe.precision])
+
+
+def _read(
+    run: Run, losses: dict[str, Tensor], norm: Tensor, stop: Stop, images: Batch
+) -> tuple[dict[str, float], float, int]:
+    """Reads losses and norm, for the log and the check that they are finite, before the weights change.
+
+    One copy from the device tells all, also what happened on others: none may go on when another stops.
+    """
+    terms = torch.stack(list(losses.values()))
+    bad_here = (~terms.isfinite().all()).float()
+    flags = torch.stack([bad_here, torch.full_like(bad_here, stop.number)])
+    if run.place.world > 1:
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    *values, grad_norm, any_bad, signal = torch.cat([terms, norm[None], flags]).tolist()
+    if any_bad:
+        bad = [name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)]
+        _fail(run, bad if bad == ["loss"] else bad[:-1], images)
+    # The same in every process: gradients are averages by now.
+    if not math.isfinite(grad_norm) and not _may_overflow(run.scaler):
+        _fail(run, ["the gradient"], images)
+    return dict(zip(losses, values, strict=True)), grad_norm, int(signal)
+
+
+def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
+    """Whether an infinite gradient may be the loss scale's doing; the scaler then skips the step."""
+    return scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
+
+
+def _fail(run: Run, bad: list[str], images: Batch) -> NoReturn:
+    report = (bad, list(images.image_ids))
+    reports: list[Any] = [report] * run.place.world
+    if run.place.world > 1:
+        distributed.all_gather_object(reports, report)
+    names = ", ".join(sorted({name for names, _ in reports for name in names}))
+    ids = ", ".join(str(image_id) for names, ids in reports if names for image_id in ids)
+    raise NotFiniteError(
+        f"{names} became NaN or infinite at iteration {run.iteration + 1}, on the images with id {ids}"
+    )

@@ -1,0 +1,71 @@
+"""Signals that end a run in good order: Ctrl-C (SIGINT), SIGTERM and SIGHUP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, NoReturn
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AGAIN = 1.0  # seconds; a launcher passes on a signal that the terminal has sent to all processes already
+
+
+class Stop:
+    """Inside it, the first signal only sets `number`: the loop ends after its iteration.
+
+    A second one ends the run at once, as does any `at_once`. Only the main thread can take signals.
+    """
+
+    def __init__(self, *, speaks: bool) -> None:
+        self.number = 0
+        self._speaks = speaks
+        self._process = os.getpid()
+        self._came = 0.0
+        self._at_once = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            wanted = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+            self._before = {number: signal.signal(number, self._handle) for number in wanted}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside it nothing is lost when the run ends where it is."""
+        if self.number:
+            end_by(self.number)
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:  # a loader's worker, which inherits this; its parent decides
+            return
+        now = time.monotonic()
+        if self._at_once or (self.number and now - self._came > AGAIN):
+            end_by(number)
+        if not self.number and self._speaks:
+            print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+        self.number, self._came = number, now
+
+
+def end_by(number: int) -> NoReturn:
+    """Ends the run as the signal `number` does: KeyboardInterrupt, or SystemExit with 128 + `number`."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + number)
