@@ -22,6 +22,7 @@ import numpy as np
 
 from gcnet.data.coco import CocoDataset
 from gcnet.data.loader import Loader, train_loader
+from gcnet.recipe import Recipe
 
 SIZE = (480, 640)
 OBJECTS, POINTS = 8, 24
@@ -49,7 +50,7 @@ def main() -> None:
 
 def make_loader(dataset: CocoDataset, batch: int, workers: int) -> Loader:
     """As `gcnet train` makes it."""
-    return train_loader(dataset, image_size=(1333, 800), batch_size=batch, seed=0, workers=workers)
+    return train_loader(dataset, recipe=Recipe(batch_size=batch, workers=workers), image_size=(1333, 800))
 
 
 def cpu_seconds(loader: Loader, images: int) -> float:

@@ -33,6 +33,10 @@ class Recipe:
         flip: probability of a horizontal flip.
         scale_jitter: smallest and largest factor on the size that images are resized to.
         color_jitter: strength of random brightness, contrast and saturation, 0 for none.
+        quarter_turns: probability of a turn by 90, 180 or 270 degrees.
+        rotation: largest angle of a random turn either way, in degrees.
+        crop: smallest share of each side that a random crop shows; 1 does not crop.
+        copy_paste: probability that objects of another image are pasted in (arXiv 2012.07177).
         image_size: (long, short) side to fit images in; none takes the model's own.
         precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
         recompute_activations: keep less in memory between forward and backward, for a third more computing;
@@ -65,6 +69,10 @@ class Recipe:
     flip: float = 0.5
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     color_jitter: float = 0.0
+    quarter_turns: float = 0.0
+    rotation: float = 0.0
+    crop: float = 1.0
+    copy_paste: float = 0.0
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     recompute_activations: bool = False
@@ -100,8 +108,15 @@ class Recipe:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more")
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
-        if not 0 <= self.flip <= 1:
-            raise GCNetError(f"recipe: flip is {self.flip}; give a probability, 0 to 1")
+        for name in ("flip", "quarter_turns", "copy_paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give a probability, 0 to 1")
+        if not 0 <= self.rotation <= 180:
+            raise GCNetError(f"recipe: rotation is {self.rotation}; give degrees, 0 to 180")
+        if not 0 < self.crop <= 1:
+            raise GCNetError(
+                f"recipe: crop is {self.crop}; give a share of the sides, more than 0, at most 1"
+            )
         if not 0 <= self.ema < 1:
             raise GCNetError(f"recipe: ema is {self.ema}; give a decay, 0 or more, less than 1")
         if self.image_size is not None and min(self.image_size) < 1:
@@ -117,7 +132,8 @@ class Recipe:
 
     def without_augmentation(self) -> Recipe:
         """The recipe that shows images as evaluation does."""
-        return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0)
+        still = {"flip": 0.0, "scale_jitter": (1.0, 1.0), "color_jitter": 0.0}
+        return replace(self, **still, quarter_turns=0.0, rotation=0.0, crop=1.0, copy_paste=0.0)
 
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""
@@ -149,6 +165,10 @@ class ClassificationRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.crop != 1 or self.copy_paste:
+            raise GCNetError(
+                "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
+            )
         if not 0 <= self.label_smoothing < 1:
             raise GCNetError(
                 f"recipe: label_smoothing is {self.label_smoothing}; give 0 or more, less than 1"

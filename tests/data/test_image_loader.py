@@ -15,6 +15,7 @@ from gcnet.data.image_folder import load_image_folders
 from gcnet.data.image_loader import class_shares, image_eval_loader, image_train_loader, mix, train_square
 from gcnet.errors import GCNetError
 from gcnet.ops.images import middle_square
+from gcnet.recipe import ClassificationRecipe
 
 SIZE = (36, 32)
 
@@ -25,8 +26,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stream(root: Path, count: int, **changes: Any) -> list[Any]:
-    options = {"image_size": SIZE, "batch_size": 4, "seed": 3, "workers": 0} | changes
-    loader = image_train_loader(load_image_folders(root)["train"], **options)
+    where = {name: changes.pop(name) for name in ("start_iteration", "rank", "world_size") if name in changes}
+    fields: dict[str, Any] = {"batch_size": 4, "seed": 3, "workers": 0, "scale_jitter": (0.08, 1.0)}
+    recipe = ClassificationRecipe(**({"label_smoothing": 0.0} | fields | changes))
+    loader = image_train_loader(load_image_folders(root)["train"], recipe=recipe, image_size=SIZE, **where)
     return list(islice(loader, count))
 
 
@@ -49,7 +52,10 @@ def test_batches_of_squares_and_their_classes(root: Path) -> None:
     assert [("red", "green", "blue")[channel] for channel in brightest] == names
 
 
-@pytest.mark.parametrize("extra", [{}, {"mixup": 0.4, "label_smoothing": 0.1, "color_jitter": 0.3}])
+@pytest.mark.parametrize(
+    "extra",
+    [{}, {"mixup": 0.4, "label_smoothing": 0.1, "color_jitter": 0.3, "quarter_turns": 1.0, "rotation": 9.0}],
+)
 def test_resuming_and_workers_change_nothing(root: Path, extra: dict[str, Any]) -> None:
     whole = stream(root, 7, **extra)
     assert all(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ from gcnet.data.loader import (
     train_loader,
     trainable,
 )
+from gcnet.data.transforms import Sample
 from gcnet.errors import GCNetError
 from gcnet.ops.images import padded_size
+from gcnet.recipe import Recipe
 
 SIZES = [(48, 64), (64, 48)] * 4 + [(40, 70), (20, 60), (50, 50)]
-OPTIONS: dict[str, Any] = {"image_size": (96, 64), "seed": 3, "scale_jitter": (0.8, 1.2), "color_jitter": 0.2}
+SIZE = (96, 64)
+RECIPE = Recipe(batch_size=3, seed=3, workers=0, scale_jitter=(0.8, 1.2), color_jitter=0.2)
+EVERYTHING = replace(RECIPE, quarter_turns=0.5, rotation=20, crop=0.6, copy_paste=0.8)
 
 
 @pytest.fixture
@@ -108,11 +113,11 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     values = content([(20, 64)])
     dataset = CocoDataset.load(write_split(tmp_path, values), tmp_path)
     with pytest.raises(GCNetError, match="no image with objects to learn from"):
-        train_loader(dataset, batch_size=2, **OPTIONS)
+        train_loader(dataset, recipe=RECIPE, image_size=SIZE)
 
 
 def test_training_batches_hold_together(dataset: CocoDataset) -> None:
-    loader = train_loader(dataset, batch_size=3, workers=0, **OPTIONS)
+    loader = train_loader(dataset, recipe=RECIPE, image_size=SIZE)
     for batch, targets in take(loader, 3):
         assert len(batch) == len(targets) == 3
         assert batch.images.dtype == torch.uint8
@@ -128,12 +133,14 @@ def test_training_batches_hold_together(dataset: CocoDataset) -> None:
             assert (target.boxes[:, 2:] <= torch.tensor([width, height])).all()
 
 
-def test_the_stream_depends_neither_on_workers_nor_on_the_start(dataset: CocoDataset) -> None:
-    reference = take(train_loader(dataset, batch_size=3, workers=0, **OPTIONS), 6)
-    others = {
-        0: take(train_loader(dataset, batch_size=3, workers=2, **OPTIONS), 6),
-        4: take(train_loader(dataset, batch_size=3, workers=1, start_iteration=4, **OPTIONS), 2),
-    }
+@pytest.mark.parametrize("recipe", [RECIPE, EVERYTHING], ids=["default", "everything"])
+def test_the_stream_depends_neither_on_workers_nor_on_the_start(dataset: CocoDataset, recipe: Recipe) -> None:
+    def batches(count: int, workers: int, start: int = 0) -> list[Any]:
+        options = {"image_size": SIZE, "start_iteration": start}
+        return take(train_loader(dataset, recipe=replace(recipe, workers=workers), **options), count)
+
+    reference = batches(6, 0)
+    others = {0: batches(6, 2), 4: batches(2, 1, start=4)}
     for start, batches in others.items():
         for (batch, targets), (other, other_targets) in zip(reference[start:], batches, strict=True):
             assert batch.image_ids == other.image_ids
@@ -161,8 +168,36 @@ def test_a_broken_image_is_one_line_from_a_worker_too(dataset: CocoDataset, work
     path.write_bytes(path.read_bytes()[:500])
     for loader in (
         eval_loader(dataset, [[0, 1]], image_size=(96, 64), workers=workers),
-        train_loader(dataset, batch_size=8, workers=workers, **OPTIONS),
+        train_loader(dataset, recipe=replace(RECIPE, workers=workers), image_size=SIZE),
     ):
         with pytest.raises(GCNetError, match=r"0\.png is a truncated image file") as caught:
             take(loader, 3)
         assert "\n" not in str(caught.value)
+
+
+def test_a_persons_own_transform_comes_first(dataset: CocoDataset) -> None:
+    def keep_the_left_half(sample: Sample, rng: np.random.Generator) -> Sample:
+        half = sample.size[1] // 2
+        return replace(sample, image=np.ascontiguousarray(sample.image[:, :half]))
+
+    recipe = replace(RECIPE, scale_jitter=(1.0, 1.0))
+    batch, _ = next(
+        iter(train_loader(replace(dataset, transforms=[keep_the_left_half]), recipe=recipe, image_size=SIZE))
+    )
+    for (height, width), (old_height, old_width) in zip(batch.image_sizes, batch.original_sizes, strict=True):
+        assert width / height == pytest.approx(old_width / old_height / 2, rel=0.05)
+    wrong = replace(dataset, transforms=[lambda sample, rng: None])
+    with pytest.raises(GCNetError, match="gave a NoneType; return a gcnet"):
+        next(iter(train_loader(wrong, recipe=RECIPE, image_size=SIZE)))
+
+
+def test_a_detector_of_boxes_learns_from_boxes(tmp_path: Path) -> None:
+    values = content(SIZES[:2])
+    for entry in values["annotations"]:
+        entry["segmentation"] = []
+    dataset = CocoDataset.load(write_split(tmp_path, values), tmp_path)
+    with pytest.raises(GCNetError, match="has boxes but no outlines"):
+        trainable(dataset)
+    recipe = replace(EVERYTHING, batch_size=2)
+    for _, targets in take(train_loader(dataset, recipe=recipe, image_size=SIZE, masks=False), 4):
+        assert all(target.masks == [[]] * len(target) for target in targets)

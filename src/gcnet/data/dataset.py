@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
@@ -80,12 +81,15 @@ class DataSet(Generic[Record]):
     Attributes:
         source: the file or folder that the annotations came from; messages name it.
         category_ids: `category_ids[label]` is the id of `class_names[label]` in the source and in results.
+        transforms: a person's own augmentation (`gcnet.data.transforms`): in training, each is called with a
+            `Sample` and a random generator, before what the recipe does.
     """
 
     source: Path
     records: Sequence[Record]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    transforms: Sequence[Callable[[Any, np.random.Generator], Any]] = ()
 
     def __len__(self) -> int:
         return len(self.records)

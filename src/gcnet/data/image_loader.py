@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,10 @@ from torch import Tensor
 
 from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.loader import SAMPLE_STREAM, IterationSampler, Loader
-from gcnet.data.transforms import jitter_colors
+from gcnet.data.transforms import Sample, apply, jitter_colors, turns
 from gcnet.models.classifier import classifier_batch
 from gcnet.ops.images import middle_square, shrink_image
+from gcnet.recipe import ClassificationRecipe
 from gcnet.types import Batch, ClassTargets
 
 _MIX = 2  # a stream of random numbers apart from those of the order and the samples
@@ -32,45 +34,28 @@ LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # width over height of random cr
 def image_train_loader(
     dataset: DataSet[LabelledImage],
     *,
+    recipe: ClassificationRecipe,
     image_size: tuple[int, int],
-    batch_size: int,
-    seed: int,
     start_iteration: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    workers: int = 2,
-    flip: float = 0.5,
-    scale_jitter: tuple[float, float] = (0.08, 1.0),
-    color_jitter: float = 0.0,
-    label_smoothing: float = 0.0,
-    mixup: float = 0.0,
 ) -> Loader:
     """An endless stream of (Batch, ClassTargets), beginning at `start_iteration`.
 
-    `batch_size`, `rank` and `world_size` are as in `gcnet.data.loader.train_loader`; the other arguments are
-    fields of `ClassificationRecipe`.
+    `rank` and `world_size` are as in `gcnet.data.loader.train_loader`.
     """
-    read = partial(
-        _read_train,
-        dataset,
-        seed=seed,
-        image_size=image_size,
-        flip=flip,
-        scale_jitter=scale_jitter,
-        color_jitter=color_jitter,
-    )
     sampler = IterationSampler(
         range(len(dataset)),
         wide=[True] * len(dataset),  # squares all: nothing to sort by shape
-        batch_size=batch_size,
-        seed=seed,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
         start_iteration=start_iteration,
         rank=rank,
         world_size=world_size,
     )
-    classes = len(dataset.class_names)
-    collate = partial(_collate_train, classes=classes, smoothing=label_smoothing, mixup=mixup, seed=seed)
-    return Loader(read, len(dataset), collate=collate, workers=workers, batch_sampler=sampler)
+    read = partial(_read_train, dataset, recipe, image_size)
+    collate = partial(_collate_train, recipe=recipe, classes=len(dataset.class_names))
+    return Loader(read, len(dataset), collate=collate, workers=recipe.workers, batch_sampler=sampler)
 
 
 def image_eval_loader(
@@ -138,10 +123,24 @@ def mix(
     return mixed.round().to(torch.uint8), weight * shares + (1 - weight) * shares.roll(1, 0)
 
 
-def _read_train(dataset: DataSet[LabelledImage], key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+def _read_train(
+    dataset: DataSet[LabelledImage],
+    recipe: ClassificationRecipe,
+    image_size: tuple[int, int],
+    key: tuple[int, int],
+) -> Any:
     index, position = key
     image = dataset.read_image(index)
-    square = train_square(image, rng=np.random.default_rng([SAMPLE_STREAM, seed, position]), **options)
+    rng = np.random.default_rng([SAMPLE_STREAM, recipe.seed, position])
+    sample = apply([*dataset.transforms, *turns(recipe)], Sample.without_objects(image), rng)
+    square = train_square(
+        sample.image,
+        image_size=image_size,
+        rng=rng,
+        flip=recipe.flip,
+        scale_jitter=recipe.scale_jitter,
+        color_jitter=recipe.color_jitter,
+    )
     return square, image.shape[:2], dataset.name(index), dataset.records[index].label, position
 
 
@@ -151,15 +150,15 @@ def _read_eval(dataset: DataSet[LabelledImage], index: int, *, image_size: tuple
 
 
 def _collate_train(
-    samples: list[Any], *, classes: int, smoothing: float, mixup: float, seed: int
+    samples: list[Any], *, recipe: ClassificationRecipe, classes: int
 ) -> tuple[Batch, ClassTargets]:
     squares, sizes, names, labels, positions = zip(*samples, strict=True)
     batch = classifier_batch(squares, sizes, names)
-    shares = class_shares(torch.tensor(labels), classes, smoothing)
-    if mixup:
-        weight = float(np.random.default_rng([_MIX, seed, positions[0]]).beta(mixup, mixup))
-        images, shares = mix(batch.images, shares, weight)
-        batch = Batch(images, batch.image_sizes, batch.original_sizes, batch.image_ids)
+    shares = class_shares(torch.tensor(labels), classes, recipe.label_smoothing)
+    if recipe.mixup:
+        rng = np.random.default_rng([_MIX, recipe.seed, positions[0]])
+        images, shares = mix(batch.images, shares, float(rng.beta(recipe.mixup, recipe.mixup)))
+        batch = replace(batch, images=images)
     return batch, ClassTargets(shares)
 
 

@@ -19,9 +19,10 @@ from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.data.transforms import eval_transform, train_transform
+from gcnet.data.transforms import Sample, Transform, apply, train_transforms
 from gcnet.errors import GCNetError
-from gcnet.ops.images import fit_size, padded_size, stack_images
+from gcnet.ops.images import fit_size, padded_size, resize_image, stack_images
+from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
 
 MIN_SIDE = 32  # smaller images are left out of training, as upstream does
@@ -32,43 +33,34 @@ _ORDER, SAMPLE_STREAM = 0, 1  # keep the random streams of the epochs' order and
 def train_loader(
     dataset: DataSet[ImageRecord],
     *,
+    recipe: Recipe,
     image_size: tuple[int, int],
-    batch_size: int,
-    seed: int,
+    masks: bool = True,
     start_iteration: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    workers: int = 2,
-    flip: float = 0.5,
-    scale_jitter: tuple[float, float] = (1.0, 1.0),
-    color_jitter: float = 0.0,
 ) -> Loader:
     """An endless stream of (Batch, list of Targets), beginning at `start_iteration`.
 
-    `batch_size` counts the images of one iteration over all processes together; this process, `rank` of
-    `world_size`, gets its equal share. `image_size` is the (long, short) side that images are made to
-    fit. Each time it is iterated over, the loader begins at `start_iteration` again.
+    The recipe's `batch_size` counts the images of one iteration over all processes together; this process,
+    `rank` of `world_size`, gets its equal share. `image_size` is the (long, short) side that images are made
+    to fit. Without `masks`, objects need no outlines. Each time it is iterated over, the loader begins at
+    `start_iteration` again.
     """
-    indices = trainable(dataset)
-    read = partial(
-        _read_train,
-        dataset,
-        seed=seed,
-        image_size=image_size,
-        flip=flip,
-        scale_jitter=scale_jitter,
-        color_jitter=color_jitter,
-    )
+    indices = trainable(dataset, masks=masks)
+    another = partial(_draw_sample, dataset, indices, masks)
+    transforms = [*dataset.transforms, *train_transforms(recipe, image_size, another)]
     sampler = IterationSampler(
         indices,
         wide=[_is_wide(dataset.records[i]) for i in indices],
-        batch_size=batch_size,
-        seed=seed,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
         start_iteration=start_iteration,
         rank=rank,
         world_size=world_size,
     )
-    return Loader(read, len(dataset), collate=_collate_train, workers=workers, batch_sampler=sampler)
+    read = partial(_read_train, dataset, transforms, seed=recipe.seed, masks=masks)
+    return Loader(read, len(dataset), collate=_collate_train, workers=recipe.workers, batch_sampler=sampler)
 
 
 def eval_loader(
@@ -102,15 +94,15 @@ def batches_of_one_size(
     ]
 
 
-def trainable(dataset: DataSet[ImageRecord]) -> list[int]:
-    """Indices of the images that training uses: at least 32 pixels each way, with an object that is no crowd.
+def trainable(dataset: DataSet[ImageRecord], *, masks: bool = True) -> list[int]:
+    """Indices of the images that training uses: at least 32 pixels each way, with an object to learn from.
 
-    Raises GCNetError if there are none.
+    With `masks`, that is one with an outline. Raises GCNetError if there are none.
     """
     indices = [
         i
         for i, record in enumerate(dataset.records)
-        if min(record.width, record.height) >= MIN_SIDE and record.objects(masks=True)
+        if min(record.width, record.height) >= MIN_SIDE and record.objects(masks=masks)
     ]
     if not indices:
         raise GCNetError(f"{dataset.source} has {_why_nothing(dataset.records)}")
@@ -266,16 +258,31 @@ def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
 
 
-def _read_train(dataset: DataSet[ImageRecord], key: tuple[int, int], *, seed: int, **options: Any) -> Any:
+def _read_train(
+    dataset: DataSet[ImageRecord],
+    transforms: Sequence[Transform],
+    key: tuple[int, int],
+    *,
+    seed: int,
+    masks: bool,
+) -> tuple[np.ndarray, ImageRecord, Targets]:
     index, position = key
     record = dataset.records[index]
     rng = np.random.default_rng([SAMPLE_STREAM, seed, position])
-    image, targets = train_transform(dataset.read_image(index), record, rng=rng, **options)
-    return image, record, targets
+    sample = apply(transforms, Sample.of(dataset.read_image(index), record, masks=masks), rng)
+    return sample.image, record, sample.targets()
+
+
+def _draw_sample(
+    dataset: DataSet[ImageRecord], indices: Sequence[int], masks: bool, rng: np.random.Generator
+) -> Sample:
+    index = indices[int(rng.integers(len(indices)))]
+    return Sample.of(dataset.read_image(index), dataset.records[index], masks=masks)
 
 
 def _read_eval(dataset: DataSet[ImageRecord], index: int, *, image_size: tuple[int, int]) -> Any:
-    return eval_transform(dataset.read_image(index), image_size), dataset.records[index]
+    image = dataset.read_image(index)
+    return resize_image(image, fit_size(image.shape[:2], image_size)), dataset.records[index]
 
 
 def _collate_train(samples: list[Any]) -> tuple[Batch, list[Targets]]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gcnet.data import image_folder
 from gcnet.data.image_loader import image_train_loader
 from gcnet.data.load import load_split, load_splits
-from gcnet.data.loader import Loader, train_loader, trainable
+from gcnet.data.loader import train_loader, trainable
 from gcnet.evaluation.classify import (
     ClassMetrics,
     classify_all,
@@ -23,7 +22,6 @@ from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import evaluate, predict_all, score_all
 from gcnet.evaluation.table import print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
-from gcnet.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,11 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
     return {name: flat[name] for name in AP_NAMES}
 
 
-def _make_loader(
-    make: Callable[..., Loader], fields: Sequence[str], dataset: Any, *, recipe: Recipe, **where: Any
-) -> Loader:
-    """`make` with these `fields` of the recipe."""
-    return make(dataset, **{name: getattr(recipe, name) for name in fields}, **where)
-
-
-SAMPLING = ("batch_size", "seed", "workers", "flip", "scale_jitter", "color_jitter")
-
 DETECTION = Task(
     load_splits=load_splits,
     load_split=load_split,
     trainable=trainable,
-    make_loader=partial(_make_loader, train_loader, SAMPLING),
+    make_loader=train_loader,
     optimized=lambda detector: detector.optimize(),
     predict=predict_all,
     score=score_all,
@@ -109,7 +98,7 @@ CLASSIFICATION = Task(
     load_splits=image_folder.load_image_folders,
     load_split=image_folder.load_image_folder,
     trainable=lambda dataset: range(len(dataset)),
-    make_loader=partial(_make_loader, image_train_loader, (*SAMPLING, "label_smoothing", "mixup")),
+    make_loader=image_train_loader,
     optimized=lambda classifier: classifier,
     predict=classify_all,
     score=score_classes,

@@ -83,6 +83,64 @@ def flip_segmentation(segmentation: Segmentation, width: float) -> Segmentation:
     return [polygon * (-1, 1) + (width, 0) for polygon in segmentation]
 
 
+def move_segmentation(
+    segmentation: Segmentation, matrix: Float[np.ndarray, "2 3"], size: tuple[int, int]
+) -> Segmentation:
+    """The segmentation in an image of `size` (height, width) to whose pixels `matrix` takes those of its own.
+
+    Points go where they are taken, also out of the image. Of an RLE, what leaves the image is lost.
+    """
+    if not isinstance(segmentation, dict):
+        return [polygon @ matrix[:, :2].T + matrix[:, 2] for polygon in segmentation]
+    pixels = matrix.copy()  # OpenCV counts from the middle of the first pixel
+    pixels[:, 2] += (matrix[:, :2].sum(1) - 1) / 2
+    height, width = size
+    return _encode(cv2.warpAffine(_decode(segmentation), pixels, (width, height), flags=cv2.INTER_NEAREST))
+
+
+def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
+    """What is seen of it in an image of `size` (height, width): polygons cut off at the borders."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    height, width = size
+    cut = []
+    for polygon in segmentation:
+        for axis, sign, limit in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
+            polygon = _cut(polygon, sign * (polygon[:, axis] - limit))
+        if len(polygon) > 2:
+            cut.append(polygon.clip(0, (width, height)))  # rounding
+    return cut
+
+
+def _cut(polygon: Float[np.ndarray, "P 2"], inside: Float[np.ndarray, " P"]) -> Float[np.ndarray, "P2 2"]:
+    """The part of a polygon where `inside`, a linear function of its points, is not negative.
+
+    (Sutherland and Hodgman, "Reentrant polygon clipping", 1974.)
+    """
+    if (inside >= 0).all():
+        return polygon
+    points = []
+    for a, b, u, v in zip(polygon, np.roll(polygon, -1, 0), inside, np.roll(inside, -1), strict=True):
+        if u >= 0:
+            points.append(a)
+        if (u >= 0) != (v >= 0):
+            points.append(a + (b - a) * (u / (u - v)))
+    return np.array(points, np.float64).reshape(-1, 2)
+
+
+def cover_segmentation(segmentation: Segmentation, cover: UInt8[np.ndarray, "H W"]) -> Segmentation:
+    """What is left of it beside `cover` in an image of that size, as an RLE; itself if nothing is covered."""
+    if not segmentation:
+        return segmentation
+    bitmap = segmentation_to_mask(segmentation, (cover.shape[0], cover.shape[1]))
+    return _encode(bitmap & ~cover & 1) if (bitmap & cover).any() else segmentation
+
+
+def segmentation_to_mask(segmentation: Segmentation, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
+    """0 and 1 in an image of `size` (height, width)."""
+    return _decode(segmentation_to_rle(segmentation, *size))
+
+
 def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
     """A compressed RLE of the segmentation in an image of height x width."""
     if isinstance(segmentation, dict):
