@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -179,3 +181,76 @@ def test_batch_counts_may_be_missing() -> None:
     state = {name: t + 1 for name, t in norm.state_dict().items() if name != "num_batches_tracked"}
     fill_weights(norm, state, source="x")
     assert norm.weight[0] == 2
+
+
+# --- hostile files ----------------------------------------------------------------------------------------
+
+
+def changed(spec: dict[str, Any], where: str, value: object) -> dict[str, Any]:
+    """The spec with one field changed, `a.b` for field b of part a."""
+    *parts, name = where.split(".")
+    inner = spec = json.loads(json.dumps(spec))
+    for part in parts:
+        inner = inner[part]
+    inner[name] = value
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("backbone", "resnet"),
+        ("backbone", None),
+        ("backbone", [[]]),
+        ("backbone.base_channels", "16"),
+        ("backbone.base_channels", 16.0),
+        ("backbone.base_channels", True),
+        ("backbone.base_channels", -16),
+        ("backbone.base_channels", 10**9),
+        ("backbone.base_channels", 2**16),
+        ("backbone.groups", 0),
+        ("backbone.groups", 7),
+        ("backbone.blocks", [1, 1, 1]),
+        ("backbone.blocks", [1, 1, 1, 10**6]),
+        ("backbone.blocks", [200, 200, 200, 200]),
+        ("backbone.blocks", "1111"),
+        ("backbone.norm", "layer"),
+        ("backbone.context.ratio", math.nan),
+        ("backbone.context.ratio", 0.0),
+        ("backbone.context.ratio", 1e30),
+        ("backbone.context.block", "eca"),
+        ("backbone.context.fusion", ["multiply"]),
+        ("rpn.nms_threshold", -1.0),
+        ("rpn.pre_nms_test", 0),
+        ("roi.box_channels", 99_999),
+        ("roi.detections", "100"),
+        ("image_size", [0, 0]),
+        ("image_size", [10**7, 10]),
+        ("image_std", [1.0, 0.0, 1.0]),
+        ("image_mean", [math.inf, 0.0, 0.0]),
+        ("class_names", "washer"),
+        ("class_names", [1, 2, 3]),
+        ("class_names", ["x" * 10**6, "a", "b"]),
+        ("name", ["m"]),
+        ("unknown", 1),
+    ],
+)
+def test_hostile_specs_are_one_line(where: str, value: object, detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    tensors = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
+    spec = changed(asdict(detector.spec), where, value)
+    save_file(tensors, path, {"format": "gcnet", "spec": json.dumps(spec)})
+    with pytest.raises(GCNetError, match=r"m\.safetensors") as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 1000
+
+
+def test_metadata_of_other_shapes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    deep = "[" * 100_000 + "]" * 100_000
+    for field, text in (("spec", deep), ("spec", "[]"), ("spec", "1"), ("format_version", "x")):
+        save_file({"w": torch.zeros(1)}, path, {"format": "gcnet", "spec": "{}", field: text})
+        with pytest.raises(GCNetError, match=r"m\.safetensors") as raised:
+            load_model(path)
+        assert "\n" not in str(raised.value)

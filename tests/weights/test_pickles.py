@@ -6,8 +6,10 @@ import collections
 import datetime
 import os
 import pickle
+import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +75,7 @@ def test_code_is_refused_and_not_run(legacy: bool, tmp_path: Path) -> None:
     file, marker = tmp_path / "x.pth", tmp_path / "marker"
     content = {"state_dict": WEIGHTS, "meta": Attack(marker)}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(GCNetError, match="was not opened") as raised:
+    with pytest.raises(GCNetError, match="refused") as raised:
         read_checkpoint(file)
     assert not marker.exists()
     assert "\n" not in str(raised.value)
@@ -283,7 +285,7 @@ def test_looking_something_up_gives_nothing_to_call(legacy: bool, tmp_path: Path
     assert read_checkpoint(file).origin == {}
     content["meta"] = {"epoch": LookupAndCall(*lookup)}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(GCNetError, match="was not opened"):
+    with pytest.raises(GCNetError, match="refused"):
         read_checkpoint(file)
 
 
@@ -294,5 +296,82 @@ def test_unknown_classes_are_refused_by_name(upstream_classes, tmp_path: Path) -
         content = {"state_dict": WEIGHTS, "runner": make("somebody.runner.Runner")()}
         torch.save(content, file, _use_new_zipfile_serialization=not legacy)
         remove()
-        with pytest.raises(GCNetError, match=r"wants to run somebody\.runner\.Runner;"):
+        with pytest.raises(GCNetError, match=r"would run somebody\.runner\.Runner;"):
             read_checkpoint(file)
+
+
+# --- hostile files ----------------------------------------------------------------------------------------
+
+
+def with_pickle(path: Path, pickled: bytes) -> Path:
+    """A checkpoint whose pickle is this."""
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in {"data.pkl": pickled, "version": b"3\n", "byteorder": b"little"}.items():
+            file.writestr(f"archive/{name}", content)
+    return path
+
+
+def test_a_dtype_with_a_state_of_its_own_follows_no_address(tmp_path: Path) -> None:
+    """NumPy's dtype takes any flags from a pickle: one of objects that says it has none reads any address."""
+    state = pickle.dumps((3, "<", None, ("a",), {"a": (np.dtype("i4"), 0)}, 8, 8, 16), 2)[2:-1]
+    hostile = (
+        b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0O8\x89\x88\x87R" + state + b"b"
+        b"c_codecs\nencode\nX\x08\0\0\0AAAAAA\0\0X\x06\0\0\0latin1\x86R\x86R."
+    )
+    script = (
+        f"from gcnet.weights.pickles import read_checkpoint; read_checkpoint({str(tmp_path / 'x.pth')!r})"
+    )
+    with_pickle(tmp_path / "x.pth", hostile)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "holds no tensors" in done.stderr
+    assert done.returncode == 1
+
+
+NUMBERS = [
+    np.float16(0.5),
+    np.float32(-2),
+    np.float64(0.1),
+    np.int8(-3),
+    np.uint16(9),
+    np.int64(-7),
+    np.bool_(1),
+]
+
+
+@pytest.mark.parametrize("number", [*NUMBERS, np.bool_(True), np.float64(3).astype(">f8"), np.str_("größe")])
+def test_numpy_numbers_mean_what_they_are(number: np.generic, tmp_path: Path) -> None:
+    torch.save({"state_dict": WEIGHTS, "meta": {"epoch": number}}, tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth").origin == {"epoch": number.item()}
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.zeros(1_000_000)}}, tmp_path / "x.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "x.pth") as plain,
+        zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(GCNetError, match="unpacks to 4 MB, more than the file has"):
+        read_checkpoint(tmp_path / "y.pth")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [{"w": torch.zeros(1).expand(2**30)}, {str(i): torch.zeros(1) for i in range(20_001)}],
+    ids=["a view of a gigabyte", "many"],
+)
+def test_more_than_a_file_can_hold(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=r"refused: .* more than there is in the file"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["sparse", "complex", "meta"])
+def test_tensors_that_are_not_plain(kind: str, tmp_path: Path) -> None:
+    tensor = torch.eye(3)
+    tensor = {"sparse": tensor.to_sparse, "complex": tensor.cfloat, "meta": lambda: tensor.to("meta")}[kind]()
+    torch.save({"w": tensor}, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match="only plain tensors are read"):
+        read_checkpoint(tmp_path / "x.pth")

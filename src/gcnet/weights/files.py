@@ -7,7 +7,8 @@ use the weights without this code. `kind` is "classifier" for one, and not there
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
+from gcnet.weights.check_spec import check_spec
 
 SUFFIX = ".safetensors"
+DRAWING = (Tensor.normal_, Tensor.uniform_)
+SPARE = 1 << 20  # numbers that a model may have beside twice those of its file
 FORMAT = 1  # of the metadata; files from before it was written count as 1
 
 
@@ -87,7 +91,7 @@ def read_model_file(path: str | Path) -> ModelFile:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return _with_metadata(path, file.metadata() or {}, tensors)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
 
 
@@ -133,31 +137,59 @@ def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, T
             f"{path} has format {version} and this gcnet reads up to {FORMAT}: update gcnet, or save it again"
         )
     kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
-    spec = kind.from_dict(json.loads(metadata["spec"]))
+    values = json.loads(metadata["spec"])
+    check_spec(kind, values)
+    spec = kind.from_dict(values)
     rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
     return ModelFile(path, spec, **rest, tensors=tensors)
 
 
-class skip_init(TorchFunctionMode):
-    """Models that are built inside skip their random initialisation: their memory is as it was found.
+class building(TorchFunctionMode):
+    """A model is built inside: unless `draw`, without its random initialisation, its memory as it was found.
 
     For models that `fill_weights` fills whole. Where some of a model stays random, it may depend on the seed
-    that others were built before it. Other threads are not affected.
+    that others were built before it: those are drawn. With the tensors that it is for, a model may not be
+    many times larger: a few bytes can describe a network of any size. Other threads are not affected.
     """
+
+    def __init__(self, tensors: Mapping[str, Tensor] | None = None, *, draw: bool = False) -> None:
+        super().__init__()
+        self.draw = draw
+        self.left = math.inf if tensors is None else SPARE + 2 * sum(t.numel() for t in tensors.values())
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Initialisers return their tensor as it is: `torch.nn.init`'s, or the methods that these call."""
         kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+        if not self.draw and (func in DRAWING or getattr(func, "__module__", "") == "torch.nn.init"):
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func is torch.empty:
+            self.left -= math.prod(args[0] if isinstance(args[0], Sequence) else args)
+            if self.left < 0:
+                raise ValueError("it is many times larger than its weights")
         return func(*args, **kwargs)
 
 
 def build_model(spec: ModelSpec | ClassifierSpec) -> Detector | Classifier:
     """The network that `spec` describes, with random weights."""
     return Classifier(spec) if isinstance(spec, ClassifierSpec) else Detector(spec)
+
+
+def build_for(
+    spec: ModelSpec | ClassifierSpec, tensors: Mapping[str, Tensor] | None, *, source: str, draw: bool = False
+) -> Detector | Classifier:
+    """The network that a file describes, for its `tensors` if it describes it itself; see `building`.
+
+    Raises:
+        GCNetError: there can be no such network, or it is of another size than the tensors.
+    """
+    try:
+        with building(tensors, draw=draw):
+            return build_model(spec)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise GCNetError(f"{source} describes a model that cannot be built: {reason}") from error
 
 
 def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +16,15 @@ from gcnet.models.spec import ClassifierSpec
 from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
 from gcnet.weights.class_rows import carry_over, match_classes
 from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
-from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file, skip_init
+from gcnet.weights.files import (
+    SUFFIX,
+    ModelFile,
+    build_for,
+    build_model,
+    building,
+    fill_weights,
+    read_model_file,
+)
 from gcnet.weights.identify import identify
 from gcnet.weights.mmdet_keys import modernise, our_keys
 from gcnet.weights.pickles import Checkpoint, read_checkpoint
@@ -72,8 +79,7 @@ def read_model(
 
 def build_saved(held: ModelFile, *, draw: bool = False) -> Detector | Classifier:
     """The model that one of our files holds. Raises GCNetError if its tensors are not those of its spec."""
-    with nullcontext() if draw else skip_init():
-        model = build_model(held.spec)
+    model = build_for(held.spec, held.tensors, source=str(held.path), draw=draw)
     fill_weights(model, held.tensors, source=str(held.path))
     model.provenance = held.provenance
     return model.eval()
@@ -103,8 +109,7 @@ def _read_foreign(
     digest = file.sha256 or sha256(path)
     tensors = modernise(checkpoint.tensors)
     found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names)
-    with nullcontext() if draw else skip_init():
-        detector = build_model(found.spec)
+    detector = build_for(found.spec, None if row else tensors, source=str(path), draw=draw)
     fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}
     if found.note:
@@ -159,7 +164,7 @@ def with_row(
     if source.spec == spec:
         return source
     whole = isinstance(source, Detector) and source.spec.class_names == spec.class_names
-    with skip_init() if whole else nullcontext():
+    with building(draw=not whole):
         model = build_model(spec)
     tensors = carry_over(source, model)
     if isinstance(model, Classifier):

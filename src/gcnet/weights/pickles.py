@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gcnet.errors import GCNetError
+
+UNBACKED = (
+    432 << 20
+)  # bytes of tensors that a small file may claim: many views of few numbers are a model too
+MOST_TENSORS = 20_000
 
 
 @dataclass(frozen=True)
@@ -63,19 +69,43 @@ class _InertList:
         return []
 
 
-# Numpy numbers are read as what they are: an epoch can be one. Files written with numpy 1.x know the
-# constructor under its old address.
-_SCALAR = import_module("numpy._core.multiarray").scalar
-_NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "O", "U1")
-_HARMLESS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    _SCALAR,
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in _NUMBERS},
+class _DType:
+    """Stands in for `numpy.dtype`, whose own state can make NumPy follow addresses that a file chooses."""
+
+    def __init__(self, code: object = "", *_: object) -> None:
+        self.code = code if isinstance(code, str) else ""
+        self.order = "="
+
+    def __setstate__(self, state: object) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        self.order = order if order in ("<", ">") else "="
+
+
+def _scalar(dtype: object = None, data: object = b"", *_: object) -> int | float | bool | str | _Inert:
+    """The number or text that a NumPy scalar means; all that is not one of these is taken for empty."""
+    if not isinstance(dtype, _DType) or not isinstance(data, bytes):
+        return _Inert()
+    order = dtype.order if dtype.order != "=" else "<"
+    if dtype.code[:1] == "U":
+        return data.decode("utf-32-le" if order == "<" else "utf-32-be", errors="replace")
+    code = _FORMATS.get(dtype.code)
+    if code is None or struct.calcsize(code) != len(data):
+        return _Inert()
+    return struct.unpack(order + code, data)[0]
+
+
+# NumPy's names of number types, and those of `struct`.
+_FORMATS = dict(
+    zip(["b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"], "?bBhHiIqQefd", strict=True)
+)
+_STAND_INS: list[Any] = [
+    (_DType, "numpy.dtype"),
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
 ]
 # The rest of what the trainers of OpenMMLab leave beside the weights. None of these classes is imported:
 # a name stands for a class of ours that does nothing, so that a file that abuses one of them does nothing.
-_STAND_INS = {
+_INERT = {
     _Inert: """mmengine.logging.history_buffer.HistoryBuffer mmcv.runner.log_buffer.LogBuffer
         mmengine.config.config.Config mmcv.utils.config.Config
         mmengine.config.lazy.LazyObject mmengine.config.lazy.LazyAttr
@@ -89,7 +119,7 @@ _STAND_INS = {
         collections.defaultdict""",
     _InertList: "collections.deque",
 }
-_INERT = [(stand_in, name) for stand_in, names in _STAND_INS.items() for name in names.split()]
+_STAND_INS += [(stand_in, name) for stand_in, names in _INERT.items() for name in names.split()]
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -103,6 +133,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise GCNetError(f"there is no checkpoint {path}")
+    _check_archive(path)
     content = _load(path)
     whole = content if isinstance(content, dict) else {}
     state = whole.get("state_dict")
@@ -110,14 +141,44 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:
         raise GCNetError(f"{path} holds no tensors: it is not a model checkpoint")
+    _check_tensors(path, tensors)
     meta = whole.get("meta") if isinstance(state, dict) else None
     meta = meta if isinstance(meta, dict) else {}
     return Checkpoint(_plain_names(tensors), _class_names(meta), _origin(meta), _config(meta))
 
 
+def _check_archive(path: Path) -> None:
+    """Raises if the parts of a zip archive say that they are larger than the file: they would be unpacked."""
+    claimed = 0
+    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # torch says what is wrong
+        if zipfile.is_zipfile(path):
+            claimed = sum(part.file_size for part in zipfile.ZipFile(path).infolist())
+    if claimed > path.stat().st_size:
+        raise GCNetError(
+            f"refused: {path} unpacks to {claimed / 1e6:.0f} MB, more than the file has; save it with "
+            "torch.save, which does not compress"
+        )
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises for tensors that are not plain numbers, or more of them than fits the size of the file."""
+    for name, tensor in tensors.items():
+        plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_complex())
+        if not plain or tensor.is_meta:
+            raise GCNetError(
+                f"{path}: {name} is sparse, quantised, complex or without values; only plain tensors are read"
+            )
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > max(path.stat().st_size, UNBACKED) or len(tensors) > MOST_TENSORS:
+        raise GCNetError(
+            f"refused: {path} says that it holds {len(tensors)} tensors of {claimed / 1e6:.0f} MB, more than "
+            "there is in the file"
+        )
+
+
 def _load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS + _INERT):
+        with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise GCNetError(_refusal(path, str(error))) from error
@@ -128,7 +189,7 @@ def _load(path: Path) -> Any:
 
 def _refusal(path: Path, message: str) -> str:
     """Names what the file wants to run: all of it for a zip archive, else the first that was met."""
-    known = {name for _, name in _INERT}
+    known = {name for _, name in _STAND_INS}
     try:
         wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # not a zip archive: the list cannot be read without unpickling
@@ -136,8 +197,8 @@ def _refusal(path: Path, message: str) -> str:
     wanted = [name for name in wanted if name not in known and not name.startswith("numpy.")]
     if wanted:
         names = ", ".join(wanted[:5])
-        return f"{path} was not opened: it wants to run {names}; take only weights from strangers"
-    return f"{path} was not opened: it is damaged, or holds something else than plain weights"
+        return f"refused: loading {path} would run {names}; only load checkpoints that you trust"
+    return f"refused: {path} is damaged, or holds something else than plain weights"
 
 
 def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,7 +232,6 @@ def _origin(meta: Mapping[str, Any]) -> dict[str, str | int | float]:
     origin = {}
     for name in ("mmdet_version", "mmengine_version", "experiment_name", "time", "epoch", "iter", "seed"):
         value = meta.get(name)
-        value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, str | int | float):
             origin[name] = value
     return origin
