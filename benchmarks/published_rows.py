@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gcnet.commands.arguments import choose_device
+from gcnet.device import choose_device
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_json
 from gcnet.lab.benchmark import (

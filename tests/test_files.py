@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_atomically, write_bytes, write_json
+from gcnet.files import check_writable, prepare_folder, write_atomically, write_bytes, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +53,8 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
+
+
+def test_check_writable_makes_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 from gcnet.version import __version__
 
 if TYPE_CHECKING:
+    from gcnet.api import evaluate, predict, train
     from gcnet.context import GlobalContext, record
     from gcnet.data.coco import CocoDataset
     from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
     from gcnet.data.load import load_splits
-    from gcnet.engine.train import train
     from gcnet.errors import GCNetError
-    from gcnet.evaluation.classify import evaluate_classifier
-    from gcnet.evaluation.evaluate import evaluate
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
     from gcnet.models.spec import ClassifierSpec, ModelSpec
@@ -48,15 +46,15 @@ _HOME = {
     "Recipe": "gcnet.recipe",
     "Targets": "gcnet.types",
     "create_model": "gcnet.weights.create",
-    "evaluate": "gcnet.evaluation.evaluate",
-    "evaluate_classifier": "gcnet.evaluation.classify",
+    "evaluate": "gcnet.api",
     "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
     "load_model": "gcnet.weights.load",
     "load_splits": "gcnet.data.load",
+    "predict": "gcnet.api",
     "record": "gcnet.context",
     "save_model": "gcnet.weights.files",
-    "train": "gcnet.engine.train",
+    "train": "gcnet.api",
 }
 
 __all__ = [
@@ -78,11 +76,11 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
-    "evaluate_classifier",
     "list_models",
     "load_image_folders",
     "load_model",
     "load_splits",
+    "predict",
     "record",
     "save_model",
     "train",

@@ -1,6 +1,7 @@
 """The command line: `gcnet COMMAND ...`.
 
-Whatever a user can get wrong is one line on stderr and exit code 2 (`GCNET_DEBUG=1` shows the traceback).
+Whatever a user can get wrong is one line on stderr and exit code 2 (`GCNET_DEBUG=1` shows the traceback). The
+exit code is 1 where a command did its work but could not read some of many images.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
 VERBS = {
-    "demo": ("demo", "generate pictures, train on them, score, draw: the whole path in minutes"),
-    "train": ("train", "train a detector on a COCO-format data set, a classifier on folders of pictures"),
-    "eval": ("evaluate", "box and mask AP of a model on a data set"),
-    "predict": ("predict", "find objects in pictures"),
-    "attention": ("attention", "draw where the context blocks look in a picture"),
+    "demo": ("demo", "generate images, train on them, score, draw: the whole path in minutes"),
+    "train": ("train", "train a detector on a COCO-format data set, a classifier on folders of images"),
+    "eval": ("evaluate", "box and mask AP of a detector on a data set, accuracy of a classifier"),
+    "predict": ("predict", "find objects in images, or name them"),
+    "attention": ("attention", "draw where the context blocks look in an image"),
     "analyse": ("analyse", "measure how much attention depends on the query, over a data set"),
     "models": ("models", "list the models"),
     "ablate": ("ablate", "compare context blocks: the paper's studies, trained and tabulated"),
@@ -30,7 +31,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 2 for an error of the user's, 130 after Ctrl-C."""
+    """Runs one command and returns its exit code: 0, 1 or 2 as above, 130 after Ctrl-C."""
     logging.basicConfig(format="gcnet: %(message)s")
     # Threads that wait for each other otherwise spin: with another busy process on the same cores, a
     # training step on the CPU then takes four times as long. Read when torch is first imported.
@@ -72,7 +73,8 @@ def _overview() -> str:
     return (
         "usage: gcnet COMMAND ...\n\n"
         "Mask R-CNN with global context blocks: train, evaluate, predict, look inside.\n\n"
-        f"{rows}\n\n`gcnet COMMAND --help` explains one of them."
+        f"{rows}\n\n`gcnet COMMAND --help` explains one of them. Exit codes: 0, all is done; 1, some images "
+        "could not\nbe read; 2, one line says what is wrong; 130 and 143, interrupted."
     )
 
 

@@ -97,3 +97,20 @@ def cache_folder() -> Path:
 def user_cache() -> Path:
     """`XDG_CACHE_HOME`, else `~/.cache`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def check_writable(folder: Path) -> None:
+    """Raises if `folder` cannot be made or written in. Makes nothing: a later error leaves no trace."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise GCNetError(f"cannot write to {folder}: {existing} is not a folder; choose another --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
+
+
+def check_data(folder: Path) -> None:
+    """Raises if there is no such folder, without the seconds that a look into it takes to import."""
+    if not folder.is_dir():
+        raise GCNetError(f"--data {folder} is not a folder; give that of a data set")

@@ -102,7 +102,7 @@ def test_which_options_were_given(tmp_path):
     )
     assert options.given == {"data", "batch_size", "epochs", "lr"}
     assert options.weights == "auto"
-    assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights is None
+    assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights == "none"
 
 
 def test_the_model_is_found_wherever_it_stands():

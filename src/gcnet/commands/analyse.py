@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import (
-    Parser,
-    add_model,
-    add_split,
-    at_least,
-    check_data,
-    check_writable,
-    load_detector,
-)
+from gcnet.commands.arguments import Parser, add_model, add_split, at_least, load_detector
+from gcnet.files import check_data, check_writable
 from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Measures block by block, prints a table, writes JSON and plot. 2 where a picture could not be read."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     source = find_source(options.model, options.weights)
     check_data(options.data)
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"

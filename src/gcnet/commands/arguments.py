@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, get_args
 
+from gcnet.api import load_trained
 from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
-from gcnet.memory import keep_freed_memory
 from gcnet.models.spec import Precision
 
 if TYPE_CHECKING:
-    from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
     from gcnet.weights.fetch import Source
 
@@ -39,8 +34,17 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
 
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The values of the words; `--batch_size` is `--batch-size`."""
+        return self.parse_args([_dashed(word) for word in words])
+
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
+
+
+def _dashed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def suggest(message: str, options: Iterable[str]) -> str:
@@ -111,23 +115,6 @@ def add_compile(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Raises if `folder` cannot be made or written in. Makes nothing: a later error leaves no trace."""
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise GCNetError(f"cannot write to {folder}: {existing} is not a folder; choose another --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
-
-
-def check_data(folder: Path) -> None:
-    """Raises if there is no such folder, without the seconds that a look into it takes to import."""
-    if not folder.is_dir():
-        raise GCNetError(f"--data {folder} is not a folder; give that of a data set")
-
-
 def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector:
     """As `load_trained`, for commands that take detectors alone."""
     trained = load_trained(source, device, mirrors)
@@ -137,48 +124,3 @@ def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> D
     if not isinstance(trained, Detector):
         raise GCNetError(f"{trained.spec.name} is an image classifier; this command takes detectors")
     return trained
-
-
-def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector | Classifier:
-    """The model that `find_source` found for `MODEL --weights W`, in eval mode on the device of --device.
-
-    What has to be fetched is fetched before anything slow is imported: whoever is offline knows it at once.
-    """
-    file = source.fetch(mirrors)
-    first = "torch" not in sys.modules
-    if first:
-        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
-    from gcnet.weights.load import read_model
-
-    if first:
-        gc.freeze()
-        gc.enable()
-    device = choose_device(device)
-    if device == "cpu":
-        keep_freed_memory()  # a command makes the same maps for each image
-    trained = read_model(file, source.row)
-    try:
-        return trained.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
-
-
-def choose_device(device: str) -> str:
-    """The device that the word of --device stands for.
-
-    Raises:
-        GCNetError: it is not a device's, or of a GPU that is not there.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise GCNetError(f"--device {device}: no such device; give auto, cpu, cuda or cuda:N") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
-    return device

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import (
-    Parser,
-    add_model,
-    check_writable,
-    load_detector,
-)
+from gcnet.commands.arguments import Parser, add_model, load_detector
 from gcnet.errors import GCNetError
+from gcnet.files import check_writable
 from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Draws the maps, and says block by block what they show."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     queries = [_point(word) for word in options.query or ()]
     source = find_source(options.model, options.weights)
     check_writable(options.out)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import (
-    PRECISIONS,
-    Parser,
-    add_compile,
-    add_device,
-    at_least,
-    check_writable,
-    choose_device,
-)
+from gcnet.commands.arguments import PRECISIONS, Parser, add_compile, add_device, at_least
+from gcnet.device import choose_device
 from gcnet.errors import GCNetError
+from gcnet.files import check_writable
 from gcnet.weights.catalog import find_detector
 
 
 def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     size = _size(options.size)
     rows = [find_detector(name) for name in options.models]
     check_writable(options.out)

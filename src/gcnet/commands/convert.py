@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_mirror, check_writable
+from gcnet.commands.arguments import Parser, add_mirror
 from gcnet.console import listed
 from gcnet.errors import GCNetError
+from gcnet.files import check_writable
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import find_source
 
@@ -23,7 +24,7 @@ SOURCE_HELP = (
 
 def run(argv: list[str]) -> int:
     """Finds out what a file holds, says it, and writes the .safetensors."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     if options.out.suffix != ".safetensors":
         raise GCNetError(f"{options.out}: files of models end in .safetensors; name it SOMETHING.safetensors")
     check_writable(options.out.parent)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import Parser, check_writable
+from gcnet.commands.arguments import Parser
+from gcnet.files import check_writable
 
 
 def run(argv: list[str]) -> int:
     """Writes the pictures, or writes, trains, scores and draws."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     if options.puzzle_only:
         from gcnet.lab.context_classes import write_context_classes
 

@@ -11,34 +11,26 @@ from gcnet.commands.arguments import (
     add_precision,
     add_split,
     at_least,
-    check_data,
-    check_writable,
-    load_trained,
 )
-from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Scores a detector or a classifier, prints the table, writes results and metrics."""
-    options = _parser().parse_args(argv)
-    source = find_source(options.model, options.weights)
-    check_data(options.data)
-    out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
-    check_writable(out)
-    model = load_trained(source, options.device, options.mirror)
+    options = _parser().parse(argv)
+    options.out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
 
-    from gcnet.engine.task import task_of
-    from gcnet.models.detector import Detector
+    from gcnet.api import evaluate
 
-    if isinstance(model, Detector):
-        model = model.optimize(precision=options.precision, compiled=options.compile)
-    task = task_of(model.spec)
-    dataset = task.load_split(options.data, options.split, model.spec.class_names)
-    metrics, _ = task.evaluate(
-        model, dataset, batch_size=options.batch_size, workers=options.workers, out=out
-    )
-    task.print_metrics(metrics)
-    print(f"wrote {out / 'results.json'} and {out / 'metrics.json'}")
+    metrics, _ = evaluate(**vars(options))
+
+    from gcnet.evaluation.classify import ClassMetrics, print_class_metrics
+    from gcnet.evaluation.table import print_metrics
+
+    if isinstance(metrics, ClassMetrics):
+        print_class_metrics(metrics)
+    else:
+        print_metrics(metrics)
+    print(f"wrote {options.out / 'results.json'} and {options.out / 'metrics.json'}")
     return 0
 
 

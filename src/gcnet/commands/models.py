@@ -15,7 +15,7 @@ from gcnet.weights.fetch import find_cached, store
 
 def run(argv: list[str]) -> int:
     """Prints the table, or all that is known as JSON."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     rows = matching_rows(options.words)
     if options.json:
         print(json.dumps([record(row) for row in rows], indent=2))

@@ -1,4 +1,4 @@
-"""`gcnet train`: a detector on a COCO-format data set, a classifier on folders of pictures.
+"""`gcnet train`: a detector on a COCO-format data set, a classifier on folders of images.
 
 Its options are the fields of the model's `Recipe`. Later wins: the model's own recipe, then the file given
 with --config, then the command line.
@@ -7,17 +7,14 @@ with --config, then the command line.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gcnet.commands.arguments import MIRROR_HELP, check_data, check_writable
+from gcnet.commands.arguments import MIRROR_HELP
 from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
 from gcnet.errors import GCNetError
-from gcnet.memory import keep_freed_memory
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
-from gcnet.weights.fetch import find_weights
 
 if TYPE_CHECKING:
     from gcnet.weights.catalog import ClassifierRow, Row
@@ -32,75 +29,21 @@ START_HELP = (
 def run(argv: list[str]) -> int:
     """Trains, after saying what from and with what changes to the recipe."""
     options, recipe = parse_train(argv)
-    data, out = Path(options.data), Path(options.out)
-    check_data(data)
-    check_writable(out)
-    row = find(options.model)
-    splits = _load_splits(row, data, options.class_names)
 
-    import torch
+    from gcnet.api import train
 
-    from gcnet.engine.processes import find_place
-    from gcnet.engine.runfolder import goes_on
-    from gcnet.engine.train import train
-    from gcnet.weights.create import start_model
-
-    recipe, changes = _suit_data(recipe, splits["train"], row, options.given)
-    torch.manual_seed(recipe.seed)
-    if recipe.accelerator == "cpu" or not torch.cuda.is_available():
-        keep_freed_memory()
-    resume = goes_on(out, options.resume)
-    start = start_model(
-        row,
-        None if resume else options.weights,
-        splits["train"].class_names,
-        mirrors=[options.mirror] if options.mirror else [],
-    )
-    if find_place(recipe).leads and not resume:
-        print("\n".join([*start.report, *changes]), flush=True)
+    given = {name: value for name, value in vars(recipe).items() if name in options.given}
     train(
-        start.model,
-        splits["train"],
-        splits.get("valid"),
-        recipe,
-        out,
-        resume=resume,
-        data=str(data),
-        weights=start.weights,
+        options.model,
+        options.data,
+        out=options.out,
+        resume=options.resume,
+        weights=options.weights,
+        mirror=[options.mirror] if options.mirror else [],
+        class_names=options.class_names,
+        **given,
     )
     return 0
-
-
-def _load_splits(row: Row | ClassifierRow, data: Path, expected: Sequence[str] | None) -> dict[str, Any]:
-    """The splits of the data set: train is among them, and its classes are the expected ones, if any are."""
-    from gcnet.engine.task import task_of
-
-    splits = task_of(row.spec).load_splits(data)
-    if "train" not in splits:
-        raise GCNetError(
-            f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
-        )
-    class_names = splits["train"].class_names
-    if expected and tuple(expected) != class_names:
-        raise GCNetError(f"class_names of the config are not those of {data}: {', '.join(class_names)}")
-    return splits
-
-
-def _suit_data(
-    recipe: Recipe, train_set: Any, row: Row | ClassifierRow, given: set[str]
-) -> tuple[Recipe, list[str]]:
-    """The recipe for so many images, and what that changed, for people."""
-    if not row.weights:  # the tiny models' and the classifiers' own recipes are for few images
-        return recipe, []
-
-    from gcnet.engine.processes import find_place
-    from gcnet.engine.schedule import describe_changes, for_few_images
-    from gcnet.engine.task import task_of
-
-    images = len(task_of(row.spec).trainable(train_set))
-    suited = for_few_images(recipe, images, given, devices=find_place(recipe).world)
-    line = describe_changes(recipe, suited, images)
-    return suited, [line] if line else []
 
 
 def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
@@ -117,11 +60,7 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
     if not values.model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
     if not values.data:
-        raise GCNetError("gcnet train: which pictures? add --data DIR (see docs/train-your-own.md)")
-    values.weights = None if values.weights == "none" else values.weights
-    words = ("auto", "coco", "imagenet", None)
-    if values.weights not in words and not values.resume:  # a run that goes on has them in its checkpoint
-        values.weights = str(find_weights(values.weights))
+        raise GCNetError("gcnet train: which images? add --data DIR (see docs/train-your-own.md)")
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
     return values, recipe_of(type(row.recipe) if row else Recipe, values)
 

@@ -28,10 +28,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from gcnet.console import progress_bar
+from gcnet.device import keep_freed_memory
 from gcnet.engine.schedule import make_optimizer
 from gcnet.files import prepare_folder, write_json
 from gcnet.lab import torchvision_twin
-from gcnet.memory import keep_freed_memory
 from gcnet.models.detector import Detector
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe

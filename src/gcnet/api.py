@@ -1,0 +1,324 @@
+"""`gcnet.train`, `gcnet.evaluate` and `gcnet.predict`: what the commands of these names call.
+
+Their arguments are the options of the commands, under the same names. What can be wrong is found out before
+anything slow is imported.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gcnet.console import did_you_mean, listed
+from gcnet.device import choose_device, keep_freed_memory
+from gcnet.errors import GCNetError
+from gcnet.files import check_data, check_writable
+from gcnet.image_files import find_images
+from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
+from gcnet.recipe import ClassificationRecipe, Recipe
+from gcnet.weights.catalog import find
+from gcnet.weights.fetch import Source, find_source, find_weights
+
+if TYPE_CHECKING:
+    from gcnet.data.dataset import DataSet
+    from gcnet.engine.task import Task
+    from gcnet.engine.train import TrainResult
+    from gcnet.evaluation.classify import ClassMetrics
+    from gcnet.evaluation.coco_ap import Metrics
+    from gcnet.models.classifier import Classifier
+    from gcnet.models.detector import Detector
+    from gcnet.prediction import Predictions
+
+    AnyPath = str | os.PathLike[str]
+    AnyModel = AnyPath | Detector | Classifier
+
+START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
+
+SHOW_FROM = 0.5  # for people: what is more likely an object than not
+SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
+
+
+def train(
+    model: AnyModel,
+    data: AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any],
+    *,
+    out: AnyPath,
+    resume: bool | Literal["auto"] = False,
+    weights: AnyPath | None = "auto",
+    mirror: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
+    **recipe: Any,
+) -> TrainResult:
+    """Trains a model; everything it comes to is in the folder `out`: `gcnet train`.
+
+    Args:
+        model: a name that `gcnet.list_models()` has, or a model, which is trained in place.
+        data: a folder that `gcnet train --data` takes; splits ("train" and perhaps "valid") by name; or one
+            data set, to train on without validation.
+        out: see `gcnet.engine.train.train` for what is in it afterwards.
+        resume: go on from the last checkpoint in `out`; with "auto", begin if there is none.
+        weights: of a name, what to start from: "coco", "imagenet", "none", a file, a run folder, or "auto".
+        mirror: addresses or folders with the published files, asked if the publisher fails.
+        class_names: checked against the data, if given.
+        recipe: fields of `gcnet.Recipe`, of a classifier `gcnet.ClassificationRecipe`, such as `epochs=12`;
+            the others are as in the model's own recipe.
+
+    Raises:
+        GCNetError: a field is unknown or makes no sense, the data or the weights cannot be had, `out` cannot
+            be written to or holds another run, or the training failed.
+    """
+    spec = find(os.fspath(model)).spec if isinstance(model, str | os.PathLike) else model.spec
+    own, few_images = _own_recipe(spec)
+    settings = _recipe(own, recipe)
+    if isinstance(data, str | os.PathLike):
+        check_data(Path(data))
+    check_writable(Path(out))
+    if weights in (None, "none") or resume is True:  # a run that goes on has them in its checkpoint
+        weights = None
+    elif weights not in START_WORDS:
+        weights = find_weights(os.fspath(weights))
+
+    import torch
+
+    from gcnet.engine.processes import find_place
+    from gcnet.engine.runfolder import goes_on
+    from gcnet.engine.task import task_of
+    from gcnet.engine.train import train as run
+
+    task = task_of(spec)
+    splits = _splits(task, data, class_names)
+    changes = []
+    if not few_images:
+        settings, changes = _suit(task, settings, splits["train"], recipe)
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
+    resume = goes_on(Path(out), resume)
+    source, report = None, ()
+    if isinstance(model, str | os.PathLike):
+        from gcnet.weights.create import start_model
+
+        torch.manual_seed(settings.seed)
+        chosen = None if resume or weights is None else str(weights)
+        start = start_model(find(os.fspath(model)), chosen, splits["train"].class_names, mirrors=mirror)
+        model, source, report = start.model, start.weights, start.report
+    if find_place(settings).leads and not resume:
+        print("\n".join([*report, *changes]), flush=True)
+    where = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+    train_set, valid_set = splits["train"], splits.get("valid")
+    return run(model, train_set, valid_set, settings, Path(out), resume=resume, data=where, weights=source)
+
+
+def predict(
+    model: AnyModel,
+    images: AnyPath | Sequence[AnyPath],
+    *,
+    out: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "auto",
+    score_threshold: float = SHOW_FROM,
+    top: int = 5,
+    overlays: bool = True,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    progress: bool = True,
+) -> Predictions:
+    """The objects in images, or the classes of images: `gcnet predict`.
+
+    Args:
+        model: a name that `gcnet.list_models()` has, a model file, a run folder, or a model.
+        images: files, folders and patterns such as "photos/*.jpg". Arrays and PIL images are for the models'
+            own `predict_images`.
+        out: a folder for results and overlays, see `gcnet.prediction.predict_files`. Without it nothing is
+            written, and what was found is in `Predictions.found`.
+        weights: of a model that is given by its name; the published ones by default.
+        mirror: addresses or folders with the published files, asked if the publisher fails.
+        device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" a model that is given stays where it is.
+        score_threshold: of a detector, in [0, 1]: what scores above it is kept.
+        top: of a classifier: how many classes an image is given.
+        overlays: whether pictures are written beside the JSON.
+        precision: of a detector's network: "fp32", "bf16" or "fp16".
+        compile: a detector on a GPU: compile it first.
+
+    Raises:
+        GCNetError: nothing matches, the model or its weights cannot be had, `out` cannot be written.
+    """
+    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    if not all(isinstance(image, str | os.PathLike) for image in given):
+        raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
+    source = _find(model, weights)
+    if out is not None:
+        check_writable(Path(out))
+    find_images(given)
+    loaded = _load(source, mirror, device, precision, compile)
+
+    from gcnet.prediction import predict_files
+
+    return predict_files(
+        loaded,
+        given,
+        out,
+        score_threshold=score_threshold,
+        top=top,
+        overlays=overlays,
+        progress=progress,
+    )
+
+
+def evaluate(
+    model: AnyModel,
+    data: AnyPath | DataSet[Any],
+    *,
+    split: str = "valid",
+    out: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "auto",
+    batch_size: int = 1,
+    workers: int = 2,
+    score_threshold: float = SCORE_FROM,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    progress: bool = True,
+) -> tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]:
+    """The scores of a model on one split of a data set, and what it found: `gcnet eval`.
+
+    Args:
+        model, weights, mirror, device, precision, compile: as `predict` takes them.
+        data: a folder that `gcnet eval --data` takes, or a data set.
+        split: of a folder: "train", "valid" or "test".
+        out: a folder for results.json, written before anything is scored, and metrics.json.
+        batch_size: images at a time.
+        workers: processes that read images.
+        score_threshold: of a detector, in [0, 1]: what scores less does not count.
+
+    Raises:
+        GCNetError: the data set or the model cannot be had, or they have different classes.
+    """
+    source = _find(model, weights)
+    if isinstance(data, str | os.PathLike):
+        check_data(Path(data))
+    if out is not None:
+        check_writable(Path(out))
+    loaded = _load(source, mirror, device, precision, compile)
+
+    from gcnet.engine.task import task_of
+    from gcnet.models.detector import Detector
+
+    task = task_of(loaded.spec)
+    if isinstance(data, str | os.PathLike):
+        data = task.load_split(Path(data), split, loaded.spec.class_names)
+    threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
+    return task.evaluate(
+        loaded, data, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
+    )
+
+
+def _find(model: AnyModel, weights: AnyPath | None) -> Source | Detector | Classifier:
+    """Where the model is, or the one that is given; mistakes are known in a moment."""
+    if isinstance(model, str | os.PathLike):
+        return find_source(os.fspath(model), None if weights is None else os.fspath(weights))
+    if weights is not None:
+        raise GCNetError("weights are for a model that is given by its name; this one has its own")
+    return model
+
+
+def _load(
+    source: Source | Detector | Classifier,
+    mirror: Sequence[str],
+    device: str,
+    precision: Precision,
+    compile: bool,
+) -> Detector | Classifier:
+    """The model, ready for inference: optimized if it is loaded here, or where its options ask for it."""
+    if isinstance(source, Source):
+        model = load_trained(source, device, mirror)
+    else:
+        model = source if device == "auto" else source.to(choose_device(device))
+
+    from gcnet.models.detector import Detector
+
+    wanted = isinstance(source, Source) or precision != "fp32" or compile
+    if isinstance(model, Detector) and wanted:
+        return model.optimize(precision=precision, compiled=compile)
+    return model
+
+
+def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector | Classifier:
+    """The model that `find_source` found for `MODEL --weights W`, in eval mode on the device of --device.
+
+    What has to be fetched is fetched before anything slow is imported: whoever is offline knows it at once.
+    """
+    file = source.fetch(mirrors)
+    first = "torch" not in sys.modules
+    if first:
+        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
+    from gcnet.weights.load import read_model
+
+    if first:
+        gc.freeze()
+        gc.enable()
+    device = choose_device(device)
+    if device == "cpu":
+        keep_freed_memory()  # a command makes the same maps for each image
+    trained = read_model(file, source.row)
+    try:
+        return trained.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
+
+
+def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
+    """The recipe of a model's row, and whether it is for few images; those of published models are not."""
+    try:
+        row = find(spec.name)
+    except GCNetError:
+        return (ClassificationRecipe(), True) if isinstance(spec, ClassifierSpec) else (Recipe(), False)
+    return row.recipe, row.weights is None
+
+
+def _recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
+    known = [field.name for field in fields(own)]
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise GCNetError(f"there is no option {name!r} of the recipe; {hint}")
+    try:
+        return replace(own, **given)
+    except TypeError as error:
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise GCNetError(f"recipe: a value of {values} is of the wrong type ({error})") from error
+
+
+def _splits(task: Task, data: Any, class_names: Sequence[str] | None) -> Mapping[str, DataSet[Any]]:
+    """The splits of the data: train is among them, and its classes are the expected ones, if any are."""
+    if isinstance(data, str | os.PathLike):
+        splits = task.load_splits(Path(data))
+    else:
+        splits = data if isinstance(data, Mapping) else {"train": data}
+    if "train" not in splits:
+        raise GCNetError(
+            f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
+        )
+    names = splits["train"].class_names
+    if class_names and tuple(class_names) != tuple(names):
+        raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
+    return splits
+
+
+def _suit(
+    task: Task, recipe: Recipe, train_set: DataSet[Any], given: Mapping[str, Any]
+) -> tuple[Recipe, list[str]]:
+    """A recipe for COCO as it suits so many images, and what that changed, for people."""
+    from gcnet.engine.processes import find_place
+    from gcnet.engine.schedule import describe_changes, for_few_images
+
+    images = len(task.trainable(train_set))
+    suited = for_few_images(recipe, images, given, devices=find_place(recipe).world)
+    line = describe_changes(recipe, suited, images)
+    return suited, [line] if line else []

@@ -1,0 +1,47 @@
+"""Where a model runs, and how its process gets its memory. torch is imported when it is asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from gcnet.errors import GCNetError
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
+
+
+def keep_freed_memory() -> bool:
+    """Lets the process use memory again that it freed, rather than give it back to the system each time.
+
+    A large map is otherwise memory that the system must first fill with zeros, page by page, whenever a layer
+    makes one: a sixth of a training step on a CPU. The process then holds until its end what it needed at
+    most. True if it was done; only the C library of most Linux systems can.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def choose_device(device: str) -> str:
+    """The device that the word of --device stands for.
+
+    Raises:
+        GCNetError: it is not a device's, or of a GPU that is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise GCNetError(f"--device {device}: no such device; give auto, cpu, cuda or cuda:N") from None
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
+    return device

@@ -1,0 +1,107 @@
+"""`gcnet.train`, `gcnet.evaluate` and `gcnet.predict`, and their page."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import gcnet
+from gcnet import api
+from gcnet.commands import evaluate, predict
+from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.models.detector import Detector
+from gcnet.weights.fetch import find_source
+
+TINY = "mask_rcnn_tiny_gc4"
+PAGE = Path(__file__).parent.parent / "docs" / "python.md"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_context_shapes(tmp_path_factory.mktemp("api") / "photos", train=4, valid=2, size=96)
+
+
+@pytest.fixture(scope="module")
+def detector(photos: Path) -> Detector:
+    torch.manual_seed(0)
+    return gcnet.create_model(TINY, class_names=gcnet.load_splits(photos)["train"].class_names)
+
+
+def test_the_page_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photos)
+    names: dict[str, object] = {}
+    for example in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(example, names)
+    assert Path("runs/photos/last.safetensors").is_file()
+    assert Path("found/results.json").is_file()
+
+
+@pytest.mark.parametrize(("command", "function"), [(predict, gcnet.predict), (evaluate, gcnet.evaluate)])
+def test_the_words_are_those_of_the_command(command, function) -> None:
+    parser = command._parser()
+    options = {action.dest for action in parser._actions} - {"help"}
+    known = inspect.signature(function).parameters
+    assert options <= known.keys()
+    for name in options & {
+        "split",
+        "batch_size",
+        "workers",
+        "score_threshold",
+        "top",
+        "overlays",
+        "precision",
+    }:
+        assert parser.get_default(name) == known[name].default, name
+
+
+def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, photos: Path) -> None:
+    valid = gcnet.load_splits(photos)["valid"]
+    by_folder, _ = gcnet.evaluate(detector, photos, workers=0, progress=False)
+    by_set, _ = gcnet.evaluate(detector, valid, workers=0, progress=False)
+    assert by_folder == by_set
+    predictions = gcnet.predict(detector, str(photos / "valid"), score_threshold=0.05, progress=False)
+    expected = detector.predict_images([entry["file_name"] for entry in predictions.images])
+    for ours, theirs in zip(predictions.found, expected, strict=True):
+        assert torch.equal(ours.boxes, theirs.boxes)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda model, data: gcnet.predict(model, [np.zeros((9, 9, 3), np.uint8)]),
+            "call model.predict_images",
+        ),
+        (lambda model, data: gcnet.predict(model, "nowhere.jpg"), "nowhere.jpg does not exist"),
+        (lambda model, data: gcnet.predict(model, data / "valid", weights="x"), "this one has its own"),
+        (lambda model, data: gcnet.predict("mask_rcnn_tinny", data / "valid"), "did you mean"),
+        (lambda model, data: gcnet.predict(TINY, data / "valid"), "no published weights"),
+        (lambda model, data: gcnet.evaluate(model, data / "none"), "is not a folder"),
+        (lambda model, data: gcnet.evaluate(model, data, split="test"), "no split 'test'"),
+        (lambda model, data: gcnet.evaluate(model, data, device="gpu"), "no such device"),
+        (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
+        (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),
+        (lambda model, data: gcnet.train(TINY, data, out="x", epochs="3"), "epochs"),
+        (lambda model, data: gcnet.train(TINY, data / "none", out="x"), "is not a folder"),
+        (lambda model, data: gcnet.train("mask_rcnn_tinny", data, out="x"), "did you mean"),
+    ],
+)
+def test_a_mistake_is_one_line(call, message, detector, photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(gcnet.GCNetError, match=re.escape(message)):
+        call(detector, photos)
+    assert not list(tmp_path.iterdir())
+
+
+def test_commands_on_a_cpu_keep_freed_memory(detector, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(api, "keep_freed_memory", lambda: kept.append(True))
+    gcnet.save_model(detector, tmp_path / "m.safetensors")
+    api.load_trained(find_source(tmp_path / "m.safetensors"), "cpu")
+    assert kept == [True]
