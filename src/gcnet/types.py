@@ -39,7 +39,7 @@ class Batch:
     (height, width) of the valid part of each image, `original_sizes` those before resizing.
     """
 
-    images: UInt8[Tensor, "N 3 H W"]
+    images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]
     image_sizes: Sequence[Size]
     original_sizes: Sequence[Size]
     image_ids: Sequence[int | str]

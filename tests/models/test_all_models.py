@@ -172,6 +172,49 @@ def test_predictions_are_well_formed(name: str) -> None:
         assert found.boxes[:, 3].max() <= height + 1e-3
 
 
+def reduced(spec: ModelSpec) -> ModelSpec:
+    """A model of the same parts, small enough to run."""
+    context = ContextSpec(ratio=1 / 4) if spec.backbone.context else None
+    backbone = replace(
+        spec.backbone, blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, context=context
+    )
+    rpn = replace(spec.rpn, anchor_scale=2.0, pre_nms_test=200, proposals_test=100)
+    roi = replace(spec.roi, box_channels=32, mask_channels=16, mask_convs=1, finest_scale=14.0)
+    return replace(
+        spec, name="", class_names=("a", "b", "c"), backbone=backbone, fpn_channels=32, rpn=rpn, roi=roi
+    )
+
+
+# The rows that differ in more than the number of their layers, and a name of each.
+DISTINCT = {reduced(spec): name for name, spec in reversed(SPECS.items())}
+
+
+@pytest.mark.parametrize("spec", DISTINCT, ids=DISTINCT.values())
+def test_static_shapes_change_no_detection(spec: ModelSpec) -> None:
+    torch.manual_seed(0)
+    detector = Detector(spec).eval()
+    wake(detector)
+    for head in detector.roi_heads.box_stages:
+        nn.init.normal_(head.cls.weight, std=0.5)
+    batch, _ = scene()
+    found = detector.predict(batch, score_threshold=0.0)
+    scores = torch.cat([one.scores for one in found]).sort().values[20:-20]
+    widest = int(scores.diff().argmax())  # a threshold that rounding does not matter to
+    threshold = float(scores[widest : widest + 2].mean())
+    dynamic = detector.predict(batch, score_threshold=threshold)
+    detector.shapes = "static"
+    static = detector.predict(batch, score_threshold=threshold)
+    assert 20 <= sum(map(len, dynamic)) <= len(found[0]) + len(found[1]) - 20
+    for one, other in zip(dynamic, static, strict=True):
+        assert len(one) == len(other)
+        torch.testing.assert_close(one.scores, other.scores, atol=1e-5, rtol=0)
+        nearest = (one.boxes[:, None] - other.boxes).abs().amax(2) + (one.labels[:, None] != other.labels) * 9
+        order = nearest.argmin(1)  # equal scores may come in another order
+        assert len(order.unique()) == len(one)
+        torch.testing.assert_close(one.boxes, other.boxes[order], atol=1e-3, rtol=0)
+        torch.testing.assert_close(one.mask_probs, other.mask_probs[order], atol=1e-3, rtol=0)
+
+
 def test_everything_learns_saves_and_loads(tmp_path: Path) -> None:
     detector = build("everything").train()
     batch, targets = scene()

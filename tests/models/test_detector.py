@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
 
 from gcnet.context import record
 from gcnet.errors import GCNetError
@@ -119,9 +123,31 @@ def test_a_batch_gives_what_its_pictures_give_alone(detector: Detector) -> None:
         torch.testing.assert_close(alone.boxes[:5], found.boxes[:5], atol=0.05, rtol=1e-3)
 
 
+def test_forward_is_prediction_in_a_fixed_number_of_places(detector: Detector) -> None:
+    """Of images of any size and type of number; places that nothing was found for come last."""
+    images = torch.randint(0, 256, (2, 3, 70, 100), dtype=torch.uint8)
+    with torch.no_grad():
+        everything = detector(images, 0.0)
+        threshold = float(everything.scores.median())
+        some, same = detector(images, threshold), detector(images.float(), threshold)
+    assert everything.boxes.shape == some.boxes.shape == (2, detector.spec.roi.detections, 4)
+    assert 0 < some.valid.sum() < some.valid.numel()
+    assert not some.boxes[~some.valid].any()
+    assert all(torch.equal(a, b) for a, b in zip(some, same, strict=True))
+    for image, valid in enumerate(some.valid):
+        alone = Batch(F.pad(images[image, None], (0, 28, 0, 26)), [(70, 100)], [(70, 100)], [0])
+        found = detector.predict(alone, score_threshold=threshold)[0]
+        assert (valid.int().diff() <= 0).all()
+        assert torch.equal(some.labels[image][:5], found.labels[:5])
+        torch.testing.assert_close(some.boxes[image][:5], found.boxes[:5], atol=1e-3, rtol=1e-4)
+
+
 def test_no_proposals_at_all(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
-    none = torch.zeros(0, 4)
-    monkeypatch.setattr(detector.rpn, "predict", lambda features, batch: [none for _ in batch.image_sizes])
+
+    def propose(features: list[Tensor], batch: Batch, static: bool) -> list[Tensor]:
+        return [torch.zeros(0, 4) for _ in batch.image_sizes]
+
+    monkeypatch.setattr(detector.rpn, "predict", propose)
     found = detector.predict_images(np.zeros((40, 40, 3), np.uint8), score_threshold=0.0)[0]
     assert (len(found), found.masks.shape) == (0, (0, 40, 40))
 
@@ -137,3 +163,11 @@ def test_predictions_carry_no_graph(detector: Detector, picture: np.ndarray) -> 
     found = detector.predict_images(picture, score_threshold=0.0)[0]
     assert not found.boxes.requires_grad
     assert not found.mask_probs.requires_grad
+
+
+@pytest.mark.slow
+def test_export() -> None:
+    """Without the checks of arguments that tests run under."""
+    script = Path(__file__).with_name("check_export.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

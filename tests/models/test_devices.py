@@ -4,8 +4,9 @@ PyTorch's fake tensors have a shape, a type and a device, and no content. An ope
 devices raises, and so does one whose result depends on content, for which a GPU would have to be waited for.
 They are PyTorch's own means of tracing and not quite public: without them these tests are skipped.
 
-What depends on content by its nature, non-maximum suppression, is replaced by a fixed number of boxes. Where
-gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of "cuda".
+Non-maximum suppression, whose result has a size that depends on content, is replaced by a fixed number of
+boxes. Where gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of
+"cuda".
 """
 
 from __future__ import annotations
@@ -23,12 +24,10 @@ from torch.utils._pytree import tree_leaves
 
 from gcnet.context import record
 from gcnet.engine.schedule import make_optimizer
-from gcnet.models import roi_heads, rpn
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
-from gcnet.models.postprocess import RegionDetections, to_original
 from gcnet.models.spec import ContextSpec, ModelSpec, Precision
-from gcnet.ops import add_relu
+from gcnet.ops import add_relu, nms
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
@@ -59,12 +58,7 @@ def _no_content(monkeypatch: pytest.MonkeyPatch) -> None:
     def keep(boxes: Tensor, *_: object) -> Tensor:
         return torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
 
-    def select(boxes: Tensor, scores: Tensor, deltas: Tensor, **_: object) -> RegionDetections:
-        labels = torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
-        return RegionDetections(boxes[:KEPT], scores[:KEPT, 0], labels)
-
-    monkeypatch.setattr(rpn, "grouped_nms", keep)
-    monkeypatch.setattr(roi_heads, "select_detections", select)
+    monkeypatch.setattr(nms, "nms", keep)
     monkeypatch.setattr(add_relu, "_kernels", lambda *_: None)  # there is nothing to launch them on
 
 
@@ -166,16 +160,11 @@ def test_a_step_under_autocast(kind: str) -> None:
 
 
 def infer(model: Detector, device: str) -> list[Detections]:
-    """`Detector.predict`, with all proposals instead of those of some extent, and the masks drawn."""
+    """`Detector.predict`, but for counting at its end what was found, and the masks drawn."""
     with torch.no_grad():
         batch = a_batch(device)
         with Moves() as moves:
-            features = model.features(batch)
-            anchors = model.rpn._anchors(features)
-            proposals = model.rpn._propose(model.rpn.run(features), anchors, batch, 1000, 1000)
-            found = model.roi_heads.predict(features, proposals, batch, 0.05)
-            inclusive = model.spec.coordinates == "inclusive"
-            detections = [to_original(f, batch, i, inclusive=inclusive) for i, f in enumerate(found)]
+            detections = model._predict(batch, 0.05, model.static)
             assert all(one.masks.device.type == device for one in detections)
         assert moves.found == []
         return [one.to("cpu") for one in detections]

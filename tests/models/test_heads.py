@@ -13,7 +13,13 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from gcnet.models import regions
-from gcnet.models.pooler import _pool_on_cpu, _pool_on_device, pool_regions, region_levels, with_images
+from gcnet.models.pooler import (
+    _pool_at_all_levels,
+    _pool_level_by_level,
+    pool_regions,
+    region_levels,
+    with_images,
+)
 from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
@@ -78,8 +84,8 @@ def test_pooling_keeps_the_order_of_regions(first: int, second: int, seed: int) 
 
 
 @pytest.mark.parametrize("inclusive", [False, True])
-def test_pooling_on_a_device_is_that_of_the_cpu(inclusive: bool) -> None:
-    """What a GPU runs, with the operator's own implementation for the CPU: regions without area are zeros."""
+def test_pooling_at_all_levels_is_pooling_level_by_level(inclusive: bool) -> None:
+    """With static shapes regions without area are zeros."""
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(2, 4, 128 // s, 128 // s, generator=generator) for s in STRIDES]
     corner = torch.rand(30, 2, generator=generator) * 60
@@ -88,18 +94,19 @@ def test_pooling_on_a_device_is_that_of_the_cpu(inclusive: bool) -> None:
     levels = region_levels(boxes, 4, 28)
     assert len(levels.unique()) == 4
     pooled, ours = (
-        pool(features, regions, levels, STRIDES, 7, inclusive) for pool in (_pool_on_device, _pool_on_cpu)
+        pool(features, regions, levels, STRIDES, 7, inclusive)
+        for pool in (_pool_at_all_levels, _pool_level_by_level)
     )
     torch.testing.assert_close(pooled, ours)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_pooling_on_a_device_keeps_boxes_exact_in_half_precision(dtype: torch.dtype) -> None:
+def test_pooling_at_all_levels_keeps_boxes_exact_in_half_precision(dtype: torch.dtype) -> None:
     """A map that says where it is: in bfloat16 a box at 1213 would start at 1216."""
     slope = (torch.arange(320.0) - 306)[None, None, None].expand(1, 1, 8, -1) / 4
     regions = torch.tensor([[0.0, 1213.5, 5, 1241.5, 27]])
     halves, full = (
-        _pool_on_device([slope.to(kind)], regions, region_levels(regions[:, 1:], 1, 56), [4], 7, False)
+        _pool_at_all_levels([slope.to(kind)], regions, region_levels(regions[:, 1:], 1, 56), [4], 7, False)
         for kind in (dtype, torch.float32)
     )
     assert halves.dtype == dtype
@@ -187,16 +194,15 @@ def test_first_stage_runs_at_sampled_places_as_everywhere() -> None:
     torch.testing.assert_close(gradients(*there), gradients(*everywhere))
 
 
-def test_places_that_nobody_fills_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second stage's losses and gradients, of what is there and of fixed numbers of regions."""
+def test_empty_places_change_nothing() -> None:
+    """The second stage's losses and gradients, with dynamic and with static shapes."""
     batch = Batch(torch.zeros(2, 3, 128, 128, dtype=torch.uint8), [(128, 128)] * 2, [(128, 128)] * 2, [0, 1])
     proposals = [torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]]), torch.tensor([[60.0, 30, 110, 90]])]
     found = []
-    for compact in (True, False):
-        monkeypatch.setattr(regions, "is_compact", lambda device, answer=compact: answer)
+    for static in (False, True):
         maps = [torch.cat([feature, feature]).detach().requires_grad_() for feature in features()]
         model = heads()
-        losses = model.losses(maps, proposals, [objects(2), objects(1)], batch)
+        losses = model.losses(maps, proposals, [objects(2), objects(1)], batch, static=static)
         torch.stack(list(losses.values())).sum().backward()
         found.append([*losses.values(), *(p.grad for p in model.parameters()), *(m.grad for m in maps)])
     torch.testing.assert_close(found[0], found[1])

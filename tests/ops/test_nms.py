@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gcnet.ops import nms as module
 from gcnet.ops.boxes import box_iou
-from gcnet.ops.nms import grouped_nms
+from gcnet.ops.nms import grouped_nms, grouped_nms_static
 
 
 def random_boxes(count: int, seed: int, spread: float = 60) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,6 +69,18 @@ def test_a_call_for_each_group_gives_what_one_call_gives_also_where_scores_are_e
     scores = (scores * 20).round() / 20
     shifted = boxes + (groups * (boxes.max() + 1))[:, None]
     assert torch.equal(grouped_nms(boxes, scores, groups, 0.5), module.nms(shifted, scores, 0.5))
+
+
+@pytest.mark.parametrize(("count", "limit"), [(300, 20), (300, 300), (5, 20)])
+def test_in_a_fixed_number_of_places(count: int, limit: int) -> None:
+    """The same boxes in the same order, also where scores are equal; the other places are not filled."""
+    boxes, scores, groups = random_boxes(count, 4)
+    scores = (scores * 20).round() / 20
+    kept = grouped_nms(boxes, scores, groups, 0.5)[:limit]
+    index, filled = grouped_nms_static(boxes, scores, groups, 0.5, limit)
+    assert len(index) == len(filled) == min(limit, count)
+    assert filled.sum() == len(kept)
+    assert torch.equal(index[: len(kept)], kept)
 
 
 def test_overlap_equal_to_the_threshold_stays() -> None:

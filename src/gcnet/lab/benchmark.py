@@ -134,14 +134,14 @@ def parts_of_inference(options: Options) -> tuple[dict[str, Run], Notes]:
     pixels = detector.normalise(batch)
     maps = detector.backbone(pixels)
     levels = detector.neck(maps)
-    proposals = detector.rpn.predict(levels, batch)
+    proposals = detector.rpn.predict(levels, batch, static=detector.static)
     found = detector.predict(batch)
     parts: dict[str, Run] = {
         "normalise": lambda: detector.normalise(batch),
         "backbone": lambda: detector.backbone(pixels),
         "neck": lambda: detector.neck(maps),
-        "RPN": lambda: detector.rpn.predict(levels, batch),
-        "heads": lambda: detector.roi_heads.predict(levels, proposals, batch, 0.05),
+        "RPN": lambda: detector.rpn.predict(levels, batch, static=detector.static),
+        "heads": lambda: detector.roi_heads.predict(levels, proposals, batch, 0.05, static=detector.static),
         "mask pasting": lambda: [_pasted(detections) for detections in found],
     }
     return {name: torch.no_grad()(run) for name, run in parts.items()}, {}

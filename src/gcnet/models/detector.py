@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gcnet.models.fpn import FPN
 from gcnet.models.modes import eval_mode
@@ -21,8 +22,20 @@ from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
-from gcnet.ops.images import as_rgb_array, fit_size, resize_image, stack_images
+from gcnet.ops.images import PAD_MULTIPLE, as_rgb_array, fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections, Targets
+
+Shapes = Literal["auto", "dynamic", "static"]
+
+
+class PaddedDetections(NamedTuple):
+    """What `Detector.forward` returns: D places for each image, best first; those that are `valid` count."""
+
+    boxes: Float[Tensor, "N D 4"]
+    scores: Float[Tensor, "N D"]
+    labels: Int64[Tensor, "N D"]
+    mask_probs: Float[Tensor, "N D M M"] | None
+    valid: Bool[Tensor, "N D"]
 
 
 class Detector(Pretrained, nn.Module):
@@ -30,6 +43,9 @@ class Detector(Pretrained, nn.Module):
 
     `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
     `provenance` says where its weights come from and travels with them into files.
+    `shapes` says how regions are computed. "dynamic": those that there are, so that shapes depend on values.
+    "static": a fixed number of places, some of them empty; it spares a GPU syncs, and can be compiled and
+    exported. "auto": "dynamic" on the CPU and "static" elsewhere.
     """
 
     mean: Tensor
@@ -47,22 +63,51 @@ class Detector(Pretrained, nn.Module):
         self.neck = FPN(self.backbone.out_channels, channels, norm=spec.fpn_norm)
         self.rpn = RPN(channels, spec.rpn, inclusive=inclusive)
         self.roi_heads = heads
+        self.shapes: Shapes = "auto"
         self.compute_dtype = torch.float32  # of the network; boxes and scores stay float32
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
 
+    @property
+    def static(self) -> bool:
+        """Whether shapes are static now: what `shapes` says, and for "auto" on every device but the CPU."""
+        return self.mean.device.type != "cpu" if self.shapes == "auto" else self.shapes == "static"
+
     def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
         """The training losses by name; their sum is what to minimise."""
-        features = self.features(batch)
-        proposals, rpn_losses = self.rpn.losses(features, batch, targets)
-        return rpn_losses | self.roi_heads.losses(features, proposals, targets, batch)
+        features, static = self.features(batch), self.static
+        proposals, rpn_losses = self.rpn.losses(features, batch, targets, static=static)
+        return rpn_losses | self.roi_heads.losses(features, proposals, targets, batch, static=static)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
         """The detections of each image, in pixels of the image before resizing. Call it in eval mode."""
+        found = self._predict(batch, score_threshold, self.static)
+        return [detections[detections.scores > 0] for detections in found] if self.static else found
+
+    def forward(
+        self, images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], score_threshold: float = 0.05
+    ) -> PaddedDetections:
+        """The detections with static shapes, for compilers and exporters. Call it in eval mode.
+
+        Args:
+            images: RGB, 0 to 255, resized as the model's spec says.
+            score_threshold: in [0, 1]; detections score above it.
+        """
+        count, _, height, width = images.shape
+        images = functional.pad(images, (0, -width % PAD_MULTIPLE, 0, -height % PAD_MULTIPLE))
+        sizes = [(height, width)] * count
+        found = self._predict(Batch(images, sizes, sizes, range(count)), score_threshold, static=True)
+        boxes, scores, labels = (
+            torch.stack([getattr(one, name) for one in found]) for name in ("boxes", "scores", "labels")
+        )
+        masks = [one.mask_probs for one in found if one.mask_probs is not None]
+        return PaddedDetections(boxes, scores, labels, torch.stack(masks) if masks else None, scores > 0)
+
+    def _predict(self, batch: Batch, score_threshold: float, static: bool) -> list[Detections]:
         features = self.features(batch)
-        proposals = self.rpn.predict(features, batch)
-        found = self.roi_heads.predict(features, proposals, batch, score_threshold)
+        proposals = self.rpn.predict(features, batch, static=static)
+        found = self.roi_heads.predict(features, proposals, batch, score_threshold, static=static)
         inclusive = self.spec.coordinates == "inclusive"
         return [to_original(f, batch, index, inclusive=inclusive) for index, f in enumerate(found)]
 
@@ -114,6 +159,6 @@ class Detector(Pretrained, nn.Module):
             image[:, height:] = 0
             image[:, :, width:] = 0
         images = images.to(self.compute_dtype)
-        # All maps take after the images. On the CPU this order saves convolutions a rearrangement.
-        layout = torch.channels_last if images.device.type == "cpu" else torch.contiguous_format
+        # All maps take after the images. Pooling with dynamic shapes, and a CPU's convolutions, like it so.
+        layout = torch.contiguous_format if self.static else torch.channels_last
         return images.contiguous(memory_format=layout)

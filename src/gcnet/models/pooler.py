@@ -30,18 +30,20 @@ def pool_regions(
     size: int,
     finest_scale: float,
     inclusive: bool = False,
+    static: bool = False,
 ) -> Float[Tensor, "R C S S"]:
     """The features of each region, read from the level that fits its area.
 
     `regions` are image number and box. Those of up to twice `finest_scale` pixels a side are read from the
-    finest level. With `inclusive` features are read where mmdetection 1.x read them.
+    finest level. With `inclusive` features are read where mmdetection 1.x read them. With `static` no shape
+    depends on values.
     """
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
-    pool = _pool_on_cpu if regions.device.type == "cpu" else _pool_on_device
+    pool = _pool_at_all_levels if static else _pool_level_by_level
     return pool(features, regions, levels, strides, size, inclusive)
 
 
-def _pool_on_cpu(
+def _pool_level_by_level(
     features: Sequence[Float[Tensor, "N C _h _w"]],
     regions: Float[Tensor, "R 5"],
     levels: Int64[Tensor, " R"],
@@ -61,7 +63,7 @@ def _pool_on_cpu(
     return torch.cat(parts)[order.argsort()]
 
 
-def _pool_on_device(
+def _pool_at_all_levels(
     features: Sequence[Float[Tensor, "N C _h _w"]],
     regions: Float[Tensor, "R 5"],
     levels: Int64[Tensor, " R"],
@@ -69,12 +71,12 @@ def _pool_on_device(
     size: int,
     inclusive: bool,
 ) -> Float[Tensor, "R C S S"]:
-    """All regions at all levels, so that nobody waits to know how many are whose.
+    """All regions at all levels: how many belong to each is never asked.
 
     A region without area has no samples: it takes no time and pools to zero. It is computed in float32 at
     least: the operator wants regions in the type of the map, and in bfloat16 they would be off by 8 pixels.
     """
-    from torchvision.ops import roi_align  # slow to import, and the CPU does without
+    from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
 
     pooled, dtype = None, features[0].dtype
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):

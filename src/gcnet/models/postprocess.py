@@ -15,13 +15,19 @@ from torch import Tensor
 from gcnet.models.inclusive import resize_boxes
 from gcnet.models.spec import RoISpec
 from gcnet.ops.boxes import clip_boxes, decode_boxes
-from gcnet.ops.nms import grouped_nms
+from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Detections
+
+# A hundred times what is kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
+STATIC_CANDIDATES = 4096
 
 
 @dataclass(frozen=True)
 class RegionDetections:
-    """Detections of one image in pixels of the resized image, best first."""
+    """Detections of one image in pixels of the resized image, best first.
+
+    With static shapes their number is fixed: places that nothing was found for come last and score 0.
+    """
 
     boxes: Float[Tensor, "D 4"]
     scores: Float[Tensor, " D"]
@@ -38,16 +44,37 @@ def select_detections(
     stds: tuple[float, float, float, float],
     score_threshold: float,
     spec: RoISpec,
+    static: bool = False,
 ) -> RegionDetections:
     """The best (region, class) pairs that score above the threshold, after NMS in each class.
 
-    `scores` has background as its last column.
+    `scores` has background as its last column. A box of zeros is no region. With `static` shapes only the
+    best `STATIC_CANDIDATES` pairs come to the NMS.
     """
-    region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
-    score = scores[region, label]
+    if static:
+        score, pair = _best_pairs(boxes, scores, score_threshold)
+        region, label = pair // deltas.shape[1], pair % deltas.shape[1]
+    else:
+        region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
+        score = scores[region, label]
     box = decode_boxes(boxes[region], deltas[region, label], stds, size)
-    keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
-    return RegionDetections(box[keep], score[keep], label[keep])
+    if not static:
+        keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
+        return RegionDetections(box[keep], score[keep], label[keep])
+    keep, filled = grouped_nms_static(box, score, label, spec.nms_threshold, spec.detections)
+    filled = filled & (score[keep] > 0)
+    return RegionDetections(
+        box[keep].where(filled[:, None], 0), score[keep].where(filled, 0), label[keep].where(filled, 0)
+    )
+
+
+def _best_pairs(
+    boxes: Float[Tensor, "R 4"], scores: Float[Tensor, "R K1"], threshold: float
+) -> tuple[Float[Tensor, " L"], Int64[Tensor, " L"]]:
+    """Scores (0 where there is none) and numbers (region * K + class) of the best pairs, best first."""
+    counts = (scores[:, :-1] > threshold) & boxes.any(dim=1)[:, None]
+    best = scores[:, :-1].where(counts, 0).flatten().sort(descending=True, stable=True)
+    return best.values[:STATIC_CANDIDATES], best.indices[:STATIC_CANDIDATES]
 
 
 def attach_masks(

@@ -29,8 +29,7 @@ Stds = tuple[float, float, float, float]
 class SampledRegions:
     """The regions of a batch that a training step looks at; of each image the positive ones first.
 
-    On the CPU it holds those that are there. Elsewhere every image has B of them, some labelled `MISSING`: to
-    compute with them costs less than to wait for how many there are.
+    With static shapes every image has B of them, some labelled `MISSING`; else it holds those that are there.
     """
 
     boxes: Float[Tensor, "R 4"]
@@ -47,13 +46,8 @@ class SampledRegions:
 
     @property
     def rois(self) -> Float[Tensor, "R 5"]:
-        """Image number and box, as pooling wants them."""
+        """Image number and box, as pooling takes them."""
         return torch.cat([self.images[:, None].to(self.boxes), self.boxes], dim=1)
-
-
-def is_compact(device: torch.device) -> bool:
-    """Whether regions that are not there are left out: on the CPU to look is free, to compute is not."""
-    return device.type == "cpu"
 
 
 @torch.no_grad()
@@ -67,6 +61,7 @@ def sample_regions(
     low_quality: bool,
     stds: Stds,
     sample: Sampler,
+    static: bool = False,
 ) -> SampledRegions:
     """Matches the proposals of each image, with its objects before them, and samples B = `spec.batch_size`.
 
@@ -116,7 +111,7 @@ def sample_regions(
         given=look_up(given, chosen.index).bool() & taken,
         place=place,
     )
-    return regions[taken.nonzero().flatten()] if is_compact(boxes.device) else regions
+    return regions if static else regions[taken.nonzero().flatten()]
 
 
 def mask_losses(
@@ -125,17 +120,18 @@ def mask_losses(
     regions: SampledRegions,
     targets: Sequence[Targets],
     most: int,
+    static: bool = False,
 ) -> dict[str, Tensor]:
     """The loss of a mask head on the positive regions, at most `most` of each image.
 
     `pool` is `gcnet.models.pooler.pool_regions` of some features, to be called with regions and `size`.
-    Where places may be missing, the head runs on that many of each image, positive or not.
+    With `static` shapes the head runs on `most` of each image, positive or not.
     """
-    if is_compact(regions.boxes.device):
-        rows = regions.positive.nonzero().flatten()
-    else:
+    if static:
         rows = torch.arange(len(regions.labels), device=regions.labels.device)
         rows = rows.view(len(targets), -1)[:, :most].flatten()
+    else:
+        rows = regions.positive.nonzero().flatten()
     chosen = regions[rows]
     logits = head(pool(chosen.rois, size=MASK_GRID), chosen.labels.clamp(0, head.num_classes - 1))
     masks = mask_targets(targets, chosen).to(logits.device, non_blocking=True)

@@ -79,23 +79,28 @@ class RoIHeads(nn.Module):
         return [module for module in self.modules() if isinstance(module, MaskHead)]
 
     def losses(
-        self, features: list[Tensor], proposals: Boxes, targets: list[Targets], batch: Batch
+        self,
+        features: list[Tensor],
+        proposals: Boxes,
+        targets: list[Targets],
+        batch: Batch,
+        *,
+        static: bool = False,
     ) -> dict[str, Tensor]:
         """`loss_cls`, `loss_box` and, with mask heads, `loss_mask`.
 
-        Those of a cascade are named `s0.loss_cls` and so on, and weighted.
+        Those of a cascade are named `s0.loss_cls` and so on, and weighted. A proposal of zeros is none.
         """
         losses: dict[str, Tensor] = {}
+        pool = partial(self.pool, features, static=static)
         box_heads, mask_heads = self.box_stages, self.mask_stages
         for stage, weight in enumerate(self.stages.loss_weights):
-            regions = self.sample_regions(stage, proposals, targets)
-            head = box_heads[stage]
-            logits, deltas = head(self.pool(features, regions.rois, size=BOX_GRID))
-            own = head.losses(logits, deltas, regions.labels, regions.target_deltas)
+            regions = self.sample_regions(stage, proposals, targets, static=static)
+            logits, deltas = box_heads[stage](pool(regions.rois, size=BOX_GRID))
+            own = box_heads[stage].losses(logits, deltas, regions.labels, regions.target_deltas)
             if mask_heads:
                 most = int(self.spec.batch_size * self.spec.positive_fraction)
-                pool = partial(self.pool, features)
-                own |= mask_losses(mask_heads[stage], pool, regions, targets, most)
+                own |= mask_losses(mask_heads[stage], pool, regions, targets, most, static)
             prefix = f"s{stage}." if self.is_cascade else ""
             losses |= {prefix + name: loss * weight for name, loss in own.items()}
             if stage + 1 < len(box_heads):
@@ -103,57 +108,52 @@ class RoIHeads(nn.Module):
         return losses
 
     def predict(
-        self, features: list[Tensor], proposals: Boxes, batch: Batch, threshold: float
+        self,
+        features: list[Tensor],
+        proposals: Boxes,
+        batch: Batch,
+        threshold: float,
+        *,
+        static: bool = False,
     ) -> list[RegionDetections]:
         """The detections of each image, in pixels of the resized image.
 
-        Of several stages, the mean of all logits gives the classes, the last deltas the boxes.
+        Of several stages, the mean of all logits gives the classes, the last deltas give the boxes, and the
+        mean of all probabilities the masks.
         """
-        rois, stage_logits = with_images(proposals), []
+        pool = partial(self.pool, features, static=static)
+        rois, all_logits = with_images(proposals), []
         deltas = rois.new_zeros(0)
         for stage, head in enumerate(self.box_stages):
             if stage > 0:
                 rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
-            logits, deltas = head(self.pool(features, rois, size=BOX_GRID))
-            stage_logits.append(logits)
-        boxes = rois[:, 1:].split([len(boxes) for boxes in proposals])
-        found = self.select(boxes, torch.stack(stage_logits).mean(dim=0), deltas, batch, threshold)
-        return self.add_masks(features, found) if self.mask_stages else found
-
-    def select(
-        self,
-        boxes: Boxes,
-        logits: Float[Tensor, "R K1"],
-        deltas: Float[Tensor, "R B 4"],
-        batch: Batch,
-        threshold: float,
-    ) -> list[RegionDetections]:
-        """The best of all regions and classes of each image, without masks yet; R regions of all images."""
-        counts = [len(own) for own in boxes]
-        parts = (logits.softmax(dim=1), deltas.expand(-1, self.num_classes, -1))
-        return [
+            logits, deltas = head(pool(rois, size=BOX_GRID))
+            all_logits.append(logits)
+        scores = torch.stack(all_logits).mean(dim=0).softmax(dim=1)
+        deltas = deltas.expand(-1, self.num_classes, -1)
+        counts = [len(boxes) for boxes in proposals]
+        parts = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
+        found = [
             select_detections(
-                own,
-                scores,
-                moves,
+                *part,
                 size=size,
                 stds=self.stages.stds[-1],
                 score_threshold=threshold,
                 spec=self.spec,
+                static=static,
             )
-            for own, scores, moves, size in zip(
-                boxes, *(part.split(counts) for part in parts), batch.image_sizes, strict=True
-            )
+            for part, size in zip(parts, batch.image_sizes, strict=True)
         ]
-
-    def add_masks(self, features: list[Tensor], found: list[RegionDetections]) -> list[RegionDetections]:
-        """The detections with their masks: the mean of all mask heads'."""
-        pooled = self.pool(features, with_images([f.boxes for f in found]), size=MASK_GRID)
+        if not self.mask_stages:
+            return found
+        pooled = pool(with_images([f.boxes for f in found]), size=MASK_GRID)
         labels = torch.cat([f.labels for f in found])
         probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_stages]).mean(dim=0)
         return attach_masks(found, probs)
 
-    def sample_regions(self, stage: int, proposals: Boxes, targets: list[Targets]) -> SampledRegions:
+    def sample_regions(
+        self, stage: int, proposals: Boxes, targets: list[Targets], *, static: bool = False
+    ) -> SampledRegions:
         """The regions that a training step of a stage looks at."""
         return sample_regions(
             proposals,
@@ -164,6 +164,7 @@ class RoIHeads(nn.Module):
             low_quality=not self.is_cascade,
             stds=self.stages.stds[stage],
             sample=self.sample,
+            static=static,
         )
 
     def _next_proposals(

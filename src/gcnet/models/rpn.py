@@ -19,7 +19,7 @@ from gcnet.models.spec import RPNSpec
 from gcnet.ops.boxes import decode_boxes, encode_boxes
 from gcnet.ops.images import padded_size
 from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
-from gcnet.ops.nms import grouped_nms
+from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -52,7 +52,7 @@ class RPN(nn.Module):
                 nn.init.zeros_(parameter)
 
     def losses(
-        self, features: list[Tensor], batch: Batch, targets: list[Targets]
+        self, features: list[Tensor], batch: Batch, targets: list[Targets], *, static: bool = False
     ) -> tuple[list[Float[Tensor, "_R 4"]], dict[str, Tensor]]:
         """Training proposals of each image (without gradient), `loss_rpn_cls` and `loss_rpn_box`.
 
@@ -61,14 +61,20 @@ class RPN(nn.Module):
         with torch.no_grad():  # the whole maps serve the proposals; see `_run_at` for the losses
             levels = self.run(features)
         anchors = self._anchors(features)
-        proposals = self._propose(levels, anchors, batch, self.spec.pre_nms_train, self.spec.proposals_train)
+        limits = self.spec.pre_nms_train, self.spec.proposals_train
+        proposals = self._propose(levels, anchors, batch, *limits, static)
         return proposals, self._losses(features, anchors, batch, targets)
 
-    def predict(self, features: list[Tensor], batch: Batch) -> list[Float[Tensor, "_R 4"]]:
-        """Proposals of each image, best first, in pixels of the resized image."""
-        levels, anchors = self.run(features), self._anchors(features)
-        proposals = self._propose(levels, anchors, batch, self.spec.pre_nms_test, self.spec.proposals_test)
-        return [boxes[boxes.any(dim=1)] for boxes in proposals]
+    def predict(
+        self, features: list[Tensor], batch: Batch, *, static: bool = False
+    ) -> list[Float[Tensor, "_R 4"]]:
+        """Proposals of each image, best first, in pixels of the resized image.
+
+        With `static` shapes their number is fixed, and a row of zeros is none.
+        """
+        limits = self.spec.pre_nms_test, self.spec.proposals_test
+        proposals = self._propose(self.run(features), self._anchors(features), batch, *limits, static)
+        return proposals if static else [boxes[boxes.any(dim=1)] for boxes in proposals]
 
     def run(self, features: list[Tensor]) -> list[Predictions]:
         """The network itself: logits and deltas of each level, anchors in the order row, column, ratio."""
@@ -90,7 +96,13 @@ class RPN(nn.Module):
 
     @torch.no_grad()
     def _propose(
-        self, levels: list[Predictions], anchors: list[Tensor], batch: Batch, pre_nms: int, count: int
+        self,
+        levels: list[Predictions],
+        anchors: list[Tensor],
+        batch: Batch,
+        pre_nms: int,
+        count: int,
+        static: bool,
     ) -> list[Float[Tensor, "_R 4"]]:
         proposals = []
         for image, size in enumerate(batch.image_sizes):
@@ -102,10 +114,14 @@ class RPN(nn.Module):
                 groups.append(torch.full_like(best.indices, level))
             box, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(groups)
             real = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
-            # Of no extent and last: so that nobody has to wait for how many there are. NMS does wait.
+            # Boxes without area become zeros and come last, instead of being filtered: that would be a sync.
             box, score = box.where(real[:, None], 0), score.where(real, -1)
-            keep = grouped_nms(box, score, group, self.spec.nms_threshold)[:count]
-            proposals.append(box[keep])
+            if static:
+                keep, filled = grouped_nms_static(box, score, group, self.spec.nms_threshold, count)
+                proposals.append(box[keep].where(filled[:, None], 0))
+            else:
+                keep = grouped_nms(box, score, group, self.spec.nms_threshold)[:count]
+                proposals.append(box[keep])
         return proposals
 
     def _losses(

@@ -1,4 +1,4 @@
-"""RoIAlign of channels-last maps on the CPU, as one weighted sum of pixels for each bin.
+"""RoIAlign of channels-last maps as one weighted sum of pixels for each bin.
 
 P = H x W pixels of the map (of all images in a row), C channels, R regions, S side of the pooled grid,
 K pixels at most that a bin reads along one axis.
@@ -20,7 +20,7 @@ def roi_align_sparse(
     scale: float,
     samples: int = 0,
 ) -> Float[Tensor, "R C S S"]:
-    """What `torchvision.ops.roi_align(..., aligned=True)` returns, several times faster.
+    """What `torchvision.ops.roi_align(..., aligned=True)` returns, on a CPU several times faster.
 
     Bilinear sampling and the mean over the samples of a bin are linear and separable: a bin is a sum over a
     few rows times a few columns, each pixel with one weight. Pixels of a channels-last map are contiguous
@@ -41,8 +41,8 @@ def roi_align_sparse(
 
     counts = (y_counts[:, :, None] * x_counts[:, None, :]).flatten()
     ends = counts.cumsum(0)
-    bins = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    rank = torch.arange(len(bins)) - (ends - counts)[bins]  # of a pixel in its bin
+    bins = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    rank = torch.arange(len(bins), device=bins.device) - (ends - counts)[bins]  # of a pixel in its bin
     region, row, column = bins // (size * size), bins // size % size, bins % size
     columns = x_counts[region, column]
     dy, dx = rank // columns, rank % columns
@@ -63,8 +63,8 @@ def _axis_weights(
     step = (high - low) / size
     counts = torch.full_like(step, samples) if samples else step.ceil().clamp(min=0)
     counts = counts[:, None, None]  # a region without area has no samples, and zeros for features
-    number = torch.arange(max(int(counts.max()), 1) if len(counts) else 1)
-    bins = torch.arange(size).view(-1, 1)
+    number = torch.arange(max(int(counts.max()), 1) if len(counts) else 1, device=low.device)
+    bins = torch.arange(size, device=low.device).view(-1, 1)
     at = (
         low[:, None, None]
         + bins * step[:, None, None]
@@ -85,4 +85,5 @@ def _axis_weights(
 
 def _lengths(weights: Float[Tensor, "R S K"]) -> Int64[Tensor, "R S"]:
     """How many weights there are up to the last that is not zero; one at least."""
-    return ((weights != 0) * torch.arange(1, weights.shape[2] + 1)).amax(2).clamp(min=1)
+    count = torch.arange(1, weights.shape[2] + 1, device=weights.device)
+    return ((weights != 0) * count).amax(2).clamp(min=1)
