@@ -42,6 +42,9 @@ def four_convs() -> ModelSpec:
 
 SPECS = {row.name: row.spec for row in ROWS}
 SPECS |= {"everything": everything(), "four_convs": four_convs()}
+# Cascades train on anchors inside the image alone, and the images here are small.
+_cascade = SPECS["cascade_rcnn_tiny_gc4"]
+SPECS["cascade_rcnn_tiny_gc4"] = replace(_cascade, rpn=replace(_cascade.rpn, anchor_scale=2.0))
 TINY = [*(name for name in SPECS if "tiny" in name), "everything", "four_convs"]
 
 
@@ -125,7 +128,8 @@ def test_losses_reach_every_trained_parameter(name: str) -> None:
     batch, targets = scene()
     losses = detector.losses(batch, targets)
     stages = [""] if detector.spec.cascade is None else ["s0.", "s1.", "s2."]
-    assert set(losses) == RPN_LOSSES | {stage + loss for stage in stages for loss in STAGE_LOSSES}
+    per_stage = STAGE_LOSSES if detector.spec.roi.masks else STAGE_LOSSES - {"loss_mask"}
+    assert set(losses) == RPN_LOSSES | {stage + loss for stage in stages for loss in per_stage}
     assert all(loss.isfinite() and loss >= 0 for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     for path, parameter in detector.named_parameters():
@@ -163,7 +167,8 @@ def test_predictions_are_well_formed(name: str) -> None:
         height, width = batch.original_sizes[index]
         assert 0 < len(found) <= detector.spec.roi.detections
         assert found.image_size == (height, width)
-        assert found.masks.shape == (len(found), height, width)
+        if detector.spec.roi.masks:
+            assert found.masks.shape == (len(found), height, width)
         assert (found.scores.diff() <= 0).all()
         assert found.labels.min() >= 0
         assert found.labels.max() < 3
@@ -212,7 +217,8 @@ def test_static_shapes_change_no_detection(spec: ModelSpec) -> None:
         order = nearest.argmin(1)  # equal scores may come in another order
         assert len(order.unique()) == len(one)
         torch.testing.assert_close(one.boxes, other.boxes[order], atol=1e-3, rtol=0)
-        torch.testing.assert_close(one.mask_probs, other.mask_probs[order], atol=1e-3, rtol=0)
+        if one.mask_probs is not None:
+            torch.testing.assert_close(one.mask_probs, other.mask_probs[order], atol=1e-3, rtol=0)
 
 
 def test_everything_learns_saves_and_loads(tmp_path: Path) -> None:

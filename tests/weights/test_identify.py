@@ -157,11 +157,11 @@ def test_class_names(file) -> None:
         (["backbone.layer1.0.conv1.weight", "backbone.layer1.0.conv2.weight"], "backbone.layer1.0.conv3"),
         (["conv1.weight", "fc.weight"], "backbone"),
         (["backbone.layer1.0.conv3.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
-          "roi_head.bbox_head.fc_cls.weight"], "mask_head"),
+          "roi_head.bbox_head.fc_cls.weight"], "no "),
         (["backbone.layer1.0.conv3.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
-          "roi_head.mask_head.convs.0.conv.weight"], "no "),
+          "roi_head.mask_head.convs.0.conv.weight"], "bbox_head"),
     ],
-    ids=["one stage", "basic blocks", "a classifier", "boxes alone", "cut off"],
+    ids=["one stage", "basic blocks", "a classifier", "only the last layer of the box head", "no box head"],
 )  # fmt: skip
 def test_other_models_are_named_in_one_line(names: list[str], lacking: str, file) -> None:
     tensors = {name: torch.zeros(8, 8, 1, 1) for name in names}

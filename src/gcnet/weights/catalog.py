@@ -227,9 +227,23 @@ def _tiny(suffix: str, context: ContextSpec | None, params: float) -> Row:
     return Row(spec, _TINY_RECIPE, params)
 
 
+def _boxes_only(mask_row: Row, params: float, *, cascade: bool = False) -> Row:
+    """The same model without mask heads: Faster R-CNN (arXiv 1506.01497), or with `cascade` Cascade R-CNN."""
+    spec = mask_row.spec
+    spec = replace(spec, roi=replace(spec.roi, masks=False))
+    if cascade:
+        # As in the published cascades; `CASCADE_RPN` is of networks of full size.
+        rpn = replace(
+            spec.rpn, proposals_train=spec.rpn.pre_nms_train, anchors_inside=True, smooth_l1_beta=1 / 9
+        )
+        spec = replace(spec, cascade=CascadeSpec(), rpn=rpn)
+    name = mask_row.name.replace("mask_rcnn", "cascade_rcnn" if cascade else "faster_rcnn")
+    return Row(replace(spec, name=name), mask_row.recipe, params)
+
+
 # The columns: backbone, its norm, block | million parameters | published memory, fps, box AP, mask AP, file.
 # The DCN files are those of 2021: the ones of 2020 under the same names hold ResNet-50 weights.
-ROWS: tuple[Row, ...] = (
+_MASK_ROWS: tuple[Row, ...] = (
     _tiny("", None, 1.46),
     _tiny("_gc16", GC16, 1.50),
     _tiny("_gc4", GC4, 1.63),
@@ -256,6 +270,20 @@ ROWS: tuple[Row, ...] = (
     _cascade_dcn("x101", "sync", None, 98.52, None, None, 47.5, 40.9, "20210615_211019-abbc39ea"),
     _cascade_dcn("x101", "sync", GC16, 103.31, None, None, 48.0, 41.3, "20210615_215648-44aa598a"),
     _cascade_dcn("x101", "sync", GC4, 117.48, None, None, 47.9, 41.1, "20210615_161851-720338ec"),
+)
+
+_BY_NAME = {row.name: row for row in _MASK_ROWS}
+ROWS = (
+    *_MASK_ROWS,
+    _boxes_only(_BY_NAME["mask_rcnn_tiny"], 1.43),
+    _boxes_only(_BY_NAME["mask_rcnn_tiny_gc4"], 1.60),
+    _boxes_only(_BY_NAME["mask_rcnn_tiny_gc4"], 2.90, cascade=True),
+    _boxes_only(_BY_NAME["mask_rcnn_r50"], 41.75),
+    _boxes_only(_BY_NAME["mask_rcnn_r50_gc16"], 44.27),
+    _boxes_only(_BY_NAME["mask_rcnn_r50_gc4"], 51.75),
+    _boxes_only(_BY_NAME["mask_rcnn_r50"], 69.39, cascade=True),
+    _boxes_only(_BY_NAME["mask_rcnn_r50_gc16"], 71.92, cascade=True),
+    _boxes_only(_BY_NAME["mask_rcnn_r50_gc4"], 79.40, cascade=True),
 )
 
 

@@ -88,13 +88,14 @@ def read_structure(shapes: Shapes, *, source: str) -> tuple[ModelSpec, int]:
     What shapes do not tell is at its default; norms are "frozen_stats" in the backbone and "sync" elsewhere.
 
     Raises:
-        GCNetError: it is not a Mask R-CNN, or a cascade of three, with a ResNet of bottlenecks and an FPN.
+        GCNetError: it is not a Mask or Faster R-CNN, or a cascade of three stages, with a ResNet of
+            bottlenecks and an FPN.
     """
-    for part in ("backbone.layer1.0.conv3", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.mask_head"):
+    for part in ("backbone.layer1.0.conv3", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head"):
         if not any(name.startswith(part) for name in shapes):
             raise GCNetError(
-                f"{source} holds another kind of model: it has no {part}; what can be read are Mask R-CNN "
-                "and Cascade Mask R-CNN with a ResNet or ResNeXt of 50 layers or more and an FPN"
+                f"{source} holds another kind of model: it has no {part}; what can be read are Mask, "
+                "Faster and Cascade R-CNN with a ResNet or ResNeXt of 50 layers or more and an FPN"
             )
     stages = _count(shapes, r"roi_head\.bbox_head\.(\d+)\.fc_cls\.weight")
     if stages not in (0, len(CascadeSpec().ious)):
@@ -130,7 +131,8 @@ def _key(spec: ModelSpec) -> tuple[object, ...]:
         backbone.group_width if backbone.groups > 1 else None,
         *(backbone.deformable_stages, backbone.norm == "group", block),
         *(spec.fpn_channels, spec.fpn_norm is None, spec.cascade is None),
-        *(roi.box_convs, roi.box_fcs, roi.box_channels, roi.mask_channels, roi.mask_convs, roi.norm is None),
+        *(roi.box_convs, roi.box_fcs, roi.box_channels, roi.norm is None),
+        (roi.mask_channels, roi.mask_convs) if roi.masks else None,
     )
 
 
@@ -169,14 +171,18 @@ def _context(shapes: Shapes) -> ContextSpec | None:
 
 
 def _roi(shapes: Shapes, box: str, mask: str) -> RoISpec:
-    return RoISpec(
+    normed = {f"{box}shared_convs.0.bn.weight", f"{mask}convs.0.bn.weight"}
+    roi = RoISpec(
         box_convs=_count(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
         box_fcs=_count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight"),
         box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
-        mask_channels=shapes[f"{mask}upsample.weight"][0],
-        mask_convs=_count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
-        norm="sync" if f"{mask}convs.0.bn.weight" in shapes else None,
+        norm="sync" if normed & shapes.keys() else None,
+        masks=False,
     )
+    if not any(name.startswith(mask) for name in shapes):
+        return roi
+    convs = _count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight")
+    return replace(roi, masks=True, mask_channels=shapes[f"{mask}upsample.weight"][0], mask_convs=convs)
 
 
 def _in_order(fusion: set[str]) -> Any:
