@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcnet.lab.benchmark import busy_detector, random_batch, random_targets, saved_bytes, total_loss
+from gcnet.lab.subjects import busy_detector, random_batch, random_targets, saved_bytes, total_loss
 from gcnet.models import light
 
 TAKES = {"light": light.takes, "plain": lambda block, x: False}

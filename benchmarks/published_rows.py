@@ -24,16 +24,8 @@ from rich.table import Table
 from gcnet.device import choose_device
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_json
-from gcnet.lab.benchmark import (
-    Run,
-    busy_detector,
-    describe_machine,
-    inference,
-    peak_bytes,
-    random_batch,
-    spread,
-    time_in_turn,
-)
+from gcnet.lab.benchmark import Run, describe_machine, peak_bytes, spread, time_in_turn
+from gcnet.lab.subjects import busy_detector, inference, random_batch
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import ROWS, Row, find_detector
 

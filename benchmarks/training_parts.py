@@ -20,8 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gcnet.engine.schedule import make_optimizer
-from gcnet.lab.benchmark import busy_detector, random_batch, random_targets
+from gcnet.lab.subjects import busy_detector, random_batch, random_targets
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BOX_GRID
 from gcnet.models.regions import mask_losses

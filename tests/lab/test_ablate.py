@@ -22,7 +22,7 @@ from gcnet.lab import ablate as module
 from gcnet.lab.ablate import ablate, iterations_done, make_runs, start_process, train_run
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.study import GRIDS, Run, Study
-from gcnet.weights.files import load_model
+from gcnet.weights.load import load_model
 
 TINY = "mask_rcnn_tiny_gc4"
 
@@ -233,7 +233,7 @@ def prepared(options: Study, cell: str = "after1x1") -> Run:
 def test_a_run_trains_scores_and_is_the_same_again(options, tmp_path, capsys):
     run = prepared(options)
     (run.folder / "train").mkdir()  # cut off before its first checkpoint
-    (run.folder / "train" / "recipe.yaml").write_text("")
+    (run.folder / "train" / ".last.ckpt.1.part").write_text("")
     assert iterations_done(run.folder) == 0
     train_run(run.folder)
     assert iterations_done(run.folder) == 1
@@ -268,7 +268,7 @@ def test_processes_make_runs_and_stop_when_asked(options):
         _wait(lambda: iterations_done(long.folder) > 0, 300)
         jobs[1].terminate()
         _wait(lambda: all(job.exitcode is not None for job in jobs), 300)
-        assert [job.exitcode for job in jobs] == [0, 130]
+        assert [job.exitcode for job in jobs] == [0, 143]
     finally:
         for job in jobs:
             job.kill()

@@ -10,17 +10,8 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.lab import torchvision_twin
-from gcnet.lab.benchmark import (
-    Options,
-    busy_detector,
-    peak_bytes,
-    random_batch,
-    run_benchmark,
-    saved_bytes,
-    spread,
-    time_in_turn,
-)
+from gcnet.lab.benchmark import Options, peak_bytes, run_benchmark, spread, time_in_turn
+from gcnet.lab.subjects import busy_detector, random_batch, saved_bytes, twin_of
 
 SMALL = Options(rows=["mask_rcnn_tiny", "mask_rcnn_tiny_gc4"], size=(64, 96), repeats=2)
 
@@ -80,7 +71,7 @@ def test_rows_with_and_without_blocks_find_the_same_objects():
 
 def test_torchvision_computes_the_same_network():
     ours = busy_detector("mask_rcnn_r50")
-    twin = torchvision_twin.twin_of(ours).eval()
+    twin = twin_of(ours).eval()
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         levels, theirs = ours.neck(ours.backbone(image)), twin.backbone(image)
@@ -94,4 +85,4 @@ def test_torchvision_computes_the_same_network():
 
 def test_torchvision_has_no_context_blocks():
     with pytest.raises(GCNetError, match="compare mask_rcnn_r50"):
-        torchvision_twin.twin_of(busy_detector("mask_rcnn_tiny_gc4"))
+        twin_of(busy_detector("mask_rcnn_tiny_gc4"))

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from gcnet.context.look import BlockStatistics, mean_statistics, measure
 from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.look import (
-    Analysis,
     analyse,
     block_title,
     block_titles,
@@ -147,7 +147,7 @@ def test_shared_attention_comes_out_as_exactly_independent(shapes: Path, tmp_pat
     assert model.training
     assert sorted(os.listdir(tmp_path)) == ["analysis.json", "analysis.png"]
     written = json.loads((tmp_path / "analysis.json").read_text())
-    assert written == result.as_dict()
+    assert written == result
     assert [(block["title"], block["kind"]) for block in written["blocks"]] == [
         (f"c{stage}.0", "GlobalContext") for stage in (3, 4, 5)
     ]
@@ -163,15 +163,16 @@ def test_query_dependent_attention_does_not(shapes: Path, tmp_path: Path) -> Non
     model = lively_detector(ContextSpec(block="nl"))
     paths = choose_pictures(shapes, count=2)
     result = analyse(model, paths, tmp_path, queries=16, progress=False)
-    for block in result.blocks.values():
-        assert block.jsd is not None
-        assert block.jsd > 1e-5
-        assert block.queries <= 16
+    for block in result["blocks"]:
+        assert block["jsd"] > 1e-5
+        assert block["queries"] <= 16
     model.eval()
     with measure(model, queries=16) as found, torch.no_grad():
         for path in paths:
             model.features(model.prepare(path))
-    assert {name: mean_statistics(images) for name, images in found.items()} == result.blocks
+    expected = {name: asdict(mean_statistics(images)) for name, images in found.items()}
+    assert all(block | expected[block["name"]] == block for block in result["blocks"])
+    assert len(expected) == len(result["blocks"])
 
 
 def test_pictures_of_a_folder_or_of_a_split(shapes: Path, tmp_path: Path) -> None:
@@ -193,7 +194,10 @@ def test_broken_pictures_are_reported_and_left_out(
     (tmp_path / "broken.jpg").write_text("no picture")
     paths = [tmp_path / "broken.jpg", choose_pictures(shapes)[0]]
     result = analyse(lively_detector(ContextSpec()), paths, tmp_path / "out")
-    assert (result.images, [path.name for path, _ in result.failed]) == (1, ["broken.jpg"])
+    assert (result["images"], [Path(each["file_name"]).name for each in result["failed"]]) == (
+        1,
+        ["broken.jpg"],
+    )
     assert "skipped: " in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out" / "analysis.json").read_text())["failed"]) == 1
     with pytest.raises(GCNetError, match=r"none of the 1 pictures could be read: .*broken\.jpg"):
@@ -222,7 +226,7 @@ def test_models_without_blocks_are_refused(shapes: Path, tmp_path: Path) -> None
 
 def test_the_table_fits_a_terminal_and_tells_nothing_from_nearly_nothing() -> None:
     one = BlockStatistics(100, 100, 0.4012, 0.0, 0.3, 2.34e-5, None, 0.0456)
-    analysis = Analysis("m", 7, 128, 0, {"layer3.0.context": one}, {"layer3.0.context": "NonLocal"})
+    analysis = {"model": "m", "images": 7, "blocks": [{"title": "c4.0", "kind": "NonLocal", **asdict(one)}]}
     text = io.StringIO()
     print_analysis(analysis, Console(file=text, width=80))
     lines = text.getvalue().splitlines()
@@ -234,11 +238,11 @@ def test_the_table_fits_a_terminal_and_tells_nothing_from_nearly_nothing() -> No
 def test_pictures_differ_so_their_numbers_do(shapes: Path, tmp_path: Path) -> None:
     model = lively_detector(ContextSpec())
     first, second = (
-        analyse(model, [path], tmp_path / path.stem, progress=False).blocks
+        analyse(model, [path], tmp_path / path.stem, progress=False)["blocks"]
         for path in choose_pictures(shapes, count=2)
     )
     assert first != second
-    assert np.isfinite([block.input or 0 for block in first.values()]).all()
+    assert np.isfinite([block["input"] or 0 for block in first]).all()
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "looking-in.md"

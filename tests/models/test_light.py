@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 from gcnet.context import GlobalContext, SimplifiedNonLocal, SqueezeExcitation, record
-from gcnet.lab.benchmark import saved_bytes
+from gcnet.lab.subjects import saved_bytes
 from gcnet.models import light
 from gcnet.models.resnet import Bottleneck, ResNet
 from gcnet.models.spec import Norm

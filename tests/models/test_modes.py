@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gcnet.lab.benchmark import random_batch, random_targets
+from gcnet.lab.subjects import random_batch, random_targets
 from gcnet.models.detector import Detector
 from gcnet.models.modes import eval_mode, recompute_activations
 from gcnet.models.spec import Norm

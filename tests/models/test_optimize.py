@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.lab.benchmark import busy_detector, random_batch
+from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
 from gcnet.models.spec import CascadeSpec
 from gcnet.types import Detections

@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
     print_analysis(analysis)
     print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")
-    return 2 if analysis.failed else 0
+    return 2 if analysis["failed"] else 0
 
 
 def _parser() -> Parser:

@@ -2,9 +2,6 @@
 
 A machine that is shared or throttles changes its speed within minutes. So everything is timed in turn, in one
 process, and compared by ratios of medians.
-
-Weights are random numbers from a fixed seed, spread so that as many objects are found as may be: time depends
-on how many there are, not on whether they are right.
 """
 
 from __future__ import annotations
@@ -16,12 +13,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -31,15 +27,21 @@ from gcnet.console import progress_bar
 from gcnet.device import keep_freed_memory
 from gcnet.engine.schedule import make_optimizer
 from gcnet.files import prepare_folder, write_json
-from gcnet.lab import torchvision_twin
+from gcnet.lab.subjects import (
+    busy_detector,
+    inference,
+    random_batch,
+    random_targets,
+    saved_bytes,
+    total_loss,
+    twin_inference,
+    twin_loss,
+    twin_of,
+)
 from gcnet.models.detector import Detector
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
-from gcnet.types import Batch, Detections, Targets
-from gcnet.weights.catalog import find_detector
-
-CLASS_STD = 0.5  # of the class weights: scores from near 0 to near 1
-OBJECTS = 8  # in a training image, as in COCO
+from gcnet.types import Detections
 
 Run = Callable[[], Any]
 
@@ -75,11 +77,14 @@ def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
         "repeats": options.repeats,
         "freed memory kept": options.keep_memory,
     }
-    tables = {"training step": training_steps} if options.train else {"inference": inferences}
+    made = {"training step": training_steps} if options.train else {"inference": inferences}
     if options.parts:
-        tables["parts"] = parts_of_inference
-    for title, make in tables.items():
+        made["parts"] = parts_of_inference
+    for title, make in made.items():
         runs, notes = make(options)
+        for name in notes:
+            if (peak := peak_bytes(runs[name], options.device)) is not None:
+                notes[name]["peak MB"] = peak // 2**20
         report[title] = _measure(title, runs, notes, options)
         console.print(_table(title, report[title]))
         write_json(out / "benchmark.json", report)
@@ -98,8 +103,8 @@ def inferences(options: Options) -> tuple[dict[str, Run], Notes]:
     batch = random_batch(options.batch, options.size).to(options.device)
     runs: dict[str, Run] = {}
     if options.torchvision:
-        twin = torchvision_twin.twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        runs["torchvision"] = torchvision_twin.inference(twin, batch)
+        twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
+        runs["torchvision"] = twin_inference(twin, batch)
     for row in options.rows:
         for precision in options.precisions:
             name = row if len(options.precisions) == 1 else f"{row} {precision}"
@@ -114,8 +119,8 @@ def training_steps(options: Options) -> tuple[dict[str, Run], Notes]:
     targets = [t.to(options.device) for t in random_targets(options.batch, options.size, 80)]
     losses: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
     if options.torchvision:
-        twin = torchvision_twin.twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        losses["torchvision"] = twin, torchvision_twin.losses(twin, batch, targets)
+        twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
+        losses["torchvision"] = twin, twin_loss(twin, batch, targets)
     for row in options.rows:
         detector = busy_detector(row).to(options.device)
         losses[row] = detector, total_loss(detector, batch, targets)
@@ -147,24 +152,6 @@ def parts_of_inference(options: Options) -> tuple[dict[str, Run], Notes]:
     return {name: torch.no_grad()(run) for name, run in parts.items()}, {}
 
 
-def busy_detector(name: str) -> Detector:
-    """The model of a row with random weights that find as many objects as they may.
-
-    Fresh context blocks change nothing, and a row with them has all other weights of the row without: the two
-    find the same objects and differ in the blocks' time alone.
-    """
-    spec = find_detector(name).spec
-    torch.manual_seed(0)
-    plain = Detector(replace(spec, backbone=replace(spec.backbone, context=None)))
-    for head in plain.roi_heads.box_stages:
-        nn.init.normal_(head.cls.weight, std=CLASS_STD)
-    if spec.backbone.context is None:
-        return plain.eval()
-    detector = Detector(spec)
-    detector.load_state_dict(plain.state_dict(), strict=False)
-    return detector.eval()
-
-
 def _ready(row: str, precision: Precision, options: Options) -> Detector:
     detector = busy_detector(row).to(options.device)
     if not options.optimized:
@@ -172,49 +159,9 @@ def _ready(row: str, precision: Precision, options: Options) -> Detector:
     return detector.optimize(precision=precision, compiled=options.compiled)
 
 
-def random_batch(images: int, size: tuple[int, int]) -> Batch:
-    """Noise pictures of (height, width), a multiple of 32."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator)
-    return Batch(pixels, [size] * images, [size] * images, list(range(images)))
-
-
-def random_targets(images: int, size: tuple[int, int], classes: int) -> list[Targets]:
-    """Octagons in the places and sizes of objects."""
-    generator, targets = np.random.default_rng(0), []
-    angles = np.arange(8) * np.pi / 4
-    corners = (1 + np.stack([np.cos(angles), np.sin(angles)], axis=1)) / 2  # of an octagon in a unit square
-    for _ in range(images):
-        sides = generator.uniform(32, 320, (OBJECTS, 2))
-        starts = generator.uniform(0, 1, (OBJECTS, 2)) * (np.array(size[::-1]) - sides)
-        boxes = np.concatenate([starts, starts + sides], axis=1)
-        labels = torch.from_numpy(generator.integers(0, classes, OBJECTS))
-        masks = [[start + side * corners] for start, side in zip(starts, sides, strict=True)]
-        targets.append(Targets(torch.from_numpy(boxes).float(), labels, masks))
-    return targets
-
-
-def inference(detector: Detector, batch: Batch) -> Callable[[], list[Detections]]:
-    """A run from uint8 pixels to full-size masks."""
-
-    def run() -> list[Detections]:
-        found = detector.predict(batch)
-        for detections in found:
-            _ = detections.masks
-        return found
-
-    return run
-
-
 def _pasted(detections: Detections) -> Tensor:
     """Full-size masks, drawn again: those of the same `Detections` are kept."""
     return detections.to("cpu").masks
-
-
-def total_loss(detector: Detector, batch: Batch, targets: list[Targets]) -> Callable[[], Tensor]:
-    """A run from uint8 pixels to the sum of the losses."""
-    detector.train()
-    return lambda: torch.stack(list(detector.losses(batch, targets).values())).sum()
 
 
 def _training_step(model: nn.Module, losses: Callable[[], Tensor]) -> Run:
@@ -265,20 +212,6 @@ def spread(seconds: Sequence[float]) -> float:
     return (high - low) / 2 / middle
 
 
-def saved_bytes(losses: Callable[[], Tensor]) -> int:
-    """What a forward pass saves for the backward one: each storage once, parameters too."""
-    storages: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an operation that saves its own result would never be freed
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        losses()
-    return sum(storages.values())
-
-
 def peak_bytes(run: Run, device: torch.device | str) -> int | None:
     """The most that a run holds above what was held before it, in bytes; None where that cannot be told.
 
@@ -327,11 +260,8 @@ def describe_machine(device: torch.device | str) -> dict[str, str | int]:
     return found
 
 
-def _measure(
-    title: str, runs: Mapping[str, Run], notes: Notes, options: Options
-) -> dict[str, dict[str, Any]]:
+def _measure(title: str, runs: Mapping[str, Run], notes: Notes, options: Options) -> Notes:
     """A record for each run; its ratio is to the first run, its share of the sum of all."""
-    peaks = {name: peak_bytes(run, options.device) for name, run in runs.items()} if notes else {}
     warmup = 1 if options.device == "cpu" else 3
     with progress_bar(transient=True) as bar:
         task = bar.add_task(title, total=len(runs) * (options.repeats + warmup))
@@ -343,32 +273,32 @@ def _measure(
             progress=lambda: bar.advance(task),
         )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    first = next(iter(medians.values()))
-    records = {}
-    for name, values in seconds.items():
-        records[name] = {
-            "median_s": medians[name],
-            "spread": spread(values),
-            "ratio": medians[name] / first,
-            "share": medians[name] / sum(medians.values()),
-            "images_per_s": options.batch / medians[name],
-            "seconds": values,
+    first, whole = next(iter(medians.values())), sum(medians.values())
+    return {
+        name: {
+            "median_s": median,
+            "spread": spread(seconds[name]),
+            "ratio": median / first,
+            "share": median / whole,
+            "images_per_s": options.batch / median,
+            "seconds": seconds[name],
             **notes.get(name, {}),
         }
-        if (peak := peaks.get(name)) is not None:
-            records[name]["peak MB"] = peak // 2**20
-    return records
+        for name, median in medians.items()
+    }
 
 
-def _table(title: str, records: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(title: str, records: Notes) -> Table:
     """Medians beside the first row; for parts, beside the sum."""
-    table = Table(title=title)
     compared = "share" if title == "parts" else "ratio"
-    notes = [name for name in ("detections", "saved MB", "peak MB") if name in next(iter(records.values()))]
-    for heading in ("", "median s", "+-", compared, "images/s", *notes):
-        table.add_column(heading, justify="left" if heading == "" else "right")
+    first = next(iter(records.values()))
+    shown = [name for name in ("detections", "saved MB", "peak MB") if name in first]
+    table = Table(title=title)
+    table.add_column("", no_wrap=True)
+    for heading in ("median s", "+-", compared, "images/s", *shown):
+        table.add_column(heading, justify="right")
     for name, record in records.items():
         figures = [f"{record['median_s']:.3g}", f"{record['spread']:.0%}", f"{record[compared]:.3f}"]
-        figures += [f"{record['images_per_s']:.3g}", *(str(record[note]) for note in notes)]
+        figures += [f"{record['images_per_s']:.3g}", *(str(record[note]) for note in shown)]
         table.add_row(name, *figures)
     return table

@@ -7,7 +7,6 @@ from the object, so the table shows whether context blocks do their work.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -139,11 +138,8 @@ def _train(
     torch.manual_seed(settings.seed)
     detector = create_model(row.name, class_names=splits["train"].class_names)
     assert isinstance(detector, Detector)
-    resume = (folder / "last.ckpt").exists()
-    if not resume and folder.exists():  # interrupted before the first checkpoint: nothing to keep
-        shutil.rmtree(folder)
     data = str(folder.parent / "data")
-    result = train(detector, splits["train"], splits["valid"], recipe, folder, resume=resume, data=data)
+    result = train(detector, splits["train"], splits["valid"], recipe, folder, resume="auto", data=data)
     assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
     return detector, result.best or result.last, result.metrics
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,7 +28,6 @@ from torch import Tensor
 from gcnet.console import progress_bar
 from gcnet.context import record
 from gcnet.context.look import (
-    BlockStatistics,
     attention_pools,
     context_blocks,
     covered_share,
@@ -241,35 +240,6 @@ def describe(title: str, attention: Tensor) -> str:
 # Measures over many pictures --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Analysis:
-    """The mean statistics of each block by its module name, and what was measured."""
-
-    model: str
-    images: int
-    queries: int
-    seed: int
-    blocks: dict[str, BlockStatistics]
-    kinds: dict[str, str]
-    failed: tuple[tuple[Path, str], ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON. A figure that has no meaning for a block is null."""
-        titles = block_titles(self.blocks)
-        return {
-            "model": self.model,
-            "images": self.images,
-            "queries": self.queries,
-            "seed": self.seed,
-            "jsd_unit": "nat",
-            "failed": [{"file_name": path.as_posix(), "error": error} for path, error in self.failed],
-            "blocks": [
-                {"name": name, "title": titles[name], "kind": self.kinds[name], **asdict(block)}
-                for name, block in self.blocks.items()
-            ],
-        }
-
-
 def analyse(
     detector: Detector,
     paths: Sequence[Path],
@@ -278,7 +248,7 @@ def analyse(
     queries: int = 128,
     seed: int = 0,
     progress: bool = True,
-) -> Analysis:
+) -> dict[str, Any]:
     """Measures every context block of `detector` on pictures; `analysis.json` and `analysis.png` in `out`.
 
     Pictures are resized as for prediction; backbone and neck run, the heads do not. What was measured until
@@ -287,6 +257,10 @@ def analyse(
     Args:
         queries: how many positions' attention maps are compared, at most; see `measure`.
         seed: of their choice.
+
+    Returns:
+        What is in the JSON: the mean statistics of each block under `blocks`. A figure that has no meaning
+        for a block is None.
 
     Raises:
         GCNetError: the model has no context block, no picture could be read, or `out` cannot be written in.
@@ -297,21 +271,32 @@ def analyse(
             f"{detector.spec.name} has no context blocks; take a model that has, such as mask_rcnn_r50_gc4"
         )
     folder = prepare_folder(out)
-    kinds = {name: type(block).__name__ for name, block in blocks.items()}
-    failed: list[tuple[Path, str]] = []
+    titles = block_titles(blocks)
+    report: dict[str, Any] = {
+        "model": detector.spec.name,
+        "images": 0,
+        "queries": queries,
+        "seed": seed,
+        "jsd_unit": "nat",
+        "failed": [],
+    }
     with measure(detector, queries=queries, seed=seed) as found:
         try:
-            _run_features(detector, paths, failed, progress)
+            _run_features(detector, paths, report["failed"], progress)
         finally:
-            means = {name: mean_statistics(images) for name, images in found.items()}
-            read = max((len(images) for images in found.values()), default=0)
-            result = Analysis(detector.spec.name, read, queries, seed, means, kinds, tuple(failed))
-            if read:
-                write_json(folder / "analysis.json", result.as_dict())
-                _draw_bars(result, folder / "analysis.png")
-    if not read:
-        raise GCNetError(f"none of the {len(paths)} pictures could be read: {failed[0][1]}")
-    return result
+            report["images"] = max((len(images) for images in found.values()), default=0)
+            report["blocks"] = [
+                {"name": name, "title": titles[name], "kind": type(blocks[name]).__name__}
+                | asdict(mean_statistics(images))
+                for name, images in found.items()
+            ]
+            if report["images"]:
+                write_json(folder / "analysis.json", report)
+                _draw_bars(report, folder / "analysis.png")
+    if not report["images"]:
+        error = report["failed"][0]["error"]
+        raise GCNetError(f"none of the {len(paths)} pictures could be read: {error}")
+    return report
 
 
 def choose_pictures(data: Path, *, split: str = "valid", count: int | None = None) -> list[Path]:
@@ -330,19 +315,18 @@ def choose_pictures(data: Path, *, split: str = "valid", count: int | None = Non
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
-def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
+def print_analysis(report: Mapping[str, Any], console: Console | None = None) -> None:
     """The table of blocks, and what its columns are."""
-    titles = block_titles(analysis.blocks)
-    title = f"mean distance between positions, {analysis.images} images of {analysis.model}"
+    title = f"mean distance between positions, {report['images']} images of {report['model']}"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("block")
     table.add_column("kind")
     for heading in (*(heading for _, heading, _ in DISTANCES), "covers"):
         table.add_column(heading, justify="right")
-    for name, block in analysis.blocks.items():
-        figures = [_show(getattr(block, field)) for field, _, _ in DISTANCES]
-        covers = "-" if block.share is None else f"{100 * block.share:.1f} %"
-        table.add_row(titles[name], SHORT.get(analysis.kinds[name], analysis.kinds[name]), *figures, covers)
+    for block in report["blocks"]:
+        figures = [_show(block[field]) for field, _, _ in DISTANCES]
+        covers = "-" if block["share"] is None else f"{100 * block['share']:.1f} %"
+        table.add_row(block["title"], SHORT.get(block["kind"], block["kind"]), *figures, covers)
     console = console or Console()
     console.print(table)
     for line in LEGEND:
@@ -350,7 +334,7 @@ def print_analysis(analysis: Analysis, console: Console | None = None) -> None:
 
 
 def _run_features(
-    detector: Detector, paths: Sequence[Path], failed: list[tuple[Path, str]], progress: bool
+    detector: Detector, paths: Sequence[Path], failed: list[dict[str, str]], progress: bool
 ) -> None:
     with eval_mode(detector), torch.inference_mode(), progress_bar(disable=not progress) as bar:
         task = bar.add_task("measuring", total=len(paths))
@@ -359,7 +343,7 @@ def _run_features(
                 batch = detector.prepare(path)
             except GCNetError as error:
                 bar.console.print(f"skipped: {error}", markup=False, highlight=False, soft_wrap=True)
-                failed.append((path, str(error)))
+                failed.append({"file_name": path.as_posix(), "error": str(error)})
             else:
                 detector.features(batch)
             bar.advance(task)
@@ -372,17 +356,17 @@ def _show(value: float | None) -> str:
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value else "0"
 
 
-def _draw_bars(analysis: Analysis, path: Path) -> None:
+def _draw_bars(report: Mapping[str, Any], path: Path) -> None:
     """Distances at the left, the share of the map that attention covers at the right; a group a block."""
-    titles = list(block_titles(analysis.blocks).values())
-    blocks = list(analysis.blocks.values())
+    blocks = report["blocks"]
+    titles = [block["title"] for block in blocks]
     # Bars of five distances need room: the figure grows with the number of blocks.
     figure = Figure(figsize=(4 + 0.85 * len(blocks) + 3, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2.2, 1))
     width = 0.8 / len(DISTANCES)
-    highest = max((getattr(block, field) or 0 for block in blocks for field, _, _ in DISTANCES), default=0)
+    highest = max(block[field] or 0 for block in blocks for field, _, _ in DISTANCES)
     for k, (field, heading, color) in enumerate(DISTANCES):
-        values = [getattr(block, field) for block in blocks]
+        values = [block[field] for block in blocks]
         places = [i + (k - (len(DISTANCES) - 1) / 2) * width for i in range(len(blocks))]
         left.bar(places, [value or 0 for value in values], width, label=heading, color=color)
         for place, value in zip(places, values, strict=True):
@@ -393,7 +377,7 @@ def _draw_bars(analysis: Analysis, path: Path) -> None:
     left.legend(
         fontsize=8, ncols=len(DISTANCES), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
     )
-    right.bar(range(len(blocks)), [100 * (block.share or 0) for block in blocks], 0.6, color="#e08a1e")
+    right.bar(range(len(blocks)), [100 * (block["share"] or 0) for block in blocks], 0.6, color="#e08a1e")
     right.set_ylabel("share of the map that attention covers [%]")
     for axes in (left, right):
         axes.set_xticks(range(len(blocks)), titles, rotation=0 if len(blocks) < 8 else 90)
@@ -401,5 +385,5 @@ def _draw_bars(analysis: Analysis, path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
-    figure.suptitle(f"{analysis.model}, {analysis.images} images", fontsize=11)
+    figure.suptitle(f"{report['model']}, {report['images']} images", fontsize=11)
     write_atomically(path, lambda file: figure.savefig(file, dpi=120, format="png"))

@@ -1,11 +1,17 @@
-"""torchvision's Mask R-CNN with the weights of ours, so that both have as much to do."""
+"""What is timed: our models, and torchvision's Mask R-CNN with the same weights, on the same noise.
+
+Weights are random numbers from a fixed seed, spread so that as many objects are found as may be: time depends
+on how many there are, not on whether they are right.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from pycocotools import mask
 from torch import Tensor, nn
@@ -14,7 +20,86 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
-from gcnet.types import Batch, Targets
+from gcnet.types import Batch, Detections, Targets
+from gcnet.weights.catalog import find_detector
+
+CLASS_STD = 0.5  # of the class weights: scores from near 0 to near 1
+OBJECTS = 8  # in a training image, as in COCO
+
+
+def busy_detector(name: str) -> Detector:
+    """The model of a row with random weights that find as many objects as they may.
+
+    Fresh context blocks change nothing, and a row with them has all other weights of the row without: the two
+    find the same objects and differ in the blocks' time alone.
+    """
+    spec = find_detector(name).spec
+    torch.manual_seed(0)
+    plain = Detector(replace(spec, backbone=replace(spec.backbone, context=None)))
+    for head in plain.roi_heads.box_stages:
+        nn.init.normal_(head.cls.weight, std=CLASS_STD)
+    if spec.backbone.context is None:
+        return plain.eval()
+    detector = Detector(spec)
+    detector.load_state_dict(plain.state_dict(), strict=False)
+    return detector.eval()
+
+
+def random_batch(images: int, size: tuple[int, int]) -> Batch:
+    """Noise pictures of (height, width), a multiple of 32."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator)
+    return Batch(pixels, [size] * images, [size] * images, list(range(images)))
+
+
+def random_targets(images: int, size: tuple[int, int], classes: int) -> list[Targets]:
+    """Octagons in the places and sizes of objects."""
+    generator, targets = np.random.default_rng(0), []
+    angles = np.arange(8) * np.pi / 4
+    corners = (1 + np.stack([np.cos(angles), np.sin(angles)], axis=1)) / 2  # of an octagon in a unit square
+    for _ in range(images):
+        sides = generator.uniform(32, 320, (OBJECTS, 2))
+        starts = generator.uniform(0, 1, (OBJECTS, 2)) * (np.array(size[::-1]) - sides)
+        boxes = np.concatenate([starts, starts + sides], axis=1)
+        labels = torch.from_numpy(generator.integers(0, classes, OBJECTS))
+        masks = [[start + side * corners] for start, side in zip(starts, sides, strict=True)]
+        targets.append(Targets(torch.from_numpy(boxes).float(), labels, masks))
+    return targets
+
+
+def inference(detector: Detector, batch: Batch) -> Callable[[], list[Detections]]:
+    """A run from uint8 pixels to full-size masks."""
+
+    def run() -> list[Detections]:
+        found = detector.predict(batch)
+        for detections in found:
+            _ = detections.masks
+        return found
+
+    return run
+
+
+def total_loss(detector: Detector, batch: Batch, targets: list[Targets]) -> Callable[[], Tensor]:
+    """A run from uint8 pixels to the sum of the losses."""
+    detector.train()
+    return lambda: torch.stack(list(detector.losses(batch, targets).values())).sum()
+
+
+def saved_bytes(losses: Callable[[], Tensor]) -> int:
+    """What a forward pass saves for the backward one: each storage once, parameters too."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # an operation that saves its own result would never be freed
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        losses()
+    return sum(storages.values())
+
+
+# torchvision's ----------------------------------------------------------------------------------------
 
 # (ours, torchvision's); the rest of the backbone's names are the same.
 _RENAMED = [
@@ -76,7 +161,7 @@ def _background_first(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[Tensor]]:
+def twin_inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[Tensor]]:
     """A run from uint8 pixels to the full-size masks of each image."""
     twin.eval()
 
@@ -87,7 +172,7 @@ def inference(twin: MaskRCNN, batch: Batch) -> Callable[[], list[Tensor]]:
     return run
 
 
-def losses(twin: MaskRCNN, batch: Batch, targets: list[Targets]) -> Callable[[], Tensor]:
+def twin_loss(twin: MaskRCNN, batch: Batch, targets: list[Targets]) -> Callable[[], Tensor]:
     """A run from uint8 pixels to the sum of the losses. Full-size bitmaps are made outside of it.
 
     The statistics of its norms are frozen, as ours are.
