@@ -23,7 +23,7 @@ from gcnet.lab.look import (
     analyse,
     block_title,
     block_titles,
-    choose_pictures,
+    choose_images,
     describe,
     draw_attention,
     print_analysis,
@@ -103,7 +103,7 @@ def test_mistakes_are_said_before_anything_is_written(picture: Path, tmp_path: P
     model, out = lively_detector(ContextSpec()), tmp_path / "out"
     with pytest.raises(GCNetError, match=r"no block matches 'c2\.\*'; there are c3.0, c4.0, c5.0"):
         draw_attention(model, picture, out, layers="c2.*")
-    with pytest.raises(GCNetError, match=r"query 3,0\.5 is not on the picture"):
+    with pytest.raises(GCNetError, match=r"query 3,0\.5 is not on the image"):
         draw_attention(model, picture, out, queries=[(3, 0.5)])
     with pytest.raises(GCNetError, match="does not exist"):
         draw_attention(model, tmp_path / "nowhere.jpg", out)
@@ -143,7 +143,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shared_attention_comes_out_as_exactly_independent(shapes: Path, tmp_path: Path) -> None:
     model = lively_detector(ContextSpec(ratio=1 / 4))
     model.train()
-    result = analyse(model, choose_pictures(shapes), tmp_path, progress=False)
+    result = analyse(model, choose_images(shapes), tmp_path, progress=False)
     assert model.training
     assert sorted(os.listdir(tmp_path)) == ["analysis.json", "analysis.png"]
     written = json.loads((tmp_path / "analysis.json").read_text())
@@ -161,7 +161,7 @@ def test_shared_attention_comes_out_as_exactly_independent(shapes: Path, tmp_pat
 
 def test_query_dependent_attention_does_not(shapes: Path, tmp_path: Path) -> None:
     model = lively_detector(ContextSpec(block="nl"))
-    paths = choose_pictures(shapes, count=2)
+    paths = choose_images(shapes, count=2)
     result = analyse(model, paths, tmp_path, queries=16, progress=False)
     for block in result["blocks"]:
         assert block["jsd"] > 1e-5
@@ -176,23 +176,23 @@ def test_query_dependent_attention_does_not(shapes: Path, tmp_path: Path) -> Non
 
 
 def test_pictures_of_a_folder_or_of_a_split(shapes: Path, tmp_path: Path) -> None:
-    assert len(choose_pictures(shapes)) == 5
-    assert [path.parent.name for path in choose_pictures(shapes, split="train")] == ["train"] * 4
-    folder = choose_pictures(shapes)[0].parent
-    assert choose_pictures(folder) == sorted(folder.glob("*.png"))
-    assert [path.name for path in choose_pictures(folder, count=2)] == ["00001.png", "00003.png"]
-    assert len(choose_pictures(folder, count=99)) == 5
+    assert len(choose_images(shapes)) == 5
+    assert [path.parent.name for path in choose_images(shapes, split="train")] == ["train"] * 4
+    folder = choose_images(shapes)[0].parent
+    assert choose_images(folder) == sorted(folder.glob("*.png"))
+    assert [path.name for path in choose_images(folder, count=2)] == ["00001.png", "00003.png"]
+    assert len(choose_images(folder, count=99)) == 5
     with pytest.raises(GCNetError, match="no split 'test'; it has train, valid"):
-        choose_pictures(shapes, split="test")
+        choose_images(shapes, split="test")
     with pytest.raises(GCNetError, match="holds no data set"):
-        choose_pictures(tmp_path)
+        choose_images(tmp_path)
 
 
 def test_broken_pictures_are_reported_and_left_out(
     shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "broken.jpg").write_text("no picture")
-    paths = [tmp_path / "broken.jpg", choose_pictures(shapes)[0]]
+    paths = [tmp_path / "broken.jpg", choose_images(shapes)[0]]
     result = analyse(lively_detector(ContextSpec()), paths, tmp_path / "out")
     assert (result["images"], [Path(each["file_name"]).name for each in result["failed"]]) == (
         1,
@@ -200,7 +200,7 @@ def test_broken_pictures_are_reported_and_left_out(
     )
     assert "skipped: " in capsys.readouterr().err
     assert len(json.loads((tmp_path / "out" / "analysis.json").read_text())["failed"]) == 1
-    with pytest.raises(GCNetError, match=r"none of the 1 pictures could be read: .*broken\.jpg"):
+    with pytest.raises(GCNetError, match=r"none of the 1 images could be read: .*broken\.jpg"):
         analyse(lively_detector(ContextSpec()), paths[:1], tmp_path / "none", progress=False)
 
 
@@ -214,13 +214,13 @@ def test_what_was_measured_survives_the_end_of_the_run(shapes: Path, tmp_path: P
 
     model.neck.register_forward_pre_hook(stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        analyse(model, choose_pictures(shapes), tmp_path, progress=False)
+        analyse(model, choose_images(shapes), tmp_path, progress=False)
     assert json.loads((tmp_path / "analysis.json").read_text())["images"] == 3
 
 
 def test_models_without_blocks_are_refused(shapes: Path, tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="mask_rcnn_tiny has no context blocks"):
-        analyse(lively_detector(None), choose_pictures(shapes), tmp_path / "out")
+        analyse(lively_detector(None), choose_images(shapes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -239,7 +239,7 @@ def test_pictures_differ_so_their_numbers_do(shapes: Path, tmp_path: Path) -> No
     model = lively_detector(ContextSpec())
     first, second = (
         analyse(model, [path], tmp_path / path.stem, progress=False)["blocks"]
-        for path in choose_pictures(shapes, count=2)
+        for path in choose_images(shapes, count=2)
     )
     assert first != second
     assert np.isfinite([block["input"] or 0 for block in first]).all()

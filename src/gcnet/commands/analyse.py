@@ -17,9 +17,9 @@ def run(argv: list[str]) -> int:
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
     check_writable(out)
 
-    from gcnet.lab.look import analyse, choose_pictures, print_analysis
+    from gcnet.lab.look import analyse, choose_images, print_analysis
 
-    paths = choose_pictures(options.data, split=options.split, count=options.images)
+    paths = choose_images(options.data, split=options.split, count=options.images)
     detector = load_detector(source, options.device, options.mirror)
     analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
     print_analysis(analysis)

@@ -38,7 +38,7 @@ from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
 from gcnet.weights.create import load_backbone
 
-TRAIN_PICTURES, VALID_PICTURES = 800, 100  # of context shapes
+TRAIN_IMAGES, VALID_IMAGES = 800, 100  # of context shapes
 POLL = 0.5  # seconds between looks at the processes
 
 
@@ -61,7 +61,7 @@ def ablate(study: Study, *, start: Callable[[Run], BaseProcess] | None = None) -
         failed = _make_missing(study, start or start_process)
     if len(failed) == study.seeds * len(specs):
         raise _failure(study, failed)
-    size = picture_size(load_data(study.pictures)["valid"], study)
+    size = shown_size(load_data(study.data_folder)["valid"], study)
     cells = [_collect(study, cell, spec, size) for cell, spec in specs.items()]
     if not any(cell.scores for cell in cells):
         raise GCNetError(f"{study.out} has no finished run of this ablation to report on")
@@ -80,8 +80,8 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
 
 def _make_missing(study: Study, start: Callable[[Run], BaseProcess]) -> list[tuple[Run, str]]:
     if study.data is None:
-        write_context_shapes(study.pictures, train=TRAIN_PICTURES, valid=VALID_PICTURES)
-    train_set = load_data(study.pictures)["train"]
+        write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
+    train_set = load_data(study.data_folder)["train"]
     runs = study.runs()
     for run in runs:
         study.write_run(run)
@@ -103,7 +103,7 @@ def _failure(study: Study, failed: Sequence[tuple[Run, str]]) -> GCNetError:
 
 
 def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) -> Cell:
-    """A cell with whatever runs have a result; FLOPs are counted for a picture of `size`."""
+    """A cell with whatever runs have a result; FLOPs are counted for an image of `size`."""
     paths = study.cell_folder(spec).glob("seed-*/result.json")
     paths = sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed-")))
     complexity = count_complexity(spec, size)
@@ -111,10 +111,10 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
     return Cell(cell, complexity.parameters, complexity.total_flops, scores)
 
 
-def picture_size(dataset: DataSet[ImageRecord], study: Study) -> tuple[int, int]:
-    """(height, width) of the first picture as the model sees it: resized and padded."""
+def shown_size(dataset: DataSet[ImageRecord], study: Study) -> tuple[int, int]:
+    """(height, width) of the first image as the model sees it: resized and padded."""
     if not dataset.records:
-        raise GCNetError(f"{dataset.source} lists no pictures, and there is nothing to compare on")
+        raise GCNetError(f"{dataset.source} lists no images, and there is nothing to compare on")
     first = dataset.records[0]
     limits = study.recipe.image_size or study.specs()["none"].image_size
     return padded_size(fit_size((first.height, first.width), limits))

@@ -126,7 +126,7 @@ def _train(
 ) -> tuple[Detector, Path, Metrics]:
     """The trained model, its file, and what it scored."""
     row = find_detector(settings.model)
-    # There are as many pictures as one wants, all of one size: nothing is gained by varying them.
+    # There are as many images as one wants, all of one size: nothing is gained by varying them.
     recipe = replace(
         row.recipe,
         epochs=settings.epochs,
@@ -140,7 +140,7 @@ def _train(
     assert isinstance(detector, Detector)
     data = str(folder.parent / "data")
     result = train(detector, splits["train"], splits["valid"], recipe, folder, resume="auto", data=data)
-    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation pictures
+    assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation images
     return detector, result.best or result.last, result.metrics
 
 

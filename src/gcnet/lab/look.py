@@ -1,7 +1,7 @@
 """Where the context blocks of a model look, and how much that depends on the query.
 
-`draw_attention` draws the maps over one picture, as in Figure 1 of the paper (arXiv 1904.11492). `analyse`
-measures every block over many pictures, as in its Table 1; `gcnet.context.look` has the measures.
+`draw_attention` draws the maps over one image, as in Figure 1 of the paper (arXiv 1904.11492). `analyse`
+measures every block over many images, as in its Table 1; `gcnet.context.look` has the measures.
 
 H x W image, h x w map, Q queries. Images are RGB uint8.
 """
@@ -48,8 +48,8 @@ Point = tuple[float, float]  # x and y as shares of width and height
 
 QUERIES: tuple[Point, ...] = ((0.2, 0.3), (0.5, 0.5), (0.8, 0.7))
 SHOWN_SCORE = 0.5
-SIDES = (640, 1333)  # pictures are shown with a long side between these
-COLUMNS, CELL = 4, 380  # pictures in a row of the sheet, and pixels of a picture's width there
+SIDES = (640, 1333)  # images are shown with a long side between these
+COLUMNS, CELL = 4, 380  # images in a row of the sheet, and pixels of an image's width there
 QUALITY = 90  # of JPEGs
 
 SHORT = {"GlobalContext": "GC", "SimplifiedNonLocal": "SNL", "NonLocal": "NL", "SqueezeExcitation": "SE"}
@@ -83,13 +83,13 @@ def block_title(module: str) -> str:
 
 
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
-    """The share of rows and columns that a picture of `size` fills of what the network sees, with padding."""
+    """The share of rows and columns that an image of `size` fills of what the network sees, with padding."""
     height, width = fit_size((size[0], size[1]), detector.spec.image_size)
     padded = padded_size((height, width))
     return height / padded[0], width / padded[1]
 
 
-# Maps over one picture --------------------------------------------------------------------------------
+# Maps over one image --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,57 +104,57 @@ class AttentionSummary:
 
 def draw_attention(
     detector: Detector,
-    image: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     queries: Sequence[Point] = QUERIES,
     layers: str = "*",
 ) -> AttentionSummary:
-    """Draws the attention maps of `detector` over a picture: `sheet.jpg` and a file for each map in `out`.
+    """Draws the attention maps of `detector` over an image: `sheet.jpg` and a file for each map in `out`.
 
     Args:
-        image: a picture file.
+        path: an image file.
         out: a folder, made if need be.
-        queries: (x, y) as shares of the picture's width and height, in [0, 1]; each is drawn for blocks
+        queries: (x, y) as shares of the image's width and height, in [0, 1]; each is drawn for blocks
             whose attention depends on the query.
         layers: which blocks, by title ("c4.0", "c4.*") or module name; `*` stands for anything.
 
     Raises:
-        GCNetError: the picture cannot be read, `out` cannot be written in or holds the picture under a name
+        GCNetError: the image cannot be read, `out` cannot be written in or holds the image under a name
             that is needed, a query is outside, or there is no such block.
     """
     _check_queries(queries)
     titles = _select_blocks(detector, layers)
-    array = read_image(image)
+    image = read_image(path)
     folder = prepare_folder(out)
-    valid = valid_share(detector, array.shape[:2])
+    valid = valid_share(detector, image.shape[:2])
     with record(detector, queries=[(x * valid[1], y * valid[0]) for x, y in queries]) as recorded:
-        found = detector.predict_images([array], score_threshold=SHOWN_SCORE)[0]
+        found = detector.predict_images([image], score_threshold=SHOWN_SCORE)[0]
     # (h, w), or (Q, h, w) where each query has a map of its own.
     maps = {title: recorded[name][0] for name, title in titles.items() if name in recorded}
     per_query = any(each.dim() == 3 for each in maps.values())
 
-    enlarge = max(1, SIDES[0] // max(array.shape[:2]))
-    drawn = draw_detections(array, found, detector.spec.class_names, SHOWN_SCORE, enlarge=enlarge)
-    picture = _shrink(cv2.resize(array, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC))
-    overlays = {title: _overlays(picture, each, valid, queries) for title, each in maps.items()}
+    enlarge = max(1, SIDES[0] // max(image.shape[:2]))
+    drawn = draw_detections(image, found, detector.spec.class_names, SHOWN_SCORE, enlarge=enlarge)
+    shown = _shrink(cv2.resize(image, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+    overlays = {title: _overlays(shown, each, valid, queries) for title, each in maps.items()}
     files = {
         folder / (f"{title}.jpg" if maps[title].dim() == 2 else f"{title}-query{k}.jpg"): overlay
         for title, images in overlays.items()
         for k, overlay in enumerate(images, 1)
     }
     overview = folder / "sheet.jpg"
-    if Path(image).resolve() in {path.resolve() for path in (overview, *files)}:
-        raise GCNetError(f"{image} would be replaced by a picture of its attention; choose another --out")
-    for path, overlay in files.items():
-        write_image(path, overlay, quality=QUALITY)
-    cell = CELL, round(CELL * picture.shape[0] / picture.shape[1])
+    if Path(path).resolve() in {file.resolve() for file in (overview, *files)}:
+        raise GCNetError(f"{path} would be replaced by an image of its attention; choose another --out")
+    for file, overlay in files.items():
+        write_image(file, overlay, quality=QUALITY)
+    cell = CELL, round(CELL * shown.shape[0] / shown.shape[1])
     if per_query:
-        shown = _sheet_by_query(picture, overlays, queries, cell)
+        image_of_all = _sheet_by_query(shown, overlays, queries, cell)
     else:
-        pictures = {"prediction": _shrink(drawn), **{title: images[0] for title, images in overlays.items()}}
-        shown = sheet(list(pictures.values()), list(pictures), columns=COLUMNS, cell=cell)
-    write_image(overview, shown, quality=QUALITY)
+        images = [_shrink(drawn), *(images[0] for images in overlays.values())]
+        image_of_all = sheet(images, ["prediction", *overlays], columns=COLUMNS, cell=cell)
+    write_image(overview, image_of_all, quality=QUALITY)
     lines = tuple(describe(title, each) for title, each in maps.items())
     return AttentionSummary(overview, tuple(files), lines, per_query)
 
@@ -163,7 +163,7 @@ def _check_queries(queries: Sequence[Point]) -> None:
     for x, y in queries:
         if not (0 <= x <= 1 and 0 <= y <= 1):
             raise GCNetError(
-                f"query {x:g},{y:g} is not on the picture; give shares of width and height, as in 0.5,0.25"
+                f"query {x:g},{y:g} is not on the image; give shares of width and height, as in 0.5,0.25"
             )
     if not queries:
         raise GCNetError("no query given; name at least one point, such as 0.5,0.25")
@@ -188,40 +188,40 @@ def _select_blocks(detector: Detector, layers: str) -> dict[str, str]:
 
 
 def _overlays(
-    picture: np.ndarray, maps: Tensor, valid: tuple[float, float], queries: Sequence[Point]
+    image: np.ndarray, maps: Tensor, valid: tuple[float, float], queries: Sequence[Point]
 ) -> list[np.ndarray]:
     """One overlay for each map, all of a block on one scale; the query is marked."""
     peak = float(maps.max())
     if maps.dim() == 2:
-        return [attention_overlay(picture, maps, valid=valid, peak=peak)]
+        return [attention_overlay(image, maps, valid=valid, peak=peak)]
     return [
-        mark_point(attention_overlay(picture, attention, valid=valid, peak=peak), query)
+        mark_point(attention_overlay(image, attention, valid=valid, peak=peak), query)
         for attention, query in zip(maps, queries, strict=True)
     ]
 
 
 def _sheet_by_query(
-    picture: np.ndarray,
+    image: np.ndarray,
     overlays: dict[str, list[np.ndarray]],
     queries: Sequence[Point],
     cell: tuple[int, int],
 ) -> np.ndarray:
-    """A column for each query: the picture with the point marked, below it its map in each block.
+    """A column for each query: the image with the point marked, below it its map in each block.
 
     A block with one map for all queries has it in the first column.
     """
-    marked = [mark_point(picture, query) for query in queries]
+    marked = [mark_point(image, query) for query in queries]
     captions = [[f"query {k}" for k in range(1, len(queries) + 1)]]
     captions += [[title] * len(images) for title, images in overlays.items()]
     return grid([marked, *overlays.values()], captions=captions, cell=cell)
 
 
-def _shrink(picture: np.ndarray) -> np.ndarray:
-    """Fitted into what is shown at most; maps have no detail that a larger picture could show."""
-    factor = SIDES[1] / max(picture.shape[:2])
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """Fitted into what is shown at most; maps have no detail that a larger image could show."""
+    factor = SIDES[1] / max(image.shape[:2])
     if factor >= 1:
-        return picture
-    return cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        return image
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def describe(title: str, attention: Tensor) -> str:
@@ -237,7 +237,7 @@ def describe(title: str, attention: Tensor) -> str:
     return f"{title}: a map for each query, {covers}; {distance} (0: the same, 0.69: disjoint)"
 
 
-# Measures over many pictures --------------------------------------------------------------------------
+# Measures over many images --------------------------------------------------------------------------
 
 
 def analyse(
@@ -249,10 +249,10 @@ def analyse(
     seed: int = 0,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measures every context block of `detector` on pictures; `analysis.json` and `analysis.png` in `out`.
+    """Measures every context block of `detector` on images; `analysis.json` and `analysis.png` in `out`.
 
-    Pictures are resized as for prediction; backbone and neck run, the heads do not. What was measured until
-    then is written whatever ends the run. A picture that cannot be read is reported on stderr and left out.
+    Images are resized as for prediction; backbone and neck run, the heads do not. What was measured until
+    then is written whatever ends the run. An image that cannot be read is reported on stderr and left out.
 
     Args:
         queries: how many positions' attention maps are compared, at most; see `measure`.
@@ -263,7 +263,7 @@ def analyse(
         for a block is None.
 
     Raises:
-        GCNetError: the model has no context block, no picture could be read, or `out` cannot be written in.
+        GCNetError: the model has no context block, no image could be read, or `out` cannot be written in.
     """
     blocks = context_blocks(detector)
     if not blocks:
@@ -295,12 +295,12 @@ def analyse(
                 _draw_bars(report, folder / "analysis.png")
     if not report["images"]:
         error = report["failed"][0]["error"]
-        raise GCNetError(f"none of the {len(paths)} pictures could be read: {error}")
+        raise GCNetError(f"none of the {len(paths)} images could be read: {error}")
     return report
 
 
-def choose_pictures(data: Path, *, split: str = "valid", count: int | None = None) -> list[Path]:
-    """The pictures directly in a folder, or else those of a split of the COCO-format data set that it is.
+def choose_images(data: Path, *, split: str = "valid", count: int | None = None) -> list[Path]:
+    """The images directly in a folder, or else those of a split of the COCO-format data set that it is.
 
     With `count`, that many of them, evenly spaced. Raises GCNetError where there are none.
     """
@@ -309,7 +309,7 @@ def choose_pictures(data: Path, *, split: str = "valid", count: int | None = Non
     else:
         paths = [record.path for record in load_split(data, split).records]
     if not paths:
-        raise GCNetError(f"the split {split!r} of {data} has no pictures; take another")
+        raise GCNetError(f"the split {split!r} of {data} has no images; take another")
     if count is None or count >= len(paths):
         return paths
     return [paths[i * len(paths) // count] for i in range(count)]

@@ -150,7 +150,7 @@ class Study:
     report_only: bool = False
 
     @property
-    def pictures(self) -> Path:
+    def data_folder(self) -> Path:
         """The folder of the data set."""
         return self.data or self.out / "data"
 
@@ -233,7 +233,7 @@ class Study:
         # The one validation that counts is that of the final model.
         recipe = replace(self.recipe, seed=run.seed, validate_every=self.recipe.epochs)
         values = {"spec": asdict(spec), "recipe": asdict(recipe)}
-        write_json(path, values | {"data": str(self.pictures), "imagenet": self.imagenet})
+        write_json(path, values | {"data": str(self.data_folder), "imagenet": self.imagenet})
 
 
 def read_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -245,7 +245,7 @@ def read_recipe(values: Mapping[str, Any]) -> Recipe:
 def context_shapes_recipe(row: Row) -> Recipe:
     """The row's recipe, cut down to what finds the lamp of the context shapes: docs/ablations.md has figures.
 
-    There are as many pictures as one wants, all of one size: nothing is gained by varying them.
+    There are as many images as one wants, all of one size: nothing is gained by varying them.
     """
     return replace(
         row.recipe,
