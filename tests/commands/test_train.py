@@ -134,6 +134,37 @@ def test_folders_that_are_not_right(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not Path("runs").exists()
 
 
+def test_a_stray_rank_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    write_context_shapes("shapes", train=1, valid=0, size=96)
+    assert main(["train", TINY, "--data", "shapes", "--accelerator", "cpu"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("gcnet: error: the environment has RANK=1 without WORLD_SIZE")
+    assert len(err.splitlines()) == 1
+
+
+def test_resume_is_yes_no_or_auto(tmp_path):
+    def resumes(*words):
+        return parse_train([TINY, "--data", "x", *words])[0].resume
+
+    config = tmp_path / "recipe.yaml"
+    config.write_text("resume: auto\n")
+    assert [resumes(), resumes("--resume"), resumes("--resume", "auto")] == [False, True, "auto"]
+    assert resumes("--config", str(config)) == "auto"
+    with pytest.raises(GCNetError, match="resume"):
+        resumes("--resume=perhaps")
+
+
+def test_help_has_each_field_of_the_recipe_once(capsys):
+    for name in (TINY, CLASSIFIER):
+        with pytest.raises(SystemExit):
+            parse_train([name, "--help"])
+        shown = " ".join(capsys.readouterr().out.split())
+        assert shown.count("passes over the training images") == 1
+        assert ("share of an image's area" in shown) == (name == CLASSIFIER)
+
+
 def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_context_shapes("shapes", train=4, valid=2, size=96)

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from gcnet.data.dataset import DataSet
+from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import TrainResult, train
 from gcnet.evaluation.coco_ap import Metrics
@@ -91,10 +91,13 @@ def run_fake(
     resume: Any = False,
     validate: Any = lambda *_, **__: (fake_metrics(0.25), []),
     valid: bool = True,
+    images: int = 0,
     **recipe: Any,
 ) -> TrainResult:
-    """`train` on the fakes; `validate` stands in for `evaluate`."""
-    dataset = DataSet(Path("none.json"), [], ("square", "disc"), (1, 2))
+    """`train` on the fakes; `validate` stands in for the scores, and `images` for what the data set holds."""
+    records = [LabelledImage(Path(f"{number}.jpg"), 0) for number in range(images)]
+    detector = detector or FakeDetector()
+    dataset = DataSet(Path("none.json"), records, detector.spec.class_names, (1, 2))
     task = replace(
         DETECTION,
         trainable=lambda _: range(PER_EPOCH * 2 * recipe.get("devices", 1)),
@@ -107,7 +110,7 @@ def run_fake(
     )
     with mock.patch("gcnet.engine.train.task_of", return_value=task):
         return train(
-            detector or FakeDetector(),
+            detector,
             dataset,
             dataset if valid else None,
             fake_recipe(**recipe),
@@ -117,14 +120,14 @@ def run_fake(
         )
 
 
-def press_ctrl_c(model: Any, at: int | None) -> None:
-    """Has the process interrupt itself when `model` computes its losses for the `at`-th time."""
+def press_ctrl_c(model: Any, at: int | None, number: int = signal.SIGINT) -> None:
+    """Has the process send itself a signal when `model` computes its losses for the `at`-th time."""
     plain, calls = model.losses, []
 
     def losses(*args: Any) -> dict[str, Tensor]:
         calls.append(1)
         if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return plain(*args)
 
     model.losses = losses

@@ -35,12 +35,14 @@ except GCNetError as error:
 """
 
 
-def run_script(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    tmp_path: Path, *arguments: str, launcher: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), *arguments]
+    command = [sys.executable, *(launcher or []), str(script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
@@ -108,13 +110,41 @@ def test_the_first_host_of_slurm(nodes: str, host: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    done = run_script(tmp_path, str(tmp_path / "run"))
+@pytest.mark.parametrize("launcher", [[], ["-m", "torch.distributed.run", "--nproc-per-node=2"]])
+def test_two_processes_train_one_model(launcher: list[str], tmp_path: Path) -> None:
+    done = run_script(tmp_path, str(tmp_path / "run"), launcher=launcher)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("predict with it") == 1  # one of the two speaks
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["iteration"] == 9
     assert len(read_metrics(tmp_path / "run" / "metrics.csv")) == 6
     assert all(torch.isfinite(v).all() for v in load_file(tmp_path / "run" / "last.safetensors").values())
+
+
+@pytest.mark.slow
+def test_srun_needs_no_wrapper(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    common = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "SLURM_JOB_ID": str(os.getpid())}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "run")],
+            env=common
+            | {"SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost"}
+            | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [task.wait(timeout=240) for task in tasks] == [0, 0]
+    assert read_checkpoint(tmp_path / "run" / "last.ckpt")["iteration"] == 9
+
+
+@pytest.mark.slow
+def test_kills_leave_no_trace() -> None:
+    """Killed runs that are resumed have the weights and metrics of unbroken ones, and no leftovers."""
+    script = Path(__file__).with_name("check_kills.py")
+    done = subprocess.run([sys.executable, script, "3"], capture_output=True, text=True, timeout=900)
+    assert done.stdout == "3 kills: weights equal 3, metrics.csv equal 3, leftovers 0\n", done.stderr
 
 
 @pytest.mark.slow

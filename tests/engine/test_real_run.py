@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from engine_fakes import press_ctrl_c
 from safetensors.torch import load_file
 
+from gcnet.cli import main
 from gcnet.data.load import load_splits
 from gcnet.engine.loggers import read_metrics
 from gcnet.engine.train import train
@@ -40,7 +43,26 @@ TOTAL = 8
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_context_shapes(tmp_path_factory.mktemp("shapes"), train=8, valid=2, seed=0, size=96)
+    data = write_context_shapes(tmp_path_factory.mktemp("shapes"), train=8, valid=4, seed=0, size=96)
+    return cut_every_other(data)
+
+
+def cut_every_other(data: Path) -> Path:
+    """Makes the validation images of two shapes: padded together they would not be what they are alone."""
+    path = data / "valid" / "_annotations.coco.json"
+    content = json.loads(path.read_text())
+    for entry in content["images"][::2]:
+        entry["height"] = 64
+        file = str(path.parent / entry["file_name"])
+        cv2.imwrite(file, cv2.imread(file)[:64])
+    low = {entry["id"] for entry in content["images"][::2]}
+    content["annotations"] = [
+        entry
+        for entry in content["annotations"]
+        if entry["image_id"] not in low or entry["bbox"][1] + entry["bbox"][3] <= 64
+    ]
+    path.write_text(json.dumps(content))
+    return data
 
 
 @pytest.fixture
@@ -57,7 +79,9 @@ def run(data: Path) -> Callable[..., Detector]:
     return run
 
 
-def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, run: Callable[..., Detector]) -> None:
+def test_an_interrupted_run_ends_as_an_unbroken_one(
+    data: Path, tmp_path: Path, run: Callable[..., Detector]
+) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(whole)
     with pytest.raises(KeyboardInterrupt):
@@ -70,3 +94,10 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, run: Callabl
     assert rows[-1]["iteration"] == TOTAL
     detector = load_model(whole / "best.safetensors")
     assert detector.spec.image_size == (96, 96)  # predicts at the size it was trained at
+
+    assert (
+        main(["eval", str(whole), "--data", str(data), "--workers", "0", "--out", str(tmp_path / "eval")])
+        == 0
+    )
+    for name in ("metrics.json", "results.json"):  # to the last digit
+        assert (tmp_path / "eval" / name).read_text() == (whole / name).read_text()

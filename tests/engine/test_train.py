@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, fake_recipe, run_fake
+from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, fake_recipe, press_ctrl_c, run_fake
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from gcnet.commands.train import parse_train
+from gcnet.engine import runfolder
 from gcnet.engine import train as engine
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.loggers import read_metrics
@@ -174,33 +175,188 @@ def test_a_batch_that_cannot_be_shared_out(tmp_path: Path) -> None:
         run_fake(tmp_path, devices=2, batch_size=3)
 
 
-class InterruptedDetector(FakeDetector):
-    """Presses Ctrl-C in the fifth iteration."""
-
-    def losses(self, *args: Any) -> dict[str, Tensor]:
-        losses = super().losses(*args)
-        if self.calls == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-        return losses
+def logged(out: Path) -> str:
+    """The rows of metrics.csv without times and memory."""
+    rows = read_metrics(out / "metrics.csv")
+    return str([{k: v for k, v in row.items() if k not in {"seconds", "memory_gb"}} for row in rows])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_ctrl_c_in_mid_epoch_then_resume(tmp_path: Path, optimizer: str, capsys: Any) -> None:
-    run_fake(tmp_path / "whole", optimizer=optimizer, lr=0.01)
+def interrupted(at: int, number: int = signal.SIGINT) -> FakeDetector:
+    detector = FakeDetector()
+    press_ctrl_c(detector, at, number)
+    return detector
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd"},
+        {"optimizer": "adamw"},
+        {"ema": 0.9, "validation_loss": True},
+        {"precision": "fp16", "clip_norm": 0.1},
+    ],
+)
+def test_ctrl_c_in_mid_epoch_then_resume(tmp_path: Path, changes: dict[str, Any], capsys: Any) -> None:
+    run_fake(tmp_path / "whole", lr=0.01, **changes)
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
-        run_fake(broken, detector=InterruptedDetector(), optimizer=optimizer, lr=0.01)
-    assert read_checkpoint(broken / "last.ckpt")["iteration"] == 5
+        run_fake(broken, detector=interrupted(2), lr=0.01, **changes)
+    assert read_checkpoint(broken / "last.ckpt")["iteration"] == 2
     assert "--resume" in capsys.readouterr().out
     resumed = FakeDetector(seed=77)  # its weights come from the checkpoint
-    run_fake(broken, detector=resumed, resume=True, optimizer=optimizer, lr=0.01)
-    assert resumed.calls == TOTAL - 5
+    run_fake(broken, detector=resumed, resume=True, lr=0.01, **changes)
     assert_same_weights(tmp_path / "whole", broken)
-    whole, again = (read_metrics(tmp_path / name / "metrics.csv") for name in ("whole", "broken"))
-    skip = {"seconds", "memory_gb"}
-    assert str([v for k, v in whole[-2].items() if k not in skip]) == str(
-        [v for k, v in again[-2].items() if k not in skip]
+    assert logged(broken) == logged(tmp_path / "whole")
+    one, other = (read_checkpoint(out / "last.ckpt") for out in (tmp_path / "whole", broken))
+    assert (one["scaler"], str(one["ema"])) == (other["scaler"], str(other["ema"]))
+
+
+def test_sigterm_keeps_the_iteration(unbroken: Path, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run_fake(tmp_path, detector=interrupted(5, signal.SIGTERM))
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert read_checkpoint(tmp_path / "last.ckpt")["iteration"] == 5
+    run_fake(tmp_path, resume="auto")
+    assert_same_weights(unbroken, tmp_path)
+    assert logged(tmp_path) == logged(unbroken)
+
+
+def test_resume_auto_begins_where_there_is_nothing(unbroken: Path, tmp_path: Path) -> None:
+    (tmp_path / ".last.ckpt.77.part").write_text("of a run that was killed in its first moment")
+    run_fake(tmp_path, resume="auto", epochs=1)
+    assert not list(tmp_path.glob(".*"))
+    run_fake(tmp_path, resume="auto")
+    assert_same_weights(unbroken, tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.jpg").write_text("")
+    with pytest.raises(GCNetError, match="not empty"):
+        run_fake(tmp_path / "other", resume="auto")
+
+
+def test_a_folder_is_for_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runfolder, "LOADERS_END", 0.1)
+    with (
+        runfolder.claimed(tmp_path, resume=False),
+        pytest.raises(GCNetError, match="another run is writing"),
+    ):
+        run_fake(tmp_path)
+    run_fake(tmp_path, epochs=1)
+
+
+def test_other_classes_are_refused(tmp_path: Path) -> None:
+    run_fake(tmp_path, epochs=1)
+    swapped = FakeDetector()
+    swapped.spec = replace(swapped.spec, class_names=("disc", "square"))
+    with pytest.raises(GCNetError, match=r"its class 0 is 'square', that of the data 'disc'"):
+        run_fake(tmp_path, detector=swapped, resume=True)
+    path = tmp_path / "last.ckpt"
+    state = read_checkpoint(path)
+    del state["class_names"]  # as in a checkpoint of an older gcnet: recipe.yaml has them
+    torch.save(state, path)
+    with pytest.raises(GCNetError, match="its class 0 is 'square'"):
+        run_fake(tmp_path, detector=swapped, resume=True)
+
+
+def test_a_checkpoint_of_an_older_gcnet(unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_fake(tmp_path, detector=interrupted(3))
+    path = tmp_path / "last.ckpt"
+    state = read_checkpoint(path)
+    known = ("format", "iteration", "recipe", "provenance", "detector", "optimizer")
+    younger = ("accumulate", "ema", "patience", "validation_loss", "loggers")
+    state["recipe"] = {name: value for name, value in state["recipe"].items() if name not in younger}
+    torch.save({name: state[name] for name in known}, path)
+    run_fake(tmp_path, resume=True)
+    assert_same_weights(unbroken, tmp_path)
+
+
+def test_images_that_changed_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_fake(tmp_path, epochs=1, images=3)
+    run_fake(tmp_path, epochs=2, images=3, resume=True)
+    assert "have changed" not in capsys.readouterr().out
+    run_fake(tmp_path, epochs=3, images=4, resume=True)
+    assert "changed since the checkpoint (3 images then, 4 now)" in capsys.readouterr().out
+
+
+class PlainDetector(FakeDetector):
+    """Without random numbers and norms of a batch."""
+
+    def losses(self, batch: Any, targets: Any) -> dict[str, Tensor]:
+        assert len(batch) == len(targets)
+        self.calls += 1
+        return {"loss_cls": (self.layer(batch.images.float().mean((2, 3)) / 255) - 1).square().mean()}
+
+
+def test_accumulated_parts_are_the_large_batch(tmp_path: Path) -> None:
+    once, twice = PlainDetector(), PlainDetector()
+    run_fake(tmp_path / "once", detector=once)
+    run_fake(tmp_path / "twice", detector=twice, accumulate=2)
+    assert (once.calls, twice.calls) == (TOTAL, 2 * TOTAL)
+    torch.testing.assert_close(once.layer.weight, twice.layer.weight)
+    rows, parts = (read_metrics(tmp_path / name / "metrics.csv") for name in ("once", "twice"))
+    assert [row["loss"] for row in rows[::2]] == pytest.approx([row["loss"] for row in parts[::2]], rel=1e-5)
+
+
+def test_the_average_of_the_weights_is_scored_and_kept(tmp_path: Path) -> None:
+    detector = FakeDetector()
+    expected = detector.layer.weight.detach().clone()
+    weights_of: list[Tensor] = []
+
+    def remember(*_: Any) -> dict[str, Tensor]:
+        nonlocal expected
+        weights_of.append(detector.layer.weight.detach().clone())
+        return plain(*_)
+
+    plain, detector.losses = detector.losses, remember  # type: ignore[method-assign]
+    run_fake(tmp_path, detector=detector, ema=0.5)
+    for iteration, weight in enumerate([*weights_of[1:], detector.layer.weight.detach()], start=1):
+        expected = expected.lerp(weight, 1 - min(0.5, (1 + iteration) / (10 + iteration)))
+    average = load_file(tmp_path / "last-ema.safetensors")
+    torch.testing.assert_close(average["layer.weight"], expected)
+    assert not torch.equal(average["layer.weight"], weights(tmp_path)["layer.weight"])
+    assert read_checkpoint(tmp_path / "last.ckpt")["ema"]["layer.weight"].equal(average["layer.weight"])
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["provenance"])["ema"] == 0.5
+
+
+def test_a_run_ends_when_it_gets_no_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = iter([0.1, 0.3, 0.3, 0.2])
+    result = run_fake(
+        tmp_path, epochs=9, patience=2, validate=lambda *_, **__: (fake_metrics(next(scores)), [])
     )
+    assert "no better mask_AP in 2 validations" in capsys.readouterr().out
+    assert result.metrics is not None
+    assert result.metrics.mask["AP"] == 0.2
+    assert read_checkpoint(tmp_path / "last.ckpt")["iteration"] == 4 * PER_EPOCH
+    resumed = FakeDetector()
+    run_fake(tmp_path, detector=resumed, epochs=9, patience=2, resume=True)
+    assert resumed.calls == 0
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 8
+
+
+def test_fp16_skips_a_step_that_overflows_and_stops_at_a_gradient_that_is_wrong(tmp_path: Path) -> None:
+    class Overflowing(FakeDetector):
+        def losses(self, *args: Any) -> dict[str, Tensor]:
+            losses = super().losses(*args)
+            too_much = 1e35 if self.calls > 15 else 1.0
+            return {name: loss.float() * too_much for name, loss in losses.items()}
+
+    detector = Overflowing()
+    with pytest.raises(GCNetError, match=r"the gradient became NaN or infinite at iteration 2[5-9]"):
+        run_fake(tmp_path, detector=detector, precision="fp16", epochs=20, valid=False)
+    assert torch.isfinite(detector.layer.weight).all()
+    norms = [row["grad_norm"] for row in read_metrics(tmp_path / "metrics.csv")]
+    assert math.isnan(norms[0])  # the first scales are too large for any step
+    assert all(norm < 100 for norm in norms[2:5])
+
+
+def test_losses_of_validation_images_are_logged(tmp_path: Path) -> None:
+    run_fake(tmp_path, validation_loss=True)
+    values = [row["valid_loss"] for row in read_metrics(tmp_path / "metrics.csv")[1::2]]
+    assert len(set(values)) == 3
+    assert all(0 < value < 10 for value in values)
 
 
 def test_ctrl_c_in_a_validation_then_resume(unbroken: Path, tmp_path: Path) -> None:
@@ -250,9 +406,7 @@ def test_sigkill_then_resume(unbroken: Path, tmp_path: Path) -> None:
         file.write("7,1.2,0.")  # a torn line, and rows after the checkpoint, go
     run_fake(out, resume=True)
     assert_same_weights(unbroken, out)
-    iterations = [row["iteration"] for row in read_metrics(out / "metrics.csv")]
-    assert iterations == sorted(iterations)
-    assert iterations[-1] == TOTAL
+    assert logged(out) == logged(unbroken)
 
 
 def test_a_nan_loss_names_the_images_and_keeps_a_checkpoint(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def take_step(
     if recipe.clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
     values, grad_norm, signal = _read(run, dict(zip(names, terms, strict=True)), norm, stop, images)
-    run.scaler.step(run.optimizer)
+    if math.isfinite(grad_norm):  # or SGD's fused kernel would begin with momenta that it never wrote
+        run.scaler.step(run.optimizer)
     run.scaler.update()
     return values, grad_norm, signal
 
@@ -146,7 +147,7 @@ def _read(
 
 
 def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
-    """Whether an infinite gradient may be the loss scale's doing; the scaler then skips the step."""
+    """Whether an infinite gradient may be the loss scale's doing; the step is then left out."""
     return scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
 
 
