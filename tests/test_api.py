@@ -71,6 +71,22 @@ def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, ph
         assert torch.equal(ours.boxes, theirs.boxes)
 
 
+def test_a_file_is_trained_on_from_its_weights(
+    detector: Detector, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gcnet.save_model(detector, tmp_path / "old.safetensors")
+    result = gcnet.train(
+        tmp_path / "old.safetensors", photos, out=tmp_path / "run", epochs=1, workers=0, lr=1e-9
+    )
+    printed = capsys.readouterr().out
+    assert f"weights: {tmp_path / 'old.safetensors'}" in printed
+    assert "all 6 keep their trained rows" in printed
+    trained = gcnet.load_model(result.last)
+    for name, value in detector.state_dict().items():
+        if "running" not in name and value.is_floating_point():
+            assert torch.allclose(trained.state_dict()[name], value, atol=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -22,7 +22,7 @@ from gcnet.image_files import find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
-from gcnet.weights.fetch import Source, find_source, find_weights
+from gcnet.weights.fetch import Source, find_place, find_source, find_weights
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
@@ -57,7 +57,8 @@ def train(
     """Trains a model; everything it comes to is in the folder `out`: `gcnet train`.
 
     Args:
-        model: a name that `gcnet.list_models()` has, or a model, which is trained in place.
+        model: a name that `gcnet.list_models()` has; a model file, a run folder, a checkpoint or OWNER/NAME
+            on the hub, to start from what it holds; or a model with the data's classes, trained in place.
         data: a folder that `gcnet train --data` takes; splits ("train" and perhaps "valid") by name; or one
             data set, to train on without validation.
         out: see `gcnet.engine.train.train` for what is in it afterwards.
@@ -72,7 +73,11 @@ def train(
         GCNetError: a field is unknown or makes no sense, the data or the weights cannot be had, `out` cannot
             be written to or holds another run, or the training failed.
     """
-    spec = find(os.fspath(model)).spec if isinstance(model, str | os.PathLike) else model.spec
+    if isinstance(model, str | os.PathLike):
+        model, weights = resolve_start(model, weights, mirror)
+        spec = find(model).spec
+    else:
+        spec = model.spec
     own, few_images = _own_recipe(spec)
     settings = _recipe(own, recipe)
     if isinstance(data, str | os.PathLike):
@@ -85,10 +90,11 @@ def train(
 
     import torch
 
-    from gcnet.engine.processes import find_place
+    from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.runfolder import goes_on
     from gcnet.engine.task import task_of
     from gcnet.engine.train import train as run
+    from gcnet.evaluation.evaluate import check_classes
 
     task = task_of(spec)
     splits = _splits(task, data, class_names)
@@ -99,14 +105,16 @@ def train(
         keep_freed_memory()
     resume = goes_on(Path(out), resume)
     source, report = None, ()
-    if isinstance(model, str | os.PathLike):
+    if isinstance(model, str):
         from gcnet.weights.create import start_model
 
         torch.manual_seed(settings.seed)
         chosen = None if resume or weights is None else str(weights)
-        start = start_model(find(os.fspath(model)), chosen, splits["train"].class_names, mirrors=mirror)
+        start = start_model(find(model), chosen, splits["train"].class_names, mirrors=mirror)
         model, source, report = start.model, start.weights, start.report
-    if find_place(settings).leads and not resume:
+    else:
+        check_classes(model.spec.class_names, splits["train"].class_names)
+    if find_process(settings).leads and not resume:
         print("\n".join([*report, *changes]), flush=True)
     where = os.fspath(data) if isinstance(data, str | os.PathLike) else None
     train_set, valid_set = splits["train"], splits.get("valid")
@@ -273,6 +281,28 @@ def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> De
         raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
 
 
+def resolve_start(
+    model: AnyPath, weights: AnyPath | None = "auto", mirror: Sequence[str] = ()
+) -> tuple[str, AnyPath | None]:
+    """The catalog name of a model that is trained, and what it starts from: a file from what it holds."""
+    name = os.fspath(model)
+    if not find_place(name):
+        return name, weights
+    source = find_source(name, None if weights is None or weights == "auto" else os.fspath(weights))
+    file = source.fetch(mirror).path
+
+    from gcnet.weights.load import load_model
+
+    held = load_model(file).spec.name
+    try:
+        return find(held).name, file
+    except GCNetError:
+        raise GCNetError(
+            f"{file} holds a {held}, which `gcnet models` does not list; in Python, "
+            "gcnet.train(gcnet.load_model(FILE), ...) trains it"
+        ) from None
+
+
 def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
     """The recipe of a model's row, and whether it is for few images; those of published models are not."""
     try:
@@ -315,10 +345,10 @@ def _suit(
     task: Task, recipe: Recipe, train_set: DataSet[Any], given: Mapping[str, Any]
 ) -> tuple[Recipe, list[str]]:
     """A recipe for COCO as it suits so many images, and what that changed, for people."""
-    from gcnet.engine.processes import find_place
+    from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.schedule import describe_changes, for_few_images
 
     images = len(task.trainable(train_set))
-    suited = for_few_images(recipe, images, given, devices=find_place(recipe).world)
+    suited = for_few_images(recipe, images, given, devices=find_process(recipe).world)
     line = describe_changes(recipe, suited, images)
     return suited, [line] if line else []

@@ -105,6 +105,13 @@ def test_which_options_were_given(tmp_path):
     assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights == "none"
 
 
+def test_a_file_says_which_model_it_is_and_is_what_it_starts_from(model_file):
+    options, recipe = parse_train([str(model_file), "--data", "x"])
+    assert (options.model, options.weights, recipe) == (TINY, str(model_file), find(TINY).recipe)
+    with pytest.raises(GCNetError, match="brings its own weights"):
+        parse_train([str(model_file), "--data", "x", "--weights", "none"])
+
+
 def test_the_model_is_found_wherever_it_stands():
     assert split_words(["--lr", "1", "name", "--resume", "--data=x"]) == (
         "name",

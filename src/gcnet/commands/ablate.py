@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of
+from gcnet.commands.arguments import add_recipe, make_parser, parse_words, recipe_of
 from gcnet.errors import GCNetError
 from gcnet.files import check_data, check_writable
 from gcnet.lab.study import GRIDS, Study, context_shapes_recipe, find_grid

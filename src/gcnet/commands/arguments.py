@@ -1,15 +1,22 @@
-"""What the words of several commands mean, checked before anything slow is imported."""
+"""Options of several commands, checked before anything slow is imported.
+
+`train` and `ablate` take the fields of a `Recipe` as options, on the command line and in YAML files alike:
+jsonargparse makes them from the dataclass, and names unknown keys and wrong types. The others are argparse.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn, get_args
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 from gcnet.api import load_trained
 from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 from gcnet.models.spec import Precision
+from gcnet.recipe import Recipe
 
 if TYPE_CHECKING:
     from gcnet.models.detector import Detector
@@ -26,6 +33,8 @@ MIRROR_HELP = (
 )
 
 PRECISIONS = get_args(Precision)
+
+Kind = TypeVar("Kind", bound=Recipe)
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,3 +133,43 @@ def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> D
     if not isinstance(trained, Detector):
         raise GCNetError(f"{trained.spec.name} is an image classifier; this command takes detectors")
     return trained
+
+
+def make_parser(verb: str, *, usage: str, description: str) -> Any:
+    """A jsonargparse parser for `parse_words`, without options yet."""
+    from jsonargparse import ArgumentParser
+
+    class DashedParser(ArgumentParser):
+        def format_help(self, *args: Any, **kwargs: Any) -> str:
+            shown = super().format_help(*args, **kwargs)
+            return re.sub("--[a-z_]+", lambda option: option.group().replace("_", "-"), shown)
+
+    return DashedParser(
+        prog=f"gcnet {verb}", usage=usage, description=description, exit_on_error=False, allow_abbrev=False
+    )
+
+
+def add_recipe(parser: Any, recipe: Recipe) -> None:
+    """The fields of the recipe under their own names; its values are their defaults."""
+    parser.add_class_arguments(type(recipe), nested_key=None)
+    parser.set_defaults(asdict(recipe))
+
+
+def parse_words(parser: Any, words: Sequence[str]) -> Any:
+    """The values, or one line with the nearest option there is."""
+    try:
+        return parser.parse_args([underscored(word) for word in words])
+    except argparse.ArgumentError as error:
+        message = str(error).replace("Parser key", "option")
+        raise GCNetError(f"{parser.prog}: {suggest(message, parser._option_string_actions)}") from error
+
+
+def recipe_of(kind: type[Kind], values: Any) -> Kind:
+    """The recipe among the values."""
+    return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})
+
+
+def underscored(word: str) -> str:
+    """`--batch-size=2` as `--batch_size=2`, the name of the field; help shows dashes, and both are taken."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word

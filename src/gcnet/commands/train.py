@@ -10,11 +10,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gcnet.commands.arguments import MIRROR_HELP
-from gcnet.commands.recipe_options import add_recipe, make_parser, parse_words, recipe_of, underscored
+from gcnet.api import resolve_start, train
+from gcnet.commands.arguments import MIRROR_HELP, add_recipe, make_parser, parse_words, recipe_of, underscored
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
+from gcnet.weights.fetch import find_place
 
 if TYPE_CHECKING:
     from gcnet.weights.catalog import ClassifierRow, Row
@@ -29,9 +30,6 @@ START_HELP = (
 def run(argv: list[str]) -> int:
     """Trains, after saying what from and with what changes to the recipe."""
     options, recipe = parse_train(argv)
-
-    from gcnet.api import train
-
     given = {name: value for name, value in vars(recipe).items() if name in options.given}
     train(
         options.model,
@@ -54,11 +52,20 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
     model, config, rest = split_words(argv)
     from_file = read_config(config) if config else {}
     model = model or from_file.get("model")
+    held = None
+    if model and find_place(model):
+        model, held = resolve_start(model)
     row = find(model) if model else None
     words = [f"--config={config}"] if config else []
     values = parse_words(_parser(row), words + rest + ([f"--model={model}"] if model else []))
     if not values.model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
+    if held:
+        if values.weights != "auto":
+            raise GCNetError(
+                f"{held} brings its own weights: leave out --weights, or give a name in its place"
+            )
+        values.weights = str(held)
     if not values.data:
         raise GCNetError("gcnet train: which images? add --data DIR (see docs/train-your-own.md)")
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
@@ -68,10 +75,10 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
 def _parser(row: Row | ClassifierRow | None) -> Any:
     parser = make_parser(
         "train",
-        usage="gcnet train MODEL --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
+        usage="gcnet train MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
         description="Trains a model. Defaults are the model's own recipe.",
     )
-    parser.add_argument("--model", help="the same as MODEL, for config files")
+    parser.add_argument("--model", help="the same as MODEL_OR_FILE, for config files")
     parser.add_argument(
         "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
     )
