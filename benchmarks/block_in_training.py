@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from gcnet.lab.subjects import busy_detector, random_batch, random_targets, saved_bytes, total_loss
 from gcnet.models import light
 
-TAKES = {"light": light.takes, "plain": lambda block, x: False}
+CAN_RUN = {"light": light.can_run, "plain": lambda block, x: False}
 
 
 def losses_of(row: str, options: argparse.Namespace) -> tuple[nn.Module, Callable[[], Tensor]]:
@@ -68,10 +68,10 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     cases = list(itertools.product(options.rows, options.layers))
     rows, seconds = [], {case: [] for case in cases}
     for row, layers in cases:
-        light.takes = TAKES[layers]
+        light.can_run = CAN_RUN[layers]
         rows.append({"model": row, "layers": layers, "saved_bytes": saved_bytes(models[row][1])})
     for repeat, case in itertools.product(range(-1, options.repeats), cases):
-        light.takes = TAKES[case[1]]
+        light.can_run = CAN_RUN[case[1]]
         taken = step(*models[case[0]], options)
         if repeat >= 0:
             seconds[case].append(taken)
@@ -99,7 +99,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rows", nargs="*", default=["mask_rcnn_r50", "mask_rcnn_r50_gc4"], metavar="MODEL")
-    parser.add_argument("--layers", nargs="+", choices=list(TAKES), default=["light"])
+    parser.add_argument("--layers", nargs="+", choices=list(CAN_RUN), default=["light"])
     parser.add_argument("--backbone", action="store_true", help="the backbone alone")
     parser.add_argument("--size", type=int, nargs=2, default=[800, 1216], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=2)

@@ -125,8 +125,8 @@ def check_synchronised_norms(rank: int) -> None:
     found = []
     for forward, takes, less in (
         (by_the_book, lambda block, x: False, nullcontext),
-        (synchronised, light.takes, nullcontext),
-        (synchronised, light.takes, recompute_activations),
+        (synchronised, light.can_run, nullcontext),
+        (synchronised, light.can_run, recompute_activations),
     ):
         own = copy.deepcopy(resnet)
         with (

@@ -40,8 +40,8 @@ def check_insertion() -> None:
     names = insert(resnet, GlobalContext, where="layer2", name="added")
     resnet(picture)  # blocks get to their places when their holders first run
     block = resnet.layer2[1]
-    assert not light.takes(block, torch.zeros(1))
-    assert light.takes(resnet.layer3[0], torch.zeros(1))
+    assert not light.can_run(block, torch.zeros(1))
+    assert light.can_run(resnet.layer3[0], torch.zeros(1))
     calls = []
     block.added.register_forward_hook(lambda *_: calls.append(1))
     resnet(picture)

@@ -27,7 +27,7 @@ from gcnet.engine.schedule import make_optimizer
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
 from gcnet.models.spec import ContextSpec, ModelSpec, Precision
-from gcnet.ops import add_relu, nms
+from gcnet.ops import nms
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
@@ -59,7 +59,6 @@ def _no_content(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
 
     monkeypatch.setattr(nms, "nms", keep)
-    monkeypatch.setattr(add_relu, "_kernels", lambda *_: None)  # there is nothing to launch them on
 
 
 @contextmanager

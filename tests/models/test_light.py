@@ -35,8 +35,8 @@ def small_resnet(block: str = "gc", **kwargs) -> ResNet:
 
 def light_blocks(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> int:
     """How many blocks took the light path in `run`."""
-    calls, forward = [], light.light_forward
-    monkeypatch.setattr(light, "light_forward", lambda block, x: calls.append(1) or forward(block, x))
+    calls, forward = [], light.run
+    monkeypatch.setattr(light, "run", lambda block, x: calls.append(1) or forward(block, x))
     run()
     return len(calls)
 
@@ -71,7 +71,7 @@ def test_same_step(block: str, norm: Norm, layout: torch.memory_format, monkeypa
     other = copy.deepcopy(resnet)
     ours = step(resnet, picture)
     assert light_blocks(monkeypatch, lambda: copy.deepcopy(resnet)(picture)) == 5
-    monkeypatch.setattr(light, "takes", lambda block, x: False)
+    monkeypatch.setattr(light, "can_run", lambda block, x: False)
     assert_same(ours, step(other, picture), 1e-9)
     for a, b in zip(resnet.buffers(), other.buffers(), strict=True):  # statistics and counts
         torch.testing.assert_close(a, b)
@@ -82,7 +82,7 @@ def test_groups_and_deformable_convolutions(kwargs: dict, monkeypatch: pytest.Mo
     resnet, picture = small_resnet(**kwargs).double(), torch.randn(1, 3, 64, 64).double()
     ours = step(resnet, picture)
     assert light_blocks(monkeypatch, lambda: resnet(picture)) == 5
-    monkeypatch.setattr(light, "takes", lambda block, x: False)
+    monkeypatch.setattr(light, "can_run", lambda block, x: False)
     assert_same(ours, step(resnet, picture), 1e-9)
 
 
@@ -127,33 +127,33 @@ def test_who_looks_inside_is_served() -> None:
     """Hooks, recorded maps and parametrised layers take the ordinary path."""
     block, x = small_resnet().layer2[1], torch.randn(1, 128, 8, 8)
     assert isinstance(block, Bottleneck)
-    assert light.takes(block, x)
+    assert light.can_run(block, x)
 
     seen = []
     handle = block.bn3.register_forward_hook(lambda module, inputs, output: seen.append(output))
-    assert not light.takes(block, x)
+    assert not light.can_run(block, x)
     block(x)
     assert len(seen) == 1
     handle.remove()
-    assert light.takes(block, x)
+    assert light.can_run(block, x)
     handle = block.conv2.register_full_backward_hook(lambda *_: None)
-    assert not light.takes(block, x)
+    assert not light.can_run(block, x)
     handle.remove()
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert not light.takes(block, x)
+    assert not light.can_run(block, x)
     handle.remove()
 
     with record(block) as maps:
-        assert not light.takes(block, x)
+        assert not light.can_run(block, x)
         block(x)
     assert maps["context.pool"].shape == (1, 8, 8)
     block.context = SqueezeExcitation(128)
-    assert not light.takes(block, x)
+    assert not light.can_run(block, x)
 
     other = small_resnet("none").layer2[1]
-    assert light.takes(other, x)
+    assert light.can_run(other, x)
     parametrize.register_parametrization(other.conv3, "weight", nn.Identity())
-    assert not light.takes(other, x)
+    assert not light.can_run(other, x)
 
 
 def test_insertion_and_compilation() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from dataclasses import replace
 
 import pytest
 import torch
 
+from gcnet.context import insert, record
+from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.spec import CascadeSpec
+from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
 from gcnet.weights.catalog import find_detector
+from gcnet.weights.files import save_model
 
 BATCH = random_batch(2, (96, 128))
 
@@ -97,3 +102,74 @@ def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(GCNetError, match="C compiler"):
         busy_detector("mask_rcnn_tiny").optimize(compiled=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_copies_and_pickles_predict_the_same(precision: Precision) -> None:
+    fast = busy_detector("mask_rcnn_tiny_gc4").optimize(precision=precision)
+    for _ in range(2):  # before and after its weights were packed
+        file = io.BytesIO()
+        torch.save(fast, file)
+        file.seek(0)
+        for twin in (copy.deepcopy(fast), torch.load(file, weights_only=False)):
+            for ours, plain in zip(twin.predict(BATCH), fast.predict(BATCH), strict=True):
+                assert ours.boxes.equal(plain.boxes)
+                assert ours.scores.equal(plain.scores)
+
+
+def test_no_weight_can_be_changed_that_is_not_used() -> None:
+    """What a prediction has packed is not there a second time, unpacked, to be changed without effect."""
+    fast = busy_detector("mask_rcnn_tiny_gc4").optimize()
+    before = fast.predict(BATCH)
+    parameters = dict(fast.named_parameters())
+    assert not any(name.startswith(("backbone.stem", "rpn.conv")) for name in parameters)
+    for parameter in parameters.values():
+        parameter.data.zero_()
+    assert not fast.predict(BATCH)[0].boxes.equal(before[0].boxes)
+
+
+def test_what_a_copy_for_prediction_refuses(tmp_path) -> None:
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize()
+    fast.predict(BATCH)
+    for refused in (
+        lambda: fast.load_state_dict(detector.state_dict()),
+        lambda: fast.load_state_dict(detector.state_dict(), strict=False),
+        lambda: save_model(fast, tmp_path / "fast.safetensors"),
+        fast.backbone.state_dict,
+        fast.optimize,
+        lambda: fast.train().losses(BATCH, []),
+    ):
+        with pytest.raises(GCNetError, match="only predicts"):
+            refused()
+    assert not any(tmp_path.iterdir())
+
+
+def test_inserted_blocks_stay() -> None:
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    insert(detector, "gc", where=["backbone.layer2.0", "backbone.layer3"], position="output", name="more")
+    insert(detector, "se", where="rpn.conv", position="output")
+    for name in inserted_blocks(detector):
+        for parameter in detector.get_submodule(name).parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    assert_alike(detector.optimize().predict(BATCH), detector.predict(BATCH))
+
+
+def test_recorded_maps_are_those_of_the_original() -> None:
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    with record(detector) as plain:
+        detector.predict(BATCH)
+    fast = detector.optimize()
+    with record(fast) as maps:
+        fast.predict(BATCH)
+    assert len(maps) == len(plain) > 0
+    for ours, theirs in zip(maps.values(), plain.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+def test_weights_cast_by_hand_are_refused(optimized: bool) -> None:
+    detector = busy_detector("mask_rcnn_tiny")
+    model = detector.optimize() if optimized else detector
+    with pytest.raises(GCNetError, match=r"cast to torch\.float16"):
+        model.to(torch.float16).predict(BATCH)

@@ -1,21 +1,11 @@
-"""relu(z + shortcut + shift) and its gradients; its kernels in Triton's interpreter and compiler."""
+"""relu(z + shortcut + shift) and its gradients."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from gcnet.ops import add_relu
 from gcnet.ops.add_relu import add_relu_
-
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="PyTorch came without Triton")
 
 
 def plain(z, shortcut, shift=None):
@@ -57,32 +47,3 @@ def test_gradients_of_frozen_inputs_are_left_out() -> None:
     z, shortcut = torch.randn(1, 2, 3, 3), torch.randn(1, 2, 3, 3, requires_grad=True)
     add_relu_(z, shortcut, torch.zeros(1, 2)).sum().backward()
     torch.testing.assert_close(shortcut.grad, (z > 0).float())
-
-
-def test_kernels_that_do_not_run_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As without a C compiler, or on a GPU that Triton no longer knows."""
-    kernels = SimpleNamespace(add_relu_=lambda *_: None, add_relu_backward=lambda *_: None)
-    monkeypatch.setattr(add_relu, "find_spec", lambda name: object())
-    monkeypatch.setattr(add_relu, "import_module", lambda name: kernels)
-    cpu = torch.device("cpu")
-    assert add_relu._kernels_for.__wrapped__(cpu, torch.float32) is kernels
-
-    def fail(*_: object) -> None:
-        raise RuntimeError("Failed to find C compiler.\nMore of it")
-
-    kernels.add_relu_ = fail
-    with pytest.warns(UserWarning, match=r"\(Failed to find C compiler\.\): training goes on without"):
-        assert add_relu._kernels_for.__wrapped__(cpu, torch.float32) is None
-
-
-@needs_triton
-@pytest.mark.parametrize("mode", ["interpret", "compile"])
-def test_kernels(mode: str, tmp_path: Path) -> None:
-    """In a process of its own: Triton reads the environment when it is imported."""
-    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
-    if mode == "interpret":
-        environment["TRITON_INTERPRET"] = "1"
-    script = Path(__file__).with_name("check_kernels.py")
-    done = subprocess.run([sys.executable, script, mode], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[1:] in (["cases", "agree"], ["kernels", "compiled"])

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gcnet.errors import GCNetError
 from gcnet.models.fpn import FPN
 from gcnet.models.modes import eval_mode
 from gcnet.models.postprocess import to_original
@@ -133,8 +134,8 @@ class Detector(Pretrained, nn.Module):
             ]
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
-        """A copy that gives the same detections sooner, for inference alone: `gcnet.models.optimize`."""
-        from gcnet.models.optimize import optimize
+        """A copy that gives the same detections sooner, for inference: see `gcnet.models.fused.optimize`."""
+        from gcnet.models.fused import optimize
 
         return optimize(self, precision=precision, compiled=compiled)
 
@@ -158,6 +159,12 @@ class Detector(Pretrained, nn.Module):
         for image, (height, width) in zip(images, batch.image_sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
+        weights = next(self.neck.parameters()).dtype
+        if weights != self.compute_dtype:
+            raise GCNetError(
+                f"the weights were cast to {weights}: leave them as they are, and use "
+                'optimize(precision="bf16") or "fp16", which keeps the last layers exact'
+            )
         images = images.to(self.compute_dtype)
         # All maps take after the images. Pooling with dynamic shapes, and a CPU's convolutions, like it so.
         layout = torch.contiguous_format if self.static else torch.channels_last

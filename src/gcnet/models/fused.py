@@ -1,38 +1,123 @@
-"""A ResNet for inference: norms folded into convolutions, ReLUs and sums done by them, context for free.
+"""A detector for inference: norms folded into convolutions, ReLUs and sums done by them, context for free.
 
 N images, C channels, c = C / 4 channels inside a block, H x W map.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import copy
+import os
+import shutil
+from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.context import AttentionPool, ContextBlock
+from gcnet.context.insertion import inserted_blocks
+from gcnet.errors import GCNetError
+from gcnet.files import cache_folder
 from gcnet.models.folding import folded
 from gcnet.models.layers import DeformableConv2d
-from gcnet.models.light import adds_one_vector
+from gcnet.models.light import adds_one_vector, context_of, has_hooks
 from gcnet.models.resnet import Bottleneck, ResNet
+from gcnet.models.spec import Precision
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_ONLY_PREDICTS = (
+    "an optimised copy only predicts: train, save or load weights into the model that it was made of, "
+    "and optimise that again"
+)
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool = False) -> Model:
+    """A copy of a `Detector` for inference alone.
+
+    Norms are folded into convolutions, sums and ReLUs are done by them, maps are channels-last, and a global
+    context block costs next to nothing. In "fp32" the detections are the same up to the order of sums. "bf16"
+    and "fp16" compute the network at half the width, but for its last layers and the boxes: faster where the
+    hardware has it, and different in the third digit.
+
+    `compiled` has torch.compile fuse what is left, at the first image and for images of all sizes, and keeps
+    its work between runs in our cache folder. On a CPU there is nothing left to fuse: it is for GPUs.
+
+    A backbone with group norm or with blocks that `gcnet.context.insert` put there stays as it is. The copy
+    can be moved, copied and pickled; training, saving, loading weights and optimising it are refused.
+
+    Raises:
+        GCNetError: `compiled`, and there is no C compiler, which torch.compile needs; or `detector` is such a
+            copy already.
+    """
+    if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
+        raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")
+    if any(isinstance(module, FusedConv) for module in detector.modules()):
+        raise GCNetError(_ONLY_PREDICTS)
+    fast: Any = copy.deepcopy(detector).eval().requires_grad_(False)
+    backbone = fast.backbone
+    if isinstance(backbone, ResNet) and backbone.norm != "group" and not inserted_blocks(backbone):
+        fast.backbone = FusedResNet(backbone)
+    if not inserted_blocks(fast.rpn):
+        fast.rpn.conv, fast.rpn.relu = FusedConv(fast.rpn.conv, relu=True), nn.Identity()
+    fast = fast.to(memory_format=torch.channels_last)
+    if precision != "fp32":
+        _halve(fast, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+    if compiled:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+        heads = fast.roi_heads
+        # The dense parts alone: how many regions there are depends on the image.
+        for part in (fast.backbone, fast.neck, *heads.box_stages, *heads.mask_stages):
+            part.compile(dynamic=True)
+    return fast
+
+
+def _halve(fast: Any, dtype: torch.dtype) -> None:
+    """Puts the network into `dtype`, but for the layers that tell what is an object, which, and where.
+
+    Those are a hundredth of the arithmetic, and rounding their outputs is most of what half precision costs.
+    """
+    last: list[tuple[Any, str]] = [(fast.rpn, name) for name in ("objectness", "deltas")]
+    last += [(head, name) for head in fast.roi_heads.box_stages for name in ("cls", "deltas")]
+    exact = [Float32(copy.deepcopy(getattr(part, name))) for part, name in last]
+    fast.compute_dtype = dtype
+    for part in (fast.backbone, fast.neck, fast.rpn, fast.roi_heads):
+        part.to(dtype)
+    for (part, name), layer in zip(last, exact, strict=True):
+        setattr(part, name, layer)
+
+
+class Float32(nn.Module):
+    """A layer that computes in full precision inside a network that does not."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
+        return self.layer(x.float())
 
 
 class FusedConv(nn.Module):
-    """conv, norm, + `add`, ReLU as one convolution. It reads and writes channels-last maps."""
+    """conv, norm, + `add`, ReLU as one convolution. It reads and writes channels-last maps.
+
+    Its weight is no parameter: on a CPU the only one that there is lies in oneDNN's own order.
+    """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False) -> None:
         super().__init__()
         weight, bias = folded(conv, norm)
-        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
         self.geometry = (list(cast(tuple[int, ...], conv.padding)), list(conv.stride), list(conv.dilation))
         self.groups, self.relu = conv.groups, relu
-        self._packed: Tensor | None = None
+        self.eval()
 
     def forward(
         self,
@@ -40,35 +125,54 @@ class FusedConv(nn.Module):
         *,
         add: Float[Tensor, "N D h w"] | None = None,
         bias: Float[Tensor, " D"] | None = None,
+        relu: bool | None = None,
     ) -> Float[Tensor, "N D h w"]:
-        """`bias` replaces the layer's own."""
+        """`bias` and `relu` replace the layer's own."""
+        if self.training:
+            raise GCNetError(_ONLY_PREDICTS)
         bias = self.bias if bias is None else bias
-        if _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
-            return self._onednn(x, add, bias)
+        relu = self.relu if relu is None else relu
+        packs = _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        if packs and not torch.compiler.is_compiling():
+            return self._onednn(x, add, bias, relu)
         padding, stride, dilation = self.geometry
-        out = F.conv2d(x, self.weight, bias, stride, padding, dilation, self.groups)
+        out = F.conv2d(x, self.plain_weight, bias, stride, padding, dilation, self.groups)
         if add is not None:
             out = out.add_(add)
-        return out.relu_() if self.relu else out
+        return out.relu_() if relu else out
 
-    def _onednn(self, x: Tensor, add: Tensor | None, bias: Tensor) -> Tensor:
-        if self._packed is None:
-            # Into the blocked order that the kernel wants: once, not at every call.
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+    @property
+    def plain_weight(self) -> Float[Tensor, "D _c _k _l"]:
+        """The weight in PyTorch's order."""
+        return self.weight.to_dense() if self.weight.is_mkldnn else self.weight
+
+    def _onednn(self, x: Tensor, add: Tensor | None, bias: Tensor, relu: bool) -> Tensor:
+        if not self.weight.is_mkldnn:
+            # Into the blocked order that the kernel works on: once, not at every call.
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, *self.geometry, self.groups, list(x.shape)
             )
         convolve = torch.ops.mkldnn._convolution_pointwise
         if add is None:
-            after = "relu" if self.relu else "none"
-            return convolve(x, self._packed, bias, *self.geometry, self.groups, after, [], "")
-        after = "relu" if self.relu else None
+            after = "relu" if relu else "none"
+            return convolve(x, self.weight, bias, *self.geometry, self.groups, after, [], "")
+        after = "relu" if relu else None
         return convolve.binary(
-            x, add, self._packed, bias, *self.geometry, self.groups, "add", 1.0, after, [], None
+            x, add, self.weight, bias, *self.geometry, self.groups, "add", 1.0, after, [], None
         )
 
-    def _apply(self, fn, recurse=True):  # moved or cast: what was packed is stale
-        self._packed = None
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        self.weight = self.plain_weight.contiguous(memory_format=torch.channels_last)
         return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:  # oneDNN's tensors can be neither copied nor pickled
+        return self.__dict__ | {"_buffers": self._buffers | {"weight": self.plain_weight}}
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise GCNetError(_ONLY_PREDICTS)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise GCNetError(_ONLY_PREDICTS)
 
 
 class FusedDeformableConv(nn.Module):
@@ -77,79 +181,47 @@ class FusedDeformableConv(nn.Module):
     def __init__(self, conv: DeformableConv2d, norm: nn.Module) -> None:
         super().__init__()
         weight, bias = folded(conv, norm)
-        self.conv = DeformableConv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            stride=conv.stride,  # type: ignore[arg-type]
-            padding=conv.padding,  # type: ignore[arg-type]
-            dilation=conv.dilation,  # type: ignore[arg-type]
-            groups=conv.groups,
-            bias=False,
-        ).requires_grad_(False)
-        self.conv.weight.data, self.conv.bias = weight, nn.Parameter(bias, requires_grad=False)
-        self.conv.offset.load_state_dict(conv.offset.state_dict())
+        self.conv = copy.deepcopy(conv).requires_grad_(False)
+        self.conv.weight = nn.Parameter(weight, requires_grad=False)
+        self.conv.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         return self.conv(x).relu_().contiguous(memory_format=torch.channels_last)
 
 
-class FusedContext(nn.Module):
-    """What a context block adds to the output of a 1x1 convolution, found from the convolution's input.
-
-    Pooling and the convolution z = W y + b commute: sum_p a_p z_p = W sum_p a_p y_p + b, and the attention
-    logits w' z_p are (W' w)' y_p up to a constant that the softmax does not see. So the map of C channels is
-    never read: the block costs two passes over the c channels of y, and its result goes into the bias.
-    """
-
-    @torch.no_grad()
-    def __init__(self, block: ContextBlock, conv: FusedConv) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(conv.weight.flatten(1).contiguous(), requires_grad=False)
-        self.bias = conv.bias
-        self.pool = block.pool
-        if isinstance(block.pool, AttentionPool):
-            self.pool = AttentionPool(self.weight.shape[1]).requires_grad_(False)
-            self.pool.weight.copy_(block.pool.weight @ self.weight)
-        self.add = cast(nn.Module, block.add)
-
-    def forward(self, y: Float[Tensor, "N c H W"]) -> Float[Tensor, "N C"]:
-        return self.add(F.linear(self.pool(y), self.weight, self.bias))
-
-
 class FusedBottleneck(nn.Module):
     """A `Bottleneck` in eval mode: one pass over the map for each convolution, and no more."""
+
+    conv3_weight: Tensor
 
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
         self.conv1 = FusedConv(block.conv1, block.bn1, relu=True)
-        self.conv2 = (
-            FusedDeformableConv(block.conv2, block.bn2)
-            if isinstance(block.conv2, DeformableConv2d)
-            else FusedConv(block.conv2, block.bn2, relu=True)
-        )
+        self.conv2: nn.Module
+        if isinstance(block.conv2, DeformableConv2d):
+            self.conv2 = FusedDeformableConv(block.conv2, block.bn2)
+        else:
+            self.conv2 = FusedConv(block.conv2, block.bn2, relu=True)
+        self.conv3 = FusedConv(block.conv3, block.bn3, relu=True)
         self.downsample = None
         if isinstance(block.downsample, nn.Sequential):
             self.downsample = FusedConv(cast(nn.Conv2d, block.downsample[0]), block.downsample[1])
-        self.shift, self.context, self.context_after_add = None, None, block.context_after_add
-        if block.context is not None:
-            if not block.context_after_add and adds_one_vector(block.context):
-                plain = FusedConv(block.conv3, block.bn3)
-                self.shift = FusedContext(cast(ContextBlock, block.context), plain)
-            else:
-                self.context = block.context
-        self.conv3 = FusedConv(block.conv3, block.bn3, relu=self.context is None)
+        self.context, self.context_after_add = block.context, block.context_after_add
+        self.adds_one_vector = adds_one_vector(block.context) and not block.context_after_add
+        if self.adds_one_vector:
+            weight = self.conv3.weight.flatten(1).contiguous()
+            self.register_buffer("conv3_weight", weight, persistent=False)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         y = self.conv2(self.conv1(x))
         shortcut = x if self.downsample is None else self.downsample(x)
-        if self.context is not None:
-            if self.context_after_add:
-                return self.context(self.conv3(y, add=shortcut)).relu_()
-            return (self.context(self.conv3(y)) + shortcut).relu_()
-        if self.shift is None:
+        if self.context is None:
             return self.conv3(y, add=shortcut)
-        shift = self.shift(y)
+        if self.context_after_add:
+            return self.context(self.conv3(y, add=shortcut, relu=False)).relu_()
+        if not self.adds_one_vector or has_hooks(self.context.modules()):
+            return (self.context(self.conv3(y, relu=False)) + shortcut).relu_()
+        shift = context_of(self.context, y, self.conv3_weight, self.conv3.bias)
         if len(shift) == 1:
             return self.conv3(y, add=shortcut, bias=self.conv3.bias + shift[0])
         return self.conv3(y, add=shortcut + shift[:, :, None, None])
@@ -165,7 +237,7 @@ class FusedResNet(nn.Module):
     def __init__(self, resnet: ResNet) -> None:
         super().__init__()
         if resnet.norm == "group":
-            raise ValueError("group norm depends on the picture and cannot be folded into convolutions")
+            raise ValueError("group norm depends on the image and cannot be folded into convolutions")
         self.stem = FusedConv(resnet.conv1, resnet.bn1, relu=True)
         self.maxpool, self.out_channels = resnet.maxpool, resnet.out_channels
         self.stages = nn.ModuleList(

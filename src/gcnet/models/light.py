@@ -2,11 +2,11 @@
 
 N images, C channels, c = C / 4 channels inside a block, H x W map.
 
-- Norms with frozen statistics are folded into their convolutions, so that the map between the two is neither
-  made nor kept.
+- Norms with frozen statistics are folded into their convolutions: the map between the two is neither made nor
+  kept.
 - The context is found from the input y of the last convolution, z = W y + b, which its gradient needs anyway:
-  sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a constant that the softmax
-  does not see. So the block keeps no map of its own, and its passes are over c channels.
+  pooling commutes with it, sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a
+  constant that the softmax does not see. So the block keeps no map of its own, and reads c channels, not C.
 - After a norm that is trained, z = s u + t. The norm keeps u, so the context keeps that in place of z.
 - Shortcut, context and ReLU are put on z in place.
 """
@@ -14,7 +14,7 @@ N images, C channels, c = C / 4 channels inside a block, H x W map.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,14 +27,11 @@ from gcnet.context.attend import attend, attend_normed, positions
 from gcnet.models.folding import can_fold, fold, has_factor, is_plain, normalise
 from gcnet.ops.add_relu import add_relu_
 
-if TYPE_CHECKING:
-    from gcnet.models.resnet import Bottleneck
 
+def can_run(block: Any, x: object) -> bool:
+    """Whether `run` computes what a `Bottleneck` does: gradients are on, and nothing observes its layers.
 
-def takes(block: Bottleneck, x: object) -> bool:
-    """Whether `light_forward` computes what the block does: gradients are wanted, and nobody looks inside.
-
-    Hooks on a layer see its input and output; torch.fx traces layers with something that is no tensor.
+    Hooks on a layer receive its input and output, and torch.fx traces layers with what is no tensor.
     """
     if not isinstance(x, Tensor) or not torch.is_grad_enabled() or block.context_after_add:
         return False
@@ -47,11 +44,28 @@ def takes(block: Bottleneck, x: object) -> bool:
         known = can_fold(block.conv3, block.bn3) or has_factor(block.bn3)
         if not known or not adds_one_vector(block.context):
             return False
-    return all(map(is_plain, layers)) and not _hooked(block.modules(), but=block)
+    inner = (module for module in block.modules() if module is not block)  # hooks of the block run either way
+    return all(map(is_plain, layers)) and not has_hooks(inner)
 
 
-def adds_one_vector(block: nn.Module) -> bool:
-    """Whether a context block only adds one vector, pooled from the whole map."""
+def run(block: Any, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
+    """The output of a `Bottleneck` that `can_run` allows: equal but for the order of sums."""
+    y = _convolve(x, block.conv1, block.bn1).relu_()
+    y = _convolve(y, block.conv2, block.bn2).relu_()
+    shortcut = x if block.downsample is None else _convolve(x, *block.downsample)
+    if block.context is None:
+        return add_relu_(_convolve(y, block.conv3, block.bn3), shortcut)
+    if can_fold(block.conv3, block.bn3):
+        weight, bias = fold(block.conv3, block.bn3)
+        shift = context_of(block.context, y, weight.flatten(1), bias) + bias
+        return add_relu_(block.conv3._conv_forward(y, weight, None), shortcut, shift)
+    u = block.conv3(y)
+    z, scale = normalise(block.bn3, u)
+    return add_relu_(z, shortcut, _context_of_normed(block.context, z, u, scale))
+
+
+def adds_one_vector(block: nn.Module | None) -> bool:
+    """Whether this is a context block that only adds one vector, pooled from the whole map."""
     return (
         isinstance(block, ContextBlock)
         and type(block).forward is ContextBlock.forward
@@ -60,61 +74,35 @@ def adds_one_vector(block: nn.Module) -> bool:
     )
 
 
-def light_forward(block: Bottleneck, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-    """The output of a block that `takes` allows, by other sums: equal but for rounding."""
-    y = _convolve(x, block.conv1, block.bn1).relu_()
-    y = _convolve(y, block.conv2, block.bn2).relu_()
-    shortcut = x if block.downsample is None else _convolve(x, *block.downsample)  # type: ignore[misc]
-    if block.context is None:
-        return add_relu_(_convolve(y, block.conv3, block.bn3), shortcut)
-    if can_fold(block.conv3, block.bn3):
-        weight, bias = fold(block.conv3, block.bn3)  # type: ignore[arg-type]
-        shift = context_of(block.context, y, weight.flatten(1), bias) + bias  # type: ignore[arg-type]
-        return add_relu_(block.conv3._conv_forward(y, weight, None), shortcut, shift)
-    u = block.conv3(y)
-    z, scale = normalise(block.bn3, u)
-    return add_relu_(z, shortcut, context_of_normed(block.context, z, u, scale))  # type: ignore[arg-type]
+def has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether anything is called when one of the modules runs."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return bool(torch_module._has_any_global_hook()) or any(
+        getattr(module, kind) for module in modules for kind in kinds
+    )
 
 
 def context_of(
-    block: ContextBlock,
-    y: Float[Tensor, "N c H W"],
-    weight: Float[Tensor, "C c"],
-    bias: Float[Tensor, " C"],
+    block: Any, y: Float[Tensor, "N c H W"], weight: Float[Tensor, "C c"], bias: Float[Tensor, " C"]
 ) -> Float[Tensor, "N C"]:
     """What a block with `adds_one_vector` adds to the map weight @ y + bias, without the map."""
-    flat = positions(y)
-    pool = block.pool
-    pooled = (
-        attend(flat, pool.weight @ weight, pool.bias) if isinstance(pool, AttentionPool) else flat.mean(2)
-    )
-    assert block.add is not None
+    flat, pool = positions(y), block.pool
+    if isinstance(pool, AttentionPool):
+        pooled = attend(flat, pool.weight @ weight, pool.bias)
+    else:
+        pooled = flat.mean(2)
     return block.add(F.linear(pooled, weight, bias))
 
 
-def context_of_normed(
-    block: ContextBlock,
-    z: Float[Tensor, "N C H W"],
-    u: Float[Tensor, "N C H W"],
-    scale: Float[Tensor, " C"],
+def _context_of_normed(
+    block: Any, z: Float[Tensor, "N C H W"], u: Float[Tensor, "N C H W"], scale: Float[Tensor, " C"]
 ) -> Float[Tensor, "N C"]:
     """What a block with `adds_one_vector` adds to z, the norm of u, which may be overwritten then."""
     pool = block.pool
-    assert block.add is not None
     if not isinstance(pool, AttentionPool):
         return block.add(pool(z))
     return block.add(attend_normed(positions(z), positions(u), scale, pool.weight, pool.bias))
 
 
-def _convolve(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
-    if not can_fold(conv, norm):
-        return norm(conv(x))
-    return conv._conv_forward(x, *fold(conv, norm))  # type: ignore[arg-type]
-
-
-def _hooked(modules: Iterable[nn.Module], but: nn.Module) -> bool:
-    """Whether anything is called when one of the modules runs; those of the block itself run either way."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return bool(torch_module._has_any_global_hook()) or any(
-        getattr(module, kind) for module in modules if module is not but for kind in kinds
-    )
+def _convolve(x: Tensor, conv: Any, norm: Any) -> Tensor:
+    return conv._conv_forward(x, *fold(conv, norm)) if can_fold(conv, norm) else norm(conv(x))

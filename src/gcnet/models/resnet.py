@@ -48,8 +48,8 @@ class Bottleneck(nn.Module):
         self.context_after_add = context is not None and context.position == "after_add"
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        if light.takes(self, x):  # the same from fewer maps, for training
-            return light.light_forward(self, x)
+        if light.can_run(self, x):  # the same from fewer maps, for training
+            return light.run(self, x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
