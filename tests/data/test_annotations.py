@@ -93,7 +93,8 @@ def test_degenerate_objects_count_but_are_not_trained_on(
     [
         ({"id": 1}, "have no id of their own"),
         ({"id": None}, "have no id of their own"),
-        ({"bbox": None}, "have no box of 4 numbers"),
+        ({"bbox": None}, None),
+        ({"bbox": []}, "have no box of 4 numbers"),
         ({"bbox": [float("inf"), 0, 1, 1]}, "have no box of 4 numbers"),
         ({"bbox": [8, 10, 16, 20]}, "have a box that is not their outline's"),  # x and y exchanged
         ({"bbox": [10, 8, 30, 24]}, "have a box that is not their outline's"),  # two corners

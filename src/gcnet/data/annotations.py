@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gcnet.console import listed
-from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord, Instance, collection_paused
 from gcnet.errors import GCNetError
 from gcnet.ops.images import image_size
 from gcnet.ops.segmentations import (
@@ -106,6 +106,7 @@ def build_splits(
     }
 
 
+@collection_paused()
 def build(
     source: Source, class_names: Sequence[str] | None = None, *, crowd_as_objects: bool = False
 ) -> DataSet[ImageRecord]:
@@ -241,6 +242,9 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
         instances[draft.image_id].append(
             Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, crowd, not flaw)
         )
+    for id, size in sizes.items():
+        if min(size) < MIN_SIDE:
+            notes.image(f"have a side of less than {MIN_SIDE} pixels; not trained on", paths[id].name)
     notes.tell()
     return [
         ImageRecord(id, paths[id], width, height, tuple(instances[id]))
@@ -362,8 +366,14 @@ def _drafts(
             notes.annotation("have a category that is not listed; left out", first)
         else:
             segmentation = _segmentation(source, annotation, id, sizes[image_id], notes)
-            box = annotation.get("bbox")
-            box = [_number(value) for value in box] if isinstance(box, list) and len(box) == 4 else _NO_BOX
+            given = annotation.get("bbox")
+            box = (
+                [_number(value) for value in given]
+                if isinstance(given, list) and len(given) == 4
+                else _NO_BOX
+            )
+            if given is not None and segmentation and math.isnan(sum(box)):
+                notes.annotation("have no box of 4 numbers; the outline's is taken", id)
             crowd = _number(annotation.get("iscrowd", 0)) > 0 or _number(annotation.get("ignore", 0)) > 0
             area = _number(annotation.get("area"))
             size = sizes[image_id]
@@ -381,7 +391,7 @@ def _segmentation(
         segmentation, dropped = parse_segmentation(raw, *size)
     except GCNetError as error:
         raise GCNetError(f"{source.path}: annotation id {id}: {error}; draw it again or remove it") from None
-    if dropped:
+    if dropped and segmentation:
         notes.annotation("have a part that is no outline, of 2 points, say; that part is left out", id)
     return segmentation
 
@@ -403,13 +413,8 @@ def _boxes(drafts: Sequence[_Draft], notes: _Notes) -> Float[np.ndarray, "N 4"]:
     corners = (np.abs(given - outlines).max(1) <= 2) & (outlines[:, :2].max(1) > 2)
     crowd = np.array([draft.crowd for draft in drafts], bool)
     other = ((beyond > np.maximum(2, extent / 10)) | corners) & ~missing & ~crowd
-    known = missing & ~np.isnan(outlines[:, 0])
-    for where, kind in (
-        (known, "have no box of 4 numbers"),
-        (other, "have a box that is not their outline's"),
-    ):
-        for i in where.nonzero()[0].tolist():
-            notes.annotation(f"{kind}; the outline's is taken", drafts[i].id)
+    for i in other.nonzero()[0].tolist():
+        notes.annotation("have a box that is not their outline's; the outline's is taken", drafts[i].id)
     replaced: Bool[np.ndarray, " N"] = missing | other
     boxes[replaced] = outlines[replaced]
     return boxes

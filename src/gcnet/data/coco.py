@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.annotations import Source, build
-from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
+from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, collection_paused, name_splits
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # Other tasks' files of COCO, which may lie beside the instances.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+_JSON = re.compile(r"\.json(\.gz)?$")
 _MOST_FILES = 100  # in a folder that is looked at: more are a file an image, in another format
 _SNIFFED = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
 
@@ -49,6 +50,12 @@ def find_coco(root: Path) -> dict[str, Callable[[], Source]]:
     They are looked for as one folder a split with its JSON in it, then in `annotations/` and in `root`
     itself, by names that have train, val or test in them; where there is one file, by any name.
     """
+    if root.is_file():
+        return (
+            {WHOLE: partial(read_coco, root, _image_folders(root.parent, root) or [root.parent])}
+            if _JSON.search(root.name.lower())
+            else {}
+        )
     groups = [
         [(path.parent.name, path) for path in _json_files(root, "*/_annotations.coco.json*")],
         [
@@ -92,6 +99,7 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
     return Source(path, folder, content["images"], content["annotations"], content["categories"])
 
 
+@collection_paused()
 def read_json(path: Path) -> Any:
     """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
     try:
@@ -111,7 +119,7 @@ def read_json(path: Path) -> Any:
 
 
 def _json_files(root: Path, pattern: str) -> list[Path]:
-    paths = (path for path in root.glob(pattern) if re.search(r"\.json(\.gz)?$", path.name.lower()))
+    paths = (path for path in root.glob(pattern) if _JSON.search(path.name.lower()))
     return sorted(path for path in paths if not path.name.startswith((".", *_OTHER_TASKS)))
 
 
@@ -128,7 +136,7 @@ def _is_coco(path: Path) -> bool:
 
 def _image_folders(root: Path, path: Path) -> list[Path]:
     """Where the images of a COCO file may be, likeliest first; none if no folder of them is there."""
-    name = re.sub(r"\.json(\.gz)?$", "", path.name).removeprefix("instances_")
+    name = _JSON.sub("", path.name).removeprefix("instances_")
     own = [root / name, root / "images" / name, root / name / "images"]
     shared = [root / "images", root / "JPEGImages", path.parent / "images", root / "data", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]

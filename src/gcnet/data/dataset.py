@@ -6,8 +6,10 @@ when they are needed. H x W pixels.
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,6 +21,8 @@ from numpy import ndarray
 from gcnet.errors import GCNetError
 from gcnet.ops.images import read_image
 from gcnet.ops.segmentations import Segmentation
+
+MIN_SIDE = 32  # smaller images are left out of training, as upstream does
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +99,41 @@ class DataSet(Generic[Record]):
         return len(self.records)
 
     def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        """The pixels of `records[index]`. Raises GCNetError where they are not of the annotated size."""
+        """The pixels of `records[index]`, the way up that was annotated.
+
+        Raises GCNetError where they are not of the annotated size.
+        """
         record = self.records[index]
         image = read_image(record.path)
         height, width = image.shape[:2]
         if isinstance(record, LabelledImage) or (width, height) == (record.width, record.height):
             return image
-        turned = (height, width) == (record.width, record.height)
-        hint = " (the EXIF orientation of the file was not applied there)" if turned else ""
+        if (height, width) == (record.width, record.height):
+            # Many tools annotate the pixels as they are stored, and do not look at the EXIF orientation.
+            stored = read_image(record.path, turned=False)
+            if stored.shape[:2] == (record.height, record.width):
+                return stored
         raise GCNetError(
             f"{record.path} is {width}x{height} pixels, but {self.source} says "
-            f"{record.width}x{record.height} for image id {record.id}{hint}; correct one of them"
+            f"{record.width}x{record.height} for image id {record.id}; correct one of them"
         )
 
     def name(self, index: int) -> str:
         """The path of image `index`, as seen from the source where it is a folder that holds it."""
         path = self.records[index].path
         return (path.relative_to(self.source) if path.is_relative_to(self.source) else path).as_posix()
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """No garbage collection: it would look in vain through millions of objects that are just being made."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 Part = TypeVar("Part")

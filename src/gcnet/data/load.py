@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from gcnet.console import listed
 from gcnet.data.annotations import Source, build, build_splits
 from gcnet.data.coco import find_coco
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split
+from gcnet.data.formats import find_cvat, find_labelme, find_via, find_voc, find_yolo
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
 # Each finds the splits of a folder in its format, and how each is read; none where there is nothing of it.
-READERS: Sequence[Callable[[Path], dict[str, Callable[[], Source]]]] = (find_coco,)
-
-LAYOUTS = (
-    "annotations/instances_train2017.json beside train2017/, or train/_annotations.coco.json among its images"
+READERS: Sequence[Callable[[Path], dict[str, Callable[[], Source]]]] = (
+    find_coco,
+    find_yolo,
+    find_via,
+    find_voc,
+    find_cvat,
+    find_labelme,
 )
+
+FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT or LabelMe, see docs/train-your-own.md"
+_SEEN = (".json", ".gz", ".xml", ".yaml", ".txt", ".csv")  # suffixes that annotations may have
 
 
 def load_splits(
@@ -59,12 +69,28 @@ def find_splits(root: str | Path) -> dict[str, Callable[[], Source]]:
     Raises GCNetError where there are none or where two claim the same name.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise GCNetError(f"{root} is not a folder; give a data set folder ({LAYOUTS})")
+    if not root.exists():
+        raise GCNetError(f"{root} does not exist; give the folder of a data set, or its annotation file")
     for find in READERS:
         if found := find(root):
             return found
-    raise GCNetError(f"{root} holds no data set; expected {LAYOUTS}")
+    raise GCNetError(f"{root} holds no data set that is known ({FORMATS}); {_seen(root)}")
+
+
+def _seen(root: Path) -> str:
+    """What there is instead, in a few words."""
+    files = [path for path in itertools.islice(root.rglob("*"), 100_000) if path.suffix in _SEEN]
+    if not files:
+        return "there is no JSON, XML, YAML or TXT file in it"
+    counts = Counter(path.suffix for path in files)
+    named = [
+        next(str(path.relative_to(root)) for path in files if path.suffix == suffix) for suffix in counts
+    ]
+    kinds = [
+        f"{count} {suffix} (such as {name[-40:]})"
+        for (suffix, count), name in zip(counts.items(), named, strict=True)
+    ]
+    return f"of files there are {listed(kinds, 3)}"
 
 
 def _divide(splits: dict[str, DataSet[ImageRecord]], fraction: float) -> dict[str, DataSet[ImageRecord]]:
@@ -72,7 +98,10 @@ def _divide(splits: dict[str, DataSet[ImageRecord]], fraction: float) -> dict[st
     if WHOLE not in splits:
         return splits
     whole, count = splits[WHOLE], len(splits[WHOLE])
-    held = np.random.default_rng(0).permutation(count)[: round(count * fraction)]
+    if count < 2 or fraction == 0:
+        return {"train": whole, **{name: data for name, data in splits.items() if name != WHOLE}}
+    amount = min(max(round(count * fraction), 1), count - 1)
+    held = np.random.default_rng(0).permutation(count)[:amount]
     valid = np.isin(np.arange(count), held)
     log.warning(
         "%s is not divided into splits: %d of its %d images, drawn at random, are held out for validation",

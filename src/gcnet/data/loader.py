@@ -18,14 +18,12 @@ import torch
 from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
 from gcnet.data.transforms import Sample, Transform, apply, train_transforms
 from gcnet.errors import GCNetError
 from gcnet.ops.images import fit_size, padded_size, resize_image, stack_images
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
-
-MIN_SIDE = 32  # smaller images are left out of training, as upstream does
 
 _ORDER, SAMPLE_STREAM = 0, 1  # keep the random streams of the epochs' order and of the samples apart
 

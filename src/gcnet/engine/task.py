@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,9 @@ class Task:
 
 def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
     """What a model of `spec` is trained and scored with."""
-    return CLASSIFICATION if isinstance(spec, ClassifierSpec) else DETECTION
+    if isinstance(spec, ClassifierSpec):
+        return CLASSIFICATION
+    return DETECTION if spec.roi.masks else BOX_DETECTION
 
 
 AP_NAMES = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))
@@ -70,7 +73,7 @@ AP_NAMES = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP",
 def _detection_scores(metrics: Metrics) -> dict[str, float]:
     flat = {f"box_{name}": value for name, value in metrics.box.items()}
     flat |= {f"mask_{name}": value for name, value in metrics.mask.items()}
-    return {name: flat[name] for name in AP_NAMES}
+    return {name: flat[name] for name in AP_NAMES if name in flat}
 
 
 DETECTION = Task(
@@ -87,6 +90,15 @@ DETECTION = Task(
     score_names=AP_NAMES,
     best_by="mask_AP",
     recorded=("mask_AP", "box_AP"),
+)
+
+BOX_DETECTION = replace(
+    DETECTION,
+    trainable=partial(trainable, masks=False),
+    make_loader=partial(train_loader, masks=False),
+    score_names=AP_NAMES[:3],
+    best_by="box_AP",
+    recorded=("box_AP",),
 )
 
 

@@ -27,6 +27,8 @@ _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 class Metrics:
     """Average precision and recall, 0 to 1, or -1 where no annotation could have been found.
 
+    Of a detector without mask heads, `mask` is empty.
+
     `box` and `mask` have AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm and ARl, averaged over
     the classes that have annotations. `per_class` has for each class name `instances` (annotations other
     than crowds) and AP, AP50, AP75, APs, APm, APl and AR100 with the prefix `box_` or `mask_`.
@@ -97,20 +99,21 @@ class CocoEvaluator:
         found, scores = self._found()
         classes = len(self.category_ids)
         boxes = replace(found, areas=found.boxes[:, 2:].prod(1), masks=None)
-        box = score(replace(truth, masks=None), crowd, boxes, scores, classes)
-        drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
-        mask = score(truth.take(drawn), crowd[drawn], found, scores, classes)
+        kinds = {"box": score(replace(truth, masks=None), crowd, boxes, scores, classes)}
+        if found.masks is not None:
+            drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
+            kinds["mask"] = score(truth.take(drawn), crowd[drawn], found, scores, classes)
         instances = np.bincount(truth.classes[~crowd], minlength=classes)
-        per_class = {
-            name: {"instances": float(instances[k])}
-            | _class_metrics("box", box, k)
-            | _class_metrics("mask", mask, k)
-            for k, name in enumerate(self.class_names)
-        }
-        return Metrics(_summary(box), _summary(mask), per_class, len(self._numbers))
+        per_class = {name: {"instances": float(instances[k])} for k, name in enumerate(self.class_names)}
+        for kind, result in kinds.items():
+            for k, name in enumerate(self.class_names):
+                per_class[name] |= _class_metrics(kind, result, k)
+        summaries = {kind: _summary(result) for kind, result in kinds.items()}
+        return Metrics(summaries["box"], summaries.get("mask", {}), per_class, len(self._numbers))
 
     def _found(self) -> tuple[Objects, Float[np.ndarray, " N"]]:
-        """What was collected, with the areas of masks, and its scores."""
+        """What was collected, with the areas of masks if there are any, and its scores."""
+        masks = all(image.counts is not None for image in self.results.images)
         images = [image for image in self.results.images if len(image)]
         counts = [len(image) for image in images]
         numbers = [self._numbers[image.image_id] for image in images]
@@ -120,8 +123,10 @@ class CocoEvaluator:
             images=np.repeat(np.array(numbers, np.int64), counts),
             classes=np.array([labels[id] for id in ids.tolist()], np.int64),
             boxes=_joined([image.boxes for image in images], np.zeros((0, 4))),
-            areas=_joined([mask_areas(image.counts, image.size) for image in images], np.zeros(0)),
-            masks=[counts for image in images for counts in image.counts],
+            areas=_joined(
+                [mask_areas(image.counts or [], image.size) for image in images if masks], np.zeros(0)
+            ),
+            masks=[counts for image in images for counts in image.counts or ()] if masks else None,
             sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), counts, 0),
         )
         return found, _joined([image.scores for image in images], np.zeros(0))

@@ -21,7 +21,7 @@ from gcnet.types import Detections
 class ImageResults:
     """The detections of one image: boxes x, y, width, height, and masks as the counts of compressed RLEs.
 
-    `counts` is empty where the detector has no masks.
+    `counts` is none where the detector has no mask heads.
     """
 
     image_id: int | str
@@ -29,7 +29,7 @@ class ImageResults:
     boxes: Float[np.ndarray, "D 4"]
     scores: Float[np.ndarray, " D"]
     category_ids: Int64[np.ndarray, " D"]
-    counts: list[bytes]
+    counts: list[bytes] | None
 
     @classmethod
     def of(cls, detections: Detections, image_id: int | str, category_ids: Sequence[int]) -> ImageResults:
@@ -44,7 +44,7 @@ class ImageResults:
             np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
             detections.scores.numpy().astype(np.float64).round(7),
             np.asarray(category_ids, np.int64)[labels],
-            [] if probs is None else encode_masks(probs.float().numpy(), corners, detections.image_size),
+            None if probs is None else encode_masks(probs.float().numpy(), corners, detections.image_size),
         )
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class ImageResults:
             {"image_id": self.image_id, "category_id": category_id, "bbox": box, "score": score}
             for category_id, box, score in zip(*columns, strict=True)
         ]
-        for entry, counts in zip(entries, self.counts, strict=False):
+        for entry, counts in zip(entries, self.counts or (), strict=False):
             entry["segmentation"] = {"size": list(self.size), "counts": counts.decode("ascii")}
         return entries
 

@@ -23,13 +23,14 @@ def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class
 
 
 def overall_table(metrics: Metrics, names: tuple[str, ...], title: str) -> Table:
-    """A row for boxes and one for masks, a column for each name."""
+    """A row for boxes and one for masks, if there are any; a column for each name."""
     table = _table(title)
     table.add_column("")
     for name in names:
         table.add_column(name, justify="right")
     for row, values in (("box", metrics.box), ("mask", metrics.mask)):
-        table.add_row(row, *(_show(values[name]) for name in names))
+        if values:
+            table.add_row(row, *(_show(values[name]) for name in names))
     return table
 
 
@@ -38,11 +39,12 @@ def class_table(metrics: Metrics) -> Table:
     table = _table("by class")
     table.add_column("class", max_width=24, no_wrap=True, overflow="ellipsis")
     table.add_column("objects", justify="right")
-    for kind in ("box", "mask"):
+    kinds = ("box", "mask") if metrics.mask else ("box",)
+    for kind in kinds:
         for i, name in enumerate(_CLASS):
             table.add_column(f"{kind} {name}" if i == 0 else name, justify="right")
     for name, values in metrics.per_class.items():
-        columns = (values[f"{kind}_{column}"] for kind in ("box", "mask") for column in _CLASS)
+        columns = (values[f"{kind}_{column}"] for kind in kinds for column in _CLASS)
         table.add_row(name, f"{values['instances']:.0f}", *(_show(value) for value in columns))
     return table
 

@@ -24,8 +24,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TRUNCATED = "{} is a truncated image file; restore or remove it"
 
 
-def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in a file, turned as its EXIF orientation says.
+def read_image(path: str | os.PathLike[str], *, turned: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture in a file, `turned` as its EXIF orientation says, or as it is stored.
 
     Raises GCNetError naming the file where it is missing, unreadable, not an image, or truncated.
     """
@@ -38,7 +38,8 @@ def read_image(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W 3"]:
         raise GCNetError(f"{path} cannot be read ({error.strerror}); give an image file") from None
     _refuse_truncated(data, path)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        flags = cv2.IMREAD_COLOR | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         image = None
     if image is None:
@@ -70,6 +71,20 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         height, width = read_image(path).shape[:2]  # OpenCV knows formats that Pillow does not
         return height, width
     return (width, height) if turned else (height, width)
+
+
+def read_index_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
+    """The numbers in an image of one number a pixel; of one with a palette, places in it and not its colours.
+
+    Raises GCNetError if it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.array(image if image.mode in ("P", "L") else image.convert("L"))
+    except (OSError, ValueError) as error:
+        raise GCNetError(f"{path} cannot be read as a mask ({error}); restore or remove it") from None
 
 
 def as_rgb_array(image: Any) -> UInt8[np.ndarray, "H W 3"]:

@@ -73,13 +73,15 @@ def resize_segmentation(
         return segmentation
     height, width = size
     # Nearest, because that is how the reference resizes its bitmaps.
-    return _encode(cv2.resize(_decode(segmentation), (width, height), interpolation=cv2.INTER_NEAREST))
+    return mask_to_rle(
+        cv2.resize(rle_to_mask(segmentation), (width, height), interpolation=cv2.INTER_NEAREST)
+    )
 
 
 def flip_segmentation(segmentation: Segmentation, width: float) -> Segmentation:
     """The segmentation mirrored left to right in an image `width` pixels wide."""
     if isinstance(segmentation, dict):
-        return _encode(_decode(segmentation)[:, ::-1])
+        return mask_to_rle(rle_to_mask(segmentation)[:, ::-1])
     return [polygon * (-1, 1) + (width, 0) for polygon in segmentation]
 
 
@@ -95,7 +97,9 @@ def move_segmentation(
     pixels = matrix.copy()  # OpenCV counts from the middle of the first pixel
     pixels[:, 2] += (matrix[:, :2].sum(1) - 1) / 2
     height, width = size
-    return _encode(cv2.warpAffine(_decode(segmentation), pixels, (width, height), flags=cv2.INTER_NEAREST))
+    return mask_to_rle(
+        cv2.warpAffine(rle_to_mask(segmentation), pixels, (width, height), flags=cv2.INTER_NEAREST)
+    )
 
 
 def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
@@ -133,12 +137,12 @@ def cover_segmentation(segmentation: Segmentation, cover: UInt8[np.ndarray, "H W
     if not segmentation:
         return segmentation
     bitmap = segmentation_to_mask(segmentation, (cover.shape[0], cover.shape[1]))
-    return _encode(bitmap & ~cover & 1) if (bitmap & cover).any() else segmentation
+    return mask_to_rle(bitmap & ~cover & 1) if (bitmap & cover).any() else segmentation
 
 
 def segmentation_to_mask(segmentation: Segmentation, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
     """0 and 1 in an image of `size` (height, width)."""
-    return _decode(segmentation_to_rle(segmentation, *size))
+    return rle_to_mask(segmentation_to_rle(segmentation, *size))
 
 
 def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> dict[str, Any]:
@@ -146,7 +150,7 @@ def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> 
     if isinstance(segmentation, dict):
         return segmentation
     if not segmentation:
-        return _encode(np.zeros((height, width), np.uint8))
+        return mask_to_rle(np.zeros((height, width), np.uint8))
     flat = [np.ravel(polygon) for polygon in segmentation]
     rles = coco_mask.frPyObjects(flat, height, width)
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
@@ -181,7 +185,7 @@ def draw_outlines(
         fine = OUTLINE_SIZE * _FINER
         scale = fine / (high - low)
         moved = [(polygon - low) * scale for polygon in polygons]  # type: ignore[operator]
-        covered = _decode(segmentation_to_rle(moved, fine, fine))
+        covered = rle_to_mask(segmentation_to_rle(moved, fine, fine))
         covered = covered.reshape(OUTLINE_SIZE, _FINER, OUTLINE_SIZE, _FINER).sum((1, 3))
         drawn[index] = np.rint(covered * (255 / _FINER**2))
     return drawn, frames
@@ -204,7 +208,7 @@ def crop_segmentations(
         segmentation = segmentations[index]
         regions = np.flatnonzero(indices == index)
         if isinstance(segmentation, dict):
-            bitmap = _decode(segmentation)
+            bitmap = rle_to_mask(segmentation)
             crops[regions] = [_crop_bitmap(bitmap, box, size) for box in boxes[regions]]
         else:
             crops[regions] = [_crop_polygons(segmentation, box, size) for box in boxes[regions]]
@@ -219,7 +223,7 @@ def _crop_polygons(
     fine = size * _FINER
     scale = (fine / max(x2 - x1, 1.0), fine / max(y2 - y1, 1.0))
     moved = [(polygon - (x1, y1)) * scale for polygon in polygons]
-    drawn = _decode(segmentation_to_rle(moved, fine, fine))
+    drawn = rle_to_mask(segmentation_to_rle(moved, fine, fine))
     return drawn.reshape(size, _FINER, size, _FINER).sum((1, 3)) * 2 >= _FINER**2
 
 
@@ -320,9 +324,11 @@ def _run_lengths(text: bytes) -> list[int]:
     return runs.tolist()
 
 
-def _decode(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
+def rle_to_mask(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
+    """0 and 1, of the RLE's own size."""
     return coco_mask.decode(rle)
 
 
-def _encode(bitmap: UInt8[np.ndarray, "H W"]) -> dict[str, Any]:
+def mask_to_rle(bitmap: UInt8[np.ndarray, "H W"]) -> dict[str, Any]:
+    """The compressed RLE of a mask of 0 and 1."""
     return coco_mask.encode(np.asfortranarray(bitmap))

@@ -1,0 +1,210 @@
+"""Each format as its tool writes it: the same two objects in two images come out of all."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from gcnet.data.load import load_split, load_splits
+from gcnet.errors import GCNetError
+from gcnet.ops.segmentations import segmentation_to_mask
+
+WIDTH, HEIGHT = 80, 60
+CORNERS = [[20, 10], [60, 10], [60, 40], [20, 40]]
+BOX = (20, 10, 60, 40)
+MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
+MASK[10:40, 20:60] = 1
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def yolo(root: Path, *, outlines: bool = True) -> None:
+    for split in ("train", "valid"):
+        image(root / split / "images" / "a.jpg")
+        points = " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in CORNERS)
+        line = points if outlines else f"{40 / WIDTH} {25 / HEIGHT} {40 / WIDTH} {30 / HEIGHT}"
+        write(root / split / "labels" / "a.txt", f"1 {line}\n")
+    write(root / "data.yaml", "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: [cat, dog]\n")
+
+
+def yolo_boxes(root: Path) -> None:
+    yolo(root, outlines=False)
+
+
+def yolo_names_by_number(root: Path) -> None:
+    for split in ("train", "val"):
+        image(root / "images" / split / "a.jpg")
+        points = " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in CORNERS)
+        write(root / "labels" / split / "a.txt", f"1 {points}\n")
+    names = "names:\n  0: cat\n  1: dog\n"
+    write(root / "dataset.yaml", f"path: ../datasets/pets\ntrain: images/train\nval: images/val\n{names}")
+
+
+def darknet(root: Path) -> None:
+    for split in ("train", "valid"):
+        image(root / "data" / split / "a.jpg")
+        write(root / "data" / split / "a.txt", f"1 {40 / WIDTH} {25 / HEIGHT} {40 / WIDTH} {30 / HEIGHT}\n")
+        write(root / "data" / f"{split}.txt", f"data/{split}/a.jpg\n")
+    write(root / "data" / "obj.names", "cat\ndog\n")
+    lists = "train = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    write(root / "data" / "obj.data", f"classes = 2\n{lists}backup = backup/\n")
+
+
+def labelme(root: Path) -> None:
+    mask = base64.b64encode(cv2.imencode(".png", np.full((30, 40), 255, np.uint8))[1].tobytes()).decode()
+    shapes = [
+        {"label": "dog", "points": CORNERS, "shape_type": "polygon", "group_id": None},
+        {"label": "dog", "points": [CORNERS[0], CORNERS[2]], "shape_type": "mask", "mask": mask},
+    ]
+    for split, shape in zip(("train", "val"), shapes, strict=True):
+        image(root / split / "a.jpg")
+        size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+        content = {"version": "5.4", "shapes": [shape], "imagePath": "a.jpg", "imageData": None, **size}
+        write(root / split / "a.json", json.dumps(content))
+
+
+def via(root: Path) -> None:
+    shape = {"name": "polygon", "all_points_x": [20, 60, 60, 20], "all_points_y": [10, 10, 40, 40]}
+    region = {"shape_attributes": shape, "region_attributes": {"animal": "dog"}}
+    for split, regions in (("train", {"0": region}), ("val", [region])):
+        image(root / split / "a.jpg")
+        entries = {"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": regions, "file_attributes": {}}}
+        content = entries if split == "train" else {"_via_settings": {}, "_via_img_metadata": entries}
+        write(root / split / "via_region_data.json", json.dumps(content))
+
+
+def voc(root: Path) -> None:
+    box = "<bndbox><xmin>21</xmin><ymin>11</ymin><xmax>60</xmax><ymax>40</ymax></bndbox>"
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    for name, split in (("a", "train"), ("b", "val")):
+        image(root / "JPEGImages" / f"{name}.jpg")
+        objects = f"<object><name>dog</name>{box}</object>"
+        text = f"<annotation><filename>{name}.jpg</filename>{size}{objects}</annotation>"
+        write(root / "Annotations" / f"{name}.xml", text)
+        write(root / "ImageSets" / "Segmentation" / f"{split}.txt", f"{name}\n")
+        mask = Image.fromarray(MASK, mode="P")
+        mask.putpalette([0, 0, 0, 128, 0, 0])
+        (root / "SegmentationObject").mkdir(exist_ok=True)
+        mask.save(root / "SegmentationObject" / f"{name}.png")
+
+
+def voc_beside_images(root: Path) -> None:
+    voc(root / "voc")
+    for name, split in (("a", "train"), ("b", "valid")):
+        image(root / split / f"{name}.jpg")
+        (root / "voc" / "Annotations" / f"{name}.xml").rename(root / split / f"{name}.xml")
+    (root / "voc" / "Annotations").rmdir()
+
+
+def cvat(root: Path) -> None:
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "dog"))
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    points = ";".join(f"{x},{y}" for x, y in CORNERS)
+    shapes = {
+        "Train": f'<polygon label="dog" points="{points}" occluded="0"/>',
+        "Validation": '<mask label="dog" rle="0,1200" left="20" top="10" width="40" height="30"/>',
+    }
+    images = ""
+    for subset, shape in shapes.items():
+        image(root / "images" / subset / f"{subset}.jpg")
+        attributes = f'id="0" name="{subset}.jpg" subset="{subset}" width="80" height="60"'
+        images += f"<image {attributes}>{shape}</image>"
+    write(root / "annotations.xml", f"<annotations><version>1.1</version>{meta}{images}</annotations>")
+
+
+FORMATS = [yolo, yolo_boxes, yolo_names_by_number, darknet, labelme, via, voc, voc_beside_images, cvat]
+
+
+@pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
+def test_formats_give_the_same_objects(
+    make: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path)
+    splits = load_splits(tmp_path)
+    assert list(splits) == ["train", "valid"]
+    for dataset in splits.values():
+        (record,) = dataset.records
+        (item,) = record.instances
+        assert (record.width, record.height) == (WIDTH, HEIGHT)
+        assert dataset.class_names[item.label] == "dog"
+        np.testing.assert_allclose(item.box, BOX, atol=1e-6)
+        assert item.area == pytest.approx(40 * 30, rel=0.02)
+        assert dataset.read_image(0).shape == (HEIGHT, WIDTH, 3)
+        if item.segmentation:
+            np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (HEIGHT, WIDTH)), MASK)
+    has_outlines = make not in (yolo_boxes, darknet, voc_beside_images)
+    assert bool(splits["train"].records[0].instances[0].segmentation) == has_outlines
+    assert all("have no outline" in message for message in caplog.messages)
+    valid = load_split(tmp_path, "valid", splits["train"].class_names)
+    assert len(valid.records[0].instances) == 1
+
+
+def test_one_folder_of_labelme_is_divided(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    (tmp_path / "val" / "a.json").rename(tmp_path / "train" / "b.json")
+    (tmp_path / "train").rename(tmp_path / "photos")
+    splits = load_splits(tmp_path / "photos")
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 1, "valid": 1}
+
+
+def test_shapes_of_labelme(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shapes = [
+        {"label": "box", "points": [[5, 6], [25, 36]], "shape_type": "rectangle"},
+        {"label": "disc", "points": [[40, 30], [40, 40]], "shape_type": "circle"},
+        {"label": "two parts", "points": CORNERS, "shape_type": "polygon", "group_id": 3},
+        {"label": "two parts", "points": [[0, 0], [9, 0], [9, 9]], "shape_type": "polygon", "group_id": 3},
+        {"label": "box", "points": [[5, 6]], "shape_type": "point"},
+        {"label": "__ignore__", "points": CORNERS, "shape_type": "polygon"},
+    ]
+    image(tmp_path / "a.jpg")
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    write(tmp_path / "a.json", json.dumps({"shapes": shapes, "imagePath": r"..\a.jpg", **size}))
+    dataset = load_splits(tmp_path)["train"]
+    assert dataset.class_names == ("box", "disc", "two parts")
+    boxes = {dataset.class_names[item.label]: item.box for item in dataset.records[0].instances}
+    assert boxes["box"] == (5, 6, 25, 36)
+    np.testing.assert_allclose(boxes["disc"], (30, 20, 50, 40))
+    assert boxes["two parts"] == (0, 0, 60, 40)
+    (message,) = caplog.messages
+    assert "1 of 4 annotations have neither a box nor an outline (first: id a.json:4)" in message
+
+
+def test_broken_lines_of_yolo_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yolo(tmp_path)
+    labels = tmp_path / "train" / "labels" / "a.txt"
+    labels.write_text(f"{labels.read_text()}7 0.5 0.5 0.1 0.1\nx y\n1 0.1 0.2 0.3\n")
+    assert len(load_splits(tmp_path)["train"].records[0].instances) == 1
+    assert "2 of 4 annotations have a category that is not listed (first: id a.txt:2" in caplog.text
+    assert "1 of 4 annotations have neither a box nor an outline (first: id a.txt:4)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.xml", "<annotation><object>", "a.xml is not XML"),
+        ("annotations.xml", "<annotations><track/></annotations>", "CVAT's format for videos"),
+        ("data.yaml", "names: [a]\ntrain: nowhere", "its training images are not there"),
+        ("notes.txt", "hello", r"holds no data set that is known \(COCO, YOLO.*1 .txt \(such as notes.txt\)"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(name: str, text: str, message: str, tmp_path: Path) -> None:
+    write(tmp_path / name, text)
+    with pytest.raises(GCNetError, match=message) as caught:
+        load_splits(tmp_path)
+    assert "\n" not in str(caught.value)
