@@ -107,7 +107,7 @@ def test_another_recipe_is_refused(change: dict, message: str, tmp_path: Path) -
 
 def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
     study(tmp_path).claim_folder()
-    with_recipe(tmp_path, seed=9, workers=7).claim_folder()
+    with_recipe(tmp_path, seed=9, workers=7, loggers=()).claim_folder()
     study(tmp_path, "ratio", seeds=9, jobs=2).claim_folder()
 
 

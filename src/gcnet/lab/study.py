@@ -28,7 +28,7 @@ C4_C5 = (False, False, True, True)
 ALL = (False, True, True, True)
 
 # What may differ between the runs of a folder: it changes no number, or is each run's own.
-FREE = ("seed", "workers", "checkpoint_every", "validate_every")
+FREE = ("seed", "workers", "checkpoint_every", "validate_every", "validation_loss", "loggers")
 
 
 @dataclass(frozen=True)
