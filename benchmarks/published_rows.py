@@ -62,7 +62,7 @@ def measure(
         runs[row.name] = end_to_end(fast, batch) if options.end_to_end else from_pixels(fast, batch)
         runs[row.name]()
         peak = peak_bytes(runs[row.name], device) or 0
-        weights = sum(tensor.nbytes for tensor in fast.state_dict().values())
+        weights = sum(tensor.nbytes for tensor in [*fast.parameters(), *fast.buffers()])
         memory[row.name] = (peak + weights) // 2**20
     times = time_in_turn(runs, repeats=options.repeats, warmup=5, device=device)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
