@@ -19,6 +19,7 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
+from gcnet.models.spec import ResNetSpec
 from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
@@ -128,8 +129,9 @@ def twin_of(detector: Detector) -> MaskRCNN:
     Raises:
         GCNetError: `detector` is another model; torchvision has no context blocks.
     """
-    backbone = detector.spec.backbone
-    if backbone.blocks != (3, 4, 6, 3) or backbone.context or backbone.groups != 1 or detector.spec.cascade:
+    spec = detector.spec
+    plain = isinstance(spec.backbone, ResNetSpec) and spec.backbone == ResNetSpec(norm=spec.backbone.norm)
+    if not plain or spec.cascade or not spec.roi.masks:
         raise GCNetError(f"torchvision has no model like {detector.spec.name}: compare mask_rcnn_r50 with it")
     twin = maskrcnn_resnet50_fpn(
         weights=None,

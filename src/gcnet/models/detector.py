@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcnet.errors import GCNetError
+from gcnet.models.backbone import make_backbone
 from gcnet.models.fpn import FPN
 from gcnet.models.modes import eval_mode
 from gcnet.models.postprocess import to_original
 from gcnet.models.pretrained import Pretrained
-from gcnet.models.resnet import ResNet
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
@@ -58,7 +58,7 @@ class Detector(Pretrained, nn.Module):
         self.spec = spec
         self.provenance: dict[str, Any] = {}
         inclusive, channels = spec.coordinates == "inclusive", spec.fpn_channels
-        self.backbone = backbone or ResNet(spec.backbone)
+        self.backbone = backbone or make_backbone(spec.backbone)
         # Before neck and RPN, though they stand before it: a seed gives the weights that it always gave.
         heads = RoIHeads(channels, spec.num_classes, spec.roi, spec.cascade, inclusive=inclusive)
         self.neck = FPN(self.backbone.out_channels, channels, norm=spec.fpn_norm)

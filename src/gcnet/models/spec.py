@@ -6,6 +6,7 @@ model (`dataclasses.asdict` to JSON and back through its `from_dict`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -37,6 +38,29 @@ class ResNetSpec:
     frozen_stages: int = 2
     zero_init_residual: bool = True
     context: ContextSpec | None = None
+
+
+@dataclass(frozen=True)
+class LibrarySpec:
+    """A network of another library as the backbone: its maps at strides 4, 8, 16 and 32.
+
+    `name` is what timm (an extra of this package) or torchvision calls it. `context` goes into its residual
+    blocks (`gcnet.context.insert`); those with maps at one stride are a stage. All of it is trained, with the
+    norms that it has.
+    """
+
+    library: Literal["timm", "torchvision"]
+    name: str
+    context: ContextSpec | None = None
+
+    @property
+    def norm(self) -> None:
+        """None of `Norm`."""
+        return None
+
+    @property
+    def frozen_stages(self) -> int:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +136,7 @@ class ModelSpec:
 
     name: str
     class_names: tuple[str, ...]
-    backbone: ResNetSpec = ResNetSpec()
+    backbone: ResNetSpec | LibrarySpec = ResNetSpec()
     fpn_channels: int = 256
     fpn_norm: Norm | None = None
     rpn: RPNSpec = RPNSpec()
@@ -179,10 +203,15 @@ def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
 
 
 def _revive(hint: Any, value: Any) -> Any:
-    nested = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
-    if isinstance(value, dict) and nested:
-        return _from_dict(nested[0], value)
+    kinds = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
+    if isinstance(value, dict) and kinds:
+        return _from_dict(kind_of(kinds, value), value)
     return _tuples(value)
+
+
+def kind_of(kinds: Sequence[Any], values: dict[str, Any]) -> Any:
+    """The first of several dataclasses that has all the fields that are given, or else the first."""
+    return next((k for k in kinds if values.keys() <= {field.name for field in fields(k)}), kinds[0])
 
 
 def _tuples(value: Any) -> Any:

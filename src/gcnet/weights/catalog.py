@@ -16,6 +16,7 @@ from gcnet.models.spec import (
     CascadeSpec,
     ClassifierSpec,
     ContextSpec,
+    LibrarySpec,
     ModelSpec,
     Norm,
     ResNetSpec,
@@ -275,6 +276,11 @@ _MASK_ROWS: tuple[Row, ...] = (
 _BY_NAME = {row.name: row for row in _MASK_ROWS}
 ROWS = (
     *_MASK_ROWS,
+    Row(
+        ModelSpec("mask_rcnn_convnext_tiny_gc4", COCO_CLASSES, LibrarySpec("timm", "convnext_tiny", GC4)),
+        replace(Recipe(), optimizer="adamw", lr=1e-4, weight_decay=0.05),
+        49.71,
+    ),
     _boxes_only(_BY_NAME["mask_rcnn_tiny"], 1.43),
     _boxes_only(_BY_NAME["mask_rcnn_tiny_gc4"], 1.60),
     _boxes_only(_BY_NAME["mask_rcnn_tiny_gc4"], 2.90, cascade=True),
@@ -339,20 +345,22 @@ IMAGENET: dict[tuple[tuple[int, ...], int, int, int], Weights] = {
 }
 
 
-def imagenet_weights(spec: ResNetSpec) -> Weights:
+def imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights:
     """The published ImageNet weights of a backbone. Raises GCNetError if there are none."""
-    if not has_imagenet_weights(spec):
-        raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
-    return IMAGENET[_imagenet_key(spec)]
+    if weights := _find_imagenet_weights(spec):
+        return weights
+    raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
 
 
-def has_imagenet_weights(spec: ResNetSpec) -> bool:
+def has_imagenet_weights(spec: ResNetSpec | LibrarySpec) -> bool:
     """Whether ImageNet weights of a backbone are published."""
-    return _imagenet_key(spec) in IMAGENET
+    return _find_imagenet_weights(spec) is not None
 
 
-def _imagenet_key(spec: ResNetSpec) -> tuple[tuple[int, ...], int, int, int]:
-    return spec.blocks, spec.base_channels, spec.groups, spec.group_width
+def _find_imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights | None:
+    if isinstance(spec, LibrarySpec):
+        return None
+    return IMAGENET.get((spec.blocks, spec.base_channels, spec.groups, spec.group_width))
 
 
 def list_models() -> list[str]:

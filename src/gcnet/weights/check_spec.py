@@ -7,6 +7,8 @@ import types
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from gcnet.models.spec import kind_of
+
 LARGEST = 100_000  # of whole numbers; also most classes
 LONGEST = 1_000  # text, in characters
 MOST_BLOCKS = 256  # of one stage
@@ -45,6 +47,9 @@ def _check(hint: Any, value: object, name: str, where: str) -> None:
 
 def _check_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> None:
     """Raises what the last of several types has against the value, unless one has nothing."""
+    kinds = [hint for hint in hints if is_dataclass(hint)]
+    if isinstance(value, dict) and kinds:
+        hints = (kind_of(kinds, value),)
     reason = None
     for hint in hints:
         if hint is type(None):

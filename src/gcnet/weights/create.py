@@ -13,7 +13,7 @@ from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ClassifierSpec, ResNetSpec
+from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
@@ -123,7 +123,11 @@ def start_model(
 
 
 def load_backbone(
-    backbone: nn.Module, spec: ResNetSpec, file: str | Path | None = None, *, mirrors: Sequence[str] = ()
+    backbone: nn.Module,
+    spec: ResNetSpec | LibrarySpec,
+    file: str | Path | None = None,
+    *,
+    mirrors: Sequence[str] = (),
 ) -> None:
     """Fills a ResNet with ImageNet weights, from a local `file` or fetched (see `gcnet.weights.fetch.fetch`).
 

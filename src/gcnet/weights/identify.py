@@ -15,7 +15,16 @@ from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.models.resnet import EXPANSION
-from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec, RPNSpec
+from gcnet.models.spec import (
+    CascadeSpec,
+    ContextSpec,
+    LibrarySpec,
+    ModelSpec,
+    Norm,
+    ResNetSpec,
+    RoISpec,
+    RPNSpec,
+)
 from gcnet.weights.catalog import CASCADE_RPN, COCO_CLASSES, ROWS, Row, unnamed
 from gcnet.weights.mmdet_keys import is_version_1
 from gcnet.weights.pickles import Checkpoint
@@ -121,6 +130,8 @@ def read_structure(shapes: Shapes, *, source: str) -> tuple[ModelSpec, int]:
 def _key(spec: ModelSpec) -> tuple[object, ...]:
     """What the shapes of its tensors tell of a model: equal for models whose tensors fit each other."""
     backbone, context, roi = spec.backbone, spec.backbone.context, spec.roi
+    if isinstance(backbone, LibrarySpec):  # there are no such checkpoints
+        return (backbone,)
     block: object = None
     if context is not None:
         channels = backbone.base_channels * EXPANSION * 2 ** context.stages.index(True)
