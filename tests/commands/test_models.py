@@ -38,7 +38,7 @@ def test_every_model_is_one_line_of_a_hundred_characters(capsys: pytest.CaptureF
         (["r101", "gc16"], ["mask_rcnn_r101_gc16", "mask_rcnn_r101_syncbn_gc16"]),
         (["DCONV", "r4_gcb"], ["cascade_mask_rcnn_x101_syncbn_dcn_gc4"]),  # upstream's words
         (["cascade-mask-rcnn", "r16-gcb", "dcn"], ["cascade_mask_rcnn_x101_syncbn_dcn_gc16"]),
-        (["mask", "tiny"], ["mask_rcnn_tiny", "mask_rcnn_tiny_gc16", "mask_rcnn_tiny_gc4"]),
+        (["mask", "rcnn_tiny"], ["mask_rcnn_tiny", "mask_rcnn_tiny_gc16", "mask_rcnn_tiny_gc4"]),
         (["RESNET", "tiny_gc"], ["resnet_tiny_gc16", "resnet_tiny_gc4"]),
     ],
 )
