@@ -72,7 +72,11 @@ def test_every_verb_has_help(verb, capsys):
         ("train", "which model?"),
         (f"train {TINY}", "add --data DIR"),
         (f"train {TINY} mask_rcnn_r50 --data x", "one model at a time"),
-        (f"train {TINY} --data x --lr abc", 'option "lr": Expected'),
+        (f"train {TINY} --data x --lr abc", 'option "lr": Expected float, not abc'),
+        (
+            f"train {TINY} --data x --image-size 96",
+            "Expected tuple[int, int], not 96; several values are written",
+        ),
         (f"train {TINY} --data x --optimizer adam", "sgd"),
         (f"train {TINY} --data x --steps 1,2", 'option "steps"'),
         ("train --config", "--config needs a value"),

@@ -40,20 +40,24 @@ def test_documented_commands_exist(command, capsys):
             assert find(word)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "docs/ablations.md",
-        "docs/architecture.md",
-        "docs/classification.md",
-        "docs/looking-in.md",
-        "docs/the-paper-in-code.md",
-        "docs/train-your-own.md",
-        "docs/weights.md",
-    ],
+PAGES = sorted(
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 )
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_documents_lead_somewhere(page):
     for target in re.findall(r"\]\(([^):]+\.md)\)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).is_file(), target
+
+
+def test_the_page_on_adding_parts_names_what_is_there():
+    """Its table names files; what it says to add a line to is in one of them."""
+    text = (ROOT / "docs" / "extending.md").read_text()
+    package = ROOT / "src" / "gcnet"
+    files = {package / name for name in re.findall(r"`([a-z_/]+\.py)`", text)}
+    assert files
+    assert all(file.is_file() for file in files)
+    code = "".join(file.read_text() for file in files)
+    for name in ("BLOCKS", "READERS", "LOGGERS", "VERBS", "class Source", "class Sample"):
+        assert name in code

@@ -155,12 +155,27 @@ def add_recipe(parser: Any, recipe: Recipe) -> None:
     parser.set_defaults(asdict(recipe))
 
 
+# From jsonargparse's messages, which speak of Python's types, to ours.
+_PLAIN_WORDS = (
+    ("Parser key", "option"),
+    (r"<class '(\w+)'>", r"\1"),
+    (r"(?s)Does not validate .*Subtypes: \[(.*)\]\s+Errors:.*Given value: ", r"Expected \1, not "),
+    (r"Expected an? (.*)\. Got value: ", r"Expected \1, not "),
+    (r"typing\.Literal\[(.*?)\]", r"\1"),
+    (", NoneType", ""),
+)
+
+
 def parse_words(parser: Any, words: Sequence[str]) -> Any:
     """The values, or one line with the nearest option there is."""
     try:
         return parser.parse_args([underscored(word) for word in words])
     except argparse.ArgumentError as error:
-        message = str(error).replace("Parser key", "option")
+        message = str(error)
+        for pattern, words in _PLAIN_WORDS:
+            message = re.sub(pattern, words, message)
+        if "tuple[" in message or "list[" in message or " tuple" in message:
+            message += "; several values are written [1,2]"
         raise GCNetError(f"{parser.prog}: {suggest(message, parser._option_string_actions)}") from error
 
 

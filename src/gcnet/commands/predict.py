@@ -29,17 +29,18 @@ def run(argv: list[str]) -> int:
 
 
 def _summary(predictions: Predictions, out: Path, overlays: bool) -> list[str]:
-    done = len(predictions.images) - len(predictions.failed)
+    count = len(predictions.images) - len(predictions.failed)
+    done = f"{count} image{'' if count == 1 else 's'}"
     if "id" in predictions.images[0]:  # a detector's
         beside = " and overlays beside it" if overlays else ""
-        return [f"{len(predictions.results)} objects in {done} images: {out / 'results.json'}{beside}"]
+        return [f"{len(predictions.results)} objects in {done}: {out / 'results.json'}{beside}"]
     classes = [
         f"{entry['file_name']}: {entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
         for entry in predictions.images
         if "predicted" in entry
     ]
     sheet = f" and {out / 'overview.jpg'}" if overlays else ""
-    return [listed(classes, PRINTED, "\n"), f"{done} images: {out / 'results.json'}{sheet}"]
+    return [listed(classes, PRINTED, "\n"), f"{done}: {out / 'results.json'}{sheet}"]
 
 
 def _parser() -> Parser:
