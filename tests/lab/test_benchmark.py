@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,9 @@ def test_torchvision_computes_the_same_network():
 def test_torchvision_has_no_context_blocks():
     with pytest.raises(GCNetError, match="compare mask_rcnn_r50"):
         twin_of(busy_detector("mask_rcnn_tiny_gc4"))
+
+
+def test_the_scripts_that_the_page_names_exist():
+    root = Path(__file__).parents[2]
+    scripts = set(re.findall(r"benchmarks/\w+\.py", (root / "docs" / "performance.md").read_text()))
+    assert {f"benchmarks/{path.name}" for path in (root / "benchmarks").glob("*.py")} == scripts

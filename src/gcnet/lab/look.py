@@ -50,7 +50,7 @@ QUERIES: tuple[Point, ...] = ((0.2, 0.3), (0.5, 0.5), (0.8, 0.7))
 SHOWN_SCORE = 0.5
 SIDES = (640, 1333)  # images are shown with a long side between these
 COLUMNS, CELL = 4, 380  # images in a row of the sheet, and pixels of an image's width there
-QUALITY = 90  # of JPEGs
+QUALITY = 88  # of JPEGs
 
 SHORT = {"GlobalContext": "GC", "SimplifiedNonLocal": "SNL", "NonLocal": "NL", "SqueezeExcitation": "SE"}
 LEGEND = (
