@@ -21,10 +21,10 @@ class BlockKind(NamedTuple):
 
 
 BLOCKS = {
-    "gc": BlockKind("gcnet.context.blocks:GlobalContext", ("ratio", "pooling", "fusion")),
+    "se": BlockKind("gcnet.context.blocks:SqueezeExcitation", ("ratio",)),
     "snl": BlockKind("gcnet.context.blocks:SimplifiedNonLocal"),
     "nl": BlockKind("gcnet.context.blocks:NonLocal"),
-    "se": BlockKind("gcnet.context.blocks:SqueezeExcitation", ("ratio",)),
+    "gc": BlockKind("gcnet.context.blocks:GlobalContext", ("ratio", "pooling", "fusion")),
 }
 
 

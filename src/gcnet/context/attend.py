@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 def positions(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C P"]:
     """A view of a map, contiguous or channels-last, with all its positions in one row.
 
-    `flatten(2)` is one as well, but of a single channels-last picture its strides make bmm copy the map; the
+    `flatten(2)` is one as well, but of a single channels-last image its strides make bmm copy the map; the
     other way round those of a contiguous one would.
     """
     return x.movedim(1, -1).flatten(1, -2).transpose(1, 2) if x.stride(1) == 1 else x.flatten(2)
@@ -36,7 +36,7 @@ def attend(
     flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
 ) -> Float[Tensor, "N C"]:
     """The mean over positions, weighted by `attention_weights`. Nothing but `flat` is kept of the map."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler sees more without
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler fuses more without
         return _Attend.apply(flat, weight, bias)[0]
     return _weighted(flat, attention_weights(flat, weight, bias))
 

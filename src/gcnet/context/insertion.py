@@ -213,8 +213,8 @@ def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, chann
             break
     new.train(holder.training)
     new.register_forward_pre_hook(Expect(place.site, channels, channel_dim))
-    # torch.fx takes modules of torch.nn for single steps. It would trace through others, and blocks look at
-    # shapes and strides, which it does not know.
+    # torch.fx keeps modules of torch.nn whole. It traces through others, and blocks use shapes and strides,
+    # which it does not know.
     new.__module__ = "torch.nn"
     return new
 
@@ -379,8 +379,8 @@ def _runs_children(module: nn.Module) -> bool:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    parts, wanted = path.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    parts, patterns = path.split("."), pattern.split(".")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def _below(path: str, top: str) -> bool:

@@ -1,6 +1,6 @@
-"""What context blocks look at while a model runs, how much that depends on the query, and what they cost.
+"""Attention maps of context blocks in a running model, how far they depend on the query, what blocks cost.
 
-N images, C channels, P positions of a map (the queries), Q of them that are looked at, M positions that are
+N images, C channels, P positions of a map (the queries), Q of them that are compared, M positions that are
 attended to, `...` positions: a sequence, an H x W map or a volume. Sums of measures are in float64.
 
 `measure` is arXiv 1904.11492, section 3.2: the mean distance over all pairs of positions,
@@ -52,9 +52,9 @@ def record(
 
     Args:
         model: any network.
-        queries: points on the map, (x, y) on a picture, each coordinate in [0, 1] from one edge to the
+        queries: points on the map, (x, y) on an image, each coordinate in [0, 1] from one edge to the
             other; (x,) on a sequence, (x, y, z) in a volume. Without, the middles of 3 equal parts of
-            each side: 9 points on a picture, row by row.
+            each side: 9 points on an image, row by row.
 
     Raises:
         ValueError: while the model runs, if a point is outside or has not one coordinate for each side.
@@ -64,8 +64,8 @@ def record(
     def keep(name: str, pool: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         x = inputs[0].detach()
         with torch.no_grad():
-            wanted = flat_positions(queries, x.shape[2:]) if depends_on_query(pool) else None
-            maps[name] = attention_of(pool, x, wanted).float().cpu()
+            chosen = flat_positions(queries, x.shape[2:]) if depends_on_query(pool) else None
+            maps[name] = attention_of(pool, x, chosen).float().cpu()
 
     handles = [
         pool.register_forward_hook(partial(keep, name)) for name, pool in attention_pools(model).items()
@@ -276,34 +276,34 @@ def _measure_block(
     term = terms.pop()
     term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
     features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
-    wanted = sample_positions(positions, queries, seed)
-    attention, jsd, share, seen = _measure_attention(block.pool, x, wanted)
+    chosen = sample_positions(positions, queries, seed)
+    attention, jsd, share, count = _measure_attention(block.pool, x, chosen)
     columns = [_numbers(column, len(x)) for column in (*features, attention, jsd, share)]
     found.setdefault(name, []).extend(
-        BlockStatistics(positions, seen, *row) for row in zip(*columns, strict=True)
+        BlockStatistics(positions, count, *row) for row in zip(*columns, strict=True)
     )
 
 
 def _measure_attention(
-    pool: nn.Module, x: Float[Tensor, "N C ..."], wanted: Int64[Tensor, " Q"]
+    pool: nn.Module, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
     """Cosine distance, divergence and share for each image, and how many queries they come from."""
     if not has_attention(pool):
         return None, None, None, 0
     if depends_on_query(pool):
-        maps = attention_of(pool, x, wanted).flatten(2)
+        maps = attention_of(pool, x, chosen).flatten(2)
     else:
         # Every query has this map: two of them stand for all, and go through the measure like any others.
-        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, min(2, len(wanted)), -1)
+        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, min(2, len(chosen)), -1)
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
-    positions, seen = x[0, 0].numel(), len(wanted)
-    fair = (1 - 1 / positions) / (1 - 1 / seen) if seen > 1 else 1.0
+    positions, count = x[0, 0].numel(), len(chosen)
+    fair = (1 - 1 / positions) / (1 - 1 / count) if count > 1 else 1.0
     sums = maps.double().sum(dim=2)
     probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
     attention = cosine_distance(maps) * fair
     if not probable:
-        return attention, None, None, seen
-    return attention, jensen_shannon(maps) * fair, covered_share(maps), seen
+        return attention, None, None, count
+    return attention, jensen_shannon(maps) * fair, covered_share(maps), count
 
 
 def _numbers(column: Tensor | None, images: int) -> list[float | None]:

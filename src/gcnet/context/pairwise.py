@@ -1,7 +1,7 @@
 """Context modelling as in non-local blocks: every query position has its own weights (arXiv 1711.07971).
 
 N images, C channels, D inner channels, `...` positions: a sequence, an H x W map or a volume. P positions
-ask (queries); M answer (keys): the same ones, or fewer after sub-sampling.
+are queries, M are keys: the same ones, or fewer after sub-sampling.
 
 The weights of all pairs would be a P x M matrix for each image: 15 GB for a 200 x 304 map. None of the
 four forms needs it at once; memory grows with P and M, not with their product.
@@ -153,8 +153,8 @@ def _additive_attention(
 ) -> Float[Tensor, "N P D"]:
     """Sum over j of ReLU(a_i + b_j) v_j / M, in O(M log M) steps.
 
-    With the keys sorted by falling b, those that query i sees are the first few: as many as have
-    b_j > -a_i. Their sum is a_i * sum of v_j + sum of b_j v_j, both read from running sums.
+    With the keys sorted by falling b, ReLU leaves query i the first few: as many as have b_j > -a_i.
+    Their sum is a_i * sum of v_j + sum of b_j v_j, both read from running sums.
     """
     # Running sums over thousands of values need float32 also under autocast.
     exact = torch.promote_types(value.dtype, torch.float32)
@@ -163,7 +163,7 @@ def _additive_attention(
     values = values.gather(1, order.unsqueeze(2).expand_as(values))
     terms = torch.cat([values, falling.unsqueeze(2) * values], dim=2) / key_term.shape[1]
     sums = F.pad(terms.cumsum(dim=1), (0, 0, 1, 0))  # row m: the first m keys
-    # Negated, falling values rise, as searchsorted wants; "left" counts those strictly before a_i.
-    seen = torch.searchsorted(-falling.detach(), query_term.detach().contiguous())
-    plain, weighted = sums.gather(1, seen.unsqueeze(2).expand(-1, -1, sums.shape[2])).chunk(2, dim=2)
+    # Negated, falling values rise, as searchsorted needs; "left" counts those strictly before a_i.
+    count = torch.searchsorted(-falling.detach(), query_term.detach().contiguous())
+    plain, weighted = sums.gather(1, count.unsqueeze(2).expand(-1, -1, sums.shape[2])).chunk(2, dim=2)
     return (query_term.unsqueeze(2) * plain + weighted).to(value.dtype)

@@ -18,12 +18,12 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
-def residual_blocks(model: nn.Module, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
+def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
     """The residual blocks of `model` in its order; of nested ones the inner, unless there is only one inside.
 
     Args:
         model: any network; nothing is run.
-        wanted: which module names to look at.
+        include: whether to consider the module of a name.
 
     Returns:
         From a block's name to the name, within the block, of the module whose output ends the residual
@@ -32,7 +32,7 @@ def residual_blocks(model: nn.Module, wanted: Callable[[str], bool] = lambda nam
     found: dict[str, str] = {}
     # Children before parents: what contains two blocks is a stage or a network, and need not be traced.
     for name, module in reversed(list(model.named_modules())):
-        if isinstance(module, CONTAINERS) or not any(True for _ in module.children()) or not wanted(name):
+        if isinstance(module, CONTAINERS) or not any(True for _ in module.children()) or not include(name):
             continue
         inner = [other for other in found if not name or other.startswith(f"{name}.")]
         end = _Trace.branch_end(module) if len(inner) < 2 else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import did_you_mean
+from gcnet.context_spec import BLOCKS
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.spec import ContextSpec, ModelSpec
@@ -48,7 +49,7 @@ GRIDS: dict[str, Grid] = {
         {
             f"{block.upper()} {place}": {"block": block, "stages": stages}
             for place, stages in (("c4", C4), ("all", ALL))
-            for block in ("se", "snl", "nl", "gc")
+            for block in BLOCKS
         },
     ),
     "position": Grid(
