@@ -22,8 +22,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gcnet.commands.train import parse_train
+from gcnet.engine import run as engine
 from gcnet.engine import runfolder
-from gcnet.engine import train as engine
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.loggers import read_metrics
 from gcnet.engine.runfolder import write_recipe
@@ -83,7 +83,7 @@ def test_the_recipe_file_is_the_command_line(unbroken: Path, tmp_path: Path) -> 
     values, recipe = parse_train(["--config", str(tmp_path / "recipe.yaml")])
     assert recipe == fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48))
     assert (values.model, values.data) == ("mask_rcnn_tiny_gc4", "photos")
-    assert (values.weights, values.out) == (None, str(tmp_path))
+    assert (values.weights, values.out) == ("none", str(tmp_path))
     assert values.class_names == ["square", "disc"]
 
 

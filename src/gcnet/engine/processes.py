@@ -183,7 +183,7 @@ def _meet(place: Place) -> None:
     if place.device.type == "cuda":
         torch.cuda.set_device(place.device)
         backend = "cpu:gloo,cuda:nccl"
-    store, rank, world = next(rendezvous("env://", timeout=MEET))
+    store, rank, world = next(rendezvous("env://", place.rank, place.world, timeout=MEET))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=WAIT)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +13,10 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from gcnet.data.dataset import DataSet
+from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.processes import Place
 from gcnet.engine.schedule import lr_factor, seed_iteration
 from gcnet.engine.stop import Stop
@@ -24,6 +28,7 @@ from gcnet.recipe import Recipe
 from gcnet.types import Batch
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+QUICK = 60.0  # seconds; an epoch shorter than this is not worth a checkpoint of its own
 SMALLEST_SCALE = 1.0  # of an fp16 loss: a gradient that is infinite even so is not too large, but wrong
 
 Model = Detector | Classifier
@@ -54,7 +59,7 @@ class Run:
     iteration: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
     saved: int = -1  # the iteration that last.ckpt is of; -1 if it could not be written
-    saved_at: float = 0.0
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def total(self) -> int:
@@ -65,6 +70,53 @@ class Run:
         """Whether the model is scored after this iteration."""
         every = self.recipe.validate_every * self.per_epoch
         return self.iteration > 0 and (self.iteration % every == 0 or self.iteration == self.total)
+
+    def loader(self, dataset: DataSet, recipe: Recipe, start: int) -> Any:
+        return self.task.make_loader(
+            dataset,
+            image_size=self.model.spec.image_size,
+            recipe=recipe,
+            start_iteration=start,
+            rank=self.place.rank,
+            world_size=self.place.world,
+        )
+
+    def save(self) -> bool:
+        """Writes last.ckpt. A write that fails costs a warning; the checkpoint before stays."""
+        path = self.out / "last.ckpt"
+        self.saved_at = time.monotonic()
+        try:
+            save_checkpoint(
+                path,
+                self.model,
+                self.recipe,
+                iteration=self.iteration,
+                optimizer=self.optimizer.state_dict(),
+                scaler=self.scaler.state_dict(),
+                ema=None if self.average is None else self.average.state_dict(),
+                sums=self.sums,
+                class_names=list(self.model.spec.class_names),
+                images=self.images,
+            )
+        except OSError as error:
+            self.saved = -1
+            print(
+                f"warning: {path} not written at iteration {self.iteration} "
+                f"({error.strerror or error}); the one before is kept and training goes on",
+                flush=True,
+            )
+            return False
+        self.saved = self.iteration
+        return True
+
+    def save_if_due(self, *, now: bool | int) -> None:
+        elapsed, interval = time.monotonic() - self.saved_at, self.recipe.checkpoint_every * 60
+        if now or elapsed >= (min(interval, QUICK) if self.iteration % self.per_epoch == 0 else interval):
+            self.save()
+
+    def stage(self) -> dict[str, Any]:
+        """What a model file says of the run that it comes from, beside its scores."""
+        return {"iteration": self.iteration} | ({"ema": self.recipe.ema} if self.recipe.ema else {})
 
 
 def take_step(
@@ -161,3 +213,13 @@ def _fail(run: Run, bad: list[str], images: Batch) -> NoReturn:
     raise NotFiniteError(
         f"{names} became NaN or infinite at iteration {run.iteration + 1}, on the images with id {ids}"
     )
+
+
+def update_average(average: Model, model: Model, decay: float, iteration: int) -> None:
+    """Moves the average towards the weights; early ones, far from the end, count for less time."""
+    own, new = average.state_dict(), model.state_dict()
+    floats = [name for name, value in own.items() if value.is_floating_point()]
+    move = get_ema_multi_avg_fn(min(decay, (1 + iteration) / (10 + iteration)))
+    move([own[name] for name in floats], [new[name] for name in floats], None)
+    for name in own.keys() - set(floats):
+        own[name].copy_(new[name])

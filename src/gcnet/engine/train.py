@@ -8,10 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,29 +19,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gcnet.data.dataset import DataSet, LabelledImage
-from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, save_checkpoint
-from gcnet.engine.loggers import RunLog, check_loggers, rounded
-from gcnet.engine.processes import Place, agree, find_place, gather, joined
+from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
+from gcnet.engine.loggers import RunLog, check_loggers
+from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
-from gcnet.engine.run import Model, NotFiniteError, Run, take_step, to_device
+from gcnet.engine.run import Model, NotFiniteError, Run, take_step, update_average
 from gcnet.engine.runfolder import claimed, draw_curves, goes_on, recorded, write_recipe, write_versions
-from gcnet.engine.schedule import make_optimizer, seed_iteration
+from gcnet.engine.schedule import make_optimizer
 from gcnet.engine.stop import Stop, end_by
 from gcnet.engine.task import Task, task_of
+from gcnet.engine.validation import validate
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.evaluate import write_results
-from gcnet.models.modes import eval_mode, recompute_activations
+from gcnet.evaluation.evaluate import check_classes
+from gcnet.models.modes import recompute_activations
 from gcnet.recipe import Recipe
 from gcnet.types import Batch
 from gcnet.weights.files import save_model
 
 LOG_EVERY = 10  # iterations in a row of metrics.csv
-QUICK = 60.0  # seconds; an epoch shorter than this is not worth a checkpoint of its own
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,8 @@ def train(
     out, task, place = Path(out), task_of(model.spec), find_place(recipe)
     check_loggers(recipe.loggers)
     resume = goes_on(out, resume)
+    for dataset in (train_set, *([valid_set] if valid_set is not None else [])):
+        check_classes(model.spec.class_names, dataset.class_names)
     with claimed(out, resume=resume) if place.leads else contextlib.nullcontext():
         state = read_checkpoint(out / "last.ckpt") if resume else None
         if recipe.image_size is not None:
@@ -94,7 +94,7 @@ def train(
         run = _begin(model, task, train_set, recipe, out, place, state, data)
         with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
             if place.leads:
-                if not resume and not _save(run):  # first, so that there is always one to resume from
+                if not resume and not run.save():  # first, so that there is always one to resume from
                     raise GCNetError(f"cannot write in {out}; free space or give another --out")
                 weights = (recorded(out, "weights") if resume else None) or weights
                 write_recipe(out, recipe, spec=model.spec, data=data, weights=weights)
@@ -205,13 +205,13 @@ def _loop(
     scores = (*task.score_names, "valid_loss") if recipe.validation_loss else task.score_names
     log = RunLog(run.out, run.iteration, recipe, scores=scores) if place.leads else None
     line = ProgressLine(run.total, run.iteration, run.per_epoch)
-    batches = iter(_loader(run, train_set, recipe, run.iteration))
+    batches = iter(run.loader(train_set, recipe, run.iteration))
     metrics, scored = None, False
     try:
         while True:
             if valid_set is not None and run.validation_is_due:
                 if not agree(place, log is not None and log.metrics.validated(run.iteration)):
-                    metrics, scored = _validate(run, valid_set, log, line, stop), True
+                    metrics, scored = validate(run, valid_set, log, line, stop), True
                 patient = log is None or log.metrics.since_best(task.best_by) < (recipe.patience or math.inf)
                 if not agree(place, patient):
                     if place.leads:
@@ -224,17 +224,17 @@ def _loop(
             losses, grad_norm, signal = take_step(run, losses_of, images, targets, stop)
             run.iteration += 1
             if run.average is not None:
-                _update_average(run.average, run.model, run.recipe.ema, run.iteration)
+                update_average(run.average, run.model, run.recipe.ema, run.iteration)
             if log is not None:
                 _log(run, log, losses, grad_norm, time.monotonic() - started)
                 line.update(run.iteration, losses, run.optimizer.param_groups[0]["lr"], place.device)
-                _save_if_due(run, now=signal or run.iteration == run.total)
+                run.save_if_due(now=signal or run.iteration == run.total)
             if signal:
                 end_by(signal)
         if place.leads and run.saved != run.iteration:  # it ended early, or the disk was full for a while
-            _save(run)
+            run.save()
         if valid_set is not None and not scored:  # it was complete, and is asked for its metrics
-            metrics = _validate(run, valid_set, log, line, stop)
+            metrics = validate(run, valid_set, log, line, stop)
     except NotFiniteError as error:
         if place.leads:
             raise GCNetError(
@@ -248,33 +248,13 @@ def _loop(
             raise
         raise SystemExit(0) from None
     finally:
+        batches = None  # or the loader's processes would live as long as the traceback
         line.pause()
         if log is not None:
             log.close()
             with contextlib.suppress(OSError):
                 draw_curves(log.metrics.path, run.out / "curves.png", scores)
     return metrics
-
-
-def _loader(run: Run, dataset: DataSet, recipe: Recipe, start: int) -> Any:
-    return run.task.make_loader(
-        dataset,
-        image_size=run.model.spec.image_size,
-        recipe=recipe,
-        start_iteration=start,
-        rank=run.place.rank,
-        world_size=run.place.world,
-    )
-
-
-def _update_average(average: Model, model: Model, decay: float, iteration: int) -> None:
-    """Moves the average towards the weights; early ones, far from the end, count for less time."""
-    own, new = average.state_dict(), model.state_dict()
-    floats = [name for name, value in own.items() if value.is_floating_point()]
-    move = get_ema_multi_avg_fn(min(decay, (1 + iteration) / (10 + iteration)))
-    move([own[name] for name in floats], [new[name] for name in floats], None)
-    for name in own.keys() - set(floats):
-        own[name].copy_(new[name])
 
 
 def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seconds: float) -> None:
@@ -290,108 +270,6 @@ def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seco
         memory = memory_gb(run.place.device)
         log.write(run.iteration, "train", {"epoch": epoch, "lr": lr, **means, "memory_gb": memory})
         run.sums = {}
-
-
-def _save_if_due(run: Run, *, now: bool | int) -> None:
-    elapsed, interval = time.monotonic() - run.saved_at, run.recipe.checkpoint_every * 60
-    if now or elapsed >= (min(interval, QUICK) if run.iteration % run.per_epoch == 0 else interval):
-        _save(run)
-
-
-def _save(run: Run) -> bool:
-    """Writes last.ckpt. A write that fails costs a warning; the checkpoint before stays."""
-    path = run.out / "last.ckpt"
-    run.saved_at = time.monotonic()
-    try:
-        save_checkpoint(
-            path,
-            run.model,
-            run.recipe,
-            iteration=run.iteration,
-            optimizer=run.optimizer.state_dict(),
-            scaler=run.scaler.state_dict(),
-            ema=None if run.average is None else run.average.state_dict(),
-            sums=run.sums,
-            class_names=list(run.model.spec.class_names),
-            images=run.images,
-        )
-    except OSError as error:
-        run.saved = -1
-        print(
-            f"warning: {path} not written at iteration {run.iteration} "
-            f"({error.strerror or error}); the one before is kept and training goes on",
-            flush=True,
-        )
-        return False
-    run.saved = run.iteration
-    return True
-
-
-def _validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLine, stop: Stop) -> Any:
-    """Scores the model, or the average of its weights; each process predicts its share of the images.
-
-    The first process keeps the best model, writes results, and gives the metrics.
-    """
-    task, place, scored = run.task, run.place, run.average or run.model
-    line.pause()
-    try:
-        with stop.at_once():
-            share = range(place.rank, len(valid_set), place.world)
-            options = {"workers": run.recipe.workers, "progress": place.leads}
-            found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
-            losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
-            metrics, results = task.score(valid_set, found) if place.leads else (None, [])
-    except (KeyboardInterrupt, SystemExit):
-        if place.leads and run.saved != run.iteration:
-            _save(run)
-        raise
-    if log is None:
-        return None
-    values = task.scores(metrics)
-    if losses:
-        values["valid_loss"] = math.fsum(losses) / len(losses)
-    best = run.out / "best.safetensors"
-    if not log.metrics.validated(run.iteration):
-        if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
-            recorded_scores = {name: values[name] for name in task.recorded}
-            _keep_going(lambda: save_model(scored, best, provenance=_stage(run) | recorded_scores))
-        _keep_going(lambda: write_results(run.out, metrics, results))
-        log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
-    shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
-    print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
-    line.resume()
-    return metrics
-
-
-def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:
-    """The loss of each validation image that has objects, in the first process; computed in float32."""
-    world, device = run.place.world, run.place.device
-    try:
-        count = len(run.task.trainable(valid_set))
-    except GCNetError:  # no objects at all
-        return []
-    recipe = replace(run.recipe.without_augmentation(), batch_size=world)
-    loader = _loader(run, valid_set, recipe, 0)
-    found: list[tuple[int | str, float]] = []
-    with eval_mode(scored), torch.no_grad():
-        for images, targets in itertools.islice(loader, -(-count // world)):
-            seed_iteration(recipe.seed, 0)
-            losses = scored.losses(images.to(device), to_device(targets, device))
-            found.append((images.image_ids[0], float(sum(losses.values()))))
-    return list(dict(gather(run.place, found)).values())  # the stream repeats images to fill its last batch
-
-
-def _stage(run: Run) -> dict[str, Any]:
-    """What a model file says of the run that it comes from, beside its scores."""
-    return {"iteration": run.iteration} | ({"ema": run.recipe.ema} if run.recipe.ema else {})
-
-
-def _keep_going(write: Callable[[], object]) -> None:
-    """A disk that is full for the moment is no reason to lose the training."""
-    try:
-        write()
-    except (GCNetError, OSError) as error:
-        print(f"warning: {error}; training goes on", flush=True)
 
 
 def _announce(run: Run) -> None:
@@ -417,7 +295,7 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     try:
         save_model(run.model, last, provenance={"iteration": run.iteration})
         if run.average is not None:
-            save_model(run.average, out / "last-ema.safetensors", provenance=_stage(run))
+            save_model(run.average, out / "last-ema.safetensors", provenance=run.stage())
     except (OSError, GCNetError) as error:
         failure = f"the final models could not be written in {out} ({error})"
     if metrics is not None:

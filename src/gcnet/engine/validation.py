@@ -1,0 +1,85 @@
+"""The validation of a run: the model scored on images that it does not train on, by all its processes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gcnet.data.dataset import DataSet
+from gcnet.engine.loggers import RunLog, rounded
+from gcnet.engine.processes import gather
+from gcnet.engine.progress import ProgressLine
+from gcnet.engine.run import Model, Run, to_device
+from gcnet.engine.schedule import seed_iteration
+from gcnet.engine.stop import Stop
+from gcnet.errors import GCNetError
+from gcnet.evaluation.evaluate import write_results
+from gcnet.models.modes import eval_mode
+from gcnet.weights.files import save_model
+
+
+def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLine, stop: Stop) -> Any:
+    """Scores the model, or the average of its weights; each process predicts its share of the images.
+
+    The first process keeps the best model, writes results, and gives the metrics.
+    """
+    task, place, scored = run.task, run.place, run.average or run.model
+    line.pause()
+    try:
+        with stop.at_once():
+            share = range(place.rank, len(valid_set), place.world)
+            options = {"workers": run.recipe.workers, "progress": place.leads}
+            found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
+            losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
+            metrics, results = task.score(valid_set, found) if place.leads else (None, [])
+    except (KeyboardInterrupt, SystemExit):
+        if place.leads and run.saved != run.iteration:
+            run.save()
+        raise
+    if log is None:
+        return None
+    values = task.scores(metrics)
+    if losses:
+        values["valid_loss"] = math.fsum(losses) / len(losses)
+    best = run.out / "best.safetensors"
+    if not log.metrics.validated(run.iteration):
+        if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
+            recorded_scores = {name: values[name] for name in task.recorded}
+            _keep_going(lambda: save_model(scored, best, provenance=run.stage() | recorded_scores))
+        _keep_going(lambda: write_results(run.out, metrics, results))
+        log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
+    shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
+    print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
+    line.resume()
+    return metrics
+
+
+def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:
+    """The loss of each validation image that has objects, in the first process; computed in float32."""
+    world, device = run.place.world, run.place.device
+    try:
+        count = len(run.task.trainable(valid_set))
+    except GCNetError:  # no objects at all
+        return []
+    recipe = replace(run.recipe.without_augmentation(), batch_size=world)
+    loader = run.loader(valid_set, recipe, 0)
+    found: list[tuple[int | str, float]] = []
+    with eval_mode(scored), torch.no_grad():
+        for images, targets in itertools.islice(loader, -(-count // world)):
+            seed_iteration(recipe.seed, 0)
+            losses = scored.losses(images.to(device), to_device(targets, device))
+            found.append((images.image_ids[0], float(sum(losses.values()))))
+    return list(dict(gather(run.place, found)).values())  # the stream repeats images to fill its last batch
+
+
+def _keep_going(write: Callable[[], object]) -> None:
+    """A disk that is full for the moment is no reason to lose the training."""
+    try:
+        write()
+    except (GCNetError, OSError) as error:
+        print(f"warning: {error}; training goes on", flush=True)
