@@ -23,6 +23,9 @@ class Recorder(ModuleType):
         self.calls: list[tuple[str, Any]] = []
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
         def call(*args: Any, **options: Any) -> Any:
             self.calls.append((name, args[0] if args else options))
             return SimpleNamespace(log=self.log, finish=self.finish, info=SimpleNamespace(run_id="run-7"))
