@@ -97,7 +97,7 @@ def train(
     from gcnet.evaluation.evaluate import check_classes
 
     task = task_of(spec)
-    splits = _splits(task, data, class_names)
+    splits = _splits(task, data, class_names, settings)
     changes = []
     if not few_images:
         settings, changes = _suit(task, settings, splits["train"], recipe)
@@ -190,6 +190,8 @@ def evaluate(
     batch_size: int = 1,
     workers: int = 2,
     score_threshold: float = SCORE_FROM,
+    val_fraction: float = 0.2,
+    crowd_as_objects: bool = False,
     precision: Precision = "fp32",
     compile: bool = False,
     progress: bool = True,
@@ -204,6 +206,7 @@ def evaluate(
         batch_size: images at a time.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
+        val_fraction, crowd_as_objects: as in the recipe that the model was trained with.
 
     Raises:
         GCNetError: the data set or the model cannot be had, or they have different classes.
@@ -220,7 +223,8 @@ def evaluate(
 
     task = task_of(loaded.spec)
     if isinstance(data, str | os.PathLike):
-        data = task.load_split(Path(data), split, loaded.spec.class_names)
+        options = {"val_fraction": val_fraction, "crowd_as_objects": crowd_as_objects}
+        data = task.load_split(Path(data), split, loaded.spec.class_names, **options)
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
     return task.evaluate(
         loaded, data, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
@@ -325,10 +329,12 @@ def _recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
         raise GCNetError(f"recipe: a value of {values} is of the wrong type ({error})") from error
 
 
-def _splits(task: Task, data: Any, class_names: Sequence[str] | None) -> Mapping[str, DataSet[Any]]:
+def _splits(
+    task: Task, data: Any, class_names: Sequence[str] | None, recipe: Recipe
+) -> Mapping[str, DataSet[Any]]:
     """The splits of the data: train is among them, and its classes are the expected ones, if any are."""
     if isinstance(data, str | os.PathLike):
-        splits = task.load_splits(Path(data))
+        splits = task.load_splits(Path(data), recipe)
     else:
         splits = data if isinstance(data, Mapping) else {"train": data}
     if "train" not in splits:

@@ -110,7 +110,9 @@ def check_writable(folder: Path) -> None:
         raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
 
 
-def check_data(folder: Path) -> None:
-    """Raises if there is no such folder, without the seconds that a look into it takes to import."""
-    if not folder.is_dir():
-        raise GCNetError(f"--data {folder} is not a folder; give that of a data set")
+def check_data(path: Path) -> None:
+    """Raises if there is no such data set, without the seconds that a look into it takes to import."""
+    if not path.exists():
+        raise GCNetError(
+            f"--data {path} does not exist; give the folder of a data set or its annotation file"
+        )

@@ -37,6 +37,8 @@ class Recipe:
         rotation: largest angle of a random turn either way, in degrees.
         crop: smallest share of each side that a random crop shows; 1 does not crop.
         copy_paste: probability that objects of another image are pasted in (arXiv 2012.07177).
+        val_fraction: share of the images that is held out for validation where the data has no splits.
+        crowd_as_objects: take what is marked iscrowd as objects, as CVAT marks masks drawn by its brush.
         image_size: (long, short) side to fit images in; none takes the model's own.
         precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
         recompute_activations: keep less in memory between forward and backward, for a third more computing;
@@ -73,6 +75,8 @@ class Recipe:
     rotation: float = 0.0
     crop: float = 1.0
     copy_paste: float = 0.0
+    val_fraction: float = 0.2
+    crowd_as_objects: bool = False
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     recompute_activations: bool = False
@@ -111,6 +115,10 @@ class Recipe:
         for name in ("flip", "quarter_turns", "copy_paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give a probability, 0 to 1")
+        if not 0 <= self.val_fraction < 1:
+            raise GCNetError(
+                f"recipe: val_fraction is {self.val_fraction}; give a share, 0 or more, less than 1"
+            )
         if not 0 <= self.rotation <= 180:
             raise GCNetError(f"recipe: rotation is {self.rotation}; give degrees, 0 to 180")
         if not 0 < self.crop <= 1:

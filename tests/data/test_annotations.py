@@ -162,7 +162,7 @@ def test_nothing_but_unlisted_categories_is_an_error(values: dict[str, Any], tmp
     ("change", "message"),
     [
         ({"segmentation": []}, "has boxes but no outlines"),
-        ({"iscrowd": 1}, "has only objects marked iscrowd, 2 of them, .* --crowd-as-objects"),
+        ({"iscrowd": 1}, "has only objects marked iscrowd, 2 of them, .* --crowd-as-objects true"),
         ({"bbox": [0, 0, 0, 0], "segmentation": []}, "has no image with objects to learn from"),
     ],
 )

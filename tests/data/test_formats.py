@@ -208,3 +208,8 @@ def test_what_cannot_be_read_is_one_line(name: str, text: str, message: str, tmp
     with pytest.raises(GCNetError, match=message) as caught:
         load_splits(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_annotation_file_is_enough(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    assert list(load_splits(tmp_path / "data.yaml")) == ["train", "valid"]

@@ -104,11 +104,29 @@ def test_as_rgb_array_takes_paths_pil_and_arrays(picture: np.ndarray, tmp_path: 
     Image.fromarray(picture).save(tmp_path / "a.png")
     for image in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(picture), picture):
         np.testing.assert_array_equal(as_rgb_array(image), picture)
-    assert as_rgb_array(Image.fromarray(picture).convert("L")).shape == picture.shape
+    grey = Image.fromarray(picture).convert("L")
+    np.testing.assert_array_equal(as_rgb_array(np.array(grey)), as_rgb_array(grey))
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(8, 0), (10, 2), (12, 4), (14, 6), (16, 8)])
+def test_16_bits_are_read_at_the_range_that_is_used(bits: int, shift: int, tmp_path: Path) -> None:
+    """The same through a file, Pillow and an array."""
+    deep = np.linspace(0, 2**bits - 1, 40 * 50).reshape(40, 50).astype(np.uint16)
+    expected = np.repeat((deep >> shift).astype(np.uint8)[:, :, None], 3, axis=2)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    images = (
+        tmp_path / "a.png",
+        Image.open(tmp_path / "a.png"),
+        deep,
+        np.repeat(deep[:, :, None], 3, axis=2),
+    )
+    for image in images:
+        np.testing.assert_array_equal(as_rgb_array(image), expected)
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4, 3)), None, [[1]]]
+    "image",
+    [np.zeros((4, 4, 4, 3), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4, 3)), None, [[1]]],
 )
 def test_as_rgb_array_refuses_other_things(image: object) -> None:
     with pytest.raises(GCNetError, match="H x W x 3 uint8"):

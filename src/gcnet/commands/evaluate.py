@@ -42,9 +42,18 @@ def _parser() -> Parser:
         type=Path,
         required=True,
         metavar="DIR",
-        help="a COCO-format data set, or train/CLASS/, val/CLASS/",
+        help="a data set, or its annotation file, or train/CLASS/, val/CLASS/",
     )
     add_split(parser)
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.2,
+        help="share held out for validation where the data has no splits (0.2)",
+    )
+    parser.add_argument(
+        "--crowd-as-objects", action="store_true", help="take what is marked iscrowd as objects"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")

@@ -82,7 +82,9 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     parser.add_argument(
         "--config", action="config", help="a YAML file of options, such as a run's recipe.yaml"
     )
-    parser.add_argument("--data", help="a COCO-format data set; of a classifier, train/CLASS/ and val/CLASS/")
+    parser.add_argument(
+        "--data", help="a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/"
+    )
     out = f"runs/{row.name if row else 'MODEL'}"
     parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
     parser.add_argument(

@@ -113,7 +113,7 @@ def _why_nothing(records: Sequence[ImageRecord]) -> str:
     if objects and all(item.crowd for item in objects):
         return (
             f"only objects marked iscrowd, {len(objects)} of them, as CVAT marks masks drawn by its brush; "
-            "give --crowd-as-objects to take them as objects"
+            "give --crowd-as-objects true to take them as objects"
         )
     if objects and not any(item.segmentation for item in objects):
         return (

@@ -23,6 +23,7 @@ from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import evaluate, predict_all, score_all
 from gcnet.evaluation.table import print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Task:
     """The functions that the engine and the commands need of a kind of model.
 
     Attributes:
-        load_splits: all splits of a data set folder by name: "train", "valid", "test".
+        load_splits: all splits of a data set folder, for a recipe, by name: "train", "valid", "test".
         load_split: one of them, with the classes of a trained model.
         trainable: the indices of the images that training uses.
         make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
@@ -45,8 +46,8 @@ class Task:
         recorded: the scores that its file states.
     """
 
-    load_splits: Callable[[Path], dict[str, Any]]
-    load_split: Callable[[Path, str, Sequence[str]], Any]
+    load_splits: Callable[[Path, Recipe], dict[str, Any]]
+    load_split: Callable[..., Any]
     trainable: Callable[[Any], Sequence[int]]
     make_loader: Callable[..., Any]
     optimized: Callable[[Any], Any]
@@ -76,8 +77,12 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
     return {name: flat[name] for name in AP_NAMES if name in flat}
 
 
+def _load_splits(root: Path, recipe: Recipe) -> dict[str, Any]:
+    return load_splits(root, val_fraction=recipe.val_fraction, crowd_as_objects=recipe.crowd_as_objects)
+
+
 DETECTION = Task(
-    load_splits=load_splits,
+    load_splits=_load_splits,
     load_split=load_split,
     trainable=trainable,
     make_loader=train_loader,
@@ -107,8 +112,8 @@ def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
 
 
 CLASSIFICATION = Task(
-    load_splits=image_folder.load_image_folders,
-    load_split=image_folder.load_image_folder,
+    load_splits=lambda root, recipe: image_folder.load_image_folders(root),
+    load_split=lambda root, split, names, **_: image_folder.load_image_folder(root, split, names),
     trainable=lambda dataset: range(len(dataset)),
     make_loader=image_train_loader,
     optimized=lambda classifier: classifier,

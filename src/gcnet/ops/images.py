@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
+
+log = logging.getLogger(__name__)
 
 PAD_MULTIPLE = 32
 
@@ -38,13 +42,30 @@ def read_image(path: str | os.PathLike[str], *, turned: bool = True) -> UInt8[np
         raise GCNetError(f"{path} cannot be read ({error.strerror}); give an image file") from None
     _refuse_truncated(data, path)
     try:
-        flags = cv2.IMREAD_COLOR | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
         image = None
     if image is None:
         raise GCNetError(f"{path} is not an image that can be read; convert it to JPEG or PNG, or remove it")
+    if image.dtype == np.uint16:
+        _tell_of_16_bits()
+        image = _eight_bits(image)
+    elif image.dtype != np.uint8:  # a TIFF of floats
+        image = cv2.convertScaleAbs(image)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+@cache
+def _tell_of_16_bits() -> None:
+    """A warning, once in a process."""
+    log.warning("images have 16 bits a channel: each is read at the range that it uses, of 8 to 16 bits")
+
+
+def _eight_bits(image: UInt16[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Of 10, 12, 14 or 16 bits, whichever hold the brightest value, the upper eight."""
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if int(image.max(initial=0)) < 1 << bits)
+    return (image >> (bits - 8)).astype(np.uint8)
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:
@@ -90,12 +111,19 @@ def read_index_mask(path: Path) -> UInt8[np.ndarray, "H W"]:
 def as_rgb_array(image: Any) -> UInt8[np.ndarray, "H W 3"]:
     """An image from a path, a PIL image or an H x W x 3 uint8 RGB array (returned as it is).
 
-    The pixels of a PIL image are taken as they stand, without looking at its EXIF orientation.
+    Arrays may also be gray (H x W) and of uint16. The pixels of a PIL image are taken as they stand, without
+    looking at its EXIF orientation.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     if hasattr(image, "convert") and hasattr(image, "getbands"):
-        return np.array(image.convert("RGB"))
+        if not image.mode.startswith("I"):
+            return np.array(image.convert("RGB"))
+        image = np.array(image).clip(0, 2**16 - 1).astype(np.uint16)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint16:
+        image = _eight_bits(image)
+    if isinstance(image, np.ndarray) and image.ndim == 2 and image.dtype == np.uint8:
+        image = np.repeat(image[:, :, None], 3, axis=2)
     if not isinstance(image, np.ndarray):
         raise GCNetError(
             f"an image is a {type(image).__name__}; give a path, a PIL image or an H x W x 3 uint8 RGB array"
