@@ -99,13 +99,13 @@ def test_a_row_by_name_takes_an_old_file_too(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_counted_by_kind(tmp_path: Path) -> None:
     state = as_mmdet(built(small()))
     del state["rpn_head.rpn_cls.bias"], state["backbone.layer3.0.bn2.bias"]
-    state |= {"backbone.layer4.0.extra": torch.zeros(1), "rpn_head.rpn_cls.weight": torch.zeros(9, 16, 1, 1)}
+    state |= {"backbone.layer4.0.extra": torch.zeros(1), "rpn_head.rpn_reg.weight": torch.zeros(9, 16, 1, 1)}
     path = saved(state, 2, tmp_path / "x.pth")
     with pytest.raises(GCNetError) as raised:
         load_model(path)
     message = str(raised.value)
     assert "x.pth does not fit this model (tensors: 2 missing, 1 unexpected, 1 of another shape)" in message
-    assert "rpn.objectness.weight is 9x16x1x1 there and 3x16x1x1 here" in message
+    assert "rpn.deltas.weight is 9x16x1x1 there and 12x16x1x1 here" in message
     assert "\n" not in message
 
 

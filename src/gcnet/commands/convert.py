@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_mirror
+from gcnet.commands.arguments import Parser, add_mirror, at_least
 from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
@@ -15,6 +16,7 @@ from gcnet.weights.fetch import find_source
 if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
+    from gcnet.weights.mmdet_config import Config
 
 SOURCE_HELP = (
     "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, OWNER/NAME on the "
@@ -36,12 +38,27 @@ def run(argv: list[str]) -> int:
     from gcnet.weights.files import save_model
     from gcnet.weights.load import read_model
 
-    model = read_model(file, row, options.class_names)
+    model = read_model(file, row, options.class_names, told=_told(options), part=options.part)
     prepare_folder(options.out.parent)
     save_model(model, options.out)
     print("\n".join(_describe(model, file.path)))
     print(f"wrote {options.out}\nnext: gcnet predict {options.out} IMAGES...")
     return 0
+
+
+def _told(options: Namespace) -> Config:
+    """What the options say of the model, in place of its file."""
+    from gcnet.weights.mmdet_config import Config, read_config
+
+    config = Config()
+    if options.config:
+        if not options.config.is_file():
+            raise GCNetError(f"--config: no such file: {options.config}")
+        config = read_config(options.config.read_text(errors="replace"))
+        if config is None:
+            raise GCNetError(f"--config {options.config} is not a configuration in Python")
+    size = options.image_size and (max(options.image_size), min(options.image_size))
+    return config.overruled_by(Config(style=options.style, channels=options.channel_order, image_size=size))
 
 
 def _describe(model: Detector | Classifier, path: Path) -> list[str]:
@@ -60,5 +77,14 @@ def _parser() -> Parser:
     parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--model", metavar="NAME", help="the model that IN holds, if it is not what is found")
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of IN's labels")
+    parser.add_argument("--part", choices=["teacher", "student"], help="of an IN that holds both")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the configuration that IN was trained with; only read"
+    )
+    parser.add_argument("--style", choices=["pytorch", "caffe"], help="of IN's residual blocks")
+    parser.add_argument("--channel-order", choices=["rgb", "bgr"], help="of the images that IN takes")
+    parser.add_argument(
+        "--image-size", type=at_least(32), nargs=2, metavar="SIDE", help="that images are fitted in for IN"
+    )
     add_mirror(parser)
     return parser

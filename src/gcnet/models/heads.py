@@ -61,6 +61,20 @@ class BoxHead(nn.Module):
             hidden = F.relu(self.fc2(hidden), inplace=True)
         return self.cls(hidden).float(), self.deltas(hidden).float().unflatten(1, (-1, 4))
 
+    def choose_deltas(
+        self,
+        logits: Float[Tensor, "R K1"],
+        deltas: Float[Tensor, "R B 4"],
+        labels: Int64[Tensor, " R"] | None = None,
+    ) -> Float[Tensor, "R 1 4"]:
+        """The deltas of each region's class: its label's, or the most probable one's if it has none."""
+        if self.class_agnostic:
+            return deltas
+        best = logits[:, :-1].argmax(dim=1)
+        if labels is not None:
+            best = labels.where((labels >= 0) & (labels < self.num_classes), best)
+        return deltas.gather(1, best[:, None, None].expand(-1, 1, 4))
+
     def losses(
         self,
         logits: Float[Tensor, "R K1"],

@@ -17,7 +17,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (carrying the stride: "pytorch" style), 1x1, each with its norm, and a shortcut.
+    """1x1, 3x3, 1x1, each with its norm, and a shortcut.
 
     `context` sits on the last 1x1 convolution and its norm ("after1x1") or on the sum with the shortcut,
     before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1.
@@ -29,9 +29,10 @@ class Bottleneck(nn.Module):
         out_channels = channels * EXPANSION
         width = channels if groups == 1 else channels * spec.group_width // 64 * groups
         convolution = DeformableConv2d if spec.deformable_stages[stage] else nn.Conv2d
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        first, second = (stride, 1) if spec.style == "caffe" else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
         self.bn1 = make_norm(norm, width)
-        self.conv2 = convolution(width, width, 3, stride=stride, padding=1, groups=groups, bias=False)
+        self.conv2 = convolution(width, width, 3, stride=second, padding=1, groups=groups, bias=False)
         self.bn2 = make_norm(norm, width)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = make_norm(norm, out_channels)

@@ -52,14 +52,13 @@ class RoIHeads(nn.Module):
         self.spec = spec if cascade is None else replace(spec, smooth_l1_beta=CASCADE_BETA)
         self.stages = cascade or ONE_STAGE
         self.is_cascade, self.num_classes = cascade is not None, num_classes
+        agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample
         self.pool = partial(
             pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, inclusive=inclusive
         )
         count = len(self.stages.ious)
-        boxes = [
-            BoxHead(channels, num_classes, self.spec, class_agnostic=self.is_cascade) for _ in range(count)
-        ]
+        boxes = [BoxHead(channels, num_classes, self.spec, class_agnostic=agnostic) for _ in range(count)]
         masks = [MaskHead(channels, num_classes, spec) for _ in range(count if spec.masks else 0)]
         # Named as in all model files: `box_head`, or in a cascade `box_heads.0`, `box_heads.1`, ...
         for kind, heads in (("box", boxes), ("mask", masks)):
@@ -104,7 +103,8 @@ class RoIHeads(nn.Module):
             prefix = f"s{stage}." if self.is_cascade else ""
             losses |= {prefix + name: loss * weight for name, loss in own.items()}
             if stage + 1 < len(box_heads):
-                proposals = self._next_proposals(stage, regions, deltas.detach(), batch)
+                deltas = box_heads[stage].choose_deltas(logits, deltas.detach(), regions.labels)
+                proposals = self._next_proposals(stage, regions, deltas, batch)
         return losses
 
     def predict(
@@ -126,6 +126,7 @@ class RoIHeads(nn.Module):
         deltas = rois.new_zeros(0)
         for stage, head in enumerate(self.box_stages):
             if stage > 0:
+                deltas = self.box_stages[stage - 1].choose_deltas(all_logits[-1], deltas)
                 rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
             logits, deltas = head(pool(rois, size=BOX_GRID))
             all_logits.append(logits)

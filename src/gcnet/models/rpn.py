@@ -23,7 +23,6 @@ from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32, 64)
-RATIOS = (0.5, 1.0, 2.0)  # height / width of anchors
 BOX_STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
 
@@ -43,8 +42,9 @@ class RPN(nn.Module):
         self.sample: Sampler = random_sample
         self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu: nn.Module = nn.ReLU(inplace=True)
-        self.objectness = nn.Conv2d(channels, len(RATIOS), 1)
-        self.deltas = nn.Conv2d(channels, len(RATIOS) * 4, 1)
+        self.each = len(spec.anchor_ratios)  # anchors at every place
+        self.objectness = nn.Conv2d(channels, self.each, 1)
+        self.deltas = nn.Conv2d(channels, self.each * 4, 1)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.01)
@@ -89,7 +89,12 @@ class RPN(nn.Module):
     def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "_A 4"]]:
         return [
             level_anchors(
-                (f.shape[-2], f.shape[-1]), stride, self.spec.anchor_scale, f.device, inclusive=self.inclusive
+                (f.shape[-2], f.shape[-1]),
+                stride,
+                self.spec.anchor_scale,
+                f.device,
+                ratios=self.spec.anchor_ratios,
+                inclusive=self.inclusive,
             )
             for f, stride in zip(features, STRIDES, strict=True)
         ]
@@ -157,7 +162,7 @@ class RPN(nn.Module):
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
         matches = []
         for size, target in zip(batch.image_sizes, targets, strict=True):
-            valid = inside_padded(sizes, STRIDES, size, anchors.device)
+            valid = inside_padded(sizes, STRIDES, size, anchors.device, each=self.each)
             if self.spec.anchors_inside:
                 valid = valid & inside_image(anchors, size)
             own = match_boxes(
@@ -179,7 +184,7 @@ class RPN(nn.Module):
         The losses look at a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
         maps is zero, and a convolution's backward over them would compute with zeros.
         """
-        place, ratio = index // len(RATIOS), index % len(RATIOS)
+        place, ratio = index // self.each, index % self.each
         patches, start = [], 0
         for feature in features:
             patches.append(_patches(feature, place - start))
@@ -194,16 +199,22 @@ class RPN(nn.Module):
 
 
 def level_anchors(
-    size: tuple[int, int], stride: int, scale: float, device: torch.device, *, inclusive: bool = False
+    size: tuple[int, int],
+    stride: int,
+    scale: float,
+    device: torch.device,
+    *,
+    ratios: Sequence[float] = RPNSpec.anchor_ratios,
+    inclusive: bool = False,
 ) -> Float[Tensor, "A 4"]:
-    """Anchors of `scale * stride` pixels in the three ratios, centred on multiples of `stride`.
+    """Anchors of `scale * stride` pixels in each ratio, centred on multiples of `stride`.
 
     With `inclusive` they stand where mmdetection 1.x had them.
     """
     # One ratio at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
-    ratios = torch.stack([torch.full((), ratio, device=device) for ratio in RATIOS]).sqrt()
+    roots = torch.stack([torch.full((), ratio, device=device) for ratio in ratios]).sqrt()
     side = stride * scale
-    shape = torch.stack([side / ratios, side * ratios], dim=1)
+    shape = torch.stack([side / roots, side * roots], dim=1)
     cell = legacy.cell_anchors(stride, shape) if inclusive else torch.cat([-shape, shape], dim=1) * 0.5
     y, x = torch.meshgrid(
         torch.arange(size[0], device=device) * stride,
@@ -219,14 +230,19 @@ def inside_padded(
     strides: Sequence[int],
     image_size: tuple[int, int],
     device: torch.device,
+    *,
+    each: int = len(RPNSpec.anchor_ratios),
 ) -> Bool[Tensor, " A"]:
-    """Which anchors stand on an image's own area: its size rounded up to 32, not the batch's common size."""
+    """Which anchors, `each` at every place, stand on an image's own area.
+
+    That is its size rounded up to 32, not the batch's common size.
+    """
     flags = []
     for (height, width), stride in zip(sizes, strides, strict=True):
         flag = torch.zeros(height, width, dtype=torch.bool, device=device)
         rows, columns = (-(-side // stride) for side in padded_size(image_size))
         flag[:rows, :columns] = True
-        flags.append(flag.flatten().repeat_interleave(len(RATIOS)))
+        flags.append(flag.flatten().repeat_interleave(each))
     return torch.cat(flags)
 
 

@@ -21,8 +21,9 @@ Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inf
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A bottleneck ResNet, or ResNeXt with `groups`, in "pytorch" style.
+    """A bottleneck ResNet, or ResNeXt with `groups`.
 
+    `style` says which convolution of a block has the stride: the 3x3 one ("pytorch") or the first ("caffe").
     `deformable_stages` says which of c2..c5 have deformable 3x3 convolutions.
     `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
     shortcut, as upstream does; a small network that is trained from nothing learns faster without.
@@ -33,6 +34,7 @@ class ResNetSpec:
     base_channels: int = 64
     groups: int = 1
     group_width: int = 4
+    style: Literal["pytorch", "caffe"] = "pytorch"
     deformable_stages: tuple[bool, bool, bool, bool] = (False, False, False, False)
     norm: Norm = "frozen_stats"
     frozen_stages: int = 2
@@ -67,10 +69,12 @@ class LibrarySpec:
 class RPNSpec:
     """Anchors, proposals and the sampling of anchors in training.
 
+    Anchors have sides of `anchor_scale` strides, in each of `anchor_ratios` (height / width).
     `anchors_inside` trains on anchors inside the image only; a `smooth_l1_beta` of 0 means plain L1.
     """
 
     anchor_scale: float = 8.0
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     pre_nms_test: int = 1000
     pre_nms_train: int = 2000
     proposals_test: int = 1000
@@ -85,7 +89,8 @@ class RPNSpec:
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
-    Without `masks` there are no mask heads, and detections are boxes alone.
+    With `class_agnostic` there are four deltas for all classes instead of four for each; by default, in a
+    cascade alone. Without `masks` there are no mask heads, and detections are boxes alone.
     Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
     `box_convs` and `box_fcs` are the layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and
     1 ("4conv1fc"). `norm` follows the 3x3 convolutions of both heads. A `smooth_l1_beta` of 0 means plain L1
@@ -97,6 +102,7 @@ class RoISpec:
     box_convs: int = 0
     box_fcs: int = 2
     box_channels: int = 1024
+    class_agnostic: bool | None = None
     masks: bool = True
     mask_channels: int = 256
     mask_convs: int = 4

@@ -26,6 +26,7 @@ from gcnet.weights.files import (
     read_model_file,
 )
 from gcnet.weights.identify import identify
+from gcnet.weights.mmdet_config import Config
 from gcnet.weights.mmdet_keys import modernise, our_keys
 from gcnet.weights.pickles import Checkpoint, read_checkpoint
 
@@ -63,14 +64,20 @@ def read_model(
     class_names: Sequence[str] | None = None,
     *,
     draw: bool = False,
+    told: Config | None = None,
+    part: str | None = None,
 ) -> Detector | Classifier:
     """The model in a file, which is the one of `row` if that is given. Raises GCNetError as `load_model`.
 
-    `draw` draws the random numbers of a new model, though the file replaces them all: those that are drawn
-    afterwards are what the seed says, whatever was loaded.
+    `told` is what a person says of a foreign model in place of its file, `part` which of two it is
+    (`read_checkpoint`). `draw` draws the random numbers of a new model, though the file replaces them all:
+    those that are drawn afterwards are what the seed says, whatever was loaded.
     """
     if file.path.suffix != SUFFIX:
-        return _read_foreign(file, row, class_names, draw=draw)
+        checkpoint = read_checkpoint(file.path, part=part)
+        if isinstance(row, ClassifierRow):
+            return _read_torchvision(file.path, checkpoint, row, class_names)
+        return _read_mmdet(file, checkpoint, row, class_names, draw=draw, told=told)
     model = build_saved(read_model_file(file.path), draw=draw)
     if class_names is not None:
         rename_classes(model, class_names, label=str(file.path))
@@ -99,16 +106,21 @@ def load_pretrained(kind: type[Model], name: str | Path, **options: Any) -> Mode
     return model
 
 
-def _read_foreign(
-    file: LocalFile, row: Row | ClassifierRow | None, class_names: Sequence[str] | None, *, draw: bool
+def _read_mmdet(
+    file: LocalFile,
+    checkpoint: Checkpoint,
+    row: Row | None,
+    class_names: Sequence[str] | None,
+    *,
+    draw: bool,
+    told: Config | None,
 ) -> Detector | Classifier:
     path = file.path
-    checkpoint = read_checkpoint(path)
-    if isinstance(row, ClassifierRow):
-        return _read_torchvision(path, checkpoint, row, class_names)
     digest = file.sha256 or sha256(path)
     tensors = modernise(checkpoint.tensors)
-    found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names)
+    found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names, told=told)
+    if found.bgr:
+        tensors["backbone.conv1.weight"] = tensors["backbone.conv1.weight"].flip(1)
     detector = build_for(found.spec, None if row else tensors, source=str(path), draw=draw)
     fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}

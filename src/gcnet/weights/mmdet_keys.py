@@ -63,7 +63,8 @@ def is_version_1(tensors: Mapping[str, Tensor]) -> bool:
 def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as 2.x and 3.x would have written them.
 
-    Deformable offsets had another name at first (`conv2_offset`). In 1.x background was class 0, also
+    Deformable offsets had another name at first (`conv2_offset`), and a configuration can give those of
+    context blocks an ending. In 1.x background was class 0, also
     among the deltas and masks, where nothing ever used it; since then it is the last class, of the logits
     alone.
     """
@@ -71,6 +72,7 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     modern = {}
     for name, tensor in tensors.items():
         new = re.sub(r"\.conv2_offset\.", ".conv2.conv_offset.", name)
+        new = re.sub(r"\.context_block\w+\.", ".context_block.", new)
         if old and _OLD_HEAD.match(new):
             tensor = _without_leading_background(name, tensor)
             new = "roi_head." + new

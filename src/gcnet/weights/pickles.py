@@ -18,10 +18,12 @@ from torch import Tensor
 
 from gcnet.errors import GCNetError
 
-UNBACKED = (
-    432 << 20
-)  # bytes of tensors that a small file may claim: many views of few numbers are a model too
+# Bytes of tensors that a small file may claim: many views of few numbers are a model too.
+UNBACKED = 432 << 20
 MOST_TENSORS = 20_000
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # of the weights; the first that is there
+PARTS = ("teacher", "student")
+PREFIXES = ("module.", "model.", "_orig_mod.", "state_dict.", "net.", "detector.")
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,13 @@ _INERT = {
 _STAND_INS += [(stand_in, name) for stand_in, names in _INERT.items() for name in names.split()]
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
     """The weights of a PyTorch checkpoint (of its `state_dict` if it has one), and what it says of itself.
 
     Optimiser states, logs and second copies of the weights are passed over.
+
+    Args:
+        part: "teacher" or "student", of a file that holds both.
 
     Raises:
         GCNetError: the file is missing or damaged, holds no tensors, or would have to run code to be read.
@@ -136,7 +141,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _check_archive(path)
     content = _load(path)
     whole = content if isinstance(content, dict) else {}
-    state = whole.get("state_dict")
+    state = next((whole[key] for key in WRAPPERS if isinstance(whole.get(key), dict)), None)
     tensors = state if isinstance(state, dict) else whole
     tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -144,7 +149,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     _check_tensors(path, tensors)
     meta = whole.get("meta") if isinstance(state, dict) else None
     meta = meta if isinstance(meta, dict) else {}
-    return Checkpoint(_plain_names(tensors), _class_names(meta), _origin(meta), _config(meta))
+    return Checkpoint(
+        _plain_names(_part_of(path, tensors, part)), _class_names(meta), _origin(meta), _config(meta)
+    )
 
 
 def _check_archive(path: Path) -> None:
@@ -201,6 +208,19 @@ def _refusal(path: Path, message: str) -> str:
     return f"refused: {path} is damaged, or holds something else than plain weights"
 
 
+def _part_of(path: Path, tensors: dict[str, Tensor], part: str | None) -> dict[str, Tensor]:
+    """The tensors of a teacher or a student, where a file holds both."""
+    both = all(any(name.startswith(f"{kind}.") for name in tensors) for kind in PARTS)
+    if not both:
+        return tensors
+    if part is None:
+        raise GCNetError(
+            f"{path} holds a teacher and a student: say which, `gcnet convert {path} "
+            f"{path.stem}.safetensors --part teacher` (mmdetection predicts with it) or `--part student`"
+        )
+    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+
+
 def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without wrappers' prefixes and averaging's own bookkeeping.
 
@@ -209,7 +229,7 @@ def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     named = {name: value for name, value in tensors.items() if name not in ("steps", "n_averaged")}
     for _ in range(4):
-        prefix = next((p for p in ("module.", "model.") if all(name.startswith(p) for name in named)), None)
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
         if not named or prefix is None:
             break
         named = {name.removeprefix(prefix): value for name, value in named.items()}

@@ -1,0 +1,201 @@
+"""What a configuration says, in the words of each generation; and what is done about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import CASCADE, as_mmdet, built, equal, small
+
+from gcnet.cli import main
+from gcnet.errors import GCNetError
+from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
+from gcnet.weights.load import load_model
+from gcnet.weights.mmdet_config import Config, named_config, read_config
+
+NAMES = small().class_names
+CAFFE = replace(small(), backbone=replace(small().backbone, style="caffe"))
+
+VERSION_3 = """
+model = dict(
+    type='MaskRCNN',
+    data_preprocessor=dict(bgr_to_rgb=False, mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0]),
+    backbone=dict(type='ResNet', style='caffe', frozen_stages=2, norm_cfg=dict(type='BN'), norm_eval=True),
+    rpn_head=dict(
+        anchor_generator=dict(scales=[4], ratios=[0.5, 1.0, 1.5], strides=[4, 8, 16, 32, 64]),
+        test_cfg=dict(nms=dict(iou_threshold=0.6, type='nms'), nms_pre=900, max_per_img=800)),
+    roi_head=dict(
+        bbox_roi_extractor=dict(type='SingleRoIExtractor', finest_scale=28),
+        bbox_head=[dict(num_classes=3), dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1]))],
+        test_cfg=dict(nms=dict(iou_threshold=0.3, type='nms'), max_per_img=150, score_thr=0.1)))
+train_pipeline = [dict(type='Resize', scale=(1333, 640), keep_ratio=True)]
+test_pipeline = [dict(type='Resize', scale=(512, 640), keep_ratio=True)]
+test_cfg = dict(type='TestLoop')
+"""
+VERSION_2 = """
+img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)
+model = dict(
+    backbone=dict(type='ResNet', style='caffe', frozen_stages=2, norm_cfg=dict(type='BN'), norm_eval=True),
+    rpn_head=dict(anchor_generator=dict(scales=[4], ratios=[1/2, 1.0, 1.5], strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(
+        bbox_roi_extractor=dict(type='SingleRoIExtractor', finest_scale=28),
+        bbox_head=[dict(num_classes=3), dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1]))]),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=2000), rcnn=dict(assigner=dict())),
+    test_cfg=dict(
+        rpn=dict(nms=dict(type='nms', iou_threshold=0.6), nms_pre=900, max_per_img=800),
+        rcnn=dict(score_thr=0.1, nms=dict(type='nms', iou_threshold=0.3), max_per_img=150)))
+test_pipeline = [dict(type='MultiScaleFlipAug', img_scale=(640, 512), transforms=[dict(type='Normalize')])]
+"""
+SAID = Config(
+    style="caffe",
+    channels="bgr",
+    mean=(103.53, 116.28, 123.675),
+    std=(1.0, 1.0, 1.0),
+    image_size=(640, 512),
+    anchor_scale=4.0,
+    anchor_ratios=(0.5, 1.0, 1.5),
+    stds=((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1)),
+    finest_scale=28.0,
+    nms_threshold=0.3,
+    detections=150,
+    score_threshold=0.1,
+    rpn_nms_threshold=0.6,
+    pre_nms=900,
+    proposals=800,
+    norm="frozen_stats",
+    frozen_stages=3,
+)
+
+
+@pytest.mark.parametrize("text", [VERSION_2, VERSION_3], ids=["2.x", "3.x"])
+def test_the_words_of_each_version(text: str) -> None:
+    assert read_config(text) == SAID
+
+
+def test_the_words_of_version_1() -> None:
+    text = """
+model = dict(
+    pretrained='torchvision://resnet50', backbone=dict(type='ResNet', style='pytorch'),
+    rpn_head=dict(anchor_scales=[4], anchor_ratios=[1.0], anchor_strides=[4, 8, 16, 32, 64]),
+    bbox_head=dict(type='SharedFCBBoxHead', target_stds=[0.05, 0.05, 0.1, 0.1]))
+test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
+                rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_thr=0.4), max_per_img=50))
+"""
+    said = read_config(text)
+    assert said is not None
+    assert (said.anchor_scale, said.anchor_ratios, said.stds) == (4.0, (1.0,), ((0.05, 0.05, 0.1, 0.1),))
+    assert (said.nms_threshold, said.detections, said.proposals, said.rpn_nms_threshold) == (
+        0.4,
+        50,
+        800,
+        0.6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))", "soft_nms in place"),
+        ("test_pipeline = [dict(scale=(512, 512), keep_ratio=False)]", "stretched"),
+        ("anchor_generator = dict(scales=[2, 4, 8], ratios=[1.0])", "3 scales"),
+        ("anchor_generator = dict(strides=[8, 16, 32])", "strides [8, 16, 32]"),
+        ("backbone = dict(dilations=(1, 1, 2, 4))", "dilations"),
+        ("bbox_head = dict(bbox_coder=dict(type='TBLRBBoxCoder'))", "coded by TBLRBBoxCoder"),
+        ("bbox_head = dict(loss_cls=dict(use_sigmoid=True))", "sigmoid"),
+        ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
+    ],
+)
+def test_what_no_model_has_is_named(text: str, words: str, tmp_path: Path) -> None:
+    path = saved(built(small()), text, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=r"x\.pth cannot be read, because it has what no model") as raised:
+        load_model(path)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["def (", "a = " + "(" * 5000 + ")" * 5000, "x" * (2 << 20), "\\0"])
+def test_texts_that_cannot_be_parsed(text: str) -> None:
+    assert read_config(text) is None
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    text = f"import os\nos.mkdir({str(tmp_path / 'x')!r})\nstyle = os.getcwd()\nbackbone = dict(style=style)"
+    read_config(text)
+    assert not (tmp_path / "x").exists()
+
+
+def saved(detector: Detector, config: str | None, path: Path) -> Path:
+    meta = {"CLASSES": NAMES} | ({"config": config} if config else {})
+    torch.save({"state_dict": as_mmdet(detector), "meta": meta}, path)
+    return path
+
+
+def test_blue_first_is_read_as_red_first(tmp_path: Path) -> None:
+    """Detections are those of the same network on the same images with their channels in the other order."""
+    source = built(CAFFE)
+    found = load_model(saved(source, VERSION_3, tmp_path / "x.pth"))
+    assert isinstance(found, Detector)
+    first = found.backbone.conv1.weight
+    assert torch.equal(first, source.backbone.conv1.weight.flip(1))
+    spec = found.spec
+    assert (spec.image_mean, spec.image_std) == ((123.675, 116.28, 103.53), (1.0, 1.0, 1.0))
+    assert (spec.image_size, spec.name, spec.backbone.style) == ((640, 512), "x", "caffe")
+    assert (spec.rpn.anchor_scale, spec.rpn.anchor_ratios) == (4.0, (0.5, 1.0, 1.5))
+    assert (spec.roi.nms_threshold, spec.roi.detections, spec.roi.finest_scale) == (0.3, 150, 28.0)
+    assert found.provenance["note"] == "its own score threshold was 0.1"
+
+
+def test_stages_of_a_cascade_have_the_deviations_that_are_written(tmp_path: Path) -> None:
+    heads = "bbox_head = [dict(num_classes=3), dict(num_classes=3), dict(num_classes=3)]"
+    found = load_model(saved(built(small(cascade=CASCADE)), heads, tmp_path / "x.pth"))
+    assert isinstance(found.spec, ModelSpec)
+    assert found.spec.cascade is not None
+    assert found.spec.cascade.stds == ((0.1, 0.1, 0.2, 0.2),) * 3
+
+
+@pytest.mark.parametrize("cascade", [None, CASCADE])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_boxes_of_classes_or_of_all(agnostic: bool, cascade: object, tmp_path: Path) -> None:
+    spec = small(cascade=cascade, roi=replace(small().roi, class_agnostic=agnostic))
+    source = built(spec)
+    found = load_model(saved(source, None, tmp_path / "x.pth"))
+    assert isinstance(found, Detector)
+    assert equal(found, source)
+
+
+def test_names_of_published_files() -> None:
+    caffe = named_config("mask_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.38_20200504-b54ee18a.pth")
+    assert (caffe.style, caffe.channels, caffe.std) == ("caffe", "bgr", (1.0, 1.0, 1.0))
+    wide = named_config("mask-rcnn_x101-32x8d_fpn_1x_coco_20220630-b4a20c5e.pth")
+    assert (wide.style, wide.channels, wide.std) == ("pytorch", "bgr", (57.375, 57.12, 58.395))
+    assert named_config("mask_rcnn_r50_fpn_1x_coco.pth") == Config()
+
+
+def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = saved(built(CAFFE), None, tmp_path / "x.pth"), tmp_path / "y.safetensors"
+    assert main(["convert", str(source), str(out)]) == 0
+    assert "note: it does not say how images were prepared: taken as RGB" in capsys.readouterr().out
+    (tmp_path / "old_config.py").write_text(VERSION_2)
+    options = [
+        "--config",
+        str(tmp_path / "old_config.py"),
+        "--channel-order",
+        "rgb",
+        "--image-size",
+        "96",
+        "160",
+    ]
+    assert main(["convert", str(source), str(out), *options]) == 0
+    spec = load_model(out).spec
+    assert spec.image_size == (160, 96)
+    assert spec.backbone.style == "caffe"
+    assert spec.image_mean == (103.53, 116.28, 123.675)
+    assert main(["convert", str(source), str(out), "--config", str(tmp_path / "none.py")]) == 2
+
+
+def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> None:
+    path = saved(built(small()), "backbone = dict(style='caffe')", tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match="says that it is no mask_rcnn_r50: other style"):
+        load_model(path, row="mask_rcnn_r50")
