@@ -59,5 +59,13 @@ def test_the_page_on_adding_parts_names_what_is_there():
     assert files
     assert all(file.is_file() for file in files)
     code = "".join(file.read_text() for file in files)
-    for name in ("BLOCKS", "READERS", "LOGGERS", "VERBS", "class Source", "class Sample"):
+    for name in (
+        "BLOCKS",
+        "READERS",
+        "LOGGERS",
+        "VERBS",
+        "class Source",
+        "class Sample",
+        "def make_backbone",
+    ):
         assert name in code

@@ -52,8 +52,9 @@ def test_a_detector(tmp_path, monkeypatch, capsys):
     words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]
     assert main(words) == 0
     assert len(list(Path("found").glob("*.png"))) == 2
-    assert main([*words, "broken.png"]) == 2
-    assert "broken.png" in capsys.readouterr().err
+    assert main([*words, "broken.png"]) == 1
+    assert "skipped: broken.png is not an image" in capsys.readouterr().err
+    assert main(["predict", "run", "broken.png", "--device", "cpu"]) == 2
     assert main(["eval", "run", "--data", "shapes", "--split", "test"]) == 2
     assert "it has train, valid" in capsys.readouterr().err
 
@@ -86,8 +87,8 @@ def test_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -
     assert "2 images: found/results.json and found/overview.jpg" in out
     assert {path.name for path in Path("found").iterdir()} == {"results.json", "overview.jpg"}
     Path("broken.png").write_bytes(b"no image")
-    assert main([*words, "broken.png"]) == 2
-    assert "broken.png" in capsys.readouterr().err
+    assert main([*words, "broken.png"]) == 1
+    assert "skipped: broken.png is not an image" in capsys.readouterr().err
 
     assert main(["attention", "run", "photos/val/red/0.png"]) == 2
     assert "is an image classifier" in capsys.readouterr().err

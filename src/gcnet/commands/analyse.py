@@ -10,7 +10,7 @@ from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
-    """Measures block by block, prints a table, writes JSON and plot. 2 where a picture could not be read."""
+    """Measures block by block, prints a table, writes JSON and plot. 1 where an image could not be read."""
     options = _parser().parse(argv)
     source = find_source(options.model, options.weights)
     check_data(options.data)
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
     print_analysis(analysis)
     print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")
-    return 2 if analysis["failed"] else 0
+    return 1 if analysis["failed"] else 0
 
 
 def _parser() -> Parser:

@@ -44,8 +44,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The values of the words; `--batch_size` is `--batch-size`."""
-        return self.parse_args([_dashed(word) for word in words])
+        """The values of the words, options and others in any order; `--batch_size` is `--batch-size`."""
+        return self.parse_intermixed_args([_dashed(word) for word in words])
 
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
