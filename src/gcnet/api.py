@@ -90,6 +90,7 @@ def train(
 
     import torch
 
+    from gcnet.data.check import check_images
     from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.runfolder import goes_on
     from gcnet.engine.task import task_of
@@ -98,6 +99,7 @@ def train(
 
     task = task_of(spec)
     splits = _splits(task, data, class_names, settings)
+    check_images(splits)
     changes = []
     if not few_images:
         settings, changes = _suit(task, settings, splits["train"], recipe)
