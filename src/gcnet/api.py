@@ -59,8 +59,8 @@ def train(
     Args:
         model: a name that `gcnet.list_models()` has; a model file, a run folder, a checkpoint or OWNER/NAME
             on the hub, to start from what it holds; or a model with the data's classes, trained in place.
-        data: a folder that `gcnet train --data` takes; splits ("train" and perhaps "valid") by name; or one
-            data set, to train on without validation.
+        data: what `gcnet train --data` takes; splits ("train" and perhaps "valid") by name; or one data set,
+            to train on without validation.
         out: see `gcnet.engine.train.train` for what is in it afterwards.
         resume: go on from the last checkpoint in `out`; with "auto", begin if there is none.
         weights: of a name, what to start from: "coco", "imagenet", "none", a file, a run folder, or "auto".
@@ -202,7 +202,7 @@ def evaluate(
 
     Args:
         model, weights, mirror, device, precision, compile: as `predict` takes them.
-        data: a folder that `gcnet eval --data` takes, or a data set.
+        data: what `gcnet eval --data` takes, or a data set.
         split: of a folder: "train", "valid" or "test".
         out: a folder for results.json, written before anything is scored, and metrics.json.
         batch_size: images at a time.

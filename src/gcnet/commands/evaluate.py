@@ -41,7 +41,7 @@ def _parser() -> Parser:
         "--data",
         type=Path,
         required=True,
-        metavar="DIR",
+        metavar="DATA",
         help="a data set, or its annotation file, or train/CLASS/, val/CLASS/",
     )
     add_split(parser)
