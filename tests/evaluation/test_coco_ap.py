@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from rich.console import Console
 
 from gcnet.data.coco import CocoDataset
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.table import print_metrics
 from gcnet.types import Detections
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -159,3 +163,26 @@ def test_results_are_in_coco_format(make_dataset: MakeDataset, filled: Filled, d
     assert isinstance(entry["segmentation"]["counts"], str)
     x1, y1, x2, y2 = detections(dataset, 10, jitter=3.0).boxes[0].tolist()
     assert entry["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=5.1e-4)
+
+
+def test_a_detector_of_boxes_alone_is_scored_by_boxes(make_dataset: MakeDataset, detections: LookUp) -> None:
+    def forget_masks(content: dict[str, Any]) -> None:
+        for entry in content["annotations"]:
+            entry["segmentation"] = []
+
+    drawn, boxes_only = make_dataset(), make_dataset(edit=forget_masks)
+    scored = []
+    for dataset in (drawn, boxes_only):
+        evaluator = CocoEvaluator(dataset)
+        ids = [record.id for record in dataset.records]
+        found = [detections(drawn, image_id, jitter=6.0) for image_id in ids]
+        evaluator.update(ids, [replace(one, mask_probs=None) for one in found])
+        assert "segmentation" not in evaluator.results[0]
+        scored.append(evaluator.compute())
+    assert scored[0] == scored[1]
+    assert scored[0].mask == {}
+    assert 0.1 < scored[0].box["AP"] < 0.95
+    stream = io.StringIO()
+    print_metrics(scored[0], Console(file=stream, width=80))
+    assert "box" in stream.getvalue()
+    assert "mask" not in stream.getvalue()

@@ -119,13 +119,15 @@ class CocoEvaluator:
         numbers = [self._numbers[image.image_id] for image in images]
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
         ids = _joined([image.category_ids for image in images], np.zeros(0, np.int64))
+        areas = [
+            image.boxes[:, 2:].prod(1) if image.counts is None else mask_areas(image.counts, image.size)
+            for image in images
+        ]
         found = Objects(
             images=np.repeat(np.array(numbers, np.int64), counts),
             classes=np.array([labels[id] for id in ids.tolist()], np.int64),
             boxes=_joined([image.boxes for image in images], np.zeros((0, 4))),
-            areas=_joined(
-                [mask_areas(image.counts or [], image.size) for image in images if masks], np.zeros(0)
-            ),
+            areas=_joined(areas, np.zeros(0)),
             masks=[counts for image in images for counts in image.counts or ()] if masks else None,
             sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), counts, 0),
         )
