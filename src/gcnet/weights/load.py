@@ -45,7 +45,7 @@ def load_model(
     Args:
         source: one of our .safetensors files, a run folder, a folder of the Hugging Face hub's layout, the
             name of a repository there ("OWNER/NAME"), a checkpoint of mmdetection or the GCNet authors, a
-            ResNet of torchvision's, or a catalog name with published weights.
+            catalog name with published weights, or with a classifier's `row` a ResNet of torchvision's.
         row: name of the catalog row that it holds; by default it is found out.
         class_names: what its classes are called, in the order of its labels; by default what the file says.
         mirrors: where else to look for published weights; see `gcnet.weights.fetch.fetch`.
