@@ -69,7 +69,6 @@ def test_score_threshold(detector: Detector, picture: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((20, 30), np.uint8),
         np.zeros((20, 30, 4), np.uint8),
         np.zeros((20, 30, 3), np.float32),
         np.zeros((3, 20, 30), np.uint8),
@@ -77,13 +76,24 @@ def test_score_threshold(detector: Detector, picture: np.ndarray) -> None:
         42,
         "no/such/picture.jpg",
     ],
-    ids=["gray", "rgba", "float", "channels first", "empty", "a number", "no file"],
+    ids=["rgba", "float", "channels first", "empty", "a number", "no file"],
 )
 def test_what_is_not_a_picture_is_refused(detector: Detector, image: object) -> None:
     with pytest.raises(GCNetError):
         detector.predict_images(image)
     with pytest.raises(GCNetError):
         detector.predict_images([image])
+
+
+def test_a_gray_array_is_the_picture_with_three_equal_channels(detector: Detector) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)
+    found, expected = (
+        detector.predict_images(image, score_threshold=0.0)[0]
+        for image in (gray, np.stack([gray] * 3, axis=2))
+    )
+    assert len(found) > 0
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.scores, expected.scores)
 
 
 def test_training_mode_is_restored(detector: Detector, picture: np.ndarray) -> None:

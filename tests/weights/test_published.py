@@ -58,7 +58,7 @@ def test_predict(weights: Weights, photo: Path, home: Path, file_server: Any, ca
     assert main(words) == 0
     streams = capsys.readouterr()
     assert f"fetching {weights.file}" in streams.err
-    assert "objects in 1 images: predictions/results.json" in streams.out
+    assert "objects in 1 image: predictions/results.json" in streams.out
     cached = home / "weights" / weights.file
     assert cached.is_file()
     results = json.loads(Path("predictions/results.json").read_text())
