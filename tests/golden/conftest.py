@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gcnet.models.detector import Detector
 from gcnet.weights.create import create_model
+from gcnet.weights.load import load_model
 
 HERE = Path(__file__).parent
 PICTURES = {"img0": HERE / "img0_480x640.png", "img1": HERE / "img1_333x500.png"}
@@ -55,6 +56,28 @@ def reference_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
             return create_model(row, weights=file)
         finally:
             file.unlink()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Detector]:
+    """Loads a model that is no row, from a checkpoint that carries the config it was trained with."""
+
+    def make(name: str) -> Detector:
+        theirs = read_json("others.json.gz")[name]
+        state = {}
+        for key, (shape, gain) in theirs["keys"].items():
+            values = _recipe.fill(key, shape)
+            state[key] = torch.tensor(0) if values is None else torch.from_numpy(np.asarray(values)) * gain
+        file = tmp_path_factory.mktemp("golden") / "other.pth"
+        torch.save({"meta": {"cfg": theirs["config"], "dataset_meta": {}}, "state_dict": state}, file)
+        try:
+            detector = load_model(file)
+        finally:
+            file.unlink()
+        assert isinstance(detector, Detector)
+        return detector
 
     return make
 
