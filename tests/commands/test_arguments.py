@@ -29,3 +29,13 @@ def test_a_split_goes_by_its_folders_name_too():
     arguments.add_split(parser)
     words = [[], ["--split", "val2017"], ["--split", "test"]]
     assert [parser.parse(given).split for given in words] == ["valid", "valid", "test"]
+
+
+def test_a_switch_stands_alone_or_has_a_word() -> None:
+    parser = arguments.Parser("eval", "")
+    arguments.add_switch(parser, "--crowd", "")
+    values = [parser.parse_args(words).crowd for words in ([], ["--crowd"], ["--crowd", "true"])]
+    assert values == [False, True, True]
+    assert parser.parse_args(["--crowd", "false"]).crowd is False
+    with pytest.raises(GCNetError, match="maybe"):
+        parser.parse_args(["--crowd", "maybe"])

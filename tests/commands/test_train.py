@@ -123,6 +123,13 @@ def test_the_model_is_found_wherever_it_stands():
     assert split_words(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume=true"])
 
 
+def test_switches_stand_alone_or_have_a_word() -> None:
+    alone = split_words(["--crowd-as-objects", "--epochs", "1", "name"])
+    assert alone == ("name", None, ["--crowd-as-objects=true", "--epochs", "1"])
+    assert split_words(["--validation_loss", "false"]) == (None, None, ["--validation_loss=false"])
+    assert parse_train(["mask_rcnn_tiny_gc4", "--data", "x", "--crowd-as-objects"])[1].crowd_as_objects
+
+
 def test_classifiers_have_options_of_their_own() -> None:
     _, recipe = parse_train([CLASSIFIER, "--data", "x", "--label-smoothing", "0"])
     assert isinstance(recipe, ClassificationRecipe)

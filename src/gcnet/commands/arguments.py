@@ -166,6 +166,21 @@ _PLAIN_WORDS = (
 )
 
 
+def add_switch(parser: argparse.ArgumentParser, option: str, help: str) -> None:
+    """An option that is on or off: alone or with `true` it is on, as in a recipe."""
+    words = {"true": True, "false": False}
+    parser.add_argument(
+        option,
+        nargs="?",
+        const=True,
+        default=False,
+        type=lambda word: words.get(word, word),
+        choices=(True, False),
+        metavar="true|false",
+        help=help,
+    )
+
+
 def parse_words(parser: Any, words: Sequence[str]) -> Any:
     """The values, or one line with the nearest option there is."""
     try:

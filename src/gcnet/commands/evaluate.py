@@ -10,6 +10,7 @@ from gcnet.commands.arguments import (
     add_model,
     add_precision,
     add_split,
+    add_switch,
     at_least,
 )
 
@@ -51,9 +52,7 @@ def _parser() -> Parser:
         default=0.2,
         help="share held out for validation where the data has no splits (0.2)",
     )
-    parser.add_argument(
-        "--crowd-as-objects", action="store_true", help="take what is marked iscrowd as objects"
-    )
+    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")

@@ -7,6 +7,7 @@ with --config, then the command line.
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +101,10 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     return parser
 
 
+# Options that are on or off: alone they are on.
+SWITCHES = {"--resume", *(f"--{field.name}" for field in fields(Recipe) if field.default is False)}
+
+
 def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     """The MODEL and the --config file among the words of `gcnet train`, and the other words."""
     flags = ("--help", "-h", "--print_config", "--print-config")
@@ -109,10 +114,10 @@ def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     for word in words:
         name, equals, value = word.partition("=")
         before, last = word, before
-        if word == "auto" and last == "--resume":
-            rest[-1] = "--resume=auto"
-        elif word == "--resume":
-            rest.append("--resume=true")
+        if word in ("true", "false", "auto") and underscored(last) in SWITCHES:
+            rest[-1] = f"{last}={word}"
+        elif underscored(word) in SWITCHES:
+            rest.append(f"{word}=true")
         elif not word.startswith("-"):
             if model is not None:
                 raise GCNetError(f"gcnet train: one model at a time, not {model!r} and {word!r}")
