@@ -7,7 +7,7 @@ STAMP := .venv/.setup-done
 # The tests and the demo are small tensors: more threads than cores only slow them down.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-all test-matrix coverage check format clean
+.PHONY: setup demo test test-all test-matrix coverage check format fuzz clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,12 @@ test-matrix: setup
 # What the quick tests run of src; the page is in build/coverage. Processes that tests start are not counted.
 coverage: setup
 	$(TEST_ENV) $(PY) -m pytest -q -n 2 -m "not slow" --cov --cov-report=term --cov-report=html:build/coverage
+
+# COUNT hostile inputs of each kind; another SEED gives others. Those that do harm are kept in build/fuzz.
+COUNT := 1000
+SEED := 0
+fuzz: setup
+	$(TEST_ENV) $(PY) tests/fuzz/harness.py --count $(COUNT) --seed $(SEED) --keep build/fuzz
 
 check: setup
 	.venv/bin/ruff check .
