@@ -25,7 +25,7 @@ from gcnet.files import prepare_folder, write_json
 from gcnet.image_files import find_images
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.ops.images import read_image, shrink_image, write_image
 from gcnet.types import Classification, Detections
 from gcnet.viz import draw_detections, sheet
@@ -97,6 +97,7 @@ def predict_files(
         raise GCNetError(f"top is {top}; ask for 1 class or more")
     paths = find_images(images)
     folder = None if out is None else prepare_folder(out)
+    model = in_eval_mode(model)
     pictures = folder if overlays else None
     if isinstance(model, Classifier):
         steps = _Classify(model, paths, top, _overview_path(paths, pictures) if pictures else None)
@@ -117,7 +118,7 @@ def predict_files(
                     bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
                 bar.advance(task)
 
-            _predict_all(model, steps, paths, take)
+            _predict_all(steps, paths, take)
     finally:
         if folder is not None:
             steps.write(folder, predictions)
@@ -134,12 +135,7 @@ class _Done:
     failure: GCNetError | None = None
 
 
-def _predict_all(
-    model: Detector | Classifier,
-    steps: _Detect | _Classify,
-    paths: Sequence[Path],
-    take: Callable[[_Done], None],
-) -> None:
+def _predict_all(steps: _Detect | _Classify, paths: Sequence[Path], take: Callable[[_Done], None]) -> None:
     """Predicts images in order, while others are read, drawn and written; `take` gets each as it is done.
 
     Whatever ends the run, images that were predicted are finished and taken.
@@ -153,7 +149,7 @@ def _predict_all(
         if done.failure is not None:
             raise done.failure
 
-    with eval_mode(model), ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         try:
             for index, loaded in enumerate(_run_ahead(partial(_load, steps), paths)):
                 if isinstance(loaded, GCNetError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import operator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from gcnet.lab.subjects import random_batch, random_targets
 from gcnet.models.detector import Detector
-from gcnet.models.modes import eval_mode, recompute_activations
+from gcnet.models.modes import in_eval_mode, recompute_activations
 from gcnet.models.spec import Norm
 from gcnet.weights.catalog import find_detector
 
@@ -70,17 +72,32 @@ def test_a_copy_is_its_own() -> None:
         assert not torch.equal(twin.features(batch)[0], model.features(batch)[0])
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_mode_comes_back_after_an_error(training: bool) -> None:
-    model = nn.Linear(1, 1).train(training)
-    modes = []
+def test_inference_is_a_pure_function_of_the_weights() -> None:
+    model = tiny("batch")
+    model.roi_heads.eval()  # some parts are in one mode, some in the other
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    images = list(torch.randint(0, 256, (12, 48, 64, 3), dtype=torch.uint8).numpy())
+    expected = copy.deepcopy(model).eval().predict_images(images, score_threshold=0.0)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda one: model.predict_images(one, score_threshold=0.0)[0], images))
+    for ours, alone in zip(found, expected, strict=True):
+        assert len(ours) > 0
+        assert ours.boxes.equal(alone.boxes)
+        assert ours.scores.equal(alone.scores)
+        assert ours.mask_probs.equal(alone.mask_probs)
+    assert [module.training for module in model.modules()] == modes
+    assert all(value.equal(state[name]) for name, value in model.state_dict().items())
 
-    def fail() -> None:
-        with eval_mode(model):
-            modes.append(model.training)
-            raise KeyError
 
-    with pytest.raises(KeyError):
-        fail()
-    assert modes == [False]
-    assert model.training == training
+def test_the_twin_in_eval_mode_has_the_weights_and_hooks_of_the_model() -> None:
+    model = tiny()
+    calls: list[nn.Module] = []
+    model.backbone.layer4[0].register_forward_hook(lambda *_: calls.append(model))  # type: ignore[index]
+    twin = in_eval_mode(model)
+    assert twin is not model
+    assert all(map(operator.is_, twin.parameters(), model.parameters()))
+    assert all(map(operator.is_, twin.buffers(), model.buffers()))
+    twin.predict(random_batch(1, SIZE))
+    assert len(calls) == 1
+    assert in_eval_mode(twin) is twin

@@ -19,7 +19,7 @@ from gcnet.engine.schedule import seed_iteration
 from gcnet.engine.stop import Stop
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import write_results
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.weights.files import save_model
 
 
@@ -69,7 +69,8 @@ def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[floa
     recipe = replace(run.recipe.without_augmentation(), batch_size=world)
     loader = run.loader(valid_set, recipe, 0)
     found: list[tuple[int | str, float]] = []
-    with eval_mode(scored), torch.no_grad():
+    scored = in_eval_mode(scored)
+    with torch.no_grad():
         for images, targets in itertools.islice(loader, -(-count // world)):
             seed_iteration(recipe.seed, 0)
             losses = scored.losses(images.to(device), to_device(targets, device))

@@ -20,7 +20,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import check_classes, write_results
 from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 
 TOP = 5
 
@@ -59,7 +59,7 @@ def evaluate_classifier(
 ) -> tuple[ClassMetrics, list[dict[str, Any]]]:
     """Metrics of `classifier` on every picture of `dataset`, and what it says of each.
 
-    Runs on the classifier's device, in eval mode, and leaves it in the mode it was in. A result has the
+    Runs on the classifier's device. A result has the
     picture's `file_name` and `class`, the five most probable classes as `predicted` and their
     `probabilities`. With `out`, `results.json` and `metrics.json` are written there.
 
@@ -137,11 +137,11 @@ def classify_all(
     progress: bool = True,
 ) -> list[tuple[dict[str, Any], float]]:
     """What `classifier` says of the images `indices` of `dataset`, and the cross-entropy of each."""
-    spec = classifier.spec
+    classifier, spec = in_eval_mode(classifier), classifier.spec
     batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
     loader = image_eval_loader(dataset, batches, image_size=spec.image_size, workers=workers)
     found: list[tuple[dict[str, Any], float]] = []
-    with eval_mode(classifier), torch.inference_mode(), progress_bar(disable=not progress) as bar:
+    with torch.inference_mode(), progress_bar(disable=not progress) as bar:
         task = bar.add_task("evaluating", total=len(indices))
         for batch in loader:
             probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()

@@ -17,7 +17,7 @@ from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.detector import Detector
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.types import Batch, Detections
 
 
@@ -33,7 +33,7 @@ def evaluate(
 ) -> tuple[Metrics, Sequence[dict[str, Any]]]:
     """Metrics of `detector` on every image of `dataset`, and its detections in COCO results format.
 
-    Runs on the detector's device, in eval mode, and leaves the detector in the mode it was in. With `out`,
+    Runs on the detector's device. With `out`,
     `results.json` is written there before anything is scored, then `metrics.json`. The threshold 0.05 is
     the one that published AP is measured with.
 
@@ -79,7 +79,7 @@ def predict_all(
 
     A batch holds images of one padded size: what is found in an image does not depend on the others.
     """
-    image_size = detector.spec.image_size
+    detector, image_size = in_eval_mode(detector), detector.spec.image_size
     batches = batches_of_one_size(dataset, indices, image_size=image_size, batch_size=batch_size)
     loader = eval_loader(dataset, batches, image_size=image_size, workers=workers)
     device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
@@ -90,7 +90,6 @@ def predict_all(
             images[index] = ImageResults.of(detections, image_id, dataset.category_ids)
 
     with (
-        eval_mode(detector),
         torch.inference_mode(),
         progress_bar(disable=not progress) as bar,
         ThreadPoolExecutor(1) as pool,

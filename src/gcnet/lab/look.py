@@ -40,7 +40,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.models.detector import Detector
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.ops.images import fit_size, padded_size, read_image, write_image
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
 
@@ -336,7 +336,8 @@ def print_analysis(report: Mapping[str, Any], console: Console | None = None) ->
 def _run_features(
     detector: Detector, paths: Sequence[Path], failed: list[dict[str, str]], progress: bool
 ) -> None:
-    with eval_mode(detector), torch.inference_mode(), progress_bar(disable=not progress) as bar:
+    detector = in_eval_mode(detector)
+    with torch.inference_mode(), progress_bar(disable=not progress) as bar:
         task = bar.add_task("measuring", total=len(paths))
         for path in paths:
             try:

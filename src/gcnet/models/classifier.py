@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gcnet.errors import GCNetError
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
@@ -49,8 +49,8 @@ class Classifier(Pretrained, nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "N K"]:
-        """The probability of each class. Call it in eval mode."""
-        return self.logits(batch.images).float().softmax(dim=1)
+        """The probability of each class, whatever the training mode is; threads can share the model."""
+        return in_eval_mode(self).logits(batch.images).float().softmax(dim=1)
 
     def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K"]:
         """The score of each class before the softmax; images are RGB, of any one size."""
@@ -73,8 +73,8 @@ class Classifier(Pretrained, nn.Module):
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
         several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
-        with eval_mode(self):
-            return [self._predict_image(image, top) for image in (images if several else [images])]
+        model = in_eval_mode(self)
+        return [model._predict_image(image, top) for image in (images if several else [images])]
 
     def _predict_image(self, image: Any, top: int) -> Classification:
         array = as_rgb_array(image)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from gcnet.errors import GCNetError
 from gcnet.models.backbone import make_backbone
 from gcnet.models.fpn import FPN
-from gcnet.models.modes import eval_mode
+from gcnet.models.modes import in_eval_mode
 from gcnet.models.postprocess import to_original
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.roi_heads import RoIHeads
@@ -82,8 +82,12 @@ class Detector(Pretrained, nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
-        """The detections of each image, in pixels of the image before resizing. Call it in eval mode."""
-        found = self._predict(batch, score_threshold, self.static)
+        """The detections of each image, in pixels of the image before resizing.
+
+        They depend on the weights alone, not on the training mode, and nothing of the model changes: threads
+        can share it.
+        """
+        found = in_eval_mode(self)._predict(batch, score_threshold, self.static)
         return [detections[detections.scores > 0] for detections in found] if self.static else found
 
     def forward(
@@ -128,10 +132,8 @@ class Detector(Pretrained, nn.Module):
             GCNetError: a picture cannot be read, or is not of one of these kinds.
         """
         several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
-        with eval_mode(self):
-            return [
-                self._predict_image(image, score_threshold) for image in (images if several else [images])
-            ]
+        model = in_eval_mode(self)
+        return [model._predict_image(image, score_threshold) for image in (images if several else [images])]
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """A copy that gives the same detections sooner, for inference: see `gcnet.models.fused.optimize`."""

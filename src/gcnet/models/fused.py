@@ -144,22 +144,22 @@ class FusedConv(nn.Module):
     @property
     def plain_weight(self) -> Float[Tensor, "D _c _k _l"]:
         """The weight in PyTorch's order."""
-        return self.weight.to_dense() if self.weight.is_mkldnn else self.weight
+        weight = self.weight
+        return weight.to_dense() if weight.is_mkldnn else weight
 
     def _onednn(self, x: Tensor, add: Tensor | None, bias: Tensor, relu: bool) -> Tensor:
-        if not self.weight.is_mkldnn:
+        weight = self.weight  # read once: another thread may be here too
+        if not weight.is_mkldnn:
             # Into the blocked order that the kernel works on: once, not at every call.
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, *self.geometry, self.groups, list(x.shape)
+            weight = self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+                weight, *self.geometry, self.groups, list(x.shape)
             )
         convolve = torch.ops.mkldnn._convolution_pointwise
         if add is None:
             after = "relu" if relu else "none"
-            return convolve(x, self.weight, bias, *self.geometry, self.groups, after, [], "")
+            return convolve(x, weight, bias, *self.geometry, self.groups, after, [], "")
         after = "relu" if relu else None
-        return convolve.binary(
-            x, add, self.weight, bias, *self.geometry, self.groups, "add", 1.0, after, [], None
-        )
+        return convolve.binary(x, add, weight, bias, *self.geometry, self.groups, "add", 1.0, after, [], None)
 
     def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
         self.weight = self.plain_weight.contiguous(memory_format=torch.channels_last)

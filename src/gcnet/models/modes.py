@@ -1,11 +1,12 @@
-"""Modes that a model is in for a while: eval mode, and activation checkpointing (arXiv 1604.06174)."""
+"""A model for inference beside training, and activation checkpointing (arXiv 1604.06174)."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,16 +16,20 @@ from torch.utils.checkpoint import checkpoint
 from gcnet.models.heads import BoxHead, MaskHead
 from gcnet.models.resnet import Bottleneck
 
+Model = TypeVar("Model", bound=nn.Module)
 
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside it `model` is in eval mode; afterwards it is in the mode that it was in."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
+
+def in_eval_mode(model: Model) -> Model:
+    """`model` where all of it is in eval mode, else a twin that is, with the same weights and hooks.
+
+    The model itself stays as it is, so that any number of threads can predict with it.
+    """
+    if not any(module.training for module in model.modules()):
+        return model
+    shared: list[Any] = [*model.parameters(), *model.buffers()]
+    for module in model.modules():
+        shared += [value for name, value in vars(module).items() if name.endswith("_hooks")]
+    return copy.deepcopy(model, {id(one): one for one in shared}).eval()
 
 
 @contextmanager
