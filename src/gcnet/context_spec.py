@@ -25,6 +25,9 @@ BLOCKS = {
     "snl": BlockKind("gcnet.context.blocks:SimplifiedNonLocal"),
     "nl": BlockKind("gcnet.context.blocks:NonLocal"),
     "gc": BlockKind("gcnet.context.blocks:GlobalContext", ("ratio", "pooling", "fusion")),
+    "eca": BlockKind("gcnet.context.gates:EfficientChannelAttention"),
+    "cbam": BlockKind("gcnet.context.gates:ConvolutionalBlockAttention", ("ratio",)),
+    "gct": BlockKind("gcnet.context.gates:GatedChannelTransformation"),
 }
 
 

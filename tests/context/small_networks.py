@@ -16,6 +16,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 1)
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
+        self.later = None  # as networks have it that can do without a part
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))

@@ -8,12 +8,16 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gcnet.context import (
     AttentionPool,
     AveragePool,
     BottleneckTransform,
     ContextBlock,
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    GatedChannelTransformation,
     GlobalContext,
     LinearTransform,
     NonLocal,
@@ -35,12 +39,17 @@ ADDING: dict[str, Callable[[], ContextBlock]] = {
     "nl_sub_sample": partial(NonLocal, C, sub_sample=True),
     "nl_concatenation_sub_sample": partial(NonLocal, C, mode="concatenation", sub_sample=True),
     "nl_batch_norm": partial(NonLocal, C, batch_norm=True),
+    "gct": partial(GatedChannelTransformation, C),
 }
 SCALING: dict[str, Callable[[], ContextBlock]] = {
     "se": partial(SqueezeExcitation, C, ratio=1 / 2),
     "gc_scale": partial(GlobalContext, C, ratio=1 / 2, fusion=("scale",)),
+    "eca": partial(EfficientChannelAttention, C),
 }
-ALL = {**ADDING, **SCALING}
+OF_MAPS: dict[str, Callable[[], ContextBlock]] = {
+    "cbam": partial(ConvolutionalBlockAttention, C, ratio=1 / 2)
+}
+ALL = {**ADDING, **SCALING, **OF_MAPS}
 SIZES = [(9,), (4, 5), (1, 1), (2, 3, 4)]
 
 
@@ -77,6 +86,8 @@ def test_a_fresh_block_learns(name: str) -> None:
 @pytest.mark.parametrize("size", [(3,), (2, 3), (2, 1, 2)], ids=str)
 @pytest.mark.parametrize("name", ALL)
 def test_gradients(name: str, size: tuple[int, ...], awake: Awake) -> None:
+    if name in OF_MAPS and len(size) != 2:
+        pytest.skip("for maps of two sides")
     torch.manual_seed(0)
     block = awake(ALL[name]().double())
     x = torch.randn(2, C, *size, dtype=torch.float64, requires_grad=True)
@@ -84,7 +95,7 @@ def test_gradients(name: str, size: tuple[int, ...], awake: Awake) -> None:
     assert torch.autograd.gradcheck(lambda x, *_: block(x), (x, *parameters), fast_mode=len(size) != 2)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ADDING, *SCALING])
 def test_shapes_of_positions_do_not_matter(name: str, awake: Awake) -> None:
     """A map, its positions as a sequence and as a volume give the same, unless neighbours are pooled."""
     torch.manual_seed(0)
@@ -136,6 +147,33 @@ def test_export(name: str, awake: Awake) -> None:
     block, x = awake(ALL[name]()).eval(), torch.randn(2, C, 4, 6)
     program = torch.export.export(block, (x,))
     torch.testing.assert_close(program.module()(x), block(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_empty_batch_stays_empty(name: str) -> None:
+    assert ALL[name]().eval()(torch.zeros(0, C, 4, 6)).shape == (0, C, 4, 6)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", ALL)
+def test_traces_with_gradients_on(name: str, awake: Awake) -> None:
+    torch.manual_seed(0)
+    block, x = awake(ALL[name]()).eval(), torch.randn(2, C, 4, 6)
+    torch.testing.assert_close(torch.jit.trace(block, (x,))(x + 1), block(x + 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_directional_derivatives(name: str, awake: Awake) -> None:
+    """PyTorch's fused attention has none; its plain form, which a user can ask for, has."""
+    torch.manual_seed(0)
+    block = awake(ALL[name]().double()).eval()
+    x, along = torch.randn(2, 2, C, 4, 6, dtype=torch.float64)
+    with sdpa_kernel(SDPBackend.MATH):
+        _, derivative = torch.func.jvp(block, (x,), (along,))
+    step = 1e-6 * along
+    numeric = (block(x + step) - block(x - step)) / 2e-6
+    torch.testing.assert_close(derivative, numeric, rtol=1e-6, atol=1e-6)
 
 
 def test_own_composition(awake: Awake) -> None:

@@ -208,8 +208,8 @@ def test_blocks_by_name_with_their_options() -> None:
     assert insert(model, "gc", options={"ratio": 1 / 4}) == EVERYWHERE
     assert model.stage1[0].context.add.reduce.out_features == 4
     remove(model)
-    with pytest.raises(GCNetError, match='no context block "eca"'):
-        insert(model, "eca")
+    with pytest.raises(GCNetError, match='no context block "gca"'):
+        insert(model, "gca")
     with pytest.raises(GCNetError, match='"snl" has no option ratio'):
         insert(model, "snl", options={"ratio": 1 / 4})
     with pytest.raises(GCNetError, match="bind those of a class"):
@@ -370,6 +370,34 @@ def test_channels_in_another_dimension() -> None:
     torch.testing.assert_close(model(tokens), expected)
 
 
+class TokenMixer(nn.Module):
+    """A residual block of tokens, as transformers have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(32), nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32))
+
+    def forward(self, x):
+        return x + self.mlp(self.norm(x))
+
+
+def test_a_network_of_maps_and_tokens() -> None:
+    model = nn.Sequential(network().stem, network().stage1, nn.Conv2d(16, 32, 1), nn.Flatten(2))
+    model.append(Transposed(TokenMixer()))
+    before = model(pictures())
+    assert insert(model, Block) == ["1.0.context", "1.1.context", "4.tokens.context"]
+    assert torch.equal(model(pictures()), before)
+
+
+class Transposed(nn.Module):
+    def __init__(self, tokens: nn.Module) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, x):
+        return self.tokens(x.transpose(1, 2))
+
+
 class Odd(nn.Module):
     """Its last layer is not its output, and one of its layers runs twice."""
 
@@ -416,12 +444,17 @@ def test_channels_from_an_example() -> None:
         ({"where": "zzz*"}, r'no module is named "zzz\*"; there is stem, stage1, neck'),
         ({"where": ["stage1", "nect"]}, 'did you mean "neck"'),
         ({"where": []}, "where is empty"),
-        ({"where": "neck"}, 'no residual block in "neck"; position="output"'),
+        ({"where": "neck"}, 'no residual block in "neck"; position="output" .* such as neck.0, neck.1'),
         ({"position": "output"}, "needs where="),
         ({"where": "neck.2", "position": "output"}, '"neck.2" does not tell how many channels.*example='),
         ({"where": "parts", "position": "output"}, "ModuleList, which cannot hold"),
         ({"where": "parts", "position": "output", "channels": 32}, "ModuleList, which cannot hold"),
-        ({"name": "conv1"}, '"stage1.0" already has "conv1"'),
+        ({"name": "conv1"}, '"stage1.0" has a "conv1" of its own: pass another name='),
+        ({"name": "later"}, '"stage1.0" has a "later" of its own: pass another name='),
+        (
+            {"options": {"ratio": 1 / 99}, "block": "gc"},
+            'no block for "stage1.0.bn2": ratio .* change options=',
+        ),
         ({"block": GlobalContext(16)}, "every place needs its own: pass what makes it, GlobalContext"),
         ({"block": lambda channels: 3}, "makes a int for 16 channels"),
     ],

@@ -14,6 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gcnet.context import (
     ContextBlock,
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    GatedChannelTransformation,
     GlobalContext,
     NonLocal,
     SimplifiedNonLocal,
@@ -26,7 +29,15 @@ from gcnet.errors import GCNetError
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ModelSpec, ResNetSpec
 
-KINDS = {"gc": GlobalContext, "snl": SimplifiedNonLocal, "nl": NonLocal, "se": SqueezeExcitation}
+KINDS = {
+    "gc": GlobalContext,
+    "snl": SimplifiedNonLocal,
+    "nl": NonLocal,
+    "se": SqueezeExcitation,
+    "eca": EfficientChannelAttention,
+    "cbam": ConvolutionalBlockAttention,
+    "gct": GatedChannelTransformation,
+}
 SMALL = ResNetSpec(blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm="batch", frozen_stages=0)
 
 
@@ -80,7 +91,7 @@ def test_files_from_before_options_belonged_to_blocks_are_read() -> None:
     ("fields", "message"),
     [
         ({"block": "GC"}, 'no context block "GC"; did you mean "gc"'),
-        ({"block": "eca"}, 'no context block "eca"; '),
+        ({"block": "gca"}, 'no context block "gca"; '),
         ({"block": "snl", "ratio": 1 / 4}, '"snl" has no option ratio; its options: none'),
         ({"block": "se", "fusion": ("add", "scale")}, '"se" has no option fusion; its options: ratio'),
     ],
@@ -109,7 +120,7 @@ def test_closed_forms_are_what_a_backbone_costs_more(kind: Any) -> None:
                 backbone(torch.empty(1, 3, 64, 96))
         return sum(p.numel() for p in backbone.parameters()), counter.get_total_flops()
 
-    options = {"ratio": 1 / 4} if kind in ("gc", "se") else {}
+    options = {"ratio": 1 / 4} if "ratio" in BLOCKS[kind].options else {}
     context = ContextSpec(block=kind, stages=(True,) * 4, **options)
     (with_blocks, with_flops), (without, flops) = count(context), count(None)
     each = [

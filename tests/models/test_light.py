@@ -33,6 +33,15 @@ def small_resnet(block: str = "gc", **kwargs) -> ResNet:
     return lively_resnet(BLOCKS[block], **kwargs).train()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_tracers_and_directional_derivatives_see_the_layers() -> None:
+    resnet, picture = small_resnet().eval(), torch.randn(1, 3, 64, 64)
+    for traced, plain in zip(torch.jit.trace(resnet, (picture,))(picture), resnet(picture), strict=True):
+        torch.testing.assert_close(traced, plain, rtol=1e-4, atol=1e-4)
+    value, _ = torch.func.jvp(lambda x: resnet(x)[-1], (picture,), (torch.ones_like(picture),))
+    torch.testing.assert_close(value, resnet(picture)[-1], rtol=1e-4, atol=1e-4)
+
+
 def light_blocks(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> int:
     """How many blocks took the light path in `run`."""
     calls, forward = [], light.run

@@ -12,6 +12,11 @@ from gcnet.context.blocks import (
     SqueezeExcitation,
     make_block,
 )
+from gcnet.context.gates import (
+    ConvolutionalBlockAttention,
+    EfficientChannelAttention,
+    GatedChannelTransformation,
+)
 from gcnet.context.insertion import insert, remove
 from gcnet.context.look import BlockComplexity, BlockStatistics, complexity, mean_statistics, measure, record
 from gcnet.context.pairwise import PairwiseAttention
@@ -23,6 +28,9 @@ __all__ = [
     "BlockStatistics",
     "BottleneckTransform",
     "ContextBlock",
+    "ConvolutionalBlockAttention",
+    "EfficientChannelAttention",
+    "GatedChannelTransformation",
     "GlobalContext",
     "LinearTransform",
     "NonLocal",

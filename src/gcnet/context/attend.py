@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.jit._trace import is_tracing
 
 
 def positions(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C P"]:
@@ -36,7 +37,8 @@ def attend(
     flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
 ) -> Float[Tensor, "N C"]:
     """The mean over positions, weighted by `attention_weights`. Nothing but `flat` is kept of the map."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a compiler fuses more without
+    # A compiler fuses more without it, and torch.jit.trace takes each of its calls for another graph.
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_tracing():
         return _Attend.apply(flat, weight, bias)[0]
     return _weighted(flat, attention_weights(flat, weight, bias))
 
@@ -74,6 +76,16 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs[:2], output[1])
+        ctx.save_for_forward(*inputs[:2], output[1])
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor]:
+        along_flat, along_weight, along_bias = tangents
+        flat, weight, weights = ctx.saved_tensors
+        logits = torch.bmm(weight.expand(len(flat), 1, -1), along_flat).squeeze(1) + along_bias
+        logits = logits + torch.bmm(along_weight.expand(len(flat), 1, -1), flat).squeeze(1)
+        along_weights = _grad_logits(weights, logits)
+        return _weighted(along_flat, weights) + _weighted(flat, along_weights), along_weights
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,7 @@ N images, C channels, D channels of the context, `...` positions: a sequence, an
 - Fusion puts that into every position: add, scale (a sigmoid gate), or both.
 
 The named blocks are choices of parts: `GlobalContext`, `SimplifiedNonLocal`, `NonLocal`, `SqueezeExcitation`.
-`gcnet.context_spec` lists them by name.
+`gcnet.context.gates` has blocks of other papers, and `gcnet.context_spec` lists all of them by name.
 """
 
 from __future__ import annotations
@@ -59,10 +59,15 @@ class ContextBlock(nn.Module):
     def forward(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C ..."]:
         context = self.pool(x)
         if self.scale is not None:
-            x = x * _spread(self.scale(context).sigmoid(), x)
+            x = x * _spread(self.gate(self.scale(context)), x)
         if self.add is not None:
             x = x + _spread(self.add(context), x)
         return x
+
+    @staticmethod
+    def gate(term: Tensor) -> Tensor:
+        """What the map is multiplied by, from what `scale` returns."""
+        return term.sigmoid()
 
 
 def _spread(term: Tensor, x: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ class BottleneckTransform(nn.Module):
         nn.init.zeros_(self.expand.weight)
         nn.init.zeros_(self.expand.bias)
 
-    def forward(self, context: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    def forward(self, context: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
         return self.expand(self.relu(self.norm(self.reduce(context))))
 
 
@@ -138,7 +143,7 @@ class LinearTransform(nn.Module):
         if context.dim() == 2:
             return self.norm(self.linear(context))
         out = self.linear(context.flatten(2).transpose(1, 2)).transpose(1, 2)
-        return self.norm(out).reshape(out.shape[0], -1, *context.shape[2:])
+        return self.norm(out).reshape(*out.shape[:2], *context.shape[2:])
 
 
 class GlobalContext(ContextBlock):

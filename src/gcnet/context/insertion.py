@@ -10,7 +10,7 @@ N images, C channels, `...` positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache, partial, wraps
 from typing import Any, Literal, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gcnet.console import did_you_mean
+from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
 from gcnet.context.residual import CONTAINERS, called_modules, residual_blocks
 from gcnet.context_spec import find_block
@@ -39,7 +39,7 @@ def insert(
     position: Position = "after1x1",
     channels: int | None = None,
     example: Tensor | tuple[Any, ...] | None = None,
-    channel_dim: int = 1,
+    channel_dim: int | None = None,
     name: str = "context",
 ) -> list[str]:
     """Puts new blocks into `model`, in place. Do it before compiling or wrapping the model, and before the
@@ -61,6 +61,7 @@ def insert(
         channels: C of the maps, where it cannot be told from the modules.
         example: an input of the model, or a tuple of its arguments: run once, in eval mode, to see C.
         channel_dim: which dimension of the maps is C: 1, or -1 for tokens (N, L, C) and (N, H, W, C) maps.
+            None: -1 at places where a linear layer comes last, else 1.
         name: of the new child modules.
 
     Returns:
@@ -74,17 +75,21 @@ def insert(
     make = _maker(block, options or {})
     places = _places(model, where, position)
     for place in places:
-        if hasattr(model.get_submodule(place.holder), name):
+        holder = model.get_submodule(place.holder)
+        if _join(place.holder, name) in inserted_blocks(model):
             raise GCNetError(
                 f'{shown(place.holder)} already has "{name}": remove that first, or pass another name='
             )
+        if hasattr(holder, name):
+            raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
+    dims = {place.site: channel_dim or _channel_dim(model.get_submodule(place.site)) for place in places}
     if channels is not None:
-        widths = {place.site: channels for place in places}
+        widths = dict.fromkeys(dims, channels)
     elif example is not None:
-        widths = _probed_channels(model, [place.site for place in places], example, channel_dim)
+        widths = _probed_channels(model, dims, example)
     else:
         widths = {place.site: _known_channels(model, place) for place in places}
-    blocks = [_made(make, widths[place.site], model, place, channel_dim) for place in places]
+    blocks = [_made(make, widths[place.site], model, place, dims[place.site]) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
     return [_join(place.holder, name) for place in places]
@@ -120,19 +125,32 @@ def inserted_blocks(model: nn.Module) -> list[str]:
 
 def output_channels(module: nn.Module) -> int | None:
     """C of what `module` returns, as its last convolution, norm or linear layer tells; None if none does."""
+    layer = _last_layer(module)
+    return None if layer is None else _width(layer)
+
+
+def _last_layer(module: nn.Module) -> nn.Module | None:
+    """The last part of a module that tells C."""
+    if _width(module) is not None:
+        return module
+    layers = (_last_layer(child) for child in reversed(list(module.children())) if not _is_inserted(child))
+    return next((layer for layer in layers if layer is not None), None)
+
+
+def _width(layer: nn.Module) -> int | None:
     for attribute in WIDTHS:
-        width = getattr(module, attribute, None)
+        width = getattr(layer, attribute, None)
         # 1 is a gate that slides over the channels (efficient channel attention), not a width.
         if isinstance(width, int) and width > 1:
             return width
-    shape = getattr(module, "normalized_shape", None)
-    if isinstance(shape, tuple) and len(shape) == 1:
-        return shape[0]
-    for child in reversed(list(module.children())):
-        width = None if _is_inserted(child) else output_channels(child)
-        if width is not None:
-            return width
-    return None
+    shape = getattr(layer, "normalized_shape", None)
+    return shape[0] if isinstance(shape, tuple) and len(shape) == 1 else None
+
+
+def _channel_dim(module: nn.Module) -> int:
+    """Which dimension of what `module` returns is C: a linear layer works on the last one."""
+    permutes = any(type(part).__name__ == "Permute" for part in module.modules())
+    return -1 if isinstance(_last_layer(module), nn.Linear) and not permutes else 1
 
 
 class _Place(NamedTuple):
@@ -178,11 +196,20 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
     for pattern, paths in matched.items():
         if not any(_below(path, top) for path in found for top in paths):
             raise GCNetError(
-                f'no residual block in {shown(pattern)}; position="output" takes any module by its name'
+                f'no residual block in {shown(pattern)}; position="output" takes any module by its name, '
+                f"such as {listed(_parts(model, paths[0]))}"
             )
     if position == "after_add":
         return [_Place(path, path, path) for path in found]
     return [_Place(_join(path, end), path, path) for path, end in found.items()]
+
+
+def _parts(model: nn.Module, top: str) -> list[str]:
+    """The larger modules at most two levels below `top`, whose outputs a block can follow."""
+    around = model.get_submodule(top)
+    below = [(path, module) for path, module in around.named_modules() if path.count(".") < 2]
+    larger = [path for path, module in below if path and any(True for _ in module.children())]
+    return [_join(top, path) for path in larger or [path for path, _ in below[1:]]] or [top]
 
 
 def _output_place(model: nn.Module, path: str) -> _Place:
@@ -201,7 +228,10 @@ def _output_place(model: nn.Module, path: str) -> _Place:
 
 
 def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
-    new = make(channels)
+    try:
+        new = make(channels)
+    except ValueError as error:
+        raise GCNetError(f"no block for {shown(place.site)}: {error}; change options=, or where=") from None
     if not isinstance(new, nn.Module):
         raise GCNetError(f"block makes a {type(new).__name__} for {channels} channels, not a torch.nn.Module")
     if channel_dim != 1:
@@ -335,17 +365,17 @@ def _known_channels(model: nn.Module, place: _Place) -> int:
 
 
 def _probed_channels(
-    model: nn.Module, sites: Iterable[str], example: Tensor | tuple[Any, ...], channel_dim: int
+    model: nn.Module, dims: Mapping[str, int], example: Tensor | tuple[Any, ...]
 ) -> dict[str, int]:
-    """C of what the modules `sites` return in one forward pass of `model`, for which it is in eval mode."""
-    found: dict[str, set[int]] = {site: set() for site in sites}
+    """C, in dimension `dims`, of what modules return in one forward pass of `model`, in eval mode."""
+    found: dict[str, set[int]] = {site: set() for site in dims}
 
     def see(site: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         if not isinstance(output, Tensor):
             raise GCNetError(
                 f"{shown(site)} returns a {type(output).__name__}, not a tensor: name a module inside it"
             )
-        found[site].add(output.shape[channel_dim])
+        found[site].add(output.shape[dims[site]])
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [model.get_submodule(site).register_forward_hook(partial(see, site)) for site in found]

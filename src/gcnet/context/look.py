@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -181,7 +181,7 @@ def measure(
             terms: list[Tensor] = []
             transform = block.scale if block.add is None else block.add
             assert transform is not None  # a block has at least one
-            keep = partial(_keep_term, terms, block.add is None)
+            keep = partial(_keep_term, terms, block.gate if block.add is None else lambda term: term)
             hooks.enter_context(transform.register_forward_hook(keep))
             finish = partial(_measure_block, found, name, terms, queries, seed)
             hooks.enter_context(block.register_forward_hook(finish))
@@ -256,8 +256,10 @@ def sample_positions(positions: int, queries: int, seed: int) -> Int64[Tensor, "
     return torch.randperm(positions, generator=generator)[:queries].sort().values
 
 
-def _keep_term(terms: list[Tensor], is_gate: bool, _: nn.Module, inputs: object, output: Tensor) -> None:
-    terms[:] = [output.sigmoid() if is_gate else output]
+def _keep_term(
+    terms: list[Tensor], fused: Callable[[Tensor], Tensor], _: nn.Module, inputs: object, output: Tensor
+) -> None:
+    terms[:] = [fused(output)]
 
 
 @torch.no_grad()

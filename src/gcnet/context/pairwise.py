@@ -77,7 +77,7 @@ class PairwiseAttention(nn.Module):
             context = _additive_attention(*self._matches(query, key), value)
         else:
             context = _softmax_attention(query, key, value, self.softmax_scale)
-        return context.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        return context.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def attention(self, x: Float[Tensor, "N C ..."], queries: Int[Tensor, " Q"]) -> Float[Tensor, "N Q ..."]:
         """The weights of all keys for the positions `queries`, flat row-major indices into the map.
@@ -111,8 +111,8 @@ class PairwiseAttention(nn.Module):
             return tokens
         size = x.shape[2:]
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(size) - 1]
-        tokens = tokens.transpose(1, 2).reshape(x.shape[0], -1, *size)
-        return _tokens(pool(tokens, [min(2, side) for side in size]))
+        maps = tokens.transpose(1, 2).unflatten(2, size)
+        return _tokens(pool(maps, [min(2, side) for side in size]))
 
     def _matches(
         self, query: Float[Tensor, "N P D"], key: Float[Tensor, "N M D"]

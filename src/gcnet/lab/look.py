@@ -35,6 +35,7 @@ from gcnet.context.look import (
     mean_statistics,
     measure,
 )
+from gcnet.context_spec import BLOCKS
 from gcnet.data.load import load_split
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_atomically, write_json
@@ -52,7 +53,7 @@ SIDES = (640, 1333)  # images are shown with a long side between these
 COLUMNS, CELL = 4, 380  # images in a row of the sheet, and pixels of an image's width there
 QUALITY = 88  # of JPEGs
 
-SHORT = {"GlobalContext": "GC", "SimplifiedNonLocal": "SNL", "NonLocal": "NL", "SqueezeExcitation": "SE"}
+SHORT = {kind.made_by.partition(":")[2]: name.upper() for name, kind in BLOCKS.items()}  # by class
 LEGEND = (
     "input, context (what the block fuses), output: mean of (1 - cos) / 2 over all",
     "pairs of positions. att. cos, att. JSD (nats, at most 0.693): the same of their",

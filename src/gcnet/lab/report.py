@@ -33,7 +33,10 @@ IN_MARKDOWN = (
     "added parameters, k",
     "added MFLOP",
 )
-COLORS = ("#1b6ca8", "#d1495b", "#2e933c", "#8d5a97", "#e08e1b", "#3aa6a6", "#7a6c5d", "#c2559d")
+COLORS = (
+    *("#1b6ca8", "#d1495b", "#2e933c", "#8d5a97", "#e08e1b", "#3aa6a6", "#7a6c5d", "#c2559d"),
+    *("#0b3954", "#f28482", "#84a98c", "#c9ada7", "#ffca3a", "#5e548e"),
+)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
@@ -34,6 +35,8 @@ def can_run(block: Any, x: object) -> bool:
     Hooks on a layer receive its input and output, and torch.fx traces layers with what is no tensor.
     """
     if not isinstance(x, Tensor) or not torch.is_grad_enabled() or block.context_after_add:
+        return False
+    if is_tracing() or torch._C._are_functorch_transforms_active():  # know no functions in place
         return False
     layers = [block.conv1, block.bn1, block.conv2, block.bn2, block.conv3, block.bn3]
     if block.downsample is not None:
