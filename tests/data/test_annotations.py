@@ -71,6 +71,7 @@ def test_useless_annotations_are_left_out(
         ({"bbox": [5, 5, 9, 0.5], "segmentation": []}, "have an empty box or area"),
         ({"area": 0, "segmentation": []}, "have an empty box or area"),
         ({"bbox": [64, 5, 9, 9], "segmentation": []}, "have a box outside its image"),
+        ({"bbox": [64 - 1e-6, 5, 9, 9], "segmentation": []}, "have a box outside its image"),
     ],
 )
 def test_degenerate_objects_count_but_are_not_trained_on(

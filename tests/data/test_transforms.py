@@ -216,3 +216,16 @@ def test_color_jitter() -> None:
     grey = jitter_colors(image, np.array([1, 1, 0.0]))
     assert (grey.max(-1) == grey.min(-1)).all()
     assert jitter_colors(image, np.array([9.0, 1, 1])).max() == 255
+
+
+@pytest.mark.parametrize("x", [90 - 1e-6, 90.0, 89.9999999])
+def test_a_box_that_float32_takes_for_empty_is_not_learnt(image: np.ndarray, x: float) -> None:
+    record = ImageRecord(1, Path("a.png"), WIDTH, HEIGHT, (instance((x, 10, 95, 30), 3), instance(BOX, 2)))
+    sample = Sample.of(image, record)
+    for one in (sample, mirror(sample), resize(sample, (613, 919))):
+        targets = one.targets()
+        assert targets.labels.tolist() == [2]
+        assert len(targets.masks) == len(targets.boxes) == 1
+        assert targets.outlines is not None
+        assert len(targets.outlines) == 1
+    assert len(sample.keep([0]).targets()) == 0

@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from gcnet.evaluation import average_precision
 from gcnet.evaluation.average_precision import Objects, score
 
 IMAGES, CLASSES = 12, 3
@@ -64,3 +65,16 @@ def test_equals_pycocotools(seed: int, count: int) -> None:
     assert np.abs(ours.precision - theirs["precision"][..., 2]).max() < 1e-12
     assert np.abs(ours.recall - theirs["recall"][..., 2]).max() < 1e-12
     assert np.abs(ours.limited - theirs["recall"][:, :, 0, :2]).max() < 1e-12
+
+
+def test_pairs_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where objects are thousands, all pairs at once would not fit into memory."""
+    rng = np.random.default_rng(5)
+    truth, crowd = objects(rng, 300)
+    found, _ = objects(rng, 700)
+    scores = rng.random(700)
+    whole = score(truth, crowd, found, scores, CLASSES)
+    monkeypatch.setattr(average_precision, "PAIRS", 50)
+    parts = score(truth, crowd, found, scores, CLASSES)
+    assert (whole.precision == parts.precision).all()
+    assert whole.precision.max() > 0.1

@@ -36,3 +36,11 @@ def test_shares() -> None:
     text = console.file.getvalue()
     assert "4 images: top-1 0.500, top-5 0.750, cross-entropy 0.750" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+
+
+def test_classes_with_brackets_are_shown_as_they_are() -> None:
+    names = ("nut [/m8]", "[red]")
+    stream = io.StringIO()
+    print_class_metrics(class_metrics([result(*names)], [0.1], names), Console(file=stream, width=80))
+    assert stream.getvalue().count("[red]") == 2  # its own row, and what the other is taken for
+    assert "nut [/m8]" in stream.getvalue()

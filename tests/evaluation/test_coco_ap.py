@@ -15,7 +15,7 @@ from rich.console import Console
 
 from gcnet.data.coco import CocoDataset
 from gcnet.errors import GCNetError
-from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.table import print_metrics
 from gcnet.types import Detections
 
@@ -186,3 +186,22 @@ def test_a_detector_of_boxes_alone_is_scored_by_boxes(make_dataset: MakeDataset,
     print_metrics(scored[0], Console(file=stream, width=80))
     assert "box" in stream.getvalue()
     assert "mask" not in stream.getvalue()
+
+
+def test_more_than_255_detections_of_an_image(make_dataset: MakeDataset, detections: LookUp) -> None:
+    """pycocotools counts the masks whose areas it is asked for in 8 bits."""
+    dataset = make_dataset()
+    evaluator = CocoEvaluator(dataset)
+    few = detections(dataset, 10, jitter=6.0)
+    evaluator.update([10], [few[torch.arange(300) % len(few)]])
+    assert len(evaluator.results) == 300
+    assert evaluator.compute().mask == pycocotools_stats(dataset, evaluator.results, "segm")
+
+
+@pytest.mark.parametrize("names", [("bolt [m8]", "bolt [m10]"), ("nut [/m8]", "[red]")])
+def test_classes_with_brackets_are_shown_as_they_are(names: tuple[str, str]) -> None:
+    values = dict.fromkeys(NAMES, 0.5)
+    row = {f"{kind}_{name}": 0.5 for kind in ("box", "mask") for name in NAMES} | {"instances": 3.0}
+    stream = io.StringIO()
+    print_metrics(Metrics(values, values, dict.fromkeys(names, row), 2), Console(file=stream, width=80))
+    assert all(name in stream.getvalue() for name in names)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gcnet.ops import matching
 from gcnet.ops.boxes import box_iou
 from gcnet.ops.matching import BACKGROUND, IGNORED, match_boxes, random_sample, sample_matches
 
@@ -52,10 +54,13 @@ def test_low_quality_later_object_wins_a_shared_candidate() -> None:
     assert match([column(60)], objects=objects, low_quality=0.3) == [1]
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.integers(0, 40), st.integers(0, 5), st.integers(0, 1000))
-def test_low_quality_against_the_loop(candidates: int, objects: int, seed: int) -> None:
-    """The reference's loop over objects, each overwriting what came before."""
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 40), st.integers(0, 9), st.integers(0, 1000), st.sampled_from([1, 100, 1 << 22]))
+def test_low_quality_against_the_loop(
+    monkeypatch: pytest.MonkeyPatch, candidates: int, objects: int, seed: int, pairs: int
+) -> None:
+    """The reference's loop over objects, each overwriting what came before; however many at a time."""
+    monkeypatch.setattr(matching, "PAIRS", pairs)
     generator = torch.Generator().manual_seed(seed)
     corner = torch.randint(0, 40, (candidates + objects, 2), generator=generator).float()
     side = torch.randint(5, 40, (candidates + objects, 2), generator=generator).float()

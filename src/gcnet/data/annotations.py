@@ -34,6 +34,8 @@ from gcnet.ops.segmentations import (
 
 log = logging.getLogger(__name__)
 
+FLOAT32 = 1e-6  # share of a side that float32, in which boxes are learnt, cannot tell from nothing
+
 
 @dataclass(frozen=True)
 class Source:
@@ -257,7 +259,8 @@ def _flaw(box: Sequence[float], area: float, size: tuple[int, int]) -> str:
     (x1, y1, x2, y2), (height, width) = box, size
     if x2 - x1 < 1 or y2 - y1 < 1 or area <= 0:
         return "an empty box or area"
-    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+    across, down = min(x2, width) - max(x1, 0), min(y2, height) - max(y1, 0)
+    if across <= width * FLOAT32 or down <= height * FLOAT32:
         return "a box outside its image"
     return ""
 

@@ -75,9 +75,15 @@ class Sample:
         return replace(self, boxes=self.boxes[index], labels=self.labels[index], masks=masks)
 
     def targets(self) -> Targets:
-        """What a detector's losses take. Boxes are clipped to the image, as upstream does; masks are not."""
+        """What a detector's losses take. Boxes are clipped to the image, as upstream does; masks are not.
+
+        A box that is empty then is left out: the logarithm of its width or height would be infinite.
+        """
         height, width = self.size
         boxes = self.boxes.clip(0, np.array([width, height, width, height], np.float32))
+        full = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        if not full.all():
+            return self.keep(np.flatnonzero(full)).targets()
         drawn = draw_outlines(self.masks, boxes)
         outlines, frames = (None, None) if drawn is None else map(torch.from_numpy, drawn)
         labels = torch.from_numpy(self.labels)

@@ -10,7 +10,7 @@ detections. Boxes are x, y, width, height.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 LIMITS = (1, 10)
+PAIRS = 1 << 22  # that are compared at a time, so that memory stays bounded where objects are thousands
 LIMIT = 100  # detections of an image and class that count at all
 
 
@@ -107,14 +108,18 @@ def _pairs(
 ) -> _Pairs:
     first = np.searchsorted(truth_key, found_key, "left")
     counts = np.searchsorted(truth_key, found_key, "right") - first
-    one = np.repeat(np.arange(len(found)), counts)
-    other = np.arange(len(one)) + np.repeat(first - counts.cumsum() + counts, counts)
-    if found.masks is None or truth.masks is None:
-        ious = _box_ious(found.boxes[one], truth.boxes[other], crowd[other])
-    else:
-        ious = _mask_ious(found, truth, crowd, found_key, first, counts)
-    near = ious >= IOUS[0]
-    return _Pairs(one[near], other[near], ious[near])
+    parts = [_Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for rows in np.split(np.arange(len(found)), np.flatnonzero(np.diff(counts.cumsum() // PAIRS)) + 1):
+        part, from_, many = found.take(rows), first[rows], counts[rows]
+        one = np.repeat(np.arange(len(rows)), many)
+        other = np.arange(len(one)) + np.repeat(from_ - many.cumsum() + many, many)
+        if part.masks is None or truth.masks is None:
+            ious = _box_ious(part.boxes[one], truth.boxes[other], crowd[other])
+        else:
+            ious = _mask_ious(part, truth, crowd, found_key[rows], from_, many)
+        near = ious >= IOUS[0]
+        parts.append(_Pairs(rows[one[near]], other[near], ious[near]))
+    return _Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(_Pairs)))
 
 
 def _box_ious(
@@ -154,7 +159,10 @@ def _mask_ious(
 
 def mask_areas(counts: list[bytes], size: Sequence[int]) -> Float[np.ndarray, " N"]:
     """Pixels of masks in an image of `size` (height, width), given as the counts of compressed RLEs."""
-    return np.asarray(coco_mask.area(_rles(counts, size)), np.float64)
+    # pycocotools counts the masks of one call in 8 bits.
+    parts = [counts[start : start + 255] for start in range(0, len(counts), 255)]
+    areas = [np.asarray(coco_mask.area(_rles(part, size)), np.float64) for part in parts]
+    return np.concatenate([np.zeros(0), *areas])
 
 
 def _rles(counts: list[bytes], size: Sequence[int]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, LabelledImage
@@ -115,7 +116,8 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
     table.add_column("top-1", justify="right")
     table.add_column("most often taken for", max_width=32, no_wrap=True, overflow="ellipsis")
     for name, values in metrics.per_class.items():
-        table.add_row(name, str(values["images"]), f"{values['top1']:.3f}", values["taken_for"] or "")
+        taken_for = Text(values["taken_for"] or "")
+        table.add_row(Text(name), str(values["images"]), f"{values['top1']:.3f}", taken_for)
     console.print(table)
 
 

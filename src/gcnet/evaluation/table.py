@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gcnet.evaluation.coco_ap import NONE, Metrics
 
@@ -45,7 +46,7 @@ def class_table(metrics: Metrics) -> Table:
             table.add_column(f"{kind} {name}" if i == 0 else name, justify="right")
     for name, values in metrics.per_class.items():
         columns = (values[f"{kind}_{column}"] for kind in kinds for column in _CLASS)
-        table.add_row(name, f"{values['instances']:.0f}", *(_show(value) for value in columns))
+        table.add_row(Text(name), f"{values['instances']:.0f}", *(_show(value) for value in columns))
     return table
 
 

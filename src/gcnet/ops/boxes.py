@@ -22,12 +22,14 @@ def box_area(boxes: Float[Tensor, "*R 4"]) -> Float[Tensor, "*R"]:
 
 def box_iou(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
     """Intersection over union of every pair; 0 where both boxes are empty."""
-    top_left = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    width, height = (bottom_right - top_left).clamp(min=0).unbind(-1)
-    overlap = width * height
-    union = box_area(boxes)[:, None] + box_area(others)[None, :] - overlap
-    return overlap / union.clamp(min=1e-6)
+    x1, y1, x2, y2 = boxes[:, None].unbind(-1)
+    left, top, right, bottom = others.unbind(-1)
+    # In place: pairs can be many millions.
+    width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
+    height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
+    overlap = width.mul_(height)
+    union = (box_area(boxes)[:, None] + box_area(others)).sub_(overlap)
+    return overlap.div_(union.clamp_(min=1e-6))
 
 
 def clip_boxes(boxes: Float[Tensor, "*R 4"], size: tuple[int, int]) -> Float[Tensor, "*R 4"]:

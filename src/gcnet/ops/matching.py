@@ -25,6 +25,7 @@ Sampler = Callable[
 
 BACKGROUND = -1
 IGNORED = -2
+PAIRS = 1 << 22  # of an object and a candidate that are looked at together: 16 MB for each number of a pair
 MISSING = -100  # the label of a place among the sampled that nobody fills; cross-entropy passes over it
 
 
@@ -41,24 +42,32 @@ def match_boxes(
 
     Candidates that are not `valid` are ignored, and no object's best. With `low_quality_iou` every object
     also takes the candidates that overlap it most, however little above that value, so that none goes
-    unmatched; a later object wins a shared candidate (as upstream).
+    unmatched; a later object wins a shared candidate (as upstream). Memory does not grow with the objects:
+    they are looked at some at a time.
     """
     if len(objects) == 0 or len(candidates) == 0:
         matches = torch.full((len(candidates),), BACKGROUND, dtype=torch.int64, device=candidates.device)
         return matches if valid is None else matches.where(valid, IGNORED)
-    iou = box_iou(objects, candidates)
-    if valid is not None:
-        iou = iou.where(valid, -1)
-    best_iou, best_object = iou.max(dim=0)
+    best_iou = candidates.new_full((len(candidates),), -1)
+    best_object = torch.zeros_like(best_iou, dtype=torch.int64)
+    forced = torch.full_like(best_iou, -1, dtype=torch.int32)  # the last object that takes a candidate
+    first = 0
+    for some in objects.split(max(PAIRS // len(candidates), 1)):
+        iou = box_iou(some, candidates)
+        if valid is not None:
+            iou = iou.where(valid, -1)
+        best = iou.max(dim=0)
+        best_object = torch.where(best.values > best_iou, best.indices + first, best_object)
+        best_iou = torch.maximum(best.values, best_iou)
+        if low_quality_iou is not None:
+            best_of_object = iou.max(dim=1, keepdim=True).values
+            marked = (iou == best_of_object) & (best_of_object >= low_quality_iou)
+            number = torch.arange(first, first + len(some), dtype=torch.int32, device=iou.device)
+            forced = torch.maximum(forced, (marked * (number[:, None] + 1)).amax(dim=0) - 1)
+        first += len(some)
     matches = torch.where(best_iou >= positive_iou, best_object, IGNORED)
     matches = matches.where((best_iou >= negative_iou) | (best_iou < 0), BACKGROUND)
-    if low_quality_iou is None:
-        return matches
-    best_of_object = iou.max(dim=1, keepdim=True).values
-    forced = (iou == best_of_object) & (best_of_object >= low_quality_iou)
-    # The last object wins: argmax of the reversed rows finds it without a loop.
-    last = len(objects) - 1 - forced.flip(0).to(torch.uint8).argmax(dim=0)
-    return torch.where(forced.any(dim=0), last, matches)
+    return torch.where(forced < 0, matches, forced.long())
 
 
 def random_sample(
