@@ -23,6 +23,7 @@ VERBS = {
     "predict": ("predict", "find objects in images, or name them"),
     "attention": ("attention", "draw where the context blocks look in an image"),
     "analyse": ("analyse", "measure how much attention depends on the query, over a data set"),
+    "data": ("data", "what is in a data set, as a page: classes, sizes, what is odd, what is left out"),
     "models": ("models", "list the models"),
     "ablate": ("ablate", "compare context blocks: the paper's studies, trained and tabulated"),
     "benchmark": ("benchmark", "time models on this machine, beside each other or another library"),

@@ -19,6 +19,13 @@ def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
     return separator.join(words[:most]) + (f" and {left} more" if left > 0 else "")
 
 
+def printable(text: str) -> str:
+    """The text on one line: what would move the cursor or cannot be encoded is escaped, as \\x1b is."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """`did you mean "x"?` with the nearest of the known words, or `otherwise` if none is near."""
     by_lower_case = {name.lower(): name for name in known}

@@ -1,0 +1,92 @@
+"""`gcnet data`: what is in a data set, as a page and a short table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gcnet.commands.arguments import Parser, add_switch, at_least
+from gcnet.files import check_data, check_writable
+
+PRINTED = 20  # classes on the terminal
+
+if TYPE_CHECKING:
+    from gcnet.lab.data_look import Look
+
+
+def run(argv: list[str]) -> int:
+    """Looks through a data set and writes its page. 1 where some images cannot be trained on."""
+    options = _parser().parse(argv)
+    name = options.data.resolve().name
+    out = options.out or Path("runs") / f"data-{name}.html"
+    check_data(options.data)
+    check_writable(out.parent)
+
+    from gcnet.data.load import load_splits
+    from gcnet.files import prepare_folder
+    from gcnet.lab.data_look import look_through, notes_of_readers
+    from gcnet.lab.data_page import write_page
+
+    with notes_of_readers() as notes:
+        splits = load_splits(
+            options.data, val_fraction=options.val_fraction, crowd_as_objects=options.crowd_as_objects
+        )
+    look = look_through(options.data, splits, notes)
+    prepare_folder(out.parent)
+    write_page(look, out, images=options.images)
+    _print(look)
+    print(f"wrote {out}")
+    return 1 if look.problems else 0
+
+
+def _print(look: Look) -> None:
+    """Splits and classes as tables, and what stands out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from gcnet.console import printable
+    from gcnet.lab.data_findings import findings
+
+    console = Console()
+    splits, classes = (Table(box=SIMPLE_HEAD, pad_edge=False) for _ in range(2))
+    for name in ("split", "images", "trained on", "objects"):
+        splits.add_column(name, justify="left" if name == "split" else "right")
+    for name, count in look.survey.splits.items():
+        splits.add_row(name, *(f"{n:,}" for n in (count.images, count.trained_images, count.objects)))
+    classes.add_column("class", overflow="ellipsis", no_wrap=True)
+    for name in look.survey.splits:
+        classes.add_column(name, justify="right")
+    counts = look.survey.class_counts
+    order = (-counts.sum(1)).argsort(kind="stable").tolist()
+    for label in order[:PRINTED]:
+        # As text: in rich's markup `bolt [m8]` would lose what is in brackets.
+        classes.add_row(Text(printable(look.survey.class_names[label])), *(f"{n:,}" for n in counts[label]))
+    console.print(splits)
+    console.print(classes)
+    if len(order) > PRINTED:
+        console.print(f"and {len(order) - PRINTED} more classes", highlight=False)
+    for line in findings(look):
+        console.print(f"{line.level}: {printable(line.text)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "data",
+        "What is in a data set: splits, classes, sizes, what training leaves out and what to look at, as a "
+        "page to open in a browser.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="a data set, or its annotation file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (runs/data-NAME.html)")
+    parser.add_argument(
+        "--images", type=at_least(0), default=24, help="images whose ground truth the page shows (24)"
+    )
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.2,
+        help="share held out for validation where the data has no splits (0.2)",
+    )
+    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
+    return parser

@@ -1,0 +1,197 @@
+"""The page of a data set: what was found in it, in numbers, words and drawings of its ground truth.
+
+The template beside this file has the words.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.console import listed, progress_bar
+from gcnet.data.dataset import ImageRecord, Instance
+from gcnet.data.survey import Survey
+from gcnet.data.suspects import Suspect
+from gcnet.errors import GCNetError
+from gcnet.files import write_bytes
+from gcnet.lab.data_findings import TITLES, advice, findings
+from gcnet.lab.data_look import Look, Place
+from gcnet.ops.segmentations import move_segmentation
+from gcnet.viz import draw_targets
+from gcnet.viz.page import count_bars, embedded, render_page, size_bars
+
+EACH = 6  # figures of a kind of suspect, and images that are in two splits
+SIDE = 480  # pixels, of the longer side of a figure
+CLOSE = 4  # sides of an object that its close-up shows
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and its words; the image is in its address."""
+
+    address: str
+    width: int
+    height: int
+    head: str
+    text: str
+
+
+def write_page(look: Look, path: Path, *, images: int = 24) -> None:
+    """Writes the page, with the ground truth of `images` images and the worst suspects."""
+    found = look.survey
+    worst = {kind: [suspect for suspect in look.suspects if suspect.kind == kind] for kind in TITLES}
+    twice = [place for group in look.shared[:EACH] for place in group[:2]]
+    places = _sample(look, images)
+    amount = sum(len(suspects[:EACH]) for suspects in worst.values()) + len(twice) + len(places)
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("drawing", total=amount)
+
+        def draw(function: Callable[[Look, Any], Figure | None], items: Sequence[Any]) -> list[Figure]:
+            figures = []
+            for item in items:
+                figures.append(function(look, item))
+                bar.advance(task)
+            return [figure for figure in figures if figure]
+
+        kinds = [
+            {"title": TITLES[kind].capitalize(), "count": len(all), "figures": draw(_close_up, all[:EACH])}
+            for kind, all in worst.items()
+            if all
+        ]
+        same, sample = draw(_whole, twice), draw(_whole, places)
+    page = render_page(
+        Path(__file__).with_name("data_page.html"),
+        look=look,
+        lines=findings(look),
+        columns=_split_columns(found),
+        classes=_class_rows(found),
+        object_sizes=size_bars(found.objects.side),
+        image_sizes=size_bars(np.sqrt(found.image_sizes.prod(1))),
+        per_image=count_bars(found.objects_an_image),
+        common_sizes=_common_sizes(found),
+        advice=advice(found),
+        kinds=kinds,
+        same=same,
+        sample=sample,
+    )
+    write_bytes(path, page)
+
+
+def _split_columns(found: Survey) -> list[dict[str, Any]]:
+    """What there is in the splits; of what training leaves out, only columns that are not all zero."""
+    titles = {
+        "images": "images",
+        "trained_images": "trained on",
+        "objects": "objects",
+        "empty_images": "images without objects",
+        "small_images": "images under 32 pixels",
+        "crowd": "crowd",
+        "unusable": "of no use",
+        "without_outline": "no outline",
+    }
+    columns = [
+        {"title": title, "counts": [getattr(count, field) for count in found.splits.values()]}
+        for field, title in titles.items()
+    ]
+    return [column for place, column in enumerate(columns) if place < 3 or any(column["counts"])]
+
+
+def _class_rows(found: Survey) -> list[dict[str, Any]]:
+    """Of each class its name and counts, of all splits together first; the most frequent class first."""
+    totals = found.class_counts.sum(1)
+    rows = []
+    for label in np.argsort(-totals, kind="stable").tolist():
+        each = found.class_counts[label].tolist() if len(found.splits) > 1 else []
+        share = totals[label] / max(totals.max(), 1)
+        rows.append({"name": found.class_names[label], "share": share, "counts": [int(totals[label]), *each]})
+    return rows
+
+
+def _common_sizes(found: Survey) -> str:
+    """Widths and heights of the images."""
+    counts = Counter(f"{width} x {height}" for height, width in found.image_sizes.tolist())
+    if len(counts) == 1:
+        return f"All images are of {next(iter(counts))} pixels."
+    most = [f"{size} ({count:,})" for size, count in counts.most_common(5)]
+    return f"The images are of {len(counts):,} sizes, most often {listed(most)}."
+
+
+# Drawings ----------------------------------------------------------------------------------------------
+
+
+def _sample(look: Look, count: int) -> list[Place]:
+    """Images to draw: one of each class first, the rarest first; then evenly from all."""
+    objects, splits = look.survey.objects, list(look.splits)
+    places: dict[Place, None] = {}
+    for label in np.argsort(look.survey.class_counts.sum(1), kind="stable").tolist():
+        rows = np.flatnonzero(objects.label == label)
+        if len(rows) and len(places) < count:
+            places[splits[objects.split[rows[0]]], int(objects.image[rows[0]])] = None
+    every = [(split, index) for split, dataset in look.splits.items() for index in range(len(dataset))]
+    for number in np.linspace(0, len(every) - 1, min(count, len(every))).astype(int).tolist():
+        if len(places) < count:
+            places[every[number]] = None
+    return sorted(places, key=lambda place: (splits.index(place[0]), place[1]))
+
+
+def _whole(look: Look, place: Place) -> Figure | None:
+    split, index = place
+    record = look.splits[split].records[index]
+    return _draw(look, place, (0, 0, record.width, record.height), record.instances, split, look.file(*place))
+
+
+def _close_up(look: Look, suspect: Suspect) -> Figure | None:
+    """An object with what is around it."""
+    objects = look.survey.objects
+    row = suspect.row
+    split, index = list(look.splits)[objects.split[row]], int(objects.image[row])
+    record = look.splits[split].records[index]
+    box, bounds = objects.box[row], objects.bounds[row]
+    low, high = np.fmin(box[:2], bounds[:2]), np.fmax(box[2:], bounds[2:])
+    side = max(float((high - low).max()) * (CLOSE if suspect.kind == "tiny" else 1.5), 48.0)
+    frame = np.array([record.width, record.height])
+    start = ((low + high - side) / 2).clip(0, np.maximum(frame - side, 0))
+    end = np.minimum(start + side, frame)
+    item = record.instances[objects.place[row]]
+    name = look.survey.class_names[item.label]
+    words = f"{suspect.words}; {split}/{record.path.name}, id {item.id}"
+    return _draw(look, (split, index), (*start, *end), [item], name, words)
+
+
+def _draw(
+    look: Look, place: Place, window: Sequence[float], items: Sequence[Instance], head: str, text: str
+) -> Figure | None:
+    """A window (xyxy) of an image, and some of its instances; nothing where the image cannot be read."""
+    split, index = place
+    try:
+        image = look.splits[split].read_image(index)
+    except GCNetError:
+        return None
+    left, top, right, bottom = (round(float(edge)) for edge in window)
+    scale = SIDE / max(right - left, bottom - top)
+    size = max(round((bottom - top) * scale), 1), max(round((right - left) * scale), 1)
+    part = _resized(image[top:bottom, left:right], size)
+    matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
+    moved = tuple(_move(item, matrix, size) for item in items)
+    record = ImageRecord(index, look.splits[split].records[index].path, size[1], size[0], moved)
+    drawn = draw_targets(part, record, look.survey.class_names)
+    return Figure(embedded(drawn), size[1], size[0], head, text)
+
+
+def _resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    smaller = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def _move(item: Instance, matrix: np.ndarray, size: tuple[int, int]) -> Instance:
+    """The instance in a part of the image, to whose pixels `matrix` takes the image's."""
+    corners = np.array(item.box).reshape(2, 2) @ matrix[:, :2].T + matrix[:, 2]
+    outline = move_segmentation(item.segmentation, matrix, size) if item.segmentation else []
+    return replace(item, box=tuple(corners.ravel().tolist()), segmentation=outline)

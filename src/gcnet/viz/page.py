@@ -1,0 +1,88 @@
+"""Pages that a person reads: one HTML file that asks nothing of a network.
+
+A page is a template of its own that extends `page.html` (head, style) and puts together what `parts.html`
+has: tables, bars, figures. Whatever comes from data is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from gcnet.console import printable
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One of a histogram's: how many, and of what."""
+
+    label: str
+    count: int
+
+
+def render_page(template: Path, **values: Any) -> bytes:
+    """The page of a template and its values, in UTF-8."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, _HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": lambda value: f"{value:,}", "percent": percent}
+    return environment.get_template(template.name).render(values).encode()
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] in words: `<1%` is something, `100%` is all."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+
+
+def embedded(image: UInt8[np.ndarray, "H W 3"], *, quality: int = 82) -> str:
+    """An address that holds the image itself, as a JPEG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    return "data:image/jpeg;base64," + base64.b64encode(data.data).decode()
+
+
+def count_bars(values: Int[np.ndarray, " N"]) -> list[Bar]:
+    """How many of the values are 0, 1, 2, 3-4, 5-8, 9-16, ..."""
+    if not len(values):
+        return []
+    starts = [0, 1, 2, 3]
+    while starts[-1] <= values.max():
+        starts.append(2 * starts[-1] - 1)
+    last = int(np.searchsorted(starts, values.max(), "right"))
+    labels = [str(a) if b - a == 1 else f"{a}-{b - 1}" for a, b in pairwise(starts[: last + 1])]
+    return _bars(values, [*starts[:last], np.inf], labels)
+
+
+def size_bars(values: Float[np.ndarray, " N"]) -> list[Bar]:
+    """How many of the values (positive) lie between steps of a factor 2 or, where they are alike, less."""
+    if not len(values):
+        return []
+    low, high = max(float(values.min()), 1.0), max(float(values.max()), 1.0)
+    steps = next(steps for steps in (8, 4, 2, 1) if steps * np.log2(high / low) <= 12 or steps == 1)
+    first, last = int(np.floor(steps * np.log2(low) + 1e-9)), int(np.floor(steps * np.log2(high) + 1e-9)) + 1
+    edges = [2 ** (power / steps) for power in range(first, last + 1)]
+    return _bars(values, [0, *edges[1:-1], np.inf], [f"{edge:.0f}" for edge in edges[:-1]])
+
+
+def _bars(values: np.ndarray, edges: Sequence[float], labels: Sequence[str]) -> list[Bar]:
+    counts, _ = np.histogram(values, np.asarray(edges, float))
+    return [Bar(label, count) for label, count in zip(labels, counts.tolist(), strict=True)]
