@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+log = logging.getLogger(__name__)
+
+# Of the formats that `gcnet.ops.decode` reads.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
 
 
 def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The image files that files, folders and glob patterns stand for, each once, sorted by path.
 
     A folder stands for the images directly in it; `**` in a pattern goes into folders. In folders and
-    patterns files count as images by their suffix and hidden ones are left out. Raises GCNetError for an
-    input that stands for nothing.
+    patterns files count as images by their suffix; hidden ones are left out, others are counted in a warning.
+    Raises GCNetError for an input that stands for nothing.
     """
     found: dict[Path, Path] = {}
     for item in inputs:
@@ -31,7 +39,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def _expand(item: str) -> list[Path]:
     path = Path(item)
     if path.is_dir():
-        images = [file for file in path.iterdir() if is_image(file)]
+        images = _images(path.iterdir(), path)
         if not images:
             raise GCNetError(f"no images in {path}; for images in its folders give '{path}/**/*.jpg'")
         return images
@@ -41,12 +49,34 @@ def _expand(item: str) -> list[Path]:
         raise GCNetError(
             f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
         )
-    images = [file for match in glob.iglob(item, recursive=True) if is_image(file := Path(match))]
+    images = _images(map(Path, glob.iglob(item, recursive=True)), item)
     if not images:
-        raise GCNetError(f"no images match {item}; image files end in {', '.join(IMAGE_SUFFIXES)}")
+        raise GCNetError(f"no images match {item}; image files end in {listed(IMAGE_SUFFIXES, 20)}")
     return images
+
+
+def _images(paths: Iterable[Path], place: object) -> list[Path]:
+    images, aside = [], []
+    for path in paths:
+        if is_image(path):
+            images.append(path)
+        elif path.is_file() or has_image_suffix(path.name):  # a pipe or a folder of that name is no image
+            aside.append(path.name)
+    tell_aside([name for name in aside if not name.startswith(".")], place)
+    return images
+
+
+def tell_aside(names: Sequence[str], place: object) -> None:
+    """A warning with the number of files that are no images."""
+    if names:
+        log.warning("%s: %d left aside, no image files: %s", place, len(names), listed(sorted(names), 3))
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name is that of an image file which is not hidden."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def is_image(path: Path) -> bool:
     """Whether a file counts as an image: by its suffix, and not hidden."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    return has_image_suffix(path.name) and path.is_file()

@@ -26,7 +26,8 @@ from gcnet.image_files import find_images
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import in_eval_mode
-from gcnet.ops.images import read_image, shrink_image, write_image
+from gcnet.ops.decode import read_image
+from gcnet.ops.images import shrink_image, write_image
 from gcnet.types import Classification, Detections
 from gcnet.viz import draw_detections, sheet
 

@@ -26,6 +26,6 @@ def test_bad_images_are_named_together(tmp_path: Path) -> None:
         check_images(load_splits(tmp_path))
     message = str(caught.value)
     assert message.startswith("2 of 6 images cannot be trained on:")
-    assert "train/1.png is a truncated image file" in message
+    assert "train/1.png is a damaged image file" in message
     assert "valid/2.png is 64x48 pixels, annotated as 32x24" in message
     assert "\n" not in message

@@ -154,7 +154,7 @@ def test_a_truncated_image_is_named(values: dict[str, Any], tmp_path: Path) -> N
     dataset = load(tmp_path, values)
     file = tmp_path / "0.png"
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(GCNetError, match=r"0\.png is a truncated image file"):
+    with pytest.raises(GCNetError, match=r"0\.png is a damaged image file"):
         dataset.read_image(0)
 
 

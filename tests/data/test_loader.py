@@ -170,7 +170,7 @@ def test_a_broken_image_is_one_line_from_a_worker_too(dataset: CocoDataset, work
         eval_loader(dataset, [[0, 1]], image_size=(96, 64), workers=workers),
         train_loader(dataset, recipe=replace(RECIPE, workers=workers), image_size=SIZE),
     ):
-        with pytest.raises(GCNetError, match=r"0\.png is a truncated image file") as caught:
+        with pytest.raises(GCNetError, match=r"0\.png is a damaged image file") as caught:
             take(loader, 3)
         assert "\n" not in str(caught.value)
 

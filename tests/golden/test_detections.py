@@ -14,7 +14,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from gcnet.models.detector import Detector
-from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
+from gcnet.ops.decode import read_image
+from gcnet.ops.images import fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections
 from gcnet.weights.catalog import find
 from gcnet.weights.create import create_model

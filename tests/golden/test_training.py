@@ -16,7 +16,8 @@ from gcnet.models.detector import Detector
 from gcnet.models.regions import mask_targets, sample_regions
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.spec import RoISpec
-from gcnet.ops.images import fit_size, read_image, resize_image, stack_images
+from gcnet.ops.decode import read_image
+from gcnet.ops.images import fit_size, resize_image, stack_images
 from gcnet.ops.segmentations import draw_outlines, resize_segmentation
 from gcnet.types import Batch, Targets
 from gcnet.weights.mmdet_keys import mmdet_key

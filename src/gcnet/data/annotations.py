@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from gcnet.console import listed
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord, Instance, collection_paused
 from gcnet.errors import GCNetError
-from gcnet.ops.images import image_size
+from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import (
     Segmentation,
     outline_bounds,

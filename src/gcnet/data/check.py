@@ -10,7 +10,7 @@ from typing import Any
 from gcnet.console import listed
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.errors import GCNetError
-from gcnet.ops.images import image_size, read_image
+from gcnet.ops.decode import image_size, read_image
 
 _TAIL = 1 << 12  # bytes at the end of a file in which the mark of its end is looked for
 _END = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}

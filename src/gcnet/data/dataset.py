@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from gcnet.errors import GCNetError
-from gcnet.ops.images import read_image
+from gcnet.ops.decode import read_image
 from gcnet.ops.segmentations import Segmentation
 
 MIN_SIDE = 32  # smaller images are left out of training, as upstream does

@@ -25,7 +25,7 @@ from gcnet.data.coco import read_json
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-from gcnet.ops.images import image_size, read_index_mask
+from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
 Readers = dict[str, Callable[[], Source]]

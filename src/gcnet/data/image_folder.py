@@ -12,7 +12,7 @@ from pathlib import Path
 from gcnet.console import listed
 from gcnet.data.dataset import DataSet, LabelledImage, name_splits, pick_split
 from gcnet.errors import GCNetError
-from gcnet.image_files import IMAGE_SUFFIXES
+from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix, tell_aside
 
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
@@ -25,7 +25,8 @@ class ImageFolder(DataSet[LabelledImage]):
         """The pictures in and below the class folders of `folder`, in the order of classes and paths.
 
         `class_names` fixes the labels (those of a trained model, say); without it they are the names of the
-        class folders, sorted. Files that are no pictures by their suffix and hidden ones are left out.
+        class folders, sorted. Files that are no pictures by their suffix are left out and counted in a
+        warning; hidden ones are left out.
 
         Raises:
             GCNetError: there is no class folder, one of them has no pictures, or the folders are not
@@ -107,9 +108,12 @@ def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -
 
 def _images(folder: Path) -> list[Path]:
     """The pictures in and below a folder, sorted. `os.walk`: ImageNet has a million of them."""
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-    )
+    images, aside = [], []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        for name in names:
+            if has_image_suffix(name):
+                images.append(Path(parent, name))
+            elif not name.startswith("."):
+                aside.append(name)
+    tell_aside(aside, folder)
+    return sorted(images)

@@ -29,7 +29,8 @@ from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.look import block_title, valid_share
 from gcnet.lab.paint import HALO, Circle
 from gcnet.models.detector import Detector
-from gcnet.ops.images import read_image, write_image
+from gcnet.ops.decode import read_image
+from gcnet.ops.images import write_image
 from gcnet.types import Detections
 from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
 from gcnet.weights.catalog import find_detector

@@ -42,7 +42,8 @@ from gcnet.files import prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.models.detector import Detector
 from gcnet.models.modes import in_eval_mode
-from gcnet.ops.images import fit_size, padded_size, read_image, write_image
+from gcnet.ops.decode import read_image
+from gcnet.ops.images import fit_size, padded_size, write_image
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
 
 Point = tuple[float, float]  # x and y as shares of width and height

@@ -19,7 +19,8 @@ from gcnet.models.modes import in_eval_mode
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
-from gcnet.ops.images import as_rgb_array, middle_square
+from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.images import middle_square
 from gcnet.types import Batch, Classification, ClassTargets
 
 

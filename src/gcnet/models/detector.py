@@ -23,7 +23,8 @@ from gcnet.models.pretrained import Pretrained
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
-from gcnet.ops.images import PAD_MULTIPLE, as_rgb_array, fit_size, resize_image, stack_images
+from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.images import PAD_MULTIPLE, fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections, Targets
 
 Shapes = Literal["auto", "dynamic", "static"]
