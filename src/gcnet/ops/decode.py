@@ -122,7 +122,7 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedIOBase]:
+def _opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader | io.BytesIO]:
     """A file that is one: a pipe would be waited for, and a device may have no end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -154,14 +154,16 @@ def _blamed(name: str | os.PathLike[str]) -> Iterator[None]:
         raise GCNetError(f"{name} is a damaged image file ({reason}); restore or remove it") from None
 
 
-def _decode(file: io.BufferedIOBase, name: str, turned: bool, max_pixels: int) -> UInt8[np.ndarray, "H W 3"]:
+def _decode(
+    file: io.BufferedReader | io.BytesIO, name: str, turned: bool, max_pixels: int
+) -> UInt8[np.ndarray, "H W 3"]:
     image = _header(file, max_pixels)
     orientation = _orientation(image) if turned else 1
     jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
     return _turn(_jpeg_pixels(file, image, name) if jpeg else _pixels(image), orientation)
 
 
-def _header(file: io.BufferedIOBase, max_pixels: int) -> Image.Image:
+def _header(file: io.BufferedReader | io.BytesIO, max_pixels: int) -> Image.Image:
     """The image, not yet decoded.
 
     It is not `Image.open`, which has a limit of its own for the size, the same for all that runs here.
@@ -220,7 +222,9 @@ def _turn(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarr
     return np.ascontiguousarray(image[::rows, ::columns])
 
 
-def _jpeg_pixels(file: io.BufferedIOBase, image: Image.Image, name: str) -> UInt8[np.ndarray, "H W 3"]:
+def _jpeg_pixels(
+    file: io.BufferedReader | io.BytesIO, image: Image.Image, name: str
+) -> UInt8[np.ndarray, "H W 3"]:
     """The pixels of a JPEG, by the faster of two decoders that agree to the last bit."""
     width, height = image.size
     file.seek(0)
