@@ -11,7 +11,7 @@ from torch import nn
 
 from gcnet.context import ContextBlock
 from gcnet.models.detector import Detector
-from gcnet.models.resnet import Bottleneck, ResNet
+from gcnet.models.resnet import ResidualBlock, ResNet
 from gcnet.models.spec import ContextSpec, ResNetSpec
 from gcnet.weights.catalog import find
 
@@ -45,7 +45,7 @@ def lively_resnet(
         ResNetSpec(blocks=(1, 2, 1, 1), stem_channels=16, base_channels=16, context=context, **changes)
     )
     for block in resnet.modules():
-        if isinstance(block, Bottleneck) and block.context is not None and make_context:
+        if isinstance(block, ResidualBlock) and block.context is not None and make_context:
             block.context = make_context(block.conv3.out_channels)
     for name, parameter in resnet.named_parameters():
         if parameter.dim() == 1 or ".expand" in name or ".offset" in name or ".linear" in name:

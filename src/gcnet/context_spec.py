@@ -48,17 +48,19 @@ def find_block(name: str, options: Iterable[str] = ()) -> BlockKind:
     return kind
 
 
-_WHERE = ("block", "stages", "position")  # fields of every block
+_WHERE = ("block", "stages", "position", "only")  # fields of every block
+Position = Literal["after_conv1", "after_conv2", "after1x1", "after_add"]
 
 
 @dataclass(frozen=True)
 class ContextSpec:
     """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
 
-    `block` is a name of `BLOCKS`. `stages` says which of c2..c5 carry it in every residual block. `position`
-    is "after1x1" (on the last 1x1 convolution and its norm, before the residual add) or "after_add". `ratio`,
-    `pooling` and `fusion` are options of blocks, explained there; those that the block does not have stay at
-    their defaults.
+    `block` is a name of `BLOCKS`. `stages` says which of c2..c5 carry it: in every residual block, or with
+    `only` in those whose numbers it has for each of c2..c5. `position` is "after1x1" (on the last convolution
+    and its norm, before the residual add) or "after_add"; our own ResNet also has "after_conv1" and
+    "after_conv2" (of three convolutions, after the ReLU). `ratio`, `pooling` and `fusion` are options of
+    blocks, explained there; those that the block does not have stay at their defaults.
 
     Raises:
         GCNetError: there is no such block, or it does not have an option that is not at its default.
@@ -66,14 +68,19 @@ class ContextSpec:
 
     ratio: float = 1 / 16
     stages: tuple[bool, bool, bool, bool] = (False, True, True, True)
-    position: Literal["after1x1", "after_add"] = "after1x1"
+    position: Position = "after1x1"
     pooling: Literal["attention", "average"] = "attention"
     fusion: tuple[Literal["add", "scale"], ...] = ("add",)
     block: str = "gc"
+    only: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         options = [field for field in fields(self) if field.name not in _WHERE]
         find_block(self.block, [f.name for f in options if getattr(self, f.name) != f.default])
+
+    def is_in(self, stage: int, index: int) -> bool:
+        """Whether residual block `index` of a stage (0 is c2) carries it."""
+        return self.stages[stage] and (not self.only or index in self.only[stage])
 
     @property
     def options(self) -> dict[str, Any]:

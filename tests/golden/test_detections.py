@@ -155,6 +155,8 @@ OTHERS = [
     pytest.param("mask_r50_caffe", marks=pytest.mark.slow),  # stride on the 1x1 convolution, BGR
     pytest.param("mask_r50_gcb_r4_agnostic", marks=pytest.mark.slow),
     pytest.param("cascade_mask_r50_gcb_r4_plain_stds", marks=pytest.mark.slow),  # boxes of each class
+    pytest.param("mask_r50_dcnv2", marks=pytest.mark.slow),
+    pytest.param("mask_r50_pafpn_gcb_r16", marks=pytest.mark.slow),
 ]
 
 

@@ -11,7 +11,6 @@ from gcnet.context.blocks import AveragePool
 from gcnet.models import fused
 from gcnet.models.fused import FusedConv, FusedResNet
 from gcnet.models.resnet import ResNet
-from gcnet.models.spec import ResNetSpec
 from lively import lively_resnet
 
 BLOCKS = {
@@ -60,8 +59,3 @@ def test_fresh_weights_after_a_move():
     ours(picture)
     ours = ours.double()
     torch.testing.assert_close(ours(picture.double()), conv.double()(picture.double()))
-
-
-def test_group_norm_is_refused():
-    with pytest.raises(ValueError, match="group norm"):
-        FusedResNet(ResNet(ResNetSpec(norm="group")))

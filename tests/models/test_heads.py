@@ -35,7 +35,7 @@ SMALL = RoISpec(box_channels=16, mask_channels=8, mask_convs=1, batch_size=16)
 
 
 def test_anchors_of_a_level() -> None:
-    anchors = level_anchors((2, 3), 16, 8.0, CPU)
+    anchors = level_anchors((2, 3), 16, [8.0], CPU)
     assert anchors.shape == (2 * 3 * 3, 4)
     torch.testing.assert_close(box_area(anchors), torch.full((18,), 128.0**2))
     width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)

@@ -40,7 +40,7 @@ def test_anchors(stride: int) -> None:
                 y1, y2 = middle - (height - 1) / 2, middle + (height - 1) / 2
                 inclusive = np.round([x1, y1, x2, y2])
                 expected.append(inclusive + np.array([column, row, column, row]) * stride)
-    anchors = level_anchors((2, 3), stride, 8.0, torch.device("cpu"), inclusive=True)
+    anchors = level_anchors((2, 3), stride, [8.0], torch.device("cpu"), inclusive=True)
     assert torch.equal(anchors - LAST, torch.tensor(np.array(expected), dtype=torch.float32))
 
 

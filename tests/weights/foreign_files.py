@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import torch
@@ -52,8 +53,25 @@ def as_mmdet(detector: Detector) -> dict[str, Tensor]:
             tensor = tensor.view(-1, 1, 1)
         elif "_conv.0.weight" in key or "_conv.3.weight" in key:
             tensor = tensor[..., None, None]
-        state[key] = tensor.clone()
+        state[spelt(key, detector.spec)] = tensor.clone()
     return state
+
+
+def spelt(key: str, spec: ModelSpec) -> str:
+    """A name as upstream spells that of a group norm, a deep stem, a block or one of two necks."""
+    assert isinstance(spec.backbone, ResNetSpec)
+    if spec.backbone.deep_stem:
+        key = key.replace("backbone.bn1.", "backbone.stem.7.").replace("backbone.conv1.", "backbone.stem.")
+    if spec.backbone.norm == "group32" and key.startswith("backbone."):
+        key = re.sub(r"\.bn(\d)\.", r".gn\1.", key)
+    if spec.fpn_norm == "group32":
+        key = key.replace(".bn.", ".gn.")
+    if spec.balance is not None:
+        key = re.sub(r"^neck\.(?!1\.)", "neck.0.", key)
+    if spec.backbone.more_context:  # a configuration has to end their names
+        key = re.sub(r"context_block(\d*)\.", lambda match: f"context_block_{match[1] or 'first'}.", key)
+    kind = r"\.context_block\.(?=theta|phi|g\.|conv_out)"
+    return re.sub(kind, ".nonlocal_block.", key)
 
 
 def as_version_1(state: dict[str, Tensor]) -> dict[str, Tensor]:

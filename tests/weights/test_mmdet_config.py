@@ -57,6 +57,7 @@ SAID = Config(
     image_size=(640, 512),
     anchor_scale=4.0,
     anchor_ratios=(0.5, 1.0, 1.5),
+    anchor_strides=(4, 8, 16, 32, 64),
     stds=((0.1, 0.1, 0.2, 0.2), (0.05, 0.05, 0.1, 0.1)),
     finest_scale=28.0,
     nms_threshold=0.3,
@@ -98,14 +99,26 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))", "soft_nms in place"),
+        (
+            "nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))",
+            "type=soft_nms of its nms",
+        ),
         ("test_pipeline = [dict(scale=(512, 512), keep_ratio=False)]", "stretched"),
-        ("anchor_generator = dict(scales=[2, 4, 8], ratios=[1.0])", "3 scales"),
+        ("anchor_generator = dict(scales=[2, 4], ratios=[1.0])", "3 anchors at every place, where 2 are"),
         ("anchor_generator = dict(strides=[8, 16, 32])", "strides [8, 16, 32]"),
         ("backbone = dict(dilations=(1, 1, 2, 4))", "dilations"),
-        ("bbox_head = dict(bbox_coder=dict(type='TBLRBBoxCoder'))", "coded by TBLRBBoxCoder"),
+        ("bbox_head = dict(bbox_coder=dict(type='TBLRBBoxCoder'))", "bbox_coder of type TBLRBBoxCoder"),
         ("bbox_head = dict(loss_cls=dict(use_sigmoid=True))", "sigmoid"),
         ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
+        ("backbone = dict(type='Res2Net')", "a backbone of type Res2Net"),
+        ("backbone = dict(conv_cfg=dict(type='ConvAWS'))", "convolutions of type ConvAWS in its backbone"),
+        ("backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention'))])", "GeneralizedAttention"),
+        ("backbone = dict(norm_cfg=dict(type='GN', num_groups=16))", "num_groups=16 of its norm_cfg"),
+        ("neck = [dict(type='FPN'), dict(type='BFP'), dict(type='FPN')]", "3 necks in a row"),
+        ("neck = dict(type='FPN', start_level=1)", "start_level=1"),
+        ("rpn_head = dict(type='RPNHead', loss_cls=dict(use_sigmoid=False))", "softmax"),
+        ("mask_roi_extractor = dict(roi_layer=dict(output_size=28))", "regions of 28 x 28"),
+        ("bbox_roi_extractor = dict(roi_layer=dict(sampling_ratio=2))", "sampling_ratio=2"),
     ],
 )
 def test_what_no_model_has_is_named(text: str, words: str, tmp_path: Path) -> None:
@@ -113,6 +126,20 @@ def test_what_no_model_has_is_named(text: str, words: str, tmp_path: Path) -> No
     with pytest.raises(GCNetError, match=r"x\.pth cannot be read, because it has what no model") as raised:
         load_model(path)
     assert words in str(raised.value)
+
+
+def test_anchors_and_deltas_of_ones_own(tmp_path: Path) -> None:
+    text = """
+rpn_head = dict(anchor_generator=dict(octave_base_scale=4, scales_per_octave=3, ratios=[1.0],
+                                      strides=[2, 8, 16, 32, 64]),
+                bbox_coder=dict(target_stds=[0.5, 0.5, 1.0, 1.0]))
+bbox_head = dict(bbox_coder=dict(type='DeltaXYWHBBoxCoder'))
+"""
+    spec = load_model(saved(built(small()), text, tmp_path / "x.pth")).spec
+    assert isinstance(spec, ModelSpec)
+    assert spec.rpn.anchor_scales == pytest.approx((4, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3)))
+    assert (spec.rpn.anchor_strides, spec.rpn.stds) == ((2, 8, 16, 32, 64), (0.5, 0.5, 1.0, 1.0))
+    assert spec.roi.stds == (1.0, 1.0, 1.0, 1.0)  # a coder that does not say divides by nothing
 
 
 @pytest.mark.parametrize("text", ["def (", "a = " + "(" * 5000 + ")" * 5000, "x" * (2 << 20), "\\0"])

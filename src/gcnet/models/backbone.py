@@ -6,6 +6,8 @@ A backbone is any module that returns its maps c2 to c5, at strides 4, 8, 16 and
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,7 +51,8 @@ class LibraryBackbone(nn.Module):
                 name for names, has in zip(ends, spec.context.stages, strict=True) if has for name in names
             ]
             where = [name for name in marked if residual_blocks(self.parts[name])]
-            position, options = spec.context.position, spec.context.options
+            position: Any = spec.context.position
+            options = spec.context.options
             insert(self.parts, spec.context.block, options=options, where=where, position=position)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _C _h _w"]]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gcnet.errors import GCNetError
 from gcnet.models.backbone import make_backbone
-from gcnet.models.fpn import FPN
+from gcnet.models.fpn import make_neck
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.postprocess import to_original
 from gcnet.models.pretrained import Pretrained
@@ -62,7 +62,7 @@ class Detector(Pretrained, nn.Module):
         self.backbone = backbone or make_backbone(spec.backbone)
         # Before neck and RPN, though they stand before it: a seed gives the weights that it always gave.
         heads = RoIHeads(channels, spec.num_classes, spec.roi, spec.cascade, inclusive=inclusive)
-        self.neck = FPN(self.backbone.out_channels, channels, norm=spec.fpn_norm)
+        self.neck = make_neck(self.backbone.out_channels, spec)
         self.rpn = RPN(channels, spec.rpn, inclusive=inclusive)
         self.roi_heads = heads
         self.shapes: Shapes = "auto"

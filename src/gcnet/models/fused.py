@@ -21,7 +21,7 @@ from gcnet.files import cache_folder
 from gcnet.models.folding import folded
 from gcnet.models.layers import DeformableConv2d
 from gcnet.models.light import adds_one_vector, context_of, has_hooks
-from gcnet.models.resnet import Bottleneck, ResNet
+from gcnet.models.resnet import ResidualBlock, ResNet, add_context
 from gcnet.models.spec import Precision
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
@@ -58,7 +58,8 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
         raise GCNetError(_ONLY_PREDICTS)
     fast: Any = copy.deepcopy(detector).eval().requires_grad_(False)
     backbone = fast.backbone
-    if isinstance(backbone, ResNet) and backbone.norm != "group" and not inserted_blocks(backbone):
+    grouped = any(isinstance(module, nn.GroupNorm) for module in backbone.modules())
+    if isinstance(backbone, ResNet) and not grouped and not inserted_blocks(backbone):
         fast.backbone = FusedResNet(backbone)
     if not inserted_blocks(fast.rpn):
         fast.rpn.conv, fast.rpn.relu = FusedConv(fast.rpn.conv, relu=True), nn.Identity()
@@ -189,59 +190,70 @@ class FusedDeformableConv(nn.Module):
         return self.conv(x).relu_().contiguous(memory_format=torch.channels_last)
 
 
-class FusedBottleneck(nn.Module):
-    """A `Bottleneck` in eval mode: one pass over the map for each convolution, and no more."""
+class FusedBlock(nn.Module):
+    """A `ResidualBlock` in eval mode: one pass over the map for each convolution, and no more."""
 
-    conv3_weight: Tensor
+    context: Any
+    last_weight: Tensor
 
-    def __init__(self, block: Bottleneck) -> None:
+    def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
-        self.conv1 = FusedConv(block.conv1, block.bn1, relu=True)
-        self.conv2: nn.Module
-        if isinstance(block.conv2, DeformableConv2d):
-            self.conv2 = FusedDeformableConv(block.conv2, block.bn2)
-        else:
-            self.conv2 = FusedConv(block.conv2, block.bn2, relu=True)
-        self.conv3 = FusedConv(block.conv3, block.bn3, relu=True)
+        *inner, last = block.layers
+        self.inner = nn.ModuleList(
+            FusedDeformableConv(conv, norm)
+            if isinstance(conv, DeformableConv2d)
+            else FusedConv(conv, norm, relu=True)
+            for conv, norm in inner
+        )
+        self.last = FusedConv(*last, relu=True)
         self.downsample = None
         if isinstance(block.downsample, nn.Sequential):
-            self.downsample = FusedConv(cast(nn.Conv2d, block.downsample[0]), block.downsample[1])
-        self.context, self.context_after_add = block.context, block.context_after_add
-        self.adds_one_vector = adds_one_vector(block.context) and not block.context_after_add
+            *before, conv, norm = block.downsample
+            self.downsample = nn.Sequential(*before, FusedConv(cast(nn.Conv2d, conv), norm))
+        self.contexts = block.contexts
+        for name, _ in block.contexts:
+            setattr(self, name, getattr(block, name))
+        one = block.contexts == (("context", "after1x1"),) and adds_one_vector(block.context)
+        self.adds_one_vector = one and last[0].kernel_size == (1, 1)
         if self.adds_one_vector:
-            weight = self.conv3.weight.flatten(1).contiguous()
-            self.register_buffer("conv3_weight", weight, persistent=False)
+            weight = self.last.weight.flatten(1).contiguous()
+            self.register_buffer("last_weight", weight, persistent=False)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-        y = self.conv2(self.conv1(x))
+        y = x
+        for number, conv in enumerate(self.inner, 1):
+            y = add_context(self, conv(y), f"after_conv{number}")
         shortcut = x if self.downsample is None else self.downsample(x)
-        if self.context is None:
-            return self.conv3(y, add=shortcut)
-        if self.context_after_add:
-            return self.context(self.conv3(y, add=shortcut, relu=False)).relu_()
-        if not self.adds_one_vector or has_hooks(self.context.modules()):
-            return (self.context(self.conv3(y, relu=False)) + shortcut).relu_()
-        shift = context_of(self.context, y, self.conv3_weight, self.conv3.bias)
-        if len(shift) == 1:
-            return self.conv3(y, add=shortcut, bias=self.conv3.bias + shift[0])
-        return self.conv3(y, add=shortcut + shift[:, :, None, None])
+        if not self.contexts:
+            return self.last(y, add=shortcut)
+        if self.adds_one_vector and not has_hooks(self.context.modules()):
+            shift = context_of(self.context, y, self.last_weight, self.last.bias)
+            if len(shift) == 1:
+                return self.last(y, add=shortcut, bias=self.last.bias + shift[0])
+            return self.last(y, add=shortcut + shift[:, :, None, None])
+        if any(position == "after1x1" for _, position in self.contexts):
+            out = add_context(self, self.last(y, relu=False), "after1x1") + shortcut
+        else:
+            out = self.last(y, add=shortcut, relu=False)
+        return add_context(self, out, "after_add").relu_()
 
 
 class FusedResNet(nn.Module):
-    """What a `ResNet` computes in eval mode, channels-last. For inference only.
-
-    Raises:
-        ValueError: the network normalises by groups, which cannot be folded into convolutions.
-    """
+    """What a `ResNet` computes in eval mode, channels-last, where it has batch norms. For inference only."""
 
     def __init__(self, resnet: ResNet) -> None:
         super().__init__()
-        if resnet.norm == "group":
-            raise ValueError("group norm depends on the image and cannot be folded into convolutions")
-        self.stem = FusedConv(resnet.conv1, resnet.bn1, relu=True)
+        first = resnet.conv1 if isinstance(resnet.conv1, nn.Sequential) else [resnet.conv1]
+        layers = [layer for layer in [*first, resnet.bn1] if not isinstance(layer, nn.ReLU)]
+        self.stem = nn.Sequential(
+            *[
+                FusedConv(cast(nn.Conv2d, conv), norm, relu=True)
+                for conv, norm in zip(layers[::2], layers[1::2], strict=True)
+            ]
+        )
         self.maxpool, self.out_channels = resnet.maxpool, resnet.out_channels
         self.stages = nn.ModuleList(
-            nn.Sequential(*[FusedBottleneck(block) for block in getattr(resnet, f"layer{stage}")])
+            nn.Sequential(*[FusedBlock(block) for block in getattr(resnet, f"layer{stage}")])
             for stage in range(1, len(resnet.out_channels) + 1)
         )
 

@@ -98,19 +98,20 @@ class BoxHead(nn.Module):
 class MaskHead(nn.Module):
     """3x3 convolutions, one upsampling by two, and one mask for each class.
 
-    With a norm, each convolution but the upsampling and the last is followed by one and has no bias.
+    With a norm, each convolution but the upsampling and the last is followed by one and has no bias. A head
+    with `class_agnostic_masks` has one mask whatever the class.
     """
 
     def __init__(self, channels: int, num_classes: int, spec: RoISpec) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.num_classes = 1 if spec.class_agnostic_masks else num_classes
         inner = spec.mask_channels
         self.convs = nn.ModuleList(
             nn.Conv2d(inner if index else channels, inner, 3, padding=1, bias=spec.norm is None)
             for index in range(spec.mask_convs)
         )
         self.upsample = nn.ConvTranspose2d(inner, inner, 2, stride=2)
-        self.logits = nn.Conv2d(inner, num_classes, 1)
+        self.logits = nn.Conv2d(inner, self.num_classes, 1)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
@@ -127,7 +128,8 @@ class MaskHead(nn.Module):
         hidden = F.relu(self.upsample(pooled), inplace=True)
         # The 1x1 convolution of one class for each region, and not of all for all.
         assert self.logits.bias is not None
-        weight, bias = self.logits.weight[labels].flatten(1), self.logits.bias[labels]
+        own = labels if self.num_classes > 1 else torch.zeros_like(labels)
+        weight, bias = self.logits.weight[own].flatten(1), self.logits.bias[own]
         logits = torch.bmm(weight.unsqueeze(1), hidden.flatten(2)).squeeze(1) + bias.unsqueeze(1)
         return logits.unflatten(1, hidden.shape[2:]).float()
 

@@ -1,4 +1,4 @@
-"""Layers that a spec can ask for: norms and deformable convolution (arXiv 1703.06211)."""
+"""Layers that a spec can ask for: norms and deformable convolution (arXiv 1703.06211, 1811.11168)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gcnet.models.spec import Norm
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
-    """Batch norm (whoever trains decides whether to synchronise it), or group norm in groups of 8 or more."""
-    if norm == "group":
-        return nn.GroupNorm(min(32, channels // 8), channels)
+    """Batch norm (whoever trains decides whether to synchronise it), or group norm."""
+    if norm in ("group", "group32"):
+        return nn.GroupNorm(32 if norm == "group32" else min(32, channels // 8), channels)
     return nn.BatchNorm2d(channels)
 
 
@@ -25,16 +25,19 @@ def make_norms(norm: Norm | None, channels: int, count: int) -> nn.ModuleList:
 class DeformableConv2d(nn.Conv2d):
     """A convolution whose kernel points are moved by offsets that another convolution predicts.
 
-    Arguments are those of `nn.Conv2d`. All channels share the offsets, (y, x) of each of the k x k points
-    (arXiv 1703.06211, section 2.1). They start at zero: a fresh one is an ordinary convolution.
+    Arguments are those of `nn.Conv2d`. The channels of each of `offset_groups` share the offsets, (y, x) of
+    each of the k x k points (arXiv 1703.06211, section 2.1). They start at zero: a fresh one is an ordinary
+    convolution. If it is `modulated`, a weight for each point is predicted too, behind the offsets, of which
+    the sigmoid is taken (arXiv 1811.11168, section 3.2): a fresh one halves its output.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, modulated: bool = False, offset_groups: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        points = self.kernel_size[0] * self.kernel_size[1]
+        self.modulated = modulated
+        self.moves = 2 * self.kernel_size[0] * self.kernel_size[1] * offset_groups
         self.offset = nn.Conv2d(
             self.in_channels,
-            2 * points,
+            self.moves * 3 // 2 if modulated else self.moves,
             self.kernel_size,  # type: ignore[arg-type]
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
@@ -53,13 +56,15 @@ class DeformableConv2d(nn.Conv2d):
         from torchvision.ops import deform_conv2d  # slow to import, and most models do without
 
         full = torch.promote_types(input.dtype, torch.float32)
+        predicted = self.offset(input).to(full)
         moved = deform_conv2d(
             input.to(full),
-            self.offset(input).to(full),
+            predicted[:, : self.moves],
             weight.to(full),
             None if bias is None else bias.to(full),
             stride=self.stride,  # type: ignore[arg-type]
             padding=self.padding,  # type: ignore[arg-type]
             dilation=self.dilation,  # type: ignore[arg-type]
+            mask=predicted[:, self.moves :].sigmoid() if self.modulated else None,
         )
         return moved.to(input.dtype)

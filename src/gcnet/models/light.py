@@ -30,11 +30,12 @@ from gcnet.ops.add_relu import add_relu_
 
 
 def can_run(block: Any, x: object) -> bool:
-    """Whether `run` computes what a `Bottleneck` does: gradients are on, and nothing observes its layers.
+    """Whether `run` computes what a bottleneck does: gradients are on, and nothing observes its layers.
 
     Hooks on a layer receive its input and output, and torch.fx traces layers with what is no tensor.
     """
-    if not isinstance(x, Tensor) or not torch.is_grad_enabled() or block.context_after_add:
+    usual = block.depth == 3 and block.contexts in ((), (("context", "after1x1"),))
+    if not isinstance(x, Tensor) or not torch.is_grad_enabled() or not usual:
         return False
     if is_tracing() or torch._C._are_functorch_transforms_active():  # know no functions in place
         return False
@@ -52,7 +53,7 @@ def can_run(block: Any, x: object) -> bool:
 
 
 def run(block: Any, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
-    """The output of a `Bottleneck` that `can_run` allows: equal but for the order of sums."""
+    """The output of a bottleneck that `can_run` allows: equal but for the order of sums."""
     y = _convolve(x, block.conv1, block.bn1).relu_()
     y = _convolve(y, block.conv2, block.bn2).relu_()
     shortcut = x if block.downsample is None else _convolve(x, *block.downsample)

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from gcnet.models.heads import BoxHead, MaskHead
-from gcnet.models.resnet import Bottleneck
+from gcnet.models.resnet import ResidualBlock
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -42,7 +42,7 @@ def recompute_activations(model: nn.Module) -> Iterator[None]:
     parts: list[Any] = [
         module
         for module in model.modules()
-        if isinstance(module, Bottleneck | BoxHead | MaskHead)
+        if isinstance(module, ResidualBlock | BoxHead | MaskHead)
         and any(parameter.requires_grad for parameter in module.parameters())
     ]
     for part in parts:

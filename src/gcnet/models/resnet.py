@@ -1,9 +1,13 @@
 """ResNet and ResNeXt (arXiv 1512.03385, 1611.05431), with context blocks and deformable convolution.
 
-N images, C channels, H x W map. Names of parameters are torchvision's, so its ImageNet files fit.
+N images, C channels, H x W map. Names of parameters are torchvision's, and of a deep stem timm's, so that
+their ImageNet files fit.
 """
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,53 +17,97 @@ from gcnet.models import light
 from gcnet.models.layers import DeformableConv2d, make_norm
 from gcnet.models.spec import ResNetSpec
 
-EXPANSION = 4
+EXPANSION = {"bottleneck": 4, "basic": 1}
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, each with its norm, and a shortcut.
+class ResidualBlock(nn.Module):
+    """Convolutions, each with its norm, and a shortcut: 1x1, 3x3, 1x1 in a bottleneck, or 3x3 and 3x3.
 
-    `context` sits on the last 1x1 convolution and its norm ("after1x1") or on the sum with the shortcut,
-    before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1.
+    Context blocks sit on the last convolution and its norm ("after1x1") or on the sum with the shortcut,
+    before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1; or within.
+    `context` is the first of them, `contexts` are the names and positions of all.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, stage: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, stage: int, index: int = 0
+    ) -> None:
         super().__init__()
-        norm, groups, context = spec.norm, spec.groups, spec.context
-        out_channels = channels * EXPANSION
-        width = channels if groups == 1 else channels * spec.group_width // 64 * groups
-        convolution = DeformableConv2d if spec.deformable_stages[stage] else nn.Conv2d
-        first, second = (stride, 1) if spec.style == "caffe" else (1, stride)
-        self.conv1 = nn.Conv2d(in_channels, width, 1, stride=first, bias=False)
-        self.bn1 = make_norm(norm, width)
-        self.conv2 = convolution(width, width, 3, stride=second, padding=1, groups=groups, bias=False)
-        self.bn2 = make_norm(norm, width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
-        self.bn3 = make_norm(norm, out_channels)
+        out_channels = channels * EXPANSION[spec.block]
+        convs = _convolutions(in_channels, channels, stride, spec, deformable=spec.deformable_stages[stage])
+        self.depth = len(convs)
+        for number, conv in enumerate(convs, 1):
+            self.add_module(f"conv{number}", conv)
+            self.add_module(f"bn{number}", make_norm(spec.norm, conv.out_channels))
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
-                make_norm(norm, out_channels),
-            )
-        self.context = None
-        if context is not None and context.stages[stage]:
-            self.context = make_block(context.block, out_channels, **context.options)
-        self.context_after_add = context is not None and context.position == "after_add"
+            self.downsample = _shortcut(in_channels, out_channels, stride, spec)
+        self.context: nn.Module | None = None
+        contexts: list[tuple[str, str]] = []
+        for context in (context for context in spec.contexts if context.is_in(stage, index)):
+            inner = context.position in ("after_conv1", "after_conv2")
+            name = f"context{len(contexts) + 1 if contexts else ''}"
+            width = convs[0].out_channels if inner else out_channels
+            setattr(self, name, make_block(context.block, width, **context.options))
+            contexts.append((name, context.position))
+        self.contexts = tuple(contexts)
+
+    @property
+    def layers(self) -> list[tuple[nn.Conv2d, nn.Module]]:
+        """Each convolution with its norm."""
+        return [(getattr(self, f"conv{n}"), getattr(self, f"bn{n}")) for n in range(1, self.depth + 1)]
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         if light.can_run(self, x):  # the same from fewer maps, for training
             return light.run(self, x)
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.context is not None and not self.context_after_add:
-            out = self.context(out)
+        out = x
+        for number, (conv, norm) in enumerate(self.layers, 1):
+            out = norm(conv(out))
+            if number < self.depth:
+                out = add_context(self, self.relu(out), f"after_conv{number}")
+        out = add_context(self, out, "after1x1")
         out = out + (x if self.downsample is None else self.downsample(x))
-        if self.context is not None and self.context_after_add:
-            out = self.context(out)
-        return self.relu(out)
+        return self.relu(add_context(self, out, "after_add"))
+
+
+def add_context(block: Any, x: Float[Tensor, "N C H W"], position: str) -> Float[Tensor, "N C H W"]:
+    """A map in a residual block after the context blocks that sit at a position."""
+    for name, own in block.contexts:
+        if own == position:
+            x = getattr(block, name)(x)
+    return x
+
+
+def _convolutions(
+    in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, deformable: bool
+) -> list[nn.Conv2d]:
+    options = {"kernel_size": 3, "padding": 1, "bias": False}
+    if spec.block == "basic":
+        if deformable or spec.groups != 1:
+            raise ValueError("basic blocks have neither deformable convolutions nor groups")
+        first = nn.Conv2d(in_channels, channels, stride=stride, **options)
+        return [first, nn.Conv2d(channels, channels, **options)]
+    kind: Any = nn.Conv2d
+    if deformable:
+        kind = partial(DeformableConv2d, modulated=spec.modulated, offset_groups=spec.offset_groups)
+    width = channels if spec.groups == 1 else channels * spec.group_width // 64 * spec.groups
+    strides = (stride, 1) if spec.style == "caffe" else (1, stride)
+    return [
+        nn.Conv2d(in_channels, width, 1, stride=strides[0], bias=False),
+        kind(width, width, stride=strides[1], groups=spec.groups, **options),
+        nn.Conv2d(width, channels * EXPANSION[spec.block], 1, bias=False),
+    ]
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, spec: ResNetSpec) -> nn.Sequential:
+    own = 1 if spec.avg_down else stride
+    layers = [
+        nn.Conv2d(in_channels, out_channels, 1, stride=own, bias=False),
+        make_norm(spec.norm, out_channels),
+    ]
+    if spec.avg_down:
+        layers.insert(0, nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False))
+    return nn.Sequential(*layers)
 
 
 class ResNet(nn.Module):
@@ -71,7 +119,7 @@ class ResNet(nn.Module):
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
         self.norm, self.frozen_stages = spec.norm, spec.frozen_stages
-        self.conv1 = nn.Conv2d(3, spec.stem_channels, 7, stride=2, padding=3, bias=False)
+        self.conv1 = _stem(spec)
         self.bn1 = make_norm(spec.norm, spec.stem_channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -81,8 +129,8 @@ class ResNet(nn.Module):
             channels, layers = spec.base_channels * 2**stage, []
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(Bottleneck(in_channels, channels, stride, spec, stage=stage))
-                in_channels = channels * EXPANSION
+                layers.append(ResidualBlock(in_channels, channels, stride, spec, stage=stage, index=index))
+                in_channels = channels * EXPANSION[spec.block]
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
             self.out_channels.append(in_channels)
         self._initialise(spec.zero_init_residual)
@@ -117,8 +165,24 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck) and zero_init_residual:
-                nn.init.zeros_(module.bn3.weight)
+            elif isinstance(module, ResidualBlock) and zero_init_residual:
+                nn.init.zeros_(module.layers[-1][1].weight)  # type: ignore[arg-type]
         for module in self.modules():
             if isinstance(module, DeformableConv2d):
                 module.reset_offsets()
+
+
+def _stem(spec: ResNetSpec) -> nn.Conv2d | nn.Sequential:
+    """The first convolution, or with a deep stem all up to the last one, which `bn1` follows."""
+    channels, half = spec.stem_channels, spec.stem_channels // 2
+    if not spec.deep_stem:
+        return nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+    return nn.Sequential(
+        nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False),
+        make_norm(spec.norm, half),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(half, half, 3, padding=1, bias=False),
+        make_norm(spec.norm, half),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(half, channels, 3, padding=1, bias=False),
+    )

@@ -25,7 +25,6 @@ from gcnet.ops.matching import MISSING, Sampler, random_sample
 from gcnet.types import Batch, Targets
 
 STRIDES = (4, 8, 16, 32)
-ONE_STAGE = CascadeSpec(ious=(0.5,), loss_weights=(1.0,), stds=((0.1, 0.1, 0.2, 0.2),))
 CASCADE_BETA = 1.0  # of the smooth L1 loss of boxes
 
 Boxes = Sequence[Float[Tensor, "_R 4"]]  # of each image
@@ -50,7 +49,7 @@ class RoIHeads(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec if cascade is None else replace(spec, smooth_l1_beta=CASCADE_BETA)
-        self.stages = cascade or ONE_STAGE
+        self.stages = cascade or CascadeSpec(ious=(0.5,), loss_weights=(1.0,), stds=(spec.stds,))
         self.is_cascade, self.num_classes = cascade is not None, num_classes
         agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample

@@ -22,8 +22,6 @@ from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_match
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Targets
 
-STRIDES = (4, 8, 16, 32, 64)
-BOX_STDS = (1.0, 1.0, 1.0, 1.0)
 POSITIVE_IOU, NEGATIVE_IOU, POSITIVE_FRACTION = 0.7, 0.3, 0.5
 
 Predictions = tuple[Float[Tensor, "N _A"], Float[Tensor, "N _A 4"]]  # of one level
@@ -42,7 +40,7 @@ class RPN(nn.Module):
         self.sample: Sampler = random_sample
         self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu: nn.Module = nn.ReLU(inplace=True)
-        self.each = len(spec.anchor_ratios)  # anchors at every place
+        self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every place
         self.objectness = nn.Conv2d(channels, self.each, 1)
         self.deltas = nn.Conv2d(channels, self.each * 4, 1)
         for parameter in self.parameters():
@@ -77,7 +75,7 @@ class RPN(nn.Module):
         return proposals if static else [boxes[boxes.any(dim=1)] for boxes in proposals]
 
     def run(self, features: list[Tensor]) -> list[Predictions]:
-        """The network itself: logits and deltas of each level, anchors in the order row, column, ratio."""
+        """The network itself: logits and deltas of each level, anchors by row, column, ratio and scale."""
         levels = []
         for feature in features:
             hidden = self.relu(self.conv(feature))
@@ -91,12 +89,12 @@ class RPN(nn.Module):
             level_anchors(
                 (f.shape[-2], f.shape[-1]),
                 stride,
-                self.spec.anchor_scale,
+                self.spec.anchor_scales,
                 f.device,
                 ratios=self.spec.anchor_ratios,
                 inclusive=self.inclusive,
             )
-            for f, stride in zip(features, STRIDES, strict=True)
+            for f, stride in zip(features, self.spec.anchor_strides, strict=True)
         ]
 
     @torch.no_grad()
@@ -115,7 +113,8 @@ class RPN(nn.Module):
             for level, ((logits, deltas), anchor) in enumerate(zip(levels, anchors, strict=True)):
                 best = logits[image].sigmoid().topk(min(pre_nms, len(anchor)))
                 scores.append(best.values)
-                boxes.append(decode_boxes(anchor[best.indices], deltas[image, best.indices], BOX_STDS, size))
+                own = anchor[best.indices], deltas[image, best.indices]
+                boxes.append(decode_boxes(*own, self.spec.stds, size))
                 groups.append(torch.full_like(best.indices, level))
             box, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(groups)
             real = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
@@ -145,15 +144,16 @@ class RPN(nn.Module):
                 for target, own in zip(targets, matches.gather(1, chosen.index), strict=True)
             ]
         )
-        target_deltas = encode_boxes(all_anchors[chosen.index].flatten(0, 1), objects.flatten(0, 1), BOX_STDS)
+        sampled = all_anchors[chosen.index].flatten(0, 1)
+        target_deltas = encode_boxes(sampled, objects.flatten(0, 1), self.spec.stds)
         target_deltas = target_deltas.view_as(deltas).where(chosen.positive[..., None], 0)
         cls_loss = F.binary_cross_entropy_with_logits(
             logits, chosen.positive.float(), weight=chosen.taken.float(), reduction="sum"
         )
         distance = F.smooth_l1_loss(deltas, target_deltas, reduction="none", beta=self.spec.smooth_l1_beta)
         box_loss = (distance * chosen.positive[..., None]).sum()
-        sampled = chosen.taken.sum().clamp(min=1)
-        return {"loss_rpn_cls": cls_loss / sampled, "loss_rpn_box": box_loss / sampled}
+        count = chosen.taken.sum().clamp(min=1)
+        return {"loss_rpn_cls": cls_loss / count, "loss_rpn_box": box_loss / count}
 
     @torch.no_grad()
     def _match(
@@ -162,7 +162,7 @@ class RPN(nn.Module):
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
         matches = []
         for size, target in zip(batch.image_sizes, targets, strict=True):
-            valid = inside_padded(sizes, STRIDES, size, anchors.device, each=self.each)
+            valid = inside_padded(sizes, self.spec.anchor_strides, size, anchors.device, each=self.each)
             if self.spec.anchors_inside:
                 valid = valid & inside_image(anchors, size)
             own = match_boxes(
@@ -201,20 +201,20 @@ class RPN(nn.Module):
 def level_anchors(
     size: tuple[int, int],
     stride: int,
-    scale: float,
+    scales: Sequence[float],
     device: torch.device,
     *,
     ratios: Sequence[float] = RPNSpec.anchor_ratios,
     inclusive: bool = False,
 ) -> Float[Tensor, "A 4"]:
-    """Anchors of `scale * stride` pixels in each ratio, centred on multiples of `stride`.
+    """Anchors of `scale * stride` pixels for each ratio and each scale, centred on multiples of `stride`.
 
     With `inclusive` they stand where mmdetection 1.x had them.
     """
-    # One ratio at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
+    # One number at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
     roots = torch.stack([torch.full((), ratio, device=device) for ratio in ratios]).sqrt()
-    side = stride * scale
-    shape = torch.stack([side / roots, side * roots], dim=1)
+    shapes = [torch.stack([stride * scale / roots, stride * scale * roots], dim=1) for scale in scales]
+    shape = torch.stack(shapes, dim=1).flatten(0, 1)
     cell = legacy.cell_anchors(stride, shape) if inclusive else torch.cat([-shape, shape], dim=1) * 0.5
     y, x = torch.meshgrid(
         torch.arange(size[0], device=device) * stride,

@@ -13,33 +13,49 @@ from typing import Any, Literal, get_args, get_type_hints
 from gcnet.context_spec import ContextSpec, own_options
 
 # How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
-# "batch" is plain batch norm, "sync" is batch norm synchronised over processes, "group" needs no statistics.
-Norm = Literal["frozen_stats", "batch", "sync", "group"]
+# "batch" is plain batch norm, "sync" is batch norm synchronised over processes. Group norms need no
+# statistics: "group32" has 32 groups, "group" at most 32, of 8 channels or more.
+Norm = Literal["frozen_stats", "batch", "sync", "group", "group32"]
 
 Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inference
 
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A bottleneck ResNet, or ResNeXt with `groups`.
+    """A ResNet of bottlenecks or "basic" blocks, or ResNeXt with `groups`.
 
-    `style` says which convolution of a block has the stride: the 3x3 one ("pytorch") or the first ("caffe").
-    `deformable_stages` says which of c2..c5 have deformable 3x3 convolutions.
+    `style` says which convolution of a bottleneck has the stride: the 3x3 one ("pytorch") or the first
+    ("caffe"). With a `deep_stem` three 3x3 convolutions stand in place of the first 7x7 one, with `avg_down`
+    shortcuts average before their convolution (ResNet-C and -D of arXiv 1812.01187).
+    `deformable_stages` says which of c2..c5 have deformable 3x3 convolutions; `modulated` ones also weigh
+    their points (arXiv 1811.11168), and each of `offset_groups` has offsets of its own.
+    `more_context` are further context blocks; those in one place work in the order given.
     `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
     shortcut, as upstream does; a small network that is trained from nothing learns faster without.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
+    block: Literal["bottleneck", "basic"] = "bottleneck"
     stem_channels: int = 64
     base_channels: int = 64
     groups: int = 1
     group_width: int = 4
     style: Literal["pytorch", "caffe"] = "pytorch"
+    deep_stem: bool = False
+    avg_down: bool = False
     deformable_stages: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    modulated: bool = False
+    offset_groups: int = 1
     norm: Norm = "frozen_stats"
     frozen_stages: int = 2
     zero_init_residual: bool = True
     context: ContextSpec | None = None
+    more_context: tuple[ContextSpec, ...] = ()
+
+    @property
+    def contexts(self) -> tuple[ContextSpec, ...]:
+        """All context blocks."""
+        return (*((self.context,) if self.context else ()), *self.more_context)
 
 
 @dataclass(frozen=True)
@@ -69,12 +85,15 @@ class LibrarySpec:
 class RPNSpec:
     """Anchors, proposals and the sampling of anchors in training.
 
-    Anchors have sides of `anchor_scale` strides, in each of `anchor_ratios` (height / width).
+    Anchors have sides of `anchor_scale` strides, or of each of several, in each of `anchor_ratios` (height /
+    width), and stand `anchor_strides` pixels apart on the five levels. `stds` divide the deltas.
     `anchors_inside` trains on anchors inside the image only; a `smooth_l1_beta` of 0 means plain L1.
     """
 
-    anchor_scale: float = 8.0
+    anchor_scale: float | tuple[float, ...] = 8.0
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_strides: tuple[int, int, int, int, int] = (4, 8, 16, 32, 64)
+    stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     pre_nms_test: int = 1000
     pre_nms_train: int = 2000
     proposals_test: int = 1000
@@ -84,13 +103,18 @@ class RPNSpec:
     anchors_inside: bool = False
     smooth_l1_beta: float = 0.0
 
+    @property
+    def anchor_scales(self) -> tuple[float, ...]:
+        return self.anchor_scale if isinstance(self.anchor_scale, tuple) else (self.anchor_scale,)
+
 
 @dataclass(frozen=True)
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
     With `class_agnostic` there are four deltas for all classes instead of four for each; by default, in a
-    cascade alone. Without `masks` there are no mask heads, and detections are boxes alone.
+    cascade alone; `stds` divide them, unless a cascade has its own. Without `masks` there are no mask heads,
+    and detections are boxes alone; with `class_agnostic_masks` there is one mask for all classes.
     Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
     `box_convs` and `box_fcs` are the layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and
     1 ("4conv1fc"). `norm` follows the 3x3 convolutions of both heads. A `smooth_l1_beta` of 0 means plain L1
@@ -103,7 +127,9 @@ class RoISpec:
     box_fcs: int = 2
     box_channels: int = 1024
     class_agnostic: bool | None = None
+    stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
     masks: bool = True
+    class_agnostic_masks: bool = False
     mask_channels: int = 256
     mask_convs: int = 4
     norm: Norm | None = None
@@ -130,12 +156,26 @@ class CascadeSpec:
 
 
 @dataclass(frozen=True)
+class BalanceSpec:
+    """Balanced feature pyramid (arXiv 1904.02701, section 3.2).
+
+    All levels are averaged at the size of `level` (0 is P2) and refined by a non-local block, a convolution
+    or nothing.
+    """
+
+    level: int = 2
+    refine: Literal["non_local", "conv"] | None = "non_local"
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A Mask R-CNN: its parts, its classes, and how pictures are prepared for it.
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
-    `fpn_norm` follows every convolution of the FPN. `coordinates` are "inclusive" for models that were
-    trained by mmdetection 1.x, whose boxes contain their last pixel (see `gcnet.models.inclusive`).
+    `fpn_norm` follows every convolution of the FPN, which with `fpn_bottom_up` goes up again to coarse levels
+    (PAFPN, arXiv 1803.01534), and with `balance` ends in a balanced pyramid. `coordinates` are "inclusive"
+    for models that were trained by mmdetection 1.x, whose boxes contain their last pixel (see
+    `gcnet.models.inclusive`).
     `image_size` is the (long, short) side that pictures are resized to fit; `image_mean` and `image_std`
     are in 0..255 RGB.
     """
@@ -145,6 +185,8 @@ class ModelSpec:
     backbone: ResNetSpec | LibrarySpec = ResNetSpec()
     fpn_channels: int = 256
     fpn_norm: Norm | None = None
+    fpn_bottom_up: bool = False
+    balance: BalanceSpec | None = None
     rpn: RPNSpec = RPNSpec()
     roi: RoISpec = RoISpec()
     cascade: CascadeSpec | None = None
@@ -209,16 +251,12 @@ def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
 
 
 def _revive(hint: Any, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_revive(hint, entry) for entry in value)
     kinds = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
-    if isinstance(value, dict) and kinds:
-        return _from_dict(kind_of(kinds, value), value)
-    return _tuples(value)
+    return _from_dict(kind_of(kinds, value), value) if isinstance(value, dict) and kinds else value
 
 
 def kind_of(kinds: Sequence[Any], values: dict[str, Any]) -> Any:
     """The first of several dataclasses that has all the fields that are given, or else the first."""
     return next((k for k in kinds if values.keys() <= {field.name for field in fields(k)}), kinds[0])
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value

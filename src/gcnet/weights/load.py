@@ -119,8 +119,7 @@ def _read_mmdet(
     digest = file.sha256 or sha256(path)
     tensors = modernise(checkpoint.tensors)
     found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names, told=told)
-    if found.bgr:
-        tensors["backbone.conv1.weight"] = tensors["backbone.conv1.weight"].flip(1)
+    tensors = found.converted(tensors)
     detector = build_for(found.spec, None if row else tensors, source=str(path), draw=draw)
     fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}

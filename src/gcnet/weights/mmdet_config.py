@@ -6,13 +6,70 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 LONGEST = 1 << 20  # characters; the largest published configuration has 20 thousand
+LARGEST = 10**15  # of whole numbers
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
-STRIDES = ([4, 8, 16, 32, 64], [4, 8, 16, 32])
+# Classes that compute what the models here do, or differ from one that does in training alone.
+KNOWN = {
+    "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
+    "neck": {"FPN", "PAFPN", "BFP"},
+    "rpn_head": {"RPNHead"},
+    "roi_head": {"StandardRoIHead", "CascadeRoIHead", "DynamicRoIHead", "PISARoIHead"},
+    "bbox_head": {
+        "BBoxHead",
+        "ConvFCBBoxHead",
+        "SharedFCBBoxHead",
+        "Shared2FCBBoxHead",
+        "Shared4Conv1FCBBoxHead",
+    },
+    "mask_head": {"FCNMaskHead", "HTCMaskHead"},
+    "bbox_coder": {"DeltaXYWHBBoxCoder"},
+    "bbox_roi_extractor": {"SingleRoIExtractor"},
+    "mask_roi_extractor": {"SingleRoIExtractor"},
+    "anchor_generator": {"AnchorGenerator"},
+}
+# Options that change what is computed, and all the values that are known of them.
+USUAL: dict[str, dict[str, tuple[Any, ...]]] = {
+    "backbone": {
+        "strides": ([1, 2, 2, 2],),
+        "dilations": ([1, 1, 1, 1],),
+        "num_stages": (4,),
+        "out_indices": ([0, 1, 2, 3],),
+    },
+    "neck": {
+        "start_level": (0,),
+        "num_outs": (5,),
+        "num_levels": (5,),
+        "add_extra_convs": (False,),
+        "no_norm_on_lateral": (False,),
+        "act_cfg": (None,),
+    },
+    "norm_cfg": {"num_groups": (32,)},
+    "upsample_cfg": {"mode": ("nearest",)},
+    "anchor_generator": {
+        "base_sizes": (None,),
+        "centers": (None,),
+        "center_offset": (0,),
+        "scale_major": (True,),
+    },
+    "bbox_coder": {"target_means": ([0.0, 0.0, 0.0, 0.0],)},
+    "bbox_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],), "roi_scale_factor": (None,)},
+    "mask_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],)},
+    "roi_layer": {"type": ("RoIAlign",), "sampling_ratio": (0,), "aligned": (True,)},
+    "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
+    "nms": {"type": ("nms",), "class_agnostic": (False,)},
+    "data_preprocessor": {"pad_size_divisor": (32,)},
+}
+PARTS = ("backbone", "neck", "bbox_head", "mask_head")
+PLUGINS: dict[str, dict[str, Any]] = {
+    "ContextBlock": {},
+    "NonLocal2d": {"reduction": 2, "use_scale": True, "mode": "embedded_gaussian", "sub_sample": False},
+}
 CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # in the order blue, green, red
 
 
@@ -24,8 +81,11 @@ class Config:
         style: of residual blocks, "pytorch" (stride in the 3x3 convolution) or "caffe" (in the first 1x1).
         channels: order of the channels of the network's input, "rgb" or "bgr"; `mean` and `std` follow it.
         image_size: (long, short) side that images are fitted in.
-        stds: of the deltas of each box head.
-        score_threshold: of detections.
+        stds, anchor_stds: of the deltas of each box head, and of those of proposals.
+        plugins: positions of the context blocks in a residual block of c2..c5, in the order of their work.
+        balance_level: of a balanced feature pyramid.
+        standardised: parts of the model whose convolutions standardise their weights.
+        score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
         unsupported: what differs from any model of ours, in words.
     """
@@ -35,16 +95,22 @@ class Config:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     image_size: tuple[int, int] | None = None
-    anchor_scale: float | None = None
+    anchor_scale: float | tuple[float, ...] | None = None
     anchor_ratios: tuple[float, ...] | None = None
+    anchor_strides: tuple[int, ...] | None = None
+    anchor_stds: tuple[float, ...] | None = None
     stds: tuple[tuple[float, ...], ...] | None = None
     finest_scale: float | None = None
     nms_threshold: float | None = None
     detections: int | None = None
     score_threshold: float | None = None
+    mask_threshold: float | None = None
     rpn_nms_threshold: float | None = None
     pre_nms: int | None = None
     proposals: int | None = None
+    plugins: tuple[tuple[str, ...], ...] | None = None
+    balance_level: int | None = None
+    standardised: tuple[str, ...] = ()
     norm: str | None = None
     frozen_stages: int | None = None
     unsupported: tuple[str, ...] = ()
@@ -64,7 +130,8 @@ def named_config(name: str) -> Config:
         return Config(style="caffe", channels="bgr", mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0))
     if "32x8d" in words:
         return Config(style="pytorch", channels="bgr", mean=CAFFE_MEAN, std=CAFFE_STD)
-    return Config()
+    standardised = PARTS if re.search(r"gn[_+]ws", words) else ()
+    return Config(standardised=standardised)
 
 
 def read_config(text: str) -> Config | None:
@@ -76,12 +143,14 @@ def read_config(text: str) -> Config | None:
     parts = (
         _read_input(values),
         _read_backbone(backbone, values),
+        _read_plugins(backbone),
+        _read_necks(values),
         _read_anchors(rpn, values),
         _read_boxes(values),
         _read_test(values),
     )
     found: dict[str, Any] = {}
-    unsupported: list[str] = []
+    unsupported = list(dict.fromkeys(_unusual(values)))
     for said in parts:
         unsupported += said.pop("unsupported", [])
         found |= said
@@ -106,7 +175,8 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """A number, text, list or dictionary; None for what would have to be executed."""
     match node:
         case ast.Constant():
-            return node.value
+            giant = isinstance(node.value, int) and abs(node.value) > LARGEST
+            return None if giant else node.value
         case ast.Tuple() | ast.List():
             return [_value(entry, names) for entry in node.elts]
         case ast.Dict():
@@ -146,25 +216,76 @@ def _read_input(values: dict[str, Any]) -> dict[str, Any]:
             said["image_size"] = (int(max(sizes[0])), int(min(sizes[0])))
             if False in _find(place, "keep_ratio"):
                 said["unsupported"].append("images are stretched to one size (keep_ratio=False)")
+            if any(divisor not in (32, None) for divisor in _find(place, "size_divisor")):
+                said["unsupported"].append("images are padded to other multiples than of 32 pixels")
             break
     return said
+
+
+def _unusual(values: dict[str, Any]) -> Iterator[str]:
+    """Parts of other classes, and options that change what is computed."""
+    for part, types in KNOWN.items():
+        for found in _dicts(values, part):
+            if found.get("type") not in (None, *types):
+                yield f"a {part} of type {found['type']}"
+    for part, options in USUAL.items():
+        for found in _dicts(values, part):
+            for option, usual in options.items():
+                if found.get(option, usual[0]) not in usual:
+                    yield f"{option}={found[option]} of its {part}"
 
 
 def _read_backbone(backbone: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"unsupported": []}
     if backbone:
         said["style"] = backbone.get("style", "pytorch")
-        for name, usual in (("strides", [1, 2, 2, 2]), ("dilations", [1, 1, 1, 1]), ("num_stages", 4)):
-            if backbone.get(name, usual) != usual:
-                said["unsupported"].append(f"{name}={backbone[name]} of the backbone")
         if isinstance(frozen := backbone.get("frozen_stages"), int):
             said["frozen_stages"] = min(max(frozen + 1, 0), 5)
-    kinds = {kind for norm in _find(backbone or values, "norm_cfg") for kind in _find(norm, "type")}
+    kinds = {str(kind) for norm in _find(backbone or values, "norm_cfg") for kind in _find(norm, "type")}
     if "SyncBN" in kinds:
         said["norm"] = "sync"
     elif True in _find(backbone or values, "norm_eval"):
         said["norm"] = "frozen_stats"
+    said["standardised"] = ()
+    for part in PARTS:
+        convs = {str(conv.get("type")) for conv in _dicts(_dicts(values, part), "conv_cfg")}
+        said["standardised"] += (part,) if "ConvWS" in convs else ()
+        others = sorted(convs - {"None", "ConvWS", "Conv2d", "Conv"})
+        said["unsupported"] += [f"convolutions of type {kind} in its {part}" for kind in others]
     return said
+
+
+def _read_plugins(backbone: dict[str, Any]) -> dict[str, Any]:
+    """Where context blocks stand, stage by stage."""
+    unsupported: list[str] = []
+    stages: list[list[str]] = [[], [], [], []]
+    plugins = backbone.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else ():
+        plugin = plugin if isinstance(plugin, dict) else {}
+        own = _first_dict(plugin, "cfg")
+        kind, where = str(own.get("type")), plugin.get("stages")
+        if kind not in PLUGINS:
+            unsupported.append(f"a plugin of type {kind}")
+        position = str(plugin.get("position", "after_conv3"))
+        if position not in ("after_conv1", "after_conv2", "after_conv3"):
+            unsupported.append(f"a plugin at {position}")
+        for option, usual in PLUGINS.get(kind, {}).items():
+            if own.get(option, usual) != usual:
+                unsupported.append(f"{option}={own[option]} of its {kind}")
+        for positions, has in zip(stages, where if isinstance(where, list) else [True] * 4, strict=False):
+            if has:
+                positions.append(position)
+    if unsupported or not any(stages):
+        return {"unsupported": unsupported}
+    return {"plugins": tuple(tuple(sorted(positions)) for positions in stages)}
+
+
+def _read_necks(values: dict[str, Any]) -> dict[str, Any]:
+    necks = _dicts(values, "neck")
+    if len(necks) > 2:
+        return {"unsupported": [f"{len(necks)} necks in a row"]}
+    level = next((neck.get("refine_level", 2) for neck in necks if neck.get("type") == "BFP"), None)
+    return {"balance_level": level} if isinstance(level, int) and 0 <= level < 5 else {}
 
 
 def _read_anchors(rpn: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -174,37 +295,46 @@ def _read_anchors(rpn: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
     anchors = anchors or {name: value for name, value in old.items() if value}
     if ratios := _numbers(anchors.get("ratios")):
         said["anchor_ratios"] = ratios
-    if scales := _numbers(anchors.get("scales")):
-        said["anchor_scale"] = scales[0]
-        if len(scales) > 1:
-            said["unsupported"].append(f"anchors of {len(scales)} scales at each level")
-    if anchors.get("strides", STRIDES[0]) not in STRIDES:
-        said["unsupported"].append(f"anchors with strides {anchors['strides']}")
-    if anchors.get("octave_base_scale"):
-        said["unsupported"].append("anchors of several octaves")
-    stds = _numbers(_first_dict(rpn, "bbox_coder").get("target_stds"), 4)
-    if stds not in (None, (1.0, 1.0, 1.0, 1.0)):
-        said["unsupported"].append(f"deltas of proposals with deviations {list(stds)}")
+    scales = _numbers(anchors.get("scales"))
+    base, each = anchors.get("octave_base_scale"), anchors.get("scales_per_octave")
+    if isinstance(base, int | float) and isinstance(each, int) and 0 < each < 100:
+        scales = tuple(base * 2 ** (i / each) for i in range(each))
+    if scales:
+        said["anchor_scale"] = scales if scales[1:] else scales[0]
+    if (strides := anchors.get("strides")) is not None:
+        numbers = list(_numbers(strides) or ())
+        if len(numbers) == 5 and all(number >= 1 and number % 1 == 0 for number in numbers):
+            said["anchor_strides"] = tuple(map(int, numbers))
+        elif numbers != [4, 8, 16, 32]:  # where a configuration was written for other levels
+            said["unsupported"].append(f"anchors with strides {strides}")
+    if stds := _numbers(_first_dict(rpn, "bbox_coder").get("target_stds"), 4):
+        said["anchor_stds"] = stds
+    if False in [loss.get("use_sigmoid") for loss in _dicts(rpn, "loss_cls")]:
+        said["unsupported"].append("proposals scored by softmax")
     return said
 
 
 def _read_boxes(values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"unsupported": []}
-    heads = next((head for head in _find(values, "bbox_head") if isinstance(head, dict | list)), [])
-    heads = [head for head in (heads if isinstance(heads, list) else [heads]) if isinstance(head, dict)]
+    heads = _dicts(values, "bbox_head")
     if heads:
-        coders = [head.get("bbox_coder") or head for head in heads]
-        said["stds"] = tuple(_numbers(coder.get("target_stds"), 4) or BOX_STDS for coder in coders)
-        kinds = {coder.get("type") for head, coder in zip(heads, coders, strict=True) if coder is not head}
-        for kind in sorted(map(str, kinds - {"DeltaXYWHBBoxCoder", "LegacyDeltaXYWHBBoxCoder", None})):
-            said["unsupported"].append(f"boxes coded by {kind}")
+        coders = [head.get("bbox_coder") for head in heads]
+        said["stds"] = tuple(
+            # A coder that does not say divides by nothing.
+            _numbers(coder.get("target_stds"), 4) or (1.0, 1.0, 1.0, 1.0)
+            if isinstance(coder, dict)
+            else _numbers(head.get("target_stds"), 4) or BOX_STDS
+            for head, coder in zip(heads, coders, strict=True)
+        )
         if True in _find(_find(heads, "loss_cls"), "use_sigmoid"):
             said["unsupported"].append("classes by sigmoid instead of softmax")
-    extractor = _first_dict(values, "bbox_roi_extractor")
-    if finest := _numbers([extractor.get("finest_scale")]):
+    if finest := _numbers([_first_dict(values, "bbox_roi_extractor").get("finest_scale")]):
         said["finest_scale"] = finest[0]
-    if extractor.get("type", "SingleRoIExtractor") != "SingleRoIExtractor":
-        said["unsupported"].append(f"regions read by {extractor['type']}")
+    for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
+        for layer in _dicts(_dicts(values, part), "roi_layer"):
+            size = layer.get("output_size", layer.get("out_size", side))
+            if size not in (side, [side, side]):
+                said["unsupported"].append(f"regions of {size} x {size} in its {part}")
     return said
 
 
@@ -219,16 +349,15 @@ def _read_test(values: dict[str, Any]) -> dict[str, Any]:
         nms = _first_dict(test, "nms")
         if threshold := _numbers([nms.get("iou_threshold", nms.get("iou_thr", test.get("nms_thr")))]):
             said[f"{prefix}nms_threshold"] = threshold[0]
-        if nms.get("type", "nms") != "nms":
-            said["unsupported"].append(f"{nms['type']} in place of NMS")
     limits = (
         ("detections", rcnn.get("max_per_img")),
         ("pre_nms", rpn.get("nms_pre")),
         ("proposals", rpn.get("max_per_img", rpn.get("max_num"))),
     )
     said |= {name: value for name, value in limits if isinstance(value, int) and value > 0}
-    if threshold := _numbers([rcnn.get("score_thr")]):
-        said["score_threshold"] = threshold[0]
+    for name, word in (("score_threshold", "score_thr"), ("mask_threshold", "mask_thr_binary")):
+        if threshold := _numbers([rcnn.get(word)]):
+            said[name] = threshold[0]
     return said
 
 
@@ -256,6 +385,12 @@ def _nested(tree: Any) -> Iterator[dict[str, Any]]:
 
 def _find(tree: Any, name: str) -> list[Any]:
     return [part[name] for part in _nested(tree) if name in part]
+
+
+def _dicts(tree: Any, name: str) -> list[dict[str, Any]]:
+    """All dictionaries of that name, and those in lists of that name."""
+    found = [value if isinstance(value, list) else [value] for value in _find(tree, name)]
+    return [value for values in found for value in values if isinstance(value, dict)]
 
 
 def _first_dict(tree: Any, name: str) -> dict[str, Any]:

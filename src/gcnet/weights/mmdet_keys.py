@@ -10,18 +10,28 @@ from torch import Tensor
 
 # (ours, mmdetection's); names of the ResNet itself are the same.
 _RENAMED = [
-    (r"^(backbone\..*)context\.pool\.", r"\1context_block.conv_mask."),
-    (r"^(backbone\..*)context\.add\.reduce\.", r"\1context_block.channel_add_conv.0."),
-    (r"^(backbone\..*)context\.add\.norm\.", r"\1context_block.channel_add_conv.1."),
-    (r"^(backbone\..*)context\.add\.expand\.", r"\1context_block.channel_add_conv.3."),
-    (r"^(backbone\..*)context\.scale\.reduce\.", r"\1context_block.channel_mul_conv.0."),
-    (r"^(backbone\..*)context\.scale\.norm\.", r"\1context_block.channel_mul_conv.1."),
-    (r"^(backbone\..*)context\.scale\.expand\.", r"\1context_block.channel_mul_conv.3."),
+    (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.query\.", r"\1.theta.conv."),
+    (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.key\.", r"\1.phi.conv."),
+    (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.value\.", r"\1.g.conv."),
+    (r"^(backbone\..*context\d*|neck\.1\.refine)\.add\.linear\.", r"\1.conv_out.conv."),
+    (r"^(backbone\..*context\d*)\.pool\.", r"\1.conv_mask."),
+    (r"^(backbone\..*context\d*)\.add\.", r"\1.channel_add_conv."),
+    (r"^(backbone\..*context\d*)\.scale\.", r"\1.channel_mul_conv."),
+    (r"^(backbone\..*_conv)\.reduce\.", r"\1.0."),
+    (r"^(backbone\..*_conv)\.norm\.", r"\1.1."),
+    (r"^(backbone\..*_conv)\.expand\.", r"\1.3."),
+    (r"^(backbone\..*)context(\d*)\.", r"\1context_block\2."),
     (r"^(backbone\..*conv2)\.offset\.", r"\1.conv_offset."),
+    (r"^neck\.0\.", "neck."),
+    (r"^neck\.1\.refine\.0\.", "neck.1.refine.conv."),
     (r"^neck\.lateral\.(\d)\.", r"neck.lateral_convs.\1.conv."),
+    (r"^neck\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
+    (r"^neck\.down\.(\d)\.", r"neck.downsample_convs.\1.conv."),
+    (r"^neck\.final\.(\d)\.", r"neck.pafpn_convs.\1.conv."),
     (r"^neck\.lateral_norms\.(\d)\.", r"neck.lateral_convs.\1.bn."),
     (r"^neck\.output_norms\.(\d)\.", r"neck.fpn_convs.\1.bn."),
-    (r"^neck\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
+    (r"^neck\.down_norms\.(\d)\.", r"neck.downsample_convs.\1.bn."),
+    (r"^neck\.final_norms\.(\d)\.", r"neck.pafpn_convs.\1.bn."),
     (r"^rpn\.conv\.", r"rpn_head.rpn_conv."),
     (r"^rpn\.objectness\.", r"rpn_head.rpn_cls."),
     (r"^rpn\.deltas\.", r"rpn_head.rpn_reg."),
@@ -39,6 +49,21 @@ _RENAMED = [
     (r"^roi_heads\.mask_head\.(\d\.)?logits\.", r"roi_head.mask_head.\1conv_logits."),
 ]
 _OLD_HEAD = re.compile(r"(bbox|mask)_head\.")
+_SPELLINGS = [
+    (r"\.conv2_offset\.", ".conv2.conv_offset."),
+    (r"^(backbone\.(?:.*\.)?)gn(\d)\.", r"\1bn\2."),
+    (r"^((?:neck|roi_head|bbox_head|mask_head)\..*\.)gn\.", r"\1bn."),
+    (r"^backbone\.stem\.7\.", "backbone.bn1."),
+    (r"^backbone\.stem\.(\d)\.", r"backbone.conv1.\1."),
+    (r"^neck\.0\.", "neck."),
+]
+_CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
+    "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|downsample\.0))\.weight",
+    "neck": r"neck\..*\.conv\.weight",
+    "bbox_head": r"roi_head\.bbox_head\..*\.conv\.weight",
+    "mask_head": r"roi_head\.mask_head\..*\.conv\.weight",
+}
+_BLOCK = re.compile(r"(backbone\.layer\d\.\d+\.)((?:context|nonlocal)_block\w*)(?=\.)")
 
 
 def mmdet_key(ours: str) -> str:
@@ -61,23 +86,52 @@ def is_version_1(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as 2.x and 3.x would have written them.
+    """The tensors as 2.x and 3.x write those of the commonest models.
 
-    Deformable offsets had another name at first (`conv2_offset`), and a configuration can give those of
-    context blocks an ending. In 1.x background was class 0, also
-    among the deltas and masks, where nothing ever used it; since then it is the last class, of the logits
-    alone.
+    Deformable offsets had another name at first (`conv2_offset`). Group norms are named like batch norms, and
+    the first of several necks like the only one. Context blocks of a residual block, whose names a
+    configuration can end as it likes, are `context_block`, `context_block2` and so on, in the order in which
+    they work. A deep stem is named as here, as timm does. In 1.x background was class 0, also among the
+    deltas and masks, where nothing ever used it; since then it is the last class, of the logits alone.
     """
     old = is_version_1(tensors)
+    blocks: dict[str, list[str]] = {}
     modern = {}
     for name, tensor in tensors.items():
-        new = re.sub(r"\.conv2_offset\.", ".conv2.conv_offset.", name)
-        new = re.sub(r"\.context_block\w+\.", ".context_block.", new)
+        new = name
+        for pattern, replacement in _SPELLINGS:
+            new = re.sub(pattern, replacement, new)
+        if match := _BLOCK.match(new):
+            place, block = match.groups()
+            number = _number_of(block, blocks.setdefault(place, []))
+            new = f"{place}context_block{number if number > 1 else ''}{new[match.end() :]}"
         if old and _OLD_HEAD.match(new):
             tensor = _without_leading_background(name, tensor)
             new = "roi_head." + new
         modern[new] = tensor
     return modern
+
+
+def _number_of(name: str, names: list[str]) -> int:
+    """The number of a name among those that have come so far, to which it is added."""
+    if name not in names:
+        names.append(name)
+    return names.index(name) + 1
+
+
+def standardise(tensors: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors with the weights that the standardised convolutions (arXiv 1903.10520) of `parts` use."""
+    patterns = [re.compile(_CONVOLUTIONS[part]) for part in parts]
+    return {
+        name: _standardised(tensor) if any(pattern.fullmatch(name) for pattern in patterns) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _standardised(weight: Tensor) -> Tensor:
+    flat = weight.flatten(1)
+    mean, std = flat.mean(dim=1, keepdim=True), flat.std(dim=1, keepdim=True)
+    return ((flat - mean) / (std + 1e-5)).view_as(weight)
 
 
 def _without_leading_background(name: str, tensor: Tensor) -> Tensor:

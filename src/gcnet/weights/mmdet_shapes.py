@@ -1,0 +1,317 @@
+"""What the shapes of an mmdetection state dict tell of a model, and which parts in it no model here has.
+
+Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's bottleneck.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gcnet.errors import GCNetError
+from gcnet.models.resnet import EXPANSION
+from gcnet.models.spec import (
+    BalanceSpec,
+    CascadeSpec,
+    ContextSpec,
+    LibrarySpec,
+    ModelSpec,
+    Norm,
+    ResNetSpec,
+    RoISpec,
+    RPNSpec,
+)
+from gcnet.weights.catalog import CASCADE_RPN
+from gcnet.weights.mmdet_config import Config
+
+STAGES = (1, 2, 3, 4)
+CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
+NEEDED = ("backbone.layer1.0.conv2", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head")
+# Beginnings of names that no model here has, and what they belong to.
+OTHER_PARTS = {
+    r"neck\.1\.(?!refine\.)|neck\.[2-9]\.": "a second neck that is no BFP",
+    r"neck\.fpn_convs\.[4-9]\.": "convolutions for further levels of the FPN",
+    r"neck\..*\.(up_?sample|content_encoder|channel_compressor)": "learnt upsampling in the FPN (CARAFE)",
+    r"backbone\..*\.gen_attention_block": "generalised attention blocks",
+    r"backbone\..*\.convs\.\d": "several 3x3 convolutions in a residual block (Res2Net, ResNeSt)",
+    r"backbone\..*\.(se_layer|conv2\.(fc|conv|bn)\d?\.)": "attention within residual blocks (SE, ResNeSt)",
+    r"backbone\..*\.weight_(gamma|beta|diff)$|backbone\..*\.switch\.": "switchable convolutions (DetectoRS)",
+    r"roi_head\.semantic_head\.": "a semantic branch (HTC)",
+    r"roi_head\.mask_head\..*conv_res\.": "mask heads that hand on what they saw (HTC)",
+    r"roi_head\.mask_iou_head\.": "a head for the quality of masks (Mask Scoring)",
+    r"roi_head\.point_head\.": "a point head (PointRend)",
+    r"roi_head\.grid_head\.": "a grid head (Grid R-CNN)",
+    r"roi_head\.bbox_head\..*((cls|reg)_(convs|fcs)|conv_branch)\.": "two branches in its box head",
+    r"rpn_head\.(conv_loc|conv_shape|stages)\b": "anchors that are learnt (Guided Anchoring, Cascade RPN)",
+}
+UNSAID_POSITION = "after_conv2"  # of a block on fewer channels than its residual block ends with
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A context block of a file: which of its residual block, and what its tensors tell."""
+
+    number: int  # 0 is the first in its residual block
+    stage: int
+    index: int
+    kind: str
+    pooling: Any
+    fusion: Any
+    position: Any
+    width: int
+    channels: int
+
+
+def class_count(shapes: Shapes) -> int | None:
+    """How many classes its box head knows."""
+    return next((shapes[key][0] - 1 for key in CLASS_LOGITS if key in shapes), None)
+
+
+def other_parts(shapes: Shapes) -> list[str]:
+    """What it has and no model here does, in words."""
+    return [words for part, words in OTHER_PARTS.items() if _has(shapes, part)]
+
+
+def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
+    """The model without its classes, from the shapes of tensors under mmdetection 2.x's names.
+
+    The configuration says what no tensor belongs to: a plain balanced pyramid, and whether a block stands
+    behind the first or the second convolution. All else that shapes do not tell is at its default; norms are
+    "frozen_stats" in the backbone and "sync" elsewhere, unless they are group norms.
+
+    Raises:
+        GCNetError: it is not a Mask or Faster R-CNN, or a cascade of two or three stages, with a ResNet and
+            an FPN.
+    """
+    for part in NEEDED:
+        if not any(name.startswith(part) for name in shapes):
+            raise GCNetError(
+                f"{source} holds another kind of model: it has no {part}; what can be read are Mask, "
+                "Faster and Cascade R-CNN with a ResNet or ResNeXt and an FPN"
+            )
+    stages = _count(shapes, r"roi_head\.bbox_head\.(\d+)\.fc_cls\.weight")
+    if stages not in (0, 2, 3):
+        raise GCNetError(f"{source} holds a cascade of {stages} stages; only those of 2 or 3 can be read")
+    head = "0." if stages else ""
+    usual = CascadeSpec()
+    cascade = replace(
+        usual, ious=usual.ious[:stages], loss_weights=usual.loss_weights[:stages], stds=usual.stds[:stages]
+    )
+    try:
+        return ModelSpec(
+            "",
+            (),
+            _backbone(shapes, config),
+            fpn_channels=shapes["neck.lateral_convs.0.conv.weight"][0],
+            fpn_norm=_norm(shapes, "neck.lateral_convs.0.bn"),
+            fpn_bottom_up=_has(shapes, r"neck\.pafpn_convs\."),
+            balance=_balance(shapes, config),
+            rpn=CASCADE_RPN if stages else RPNSpec(),
+            roi=_roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
+            cascade=cascade if stages else None,
+        )
+    except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
+        raise GCNetError(f"{source} holds another kind of model, or not all of it: no {error}") from error
+
+
+def told_by_shapes(spec: ModelSpec) -> ModelSpec:
+    """What shapes tell of a model, the rest at its default: equal for models whose tensors fit each other."""
+    backbone, roi = spec.backbone, spec.roi
+    if isinstance(backbone, LibrarySpec):  # there are no such checkpoints
+        return spec
+    backbone = replace(
+        backbone,
+        group_width=backbone.group_width if backbone.groups > 1 else ResNetSpec.group_width,
+        style="pytorch",
+        norm=_kind(backbone.norm) or "sync",
+        frozen_stages=ResNetSpec.frozen_stages,
+        zero_init_residual=ResNetSpec.zero_init_residual,
+    )
+    kept = ("box_convs", "box_fcs", "box_channels", "class_agnostic", "masks", "class_agnostic_masks")
+    masks = ("mask_channels", "mask_convs") if roi.masks else ()
+    roi = RoISpec(norm=_kind(roi.norm), **{name: getattr(roi, name) for name in (*kept, *masks)})
+    return ModelSpec(
+        "",
+        (),
+        backbone,
+        fpn_channels=spec.fpn_channels,
+        fpn_norm=_kind(spec.fpn_norm),
+        fpn_bottom_up=spec.fpn_bottom_up,
+        balance=spec.balance,
+        roi=roi,
+        cascade=spec.cascade and CascadeSpec(ious=(0.5,) * len(spec.cascade.ious), loss_weights=(), stds=()),
+    )
+
+
+def _kind(norm: Norm | None) -> Norm | None:
+    """Batch norms look alike in a file, however they were trained."""
+    return norm if norm in (None, "group", "group32") else "sync"
+
+
+def _norm(shapes: Shapes, name: str) -> Norm | None:
+    if f"{name}.weight" not in shapes:
+        return None
+    return "sync" if f"{name}.running_mean" in shapes else "group32"
+
+
+def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
+    bottleneck = "backbone.layer1.0.conv3.weight" in shapes
+    blocks: Any = tuple(_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES)
+    deep = "backbone.conv1.0.weight" in shapes
+    base = shapes["backbone.layer1.0.conv2.weight"][0]
+    groups, width = 1, ResNetSpec.group_width
+    if bottleneck:
+        base = shapes["backbone.layer1.0.conv3.weight"][0] // EXPANSION["bottleneck"]
+        inner, in_group = shapes["backbone.layer1.0.conv2.weight"][:2]
+        groups = inner // in_group
+        width = in_group * 64 // base if groups > 1 else width
+    return ResNetSpec(
+        blocks=blocks,
+        block="bottleneck" if bottleneck else "basic",
+        stem_channels=shapes["backbone.conv1.6.weight" if deep else "backbone.conv1.weight"][0],
+        base_channels=base,
+        groups=groups,
+        group_width=width,
+        deep_stem=deep,
+        avg_down="backbone.layer2.0.downsample.1.weight" in shapes
+        and len(shapes["backbone.layer2.0.downsample.1.weight"]) == 4,
+        **_deformable(shapes, blocks),
+        norm="frozen_stats" if _norm(shapes, "backbone.bn1") == "sync" else "group32",
+        **_contexts(shapes, config),
+    )
+
+
+def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
+    """Two numbers for each of the nine points of an offset group, or three with a weight."""
+    pattern = r"backbone\.layer{}\.(\d+)\.conv2\.conv_offset\.weight"
+    counts = [_count(shapes, pattern.format(stage)) for stage in STAGES]
+    if not any(counts):
+        return {}
+    if any(count not in (0, whole) for count, whole in zip(counts, blocks, strict=True)):
+        raise KeyError("deformable convolution in some residual blocks, where others of their stage have one")
+    numbers, channels = next(shape for name, shape in shapes.items() if ".conv_offset.weight" in name)[:2]
+    plain = numbers % 18 == 0 and channels % (numbers // 18) == 0
+    return {
+        "deformable_stages": tuple(count > 0 for count in counts),
+        "modulated": not plain,
+        "offset_groups": numbers // (18 if plain else 27),
+    }
+
+
+def _contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
+    """The context blocks as few specs: one for those that are alike in all but stage and place."""
+    groups: dict[tuple[Any, ...], list[_Block]] = {}
+    for block in _context_blocks(shapes, config):
+        alike = (block.number, block.kind, block.pooling, block.fusion, block.position)
+        groups.setdefault(alike, []).append(block)
+    specs = []
+    for _, group in sorted(groups.items(), key=lambda pair: pair[0][0]):
+        for part, ratio in _by_ratio(group):
+            one = part[0]
+            options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
+            places = _places(shapes, part)
+            specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
+    return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
+
+
+def _context_blocks(shapes: Shapes, config: Config) -> Iterator[_Block]:
+    pattern = r"backbone\.layer(\d)\.(\d+)\.context_block(\d*)\."
+    found = {match[0]: match.groups() for name in shapes if (match := re.match(pattern, name))}
+    last = 3 if "backbone.layer1.0.conv3.weight" in shapes else 2
+    for name, (stage, index, count) in found.items():
+        number = int(count or 1) - 1
+        kind, pooling, fusion, (width, channels) = _block_kind(shapes, name)
+        said = config.plugins[int(stage) - 1] if config.plugins else ()
+        out = shapes[f"backbone.layer{stage}.{index}.conv{last}.weight"][0]
+        position: Any = f"after_conv{last}" if channels == out else UNSAID_POSITION
+        if number < len(said):
+            position = said[number]
+        if position == f"after_conv{last}":
+            position = "after1x1"
+        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, width, channels)
+
+
+def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ...]]:
+    """Its name here, pooling, fusion, and (P, C)."""
+    theta = shapes.get(f"{name}theta.conv.weight")
+    if theta is not None:
+        if theta[0] != theta[1] // 2:
+            raise KeyError("non-local block with half its channels inside")
+        return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
+    branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
+    fusion = tuple(word for word, key in branches.items() if key in shapes)
+    pooling = "attention" if f"{name}conv_mask.weight" in shapes else "average"
+    return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
+
+
+def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:
+    """The blocks, with the ratio that gives the widths of all; without one, for each width by itself."""
+    if group[0].kind != "gc":
+        return [(group, None)]
+    widths = {(block.width, block.channels) for block in group}
+    ratio = _ratio(widths)
+    if ratio is not None:
+        return [(group, ratio)]
+    alone = [[block for block in group if (block.width, block.channels) == width] for width in sorted(widths)]
+    alone.sort(key=lambda part: part[0].stage)
+    return [(part, _ratio({(part[0].width, part[0].channels)})) for part in alone]
+
+
+def _ratio(widths: set[tuple[int, int]]) -> float | None:
+    """The ratio of which (bottleneck, channels) of all blocks follow, a simple one if there is."""
+    low = max(width / channels for width, channels in widths)
+    high = min((width + 1) / channels for width, channels in widths)
+    simple = [1 / round(1 / low), round(low, 2), round(high, 2), low, (low + high) / 2]
+    return next((r for r in simple if all(int(channels * r) == width for width, channels in widths)), None)
+
+
+def _places(shapes: Shapes, blocks: list[_Block]) -> dict[str, Any]:
+    """The stages of some blocks, and their residual blocks where these are not all of a stage."""
+    own = [tuple(block.index for block in blocks if block.stage == stage) for stage in range(4)]
+    counts = [_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES]
+    whole = all(len(numbers) in (0, count) for numbers, count in zip(own, counts, strict=True))
+    return {"stages": tuple(map(bool, own)), "only": () if whole else tuple(own)}
+
+
+def _balance(shapes: Shapes, config: Config) -> BalanceSpec | None:
+    refined = _has(shapes, r"neck\.1\.refine\.")
+    if not refined:
+        return BalanceSpec(config.balance_level, None) if config.balance_level is not None else None
+    refine = "non_local" if _has(shapes, r"neck\.1\.refine\.theta\.") else "conv"
+    level = BalanceSpec.level if config.balance_level is None else config.balance_level
+    return BalanceSpec(level, refine)
+
+
+def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
+    classes = shapes[f"{box}fc_cls.weight"][0] - 1
+    agnostic = classes > 1 and shapes[f"{box}fc_reg.weight"][0] == 4
+    roi = RoISpec(
+        box_convs=_count(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
+        box_fcs=_count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight"),
+        box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
+        class_agnostic=agnostic
+        if classes > 1 and agnostic != cascade
+        else None,  # of one class, it is the same
+        norm=_norm(shapes, f"{box}shared_convs.0.bn") or _norm(shapes, f"{mask}convs.0.bn"),
+        masks=False,
+    )
+    if not any(name.startswith(mask) for name in shapes):
+        return roi
+    return replace(
+        roi,
+        masks=True,
+        mask_channels=shapes[f"{mask}upsample.weight"][0],
+        mask_convs=_count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
+        class_agnostic_masks=classes > 1 and shapes[f"{mask}conv_logits.weight"][0] == 1,
+    )
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    return len({match[1] for name in shapes if (match := re.fullmatch(pattern, name))})
+
+
+def _has(shapes: Shapes, pattern: str) -> bool:
+    return any(re.match(pattern, name) for name in shapes)
