@@ -103,7 +103,7 @@ def predict_files(
     if isinstance(model, Classifier):
         steps = _Classify(model, paths, top, _overview_path(paths, pictures) if pictures else None)
     else:
-        steps = _Detect(model, paths, score_threshold, _overlay_paths(paths, pictures) if pictures else None)
+        steps = _Detect(model, paths, score_threshold, overlay_paths(paths, pictures) if pictures else None)
     predictions = Predictions(folder)
     try:
         with progress_bar(disable=not progress) as bar:
@@ -280,7 +280,7 @@ def _shortened(line: str) -> str:
     return line if len(line) <= CAPTION else f"{line[: CAPTION // 2 - 2]}...{line[-(CAPTION // 2 - 1) :]}"
 
 
-def _overlay_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
+def overlay_paths(paths: Sequence[Path], folder: Path) -> list[Path]:
     """A file in `folder` for each image. Names that differ only in case count as one, as on some disks."""
     taken: set[str] = set()
     targets: list[Path] = []

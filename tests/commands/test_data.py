@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 from coco_files import annotation, content, write_split
 
@@ -67,7 +68,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text, printed = page_of(out), capsys.readouterr()
     for words in (
         "1 image missing, cut off or not of the annotated size",
-        "valid/1.png is a truncated image file",
+        "valid/1.png is a damaged image file",
         "1 image in more than one split",
         "train/1.png = valid/0.png",
         "1 image more than once in a split",
@@ -96,3 +97,25 @@ def test_a_set_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err.count("\n") == 1
     assert main(["data", str(tmp_path / "gone")]) == 2
     assert not (tmp_path / "p.html").exists()
+
+
+def test_all_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "data", tmp_path / "drawn"
+    values = content([(48, 64)] * 3)
+    write_split(folder / "train", values)
+    write_split(folder / "valid", content([(48, 64)]))
+    (folder / "train" / "1.png").write_bytes(b"no image")
+    words = ["data", str(folder), "--out", str(tmp_path / "p.html"), "--images", "0", "--draw", str(out)]
+    assert main(words) == 1
+    assert f"drew 3 images in {out}" in capsys.readouterr().out
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
+        "train/0.png",
+        "train/2.png",
+        "valid/0.png",
+    ]
+    drawn = cv2.imread(str(out / "train" / "0.png"))
+    plain = cv2.imread(str(folder / "train" / "0.png"))
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
+    # Images of the data set are never drawn over.
+    assert main([*words[:-1], str(folder)]) == 2

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
 from gcnet.ops import decode
-from gcnet.ops.decode import as_rgb_array, image_size, read_image, read_index_mask
+from gcnet.ops.decode import as_rgb_array, image_size, read_image, read_index_mask, read_small
 
 
 @pytest.fixture
@@ -367,3 +367,20 @@ def test_heic_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(GCNetError, match=r"a\.heic is a HEIC image: pip install 'gcnet\[heic\]'"):
         read_image(tmp_path / "a.heic")
+
+
+def test_small_copies_are_gray_turned_and_cheap(tmp_path: Path) -> None:
+    image = np.zeros((600, 800, 3), np.uint8)
+    image[:300] = (0, 200, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    small = read_small(tmp_path / "a.jpg", 64)
+    assert small.shape == (100, 75, 3)
+    assert np.ptp(small[20].astype(int), axis=1).max() == 0
+    assert small[50, 70, 0] > 100 > small[50, 5, 0]  # turned: what was above is at the right
+    assert read_small(tmp_path / "a.png", 64).shape == (600, 800, 3)
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:200])
+    with pytest.raises(GCNetError, match=r"b\.jpg"):
+        read_small(tmp_path / "b.jpg", 64)

@@ -20,10 +20,12 @@ def run(argv: list[str]) -> int:
     name = options.data.resolve().name
     out = options.out or Path("runs") / f"data-{name}.html"
     check_data(options.data)
-    check_writable(out.parent)
+    for folder in [out.parent, *([options.draw] if options.draw else [])]:
+        check_writable(folder)
 
     from gcnet.data.load import load_splits
     from gcnet.files import prepare_folder
+    from gcnet.lab.data_drawings import draw_all
     from gcnet.lab.data_look import look_through, notes_of_readers
     from gcnet.lab.data_page import write_page
 
@@ -36,6 +38,9 @@ def run(argv: list[str]) -> int:
     write_page(look, out, images=options.images)
     _print(look)
     print(f"wrote {out}")
+    if options.draw:
+        failed = draw_all(splits, options.draw)
+        print(f"drew {len(look.survey.image_sizes) - len(failed):,} images in {options.draw}")
     return 1 if look.problems else 0
 
 
@@ -67,8 +72,9 @@ def _print(look: Look) -> None:
     console.print(classes)
     if len(order) > PRINTED:
         console.print(f"and {len(order) - PRINTED} more classes", highlight=False)
-    for line in findings(look):
-        console.print(f"{line.level}: {printable(line.text)}", markup=False, highlight=False, soft_wrap=True)
+    told = [f"{line.level}: {line.text}" for line in findings(look)]
+    for words in (*told, *(f"read: {note}" for note in look.notes)):
+        console.print(printable(words), markup=False, highlight=False, soft_wrap=True)
 
 
 def _parser() -> Parser:
@@ -79,6 +85,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="a data set, or its annotation file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (runs/data-NAME.html)")
+    parser.add_argument(
+        "--draw", type=Path, metavar="DIR", help="draw all images with their ground truth in this folder"
+    )
     parser.add_argument(
         "--images", type=at_least(0), default=24, help="images whose ground truth the page shows (24)"
     )

@@ -6,13 +6,18 @@ M images.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
+
+from gcnet.errors import GCNetError
+from gcnet.ops.decode import read_small
 
 THUMB = 32  # side of the small gray copies
 # Gray levels, on average and at most, by which copies of one image differ: saving as JPEG changes less.
@@ -34,9 +39,10 @@ def same_images(
     drawn = np.unique(first)
     drawn = drawn[np.linspace(0, len(drawn) - 1, min(len(drawn), most_decoded)).astype(int)]
     thumbs = []
-    for index in drawn.tolist():
-        thumbs.append(_thumbnail(paths[index]))
-        done()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for thumb in pool.map(_thumbnail, [paths[index] for index in drawn.tolist()]):
+            thumbs.append(thumb)
+            done()
     known = [place for place, thumb in enumerate(thumbs) if thumb is not None]
     nearest = _first_like(np.stack([thumbs[place] for place in known])) if known else known
     like = dict(zip(drawn[known].tolist(), drawn[known][nearest].tolist(), strict=True))
@@ -61,16 +67,12 @@ def _equal_files(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _thumbnail(path: Path) -> Float[np.ndarray, " P"] | None:
-    """Gray levels of a small copy, and how wide the image is beside its height, in a row."""
+    """Gray levels of a small copy and, in a row with them, how wide the image is beside its height."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        gray = cv2.imdecode(data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
-        if gray is not None and min(gray.shape) < 4 * THUMB:
-            gray = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
-    except (OSError, cv2.error):
+        image = read_small(path, 4 * THUMB)
+    except GCNetError:
         return None
-    if gray is None:
-        return None
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     return np.append(small.ravel(), 100 * np.log(gray.shape[1] / gray.shape[0])).astype(np.float32)
 

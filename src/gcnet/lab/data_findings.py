@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from gcnet.console import listed
 from gcnet.data.survey import SMALL_SHARE, Survey
-from gcnet.lab.data_look import Look
+from gcnet.lab.data_look import Look, Place
 from gcnet.viz.page import percent
 
 FEW = 10  # objects of a class to train on, below which one line says so
@@ -61,16 +61,23 @@ def _about_images(look: Look) -> Iterator[Line]:
             "stop", f"{many(len(look.problems), 'image')} missing, cut off or not of the annotated size"
         )
     if look.shared:
-        names = [" = ".join(f"{split}/{look.file(split, i)}" for split, i in group) for group in look.shared]
         yield Line(
             "stop",
             f"{many(len(look.shared), 'image')} in more than one split, where scores tell what was learnt by "
-            f"heart: {listed(names, 2)}",
+            f"heart: {_files(look, look.shared)}",
         )
-    if again := len(look.same) - len(look.shared):
-        yield Line("note", f"{many(again, 'image')} more than once in a split")
+    if again := [group for group in look.same if group not in look.shared]:
+        yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
     if empty := sum(count.empty_images for count in look.survey.splits.values()):
         yield Line("note", f"{many(empty, 'image')} without an object to learn from, not trained on")
+
+
+def _files(look: Look, groups: Sequence[Sequence[Place]]) -> str:
+    """The first of the files that hold the same image."""
+    named = [
+        listed([f"{split}/{look.file(split, index)}" for split, index in group], 3, " = ") for group in groups
+    ]
+    return listed(named, 2)
 
 
 def _about_classes(look: Look) -> Iterator[Line]:

@@ -28,7 +28,7 @@ from gcnet.viz import draw_targets
 from gcnet.viz.page import count_bars, embedded, render_page, size_bars
 
 EACH = 6  # figures of a kind of suspect, and images that are in two splits
-SIDE = 480  # pixels, of the longer side of a figure
+SIDE = 400  # pixels, of the longer side of a figure
 CLOSE = 4  # sides of an object that its close-up shows
 
 
