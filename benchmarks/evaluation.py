@@ -133,7 +133,7 @@ def annotation(id: int, image: int, label: int, polygon: np.ndarray) -> dict[str
 
 def score_with_gcnet(folder: Path) -> dict[str, Any]:
     """Seconds, memory, and the figures of boxes and masks."""
-    from gcnet.data.coco import CocoDataset
+    from gcnet.data.readers.coco import CocoDataset
     from gcnet.evaluation.coco_ap import CocoEvaluator
 
     imports = memory("VmRSS")

@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gcnet.data.coco import CocoDataset
 from gcnet.data.loader import Loader, train_loader
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.recipe import Recipe
 
 SIZE = (480, 640)

@@ -14,10 +14,10 @@ from gcnet.version import __version__
 if TYPE_CHECKING:
     from gcnet.api import evaluate, predict, train
     from gcnet.context import GlobalContext, record
-    from gcnet.data.coco import CocoDataset
     from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
     from gcnet.data.load import load_splits
+    from gcnet.data.readers.coco import CocoDataset
     from gcnet.errors import GCNetError
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
@@ -35,7 +35,7 @@ _HOME = {
     "ClassificationRecipe": "gcnet.recipe",
     "Classifier": "gcnet.models.classifier",
     "ClassifierSpec": "gcnet.models.spec",
-    "CocoDataset": "gcnet.data.coco",
+    "CocoDataset": "gcnet.data.readers.coco",
     "DataSet": "gcnet.data.dataset",
     "Detections": "gcnet.types",
     "Detector": "gcnet.models.detector",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gcnet.console import did_you_mean, listed
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
-from gcnet.files import check_data, check_writable
+from gcnet.files import check_writable, find_data
 from gcnet.image_files import find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -45,9 +45,11 @@ SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what publi
 
 def train(
     model: AnyModel,
-    data: AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any],
+    data: AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any] | None = None,
     *,
     out: AnyPath,
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
     resume: bool | Literal["auto"] = False,
     weights: AnyPath | None = "auto",
     mirror: Sequence[str] = (),
@@ -62,6 +64,7 @@ def train(
         data: what `gcnet train --data` takes; splits ("train" and perhaps "valid") by name; or one data set,
             to train on without validation.
         out: see `gcnet.engine.train.train` for what is in it afterwards.
+        annotations, images: an annotation file and the folder of its images, where `data` cannot say it.
         resume: go on from the last checkpoint in `out`; with "auto", begin if there is none.
         weights: of a name, what to start from: "coco", "imagenet", "none", a file, a run folder, or "auto".
         mirror: addresses or folders with the published files, asked if the publisher fails.
@@ -80,8 +83,8 @@ def train(
         spec = model.spec
     own, few_images = _own_recipe(spec)
     settings = _recipe(own, recipe)
-    if isinstance(data, str | os.PathLike):
-        check_data(Path(data))
+    given = {"data": data, "annotations": annotations, "images": images}
+    place = _find_data(data, annotations, images)
     check_writable(Path(out))
     if weights in (None, "none") or resume is True:  # a run that goes on has them in its checkpoint
         weights = None
@@ -98,7 +101,7 @@ def train(
     from gcnet.evaluation.evaluate import check_classes
 
     task = task_of(spec)
-    splits = _splits(task, data, class_names, settings)
+    splits = _splits(task, place or data, class_names, settings)
     check_images(splits)
     changes = []
     if not few_images:
@@ -118,7 +121,7 @@ def train(
         check_classes(model.spec.class_names, splits["train"].class_names)
     if find_process(settings).leads and not resume:
         print("\n".join([*report, *changes]), flush=True)
-    where = os.fspath(data) if isinstance(data, str | os.PathLike) else None
+    where = {name: os.fspath(word) for name, word in given.items() if isinstance(word, str | os.PathLike)}
     train_set, valid_set = splits["train"], splits.get("valid")
     return run(model, train_set, valid_set, settings, Path(out), resume=resume, data=where, weights=source)
 
@@ -182,9 +185,11 @@ def predict(
 
 def evaluate(
     model: AnyModel,
-    data: AnyPath | DataSet[Any],
+    data: AnyPath | DataSet[Any] | None = None,
     *,
     split: str = "valid",
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
     out: AnyPath | None = None,
     weights: AnyPath | None = None,
     mirror: Sequence[str] = (),
@@ -193,6 +198,8 @@ def evaluate(
     workers: int = 2,
     score_threshold: float = SCORE_FROM,
     val_fraction: float = 0.2,
+    group_by: str = "",
+    split_file: AnyPath = "",
     crowd_as_objects: bool = False,
     precision: Precision = "fp32",
     compile: bool = False,
@@ -204,33 +211,57 @@ def evaluate(
         model, weights, mirror, device, precision, compile: as `predict` takes them.
         data: what `gcnet eval --data` takes, or a data set.
         split: of a folder: "train", "valid" or "test".
+        annotations, images: as `train` takes them.
         out: a folder for results.json, written before anything is scored, and metrics.json.
         batch_size: images at a time.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
-        val_fraction, crowd_as_objects: as in the recipe that the model was trained with.
+        val_fraction, group_by, split_file, crowd_as_objects: as in the recipe that the model was trained
+            with. Of a run folder that is scored on the data it was trained on, its split.json is taken.
 
     Raises:
         GCNetError: the data set or the model cannot be had, or they have different classes.
     """
     source = _find(model, weights)
-    if isinstance(data, str | os.PathLike):
-        check_data(Path(data))
+    place = _find_data(data, annotations, images)
     if out is not None:
         check_writable(Path(out))
     loaded = _load(source, mirror, device, precision, compile)
 
+    from gcnet.engine.runfolder import own_split
     from gcnet.engine.task import task_of
     from gcnet.models.detector import Detector
 
     task = task_of(loaded.spec)
-    if isinstance(data, str | os.PathLike):
-        options = {"val_fraction": val_fraction, "crowd_as_objects": crowd_as_objects}
-        data = task.load_split(Path(data), split, loaded.spec.class_names, **options)
+    if place is not None:
+        root, folder = place
+        if not split_file and isinstance(model, str | os.PathLike):
+            split_file = own_split(Path(model), root) or ""
+        data = task.load_split(
+            root,
+            folder,
+            split,
+            loaded.spec.class_names,
+            val_fraction=val_fraction,
+            group_by=group_by,
+            split_file=os.fspath(split_file),
+            crowd_as_objects=crowd_as_objects,
+        )
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
     return task.evaluate(
         loaded, data, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
     )
+
+
+def _find_data(
+    data: Any, annotations: AnyPath | None, images: AnyPath | None
+) -> tuple[Path, Path | None] | None:
+    """Where the data set and its images are; nothing if it is given in memory."""
+    if data is None or isinstance(data, str | os.PathLike):
+        return find_data(data, annotations, images)
+    if annotations is not None or images is not None:
+        raise GCNetError("annotations and images are for data in files; this data set has its own")
+    return None
 
 
 def _find(model: AnyModel, weights: AnyPath | None) -> Source | Detector | Classifier:
@@ -335,13 +366,14 @@ def _splits(
     task: Task, data: Any, class_names: Sequence[str] | None, recipe: Recipe
 ) -> Mapping[str, DataSet[Any]]:
     """The splits of the data: train is among them, and its classes are the expected ones, if any are."""
-    if isinstance(data, str | os.PathLike):
-        splits = task.load_splits(Path(data), recipe)
+    if isinstance(data, tuple):
+        root, images = data
+        splits = task.load_splits(root, images, recipe)
     else:
-        splits = data if isinstance(data, Mapping) else {"train": data}
+        root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
     if "train" not in splits:
         raise GCNetError(
-            f"{data} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
+            f"{root} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
         )
     names = splits["train"].class_names
     if class_names and tuple(class_names) != tuple(names):

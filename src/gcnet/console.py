@@ -5,6 +5,7 @@ Imported by commands before anything slow is: rich is loaded on first use.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -24,6 +25,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value from a file as messages show it: printable, and cut short after `most` signs."""
+    text = printable(value if isinstance(value, str) else reprlib.repr(value))
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 from gcnet.errors import GCNetError
 
+AnyPath = str | os.PathLike[str]
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes `path` through a temporary file beside it, synchronised and then renamed.
@@ -108,6 +110,31 @@ def check_writable(folder: Path) -> None:
         raise GCNetError(f"cannot write to {folder}: {existing} is not a folder; choose another --out")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
+
+
+def find_data(
+    data: AnyPath | None, annotations: AnyPath | None = None, images: AnyPath | None = None
+) -> tuple[Path, Path | None]:
+    """A data set's folder or annotation file, and the folder of its images where it is given.
+
+    `annotations` and `images` are seen from here, or else from `data`. Raises GCNetError where one is not
+    there.
+    """
+    if annotations is None:
+        if data is None:
+            raise GCNetError(
+                "which images? give --data, or --annotations and --images; see docs/your-data.md"
+            )
+        check_data(Path(data))
+    found = []
+    for option, name in (("annotations", annotations), ("images", images)):
+        place = None if name is None else Path(name)
+        if place is not None and not place.exists():
+            place = Path(data or "") / place
+            if not place.exists():
+                raise GCNetError(f"--{option} {name} does not exist; correct it")
+        found.append(place)
+    return found[0] or Path(data or ""), found[1]
 
 
 def check_data(path: Path) -> None:

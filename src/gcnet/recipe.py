@@ -38,6 +38,9 @@ class Recipe:
         crop: smallest share of each side that a random crop shows; 1 does not crop.
         copy_paste: probability that objects of another image are pasted in (arXiv 2012.07177).
         val_fraction: share of the images that is held out for validation where the data has no splits.
+        group_by: a field of COCO's images, such as `patient`, or a regular expression for their paths: images
+            that agree in it are held out together, where the data has no splits.
+        split_file: the split.json of a run: its validation images are held out again.
         crowd_as_objects: take what is marked iscrowd as objects, as CVAT marks masks drawn by its brush.
         image_size: (long, short) side to fit images in; none takes the model's own.
         precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
@@ -76,6 +79,8 @@ class Recipe:
     crop: float = 1.0
     copy_paste: float = 0.0
     val_fraction: float = 0.2
+    group_by: str = ""
+    split_file: str = ""
     crowd_as_objects: bool = False
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

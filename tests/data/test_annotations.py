@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from coco_files import annotation, content, write_split
 
-from gcnet.data.coco import CocoDataset
 from gcnet.data.dataset import DataSet, Instance
 from gcnet.data.load import load_splits
 from gcnet.data.loader import trainable
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
 
 SIZES = [(48, 64), (64, 48)]

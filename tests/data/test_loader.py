@@ -11,7 +11,6 @@ import pytest
 import torch
 from coco_files import annotation, content, write_split
 
-from gcnet.data.coco import CocoDataset
 from gcnet.data.loader import (
     IterationSampler,
     batches_of_one_size,
@@ -20,6 +19,7 @@ from gcnet.data.loader import (
     train_loader,
     trainable,
 )
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.data.transforms import Sample
 from gcnet.errors import GCNetError
 from gcnet.ops.images import padded_size

@@ -77,7 +77,7 @@ def test_the_recipe_file_is_the_command_line(unbroken: Path, tmp_path: Path) -> 
         tmp_path,
         fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48)),
         spec=replace(find("mask_rcnn_tiny_gc4").spec, class_names=("square", "disc")),
-        data="photos",
+        data={"data": "photos"},
         weights=None,
     )
     values, recipe = parse_train(["--config", str(tmp_path / "recipe.yaml")])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from gcnet.data.coco import CocoDataset
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
 from gcnet.types import Batch, Detections

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
-from gcnet.data.coco import CocoDataset
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.table import print_metrics

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gcnet.data.coco import CocoDataset
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.evaluation.evaluate import check_classes, evaluate, write_results

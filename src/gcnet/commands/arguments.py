@@ -32,6 +32,9 @@ MIRROR_HELP = (
     "(GCNET_MIRRORS lists more)"
 )
 
+ANNOTATIONS_HELP = "an annotation file, where --data cannot say it; with --images"
+IMAGES_HELP = "the folder of the images, where it cannot be found from the annotations"
+
 PRECISIONS = get_args(Precision)
 
 Kind = TypeVar("Kind", bound=Recipe)

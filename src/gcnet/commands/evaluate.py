@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gcnet.commands.arguments import (
+    ANNOTATIONS_HELP,
+    IMAGES_HELP,
     Parser,
     add_compile,
     add_model,
@@ -41,16 +43,29 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
         metavar="DATA",
         help="a data set, or its annotation file, or train/CLASS/, val/CLASS/",
     )
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help=ANNOTATIONS_HELP)
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_split(parser)
     parser.add_argument(
         "--val-fraction",
         type=float,
         default=0.2,
         help="share held out for validation where the data has no splits (0.2)",
+    )
+    parser.add_argument(
+        "--group-by",
+        default="",
+        metavar="WORD",
+        help="a field of COCO's images, or a regular expression for their paths, that keeps some together",
+    )
+    parser.add_argument(
+        "--split-file",
+        default="",
+        metavar="FILE",
+        help="a split.json of a run; a run's own is taken where it was trained on the same data",
     )
     add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gcnet.api import resolve_start, train
-from gcnet.commands.arguments import MIRROR_HELP, add_recipe, make_parser, parse_words, recipe_of, underscored
+from gcnet.commands.arguments import (
+    ANNOTATIONS_HELP,
+    IMAGES_HELP,
+    MIRROR_HELP,
+    add_recipe,
+    make_parser,
+    parse_words,
+    recipe_of,
+    underscored,
+)
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
@@ -36,6 +45,8 @@ def run(argv: list[str]) -> int:
         options.model,
         options.data,
         out=options.out,
+        annotations=options.annotations,
+        images=options.images,
         resume=options.resume,
         weights=options.weights,
         mirror=[options.mirror] if options.mirror else [],
@@ -67,8 +78,8 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
                 f"{held} brings its own weights: leave out --weights, or give a name in its place"
             )
         values.weights = str(held)
-    if not values.data:
-        raise GCNetError("gcnet train: which images? add --data DIR (see docs/train-your-own.md)")
+    if not values.data and not values.annotations:
+        raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
     return values, recipe_of(type(row.recipe) if row else Recipe, values)
 
@@ -86,6 +97,8 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     parser.add_argument(
         "--data", help="a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/"
     )
+    parser.add_argument("--annotations", help=ANNOTATIONS_HELP)
+    parser.add_argument("--images", help=IMAGES_HELP)
     out = f"runs/{row.name if row else 'MODEL'}"
     parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
     parser.add_argument(

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +27,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOADERS_END = 15.0  # seconds in which the loader processes of a killed run notice that they are alone
+SPLIT_FILE = "split.json"  # which images were held out of an undivided set
 RECORDED = ("gcnet", "torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools")
 
 
@@ -85,10 +86,15 @@ def _try_lock(handle: int) -> bool:
 
 
 def write_recipe(
-    out: Path, recipe: Recipe, *, spec: ModelSpec | ClassifierSpec, data: str | None, weights: str | None
+    out: Path,
+    recipe: Recipe,
+    *,
+    spec: ModelSpec | ClassifierSpec,
+    data: Mapping[str, str],
+    weights: str | None,
 ) -> None:
     """Writes `recipe.yaml`: the options of `gcnet train`, so that `--config` reruns it."""
-    options: dict[str, Any] = {"model": spec.name, "data": data, "weights": weights or "none"}
+    options: dict[str, Any] = {"model": spec.name, "data": None, **data, "weights": weights or "none"}
     options |= {"out": str(out), "class_names": list(spec.class_names)}
     for name, value in asdict(recipe).items():
         options[name] = list(value) if isinstance(value, tuple) else value
@@ -105,6 +111,14 @@ def recorded(out: Path, name: str) -> Any:
         return yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))[name]
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
         return None
+
+
+def own_split(model: Path, data: Path) -> Path | None:
+    """The split.json of a run folder or a model in it, if the run was trained on `data`."""
+    out = model if model.is_dir() else model.parent
+    words = [recorded(out, name) for name in ("data", "annotations")]
+    trained = any(isinstance(word, str) and Path(word).resolve() == data.resolve() for word in words)
+    return out / SPLIT_FILE if trained and (out / SPLIT_FILE).is_file() else None
 
 
 def write_versions(out: Path) -> None:

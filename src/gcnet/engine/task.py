@@ -31,8 +31,9 @@ class Task:
     """The functions that the engine and the commands need of a kind of model.
 
     Attributes:
-        load_splits: all splits of a data set folder, for a recipe, by name: "train", "valid", "test".
-        load_split: one of them, with the classes of a trained model.
+        load_splits: (folder or annotation file, folder of the images or none, recipe) to all splits by name:
+            "train", "valid", "test".
+        load_split: one of them, by its name, with the classes of a trained model.
         trainable: the indices of the images that training uses.
         make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
             endless stream of (Batch, targets) of one process.
@@ -46,7 +47,7 @@ class Task:
         recorded: the scores that its file states.
     """
 
-    load_splits: Callable[[Path, Recipe], dict[str, Any]]
+    load_splits: Callable[[Path, Path | None, Recipe], dict[str, Any]]
     load_split: Callable[..., Any]
     trainable: Callable[[Any], Sequence[int]]
     make_loader: Callable[..., Any]
@@ -77,13 +78,24 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
     return {name: flat[name] for name in AP_NAMES if name in flat}
 
 
-def _load_splits(root: Path, recipe: Recipe) -> dict[str, Any]:
-    return load_splits(root, val_fraction=recipe.val_fraction, crowd_as_objects=recipe.crowd_as_objects)
+def _load_splits(root: Path, images: Path | None, recipe: Recipe) -> dict[str, Any]:
+    return load_splits(
+        root,
+        images=images,
+        val_fraction=recipe.val_fraction,
+        group_by=recipe.group_by,
+        split_file=recipe.split_file,
+        crowd_as_objects=recipe.crowd_as_objects,
+    )
+
+
+def _load_split(root: Path, images: Path | None, split: str, names: Sequence[str], **options: Any) -> Any:
+    return load_split(root, split, names, images=images, **options)
 
 
 DETECTION = Task(
     load_splits=_load_splits,
-    load_split=load_split,
+    load_split=_load_split,
     trainable=trainable,
     make_loader=train_loader,
     optimized=lambda detector: detector.optimize(),
@@ -112,8 +124,8 @@ def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
 
 
 CLASSIFICATION = Task(
-    load_splits=lambda root, recipe: image_folder.load_image_folders(root),
-    load_split=lambda root, split, names, **_: image_folder.load_image_folder(root, split, names),
+    load_splits=lambda root, _, recipe: image_folder.load_image_folders(root),
+    load_split=lambda root, _, split, names, **__: image_folder.load_image_folder(root, split, names),
     trainable=lambda dataset: range(len(dataset)),
     make_loader=image_train_loader,
     optimized=lambda classifier: classifier,

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,12 +21,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from gcnet.data.dataset import DataSet, LabelledImage
+from gcnet.data.divide import write_split
 from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
 from gcnet.engine.run import Model, NotFiniteError, Run, take_step, update_average
-from gcnet.engine.runfolder import claimed, draw_curves, goes_on, recorded, write_recipe, write_versions
+from gcnet.engine.runfolder import (
+    SPLIT_FILE,
+    claimed,
+    draw_curves,
+    goes_on,
+    recorded,
+    write_recipe,
+    write_versions,
+)
 from gcnet.engine.schedule import make_optimizer
 from gcnet.engine.stop import Stop, end_by
 from gcnet.engine.task import Task, task_of
@@ -61,7 +70,7 @@ def train(
     out: str | Path,
     *,
     resume: bool | Literal["auto"] = False,
-    data: str | None = None,
+    data: Mapping[str, str] | None = None,
     weights: str | None = None,
 ) -> TrainResult:
     """Trains `model` in place; everything it comes to is in `out`.
@@ -69,7 +78,8 @@ def train(
     A detector takes COCO data sets, a classifier image folders and a `ClassificationRecipe`. `out` gets
     `last.safetensors` and `best.safetensors` (by mask AP or top-1; models for `gcnet predict`), `last.ckpt`
     (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
-    `curves.png`, `recipe.yaml` (reruns it; `data` and `weights` are only noted there) and `versions.json`.
+    `curves.png`, `recipe.yaml` (reruns it; `data`, the options that say which images, and `weights` are only
+    noted there) and `versions.json`; of an undivided set also `split.json`.
     The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
     With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted;
     with "auto" it begins if there is none.
@@ -97,7 +107,9 @@ def train(
                 if not resume and not run.save():  # first, so that there is always one to resume from
                     raise GCNetError(f"cannot write in {out}; free space or give another --out")
                 weights = (recorded(out, "weights") if resume else None) or weights
-                write_recipe(out, recipe, spec=model.spec, data=data, weights=weights)
+                write_recipe(out, recipe, spec=model.spec, data=data or {}, weights=weights)
+                if valid_set is not None and valid_set.source == train_set.source:
+                    write_split(out / SPLIT_FILE, train_set, valid_set)
                 write_versions(out)
                 _announce(run)
             metrics = _loop(run, losses_of, train_set, valid_set, stop)
@@ -114,14 +126,15 @@ def _begin(
     out: Path,
     place: Place,
     state: dict[str, Any] | None,
-    data: str | None,
+    data: Mapping[str, str] | None,
 ) -> Run:
     """The run on its device, at the iteration of the checkpoint `state`, if there is one."""
     images = _describe_images(train_set)
     per_epoch = -(-len(task.trainable(train_set)) // recipe.batch_size)
     if state is None:
         origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
-        where = {"trained_on": Path(data).resolve().name} if data else {}  # no path: the files travel
+        # The name alone, because the files travel.
+        where = {"trained_on": Path(next(iter(data.values()))).resolve().name} if data else {}
         model.provenance = {**where, "train_images": len(train_set), **origin}
     else:
         state.setdefault("class_names", recorded(out, "class_names"))  # older checkpoints have none

@@ -266,7 +266,9 @@ def train_run(folder: Path) -> None:
     if values["imagenet"]:
         load_backbone(detector.backbone, spec.backbone)
     out = folder / "train"
-    done = train(detector, splits["train"], splits["valid"], recipe, out, resume="auto", data=values["data"])
+    done = train(
+        detector, splits["train"], splits["valid"], recipe, out, resume="auto", data={"data": values["data"]}
+    )
     assert done.metrics is not None  # there is a validation split
     scores = {name: max(value, 0.0) for name, value in DETECTION.scores(done.metrics).items()}
     write_json(folder / "result.json", {"seed": recipe.seed, "seconds": round(done.seconds, 1), **scores})

@@ -139,7 +139,7 @@ def _train(
     torch.manual_seed(settings.seed)
     detector = create_model(row.name, class_names=splits["train"].class_names)
     assert isinstance(detector, Detector)
-    data = str(folder.parent / "data")
+    data = {"data": str(folder.parent / "data")}
     result = train(detector, splits["train"], splits["valid"], recipe, folder, resume="auto", data=data)
     assert isinstance(result.metrics, Metrics)  # of a detector; there are always validation images
     return detector, result.best or result.last, result.metrics

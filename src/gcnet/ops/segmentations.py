@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from pycocotools import mask
 
+from gcnet.console import shown
 from gcnet.errors import GCNetError
 
 coco_mask: Any = mask  # its type stubs know only half of what it accepts
@@ -24,6 +25,10 @@ coco_mask: Any = mask  # its type stubs know only half of what it accepts
 _FINER = 3
 
 OUTLINE_SIZE = 56  # of a drawn object: a region that overlaps it by half still gets 28 pixels and more of it
+
+# Pixels of outline that pycocotools draws at a time: it takes memory in proportion, 40 bytes a pixel.
+LONGEST_OUTLINE = 5_000_000
+_FAR = 1e9  # further out, sums of coordinates lose pixels
 
 # Polygons, each (P, 2) float64 x, y; or a compressed COCO RLE {"size": [height, width], "counts": bytes}.
 Segmentation: TypeAlias = list[np.ndarray] | dict[str, Any]
@@ -61,6 +66,14 @@ def outline_bounds(segmentations: Sequence[Segmentation]) -> Float[np.ndarray, "
         bounds[drawn, :2] = np.minimum.reduceat(points, starts)
         bounds[drawn, 2:] = np.maximum.reduceat(points, starts)
     return bounds
+
+
+def outline_length(segmentation: Segmentation) -> float:
+    """The length of polygons in pixels, where a slanted step counts as its longer side; 0 of an RLE."""
+    if isinstance(segmentation, dict):
+        return 0.0
+    steps = (np.abs(np.diff(polygon, axis=0, append=polygon[:1])).max(1).sum() for polygon in segmentation)
+    return float(sum(steps))
 
 
 def resize_segmentation(
@@ -109,6 +122,7 @@ def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segm
     height, width = size
     cut = []
     for polygon in segmentation:
+        polygon = polygon.clip(-_FAR, _FAR)
         for axis, sign, limit in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
             polygon = _cut(polygon, sign * (polygon[:, axis] - limit))
         if len(polygon) > 2:
@@ -151,9 +165,24 @@ def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> 
         return segmentation
     if not segmentation:
         return mask_to_rle(np.zeros((height, width), np.uint8))
+    # Very long where a tiny region looks at a large object: then its pixels are drawn, not its length.
+    if sum(map(len, segmentation)) * _extent(segmentation) > LONGEST_OUTLINE < outline_length(segmentation):
+        return _fill(segmentation, height, width)
     flat = [np.ravel(polygon) for polygon in segmentation]
     rles = coco_mask.frPyObjects(flat, height, width)
     return rles[0] if len(rles) == 1 else coco_mask.merge(rles)
+
+
+def _extent(polygons: Sequence[np.ndarray]) -> float:
+    return float(max(np.ptp(polygon) for polygon in polygons))
+
+
+def _fill(polygons: Sequence[np.ndarray], height: int, width: int) -> dict[str, Any]:
+    """An RLE of polygons by OpenCV, which rounds to pixels."""
+    canvas = np.zeros((height, width), np.uint8)
+    for polygon in polygons:
+        cv2.fillPoly(canvas, [polygon.clip(-1e6, 1e6).round().astype(np.int32)], 1)
+    return mask_to_rle(canvas)
 
 
 def segmentation_area(segmentation: Segmentation, height: int, width: int) -> float:
@@ -277,7 +306,7 @@ def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
     """The points of a polygon, or nothing if it is no outline."""
     try:
         points = np.array(raw, np.float64)
-    except (TypeError, ValueError):  # text, or lists of unequal depth
+    except (TypeError, ValueError, OverflowError):  # text, lists of unequal depth, endless integers
         return None
     if points.ndim == 1 and points.size % 2 == 0:
         points = points.reshape(-1, 2)
@@ -289,18 +318,21 @@ def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
 def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     size, counts = raw.get("size"), raw.get("counts")
     if size != [height, width]:
-        raise GCNetError(f"its RLE has size {size}, its image is {[height, width]} (height, width)")
-    if isinstance(counts, list) and all(isinstance(n, int) and n >= 0 for n in counts):
+        raise GCNetError(f"its RLE has size {shown(size)}, its image is {[height, width]} (height, width)")
+    pixels = height * width
+    if isinstance(counts, list) and all(isinstance(n, int) and 0 <= n <= pixels for n in counts):
         runs = counts
-    elif isinstance(counts, (str, bytes)):
+    elif isinstance(counts, (str, bytes)) and counts.isascii():
         counts = counts.encode() if isinstance(counts, str) else counts
         runs = _run_lengths(counts)
     else:
-        raise GCNetError("its RLE counts are neither a string nor a list of whole numbers")
+        raise GCNetError(
+            f"its RLE counts are neither a string nor a list of whole numbers of 0 to {pixels} pixels"
+        )
     # pycocotools believes what it is given, and reads and writes past the end of a mask that is not filled.
-    if sum(runs) != height * width:
+    if sum(runs) != pixels:
         raise GCNetError(f"its RLE covers {sum(runs)} pixels, its image has {height} x {width}")
-    rle = {"size": size, "counts": counts}
+    rle = {"size": [height, width], "counts": counts}
     return coco_mask.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
 
 

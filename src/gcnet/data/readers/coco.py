@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import gzip
-import json
+import itertools
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from gcnet.data.annotations import Source, build
-from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, collection_paused, name_splits
+from gcnet.data.annotations import build
+from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
+from gcnet.data.readers.files import Readers, folder_with, read_json
+from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 
 log = logging.getLogger(__name__)
 
 # Other tasks' files of COCO, which may lie beside the instances.
-_OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+ANNOTATION_FOLDERS = ("annotations", "Annotations", "annotation", "labels", "json")
+IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
 _JSON = re.compile(r"\.json(\.gz)?$")
 _MOST_FILES = 100  # in a folder that is looked at: more are a file an image, in another format
+_MOST_LOOKED_AT = 10_000  # files in which an image is looked for
 _SNIFFED = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
 
 
@@ -44,36 +49,39 @@ class CocoDataset(DataSet[ImageRecord]):
         return cls(**vars(build(read_coco(Path(json_path), [Path(image_dir)]), class_names)))
 
 
-def find_coco(root: Path) -> dict[str, Callable[[], Source]]:
+def find_coco(root: Path) -> Readers:
     """The splits of a folder of COCO files, and how each is read; a single set is `WHOLE`.
 
     They are looked for as one folder a split with its JSON in it, then in `annotations/` and in `root`
     itself, by names that have train, val or test in them; where there is one file, by any name.
     """
     if root.is_file():
-        return (
-            {WHOLE: partial(read_coco, root, _image_folders(root.parent, root) or [root.parent])}
-            if _JSON.search(root.name.lower())
-            else {}
-        )
+        if not is_coco(root):
+            return {}
+        above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
+        return {WHOLE: partial(read_coco, root, _image_folders(above, root) or [root.parent])}
     groups = [
         [(path.parent.name, path) for path in _json_files(root, "*/_annotations.coco.json*")],
-        [
-            (path.name.removeprefix("instances_"), path)
-            for path in _json_files(root, "annotations/instances_*")
-        ],
-        [(path.name, path) for path in _json_files(root, "annotations/*")],
+        *(
+            [
+                (path.name.removeprefix("instances_"), path)
+                for path in _json_files(root, f"{folder}/instances_*")
+            ]
+            for folder in ANNOTATION_FOLDERS
+        ),
+        *([(path.name, path) for path in _json_files(root, f"{folder}/*")] for folder in ANNOTATION_FOLDERS),
         [(path.name, path) for path in _json_files(root, "*")],
         [(path.parent.name, path) for path in _json_files(root, "*/*")],
+        [(path.parent.parent.name, path) for path in _json_files(root, "*/*/*")],
     ]
     for group in groups:
         if len(group) > _MOST_FILES:
             continue
-        found = [(name, path) for name, path in group if _is_coco(path)]
-        splits = name_splits(root, found, shown=lambda path: path)
+        found = [(name, path) for name, path in group if is_coco(path)]
+        splits = name_splits(root, found, shown=str)
         if not splits and len(found) == 1:
             splits = {WHOLE: found[0][1]}
-        readers = {}
+        readers: Readers = {}
         for split, path in splits.items():
             if folders := _image_folders(root, path):
                 readers[split] = partial(read_coco, path, folders)
@@ -94,57 +102,51 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise GCNetError(f'{path} has no list of objects "{key}"; give a COCO instance annotation file')
-    names = [str(image.get("file_name")) for image in content["images"][:20]]
-    folder = max(image_dirs, key=lambda folder: sum((folder / name).is_file() for name in names))
+    folder = folder_with(image_dirs, [image.get("file_name") for image in content["images"]])
     return Source(path, folder, content["images"], content["annotations"], content["categories"])
-
-
-@collection_paused()
-def read_json(path: Path) -> Any:
-    """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
-    try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise GCNetError(f"{path} is not whole ({error}); compress or export it again") from None
-    except OSError as error:
-        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise GCNetError(
-            f"{path} is not JSON ({error.msg} at {place}); export the annotations again"
-        ) from None
-    except UnicodeDecodeError:
-        raise GCNetError(f"{path} is not JSON (not UTF-8 text); export the annotations again") from None
 
 
 def _json_files(root: Path, pattern: str) -> list[Path]:
     paths = (path for path in root.glob(pattern) if _JSON.search(path.name.lower()))
-    return sorted(path for path in paths if not path.name.startswith((".", *_OTHER_TASKS)))
+    return sorted(path for path in paths if not path.name.startswith((".", *OTHER_TASKS)))
 
 
-def _is_coco(path: Path) -> bool:
+def is_coco(path: Path) -> bool:
     """Whether a file looks like COCO's format, without reading all of it."""
+    if not (_JSON.search(path.name.lower()) and path.is_file()):
+        return False
     if path.name.startswith(("_annotations.coco", "instances_")):
         return True
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        head = file.read(_SNIFFED)
-        file.seek(max(path.stat().st_size - _SNIFFED, 0))
-        ends = head + file.read(_SNIFFED)
-    return any(key in ends for key in (b'"images"', b'"annotations"')) and b'"shapes"' not in head
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            head = file.read(_SNIFFED)
+            file.seek(max(path.stat().st_size - _SNIFFED, 0))
+            ends = head + file.read(_SNIFFED)
+    except (OSError, EOFError, zlib.error):
+        return True  # the reader says what is wrong with it
+    return any(key in ends for key in (b'"images"', b'"annotations"')) and not any(
+        key in head for key in (b'"shapes"', b'"segments_info"')
+    )
 
 
 def _image_folders(root: Path, path: Path) -> list[Path]:
     """Where the images of a COCO file may be, likeliest first; none if no folder of them is there."""
     name = _JSON.sub("", path.name).removeprefix("instances_")
     own = [root / name, root / "images" / name, root / name / "images"]
-    shared = [root / "images", root / "JPEGImages", path.parent / "images", root / "data", root, path.parent]
+    shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]
     folders += [folder for folder in shared if folder.is_dir() and _has_images(folder.iterdir())]
-    if not folders and path.parent not in (root, root / "annotations"):
+    folders = folders or [folder for folder in shared if folder.is_dir() and _has_images_inside(folder)]
+    if not folders and path.parent not in (root, *(root / folder for folder in ANNOTATION_FOLDERS)):
         folders = [path.parent]
-    return [*folders, root] if folders else []
+    return list(dict.fromkeys([*folders, root])) if folders else []
+
+
+def _has_images_inside(folder: Path) -> bool:
+    """Whether there are some in its folders, unless those are of splits."""
+    parts = [(path.name, path) for path in folder.glob("*/")]
+    return not name_splits(folder, parts, shown=str) and _has_images(folder.rglob("*"))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:
-    return any(is_image(path) for path in paths)
+    return any(is_image(path) for path in itertools.islice(paths, _MOST_LOOKED_AT))

@@ -200,7 +200,7 @@ def test_broken_lines_of_yolo_are_counted(tmp_path: Path, caplog: pytest.LogCapt
         ("a.xml", "<annotation><object>", "a.xml is not XML"),
         ("annotations.xml", "<annotations><track/></annotations>", "CVAT's format for videos"),
         ("data.yaml", "names: [a]\ntrain: nowhere", "its training images are not there"),
-        ("notes.txt", "hello", r"holds no data set that is known \(COCO, YOLO.*1 .txt \(such as notes.txt\)"),
+        ("notes.txt", "hello", r"holds no data set that is known \(COCO, .*notes.txt: no labels of YOLO"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(name: str, text: str, message: str, tmp_path: Path) -> None:

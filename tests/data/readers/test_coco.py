@@ -11,8 +11,8 @@ import pytest
 from coco_files import annotation, content, write_images, write_split
 from PIL import Image
 
-from gcnet.data.coco import CocoDataset
 from gcnet.data.load import find_splits, load_splits
+from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
 
 SIZES = [(48, 64), (64, 48)]

@@ -1,0 +1,113 @@
+"""From the categories of annotation files to the classes of a data set."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from gcnet.console import listed, shown
+from gcnet.data.source import Source, digits, known
+from gcnet.errors import GCNetError
+
+log = logging.getLogger(__name__)
+
+
+def category_names(source: Source) -> dict[int, str]:
+    """Names by id, in the order of ids. A category that is listed twice counts once.
+
+    Of several with one name, those without annotations are left out (Roboflow's root is called like its only
+    class, for one) and the others are one class.
+    """
+    names: dict[int, str] = {}
+    for category in source.categories:
+        id, name = digits(category.get("id")), category.get("name")
+        name = str(name) if isinstance(name, int) else name
+        if not isinstance(id, int) or not isinstance(name, str):
+            raise GCNetError(
+                f"{source.path}: a category lacks a whole-number id or a name: {shown(category)}; add it"
+            )
+        if names.setdefault(id, name) != name:
+            raise GCNetError(
+                f"{source.path}: category id {id} occurs twice, as {shown(names[id])} and {shown(name)}; "
+                "make it unique"
+            )
+    if source.annotations and not names:
+        raise GCNetError(f"{source.path} has no categories; add at least one")
+    names = dict(sorted(names.items()))
+    if len(set(names.values())) < len(names):
+        _drop_namesakes(source, names)
+    return names
+
+
+def _drop_namesakes(source: Source, names: dict[int, str]) -> None:
+    """Takes those without annotations out of several of one name."""
+    ids: dict[str, list[int]] = {}
+    for id, name in names.items():
+        ids.setdefault(name, []).append(id)
+    used = {known(annotation.get("category_id"), names) for annotation in source.annotations}
+    for name, same in ids.items():
+        empty = [id for id in same if id not in used]
+        for id in empty[: len(same) - 1]:
+            del names[id]
+        if len(same) - len(empty) > 1:
+            log.warning(
+                "%s: categories %s are all called %s; taken as one", source.path, shown(same), shown(name)
+            )
+
+
+def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
+    """Annotations of each category, by name. Raises GCNetError if there are some, but all of others."""
+    ids = Counter(known(annotation.get("category_id"), names) for annotation in source.annotations)
+    counts = Counter[str]()
+    for id, count in ids.items():
+        if id is not None:
+            counts[names[id]] += count
+    if source.annotations and not counts:
+        entry = source.annotations[0]
+        raise GCNetError(
+            f"{source.path}: none of the {len(source.annotations)} annotations is of a listed category "
+            f"(the first has category id {shown(entry.get('category_id'))}); correct the ids"
+        )
+    return counts
+
+
+def choose_classes(
+    sources: Sequence[Source], names: Sequence[Mapping[int, str]], counts: Sequence[Counter[str]]
+) -> tuple[str, ...]:
+    """The classes of a data set: the first source's categories by id.
+
+    Left out is a category that no source annotates and that is only the parent of others, such as the
+    root that Roboflow writes, or LabelMe's `_background_`. Other categories without objects stay: COCO's 80
+    are 80 in every subset.
+    """
+    first = sources[0]
+    annotated = sum(counts, Counter[str]())
+    parents = {
+        parent
+        for category in first.categories
+        if isinstance(parent := category.get("supercategory"), str) and parent != category.get("name")
+    } | {"_background_"}
+    found = dict.fromkeys(names[0].values())
+    dropped = [name for name in found if name in parents and not annotated[name]]
+    if dropped:
+        log.warning(
+            "%s: category %s has no objects and is only a parent or background; left out",
+            first.path,
+            listed([shown(name) for name in dropped]),
+        )
+    for name in dropped:
+        del found[name]
+    if not found:
+        raise GCNetError(f"{first.path} has no categories; add at least one")
+    return tuple(found)
+
+
+def warn_of_unlearnt(sources: Sequence[Source], counts: Sequence[Counter[str]], classes: set[str]) -> None:
+    """A warning for each source that has objects of classes of which the first has none."""
+    for other, own in zip(sources[1:], counts[1:], strict=True):
+        unlearnt = [shown(name) for name in own if name in classes and not counts[0][name]]
+        if unlearnt:
+            log.warning(
+                "%s has objects of %s, but %s has none", other.path, listed(unlearnt), sources[0].path
+            )

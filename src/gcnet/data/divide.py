@@ -1,0 +1,129 @@
+"""A set that comes in one, in two: what is trained on, and what is held out for validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from gcnet.console import shown
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.readers.files import read_object
+from gcnet.data.source import whole
+from gcnet.errors import GCNetError
+from gcnet.files import write_json
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Division:
+    """How an undivided set is divided. The same words give the same parts.
+
+    Attributes:
+        fraction: share of the images that is held out, drawn by a fixed seed; 0 holds out none.
+        group_by: a field of COCO's image entries, such as `patient`, or a regular expression for the path of
+            an image: those of the same value, or whose matches are the same, stay on one side.
+        split_file: a `split.json`, whose images are held out again; the others do not count then.
+    """
+
+    fraction: float = 0.2
+    group_by: str = ""
+    split_file: str = ""
+
+
+def divide(
+    dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]], division: Division
+) -> dict[str, DataSet[ImageRecord]]:
+    """ "train" and "valid" of a data set; `entries` are the images as annotated.
+
+    Raises GCNetError where a group or the split file has nothing to do with the images.
+    """
+    if division.split_file:
+        return _as_listed(dataset, Path(division.split_file))
+    if len(dataset) < 2 or division.fraction == 0:
+        return {"train": dataset}
+    groups = _groups(dataset, entries, division.group_by)
+    valid = _draw(groups, division.fraction)
+    by = f", all of the same {shown(division.group_by)} together" if division.group_by else ""
+    log.warning(
+        "%s is not divided into splits: %d of its %d images, drawn at random%s, are held out for validation",
+        dataset.source,
+        valid.sum(),
+        len(dataset),
+        by,
+    )
+    return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
+
+
+def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) -> None:
+    """Writes which images are in which part, as `split_file` takes it."""
+    write_json(path, {"train": image_names(train_set), "valid": image_names(valid_set)})
+
+
+def image_names(dataset: DataSet[Any]) -> list[str]:
+    """The paths of the images, as seen from the folder of the annotations."""
+    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
+    return [Path(os.path.relpath(record.path, folder)).as_posix() for record in dataset.records]
+
+
+def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
+    """Which images are held out: groups in random order, until there are enough; one at least is left."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    group_of = np.array([numbers[name] for name in groups])
+    sizes = np.bincount(group_of)
+    order = np.random.default_rng(0).permutation(len(sizes))
+    wanted = min(max(round(len(groups) * fraction), 1), len(groups) - 1)
+    before = sizes[order].cumsum() - sizes[order]
+    return np.isin(group_of, order[:-1][before[:-1] < wanted])
+
+
+def _groups(dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]], by: str) -> list[str]:
+    """The group of each image; each is its own where there are no groups."""
+    names = image_names(dataset)
+    if not by:
+        return [str(number) for number in range(len(names))]
+    fields = {whole(entry["id"]): entry[by] for entry in entries if entry.get(by) is not None}
+    if fields:
+        found = [f"={fields[one.id]}" if one.id in fields else None for one in dataset.records]
+    else:
+        try:
+            matches = [re.search(by, name) for name in names]
+        except re.error as error:
+            raise GCNetError(f"--group-by {shown(by)} is no regular expression: {error}") from None
+        found = [json.dumps(match.groups() or match.group()) if match else None for match in matches]
+    if not any(found):
+        raise GCNetError(
+            f"--group-by {shown(by)} is no field of the images of {dataset.source}, and no path of theirs "
+            f"matches it, such as {shown(names[0], 120)}; correct it"
+        )
+    groups = [group or name for group, name in zip(found, names, strict=True)]
+    if len(set(groups)) == 1:
+        raise GCNetError(f"--group-by {shown(by)} puts all images into one group; correct it")
+    return groups
+
+
+def _as_listed(dataset: DataSet[ImageRecord], path: Path) -> dict[str, DataSet[ImageRecord]]:
+    """The parts of a split file. Images that it does not list are trained on."""
+    held = read_object(path).get("valid")
+    if not isinstance(held, list):
+        raise GCNetError(f'{path} has no list "valid"; give the split.json of a run')
+    listed = {name for name in held if isinstance(name, str)}
+    valid = np.array([name in listed for name in image_names(dataset)], bool)
+    if not valid.any():
+        raise GCNetError(
+            f"no image of {dataset.source} is held out in {path}; give the split.json of a run on it"
+        )
+    return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
+
+
+def _part(dataset: DataSet[ImageRecord], which: Bool[np.ndarray, " N"]) -> DataSet[ImageRecord]:
+    return replace(dataset, records=[dataset.records[i] for i in which.nonzero()[0].tolist()])

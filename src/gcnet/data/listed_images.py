@@ -1,0 +1,97 @@
+"""The images that annotations list: where each is, and how large."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from gcnet.console import shown
+from gcnet.data.source import Notes, Source, number, whole
+from gcnet.errors import GCNetError
+from gcnet.ops.decode import image_size
+
+MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
+
+
+def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
+    """Where the images are, by id.
+
+    A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
+    the paths of other machines in them, with backslashes, and with endings in other letters. One that leads
+    out of the data set leads nowhere.
+    """
+    folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
+    paths: dict[Any, Path] = {}
+    missing: list[Path] = []
+    bare: dict[str, list[Path]] | None = None
+    for image in source.images:
+        id, name = whole(image.get("id")), image.get("file_name")
+        if not isinstance(id, (int, str)) or not isinstance(name, str) or not name:
+            raise GCNetError(
+                f"{source.path}: image id {shown(id)} ({shown(name)}) lacks an id or a file_name; add them"
+            )
+        path = source.image_dir / name
+        if id in paths:
+            raise GCNetError(
+                f"{source.path}: image id {shown(id)} ({shown(name)}) occurs twice; give each its own"
+            )
+        if not _is_there(path, folders):
+            bare = _files_by_name(source.image_dir) if bare is None else bare
+            found = bare.get(_last_part(name), [])
+            if len(found) == 1:
+                notes.image("are not where their file_name says; found by the bare name", name)
+                path = found[0]
+            else:
+                missing.append(path)
+        paths[id] = path
+    if missing:
+        raise GCNetError(
+            f"{len(missing)} of the {len(paths)} images listed in {source.path} are missing, "
+            f"first {shown(str(missing[0]), 200)}; restore them, remove them from the list, "
+            "or say where they are with --images DIR"
+        )
+    return paths
+
+
+def _is_there(path: Path, folders: list[Path]) -> bool:
+    try:
+        if not path.is_file():
+            return False
+    except OSError:  # a name that is too long
+        return False
+    plain = Path(os.path.abspath(path))
+    return any(plain.is_relative_to(folder) for folder in folders)
+
+
+def _last_part(name: str) -> str:
+    return unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]).lower()
+
+
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        found.setdefault(path.name.lower(), []).append(path)
+    return found
+
+
+def listed_sizes(source: Source, paths: Mapping[Any, Path]) -> dict[Any, tuple[int, int]]:
+    """(height, width) by id: as annotated, or where that is not said, the image's own."""
+    sizes: dict[Any, tuple[int, int]] = {}
+    for image in source.images:
+        id = whole(image["id"])
+        height, width = image.get("height"), image.get("width")
+        if height is None and width is None:
+            sizes[id] = image_size(paths[id])
+            continue
+        height, width = number(height), number(width)
+        if not (min(height, width) >= 1 and height * width < MOST_PIXELS):
+            given = f"width {shown(image.get('width'))} and height {shown(image.get('height'))}"
+            raise GCNetError(
+                f"{source.path}: image id {shown(id)} ({shown(image['file_name'])}) has {given}; "
+                "give its size in pixels"
+            )
+        sizes[id] = int(height), int(width)
+    return sizes

@@ -1,0 +1,89 @@
+"""CVAT's own XML, "CVAT for images"; an image may name its subset."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.files import (
+    Readers,
+    ellipse,
+    folder_with,
+    head_of,
+    object_of,
+    place_mask,
+    read_xml,
+)
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+
+
+def find_cvat(root: Path) -> Readers:
+    """`annotations.xml`, one for all images or one a folder."""
+    files = [root] if root.is_file() else sorted([*root.glob("*.xml"), *root.glob("*/annotations.xml")])
+    found = [path for path in files if is_cvat(path)]
+    if not found:
+        return {}
+    if len(found) > 1:
+        splits = name_splits(root, [(path.parent.name, path) for path in found], shown=str)
+        return {split: partial(_read_cvat, path, None) for split, path in splits.items()}
+    tree = read_xml(found[0])
+    if tree.find("track") is not None and tree.find("image") is None:
+        raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
+    subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
+    named = name_splits(root, [(subset, subset) for subset in subsets], shown=str)
+    if "train" not in named:
+        return {WHOLE: partial(_read_cvat, found[0], None)}
+    return {split: partial(_read_cvat, found[0], subset) for split, subset in named.items()}
+
+
+def is_cvat(path: Path) -> bool:
+    """By its first element."""
+    return path.suffix == ".xml" and b"<annotations>" in head_of(path)
+
+
+def _read_cvat(path: Path, subset: str | None) -> Source:
+    tree = read_xml(path)
+    labels = [label.text or "" for label in tree.iterfind("meta//labels/label/name")]
+    images, annotations = [], []
+    for id, image in enumerate(tree.iter("image"), start=1):
+        if subset is not None and image.get("subset") != subset:
+            continue
+        size = {"width": image.get("width"), "height": image.get("height")}
+        images.append({"id": id, "file_name": image.get("name"), **size})
+        for number, shape in enumerate(image, start=1):
+            if shape.tag in ("polygon", "box", "mask", "ellipse"):
+                name = f"{image.get('name')}:{number}"
+                entry = {"id": name, "image_id": id, "category_id": shape.get("label", "")}
+                annotations.append(entry | object_of(_object, shape, size))
+    folders = [path.parent, path.parent / "images", *([path.parent / "images" / subset] if subset else [])]
+    folder = folder_with(folders, [image["file_name"] for image in images])
+    return Source.of_names(path, folder, images, annotations, labels)
+
+
+def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str, Any]:
+    def number(key: str) -> float:
+        return float(shape.get(key, "nan"))
+
+    if shape.tag == "box":
+        x, y = number("xtl"), number("ytl")
+        return {"bbox": [x, y, number("xbr") - x, number("ybr") - y]}
+    if shape.tag == "polygon":
+        values = re.findall(r"[-+.\deE]+", shape.get("points", ""))
+        return {"segmentation": [[float(value) for value in values]]}
+    if shape.tag == "ellipse":
+        return {"segmentation": [ellipse(number("cx"), number("cy"), number("rx"), number("ry"))]}
+    # Runs of 0 and 1 in turns, along the rows of the mask's own box.
+    left, top, width, height = (int(number(key)) for key in ("left", "top", "width", "height"))
+    runs = [int(run) for run in shape.get("rle", "").split(",")]
+    rows, columns = int(size["height"] or 0), int(size["width"] or 0)
+    if min(runs) < 0 or sum(runs) != width * height or height > rows or width > columns:
+        return {}
+    values = np.repeat(np.arange(len(runs)) % 2, runs).astype(np.uint8)
+    return place_mask(values.reshape(height, width), left, top, (rows, columns))

@@ -1,0 +1,214 @@
+"""What readers share: files of JSON, XML, YAML and lines; where images are; outlines of shapes and masks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import math
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from xml.etree import ElementTree
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.console import shown
+from gcnet.data.dataset import WHOLE, collection_paused, name_splits
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+from gcnet.image_files import IMAGE_SUFFIXES
+from gcnet.ops.segmentations import mask_to_rle
+
+log = logging.getLogger(__name__)
+
+Readers = dict[str, Callable[[], Source]]
+
+_INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
+_SMALL = 1 << 26
+_MOST_PIXELS = 1 << 28  # of a mask that is unpacked
+
+Value = TypeVar("Value")
+
+
+@collection_paused()
+def read_json(path: Path) -> Any:
+    """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
+    try:
+        return json.loads(_read_gzip(path) if path.suffix == ".gz" else path.read_bytes())
+    except GCNetError:
+        raise
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise GCNetError(f"{path} is not whole ({error}); compress or export it again") from None
+    except OSError as error:
+        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise GCNetError(
+            f"{path} is not JSON ({error.msg} at {place}); export the annotations again"
+        ) from None
+    except UnicodeDecodeError:
+        raise GCNetError(f"{path} is not JSON (not UTF-8 text); export the annotations again") from None
+    except (ValueError, RecursionError):
+        raise GCNetError(
+            f"{path} has numbers of thousands of digits, or lists in lists a thousand deep; "
+            "export the annotations again"
+        ) from None
+
+
+def _read_gzip(path: Path) -> bytes:
+    most = max(_INFLATED * path.stat().st_size, _SMALL)
+    with gzip.open(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise GCNetError(f"{path} unpacks to more than {_INFLATED} times its size; unpack it by hand")
+    return data
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises GCNetError for others."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise GCNetError(f"{path} holds no JSON object; export the annotations again")
+    return content
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file. Raises GCNetError naming it."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, ValueError, RecursionError) as error:
+        raise GCNetError(f"{path} is not XML ({error}); export the annotations again") from None
+    except OSError as error:
+        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, empty where there is none."""
+    import yaml
+
+    text = read_text(path)
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, with marks where it is not UTF-8. Raises GCNetError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise GCNetError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines that have something on them."""
+    return [line for line in map(str.strip, read_text(path).splitlines()) if line]
+
+
+def head_of(path: Path, size: int = 1 << 12) -> bytes:
+    """The first bytes of a file; none of what is no file, or cannot be read."""
+    try:
+        if not path.is_file():
+            return b""
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
+def readable(paths: Iterable[Path], read: Callable[[Path], Value]) -> list[tuple[Path, Value]]:
+    """What `read` makes of each file. Those that raise are left out, with a warning; it raises if all do."""
+    found: list[tuple[Path, Value]] = []
+    errors: list[GCNetError] = []
+    for path in paths:
+        try:
+            found.append((path, read(path)))
+        except GCNetError as error:
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    if errors:
+        log.warning("%d of %d files are left out: %s", len(errors), len(found) + len(errors), errors[0])
+    return found
+
+
+def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+    """What `read` makes of an object; nothing where its values are not those of the format.
+
+    Such an annotation has neither a box nor an outline, and is counted as one of those.
+    """
+    try:
+        return read(*args)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        return {}
+
+
+def existing(paths: Sequence[Path]) -> Path:
+    """The first that is a file, or else the first."""
+    return next((path for path in paths if _is_file(path)), paths[0])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def image_beside(path: Path, folders: Sequence[Path], name: str = "") -> str:
+    """The absolute path of the image of an annotation file: by its `name`, or of the same stem."""
+    named = [folder / name.replace("\\", "/") for folder in folders if name]
+    stem = [folder / f"{path.stem}{suffix}" for folder in folders for suffix in IMAGE_SUFFIXES]
+    bare = [folder / name.replace("\\", "/").rsplit("/", 1)[-1] for folder in folders if name]
+    return str(existing([*named, *bare, *stem]).absolute())
+
+
+def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
+    """The one of `folders` that has most of the images; the first of several."""
+    shortened = [name for name in map(str, names[:20]) if name]
+    return max(folders, key=lambda folder: sum(_is_file(folder / name) for name in shortened))
+
+
+def file_an_image(
+    root: Path,
+    suffix: str,
+    fits: Callable[[Path], bool],
+    read: Callable[[Path, Sequence[Path]], Source],
+) -> Readers:
+    """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
+    if root.is_file():
+        return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
+    splits: dict[str, Path] = {}
+    for pattern in ("*/", "*/*/"):  # train/, or annotations/train/ beside images/train/
+        folders = [path for path in sorted(root.glob(pattern)) if next(path.rglob(f"*.{suffix}"), None)]
+        splits = splits or name_splits(root, [(path.name, path) for path in folders], shown=str)
+    readers: Readers = {}
+    for split, folder in (splits or {WHOLE: root}).items():
+        files = sorted(folder.rglob(f"*.{suffix}"))
+        if files and fits(files[0]):
+            readers[split] = partial(read, folder, [file for file in files if fits(file)])
+    return readers
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:
+    """An ellipse as x, y, x, y of 32 points; the angle is in radians."""
+    turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    across, down = rx * np.cos(turn), ry * np.sin(turn)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], 1).ravel().tolist()
+
+
+def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The RLE of a mask of 0 and 1 whose first pixel is at `x`, `y` of an image of `size` (height, width)."""
+    if not 0 < size[0] * size[1] <= _MOST_PIXELS or min(x, y, *size) < 0:
+        raise ValueError(f"no mask of an image of {shown(size)}")
+    full = np.zeros(size, np.uint8)
+    target = full[y : y + part.shape[0], x : x + part.shape[1]]
+    target[:] = part[: target.shape[0], : target.shape[1]]
+    return {"segmentation": mask_to_rle(full)}

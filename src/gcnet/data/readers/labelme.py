@@ -1,0 +1,91 @@
+"""LabelMe: a JSON an image, with its `shapes`."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gcnet.data.readers.files import (
+    Readers,
+    ellipse,
+    file_an_image,
+    head_of,
+    image_beside,
+    object_of,
+    place_mask,
+    read_object,
+    readable,
+)
+from gcnet.data.source import Source
+
+_NO_OBJECTS = ("__ignore__", "_background_")
+
+
+def find_labelme(root: Path) -> Readers:
+    """A JSON an image, in a folder a split or all in one."""
+    return file_an_image(root, "json", is_labelme, _read_labelme)
+
+
+def is_labelme(path: Path) -> bool:
+    """By its first keys; where the image is among them, by all."""
+    head = head_of(path)
+    return b'"shapes"' in head or (b'"imageData"' in head and b'"imagePath"' in path.read_bytes())
+
+
+def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
+    images, annotations = [], []
+    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+        name = content.get("imagePath")
+        image = image_beside(path, [path.parent], name if isinstance(name, str) else "")
+        size = {"width": content.get("imageWidth"), "height": content.get("imageHeight")}
+        images.append({"id": id, "file_name": image, **size})
+        for key, shapes in _groups(content.get("shapes")).items():
+            if key[1] not in _NO_OBJECTS:
+                entry = {"id": f"{path.name}:{key[0]}", "image_id": id, "category_id": key[1]}
+                annotations.append(entry | object_of(_object, shapes, content))
+    return Source.of_names(folder, folder, images, annotations)
+
+
+def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The shapes of each object: those of one `group_id` and label are its parts."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for number, shape in enumerate(shapes if isinstance(shapes, list) else []):
+        if isinstance(shape, dict):
+            group = shape.get("group_id")
+            key = str(number) if group is None else f"group {group}"
+            groups.setdefault((key, str(shape.get("label"))), []).append(shape)
+    return groups
+
+
+def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
+    """Polygons, rectangles and circles of one object, which may have several parts; or a mask."""
+    polygons = []
+    for shape in shapes:
+        points, kind = shape.get("points") or [], shape.get("shape_type", "polygon")
+        if kind == "mask" and shape.get("mask"):
+            return _mask(shape["mask"], points, content)
+        if kind == "rectangle" and len(points) == 2:
+            (x1, y1), (x2, y2) = points
+            polygons.append([x1, y1, x2, y1, x2, y2, x1, y2])
+        elif kind == "circle" and len(points) == 2:
+            (x, y), edge = points
+            radius = math.dist((x, y), edge)
+            polygons.append(ellipse(x, y, radius, radius))
+        elif kind in ("polygon", "rectangle"):  # points and lines have no area
+            polygons.append([value for point in points for value in point])
+    return {"segmentation": polygons}
+
+
+def _mask(encoded: str, points: Sequence[Sequence[float]], content: dict[str, Any]) -> dict[str, Any]:
+    mask = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        return {}
+    x, y = map(round, points[0])
+    size = int(content["imageHeight"]), int(content["imageWidth"])
+    return place_mask((mask > 0).astype(np.uint8), x, y, size)

@@ -1,0 +1,82 @@
+"""VGG Image Annotator: its own JSON or a project file, one a split among its images, or one."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.files import Readers, ellipse, folder_with, head_of, object_of, read_object
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+
+_MOST_FILES = 100  # JSON that is looked at: VIA has one a split
+_CLASS_KEYS = ("class", "label", "name", "category", "type", "object")
+
+
+def find_via(root: Path) -> Readers:
+    """`via_region_data.json`, or a file of another name that has regions."""
+    if root.is_file():
+        return {WHOLE: partial(_read_via, root)} if is_via(root) else {}
+    inside, here = sorted(root.glob("*/*.json"))[:_MOST_FILES], sorted(root.glob("*.json"))[:_MOST_FILES]
+    found = [(path.parent.name, path) for path in inside if is_via(path)]
+    splits = name_splits(root, found, shown=str)
+    if not splits:  # one folder of annotations
+        found = [(path.name, path) for path in (*here, *inside) if is_via(path)]
+        splits = name_splits(root, found, shown=str)
+    if not splits and len(found) == 1:
+        splits = {WHOLE: found[0][1]}
+    return {split: partial(_read_via, path) for split, path in splits.items()}
+
+
+def is_via(path: Path) -> bool:
+    """By its first keys."""
+    head = head_of(path, 1 << 16) if path.suffix == ".json" else b""
+    return b'"regions"' in head or b'"_via_' in head
+
+
+def _read_via(path: Path) -> Source:
+    content = read_object(path)
+    entries = content.get("_via_img_metadata", content)
+    images, annotations = [], []
+    for id, entry in enumerate(entries.values() if isinstance(entries, dict) else (), start=1):
+        name = entry.get("filename") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise GCNetError(f"{path} is not VIA's: an entry has no filename; export the annotations as JSON")
+        images.append({"id": id, "file_name": name})
+        regions = entry.get("regions") or []
+        for number, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
+            if isinstance(region, dict):
+                label = _label(region.get("region_attributes") or {})
+                found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
+                annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
+    folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
+    folder = folder_with(folders, [image["file_name"] for image in images])
+    return Source.of_names(path, folder, images, annotations)
+
+
+def _label(attributes: Any) -> str:
+    """What a region is: its attribute of a usual name, or its first; "object" where it has none."""
+    if isinstance(attributes, dict):
+        usual = [key for key in attributes if key.lower() in _CLASS_KEYS]
+        for key in [*usual, *attributes]:
+            value = attributes[key]
+            if isinstance(value, dict):  # of checkboxes
+                value = next((name for name, checked in value.items() if checked), "")
+            if isinstance(value, (str, int)) and str(value).strip():
+                return str(value).strip()
+    return "object"
+
+
+def _object(shape: dict[str, Any]) -> dict[str, Any]:
+    kind = shape.get("name")
+    if kind in ("polygon", "polyline"):
+        pairs = zip(shape["all_points_x"], shape["all_points_y"], strict=False)
+        return {"segmentation": [[value for pair in pairs for value in pair]]}
+    if kind == "rect":
+        return {"bbox": [shape.get(key) for key in ("x", "y", "width", "height")]}
+    if kind in ("circle", "ellipse"):
+        rx, ry = (shape["r"], shape["r"]) if kind == "circle" else (shape["rx"], shape["ry"])
+        return {"segmentation": [ellipse(shape["cx"], shape["cy"], rx, ry, shape.get("theta", 0.0))]}
+    return {}

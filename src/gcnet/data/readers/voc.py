@@ -1,0 +1,94 @@
+"""Pascal VOC: an XML of boxes an image, and perhaps a mask of its objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.files import (
+    Readers,
+    file_an_image,
+    head_of,
+    image_beside,
+    object_of,
+    read_lines,
+    read_xml,
+    readable,
+)
+from gcnet.data.source import Source
+from gcnet.ops.decode import read_index_mask
+from gcnet.ops.segmentations import mask_to_rle
+
+
+def find_voc(root: Path) -> Readers:
+    """`Annotations/*.xml` with `ImageSets` and perhaps masks in `SegmentationObject`; or XML among images."""
+    if root.is_file():
+        return file_an_image(root, "xml", is_voc, _read_voc)
+    bases = (root, *sorted(root.glob("*/")), *sorted(root.glob("VOCdevkit/*/")))
+    base = next((path for path in bases if (path / "Annotations").is_dir()), None)
+    found = sorted((base / "Annotations").glob("*.xml")) if base else []
+    files = {path.stem: path for path in found if is_voc(path)}
+    if base is None or not files:
+        return file_an_image(root, "xml", is_voc, _read_voc)
+    masked = (base / "SegmentationObject").is_dir()
+    lists = base / "ImageSets" / ("Segmentation" if masked else "Main")
+    named = [(name, lists / f"{name}.txt") for name in ("train", "val", "test", "trainval")]
+    splits = name_splits(root, [(name, path) for name, path in named if path.is_file()], shown=str)
+    readers: Readers = {}
+    for split, path in splits.items():
+        stems = [line.split()[0] for line in read_lines(path)]
+        readers[split] = partial(_read_voc, base, [files[stem] for stem in stems if stem in files])
+    return readers or {WHOLE: partial(_read_voc, base, list(files.values()))}
+
+
+def is_voc(path: Path) -> bool:
+    """By its first element."""
+    return path.suffix == ".xml" and re.search(rb"<annotation[ >]", head_of(path)) is not None
+
+
+def _read_voc(base: Path, files: Sequence[Path]) -> Source:
+    images, annotations = [], []
+    for id, (path, tree) in enumerate(readable(files, read_xml), start=1):
+        folders = [base / "JPEGImages", path.parent, path.parent.parent / "images", base]
+        image = image_beside(path, folders, tree.findtext("filename") or "")
+        size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
+        images.append(
+            {"id": id, "file_name": image, **({} if {None, "", "0"} & set(size.values()) else size)}
+        )
+        file = base / "SegmentationObject" / f"{path.stem}.png"
+        mask = read_index_mask(file) if file.is_file() else None
+        for number, item in enumerate(tree.iter("object"), start=1):
+            name = item.findtext("name", "").strip() or "object"
+            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": name}
+            annotations.append(entry | object_of(_object, item, None if mask is None else mask == number))
+    return Source.of_names(base, base, images, annotations)
+
+
+def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any]:
+    """A box, with the outline if there is one. VOC counts pixels from 1, and the last belongs to the box."""
+    found: dict[str, Any] = {}
+    corners = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    if None not in corners:
+        x1, y1, x2, y2 = (float(corner or "nan") for corner in corners)
+        found["bbox"] = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
+    points = _polygon(item)
+    if mask is not None and mask.any():
+        found["segmentation"] = mask_to_rle(mask.astype(np.uint8))
+    elif points:
+        found["segmentation"] = [points]
+    return found
+
+
+def _polygon(item: ElementTree.Element) -> list[float]:
+    """Roboflow's `<polygon><x1>..</x1><y1>..</y1><x2>...`, in order."""
+    polygon = item.find("polygon")
+    found = [] if polygon is None else [point for point in polygon if re.fullmatch(r"[xy]\d{1,9}", point.tag)]
+    found.sort(key=lambda point: (int(point.tag[1:]), point.tag[0]))
+    return [float(point.text or "nan") for point in found]

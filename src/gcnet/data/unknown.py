@@ -1,0 +1,109 @@
+"""A folder that no reader knows: what was looked for, what is there, and why each file was not taken."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gcnet.console import listed, shown
+from gcnet.data.readers.coco import OTHER_TASKS
+from gcnet.data.readers.files import head_of, read_json, read_text
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+from gcnet.image_files import is_image
+
+FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe and instance masks, see docs/your-data.md"
+
+_SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
+_MOST_FILES = 100_000  # that are looked at
+_MOST_EXPLAINED = 4
+_MOST_BYTES = 1 << 26  # of a JSON file that is read to say what it is
+
+
+def why_nothing_fits(root: Path) -> str:
+    """One line for a person."""
+    every = [root] if root.is_file() else list(itertools.islice(root.rglob("*"), _MOST_FILES))
+    files = sorted(
+        (path for path in every if path.suffix.lower() in _SUFFIXES and path.is_file()),
+        key=lambda path: (len(path.parts), path),
+    )
+    start = f"{root} holds no data set that is known ({FORMATS})"
+    if not files:
+        images = sum(map(is_image, every))
+        return f"{start}; there are {images} images in it, but no JSON, XML, YAML or TXT file"
+    # One of each suffix first: a thousand files of one kind are as they are for one reason.
+    firsts = {path.suffix.lower(): path for path in reversed(files)}.values()
+    chosen = list(dict.fromkeys([*sorted(firsts, key=lambda path: len(path.parts)), *files]))
+    reasons = [f"{_name(path, root)}: {_why_not(path)}" for path in chosen[:_MOST_EXPLAINED]]
+    return f"{start}; {listed(reasons, separator='; ')}" + (
+        f"; and {len(files) - len(reasons)} more files" if len(files) > len(reasons) else ""
+    )
+
+
+def why_nothing_is_there(root: str | Path, sources: Iterable[Source]) -> str:
+    """Of files that are read, but hold no objects and no classes."""
+    seen = [f"{source.path} ({len(source.images)} images)" for source in sources]
+    return (
+        f"{root}: nothing is annotated and there are no categories in {listed(seen, 3)}; "
+        f"looked for {FORMATS}; annotate the images and export them again"
+    )
+
+
+def _name(path: Path, root: Path) -> str:
+    name = path.name if path == root else path.relative_to(root).as_posix()
+    return shown(name if len(name) <= 60 else "..." + name[-57:])
+
+
+def _why_not(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in (".json", ".gz"):
+        return _why_no_json(path)
+    if suffix == ".xml":
+        element = re.search(rb"<([A-Za-z][\w:-]*)", head_of(path))
+        return f"XML of <{element.group(1).decode()[:30]}>" if element else "no XML"
+    if suffix in (".yaml", ".yml", ".data"):
+        return 'has no "names" with "train" or "val"'
+    if suffix == ".txt":
+        numbers = re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", read_text(path)[:4000])
+        return (
+            "labels of YOLO; add a data.yaml or classes.txt with the names"
+            if numbers
+            else "no labels of YOLO"
+        )
+    return {
+        ".csv": "a table; export COCO or YOLO",
+        ".zip": "not unpacked; unpack it",
+        ".parquet": "a table without images and objects",
+    }.get(suffix, "not a known format")
+
+
+def _why_no_json(path: Path) -> str:
+    if path.name.startswith(OTHER_TASKS):
+        return "of another task of COCO; instances_*.json is needed"
+    if path.stat().st_size > _MOST_BYTES:
+        return "not COCO's"
+    try:
+        content = read_json(path)
+    except GCNetError as error:
+        return shown(str(error).split(";")[0].removeprefix(str(path)).strip(), 80)
+    if isinstance(content, list):
+        first: Any = content[0] if content else None
+        if isinstance(first, dict) and "score" in first:
+            return "detections (results), not annotations"
+        keys = set(first) if isinstance(first, dict) else set()
+        if keys & {"completions", "annotations"} and "data" in keys:
+            return "Label Studio's own format; export it as COCO"
+        if "Labeled Data" in keys or "data_row" in keys:
+            return "Labelbox's own format; export it as COCO"
+        return "a list; COCO's is an object with images, annotations and categories"
+    if not isinstance(content, dict):
+        return "no JSON object"
+    lacks = [key for key in ("images", "annotations", "categories") if key not in content]
+    if len(lacks) < 3:
+        return f"lacks {listed(lacks)}" if lacks else "there is no image folder for it"
+    return (
+        f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"
+    )

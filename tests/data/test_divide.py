@@ -1,0 +1,88 @@
+"""A set that comes in one is divided: by a seed, by groups, or as another run divided it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coco_files import content, write_split
+
+from gcnet.data.divide import image_names
+from gcnet.data.divide import write_split as write_parts
+from gcnet.data.load import load_split, load_splits
+from gcnet.errors import GCNetError
+
+SIZES = [(48, 64)] * 8
+
+
+@pytest.fixture
+def values() -> dict[str, Any]:
+    made = content(SIZES)
+    for number, image in enumerate(made["images"]):
+        image["file_name"] = f"cow{number // 3}_{number}.png"
+        image["farm"] = "north" if number < 4 else "south"
+    return made
+
+
+@pytest.fixture
+def root(tmp_path: Path, values: dict[str, Any]) -> Path:
+    write_split(tmp_path, values)
+    return tmp_path
+
+
+def names(root: Path, **options: Any) -> tuple[list[str], list[str]]:
+    splits = load_splits(root, **options)
+    return image_names(splits["train"]), image_names(splits["valid"])
+
+
+def test_the_same_images_are_held_out_each_time(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train, valid = names(root)
+    assert (len(train), len(valid)) == (6, 2)
+    assert sorted(train + valid) == [f"cow{i // 3}_{i}.png" for i in range(8)]
+    assert "2 of its 8 images, drawn at random, are held out for validation" in caplog.text
+    assert image_names(load_split(root, "valid")) == valid
+    assert list(load_splits(root, val_fraction=0)) == ["train"]
+
+
+@pytest.mark.parametrize(("by", "key"), [("^cow[0-9]", "cow"), (r"(cow\d)_", "cow"), ("farm", "farm")])
+def test_groups_stay_together(by: str, key: str, root: Path, values: dict[str, Any]) -> None:
+    group = {image["file_name"]: image.get(key, image["file_name"][:4]) for image in values["images"]}
+    train, valid = names(root, group_by=by, val_fraction=0.3)
+    assert len(train) + len(valid) == 8
+    assert {group[name] for name in train}.isdisjoint(group[name] for name in valid)
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("hospital", "no field of the images .* such as cow0_0.png"),
+        ("(", "no regular expression"),
+        ("cow", "puts all images into one group"),
+    ],
+)
+def test_groups_that_are_none(by: str, message: str, root: Path) -> None:
+    with pytest.raises(GCNetError, match=message):
+        load_splits(root, group_by=by)
+
+
+def test_a_split_is_read_back(root: Path, values: dict[str, Any]) -> None:
+    """As it was, with other images beside: those are trained on."""
+    splits = load_splits(root, val_fraction=0.5)
+    path = root / "run" / "split.json"
+    path.parent.mkdir()
+    write_parts(path, splits["train"], splits["valid"])
+    valid = image_names(splits["valid"])
+    assert json.loads(path.read_text())["valid"] == valid
+    values["images"].append(values["images"][0] | {"id": 999, "file_name": "new.png"})
+    write_split(root, values)
+    train, again = names(root, split_file=str(path))
+    assert again == valid
+    assert len(train) == 5
+    path.write_text('{"valid": ["elsewhere.png"]}')
+    with pytest.raises(GCNetError, match=r"no image of .* is held out in"):
+        names(root, split_file=str(path))
+    path.write_text('{"train": []}')
+    with pytest.raises(GCNetError, match='has no list "valid"'):
+        names(root, split_file=str(path))
