@@ -14,6 +14,9 @@ from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
 from gcnet.data.readers.labelme import find_labelme
+from gcnet.data.readers.masks import find_masks
+from gcnet.data.readers.panoptic import find_panoptic
+from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via
 from gcnet.data.readers.voc import find_voc
 from gcnet.data.readers.yolo import find_yolo
@@ -31,6 +34,9 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_voc,
     find_cvat,
     find_labelme,
+    find_panoptic,
+    find_table,
+    find_masks,
 )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Shaped, UInt8, UInt16
+from jaxtyping import Integer, Shaped, UInt8, UInt16
 from PIL import (
     AvifImagePlugin,  # noqa: F401  importing these makes Pillow know their formats
     BmpImagePlugin,  # noqa: F401
@@ -92,14 +92,20 @@ def read_small(
 
 def read_index_mask(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
-) -> UInt8[np.ndarray, "H W"]:
+) -> Integer[np.ndarray, "H W"]:
     """The numbers in an image of one number a pixel; of one with a palette, places in it and not its colours.
 
-    Raises GCNetError as `read_image` does.
+    A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. Raises GCNetError as `read_image`
+    does.
     """
     with _opened(path) as file, _blamed(path):
         image = _header(file, max_pixels)
-        return np.array(image if image.mode in ("P", "L") else image.convert("L"))
+        if image.mode in ("P", "L") or image.mode.startswith("I"):
+            return np.array(image)
+        if image.mode in ("1", "LA"):
+            return np.array(image.convert("L"))
+        colours = np.array(image.convert("RGB")).astype(np.int32)
+        return colours @ np.array([1, 1 << 8, 1 << 16], np.int32)
 
 
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:

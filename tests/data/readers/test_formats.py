@@ -128,7 +128,76 @@ def cvat(root: Path) -> None:
     write(root / "annotations.xml", f"<annotations><version>1.1</version>{meta}{images}</annotations>")
 
 
-FORMATS = [yolo, yolo_boxes, yolo_names_by_number, darknet, labelme, via, voc, voc_beside_images, cvat]
+def label_img(root: Path) -> None:
+    """Labels beside the images and a list of classes: LabelImg, Label Studio, makesense.ai."""
+    yolo(root, outlines=False)
+    (root / "data.yaml").unlink()
+    write(root / "classes.txt", "cat\ndog\n")
+
+
+def panoptic(root: Path) -> None:
+    categories = [{"id": 3, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}]
+    segments = [{"id": 300, "category_id": 3}, {"id": 7, "category_id": 9}]
+    colours = np.where(MASK[..., None] == 1, np.uint8([300 % 256, 300 // 256, 0]), np.uint8([7, 0, 0]))
+    for split in ("train2017", "val2017"):
+        image(root / split / "a.jpg")
+        masks = root / "annotations" / f"panoptic_{split}"
+        masks.mkdir(parents=True)
+        Image.fromarray(colours).save(masks / "a.png")
+        images = [{"id": 1, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT}]
+        annotations = [{"image_id": 1, "file_name": "a.png", "segments_info": segments}]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        write(masks.with_suffix(".json"), json.dumps(content))
+
+
+def masks_of_numbers(root: Path) -> None:
+    """One label image for each image, as cells and pedestrians are often given."""
+    for split in ("train", "valid"):
+        image(root / split / "images" / "a.jpg")
+        (root / split / "masks").mkdir()
+        cv2.imwrite(str(root / split / "masks" / "a_mask.png"), MASK.astype(np.uint16) * 300)
+    write(root / "classes.txt", "dog")
+
+
+def masks_of_objects(root: Path) -> None:
+    """A folder of masks for each image, one of them empty."""
+    for name, split in (("a", "train"), ("b", "val")):
+        image(root / "images" / split / f"{name}.jpg")
+        folder = root / "masks" / split / name
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "0.png"), MASK * 255)
+        cv2.imwrite(str(folder / "1.png"), MASK * 0)
+    write(root / "classes.txt", "dog")
+
+
+def folder_an_image(root: Path) -> None:
+    """As the Data Science Bowl of 2018: a folder of an image, with its masks."""
+    masks_of_objects(root / "other")
+    for name, split in (("a", "train"), ("b", "val")):
+        folder = root / f"stage1_{split}" / f"{name}0"
+        image(folder / "images" / f"{name}0.png")
+        (root / "other" / "masks" / split / name).rename(folder / "masks")
+        (root / "other" / "images" / split / f"{name}.jpg").unlink()
+    write(root / "classes.txt", "dog")
+
+
+def hub_list(root: Path) -> None:
+    for split in ("train", "test"):
+        image(root / split / "a.jpg")
+        objects = {"bbox": [[20, 10, 40, 30]], "category": ["dog"]}
+        row = {
+            "file_name": "a.jpg",
+            "objects": objects if split == "train" else [{"bbox": [20, 10, 40, 30], "label": "dog"}],
+        }
+        write(root / split / "metadata.jsonl", json.dumps(row) + "\n")
+    (root / "test").rename(root / "validation")
+
+
+FORMATS = [
+    *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
+    *(panoptic, masks_of_numbers, masks_of_objects, folder_an_image, hub_list),
+]
+BOXES_ONLY = (yolo_boxes, darknet, label_img, voc_beside_images, hub_list)
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
@@ -148,9 +217,10 @@ def test_formats_give_the_same_objects(
         assert dataset.read_image(0).shape == (HEIGHT, WIDTH, 3)
         if item.segmentation:
             np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (HEIGHT, WIDTH)), MASK)
-    has_outlines = make not in (yolo_boxes, darknet, voc_beside_images)
+    has_outlines = make not in BOXES_ONLY
     assert bool(splits["train"].records[0].instances[0].segmentation) == has_outlines
-    assert all("have no outline" in message for message in caplog.messages)
+    told = ("have no outline", "are black and white")
+    assert all(any(words in message for words in told) for message in caplog.messages)
     valid = load_split(tmp_path, "valid", splits["train"].class_names)
     assert len(valid.records[0].instances) == 1
 
@@ -192,6 +262,66 @@ def test_broken_lines_of_yolo_are_counted(tmp_path: Path, caplog: pytest.LogCapt
     assert len(load_splits(tmp_path)["train"].records[0].instances) == 1
     assert "2 of 4 annotations have a category that is not listed (first: id a.txt:2" in caplog.text
     assert "1 of 4 annotations have neither a box nor an outline (first: id a.txt:4)" in caplog.text
+
+
+def test_masks_of_black_and_white_are_taken_apart(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[5:20, 5:20] = mask[30:50, 40:70] = 255
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
+    (record,) = load_splits(tmp_path)["train"].records
+    assert sorted(item.box for item in record.instances) == [(5, 5, 20, 20), (40, 30, 70, 50)]
+
+
+def test_masks_whose_numbers_may_be_classes_are_asked_about(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[5:20, 5:20] = mask[30:50, 40:70] = 1
+    mask[40:59, 5:25] = mask[5:20, 60:70] = 2
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
+    with pytest.raises(GCNetError, match=r"are they classes\? Then put a classes.txt there"):
+        load_splits(tmp_path)
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    dataset = load_splits(tmp_path)["train"]
+    assert [dataset.class_names[item.label] for item in dataset.records[0].instances] == ["cat"] * 2 + [
+        "dog"
+    ] * 2
+    write(tmp_path / "classes.txt", "pet\n")
+    assert len(load_splits(tmp_path)["train"].records[0].instances) == 2
+
+
+def test_shades_are_no_masks(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "masks").mkdir()
+    shades = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), shades)
+    with pytest.raises(GCNetError, match="has 4799 values: no mask"):
+        load_splits(tmp_path)
+
+
+def test_a_table_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As cppe-5 is laid out: images in the file, lists of boxes and numbers, names among the features."""
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("GCNET_HOME", str(tmp_path / "home"))
+    data = image(tmp_path / "a.png").read_bytes()
+    objects = {"id": [1], "area": [1200], "bbox": [[20.0, 10.0, 40.0, 30.0]], "category": [1]}
+    rows = {"image_id": [5], "image": [{"bytes": data, "path": "a.png"}], "objects": [objects]}
+    label = {"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "Sequence"}
+    features = {"info": {"features": {"objects": {"category": label}}}}
+    table = arrow.table(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    for split in ("train", "test"):
+        parquet.write_table(table, tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    splits = load_splits(tmp_path / "hub")
+    assert list(splits) == ["train", "test"]
+    (record,) = splits["test"].records
+    assert splits["test"].class_names == ("cat", "dog")
+    assert [(item.label, item.box) for item in record.instances] == [(1, BOX)]
+    assert splits["test"].read_image(0).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize(

@@ -59,20 +59,20 @@ def find_coco(root: Path) -> Readers:
         if not is_coco(root):
             return {}
         above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
-        return {WHOLE: partial(read_coco, root, _image_folders(above, root) or [root.parent])}
+        return {WHOLE: partial(read_coco, root, image_folders(above, root) or [root.parent])}
     groups = [
-        [(path.parent.name, path) for path in _json_files(root, "*/_annotations.coco.json*")],
+        [(path.parent.name, path) for path in json_files(root, "*/_annotations.coco.json*")],
         *(
             [
                 (path.name.removeprefix("instances_"), path)
-                for path in _json_files(root, f"{folder}/instances_*")
+                for path in json_files(root, f"{folder}/instances_*")
             ]
             for folder in ANNOTATION_FOLDERS
         ),
-        *([(path.name, path) for path in _json_files(root, f"{folder}/*")] for folder in ANNOTATION_FOLDERS),
-        [(path.name, path) for path in _json_files(root, "*")],
-        [(path.parent.name, path) for path in _json_files(root, "*/*")],
-        [(path.parent.parent.name, path) for path in _json_files(root, "*/*/*")],
+        *([(path.name, path) for path in json_files(root, f"{folder}/*")] for folder in ANNOTATION_FOLDERS),
+        [(path.name, path) for path in json_files(root, "*")],
+        [(path.parent.name, path) for path in json_files(root, "*/*")],
+        [(path.parent.parent.name, path) for path in json_files(root, "*/*/*")],
     ]
     for group in groups:
         if len(group) > _MOST_FILES:
@@ -83,7 +83,7 @@ def find_coco(root: Path) -> Readers:
             splits = {WHOLE: found[0][1]}
         readers: Readers = {}
         for split, path in splits.items():
-            if folders := _image_folders(root, path):
+            if folders := image_folders(root, path):
                 readers[split] = partial(read_coco, path, folders)
             else:
                 log.warning("%s is left out: there is no image folder for it in %s", path, root)
@@ -106,7 +106,8 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
     return Source(path, folder, content["images"], content["annotations"], content["categories"])
 
 
-def _json_files(root: Path, pattern: str) -> list[Path]:
+def json_files(root: Path, pattern: str) -> list[Path]:
+    """The files that are JSON by their names, and not of another task."""
     paths = (path for path in root.glob(pattern) if _JSON.search(path.name.lower()))
     return sorted(path for path in paths if not path.name.startswith((".", *OTHER_TASKS)))
 
@@ -124,14 +125,13 @@ def is_coco(path: Path) -> bool:
             ends = head + file.read(_SNIFFED)
     except (OSError, EOFError, zlib.error):
         return True  # the reader says what is wrong with it
-    return any(key in ends for key in (b'"images"', b'"annotations"')) and not any(
-        key in head for key in (b'"shapes"', b'"segments_info"')
-    )
+    others = b'"shapes"' in head or b'"segments_info"' in ends
+    return not others and (b'"images"' in ends or b'"annotations"' in ends)
 
 
-def _image_folders(root: Path, path: Path) -> list[Path]:
+def image_folders(root: Path, path: Path) -> list[Path]:
     """Where the images of a COCO file may be, likeliest first; none if no folder of them is there."""
-    name = _JSON.sub("", path.name).removeprefix("instances_")
+    name = _JSON.sub("", path.name).removeprefix("instances_").removeprefix("panoptic_")
     own = [root / name, root / "images" / name, root / name / "images"]
     shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]

@@ -196,6 +196,18 @@ def file_an_image(
     return readers
 
 
+def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files by the split that a folder above them is named after; all in one where none is for training."""
+    parts = {part: part for path in paths for part in path.relative_to(root).parts[:-1]}
+    splits = name_splits(root, list(parts.items()), shown=str)
+    if "train" not in splits:
+        return {WHOLE: list(paths)}
+    return {
+        split: [path for path in paths if part in path.relative_to(root).parts]
+        for split, part in splits.items()
+    }
+
+
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:
     """An ellipse as x, y, x, y of 32 points; the angle is in radians."""
     turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, existing, object_of, read_lines, read_yaml
+from gcnet.data.dataset import WHOLE
+from gcnet.data.readers.files import Readers, by_folder, existing, object_of, read_lines, read_yaml
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -77,15 +77,9 @@ def _bare_splits(root: Path) -> Readers:
     if not names or not labelled:
         return {}
     categories = _categories(read_lines(names))
-    parts = {part: part for image in images for part in image.relative_to(root).parts[:-1]}
-    splits = name_splits(root, list(parts.items()), shown=str)
-    if "train" not in splits:
-        return {WHOLE: partial(_read_yolo, names, images, categories)}
     return {
-        split: partial(
-            _read_yolo, names, [one for one in images if part in one.relative_to(root).parts], categories
-        )
-        for split, part in splits.items()
+        split: partial(_read_yolo, names, part, categories, (root,))
+        for split, part in by_folder(root, images).items()
     }
 
 

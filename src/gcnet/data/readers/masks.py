@@ -1,0 +1,153 @@
+"""Folders of masks: one image of numbers for each image, or one image of black and white for each object.
+
+`masks/a.png` of `images/a.jpg`: what has the same number is an object; of black and white, each area that
+hangs together is. Several in `masks/a/`, or in `a/masks/` beside `a/images/a.png`, are an object each. A
+`classes.txt` names the classes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+
+from gcnet.data.readers.files import Readers, by_folder, read_lines
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+from gcnet.image_files import is_image
+from gcnet.ops.decode import read_index_mask
+from gcnet.ops.segmentations import mask_to_rle
+
+log = logging.getLogger(__name__)
+
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
+_MASKS = ("masks", "mask", "pedmasks", "labels", "label", "instances", "instance_masks", "gt", "annotations")
+_ENDING = re.compile(r"[_-]?(masks?|labels?|gt|seg|segmentation|instances?|instanceids)$", re.IGNORECASE)
+_MOST_NUMBERS = 2000  # of objects in an image: more are shades, of a JPEG for one
+_SPECK = 10  # pixels: smaller parts of an object do not tell what the numbers mean
+
+
+def find_masks(root: Path) -> Readers:
+    """Images in a folder of one of the usual names, and masks of theirs in another."""
+    if root.is_file():
+        return {}
+    files = [path for path in sorted(root.rglob("*")) if is_image(path)]
+    masks_of = _match(root, files)
+    if not masks_of:
+        return {}
+    names = next(
+        (path for path in (root / "classes.txt", root / "masks" / "classes.txt") if path.is_file()), None
+    )
+    classes = tuple(read_lines(names)) if names else ()
+    return {
+        split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes)
+        for split, part in by_folder(root, list(masks_of)).items()
+    }
+
+
+def _match(root: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
+    """The masks of each image that has some."""
+    images: list[tuple[tuple[str, ...], Path]] = []
+    labels: dict[tuple[str, ...], list[Path]] = {}  # by folder and stem
+    folders: dict[tuple[str, ...], list[Path]] = {}
+    for path in files:
+        parts = path.relative_to(root).parts[:-1]
+        if any(part.lower() in _IMAGES for part in parts):
+            images.append((_without(parts, _IMAGES), path))
+        elif any(part.lower() in _MASKS for part in parts):
+            where = _without(parts, _MASKS)
+            labels.setdefault((*where, _ENDING.sub("", path.stem)), []).append(path)
+            folders.setdefault(where, []).append(path)
+    counts = Counter(where for where, _ in images)
+    found = {}
+    for where, path in images:
+        masks = labels.get((*where, path.stem)) or folders.get((*where, path.stem))
+        if not masks and where and counts[where] == 1:
+            masks = folders.get(where)
+        if masks:
+            found[path] = masks
+    return found
+
+
+def _without(parts: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part for part in parts if part.lower() not in names)
+
+
+@dataclass
+class _Found:
+    """What is in the masks of an image: areas with their numbers; how many numbers are several areas each."""
+
+    size: tuple[int, int]
+    objects: list[tuple[int, dict[str, Any]]]
+    scattered: int = 0
+
+
+def _read_masks(root: Path, masks_of: dict[Path, list[Path]], classes: tuple[str, ...]) -> Source:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(_numbers, [masks[0] for masks in masks_of.values() if len(masks) == 1]))
+        binary = bool(numbers) and len(set().union(*numbers)) == 1
+        by_area = binary or len(classes) > 1
+        found = list(pool.map(partial(_objects, by_area=by_area), masks_of.values()))
+    if not (classes or by_area) and sum(one.scattered for one in found) * 2 > sum(map(len, numbers)):
+        raise GCNetError(
+            f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
+            "classes.txt there, with the names of 1, 2, ..., a line each; if objects, with the name of all"
+        )
+    if binary:
+        log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for id, (path, one) in enumerate(zip(masks_of, found, strict=True), start=1):
+        height, width = one.size
+        images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
+        for place, (number, rle) in enumerate(one.objects):
+            entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": _name(number, classes)}
+            annotations.append(entry | {"segmentation": rle})
+    return Source.of_names(root, root, images, annotations, classes)
+
+
+def _name(number: int, classes: tuple[str, ...]) -> str:
+    if len(classes) < 2:
+        return classes[0] if classes else "object"
+    number = number & 255 if number == (number & 255) * 0x010101 else number  # gray, stored as colours
+    return classes[number - 1] if number <= len(classes) else f"number {number}"
+
+
+def _numbers(path: Path) -> set[int]:
+    """The numbers in a mask, without that of the background, 0."""
+    numbers = set(np.unique(read_index_mask(path)).tolist()) - {0}
+    if len(numbers) > _MOST_NUMBERS:
+        raise GCNetError(f"{path} has {len(numbers)} values: no mask; save masks as PNG, without smoothing")
+    return numbers
+
+
+def _objects(paths: Sequence[Path], *, by_area: bool) -> _Found:
+    masks = [read_index_mask(path) for path in paths]
+    size = masks[0].shape[0], masks[0].shape[1]
+    if len(masks) > 1:  # one an object
+        areas = (mask != 0 for mask in masks if mask.shape == size)
+        return _Found(size, [(1, _rle(area)) for area in areas if area.any()])
+    found = _Found(size, [])
+    for number in np.unique(masks[0]).tolist():
+        if number == 0:
+            continue
+        area = masks[0] == number
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
+        found.scattered += int((stats[1:, cv2.CC_STAT_AREA] > _SPECK).sum()) > 1
+        parts = (labels == label for label in range(1, count)) if by_area else [area]
+        found.objects += [(number, _rle(part)) for part in parts]
+    return found
+
+
+def _rle(area: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
+    return mask_to_rle(area.astype(np.uint8))

@@ -1,0 +1,85 @@
+"""COCO's panoptic format: a PNG an image whose colours are segments; the things among them are objects."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.coco import ANNOTATION_FOLDERS, image_folders
+from gcnet.data.readers.files import Readers, folder_with, head_of, object_of, read_object
+from gcnet.data.source import Source
+from gcnet.errors import GCNetError
+from gcnet.ops.decode import read_index_mask
+from gcnet.ops.segmentations import mask_to_rle
+
+
+def find_panoptic(root: Path) -> Readers:
+    """`panoptic_train2017.json` in `annotations/` or in the folder, with the PNGs in a folder of its name."""
+    if root.is_file():
+        above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
+        return {WHOLE: partial(_read_panoptic, above, root)} if is_panoptic(root) else {}
+    for folder in (*ANNOTATION_FOLDERS, "."):
+        found = [path for path in sorted((root / folder).glob("*.json")) if is_panoptic(path)]
+        splits = name_splits(root, [(path.stem.removeprefix("panoptic_"), path) for path in found], shown=str)
+        splits = splits or ({WHOLE: found[0]} if len(found) == 1 else {})
+        if splits:
+            return {split: partial(_read_panoptic, root, path) for split, path in splits.items()}
+    return {}
+
+
+def is_panoptic(path: Path) -> bool:
+    """By its name, or by a key that it alone has."""
+    return path.suffix == ".json" and (
+        path.name.startswith("panoptic_") or b'"segments_info"' in head_of(path, 1 << 20)
+    )
+
+
+def _read_panoptic(root: Path, path: Path) -> Source:
+    content = read_object(path)
+    lists = {}
+    for key in ("images", "annotations", "categories"):
+        lists[key] = [entry for entry in content.get(key) or [] if isinstance(entry, dict)]
+    masks = path.with_suffix("")
+    if not masks.is_dir():
+        raise GCNetError(f"{path}: there is no folder {masks} of its masks; put them there")
+    things = [category for category in lists["categories"] if category.get("isthing", 1)]
+    ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
+    with ThreadPoolExecutor(8) as pool:
+        objects = pool.map(partial(_objects, masks, ids), lists["annotations"])
+        annotations = [one for of_image in objects for one in of_image]
+    folders = image_folders(root, path) or [root]
+    folder = folder_with(folders, [image.get("file_name") for image in lists["images"]])
+    return Source(path, folder, lists["images"], annotations, things)
+
+
+def _objects(masks: Path, ids: set[Any], annotation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The things of an image."""
+    segments = annotation.get("segments_info")
+    wanted = [
+        segment
+        for segment in (segments if isinstance(segments, list) else [])
+        if isinstance(segment, dict) and segment.get("category_id") in ids
+    ]
+    if not wanted:
+        return []
+    mask = read_index_mask(masks / Path(str(annotation.get("file_name"))).name)
+    return [
+        {
+            "id": segment.get("id"),
+            "image_id": annotation.get("image_id"),
+            "category_id": segment["category_id"],
+            "iscrowd": segment.get("iscrowd", 0),
+            **object_of(_outline, mask, segment.get("id")),
+        }
+        for segment in wanted
+    ]
+
+
+def _outline(mask: np.ndarray, id: Any) -> dict[str, Any]:
+    found = mask == int(id)
+    return {"segmentation": mask_to_rle(found.astype(np.uint8))} if found.any() else {}

@@ -1,0 +1,150 @@
+"""Object detection sets of the Hugging Face hub: a row an image, with its `objects`.
+
+Parquet files, whose images are unpacked once into the cache folder, or a `metadata.jsonl` beside the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.files import Readers, head_of, read_lines
+from gcnet.data.source import Source, whole
+from gcnet.errors import GCNetError
+from gcnet.files import cache_folder, prepare_folder, write_bytes
+
+log = logging.getLogger(__name__)
+
+_CLASS_KEYS = ("category", "categories", "label", "labels", "category_id", "class")
+_BOX_KEYS = ("bbox", "bboxes", "box", "boxes")
+_OUTLINE_KEYS = ("segmentation", "polygon", "polygons")
+
+
+def find_table(root: Path) -> Readers:
+    """`data/train-00000-of-00001.parquet` and its like, or `train/metadata.jsonl`."""
+    files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("metadata.jsonl")])
+    parquet = [path for path in files if path.suffix == ".parquet" and head_of(path, 4) == b"PAR1"]
+    lists = [
+        path for path in files if path.name == "metadata.jsonl" and b'"objects"' in head_of(path, 1 << 16)
+    ]
+    if parquet:  # several are the parts of a split
+        names = list(dict.fromkeys(path.name.split("-")[0] for path in parquet))
+        splits = name_splits(root, [(name, name) for name in names], shown=str) or {WHOLE: ""}
+        return {
+            split: partial(_read_parquet, [path for path in parquet if path.name.startswith(name)])
+            for split, name in splits.items()
+        }
+    found = name_splits(root, [(path.parent.name, path) for path in lists], shown=str)
+    found = found or ({WHOLE: lists[0]} if len(lists) == 1 else {})
+    return {split: partial(_read_lines, path) for split, path in found.items()}
+
+
+def _read_lines(path: Path) -> Source:
+    images, annotations = [], []
+    for id, line in enumerate(read_lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise GCNetError(f"{path}: line {id} is no JSON; export it again") from None
+        if isinstance(row, dict):
+            images.append({"id": id, "file_name": row.get("file_name")})
+            annotations += _annotations(id, row.get("objects"), ())
+    return Source.of_names(path, path.parent, images, annotations)
+
+
+def _read_parquet(files: Sequence[Path]) -> Source:
+    try:
+        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
+        from pyarrow import ArrowException  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise GCNetError(f"to read {files[0]}, pip install 'gcnet[parquet]'") from None
+    images, annotations = [], []
+    names: tuple[str, ...] = ()
+    unpacked = cache_folder() / "tables"
+    log.warning("%s: its images are unpacked into %s", files[0].parent, unpacked)
+    for path in files:
+        folder = prepare_folder(unpacked / _mark(path))
+        try:
+            table = parquet.ParquetFile(path)
+            if not {"image", "objects"} <= set(table.schema_arrow.names):
+                raise GCNetError(f"{path} has no columns image and objects; see docs/your-data.md")
+            names = names or _class_names(table.schema_arrow.metadata)
+            for place, row in enumerate(_rows(table)):
+                id = len(images) + 1
+                images.append({"id": id, "file_name": str(_unpack(row["image"], folder / f"{place:08}"))})
+                annotations += _annotations(id, row["objects"], names)
+        except (ArrowException, OSError) as error:
+            line = str(error).partition("\n")[0]
+            raise GCNetError(f"{path} cannot be read ({line}); fetch it again") from None
+    source = Source.of_names(files[0].parent, files[0].parent, images, annotations, names)
+    return replace(source, within=(unpacked,))
+
+
+def _mark(path: Path) -> str:
+    """Another one for each file and each state of it."""
+    stat = path.stat()
+    return hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+
+
+def _rows(table: Any) -> Iterator[dict[str, Any]]:
+    """A few at a time: images are large."""
+    for batch in table.iter_batches(batch_size=16, columns=["image", "objects"]):
+        yield from batch.to_pylist()
+
+
+def _unpack(image: Any, path: Path) -> Path:
+    """Writes an image, unless it is there."""
+    data = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(data, bytes):
+        raise GCNetError(f"{path}: its image is not in the table; export it with its images")
+    path = path.with_suffix(".png" if data.startswith(b"\x89PNG") else ".jpg")
+    if not (path.is_file() and path.stat().st_size == len(data)):
+        write_bytes(path, data)
+    return path.absolute()
+
+
+def _annotations(image_id: int, objects: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Of a mapping of lists, one for each property, or a list of mappings, one for each object."""
+    if isinstance(objects, dict):
+        columns = {key: value for key, value in objects.items() if isinstance(value, list)}
+        count = max(map(len, columns.values()), default=0)
+        objects = [{key: value[i] for key, value in columns.items() if i < len(value)} for i in range(count)]
+    found = []
+    for place, one in enumerate(objects if isinstance(objects, list) else []):
+        if isinstance(one, dict):
+            label = whole(_first(one, _CLASS_KEYS))
+            if isinstance(label, int) and 0 <= label < len(names):
+                label = names[label]
+            entry = {"id": f"{image_id}:{place}", "image_id": image_id, "bbox": _first(one, _BOX_KEYS)}
+            name = "object" if label is None else str(label)
+            found.append(entry | {"category_id": name, "segmentation": _first(one, _OUTLINE_KEYS)})
+    return found
+
+
+def _first(one: dict[str, Any], keys: Sequence[str]) -> Any:
+    return next((one[key] for key in keys if key in one), None)
+
+
+def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
+    """The names of a ClassLabel among the features that `datasets` notes in a table."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]["objects"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+    return tuple(_search_names(features))
+
+
+def _search_names(features: Any) -> list[str]:
+    inner = (
+        features.values() if isinstance(features, dict) else features if isinstance(features, list) else ()
+    )
+    if isinstance(features, dict) and features.get("_type") == "ClassLabel":
+        return [name for name in features.get("names", []) if isinstance(name, str)]
+    return next((names for one in inner if (names := _search_names(one))), [])
