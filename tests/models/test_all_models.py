@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from gcnet.context import GlobalContext
+from gcnet.context import BottleneckTransform, GlobalContext, LinearTransform
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BoxHead
 from gcnet.models.layers import DeformableConv2d
-from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, ResNetSpec
+from gcnet.models.spec import BalanceSpec, CascadeSpec, ContextSpec, ModelSpec, ResNetSpec
 from gcnet.types import Batch, Targets
 from gcnet.weights.catalog import ROWS, find
 from gcnet.weights.files import save_model
@@ -40,13 +40,45 @@ def four_convs() -> ModelSpec:
     return replace(tiny, name="four_convs", roi=roi, fpn_norm="sync", coordinates="inclusive")
 
 
+def newer() -> ModelSpec:
+    """A tiny model with what mmdetection has beyond the rows, as far as bottlenecks go."""
+    tiny = find("mask_rcnn_tiny").spec
+    c4 = (False, False, True, False)
+    backbone = replace(
+        tiny.backbone,
+        deep_stem=True,
+        avg_down=True,
+        deformable_stages=c4,
+        modulated=True,
+        offset_groups=2,
+        context=ContextSpec(ratio=1 / 4, position="after_conv2"),
+        more_context=(ContextSpec(ratio=1 / 4, stages=c4), ContextSpec(1 / 8, c4, fusion=("scale",))),
+    )
+    rpn = replace(tiny.rpn, anchor_scale=(2.0, 3.0), anchor_strides=(2, 8, 16, 32, 64), stds=(0.5, 0.5, 1, 1))
+    roi = replace(tiny.roi, class_agnostic_masks=True, class_agnostic=True, stds=(0.2, 0.2, 0.2, 0.2))
+    return replace(
+        tiny, name="newer", backbone=backbone, rpn=rpn, roi=roi, fpn_bottom_up=True, balance=BalanceSpec()
+    )
+
+
+def basic() -> ModelSpec:
+    """One of basic blocks, each with its context."""
+    tiny = find("mask_rcnn_tiny_gc4").spec
+    return replace(
+        tiny,
+        name="basic",
+        backbone=replace(tiny.backbone, block="basic", base_channels=32),
+        balance=BalanceSpec(refine="conv"),
+    )
+
+
 SPECS = {row.name: row.spec for row in ROWS if isinstance(row.spec.backbone, ResNetSpec)}
 ROW_NAMES = list(SPECS)
-SPECS |= {"everything": everything(), "four_convs": four_convs()}
+SPECS |= {"everything": everything(), "four_convs": four_convs(), "newer": newer(), "basic": basic()}
 # Cascades train on anchors inside the image alone, and the images here are small.
 _cascade = SPECS["cascade_rcnn_tiny_gc4"]
 SPECS["cascade_rcnn_tiny_gc4"] = replace(_cascade, rpn=replace(_cascade.rpn, anchor_scale=2.0))
-TINY = [*(name for name in SPECS if "tiny" in name), "everything", "four_convs"]
+TINY = [*(name for name in SPECS if "tiny" in name), "everything", "four_convs", "newer", "basic"]
 
 
 def rectangle(x1: float, y1: float, x2: float, y2: float) -> list[np.ndarray]:
@@ -146,8 +178,10 @@ def wake(detector: Detector) -> None:
         for module in detector.modules():
             if isinstance(module, nn.GroupNorm):
                 module.weight.fill_(1)
-            if isinstance(module, GlobalContext) and module.add is not None:
-                nn.init.normal_(module.add.expand.weight, std=0.1)
+            if isinstance(module, BottleneckTransform):
+                nn.init.normal_(module.expand.weight, std=0.1)
+            if isinstance(module, LinearTransform):
+                nn.init.normal_(module.linear.weight, std=0.1)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -222,8 +256,9 @@ def test_static_shapes_change_no_detection(spec: ModelSpec) -> None:
             torch.testing.assert_close(one.mask_probs, other.mask_probs[order], atol=1e-3, rtol=0)
 
 
-def test_everything_learns_saves_and_loads(tmp_path: Path) -> None:
-    detector = build("everything").train()
+@pytest.mark.parametrize("name", ["everything", "newer", "basic"])
+def test_learns_saves_and_loads(name: str, tmp_path: Path) -> None:
+    detector = build(name).train()
     batch, targets = scene()
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.01)
     seen = []
@@ -247,6 +282,16 @@ def test_everything_learns_saves_and_loads(tmp_path: Path) -> None:
     for ours, theirs in pairs:
         assert torch.equal(ours.boxes, theirs.boxes)
         assert torch.equal(ours.mask_probs, theirs.mask_probs)
+
+
+@pytest.mark.parametrize("name", ["newer", "basic"])
+def test_optimised_copies_see_the_same(name: str) -> None:
+    detector = build(name).eval()
+    wake(detector)
+    batch, _ = scene()
+    with torch.no_grad():
+        for fast, plain in zip(detector.optimize().features(batch), detector.features(batch), strict=True):
+            torch.testing.assert_close(fast, plain, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("position", ["after1x1", "after_add"])

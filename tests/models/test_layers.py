@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.models.layers import DeformableConv2d
@@ -85,3 +85,37 @@ def test_half_precision(dtype: torch.dtype) -> None:
     assert found.dtype == dtype
     torch.testing.assert_close(found.float(), layer(x), rtol=0.05, atol=0.05)
     assert layer.to(dtype)(x.to(dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(("stride", "groups", "offset_groups"), [(1, 1, 1), (2, 2, 2), (1, 1, 4)])
+def test_modulated_convolution_by_its_definition(stride: int, groups: int, offset_groups: int) -> None:
+    """Equation 1 of arXiv 1811.11168, point by point; channels are mmcv's: all (y, x), then all weights."""
+    layer = make(stride=stride, groups=groups, modulated=True, offset_groups=offset_groups)
+    x = picture()
+    nn.init.normal_(layer.offset.weight, std=0.3)
+    nn.init.normal_(layer.offset.bias, std=0.5)
+    predicted = layer.offset(x)
+    moves, weights = predicted.split([18 * offset_groups, 9 * offset_groups], dim=1)
+    sampled = torch.zeros(2, 4, 9, *predicted.shape[2:])
+    share = 4 // offset_groups
+    for group in range(offset_groups):
+        own = slice(group * share, (group + 1) * share)
+        for point in range(9):
+            dy, dx = moves[:, 18 * group + 2 * point], moves[:, 18 * group + 2 * point + 1]
+            y = torch.arange(dy.shape[1])[:, None] * stride - 1 + point // 3 + dy
+            x_ = torch.arange(dy.shape[2]) * stride - 1 + point % 3 + dx
+            # Positions of grid_sample run from -1 to 1 over the padded map, whose corners are pixel centres.
+            padded = F.pad(x[:, own], (9, 9, 9, 9))
+            grid = torch.stack([(x_ + 9) / 28 * 2 - 1, (y + 9) / 26 * 2 - 1], dim=-1)
+            seen = F.grid_sample(padded, grid, align_corners=True)
+            sampled[:, own, point] = seen * weights[:, 9 * group + point, None].sigmoid()
+    columns = sampled.view(2, groups, -1, *predicted.shape[2:])
+    kernel = layer.weight.view(groups, 6 // groups, -1)
+    expected = torch.einsum("ngihw,goi->ngohw", columns, kernel).flatten(1, 2)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fresh_modulated_one_halves() -> None:
+    layer = make(modulated=True)
+    expected = F.conv2d(picture(), layer.weight, None, 1, 1, 1, 2) / 2
+    torch.testing.assert_close(layer(picture()), expected, rtol=1e-5, atol=1e-5)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torchvision import models
 
+from gcnet.context import GlobalContext
+from gcnet.models.fused import FusedBlock
 from gcnet.models.layers import make_norm
 from gcnet.models.resnet import ResNet
-from gcnet.models.spec import Norm, ResNetSpec
+from gcnet.models.spec import ContextSpec, Norm, ResNetSpec
 
 
 def small(norm: Norm, frozen_stages: int) -> ResNet:
@@ -108,3 +114,73 @@ def test_group_norm_has_groups_of_eight_or_more(channels: int, groups: int) -> N
     norm = make_norm("group", channels)
     assert isinstance(norm, nn.GroupNorm)
     assert norm.num_groups == groups
+    if channels >= 32:
+        assert make_norm("group32", channels).num_groups == 32
+
+
+def test_basic_blocks_and_a_deep_stem_by_their_steps() -> None:
+    """ResNet-18's block (arXiv 1512.03385), with the stem and shortcuts of arXiv 1812.01187, section 4.2."""
+    torch.manual_seed(0)
+    spec = ResNetSpec((1, 1, 1, 1), "basic", 16, 16, deep_stem=True, avg_down=True, zero_init_residual=False)
+    resnet = ResNet(spec).eval()
+    assert resnet.out_channels == [16, 32, 64, 128]
+    x = torch.randn(2, 3, 72, 104)  # the map of c5 has sides of 3 and 4: some cells of the mean are cut off
+    stem, out = resnet.conv1, x
+    for conv, norm in ((stem[0], stem[1]), (stem[3], stem[4]), (stem[6], resnet.bn1)):
+        out = norm(conv(out)).relu()
+    assert [(stem[i].stride, stem[i].out_channels) for i in (0, 3, 6)] == [
+        ((2, 2), 8),
+        ((1, 1), 8),
+        ((1, 1), 16),
+    ]
+    out = F.max_pool2d(out, 3, 2, 1)
+    for stage, found in enumerate(resnet(x), 1):
+        block = getattr(resnet, f"layer{stage}")[0]
+        branch = block.bn2(block.conv2(block.bn1(block.conv1(out)).relu()))
+        if stage > 1:
+            mean = F.avg_pool2d(out, 2, 2, ceil_mode=True, count_include_pad=False)
+            out = block.downsample[2](block.downsample[1](mean))
+        out = (branch + out).relu()
+        torch.testing.assert_close(found, out)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
+def test_basic_blocks_are_torchvisions(name: str) -> None:
+    theirs = getattr(models, name)(weights=None).eval()
+    ours = ResNet(ResNetSpec((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3), "basic")).eval()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    ours.load_state_dict(state)
+    x = torch.randn(1, 3, 64, 64)
+    expected = theirs.layer1(theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(x)))))
+    expected = theirs.layer4(theirs.layer3(theirs.layer2(expected)))
+    torch.testing.assert_close(ours(x)[-1], expected)
+
+
+def test_blocks_in_some_places_work_in_order() -> None:
+    """Two after the last convolution, one within, one in one residual block alone."""
+    torch.manual_seed(0)
+    c3 = (False, True, False, False)
+    contexts = (
+        ContextSpec(1 / 2, c3, "after_conv2"),
+        ContextSpec(1 / 4, c3, fusion=("scale",)),
+        ContextSpec(1 / 8, c3, only=((), (1,), (), ())),
+    )
+    spec = ResNetSpec((1, 2, 1, 1), base_channels=16, context=contexts[0], more_context=contexts[1:])
+    resnet = ResNet(replace(spec, zero_init_residual=False)).eval()
+    names = {name for name, module in resnet.named_modules() if isinstance(module, GlobalContext)}
+    assert names == {
+        f"layer2.{where}" for where in ("0.context", "0.context2", "1.context", "1.context2", "1.context3")
+    }
+    block, x = resnet.layer2[1], torch.randn(2, 128, 6, 8)
+    for parameter in (p for name, p in block.named_parameters() if "context" in name):
+        nn.init.normal_(parameter, std=0.3)
+    out = block.bn1(block.conv1(x)).relu()
+    out = block.context(block.bn2(block.conv2(out)).relu())
+    out = block.context3(block.context2(block.bn3(block.conv3(out))))
+    torch.testing.assert_close(block(x), (out + x).relu())
+    torch.testing.assert_close(FusedBlock(block)(x), (out + x).relu(), rtol=1e-4, atol=1e-4)
+
+
+def test_basic_blocks_have_no_groups() -> None:
+    with pytest.raises(ValueError, match="neither deformable convolutions nor groups"):
+        ResNet(ResNetSpec(block="basic", groups=2))
