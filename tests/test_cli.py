@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shlex
 import subprocess
@@ -137,7 +138,7 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
         (
             OSError(errno.ENOSPC, "No space left on device", "out/x"),
             2,
-            "gcnet: error: No space left on device: out/x",
+            "gcnet: error: No space left on device: out/x; free space",
         ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 2, GPU_FULL),
         (KeyboardInterrupt(), 130, "gcnet: interrupted"),
@@ -150,6 +151,35 @@ def test_what_a_verb_raises_becomes_one_line(error, code, line, monkeypatch, cap
     monkeypatch.setattr(models, "run", fail)
     assert main(["models"]) == code
     assert capsys.readouterr().err.splitlines() == [line]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "expected"),
+    [
+        ({"HOME": None, "user": "12345"}, ["models"], "/.cache/gcnet/weights"),
+        (
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            ["trän"],
+            r"no command 'tr\udcc3\udca4n'",
+        ),
+        ({"PYTHONIOENCODING": "ascii"}, ["\x1b[31mred\n" + 400 * "x"], r"no command '\x1b[31mred\nxxx"),
+    ],
+)
+def test_odd_surroundings(changes, words, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in ("GCNET_HOME", *changes)}
+    user = int(changes.pop("user")) if "user" in changes else None
+    environment |= {name: value for name, value in changes.items() if value is not None}
+    become = f"import os; os.setuid({user});" if user and os.getuid() == 0 else ""
+    script = (
+        f"import sys, pwd, gcnet.commands.models; {become}"
+        "from gcnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, env=environment
+    )
+    assert expected in (done.stderr if done.returncode else done.stdout)
+    assert len(done.stderr.splitlines()) == (done.returncode == 2)
+    assert len(done.stderr) < 300
 
 
 def test_a_bug_keeps_its_traceback_and_debug_shows_all(monkeypatch):

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 
 import pytest
+import torch
 
+from gcnet import files
 from gcnet.errors import GCNetError
-from gcnet.files import check_writable, prepare_folder, write_atomically, write_bytes, write_json
+from gcnet.files import (
+    alone_in,
+    check_handles,
+    check_writable,
+    prepare_folder,
+    write_atomically,
+    write_bytes,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +56,65 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_atomically(path, write)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_full_disk_is_named_through_torch(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system then refuses longer files
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            write_atomically(tmp_path / "x", lambda file: torch.save({"a": torch.zeros(9999)}, file))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    assert not os.listdir(tmp_path)
+
+
+def test_a_name_as_long_as_the_system_allows(tmp_path: Path) -> None:
+    for name in ("x" * 255, "ä" * 127):
+        write_bytes(tmp_path / name, b"text")
+        assert (tmp_path / name).read_bytes() == b"text"
+
+
+def test_a_file_system_without_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    write_bytes(tmp_path / "file", b"text")
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_system_that_does_not_open_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = os.open
+
+    def windows(path: object, flags: int, *rest: int) -> int:
+        if os.path.isdir(str(path)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain(path, flags, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.open", windows)
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "resource", None)
+    check_handles()
+    with alone_in(tmp_path):
+        write_bytes(tmp_path / "file", b"text")
+    assert (tmp_path / "file").read_bytes() == b"text"
+
+
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOADERS_END", 0.3)
+    with alone_in(tmp_path), pytest.raises(GCNetError, match="another run is writing"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        pass
+
+
+def test_a_system_with_few_file_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (20, 40))
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    with pytest.raises(GCNetError, match="only 40 files may be open"):
+        check_handles()
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:

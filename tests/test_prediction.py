@@ -16,6 +16,7 @@ from torch import nn
 
 from gcnet import prediction
 from gcnet.errors import GCNetError
+from gcnet.files import DiskFullError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
@@ -78,6 +79,7 @@ def test_overlays_and_results(tmp_path: Path) -> None:
         "height": 50,
         "width": 60,
         "detections": 1,
+        "overlay": "b.jpg",
     }
     overlay = cv2.imread(str(tmp_path / "out" / "b.jpg"))
     assert overlay.shape == (50, 60, 3)
@@ -129,6 +131,65 @@ def test_what_was_found_survives_the_end_of_the_run(tmp_path: Path, error: type[
     assert (tmp_path / "out" / "2.png").exists()
 
 
+def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for value in (1, 2, 3):
+        write_image(folder / f"{value}.png", value)
+    predict_files(TwoObjects(), [folder], tmp_path / "whole", progress=False)
+    monkeypatch.setattr(prediction, "write_json", lambda *_: None)  # a killed process writes no more
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(TwoObjects(3), [folder], out, progress=False)
+    monkeypatch.undo()
+    assert sorted(os.listdir(out)) == ["1.png", "2.png", "unfinished.jsonl"]
+    with open(out / "unfinished.jsonl", "a") as file:
+        file.write('["in/3.png", {"stamp": [')  # torn
+    with pytest.raises(GCNetError, match=r"unfinished work of another call, with .*1\.png and 1 more"):
+        predict_files(TwoObjects(), [folder / "3.png"], out, progress=False)
+    with pytest.raises(GCNetError, match=r"another call \(its score_threshold differs"):
+        predict_files(TwoObjects(), [folder], out, score_threshold=0.1, progress=False)
+    write_image(folder / "2.png", 2, (33, 44))  # another image by now
+    write_image(folder / "0.png", 4)
+    again = TwoObjects().eval()
+    predictions = predict_files(again, [folder], out, progress=False)
+    assert again.calls == 3
+    assert [entry["id"] for entry in predictions.images] == [0, 1, 2, 3]
+    assert [entry["image_id"] for entry in predictions.results] == [0, 1, 2, 3]
+    assert predictions.images[2]["height"] == 33
+    assert json.loads((out / "results.json").read_text()) == predictions.results
+    before = json.loads((tmp_path / "whole" / "results.json").read_text())
+    assert predictions.results[3] == before[2] | {"image_id": 3}
+    assert sorted(os.listdir(out)) == [f"{n}.png" for n in range(4)] + ["images.json", "results.json"]
+
+
+def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "in" / "dog.png"), tmp_path / "out"
+    mine = write_image(out / "Dog.png", 200).read_bytes()
+    for _ in range(2):  # its own overlay of the first time is replaced
+        predict_files(TwoObjects(), [image], out, progress=False)
+        assert (out / "Dog.png").read_bytes() == mine
+        assert sorted(os.listdir(out)) == ["Dog.png", "dog-2.png", "images.json", "results.json"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    with pytest.raises(GCNetError, match=r"holds the metrics\.json of something else"):
+        predict_files(TwoObjects(), [image], tmp_path / "run", progress=False)
+
+
+def test_an_overlay_that_cannot_be_written_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = [write_image(tmp_path / "in" / ("x" * length + ".png")) for length in (245, 251)]
+    write_image(tmp_path / "in" / "wide.png", size=(1, 66000)).rename(tmp_path / "in" / "wide.jpg")
+    images += [tmp_path / "in" / "twin" / images[1].name, tmp_path / "in" / "wide.jpg"]
+    write_image(images[2])  # its overlay's name would have two letters more
+    predictions = predict_files(TwoObjects(), images, tmp_path / "out", progress=False)
+    assert len(predictions.results) == 4
+    assert not predictions.failed
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == sorted(
+        image.name for image in images[:2]
+    )
+    assert [record.getMessage()[:32] for record in caplog.records] == ["2 overlays are not drawn, first:"]
+
+
 def test_images_come_in_order_however_long_each_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +211,7 @@ def test_images_come_in_order_however_long_each_takes(
 def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, image: np.ndarray) -> None:
         if path.stem >= "3":
-            raise GCNetError("no space left")
+            raise DiskFullError("no space left")
 
     monkeypatch.setattr(prediction, "write_image", full)
     for value in range(1, 6):
@@ -213,7 +274,7 @@ def test_without_a_folder_detections_are_kept_and_nothing_is_written(tmp_path: P
     assert sorted(os.listdir(tmp_path)) == ["a.png", "b.png"]
 
 
-BACKBONE = ResNetSpec((1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0)
+BACKBONE = ResNetSpec((1, 1, 1, 1), stem_channels=16, base_channels=16, norm="batch", frozen_stages=0)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from gcnet.console import did_you_mean, listed
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
-from gcnet.files import check_writable, find_data
+from gcnet.files import check_handles, check_writable, find_data
 from gcnet.image_files import find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -81,6 +81,7 @@ def train(
         spec = find(model).spec
     else:
         spec = model.spec
+    check_handles()
     own, few_images = _own_recipe(spec)
     settings = _recipe(own, recipe)
     given = {"data": data, "annotations": annotations, "images": images}
@@ -165,6 +166,7 @@ def predict(
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     source = _find(model, weights)
+    check_handles()
     if out is not None:
         check_writable(Path(out))
     find_images(given)
@@ -223,6 +225,7 @@ def evaluate(
         GCNetError: the data set or the model cannot be had, or they have different classes.
     """
     source = _find(model, weights)
+    check_handles()
     place = _find_data(data, annotations, images)
     if out is not None:
         check_writable(Path(out))

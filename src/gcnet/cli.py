@@ -6,13 +6,15 @@ exit code is 1 where a command did its work but could not read some of many imag
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gcnet.console import did_you_mean
+from gcnet.console import did_you_mean, one_line
 from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
@@ -31,9 +33,18 @@ VERBS = {
 }
 
 
+# What to do about an error of the system.
+HINTS = {
+    errno.ENOSPC: "; free space",
+    errno.EDQUOT: "; free space in your quota",
+    errno.EMFILE: "; raise `ulimit -n`",
+    errno.ENFILE: "; the system has no more file handles, close other programs",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 or 2 as above, 130 after Ctrl-C."""
-    logging.basicConfig(format="gcnet: %(message)s")
+    set_up_output()
     # Threads that wait for each other otherwise spin: with another busy process on the same cores, a
     # training step on the CPU then takes four times as long. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,12 +56,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `gcnet models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (GCNetError, OSError, RuntimeError) as error:
+    except (GCNetError, OSError, RuntimeError, MemoryError) as error:
         line = _one_line(error)
         if line is None or os.environ.get("GCNET_DEBUG"):
             raise
         print(f"gcnet: error: {line}", file=sys.stderr)
         return 2
+
+
+class _Lines(logging.Formatter):
+    """A line for each warning, whatever names are in it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"gcnet: {one_line(record.getMessage())}"
+
+
+def set_up_output() -> None:
+    """Warnings as lines, on streams that take every character, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logging.basicConfig(handlers=[handler])
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -82,9 +110,12 @@ def _overview() -> str:
 def _one_line(error: Exception) -> str | None:
     """What to tell the user; None for a bug."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        where = f": {error.filename}" if error.filename else ""
+        return one_line(f"{error.strerror}{where}{HINTS.get(error.errno or 0, '')}")
     if isinstance(error, GCNetError | OSError):
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(str(error)) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return "the memory is full; use a smaller batch size or image size, or fewer --workers"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here
         return "the GPU's memory is full; use a smaller batch size, image size or --device cpu"
     return None

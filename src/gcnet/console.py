@@ -33,6 +33,15 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def one_line(text: str, most: int = 280) -> str:
+    """`text` as `printable`, in `most` characters: its middle is left out where it is longer."""
+    shown = printable(" ".join(text.split()))
+    if len(shown) <= most:
+        return shown
+    end = most // 3
+    return f"{shown[: most - end - 5]} ... {shown[-end:]}"
+
+
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     """`did you mean "x"?` with the nearest of the known words, or `otherwise` if none is near."""
     by_lower_case = {name.lower(): name for name in known}

@@ -5,17 +5,36 @@ Also where things are cached between runs: fetched weights, compiled code.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gcnet.errors import GCNetError
 
+try:
+    import fcntl
+    import resource
+except ImportError:  # Windows
+    fcntl = resource = None
+
 AnyPath = str | os.PathLike[str]
+
+LOADERS_END = 15.0  # seconds in which the loader processes of a killed command notice that they are alone
+LEAST_FILES = 128  # that have to be open at a time, by loaders above all
+# What a file system says that has no fsync; whatever else goes wrong there loses data.
+_NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_NAME_KEPT = 40  # characters in the name of a temporary file, whatever the file system allows
+
+
+class DiskFullError(GCNetError):
+    """A file could not be written, and no other will be."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -24,28 +43,55 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: nothing was written; the temporary file is gone and the old one untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{threading.get_native_id()}.part")
+    failures: list[OSError] = []
     try:
         with open(temporary, "wb") as file:
-            write(file)
+            write(_Watched(file, failures))  # type: ignore[arg-type]
             file.flush()
-            os.fsync(file.fileno())
+            _synchronise(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # torch's zip writer reports a failed write so
-            raise OSError(str(error).splitlines()[0]) from error
+        if failures and isinstance(error, Exception):  # torch's zip writer has its own words for it
+            raise failures[0] from error
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    with suppress(OSError):  # the file is in place; not every system opens or synchronises folders
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name itself has to reach the disk
+        finally:
+            os.close(folder)
+
+
+class _Watched:
+    """A file that remembers why a write failed."""
+
+    def __init__(self, file: BinaryIO, failures: list[OSError]) -> None:
+        self._file, self._failures = file, failures
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._failures.append(error)
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _synchronise(handle: int) -> None:
     try:
-        os.fsync(folder)  # the new name itself has to reach the disk
-    finally:
-        os.close(folder)
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Writes a small file, such as a picture. Raises GCNetError where the disk does not take it."""
-    with _disk_errors(path):
+    with disk_errors(path):
         write_atomically(Path(path), lambda file: file.write(data))
 
 
@@ -63,16 +109,18 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
             file.write((",\n" if number else "[\n").encode() + json.dumps(entry, allow_nan=False).encode())
         file.write(b"\n]\n" if len(value) else b"[\n\n]\n")
 
-    with _disk_errors(path):
+    with disk_errors(path):
         write_atomically(Path(path), write)
 
 
 @contextmanager
-def _disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns an error of the system inside it into GCNetError, or DiskFullError, about writing `path`."""
     try:
         yield
     except OSError as error:
-        raise GCNetError(
+        kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else GCNetError
+        raise kind(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
         ) from None
 
@@ -90,15 +138,63 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside it no other command of ours writes in `folder`; the lock ends with the process and its loaders.
+
+    Raises:
+        GCNetError: another one does, also some seconds later.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    until = time.monotonic() + LOADERS_END
+    try:
+        while not _try_lock(handle):
+            if time.monotonic() > until:
+                raise GCNetError(f"another run is writing in {folder}; wait for it or give another --out")
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    assert fcntl is not None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def check_handles() -> None:
+    """Lets this process open as many files as the system allows; raises GCNetError if they are too few."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if 0 <= hard < LEAST_FILES:
+        raise GCNetError(
+            f"only {hard} files may be open at a time here, {LEAST_FILES} are needed: raise `ulimit -n`"
+        )
+
+
 def cache_folder() -> Path:
     """`GCNET_HOME`, else `gcnet` in the XDG cache."""
     home = os.environ.get("GCNET_HOME")
-    return Path(home).expanduser() if home else user_cache() / "gcnet"
+    return Path(os.path.expanduser(home)) if home else user_cache() / "gcnet"
 
 
 def user_cache() -> Path:
-    """`XDG_CACHE_HOME`, else `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    """`XDG_CACHE_HOME`, else `~/.cache`, which is `/.cache` for a user without a home, as in containers."""
+    folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path("/.cache" if folder.startswith("~") else folder)
 
 
 def check_writable(folder: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +162,19 @@ def test_evaluation_sees_every_image_in_batches_of_one_size(dataset: CocoDataset
         assert {padded_size(image) for image in batch.image_sizes} == {tuple(batch.images.shape[2:])}
     assert batches[0].image_sizes[0] == (64, 85)
     assert batches[0].original_sizes[0] == (48, 64)
+
+
+def test_a_killed_worker_is_one_line(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    recipe = replace(RECIPE, workers=1)
+    batches = iter(train_loader(dataset, recipe=recipe, image_size=SIZE))
+    next(batches)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(GCNetError, match=r"reads images was killed \(signal 9\), as happens when memory"):
+        list(batches)
+    assert signal.getsignal(signal.SIGCHLD) == before
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -116,7 +116,7 @@ def run_fake(
             fake_recipe(**recipe),
             out,
             resume=resume,
-            data="photos",
+            data={"data": "photos"},
         )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from engine_fakes import FakeDetector, fake_recipe
+from engine_fakes import FakeDetector, fake_recipe, run_fake
 
 from gcnet.engine.checkpoint import (
     changed_fields,
@@ -69,6 +70,33 @@ def test_what_cannot_be_resumed_from_is_named(tmp_path: Path, content: bytes | s
     with pytest.raises(GCNetError, match=r"last\.ckpt") as caught:
         read_checkpoint(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("detector", None),
+        ("detector", {"layer.weight": 3}),
+        ("iteration", "3"),
+        ("iteration", -1),
+        ("optimizer", {"state": [1]}),
+        ("optimizer", {"state": {0: {"momentum_buffer": torch.zeros(7)}}}),
+        ("optimizer", {"state": {99: {"momentum_buffer": torch.zeros(7)}}}),
+        ("recipe", {}),
+        ("provenance", [1]),
+        ("sums", {"loss": 1.0}),
+        ("ema", {"layer.weight": None}),
+        ("images", {}),
+        ("class_names", ["square"]),
+    ],
+)
+def test_a_damaged_part_is_one_line(tmp_path: Path, part: str, value: Any) -> None:
+    run_fake(tmp_path, epochs=1)
+    path = tmp_path / "last.ckpt"
+    state = read_checkpoint(path)
+    torch.save(state | {part: value}, path)
+    with pytest.raises(GCNetError, match=r"cannot resume from .*last\.ckpt"):
+        run_fake(tmp_path, resume=True)
 
 
 class Evil:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,29 @@ def test_rows_survive_a_resume_up_to_its_start(tmp_path: Path) -> None:
     assert [row["iteration"] for row in rows] == [10, 10, 20, 20, 30]
     assert rows[-1]["loss"] == 7.0
     assert math.isnan(rows[1]["box_AP75"])  # nothing to measure against
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"", 0),
+        (b"iteration,lo", 0),
+        (b"no,header\n1,2\n", 0),
+        (b"iteration,loss\n10,0.5\n20,0x1\n30,0.25\n", 2),
+        (b"iteration,loss\n10,0.5\n\xff\xfe,\x00\n", 1),
+        (b"iteration,loss\n10,0.5,7\n10,0.5\n", 1),
+    ],
+)
+def test_a_damaged_file_is_kept_beside(tmp_path: Path, capsys: Any, content: bytes, kept: int) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    log = MetricsFile(path, scores=AP_NAMES, start=100)
+    assert len(log.rows) == kept
+    log.write(110, "train", {"loss": 1.0})
+    assert len(read_metrics(path)) == kept + 1
+    damaged = tmp_path / "metrics.csv.damaged"
+    assert damaged.exists() == (content.count(b"\n") > 1)
+    assert ("kept as metrics.csv.damaged" in capsys.readouterr().out) == damaged.exists()
 
 
 def test_a_fresh_log_has_no_best(tmp_path: Path) -> None:

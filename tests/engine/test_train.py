@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import multiprocessing
@@ -16,7 +17,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from engine_fakes import PER_EPOCH, FakeDetector, fake_metrics, fake_recipe, press_ctrl_c, run_fake
+from engine_fakes import (
+    PER_EPOCH,
+    FakeDetector,
+    FakeLoader,
+    fake_metrics,
+    fake_recipe,
+    press_ctrl_c,
+    run_fake,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -235,8 +244,42 @@ def test_resume_auto_begins_where_there_is_nothing(unbroken: Path, tmp_path: Pat
         run_fake(tmp_path / "other", resume="auto")
 
 
+@pytest.mark.parametrize("error", [GCNetError, RuntimeError, BrokenPipeError])
+def test_whatever_comes_between_two_iterations_the_state_is_saved(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    plain = FakeLoader.__iter__
+
+    def broken(self: FakeLoader) -> Any:
+        yield from itertools.islice(plain(self), 4)
+        raise error("4.png cannot be read; restore it")
+
+    monkeypatch.setattr(FakeLoader, "__iter__", broken)
+    with pytest.raises(error, match=r"4\.png cannot be read") as caught:
+        run_fake(tmp_path)
+    assert (error is not GCNetError) or "go on after iteration 4: gcnet train --config" in str(caught.value)
+    assert read_checkpoint(tmp_path / "last.ckpt")["iteration"] == 4
+    monkeypatch.undo()
+    run_fake(tmp_path, resume=True)
+    assert_same_weights(unbroken, tmp_path)
+    assert logged(tmp_path) == logged(unbroken)
+
+
+def test_a_terminal_that_is_gone_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who starts the tests may ignore it
+    left: list[bool] = []
+    monkeypatch.setattr("gcnet.engine.stop._leave_terminal", lambda: left.append(True))
+    try:
+        with pytest.raises(SystemExit):
+            run_fake(tmp_path, detector=interrupted(3, signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert left == [True]
+    assert read_checkpoint(tmp_path / "last.ckpt")["iteration"] == 3
+
+
 def test_a_folder_is_for_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runfolder, "LOADERS_END", 0.1)
+    monkeypatch.setattr("gcnet.files.LOADERS_END", 0.1)
     with (
         runfolder.claimed(tmp_path, resume=False),
         pytest.raises(GCNetError, match="another run is writing"),

@@ -27,7 +27,49 @@ def test_a_detector_that_knows_all_scores_one(make_dataset: MakeDataset, oracle:
     assert detector.training
     assert json.loads((out / "results.json").read_text()) == list(results)
     assert json.loads((out / "metrics.json").read_text()) == metrics.as_dict()
-    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["call.json", "metrics.json", "results.json"]
+
+
+def test_an_evaluation_goes_on_where_it_was_killed(
+    make_dataset: MakeDataset, oracle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, out = make_dataset(), tmp_path / "out"
+    whole, _ = evaluate(oracle(dataset), dataset, workers=0, progress=False)
+    detector = oracle(dataset).eval()
+    plain = dataset.read_image
+    monkeypatch.setattr(type(dataset), "read_image", lambda self, i: plain(i) if i < 3 else broken(i))
+    with pytest.raises(GCNetError, match="image 3 is gone"):
+        evaluate(detector, dataset, workers=0, out=out, progress=False)
+    monkeypatch.undo()
+    before = len(detector.seen)
+    assert 0 < before < len(dataset)
+    assert [path.name for path in out.iterdir()] == ["unfinished.jsonl"]
+    with pytest.raises(GCNetError, match="its score_threshold differs"):
+        evaluate(detector, dataset, workers=0, out=out, progress=False, score_threshold=0.1)
+    metrics, results = evaluate(detector, dataset, workers=0, out=out, progress=False)
+    assert len(detector.seen) == len(dataset)
+    assert metrics.as_dict() == whole.as_dict()
+    assert json.loads((out / "results.json").read_text()) == list(results)
+    assert not (out / "unfinished.jsonl").exists()
+
+
+def broken(index: int) -> Any:
+    raise GCNetError(f"image {index} is gone")
+
+
+def test_a_folder_is_for_one_model(make_dataset: MakeDataset, oracle: Any, tmp_path: Path) -> None:
+    dataset = make_dataset()
+    evaluate(oracle(dataset), dataset, workers=0, out=tmp_path, progress=False)
+    evaluate(oracle(dataset), dataset, workers=0, out=tmp_path, progress=False)
+    before = (tmp_path / "metrics.json").read_bytes()
+    other = oracle(dataset)
+    other.weight.data += 1
+    with pytest.raises(GCNetError, match=r"scores of another evaluation \(its weights differs\)"):
+        evaluate(other, dataset, workers=0, out=tmp_path, progress=False)
+    (tmp_path / "call.json").unlink()
+    with pytest.raises(GCNetError, match=r"holds the results\.json of something else"):
+        evaluate(other, dataset, workers=0, out=tmp_path, progress=False)
+    assert (tmp_path / "metrics.json").read_bytes() == before
 
 
 def test_results_are_on_disk_before_they_are_scored(

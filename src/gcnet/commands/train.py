@@ -152,7 +152,7 @@ def read_config(path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise GCNetError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(values, dict):

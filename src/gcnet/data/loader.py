@@ -8,6 +8,8 @@ run started. Resuming is starting at another iteration.
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -225,10 +227,34 @@ class Loader(DataLoader):
         )
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for item in super().__iter__():
-            if isinstance(item, GCNetError):
-                raise item
-            yield item
+        handler = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        batches: Any = super().__iter__()
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            # PyTorch's would raise in the middle of an iteration when a worker dies, which is seen below too.
+            signal.signal(signal.SIGCHLD, handler)
+        try:
+            for item in batches:
+                if isinstance(item, GCNetError):
+                    raise item
+                yield item
+        except (RuntimeError, OSError, EOFError) as error:
+            if why := _why_ended(getattr(batches, "_workers", ())):
+                raise GCNetError(why) from error
+            raise
+
+
+def _why_ended(workers: Iterable[Any]) -> str:
+    """What to say of a worker that is dead, or that its death is noticed before."""
+    for worker in workers:
+        worker.join(timeout=0.1)
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    if not codes:
+        return ""
+    signals = [-code for code in codes if code < 0]
+    how = f"was killed (signal {signals[0]})" if signals else "ended"
+    shared = getattr(signal, "SIGBUS", None) in signals
+    memory = "shared memory (/dev/shm)" if shared else "memory"
+    return f"a process that reads images {how}, as happens when {memory} runs out: use fewer --workers"
 
 
 class _Samples(Dataset):

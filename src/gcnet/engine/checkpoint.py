@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.recipe import Recipe
@@ -39,6 +42,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         GCNetError: there is no such file, or it is damaged or something else.
     """
+    anew = "train anew with another --out"
     if not path.is_file():
         raise GCNetError(f"nothing to resume: {path} does not exist; train without --resume")
     try:
@@ -47,12 +51,68 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise GCNetError(
-            f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); "
-            "train anew with another --out"
+            f"cannot resume from {path}: not a readable checkpoint of gcnet train ({reason}); {anew}"
         ) from error
     if found != FORMAT:
         raise GCNetError(f"cannot resume from {path}: its format is {found}, this gcnet reads {FORMAT}")
+    if damaged := [name for name, is_sound in _SOUND.items() if not is_sound(state.get(name))]:
+        raise GCNetError(f"cannot resume from {path}: its {listed(damaged)} is damaged; {anew}")
     return state
+
+
+def _are_tensors(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+    )
+
+
+def _are_sums(value: Any) -> bool:
+    """Sum and count of each number of a row that is not complete."""
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(number, float) for number in pair)
+        for pair in value.values()
+    )
+
+
+def _are_moments(value: Any) -> bool:
+    """Of each parameter, by its number, tensors and numbers by name."""
+    moments = value.get("state") if isinstance(value, dict) else None
+    return isinstance(moments, dict) and all(
+        isinstance(number, int) and isinstance(moment, dict) for number, moment in moments.items()
+    )
+
+
+# What has to be true of the parts of a checkpoint; older ones lack some.
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "recipe": lambda value: isinstance(value, dict) and "optimizer" in value,
+    "detector": _are_tensors,
+    "iteration": lambda value: isinstance(value, int) and value >= 0,
+    "optimizer": _are_moments,
+    "provenance": lambda value: value is None or isinstance(value, dict),
+    "sums": lambda value: value is None or _are_sums(value),
+    "ema": lambda value: value is None or _are_tensors(value),
+    "scaler": lambda value: value is None or isinstance(value, dict),
+    "class_names": lambda value: value is None or isinstance(value, list | tuple),
+    "images": lambda value: value is None or (isinstance(value, dict) and "count" in value),
+}
+
+
+def restore_moments(optimizer: Optimizer, state: dict[str, Any], path: Path) -> None:
+    """Loads the optimizer's moments; its rates come from the recipe and the iteration.
+
+    Raises:
+        GCNetError: they are not those of the optimizer's parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = state["optimizer"]["state"]
+    for number, moment in moments.items():
+        tensors = [value for value in moment.values() if isinstance(value, Tensor) and value.dim()]
+        if number >= len(parameters) or any(value.shape != parameters[number].shape for value in tensors):
+            raise GCNetError(
+                f"cannot resume from {path}: moment {number} of the optimizer fits no parameter; "
+                "train anew with another --out"
+            )
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
 
 
 def restore_model(
@@ -73,7 +133,7 @@ def restore_model(
             "use the model and data it was trained with"
         )
     trained = state.get("class_names") or class_names  # older checkpoints have none
-    for label, (old, new) in enumerate(zip(trained, class_names, strict=True)):
+    for label, (old, new) in enumerate(zip_longest(trained, class_names)):
         if old != new:
             raise GCNetError(
                 f"cannot resume from {path}: its class {label} is {old!r}, that of the data {new!r}; "

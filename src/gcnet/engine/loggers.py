@@ -5,8 +5,9 @@ Another logger is a class here and its line in LOGGERS.
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -37,7 +38,11 @@ class MetricsFile:
 
     def __init__(self, path: Path, *, scores: Sequence[str], start: int = 0) -> None:
         self.path = path
-        self.rows = [row for row in read_metrics(path) if row["iteration"] <= start]
+        rows, damaged = _parse(path)
+        self.rows = [row for row in rows if row["iteration"] <= start]
+        if damaged:
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+            print(f"warning: {path} has {damaged} lines that are no rows; it is kept as {path.name}.damaged")
         self._scores = tuple(scores)
         self._columns = list(self.rows[0]) if self.rows else []
         self._columns += [name for name in scores if self.rows and name not in self._columns]
@@ -94,15 +99,25 @@ def rounded(value: float) -> float:
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """The rows of a `metrics.csv` (an empty cell is NaN), without a torn last line; none without a file."""
+    return _parse(path)[0]
+
+
+def _parse(path: Path) -> tuple[list[dict[str, float]], int]:
+    """The rows, and how many lines are damaged. Every line ends, so that a torn last one is known."""
     if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    table = list(csv.reader(lines))
+        return [], 0
+    header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    names, lines = header.split(","), lines[:-1]
+    if not lines:
+        return [], 0
+    if "iteration" not in names:
+        return [], len(lines) + 1
     rows = []
-    for cells in table[1:]:
-        if len(cells) == len(table[0]):
-            rows.append({n: float(c) if c else math.nan for n, c in zip(table[0], cells, strict=True)})
-    return rows
+    for line in lines:
+        cells = line.split(",")
+        with contextlib.suppress(ValueError):
+            rows.append({n: float(c) if c else math.nan for n, c in zip(names, cells, strict=True)})
+    return rows, len(lines) - len(rows)
 
 
 class TensorBoard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import deque
@@ -11,6 +10,11 @@ from collections.abc import Mapping
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 SMOOTH = 20  # iterations that losses and times are averaged over
 LINE_EVERY = 30.0  # seconds between the lines of a log
@@ -78,9 +82,11 @@ class ProgressLine:
 
 
 def memory_gb(device: torch.device) -> float:
-    """The largest memory used so far, in GB: the device's, or on a CPU this process's."""
+    """The largest memory used so far, in GB: the device's, or on a CPU this process's; 0 on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

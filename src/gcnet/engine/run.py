@@ -58,6 +58,7 @@ class Run:
     average: Model | None = None
     iteration: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
+    stepping: bool = False  # whether weights may be half changed
     saved: int = -1  # the iteration that last.ckpt is of; -1 if it could not be written
     saved_at: float = field(default_factory=time.monotonic)
 

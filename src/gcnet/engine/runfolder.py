@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -17,16 +15,10 @@ import yaml
 
 from gcnet.engine.loggers import read_metrics
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_bytes, write_json
+from gcnet.files import alone_in, prepare_folder, write_bytes, write_json
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-LOADERS_END = 15.0  # seconds in which the loader processes of a killed run notice that they are alone
 SPLIT_FILE = "split.json"  # which images were held out of an undivided set
 RECORDED = ("gcnet", "torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools")
 
@@ -48,41 +40,12 @@ def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     """
     if not resume:
         prepare_folder(out)
-    with _locked(out) if out.is_dir() else contextlib.nullcontext():
+    with alone_in(out) if out.is_dir() else contextlib.nullcontext():
         for leftover in out.glob(".*.part"):
             leftover.unlink(missing_ok=True)
         if not resume and any(out.iterdir()):
             raise GCNetError(f"{out} is not empty: go on with its run by --resume, or give another --out")
         yield
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, which ends with the process and its loaders."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    until = time.monotonic() + LOADERS_END
-    try:
-        while not _try_lock(handle):
-            if time.monotonic() > until:
-                raise GCNetError(f"another run is writing in {folder}; wait for it or give another --out")
-            time.sleep(0.2)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    assert fcntl is not None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def write_recipe(
@@ -102,14 +65,14 @@ def write_recipe(
         f"# Train again with: gcnet train --config {out / 'recipe.yaml'} --out ANOTHER_FOLDER",
         yaml.safe_dump(options, sort_keys=False, default_flow_style=None, allow_unicode=True),
     ]
-    write_bytes(out / "recipe.yaml", "\n".join(lines).encode())
+    write_bytes(out / "recipe.yaml", "\n".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def recorded(out: Path, name: str) -> Any:
     """An option in the `recipe.yaml` of a run; None if there is none or it cannot be read."""
     try:
         return yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))[name]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError):
         return None
 
 

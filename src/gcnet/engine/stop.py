@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -59,9 +60,19 @@ class Stop:
         now = time.monotonic()
         if self._at_once or (self.number and now - self._came > AGAIN):
             end_by(number)
-        if not self.number and self._speaks:
-            print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
-        self.number, self._came = number, now
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_terminal()
+        first, self.number, self._came = not self.number, number, now
+        if first and self._speaks:
+            with contextlib.suppress(OSError):  # whoever read it was interrupted as well
+                print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
+
+
+def _leave_terminal() -> None:
+    """What is said to a terminal that is gone would end the run before its state is saved."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def end_by(number: int) -> NoReturn:

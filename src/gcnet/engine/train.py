@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.divide import write_split
-from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model
+from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, restore_moments
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
@@ -137,14 +137,14 @@ def _begin(
         where = {"trained_on": Path(next(iter(data.values()))).resolve().name} if data else {}
         model.provenance = {**where, "train_images": len(train_set), **origin}
     else:
-        state.setdefault("class_names", recorded(out, "class_names"))  # older checkpoints have none
+        state.setdefault("class_names", recorded(out, "class_names") or [])  # older checkpoints have none
         restore_model(model, state, out / "last.ckpt", recipe, model.spec.class_names)
-        model.provenance = state.get("provenance", {})
+        model.provenance = state.get("provenance") or {}
         if place.leads:
             print(f"resuming {out} after iteration {state['iteration']} of {recipe.epochs * per_epoch}")
             if changed := changed_fields(state["recipe"], recipe):
                 print(f"note: the recipe differs from that of the checkpoint in {', '.join(changed)}")
-            before = state.get("images", images)
+            before = state.get("images") or images
             if before != images:
                 print(
                     f"note: the training images or their annotations have changed since the checkpoint "
@@ -154,11 +154,9 @@ def _begin(
     scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
     run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)
     if state is not None:
-        # Of the optimizer only the moments: rates come from the recipe and the iteration.
-        fresh = run.optimizer.state_dict()
-        run.optimizer.load_state_dict(fresh | {"state": state["optimizer"]["state"]})
+        restore_moments(run.optimizer, state, out / "last.ckpt")
         run.iteration = run.saved = state["iteration"]
-        run.sums = state.get("sums", {})
+        run.sums = state.get("sums") or {}
         if state.get("scaler"):
             scaler.load_state_dict(state["scaler"])
     return run
@@ -211,8 +209,8 @@ def _loop(
 ) -> Metrics | ClassMetrics | None:
     """Trains to the end, and gives the metrics of the last validation.
 
-    Raises KeyboardInterrupt or SystemExit after a signal, with the state saved; in other processes than the
-    first, SystemExit(0).
+    Whatever ends it between two iterations, the state is saved. Raises KeyboardInterrupt or SystemExit after
+    a signal; in other processes than the first, SystemExit(0).
     """
     task, recipe, place = run.task, run.recipe, run.place
     scores = (*task.score_names, "valid_loss") if recipe.validation_loss else task.score_names
@@ -234,10 +232,12 @@ def _loop(
                 break
             started = time.monotonic()
             images, targets = next(batches)
+            run.stepping = True
             losses, grad_norm, signal = take_step(run, losses_of, images, targets, stop)
             run.iteration += 1
             if run.average is not None:
                 update_average(run.average, run.model, run.recipe.ema, run.iteration)
+            run.stepping = False
             if log is not None:
                 _log(run, log, losses, grad_norm, time.monotonic() - started)
                 line.update(run.iteration, losses, run.optimizer.param_groups[0]["lr"], place.device)
@@ -255,9 +255,16 @@ def _loop(
                 "try a lower lr, a longer warm-up or clip_norm, and look at these images"
             ) from None
         raise SystemExit(0) from None  # the first process says why
-    except (KeyboardInterrupt, SystemExit):
+    except BaseException as error:
+        if place.leads and not run.stepping and run.saved != run.iteration:
+            run.save()
+        resume = f"gcnet train --config {run.out / 'recipe.yaml'} --resume"
+        if isinstance(error, GCNetError) and place.leads:  # an image that is gone, a reader that was killed
+            raise GCNetError(f"{error}; then go on after iteration {max(run.saved, 0)}: {resume}") from error
+        if not isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         if place.leads:
-            print(f"stopped; go on with: gcnet train --config {run.out / 'recipe.yaml'} --resume", flush=True)
+            print(f"stopped; go on after iteration {max(run.saved, 0)} with: {resume}", flush=True)
             raise
         raise SystemExit(0) from None
     finally:

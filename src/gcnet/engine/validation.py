@@ -30,17 +30,12 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
     """
     task, place, scored = run.task, run.place, run.average or run.model
     line.pause()
-    try:
-        with stop.at_once():
-            share = range(place.rank, len(valid_set), place.world)
-            options = {"workers": run.recipe.workers, "progress": place.leads}
-            found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
-            losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
-            metrics, results = task.score(valid_set, found) if place.leads else (None, [])
-    except (KeyboardInterrupt, SystemExit):
-        if place.leads and run.saved != run.iteration:
-            run.save()
-        raise
+    with stop.at_once():
+        share = range(place.rank, len(valid_set), place.world)
+        options = {"workers": run.recipe.workers, "progress": place.leads}
+        found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
+        losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
+        metrics, results = task.score(valid_set, found) if place.leads else (None, [])
     if log is None:
         return None
     values = task.scores(metrics)

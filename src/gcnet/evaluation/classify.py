@@ -18,8 +18,8 @@ from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.image_loader import image_eval_loader
 from gcnet.errors import GCNetError
-from gcnet.evaluation.evaluate import check_classes, write_results
-from gcnet.files import prepare_folder
+from gcnet.evaluation.evaluate import check_classes, evaluation_in, write_results
+from gcnet.journal import Journal
 from gcnet.models.classifier import Classifier
 from gcnet.models.modes import in_eval_mode
 
@@ -62,25 +62,25 @@ def evaluate_classifier(
 
     Runs on the classifier's device. A result has the
     picture's `file_name` and `class`, the five most probable classes as `predicted` and their
-    `probabilities`. With `out`, `results.json` and `metrics.json` are written there.
+    `probabilities`. With `out`, `results.json` and `metrics.json` are written there, see `evaluation_in`.
 
     Raises GCNetError if the classes of model and pictures differ, a picture cannot be read or `out` cannot be
     written.
     """
     check_classes(classifier.spec.class_names, dataset.class_names)
-    if out is not None:
-        prepare_folder(out)
-    found = classify_all(
-        classifier,
-        dataset,
-        range(len(dataset)),
-        batch_size=batch_size,
-        workers=workers,
-        progress=progress,
-    )
-    metrics, results = score_classes(dataset, found)
-    if out is not None:
-        write_results(out, metrics, results)
+    with evaluation_in(out, classifier, dataset) as journal:
+        found = classify_all(
+            classifier,
+            dataset,
+            range(len(dataset)),
+            batch_size=batch_size,
+            workers=workers,
+            progress=progress,
+            journal=journal,
+        )
+        metrics, results = score_classes(dataset, found)
+        if out is not None:
+            write_results(out, metrics, results)
     return metrics, results
 
 
@@ -137,14 +137,20 @@ def classify_all(
     batch_size: int = 1,
     workers: int = 2,
     progress: bool = True,
+    journal: Journal | None = None,
 ) -> list[tuple[dict[str, Any], float]]:
-    """What `classifier` says of the images `indices` of `dataset`, and the cross-entropy of each."""
+    """What `classifier` says of the images `indices` of `dataset`, and the cross-entropy of each.
+
+    With a `journal`, images that are in it are not looked at again, and the others are put there.
+    """
     classifier, spec = in_eval_mode(classifier), classifier.spec
-    batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    done = {} if journal is None else journal.done
+    found = {int(key): (result, loss) for key, (result, loss) in done.items()}
+    left = [index for index in indices if index not in found]
+    batches = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
     loader = image_eval_loader(dataset, batches, image_size=spec.image_size, workers=workers)
-    found: list[tuple[dict[str, Any], float]] = []
     with torch.inference_mode(), progress_bar(disable=not progress) as bar:
-        task = bar.add_task("evaluating", total=len(indices))
+        task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
         for batch in loader:
             probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
             if not probabilities.isfinite().all():
@@ -158,6 +164,8 @@ def classify_all(
                     "predicted": [spec.class_names[k] for k in labels.tolist()],
                     "probabilities": [round(p, 5) for p in best.tolist()],
                 }
-                found.append((result, -float(row[label].clamp_min(1e-12).log())))
+                found[int(index)] = result, -float(row[label].clamp_min(1e-12).log())
+                if journal is not None:
+                    journal.add(str(index), found[int(index)])
             bar.advance(task, len(batch))
-    return found
+    return [found[index] for index in indices]

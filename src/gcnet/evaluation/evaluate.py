@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +19,15 @@ from gcnet.data.loader import batches_of_one_size, eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
-from gcnet.files import prepare_folder, write_json
+from gcnet.files import alone_in, prepare_folder, write_json
+from gcnet.journal import NAME as JOURNAL
+from gcnet.journal import Journal
+from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.modes import in_eval_mode
+from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.types import Batch, Detections
+
+CALL = "call.json"  # what the results of an evaluation are of
 
 
 def evaluate(
@@ -33,29 +42,86 @@ def evaluate(
 ) -> tuple[Metrics, Sequence[dict[str, Any]]]:
     """Metrics of `detector` on every image of `dataset`, and its detections in COCO results format.
 
-    Runs on the detector's device. With `out`,
-    `results.json` is written there before anything is scored, then `metrics.json`. The threshold 0.05 is
-    the one that published AP is measured with.
+    Runs on the detector's device. With `out`, what is found in an image is there at once (see
+    `evaluation_in`), `results.json` before anything is scored, then `metrics.json`. The threshold 0.05 is the
+    one that published AP is measured with.
 
     Raises GCNetError if the classes of model and data set differ or `out` cannot be written.
     """
     check_classes(detector.spec.class_names, dataset.class_names)
-    folder = None if out is None else prepare_folder(out)
-    found = predict_all(
-        detector,
-        dataset,
-        range(len(dataset)),
-        batch_size=batch_size,
-        workers=workers,
-        score_threshold=score_threshold,
-        progress=progress,
-    )
-    if folder is not None:
-        write_json(folder / "results.json", CocoResults(found))
-    metrics, results = score_all(dataset, found)
-    if folder is not None:
-        write_json(folder / "metrics.json", metrics.as_dict())
+    with evaluation_in(out, detector, dataset, score_threshold=score_threshold) as journal:
+        found = predict_all(
+            detector,
+            dataset,
+            range(len(dataset)),
+            batch_size=batch_size,
+            workers=workers,
+            score_threshold=score_threshold,
+            progress=progress,
+            journal=journal,
+        )
+        if out is not None:
+            write_json(Path(out) / "results.json", CocoResults(found))
+        metrics, results = score_all(dataset, found)
+        if out is not None:
+            write_json(Path(out) / "metrics.json", metrics.as_dict())
     return metrics, results
+
+
+@contextmanager
+def evaluation_in(
+    out: str | os.PathLike[str] | None, model: Detector | Classifier, dataset: DataSet[Any], **options: Any
+) -> Iterator[Journal | None]:
+    """Makes the folder `out` ready for an evaluation, if it is given, and gives the journal of its images.
+
+    When all is written, `call.json` says what it is of. The same call goes on where an earlier one ended.
+
+    Raises:
+        GCNetError: `out` cannot be written to, another process writes there, or it holds results of another
+            model, data set or kind.
+    """
+    if out is None:
+        yield None
+        return
+    folder = prepare_folder(out)
+    images = [f"{record.path.name} {getattr(record, 'id', '')}" for record in dataset.records]
+    call = {
+        "command": "eval",
+        "model": model.spec.name,
+        "weights": fingerprint(model),
+        "data": dataset.source.as_posix(),
+        "images": hashlib.sha256("\n".join(images).encode("utf-8", "surrogateescape")).hexdigest()[:16],
+        **options,
+    }
+    with alone_in(folder):
+        _check_before(folder, call)
+        journal = Journal(folder, call, {})
+        try:
+            yield journal
+        except BaseException:
+            journal.close(finished=False)
+            raise
+        write_json(folder / CALL, call)
+        journal.close(finished=True)
+
+
+def _check_before(folder: Path, call: dict[str, Any]) -> None:
+    """Raises GCNetError if results in the folder are not those of an earlier call like this one."""
+    path = folder / CALL
+    if not path.is_file():
+        if (folder / "results.json").exists() and not (folder / JOURNAL).exists():
+            raise GCNetError(f"{folder} holds the results.json of something else; give another --out")
+        return
+    try:
+        before = json.loads(path.read_bytes())
+        changed = [name for name in {**before, **call} if before.get(name) != call.get(name)]
+    except (ValueError, TypeError):
+        changed = [CALL]
+    if changed:
+        raise GCNetError(
+            f"{folder} holds the scores of another evaluation (its {', '.join(changed)} differs); "
+            "delete them, or give another --out"
+        )
 
 
 def score_all(dataset: DataSet[ImageRecord], found: Sequence[ImageResults]) -> tuple[Metrics, CocoResults]:
@@ -74,27 +140,32 @@ def predict_all(
     workers: int = 2,
     score_threshold: float = 0.05,
     progress: bool = True,
+    journal: Journal | None = None,
 ) -> list[ImageResults]:
     """What `detector` finds in the images `indices` of `dataset`, in their order.
 
-    A batch holds images of one padded size: what is found in an image does not depend on the others.
+    A batch holds images of one padded size: what is found in an image does not depend on the others. With a
+    `journal`, images that are in it are not looked at again, and the others are put there.
     """
     detector, image_size = in_eval_mode(detector), detector.spec.image_size
-    batches = batches_of_one_size(dataset, indices, image_size=image_size, batch_size=batch_size)
+    images = _recorded(journal, dataset)
+    left = [index for index in indices if index not in images]
+    batches = batches_of_one_size(dataset, left, image_size=image_size, batch_size=batch_size)
     loader = eval_loader(dataset, batches, image_size=image_size, workers=workers)
     device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
-    images: dict[int, ImageResults] = {}
 
     def encode(group: list[int], batch: Batch, found: list[Detections]) -> None:
         for index, image_id, detections in zip(group, batch.image_ids, found, strict=True):
             images[index] = ImageResults.of(detections, image_id, dataset.category_ids)
+            if journal is not None:
+                journal.add(str(index), images[index].as_json())
 
     with (
         torch.inference_mode(),
         progress_bar(disable=not progress) as bar,
         ThreadPoolExecutor(1) as pool,
     ):
-        task = bar.add_task("evaluating", total=len(indices))
+        task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
         pending: Future[None] | None = None
         for group, batch in zip(batches, loader, strict=True):
             found = detector.predict(batch.to(device), score_threshold=score_threshold)
@@ -106,6 +177,11 @@ def predict_all(
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
+
+
+def _recorded(journal: Journal | None, dataset: DataSet[ImageRecord]) -> dict[int, ImageResults]:
+    done = {} if journal is None else journal.done
+    return {int(key): ImageResults.from_json(dataset.records[int(key)].id, done[key]) for key in done}
 
 
 def write_results(folder: str | os.PathLike[str], metrics: Any, results: Sequence[dict[str, Any]]) -> None:

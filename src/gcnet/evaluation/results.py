@@ -47,6 +47,29 @@ class ImageResults:
             None if probs is None else encode_masks(probs.float().numpy(), corners, detections.image_size),
         )
 
+    @classmethod
+    def from_json(cls, image_id: int | str, value: dict[str, Any]) -> ImageResults:
+        """What `as_json` was made of, to the last digit."""
+        counts = value["counts"]
+        return cls(
+            image_id,
+            (value["size"][0], value["size"][1]),
+            np.array(value["boxes"], np.float64).reshape(-1, 4),
+            np.array(value["scores"], np.float64),
+            np.array(value["category_ids"], np.int64),
+            None if counts is None else [text.encode("ascii") for text in counts],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the image's id, as plain values."""
+        return {
+            "size": list(self.size),
+            "boxes": self.boxes.tolist(),
+            "scores": self.scores.tolist(),
+            "category_ids": self.category_ids.tolist(),
+            "counts": None if self.counts is None else [counts.decode("ascii") for counts in self.counts],
+        }
+
     def __len__(self) -> int:
         return len(self.scores)
 

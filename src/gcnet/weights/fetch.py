@@ -183,7 +183,7 @@ def sha256(path: Path) -> str:
 
 def _hub() -> Path:
     home = os.environ.get("TORCH_HOME")
-    return (Path(home).expanduser() if home else user_cache() / "torch") / "hub" / "checkpoints"
+    return (Path(os.path.expanduser(home)) if home else user_cache() / "torch") / "hub" / "checkpoints"
 
 
 def _places(weights: Weights, mirrors: Sequence[str]) -> list[list[str]]:
@@ -243,7 +243,7 @@ def _fetch(places: list[list[str]], target: Path, weights: Weights, patience: Pa
 def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) -> str:
     """The file of one address as `part`, whole and checked; its SHA-256."""
     if "://" not in address or address.startswith("file://"):
-        path = Path(url2pathname(urlsplit(address).path) if "://" in address else address).expanduser()
+        path = Path(os.path.expanduser(url2pathname(urlsplit(address).path) if "://" in address else address))
         if not path.is_file():
             raise UnavailableError("no such file", missing=True)
         digest = _check(path, weights)  # before it is copied: a download that was cut is not given up for it
