@@ -43,8 +43,10 @@ def test_boxes_beside_their_outlines_and_images(tmp_path: Path) -> None:
         tmp_path,
         annotation(0, 100, box=(0, 0, 100, 100), segmentation=small),
         annotation(0, 101, box=(250, 20, 100, 30), segmentation=[]),
+        annotation(0, 101, box=(60, 90, 30, 30), segmentation=small),
     )
-    assert set(found) == {"box against outline", "box outside"}
+    assert set(found) == {"box against outline", "box outside", "box mended"}
+    assert [one.row for one in found["box mended"]] == [2]
     assert found["box against outline"][0].words == "box and outline overlap by 9% only"
     assert found["box outside"][0].words == "50% of its box is outside the image"
 

@@ -92,7 +92,8 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
     instances: dict[Any, list[Instance]] = {id: [] for id in sizes}
     drafts = _drafts(source, sizes, labels, notes)
     outlines = _bounded_outlines(drafts, notes)
-    for draft, box in zip(drafts, _boxes(drafts, outlines, notes).tolist(), strict=True):
+    boxes, mended = _boxes(drafts, outlines, notes)
+    for draft, box, taken in zip(drafts, boxes.tolist(), mended.tolist(), strict=True):
         if math.isnan(box[0]):
             notes.annotation("have neither a box nor an outline; left out", draft.id)
             continue
@@ -103,7 +104,7 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
             notes.annotation("have no outline; left out where masks are trained", draft.id)
         crowd = draft.crowd and not crowd_as_objects
         instances[draft.image_id].append(
-            Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, crowd, not flaw)
+            Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, crowd, not flaw, taken)
         )
     for id, size in sizes.items():
         if min(size) < MIN_SIDE:
@@ -223,8 +224,10 @@ def _bounded_outlines(drafts: Sequence[_Draft], notes: Notes) -> Float[np.ndarra
 
 def _boxes(
     drafts: Sequence[_Draft], outlines: Float[np.ndarray, "N 4"], notes: Notes
-) -> Float[np.ndarray, "N 4"]:
+) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
     """Boxes as xyxy; the outline's where an annotation has none, or another thing's; NaN if there is neither.
+
+    Also which of them were another thing's.
 
     A box that misses a tenth of its outline, and 2 pixels, is not that outline's (x and y were swapped, say);
     nor is one whose width and height are the outline's right and bottom. One that is larger may be meant so.
@@ -246,7 +249,7 @@ def _boxes(
         notes.annotation("have a box that is not their outline's; the outline's is taken", drafts[i].id)
     replaced: Bool[np.ndarray, " N"] = missing | other
     boxes[replaced] = outlines[replaced]
-    return boxes
+    return boxes, other
 
 
 def _borders(drafts: Sequence[_Draft]) -> Float[np.ndarray, "N 4"]:

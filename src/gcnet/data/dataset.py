@@ -37,6 +37,7 @@ class Instance:
         crowd: a region of many objects: training leaves it out, evaluation ignores what is found there.
         usable: whether its box has a pixel each way and lies in the image, and its area is not zero. Others
             are neither trained on nor drawn; evaluation counts them, as COCO's own tool does.
+        mended: whether the box is the outline's because the annotated one was another thing's.
     """
 
     id: int | str
@@ -46,6 +47,7 @@ class Instance:
     area: float
     crowd: bool
     usable: bool = True
+    mended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
 from gcnet.ops.segmentations import outline_bounds
@@ -26,7 +26,8 @@ class Objects:
     """What can be learnt from, a row for each object: the box is usable, and it is no crowd.
 
     `split` counts splits, `image` the images of that split, `place` the instances of that image. `box` is
-    xyxy in an image of `size` (height, width); `bounds` is the box around the outline, NaN without one.
+    xyxy in an image of `size` (height, width); `bounds` is the box around the outline, NaN without one;
+    `mended` says whether the annotated box was another thing's, so that it is the outline's now.
     """
 
     split: Int[np.ndarray, " N"]
@@ -36,6 +37,7 @@ class Objects:
     box: Float[np.ndarray, "N 4"]
     bounds: Float[np.ndarray, "N 4"]
     size: Int[np.ndarray, "N 2"]
+    mended: Bool[np.ndarray, " N"]
 
     def __len__(self) -> int:
         return len(self.label)
@@ -132,6 +134,7 @@ def _columns(splits: Mapping[str, DataSet[ImageRecord]]) -> Objects:
         box=np.array([item.box for item in items], float).reshape(-1, 4),
         bounds=outline_bounds([item.segmentation for item in items]),
         size=np.array([(record.height, record.width) for record in records], int).reshape(-1, 2),
+        mended=np.array([item.mended for item in items], bool),
     )
 
 

@@ -17,6 +17,7 @@ FEW = 10  # objects of a class to train on, below which one line says so
 LEVELS = ("stop", "look", "note", "good")
 
 TITLES = {
+    "box mended": "boxes that were another thing's",
     "box against outline": "boxes that are not around their outlines",
     "box outside": "boxes that reach out of the image",
     "twice": "annotated twice, perhaps",
