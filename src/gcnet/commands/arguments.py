@@ -35,6 +35,7 @@ MIRROR_HELP = (
 ANNOTATIONS_HELP = "an annotation file, where --data cannot say it; with --images"
 IMAGES_HELP = "the folder of the images, where it cannot be found from the annotations"
 
+DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # of `load_splits`
 PRECISIONS = get_args(Precision)
 
 Kind = TypeVar("Kind", bound=Recipe)
@@ -106,6 +107,34 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         metavar="SPLIT",
         help="train, valid or test (valid)",
     )
+
+
+def add_division(parser: argparse.ArgumentParser) -> None:
+    """How a data set is read that comes in one part: `division_of` has the values for `load_splits`."""
+    parser.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.2,
+        help="share held out for validation where the data has no splits (0.2)",
+    )
+    parser.add_argument(
+        "--group-by",
+        default="",
+        metavar="WORD",
+        help="a field of COCO's images, or a regular expression for their paths, that keeps some together",
+    )
+    parser.add_argument(
+        "--split-file",
+        default="",
+        metavar="FILE",
+        help="the split.json of a run, whose images are held out again",
+    )
+    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
+
+
+def division_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_division` added."""
+    return {name: getattr(options, name) for name in DIVISION}
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_switch, at_least
+from gcnet.commands import data_convert
+from gcnet.commands.arguments import Parser, add_division, at_least, division_of
 from gcnet.files import check_data, check_writable
 
 PRINTED = 20  # classes on the terminal
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def run(argv: list[str]) -> int:
     """Looks through a data set and writes its page. 1 where some images cannot be trained on."""
+    if argv[:1] == ["convert"]:
+        return data_convert.run(argv[1:])
     options = _parser().parse(argv)
     name = options.data.resolve().name
     out = options.out or Path("runs") / f"data-{name}.html"
@@ -30,9 +33,7 @@ def run(argv: list[str]) -> int:
     from gcnet.lab.data_page import write_page
 
     with notes_of_readers() as notes:
-        splits = load_splits(
-            options.data, val_fraction=options.val_fraction, crowd_as_objects=options.crowd_as_objects
-        )
+        splits = load_splits(options.data, **division_of(options))
     look = look_through(options.data, splits, notes)
     prepare_folder(out.parent)
     write_page(look, out, images=options.images)
@@ -81,7 +82,7 @@ def _parser() -> Parser:
     parser = Parser(
         "data",
         "What is in a data set: splits, classes, sizes, what training leaves out and what to look at, as a "
-        "page to open in a browser.",
+        "page to open in a browser. `gcnet data convert IN OUT --to coco|yolo` writes one in another format.",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help="a data set, or its annotation file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (runs/data-NAME.html)")
@@ -91,11 +92,5 @@ def _parser() -> Parser:
     parser.add_argument(
         "--images", type=at_least(0), default=24, help="images whose ground truth the page shows (24)"
     )
-    parser.add_argument(
-        "--val-fraction",
-        type=float,
-        default=0.2,
-        help="share held out for validation where the data has no splits (0.2)",
-    )
-    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
+    add_division(parser)
     return parser

@@ -9,10 +9,10 @@ from gcnet.commands.arguments import (
     IMAGES_HELP,
     Parser,
     add_compile,
+    add_division,
     add_model,
     add_precision,
     add_split,
-    add_switch,
     at_least,
 )
 
@@ -49,25 +49,7 @@ def _parser() -> Parser:
     parser.add_argument("--annotations", type=Path, metavar="FILE", help=ANNOTATIONS_HELP)
     parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_split(parser)
-    parser.add_argument(
-        "--val-fraction",
-        type=float,
-        default=0.2,
-        help="share held out for validation where the data has no splits (0.2)",
-    )
-    parser.add_argument(
-        "--group-by",
-        default="",
-        metavar="WORD",
-        help="a field of COCO's images, or a regular expression for their paths, that keeps some together",
-    )
-    parser.add_argument(
-        "--split-file",
-        default="",
-        metavar="FILE",
-        help="a split.json of a run; a run's own is taken where it was trained on the same data",
-    )
-    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
+    add_division(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
