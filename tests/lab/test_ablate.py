@@ -6,11 +6,14 @@ The scores of the former are made up from the seed.
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +21,7 @@ import torch
 from gcnet.commands.ablate import parse_ablate
 from gcnet.errors import GCNetError
 from gcnet.files import write_json
-from gcnet.lab import ablate as module
-from gcnet.lab.ablate import ablate, iterations_done, make_runs, start_process, train_run
+from gcnet.lab.ablate import ablate, make_runs, start_process, train_run
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.study import GRIDS, Run, Study
 from gcnet.weights.load import load_model
@@ -36,28 +38,22 @@ def write_scores(folder: Path, seed: int, score: float) -> None:
     write_json(folder / "result.json", {"seed": seed, "seconds": 1.0, **dict.fromkeys(NAMES, score)})
 
 
-class FakeJob(BaseProcess):
-    """A process that ends after a number of looks at it, or never."""
+class FakeJob:
+    """A process that ends when it is waited for, or when it is stopped."""
 
-    def __init__(self, code: int | None, *, looks: int = 1, end: Callable[[], None] = lambda: None) -> None:
-        self.code, self.looks, self.end = code, looks, end
-        self.stopped = self.killed = False
+    def __init__(self, code: int | None, end: Callable[[], object] = lambda: None) -> None:
+        self.code, self.end = code, end
+        self.stopped, self.ended = threading.Event(), False
 
-    @property
-    def exitcode(self) -> int | None:
-        self.looks -= 1
-        if self.stopped:
-            return 130
-        if self.looks <= 0 and self.code is not None:
-            self.end()
-            return self.code
-        return None
+    def wait(self) -> int:
+        self.end()
+        if self.code is None:
+            assert self.stopped.wait(60)
+        self.ended = True
+        return 143 if self.code is None else self.code
 
     def terminate(self) -> None:
-        self.stopped = True
-
-    def kill(self) -> None:
-        self.killed = True
+        self.stopped.set()
 
 
 class FakeStart:
@@ -69,7 +65,7 @@ class FakeStart:
         self.jobs: list[FakeJob] = []
         self.most = 0
 
-    def __call__(self, run: Run) -> FakeJob:
+    def __call__(self, run: Run) -> Any:
         self.started.append(run.label)
         if run.label in self.hangs:
             job = FakeJob(None)
@@ -78,15 +74,10 @@ class FakeStart:
             (run.folder / "log.txt").write_text("iteration 1\ngcnet: error: loss_cls became NaN\n")
             job = FakeJob(2)
         else:
-            job = FakeJob(0, looks=3, end=lambda: write_scores(run.folder, run.seed, 0.1 + run.seed / 100))
-        self.most = max(self.most, 1 + sum(job.looks > 0 for job in self.jobs))
+            job = FakeJob(0, lambda: write_scores(run.folder, run.seed, 0.1 + run.seed / 100))
         self.jobs.append(job)
+        self.most = max(self.most, sum(not job.ended for job in self.jobs))
         return job
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL", 0)
 
 
 def runs_in(out: Path, count: int = 4) -> list[Run]:
@@ -98,11 +89,22 @@ def test_all_runs_are_made_in_order_and_no_more_at_a_time_than_allowed(jobs, tmp
     start = FakeStart()
     assert not make_runs(runs_in(tmp_path), start, jobs=jobs)
     assert start.started == [f"gc, seed {seed}" for seed in range(4)]
-    assert start.most == min(jobs, 4)
+    assert start.most <= jobs
     assert all(run.result for run in runs_in(tmp_path))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("gc, seed 0: box AP 0.100, AP50 0.100")
+    assert "gc, seed 0: box AP 0.100, AP50 0.100" in "\n".join(lines)
     assert lines[-1].endswith("(4 of 4)")
+
+
+def test_as_many_runs_as_allowed_are_made_at_a_time(tmp_path):
+    start, together = FakeStart(), threading.Barrier(3)
+
+    def wait_for_the_others(run: Run) -> Any:
+        job = start(run)
+        job.end = lambda: (together.wait(60), write_scores(run.folder, run.seed, 0.1))
+        return job
+
+    assert not make_runs(runs_in(tmp_path, 3), wait_for_the_others, jobs=3)
 
 
 def test_finished_runs_are_not_made_again(tmp_path):
@@ -122,40 +124,38 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(tmp_path, caps
     assert again.started == ["gc, seed 1"]
 
 
-def test_ctrl_c_stops_what_is_under_way_in_good_order(tmp_path, monkeypatch):
+def test_a_signal_stops_what_is_under_way_in_good_order(tmp_path):
     start = FakeStart(hangs=("gc, seed 1", "gc, seed 2"))
-    naps = iter(range(100))
 
-    def press(_: float) -> None:
-        if next(naps) == 8:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(time, "sleep", press)
-    with pytest.raises(KeyboardInterrupt):
-        make_runs(runs_in(tmp_path), start, jobs=2)
-    assert [job.stopped for job in start.jobs] == [False, True, True]
-    assert not any(job.killed for job in start.jobs)
-    assert (tmp_path / "seed-0" / "result.json").exists()
-
-
-def test_a_second_ctrl_c_kills(tmp_path, monkeypatch):
-    start = FakeStart(hangs=("gc, seed 0",))
-    naps = iter(range(100))
-
-    def press(_: float) -> None:
-        if next(naps) >= 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(time, "sleep", press)
-
-    def deaf(run: Run):
+    def kill_at_the_third(run: Run) -> Any:
         job = start(run)
-        job.terminate = lambda: None
+        if run.seed == 2:
+            job.end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+        return job
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        make_runs(runs_in(tmp_path), kill_at_the_third, jobs=2)
+    assert start.started == ["gc, seed 0", "gc, seed 1", "gc, seed 2"]
+    assert [job.stopped.is_set() for job in start.jobs[1:]] == [True, True]
+    assert all(job.ended for job in start.jobs)
+    assert (tmp_path / "seed-0" / "result.json").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_ctrl_c_waits_for_what_is_under_way_and_begins_nothing(tmp_path):
+    """The terminal tells the processes too: they end by themselves."""
+    start = FakeStart()
+
+    def press(run: Run) -> Any:
+        job = start(run)
+        job.end = lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2))
         return job
 
     with pytest.raises(KeyboardInterrupt):
-        make_runs(runs_in(tmp_path, 1), deaf)
-    assert start.jobs[0].killed
+        make_runs(runs_in(tmp_path), press)
+    assert start.started == ["gc, seed 0"]
+    assert start.jobs[0].ended
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +234,7 @@ def test_a_run_trains_scores_and_is_the_same_again(options, tmp_path, capsys):
     run = prepared(options)
     (run.folder / "train").mkdir()  # cut off before its first checkpoint
     (run.folder / "train" / ".last.ckpt.1.part").write_text("")
-    assert iterations_done(run.folder) == 0
     train_run(run.folder)
-    assert iterations_done(run.folder) == 1
     other = prepared(replace(options, out=tmp_path / "again"))
     train_run(other.folder)
     first, second = run.result, other.result
@@ -265,10 +263,9 @@ def test_processes_make_runs_and_stop_when_asked(options):
     long = prepared(replace(options, recipe=replace(options.recipe, epochs=500)), "none")
     jobs = [start_process(run) for run in (short, long)]
     try:
-        _wait(lambda: iterations_done(long.folder) > 0, 300)
+        _wait(lambda: (long.folder / "train" / "metrics.csv").exists(), 300)
         jobs[1].terminate()
-        _wait(lambda: all(job.exitcode is not None for job in jobs), 300)
-        assert [job.exitcode for job in jobs] == [0, 143]
+        assert [job.wait(300) for job in jobs] == [0, 143]
     finally:
         for job in jobs:
             job.kill()

@@ -14,29 +14,15 @@ from gcnet.weights.catalog import find_detector
 def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse(argv)
-    size = _size(options.size)
-    rows = [find_detector(name) for name in options.models]
-    check_writable(options.out)
+    options.size = _size(options.size)
+    options.models = [find_detector(name).name for name in options.models]
+    options.device = choose_device(options.device)
+    out = options.__dict__.pop("out")
+    check_writable(out)
 
     from gcnet.lab.benchmark import Options, run_benchmark
 
-    run_benchmark(
-        Options(
-            rows=[row.name for row in rows],
-            torchvision=options.against == "torchvision",
-            device=choose_device(options.device),
-            precisions=options.precision,
-            size=size,
-            batch=options.batch,
-            repeats=options.repeats,
-            train=options.train,
-            parts=options.parts,
-            optimized=not options.plain,
-            compiled=options.compile,
-            keep_memory=options.keep_memory,
-        ),
-        options.out,
-    )
+    run_benchmark(Options(**vars(options)), out)
     return 0
 
 
@@ -47,7 +33,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--against", choices=["torchvision"], help="its Mask R-CNN, with the same weights")
     parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
-    parser.add_argument("--parts", action="store_true", help="also the parts of the first model's inference")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
     parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
     parser.add_argument("--batch", type=at_least(1), default=1, help="pictures at a time (1)")

@@ -5,18 +5,16 @@ A finished run is never made again; the same command goes on where it was stoppe
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
 import os
 import signal
+import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -24,7 +22,6 @@ from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.load import load_splits
 from gcnet.data.loader import iterations_per_epoch
-from gcnet.engine.loggers import read_metrics
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import train
 from gcnet.errors import GCNetError
@@ -39,12 +36,9 @@ from gcnet.ops.images import fit_size, padded_size
 from gcnet.weights.create import load_backbone
 
 TRAIN_IMAGES, VALID_IMAGES = 800, 100  # of context shapes
-POLL = 0.5  # seconds between looks at the processes
-# What training imports only when it needs it: 4 s of CPU time for every run, or once for all.
-IMPORTED_LATE = ("torch._dynamo", "torch.utils.tensorboard", "torchvision")
 
 
-def ablate(study: Study, *, start: Callable[[Run], BaseProcess] | None = None) -> None:
+def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = None) -> None:
     """Makes what runs of the study are missing, then its table and plot in `study.out`.
 
     Raises:
@@ -80,7 +74,7 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
         raise GCNetError(f"cell {cell} cannot be built from {spec.name}: {error}") from None
 
 
-def _make_missing(study: Study, start: Callable[[Run], BaseProcess]) -> list[tuple[Run, str]]:
+def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> list[tuple[Run, str]]:
     if study.data is None:
         write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
     train_set = load_data(study.data_folder)["train"]
@@ -134,40 +128,48 @@ def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
 
 
 def make_runs(
-    runs: Sequence[Run], start: Callable[[Run], BaseProcess], *, jobs: int = 1
+    runs: Sequence[Run], start: Callable[[Run], subprocess.Popen], *, jobs: int = 1
 ) -> list[tuple[Run, str]]:
-    """Makes the runs that have no result, in order, `jobs` at a time.
+    """Makes the runs that have no result, in order, `jobs` at a time. Returns those that failed, and why.
 
-    `start` begins a run in a process of its own. Returns the runs that failed, and why.
+    `start` begins a run in a process of its own.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; the processes have saved their state and ended.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the processes have saved their state and ended.
     """
-    waiting = [run for run in runs if run.result is None]
-    if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are there already", flush=True)
-    active: dict[Run, BaseProcess] = {}
+    missing = [run for run in runs if run.result is None]
+    if len(missing) < len(runs):
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are there already", flush=True)
+    active: list[subprocess.Popen] = []
+
+    def make(run: Run) -> str:
+        active.append(start(run))
+        return _why_failed(run, active[-1].wait())
+
+    def stop(number: int, frame: object) -> NoReturn:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in active:
+            process.terminate()  # Ctrl-C reaches all of them by itself
+        raise KeyboardInterrupt
+
     failed: list[tuple[Run, str]] = []
+    pool = ThreadPoolExecutor(jobs)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
+        made = {pool.submit(make, run): run for run in missing}
         with progress_bar(disable=not sys.stderr.isatty(), transient=True) as bar:
-            task = bar.add_task("", total=len(runs))
-            while left := len(waiting) + len(active):
-                while waiting and len(active) < jobs:
-                    run = waiting.pop(0)
-                    active[run] = start(run)
-                text = "; ".join(f"{run.label} {iterations_done(run.folder)}" for run in active)
-                bar.update(task, completed=len(runs) - left, description=text)
-                time.sleep(POLL)
-                ended = [(run, code) for run, job in active.items() if (code := job.exitcode) is not None]
-                for run, code in ended:
-                    del active[run]
-                    left -= 1
-                    if reason := _why_failed(run, code):
-                        failed.append((run, reason))
-                    print(f"{_outcome(run, reason)} ({len(runs) - left} of {len(runs)})", flush=True)
-    except BaseException:
-        _stop(active.values())
+            task = bar.add_task("runs", total=len(runs), completed=len(runs) - len(missing))
+            for count, future in enumerate(as_completed(made), len(runs) - len(missing) + 1):
+                run, reason = made[future], future.result()
+                failed += [(run, reason)] if reason else []
+                print(f"{_outcome(run, reason)} ({count} of {len(runs)})", flush=True)
+                bar.advance(task)
+    except KeyboardInterrupt:
+        print("stopping: each run ends its iteration and is kept (Ctrl-C again: at once)", flush=True)
         raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, before)
     return failed
 
 
@@ -175,9 +177,9 @@ def _why_failed(run: Run, code: int) -> str:
     """Nothing, or the last line of a run's log without our own preamble to errors."""
     if code == 0 and run.result is not None:
         return ""
-    lines = []
-    with contextlib.suppress(OSError):
-        lines = (run.folder / "log.txt").read_text(errors="replace").strip().splitlines()
+    log = run.folder / "log.txt"
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    lines = [line for line in lines if line.strip()]
     return lines[-1].removeprefix("gcnet: error: ") if lines else f"exit code {code}"
 
 
@@ -188,64 +190,15 @@ def _outcome(run: Run, reason: str) -> str:
     return f"{run.label}: {scores}; {result['seconds'] / 60:.1f} min"
 
 
-def _stop(jobs: Collection[BaseProcess]) -> None:
-    """Lets the processes save their state and waits for them; a second Ctrl-C kills them."""
-    try:
-        if jobs:
-            print("stopping: each run ends its iteration and is kept (Ctrl-C again: at once)", flush=True)
-        for job in jobs:
-            job.terminate()
-        while any(job.exitcode is None for job in jobs):
-            time.sleep(POLL)
-    except KeyboardInterrupt:
-        for job in jobs:
-            job.kill()
-        raise
-
-
-def start_process(run: Run) -> BaseProcess:
+def start_process(run: Run) -> subprocess.Popen:
     """Begins a run in a process of its own, on OMP_NUM_THREADS threads or one: equal numbers everywhere.
 
-    Processes are forked from a server that has imported everything, which takes longer than some runs do.
+    What it prints goes to the run's log.txt.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *IMPORTED_LATE])
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    process = context.Process(target=_work, args=(run.folder, threads))
-    process.start()
-    return process
-
-
-def _work(folder: Path, threads: int) -> None:
-    """The whole life of a process that makes one run; it ends with the exit codes of the command line.
-
-    What it prints goes to `folder`/log.txt. SIGTERM and the death of the parent process stop it in good
-    order; the terminal's Ctrl-C does not reach it.
-    """
-    os.setsid()
-    # Or the loader's own processes would be started like this one, and import everything anew.
-    multiprocessing.set_start_method(None, force=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    print(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
-    try:
-        train_run(folder)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (GCNetError, OSError) as error:
-        print(f"gcnet: error: {' '.join(str(error).split())}", flush=True)
-        sys.exit(2)
-
-
-def _stop_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    with open(run.folder / "log.txt", "ab") as log:
+        command = [sys.executable, "-m", __name__, str(run.folder)]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 # One run ----------------------------------------------------------------------------------------------
@@ -274,10 +227,10 @@ def train_run(folder: Path) -> None:
     write_json(folder / "result.json", {"seed": recipe.seed, "seconds": round(done.seconds, 1), **scores})
 
 
-def iterations_done(folder: Path) -> int:
-    """How far the run in `folder` is, as its log says; 0 before the first entry."""
+if __name__ == "__main__":
     try:
-        rows = read_metrics(folder / "train" / "metrics.csv")
-    except (OSError, ValueError):  # in the midst of being written
-        return 0
-    return int(rows[-1]["iteration"]) if rows else 0
+        train_run(Path(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (GCNetError, OSError) as failure:
+        sys.exit(f"gcnet: error: {' '.join(str(failure).split())}")

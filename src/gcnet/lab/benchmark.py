@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -38,57 +39,47 @@ from gcnet.lab.subjects import (
     twin_loss,
     twin_of,
 )
-from gcnet.models.detector import Detector
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
-from gcnet.types import Detections
 
 Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. `size` is (height, width), multiples of 32."""
+    """What to measure: the options of `gcnet benchmark`. `size` is (height, width), multiples of 32."""
 
-    rows: Sequence[str]
-    torchvision: bool = False
+    models: Sequence[str]
+    against: Literal["torchvision"] | None = None
     device: str = "cpu"
-    precisions: Sequence[Precision] = ("fp32",)
+    precision: Sequence[Precision] = ("fp32",)
     size: tuple[int, int] = (800, 1216)
     batch: int = 1
     repeats: int = 7
     train: bool = False
-    parts: bool = False
-    optimized: bool = True
-    compiled: bool = False
+    plain: bool = False
+    compile: bool = False
     keep_memory: bool = False
 
 
 def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
-    """Measures, prints tables, and writes `benchmark.json` into `out`."""
+    """Measures, prints a table, and writes `benchmark.json` into `out`."""
     prepare_folder(out)
     if options.keep_memory:
         keep_freed_memory()
+    title, made = ("training step", training_steps) if options.train else ("inference", inferences)
+    runs, notes = made(options)
+    for name, note in notes.items():
+        if (peak := peak_bytes(runs[name], options.device)) is not None:
+            note["peak MB"] = peak // 2**20
+    machine = describe_machine(options.device)
+    settings = {name: getattr(options, name) for name in ("size", "batch", "repeats")}
+    records = _measure(title, runs, notes, options)
+    report = {"machine": machine, **settings, "freed memory kept": options.keep_memory, title: records}
+    write_json(out / "benchmark.json", report)
     console = Console()
-    report: dict[str, Any] = {
-        "machine": describe_machine(options.device),
-        "size": list(options.size),
-        "batch": options.batch,
-        "repeats": options.repeats,
-        "freed memory kept": options.keep_memory,
-    }
-    made = {"training step": training_steps} if options.train else {"inference": inferences}
-    if options.parts:
-        made["parts"] = parts_of_inference
-    for title, make in made.items():
-        runs, notes = make(options)
-        for name in notes:
-            if (peak := peak_bytes(runs[name], options.device)) is not None:
-                notes[name]["peak MB"] = peak // 2**20
-        report[title] = _measure(title, runs, notes, options)
-        console.print(_table(title, report[title]))
-        write_json(out / "benchmark.json", report)
-    console.print(", ".join(f"{name}: {value}" for name, value in report["machine"].items()))
+    console.print(_table(title, records))
+    console.print(", ".join(f"{name}: {value}" for name, value in machine.items()))
     console.print(f"wrote {out / 'benchmark.json'}")
     return report
 
@@ -99,69 +90,37 @@ Notes = dict[str, dict[str, Any]]  # beside the times of each run
 
 
 def inferences(options: Options) -> tuple[dict[str, Run], Notes]:
-    """From uint8 pixels to full-size masks: each row in each precision, after torchvision's."""
+    """From uint8 pixels to full-size masks: each model in each precision, after torchvision's."""
     batch = random_batch(options.batch, options.size).to(options.device)
     runs: dict[str, Run] = {}
-    if options.torchvision:
+    if options.against:
         twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        runs["torchvision"] = twin_inference(twin, batch)
-    for row in options.rows:
-        for precision in options.precisions:
-            name = row if len(options.precisions) == 1 else f"{row} {precision}"
-            runs[name] = inference(_ready(row, precision, options), batch)
-    counts = {name: sum(map(len, run())) for name, run in runs.items()}
-    return runs, {name: {"detections": count} for name, count in counts.items()}
+        runs[options.against] = twin_inference(twin, batch)
+    for model, precision in product(options.models, options.precision):
+        detector = busy_detector(model).to(options.device)
+        if not options.plain:
+            detector = detector.optimize(precision=precision, compiled=options.compile)
+        name = model if len(options.precision) == 1 else f"{model} {precision}"
+        runs[name] = inference(detector, batch)
+    return runs, {name: {"detections": sum(map(len, run()))} for name, run in runs.items()}
 
 
 def training_steps(options: Options) -> tuple[dict[str, Run], Notes]:
-    """Forward, backward and optimiser: each row, after torchvision's."""
+    """Forward, backward and optimizer: each model, after torchvision's."""
     batch = random_batch(options.batch, options.size).to(options.device)
     targets = [t.to(options.device) for t in random_targets(options.batch, options.size, 80)]
     losses: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
-    if options.torchvision:
+    if options.against:
         twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        losses["torchvision"] = twin, twin_loss(twin, batch, targets)
-    for row in options.rows:
-        detector = busy_detector(row).to(options.device)
-        losses[row] = detector, total_loss(detector, batch, targets)
+        losses[options.against] = twin, twin_loss(twin, batch, targets)
+    for model in options.models:
+        detector = busy_detector(model).to(options.device)
+        losses[model] = detector, total_loss(detector, batch, targets)
     notes = {name: {"saved MB": saved_bytes(total) // 2**20} for name, (_, total) in losses.items()}
     runs = {name: _training_step(model, total) for name, (model, total) in losses.items()}
     for run in runs.values():
-        run()  # the optimiser makes its state
+        run()  # the optimizer makes its state
     return runs, notes
-
-
-@torch.no_grad()
-def parts_of_inference(options: Options) -> tuple[dict[str, Run], Notes]:
-    """The parts of the first row's inference, each on what the part before it gives."""
-    detector = _ready(options.rows[0], options.precisions[0], options)
-    batch = random_batch(options.batch, options.size).to(options.device)
-    pixels = detector.normalise(batch)
-    maps = detector.backbone(pixels)
-    levels = detector.neck(maps)
-    proposals = detector.rpn.predict(levels, batch, static=detector.static)
-    found = detector.predict(batch)
-    parts: dict[str, Run] = {
-        "normalise": lambda: detector.normalise(batch),
-        "backbone": lambda: detector.backbone(pixels),
-        "neck": lambda: detector.neck(maps),
-        "RPN": lambda: detector.rpn.predict(levels, batch, static=detector.static),
-        "heads": lambda: detector.roi_heads.predict(levels, proposals, batch, 0.05, static=detector.static),
-        "mask pasting": lambda: [_pasted(detections) for detections in found],
-    }
-    return {name: torch.no_grad()(run) for name, run in parts.items()}, {}
-
-
-def _ready(row: str, precision: Precision, options: Options) -> Detector:
-    detector = busy_detector(row).to(options.device)
-    if not options.optimized:
-        return detector
-    return detector.optimize(precision=precision, compiled=options.compiled)
-
-
-def _pasted(detections: Detections) -> Tensor:
-    """Full-size masks, drawn again: those of the same `Detections` are kept."""
-    return detections.to("cpu").masks
 
 
 def _training_step(model: nn.Module, losses: Callable[[], Tensor]) -> Run:
@@ -261,7 +220,7 @@ def describe_machine(device: torch.device | str) -> dict[str, str | int]:
 
 
 def _measure(title: str, runs: Mapping[str, Run], notes: Notes, options: Options) -> Notes:
-    """A record for each run; its ratio is to the first run, its share of the sum of all."""
+    """A record for each run; its ratio is to the first run."""
     warmup = 1 if options.device == "cpu" else 3
     with progress_bar(transient=True) as bar:
         task = bar.add_task(title, total=len(runs) * (options.repeats + warmup))
@@ -273,13 +232,12 @@ def _measure(title: str, runs: Mapping[str, Run], notes: Notes, options: Options
             progress=lambda: bar.advance(task),
         )
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    first, whole = next(iter(medians.values())), sum(medians.values())
+    first = next(iter(medians.values()))
     return {
         name: {
             "median_s": median,
             "spread": spread(seconds[name]),
             "ratio": median / first,
-            "share": median / whole,
             "images_per_s": options.batch / median,
             "seconds": seconds[name],
             **notes.get(name, {}),
@@ -289,16 +247,15 @@ def _measure(title: str, runs: Mapping[str, Run], notes: Notes, options: Options
 
 
 def _table(title: str, records: Notes) -> Table:
-    """Medians beside the first row; for parts, beside the sum."""
-    compared = "share" if title == "parts" else "ratio"
+    """Medians, and their ratios to the first row's."""
     first = next(iter(records.values()))
     shown = [name for name in ("detections", "saved MB", "peak MB") if name in first]
     table = Table(title=title)
     table.add_column("", no_wrap=True)
-    for heading in ("median s", "+-", compared, "images/s", *shown):
+    for heading in ("median s", "+-", "ratio", "images/s", *shown):
         table.add_column(heading, justify="right")
     for name, record in records.items():
-        figures = [f"{record['median_s']:.3g}", f"{record['spread']:.0%}", f"{record[compared]:.3f}"]
+        figures = [f"{record['median_s']:.3g}", f"{record['spread']:.0%}", f"{record['ratio']:.3f}"]
         figures += [f"{record['images_per_s']:.3g}", *(str(record[note]) for note in shown)]
         table.add_row(name, *figures)
     return table
