@@ -19,6 +19,8 @@ def test_options_of_data_and_of_context_shapes(shapes):
     assert drawn.recipe.epochs < 10
     assert drawn.recipe.color_jitter == 0
     assert not drawn.imagenet
+    assert parse_ablate(["ratio", "--validation-loss", "--seeds", "2"]).recipe.validation_loss
+    assert not parse_ablate(["--validation-loss", "false", "ratio"]).recipe.validation_loss
     assert parse_ablate(["ratio", "--model", "mask_rcnn_r50_gc4"]).imagenet
 
 

@@ -216,7 +216,7 @@ def add_switch(parser: argparse.ArgumentParser, option: str, help: str) -> None:
 def parse_words(parser: Any, words: Sequence[str]) -> Any:
     """The values, or one line with the nearest option there is."""
     try:
-        return parser.parse_args([underscored(word) for word in words])
+        return parser.parse_args([underscored(word) for word in with_values(words)])
     except argparse.ArgumentError as error:
         message = str(error)
         for pattern, words in _PLAIN_WORDS:
@@ -224,6 +224,21 @@ def parse_words(parser: Any, words: Sequence[str]) -> Any:
         if "tuple[" in message or "list[" in message or " tuple" in message:
             message += "; several values are written [1,2]"
         raise GCNetError(f"{parser.prog}: {suggest(message, parser._option_string_actions)}") from error
+
+
+# Options of recipes that are on or off: alone they are on.
+SWITCHES = {"--resume", *(f"--{field.name}" for field in fields(Recipe) if field.default is False)}
+
+
+def with_values(words: Sequence[str]) -> list[str]:
+    """The words, with each switch and its value as one: `--resume` and `--resume auto` as `--resume=...`."""
+    joined: list[str] = []
+    for word in words:
+        if joined and word in ("true", "false", "auto") and underscored(joined[-1]) in SWITCHES:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return [f"{word}=true" if underscored(word) in SWITCHES else word for word in joined]
 
 
 def recipe_of(kind: type[Kind], values: Any) -> Kind:

@@ -7,7 +7,6 @@ with --config, then the command line.
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ from gcnet.commands.arguments import (
     parse_words,
     recipe_of,
     underscored,
+    with_values,
 )
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
@@ -114,24 +114,14 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     return parser
 
 
-# Options that are on or off: alone they are on.
-SWITCHES = {"--resume", *(f"--{field.name}" for field in fields(Recipe) if field.default is False)}
-
-
 def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     """The MODEL and the --config file among the words of `gcnet train`, and the other words."""
     flags = ("--help", "-h", "--print_config", "--print-config")
     model, config, rest = None, None, []
-    words = iter(argv)
-    before = ""
+    words = iter(with_values(argv))
     for word in words:
         name, equals, value = word.partition("=")
-        before, last = word, before
-        if word in ("true", "false", "auto") and underscored(last) in SWITCHES:
-            rest[-1] = f"{last}={word}"
-        elif underscored(word) in SWITCHES:
-            rest.append(f"{word}=true")
-        elif not word.startswith("-"):
+        if not word.startswith("-"):
             if model is not None:
                 raise GCNetError(f"gcnet train: one model at a time, not {model!r} and {word!r}")
             model = word
