@@ -147,15 +147,16 @@ def test_ctrl_c_waits_for_what_is_under_way_and_begins_nothing(tmp_path):
     """The terminal tells the processes too: they end by themselves."""
     start = FakeStart()
 
-    def press(run: Run) -> Any:
+    def press_at_the_second(run: Run) -> Any:
         job = start(run)
-        job.end = lambda: (time.sleep(0.5), os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2))
+        if run.seed == 1:
+            job.end = lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2))
         return job
 
     with pytest.raises(KeyboardInterrupt):
-        make_runs(runs_in(tmp_path), press)
-    assert start.started == ["gc, seed 0"]
-    assert start.jobs[0].ended
+        make_runs(runs_in(tmp_path), press_at_the_second)
+    assert start.started == ["gc, seed 0", "gc, seed 1"]
+    assert start.jobs[1].ended
 
 
 @pytest.fixture(scope="module")
