@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
 
-SHOW_FROM = 0.5  # for people: what is more likely an object than not
+SHOW_FROM = 0.5  # default score of what is drawn and written: more likely an object than not
 SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
 
 
@@ -56,7 +56,7 @@ def train(
     class_names: Sequence[str] | None = None,
     **recipe: Any,
 ) -> TrainResult:
-    """Trains a model; everything it comes to is in the folder `out`: `gcnet train`.
+    """Trains a model, and writes all results to the folder `out`: `gcnet train`.
 
     Args:
         model: a name that `gcnet.list_models()` has; a model file, a run folder, a checkpoint or OWNER/NAME
@@ -73,8 +73,8 @@ def train(
             the others are as in the model's own recipe.
 
     Raises:
-        GCNetError: a field is unknown or makes no sense, the data or the weights cannot be had, `out` cannot
-            be written to or holds another run, or the training failed.
+        GCNetError: a field is unknown or makes no sense, data or weights cannot be found or read, `out`
+            cannot be written to or holds another run, or the training failed.
     """
     if isinstance(model, str | os.PathLike):
         model, weights = resolve_start(model, weights, mirror)
@@ -160,7 +160,7 @@ def predict(
         compile: a detector on a GPU: compile it first.
 
     Raises:
-        GCNetError: nothing matches, the model or its weights cannot be had, `out` cannot be written.
+        GCNetError: nothing matches, model or weights cannot be found or read, `out` cannot be written.
     """
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(image, str | os.PathLike) for image in given):
@@ -222,7 +222,7 @@ def evaluate(
             with. Of a run folder that is scored on the data it was trained on, its split.json is taken.
 
     Raises:
-        GCNetError: the data set or the model cannot be had, or they have different classes.
+        GCNetError: the data set or the model cannot be found or read, or they have different classes.
     """
     source = _find(model, weights)
     check_handles()
@@ -268,7 +268,7 @@ def _find_data(
 
 
 def _find(model: AnyModel, weights: AnyPath | None) -> Source | Detector | Classifier:
-    """Where the model is, or the one that is given; mistakes are known in a moment."""
+    """Where the model is found, or the model itself. Reports mistakes before anything slow is imported."""
     if isinstance(model, str | os.PathLike):
         return find_source(os.fspath(model), None if weights is None else os.fspath(weights))
     if weights is not None:
@@ -300,7 +300,7 @@ def _load(
 def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector | Classifier:
     """The model that `find_source` found for `MODEL --weights W`, in eval mode on the device of --device.
 
-    What has to be fetched is fetched before anything slow is imported: whoever is offline knows it at once.
+    Downloads come before slow imports, so that a missing connection is reported at once.
     """
     file = source.fetch(mirrors)
     first = "torch" not in sys.modules

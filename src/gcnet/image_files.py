@@ -1,4 +1,4 @@
-"""Which image files the words of a command stand for. No torch here: mistakes are known in a moment."""
+"""The image files that a command line names: files, folders, patterns. No torch here: errors come at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention pooling with a backward pass of its own: it writes one map, where autograd's writes two.
+"""Attention pooling with its own backward pass, which writes one map in memory where autograd writes two.
 
 N images, C channels, P positions of a map.
 """
@@ -36,7 +36,7 @@ def attention_weights(
 def attend(
     flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
 ) -> Float[Tensor, "N C"]:
-    """The mean over positions, weighted by `attention_weights`. Nothing but `flat` is kept of the map."""
+    """The mean over positions, weighted by `attention_weights`. Saves only `flat` for backward."""
     # A compiler fuses more without it, and torch.jit.trace takes each of its calls for another graph.
     if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_tracing():
         return _Attend.apply(flat, weight, bias)[0]
@@ -50,10 +50,10 @@ def attend_normed(
     weight: Float[Tensor, " C"],
     bias: Float[Tensor, " 1"],
 ) -> Float[Tensor, "N C"]:
-    """`attend(z, weight, bias)` for z = scale * u + a shift of each channel. Keeps u, and nothing of z.
+    """`attend(z, weight, bias)` for z = scale * u + a shift of each channel. Saves u, not z.
 
-    After a norm that keeps its input u anyway, z costs no memory, and may be overwritten. No gradients of
-    gradients; none for u and scale, which are the norm's affair.
+    The norm saves its input u in any case, so z costs no memory and may be overwritten. No gradients of
+    gradients, and none for u and scale: the norm's backward pass has them.
     """
     return _AttendNormed.apply(z, u, scale, weight, bias)
 

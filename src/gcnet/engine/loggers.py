@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: `metrics.csv`, and the loggers that the recipe names.
+"""Loggers of a run: `metrics.csv`, and those that the recipe names.
 
 Another logger is a class here and its line in LOGGERS.
 """

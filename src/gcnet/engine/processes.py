@@ -1,4 +1,4 @@
-"""The processes of a run, one for each device: which of them this one is, how they start, and how they end.
+"""The processes of a run, one for each device: the rank of this one, how the others start, and how they end.
 
 `torchrun` and `srun` start all of them. Otherwise the first process starts the others, with its own command
 line, and ends with one line of error when one of them dies.
@@ -29,17 +29,17 @@ from gcnet.recipe import Recipe
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 PARENT = "GCNET_PARENT"  # in the environment of a process that another one started: the other's id
-MEET = timedelta(minutes=10)  # for all processes to start
-WAIT = timedelta(hours=6)  # for each other afterwards: the first scores validations alone
+MEET = timedelta(minutes=10)  # within which all processes must have started
+WAIT = timedelta(hours=6)  # for an exchange: the others wait while the first scores a validation
 POLL = 1.0  # seconds between looks at the other processes
-GRACE = 10.0  # seconds in which the main thread may notice by itself that one of them is gone
+GRACE = 10.0  # seconds that the main thread has to notice a dead process before the watcher ends it
 
 _started: list[subprocess.Popen] = []  # by this process; they take part in all of its runs
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which process this is: `rank` of `world`, `local_rank` on its machine; `launched`: all are there."""
+    """This process: `rank` of `world`, `local_rank` on its machine. `launched`: by torchrun or srun."""
 
     device: torch.device
     world: int = 1
@@ -70,7 +70,7 @@ def find_place(recipe: Recipe) -> Place:
             "leave it out"
         )
     wanted = local_world or recipe.devices or (max(gpus, 1) if on_gpu else 1)
-    if on_gpu and wanted > gpus and not (gpus and "SLURM_PROCID" in os.environ):  # srun may show each its own
+    if on_gpu and wanted > gpus and not (gpus and "SLURM_PROCID" in os.environ):  # srun: one for each task
         raise GCNetError(
             f"recipe: {wanted} GPUs asked for, {gpus} found; use --accelerator cpu or fewer --devices"
         )
@@ -106,7 +106,7 @@ def _from_torchrun() -> tuple[int, int, int, int] | None:
 
 
 def _from_slurm() -> tuple[int, int, int, int] | None:
-    """As `_from_torchrun`, for a job step of several tasks; its first host is where they meet."""
+    """As `_from_torchrun`, for a job step of several tasks; the first host is the rendezvous address."""
     if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) < 2:
         return None
     hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
@@ -188,7 +188,7 @@ def _meet(place: Place) -> None:
 
 
 def find_death(*, wait: float = 0.0) -> GCNetError | None:
-    """What to say of a started process that failed, or None; one may be about to, for `wait` seconds."""
+    """The error message for a started process that failed, or None if none fails within `wait` seconds."""
     until = time.monotonic() + (wait if _started else 0.0)
     while True:
         for number, process in enumerate(_started, start=2):
@@ -205,7 +205,7 @@ def find_death(*, wait: float = 0.0) -> GCNetError | None:
 
 
 def _explain(error: BaseException) -> GCNetError | None:
-    """What to say of an error in an exchange with processes that torchrun or srun started."""
+    """The message for an error in an exchange with processes that torchrun or srun started."""
     if isinstance(error, distributed.DistError) or "gloo" in str(error):
         reason = str(error).partition("\n")[0]
         return GCNetError(

@@ -28,8 +28,8 @@ from gcnet.recipe import Recipe
 from gcnet.types import Batch
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-QUICK = 60.0  # seconds; an epoch shorter than this is not worth a checkpoint of its own
-SMALLEST_SCALE = 1.0  # of an fp16 loss: a gradient that is infinite even so is not too large, but wrong
+QUICK = 60.0  # seconds; after shorter epochs no checkpoint is written
+SMALLEST_SCALE = 1.0  # of an fp16 loss; an infinite gradient at this scale is an error, not an overflow
 
 Model = Detector | Classifier
 
@@ -116,7 +116,7 @@ class Run:
             self.save()
 
     def stage(self) -> dict[str, Any]:
-        """What a model file says of the run that it comes from, beside its scores."""
+        """What is recorded of the run in its model files, beside the scores."""
         return {"iteration": self.iteration} | ({"ema": self.recipe.ema} if self.recipe.ema else {})
 
 
@@ -126,7 +126,7 @@ def take_step(
     """Trains on one batch: its losses by name (their sum is "loss"), the norm of the gradient, and a signal.
 
     The norm is that before clipping. The losses are the means over the parts that the batch is divided into.
-    The signal is the number of one that came to any process so far, or 0.
+    The signal is the number of one that any process has received, or 0.
 
     Raises:
         NotFiniteError: in all processes, if a loss or the gradient is not finite in one.
@@ -154,7 +154,7 @@ def take_step(
     if recipe.clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
     values, grad_norm, signal = _read(run, dict(zip(names, terms, strict=True)), norm, stop, images)
-    if math.isfinite(grad_norm):  # or SGD's fused kernel would begin with momenta that it never wrote
+    if math.isfinite(grad_norm):  # else SGD's fused kernel leaves its momenta uninitialised
         run.scaler.step(run.optimizer)
     run.scaler.update()
     return values, grad_norm, signal
@@ -166,7 +166,7 @@ def to_device(targets: Any, device: torch.device) -> Any:
 
 
 def _gradients_stay(losses_of: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Inside it gradients are added up in this process, without exchange with the others."""
+    """Inside it gradients are accumulated in this process and not exchanged with the others."""
     several = isinstance(losses_of, DistributedDataParallel)
     return losses_of.no_sync() if several else contextlib.nullcontext()
 
@@ -182,7 +182,8 @@ def _read(
 ) -> tuple[dict[str, float], float, int]:
     """Reads losses and norm, for the log and the check that they are finite, before the weights change.
 
-    One copy from the device tells all, also what happened on others: none may go on when another stops.
+    Everything is read in one copy from the device. Flags are combined over all processes first, so that all
+    of them stop at the same iteration.
     """
     terms = torch.stack(list(losses.values()))
     bad_here = (~terms.isfinite().all()).float()
@@ -200,7 +201,7 @@ def _read(
 
 
 def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
-    """Whether an infinite gradient may be the loss scale's doing; the step is then left out."""
+    """Whether an infinite gradient may come from too large a loss scale; such a step is skipped."""
     return scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
 
 
@@ -217,7 +218,7 @@ def _fail(run: Run, bad: list[str], images: Batch) -> NoReturn:
 
 
 def update_average(average: Model, model: Model, decay: float, iteration: int) -> None:
-    """Moves the average towards the weights; early ones, far from the end, count for less time."""
+    """Moves the average towards the weights. The decay grows: the first weights are soon forgotten."""
     own, new = average.state_dict(), model.state_dict()
     floats = [name for name, value in own.items() if value.is_floating_point()]
     move = get_ema_multi_avg_fn(min(decay, (1 + iteration) / (10 + iteration)))

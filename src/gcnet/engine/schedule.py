@@ -1,9 +1,10 @@
 """The optimizer, and learning rate and random numbers of every iteration as functions of its number alone.
 
 Nothing here keeps state, so a resumed run takes exactly the rates and draws of an unbroken one. An iteration
-is one step of the optimizer. And what COCO's schedule becomes for a small data set, where nobody says
-otherwise: its 12 epochs of 16 images count on 90,000 iterations; a hundred images would be some eighty
-iterations, all of them warm-up.
+is one step of the optimizer.
+
+Here COCO's schedule is also adapted to small data sets. It has 12 epochs in batches of 16, 90,000 iterations;
+with a hundred images that would be some eighty iterations, all of them warm-up.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gcnet.recipe import Recipe
 
 SHORT = 1500  # iterations: three warm-ups of the 1x schedule. Longer runs are left alone.
 ENOUGH = 1000
-SMALL_BATCH = 4  # an image more or less matters little, and it fits into the memory of most GPUs
+SMALL_BATCH = 4  # fits into the memory of most GPUs
 VALIDATIONS = 12  # as many as the 1x schedule has
 
 

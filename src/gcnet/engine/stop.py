@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-AGAIN = 1.0  # seconds; a launcher passes on a signal that the terminal has sent to all processes already
+AGAIN = 1.0  # seconds; a launcher repeats a signal that the terminal has sent to all processes already
 
 
 class Stop:
     """Inside it, the first signal only sets `number`: the loop ends after its iteration.
 
-    A second one ends the run at once, as does any `at_once`. Only the main thread can take signals.
+    A second one ends the run at once, as does any signal inside `at_once`. Only the main thread receives
+    signals.
     """
 
     def __init__(self, *, speaks: bool) -> None:
@@ -45,7 +46,7 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside it nothing is lost when the run ends where it is."""
+        """Inside it a signal ends the run immediately; nothing is lost there."""
         if self.number:
             end_by(self.number)
         self._at_once = True

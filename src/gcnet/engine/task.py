@@ -37,14 +37,14 @@ class Task:
         trainable: the indices of the images that training uses.
         make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
             endless stream of (Batch, targets) of one process.
-        optimized: the model, or a copy of it that predicts the same sooner.
+        optimized: the model, or a copy of it that predicts the same faster.
         predict: (model, data set, indices, `workers`, `progress`) to a list of what is found in each image.
         score: (data set, the list for all of its images) to metrics, which have `as_dict()`, and results.
         evaluate: the last two for a whole data set: (model, data set) to metrics and results.
         print_metrics: as a table.
         scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
-        best_by: the score that the best model has most of.
-        recorded: the scores that its file states.
+        best_by: the score by which the best model is chosen.
+        recorded: the scores that are written into its file.
     """
 
     load_splits: Callable[[Path, Path | None, Recipe], dict[str, Any]]

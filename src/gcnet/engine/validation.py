@@ -74,7 +74,7 @@ def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[floa
 
 
 def _keep_going(write: Callable[[], object]) -> None:
-    """A disk that is full for the moment is no reason to lose the training."""
+    """A failed write, such as on a full disk, costs a warning and not the training."""
     try:
         write()
     except (GCNetError, OSError) as error:

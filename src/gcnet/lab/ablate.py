@@ -1,4 +1,4 @@
-"""A study from its data to its report: every run a process, so that a failed or killed run costs itself only.
+"""A study from its data to its report. Each run is a process of its own, so that others go on if one fails.
 
 A finished run is never made again; the same command goes on where it was stopped.
 """
@@ -174,7 +174,7 @@ def make_runs(
 
 
 def _why_failed(run: Run, code: int) -> str:
-    """Nothing, or the last line of a run's log without our own preamble to errors."""
+    """Empty if the run succeeded, or the last line of its log, without "gcnet: error: "."""
     if code == 0 and run.result is not None:
         return ""
     log = run.folder / "log.txt"

@@ -149,7 +149,7 @@ def _annotation(annotation_id: int, image_id: int, label: int, polygons: list[np
 
 
 def _arrange(rng: np.random.Generator, size: int) -> tuple[Circle, list[Circle]]:
-    """The lamp near the border, and three to six objects far from it and side by side at the closest."""
+    """The lamp near the border, and three to six objects far from it that do not overlap."""
     unit = size / REFERENCE_SIZE
     radius = rng.uniform(16, 20) * unit
     along, depth = rng.uniform(0.1, 0.9) * size, rng.uniform(20, 34) * unit

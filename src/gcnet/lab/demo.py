@@ -127,7 +127,7 @@ def _train(
 ) -> tuple[Detector, Path, Metrics]:
     """The trained model, its file, and what it scored."""
     row = find_detector(settings.model)
-    # There are as many images as one wants, all of one size: nothing is gained by varying them.
+    # Images are generated, all of one size, and there are enough of them: augmentation gains nothing.
     recipe = replace(
         row.recipe,
         epochs=settings.epochs,

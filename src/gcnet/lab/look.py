@@ -219,7 +219,7 @@ def _sheet_by_query(
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:
-    """Fitted into what is shown at most; maps have no detail that a larger image could show."""
+    """No larger than `SIDES` allow; maps have no detail that a larger image could show."""
     factor = SIDES[1] / max(image.shape[:2])
     if factor >= 1:
         return image
@@ -227,7 +227,7 @@ def _shrink(image: np.ndarray) -> np.ndarray:
 
 
 def describe(title: str, attention: Tensor) -> str:
-    """One line of what there is to see."""
+    """What a map shows, in one line."""
     per_query = attention.dim() == 3
     maps = (attention if per_query else attention[None]).flatten(1)[None]
     if (maps < 0).any() or ((maps.double().sum(dim=2) - 1).abs() > 1e-2).any():
@@ -353,7 +353,7 @@ def _run_features(
 
 
 def _show(value: float | None) -> str:
-    """Three decimals; small ones with an exponent, so that nearly nothing does not look like nothing."""
+    """Three decimals; small numbers with an exponent, so that they are not shown as zero."""
     if value is None:
         return "-"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}" if value else "0"
@@ -373,7 +373,7 @@ def _draw_bars(report: Mapping[str, Any], path: Path) -> None:
         places = [i + (k - (len(DISTANCES) - 1) / 2) * width for i in range(len(blocks))]
         left.bar(places, [value or 0 for value in values], width, label=heading, color=color)
         for place, value in zip(places, values, strict=True):
-            if value is None or value < 0.02 * highest:  # hardly a bar: the number stands there
+            if value is None or value < 0.02 * highest:  # too low to be seen: the number instead
                 above = (value or 0) + 0.01 * highest
                 left.text(place, above, _show(value), ha="center", fontsize=7, color=color, rotation=90)
     left.set_ylabel("mean distance between positions")

@@ -18,7 +18,7 @@ from gcnet.errors import GCNetError
 
 HALO = 1.7  # radius of the lamp's glow, in radii of the lamp
 SUPERSAMPLING = 4
-SMALLEST_FRAGMENT = 10.0  # square pixels; crumbs that an occluder leaves over are not annotated
+SMALLEST_FRAGMENT = 10.0  # square pixels; smaller visible parts of an object are not annotated
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _covered(
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """The outer outlines of an enlarged mask in picture pixels, without crumbs."""
+    """The outer outlines of an enlarged mask in picture pixels, without parts below `SMALLEST_FRAGMENT`."""
     found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     simpler = (cv2.approxPolyDP(contour, 0.8, True)[:, 0] for contour in found)
     polygons = ((contour + 0.5) / SUPERSAMPLING for contour in simpler if len(contour) >= 3)

@@ -1,4 +1,4 @@
-"""What the runs of a study come to: tables, JSON and a plot of AP against what a block costs.
+"""The results of a study: tables, JSON and a plot of AP against the FLOPs of a block.
 
 A multiply-add is two operations; what is counted is said in `gcnet.models.complexity`.
 """

@@ -28,7 +28,7 @@ C5 = (False, False, False, True)
 C4_C5 = (False, False, True, True)
 ALL = (False, True, True, True)
 
-# What may differ between the runs of a folder: it changes no number, or is each run's own.
+# Recipe fields that may differ between runs of a folder: they change no result, or each run sets its own.
 FREE = ("seed", "workers", "checkpoint_every", "validate_every", "validation_loss", "loggers")
 
 
@@ -244,9 +244,9 @@ def read_recipe(values: Mapping[str, Any]) -> Recipe:
 
 
 def context_shapes_recipe(row: Row) -> Recipe:
-    """The row's recipe, cut down to what finds the lamp of the context shapes: docs/ablations.md has figures.
+    """The row's recipe, shortened as far as models still learn to use the lamp (figures: docs/ablations.md).
 
-    There are as many images as one wants, all of one size: nothing is gained by varying them.
+    Images are generated, all of one size, and there are enough of them: augmentation gains nothing.
     """
     return replace(
         row.recipe,

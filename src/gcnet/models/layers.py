@@ -11,7 +11,7 @@ from gcnet.models.spec import Norm
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
-    """Batch norm (whoever trains decides whether to synchronise it), or group norm."""
+    """Batch norm (the training loop decides whether to synchronise it), or group norm."""
     if norm in ("group", "group32"):
         return nn.GroupNorm(32 if norm == "group32" else min(32, channels // 8), channels)
     return nn.BatchNorm2d(channels)

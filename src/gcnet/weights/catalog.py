@@ -52,7 +52,7 @@ COCO_CLASSES = tuple(
 
 
 def unnamed(count: int) -> tuple[str, ...]:
-    """Names for so many classes that nobody has named."""
+    """Placeholder names for classes without names."""
     return tuple(f"class {index}" for index in range(count))
 
 
@@ -102,7 +102,7 @@ class ClassifierRow:
     params: float
     gflops: float
     upstream: tuple[str, ...] = ()
-    weights: Weights | None = None  # nobody has published any with blocks
+    weights: Weights | None = None  # none are published for classifiers with blocks
 
     @property
     def name(self) -> str:

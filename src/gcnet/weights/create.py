@@ -103,7 +103,7 @@ def start_model(
             ImageNet's for the backbone, and none where neither is published.
 
     Raises:
-        GCNetError: the weights cannot be had, or are of another model.
+        GCNetError: the weights cannot be fetched or read, or are of another model.
     """
     why = ""
     if weights == "auto" and row.weights is not None:

@@ -75,7 +75,7 @@ found.names, found.probabilities  # best first"""
 
 
 def download_model(repository: str, **options: Any) -> Path:
-    """The model file of a repository, in the hub's own cache. Raises GCNetError if it cannot be had."""
+    """The model file of a repository, in the hub's own cache. Raises GCNetError if it cannot be fetched."""
     with _one_line(repository, f"there is no folder {repository} either"):
         return Path(hf_hub_download(repository, FILE, **options))
 

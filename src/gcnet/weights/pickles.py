@@ -45,7 +45,7 @@ class Checkpoint:
 
 
 class _Inert:
-    """Stands in for objects of training logs whose content nobody needs: takes anything, keeps nothing."""
+    """Stands in for objects whose content is not needed: takes anything, keeps nothing."""
 
     def __new__(cls, *args: object) -> _Inert:
         return super().__new__(cls)
