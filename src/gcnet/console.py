@@ -57,26 +57,19 @@ def progress_bar(*, disable: bool = False, transient: bool = False, of_bytes: bo
         transient: gone when the work is done.
         of_bytes: amounts are bytes, and are shown with their rate.
     """
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
 
-    amounts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
+    amounts = (
+        (rich.DownloadColumn(), rich.TransferSpeedColumn()) if of_bytes else (rich.MofNCompleteColumn(),)
+    )
+    return rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=None),
         *amounts,
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=disable,
         transient=transient,

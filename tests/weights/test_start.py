@@ -91,7 +91,7 @@ def test_tiny_models_start_from_nothing(weights: str | None) -> None:
     begun = start_model(TINY, weights, CLASSES)
     assert begun.weights == "none"
     assert begun.report[0] == "weights: none, all numbers are random"
-    assert begun.report[2] == "frozen: nothing"
+    assert begun.report[2] == "frozen: no layer"
     assert begun.model.provenance == {}
 
 

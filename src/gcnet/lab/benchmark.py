@@ -28,17 +28,7 @@ from gcnet.console import progress_bar
 from gcnet.device import keep_freed_memory
 from gcnet.engine.schedule import make_optimizer
 from gcnet.files import prepare_folder, write_json
-from gcnet.lab.subjects import (
-    busy_detector,
-    inference,
-    random_batch,
-    random_targets,
-    saved_bytes,
-    total_loss,
-    twin_inference,
-    twin_loss,
-    twin_of,
-)
+from gcnet.lab import subjects
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
 
@@ -91,32 +81,32 @@ Notes = dict[str, dict[str, Any]]  # beside the times of each run
 
 def inferences(options: Options) -> tuple[dict[str, Run], Notes]:
     """From uint8 pixels to full-size masks: each model in each precision, after torchvision's."""
-    batch = random_batch(options.batch, options.size).to(options.device)
+    batch = subjects.random_batch(options.batch, options.size).to(options.device)
     runs: dict[str, Run] = {}
     if options.against:
-        twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        runs[options.against] = twin_inference(twin, batch)
+        twin = subjects.twin_of(subjects.busy_detector("mask_rcnn_r50")).to(options.device)
+        runs[options.against] = subjects.twin_inference(twin, batch)
     for model, precision in product(options.models, options.precision):
-        detector = busy_detector(model).to(options.device)
+        detector = subjects.busy_detector(model).to(options.device)
         if not options.plain:
             detector = detector.optimize(precision=precision, compiled=options.compile)
         name = model if len(options.precision) == 1 else f"{model} {precision}"
-        runs[name] = inference(detector, batch)
+        runs[name] = subjects.inference(detector, batch)
     return runs, {name: {"detections": sum(map(len, run()))} for name, run in runs.items()}
 
 
 def training_steps(options: Options) -> tuple[dict[str, Run], Notes]:
     """Forward, backward and optimizer: each model, after torchvision's."""
-    batch = random_batch(options.batch, options.size).to(options.device)
-    targets = [t.to(options.device) for t in random_targets(options.batch, options.size, 80)]
+    batch = subjects.random_batch(options.batch, options.size).to(options.device)
+    targets = [t.to(options.device) for t in subjects.random_targets(options.batch, options.size, 80)]
     losses: dict[str, tuple[nn.Module, Callable[[], Tensor]]] = {}
     if options.against:
-        twin = twin_of(busy_detector("mask_rcnn_r50")).to(options.device)
-        losses[options.against] = twin, twin_loss(twin, batch, targets)
+        twin = subjects.twin_of(subjects.busy_detector("mask_rcnn_r50")).to(options.device)
+        losses[options.against] = twin, subjects.twin_loss(twin, batch, targets)
     for model in options.models:
-        detector = busy_detector(model).to(options.device)
-        losses[model] = detector, total_loss(detector, batch, targets)
-    notes = {name: {"saved MB": saved_bytes(total) // 2**20} for name, (_, total) in losses.items()}
+        detector = subjects.busy_detector(model).to(options.device)
+        losses[model] = detector, subjects.total_loss(detector, batch, targets)
+    notes = {name: {"saved MB": subjects.saved_bytes(total) // 2**20} for name, (_, total) in losses.items()}
     runs = {name: _training_step(model, total) for name, (model, total) in losses.items()}
     for run in runs.values():
         run()  # the optimizer makes its state

@@ -15,20 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gcnet.lab.paint import (
-    HALO,
-    Circle,
-    add_clutter,
-    background,
-    even_order,
-    fill,
-    noise,
-    paint_flat,
-    paint_lamp,
-    with_noise,
-    write_png,
-    write_splits,
-)
+from gcnet.lab import paint
+from gcnet.lab.paint import HALO, Circle
 
 COLORS = ("yellow", "cyan", "magenta")
 LAMPS = ("red", "blue")
@@ -53,17 +41,17 @@ def draw_puzzle(seed: tuple[int, ...], *, color: int, lamp: int, size: int = SIZ
     """One picture, (size, size, 3) uint8 RGB. Of colour and lamp only their paint depends on them."""
     rng = np.random.default_rng(seed)
     unit = size / SIZE
-    canvas = add_clutter(rng, background(rng, size, unit), unit)
-    canvas *= (0.75 + 0.5 * noise(rng, (size, size), 64 * unit))[..., None]  # uneven light
+    canvas = paint.add_clutter(rng, paint.background(rng, size, unit), unit)
+    canvas *= (0.75 + 0.5 * paint.noise(rng, (size, size), 64 * unit))[..., None]  # uneven light
     light, discs = _arrange(rng, unit)
     turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     ring = np.stack([np.cos(turn), np.sin(turn)], 1)
     for disc in discs:
         shade = _PAINTS[color] * np.float32(rng.uniform(0.75, 1.05))
-        paint_flat(canvas, fill((disc.x, disc.y) + disc.radius * ring, size), shade)
-    paint_lamp(canvas, light, _LAMP_PAINTS[lamp])
+        paint.cover_flat(canvas, paint.fill((disc.x, disc.y) + disc.radius * ring, size), shade)
+    paint.add_lamp(canvas, light, _LAMP_PAINTS[lamp])
     across, down = rng.random(2) < 0.5  # the corner: mirrored, the geometry stays
-    return np.ascontiguousarray(with_noise(rng, canvas)[:: -1 if down else 1, :: -1 if across else 1])
+    return np.ascontiguousarray(paint.with_noise(rng, canvas)[:: -1 if down else 1, :: -1 if across else 1])
 
 
 def write_context_classes(
@@ -75,18 +63,18 @@ def write_context_classes(
     the same files. Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
     counts = {"train": train, "val": valid}
-    return write_splits(folder, counts, _write_split, seed=seed, size=size, smallest=SIZE // 2)
+    return paint.write_splits(folder, counts, _write_split, seed=seed, size=size, smallest=SIZE // 2)
 
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     kinds = len(COLORS) * len(LAMPS)
     rng = np.random.default_rng((*seed, 0, 2))  # longer than any picture's seed: a stream of its own
-    for i, kind in enumerate(even_order(rng, kinds, count)):
+    for i, kind in enumerate(paint.even_order(rng, kinds, count)):
         color, lamp = divmod(kind, len(LAMPS))
         image = draw_puzzle((*seed, i), color=color, lamp=lamp, size=size)
         path = folder / CLASS_NAMES[class_of(color, lamp)] / f"{i + 1:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, image)
+        paint.write_png(path, image)
 
 
 def _arrange(rng: np.random.Generator, unit: float) -> tuple[Circle, list[Circle]]:

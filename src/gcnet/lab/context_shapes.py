@@ -19,22 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.lab.paint import (
-    Circle,
-    add_clutter,
-    area,
-    background,
-    cover,
-    even_order,
-    fill,
-    noise,
-    outlines,
-    paint_lamp,
-    paint_object,
-    with_noise,
-    write_png,
-    write_splits,
-)
+from gcnet.lab import paint
+from gcnet.lab.paint import Circle
 
 SHAPES = ("star", "gear")
 CUES = ("red", "green", "blue")
@@ -69,25 +55,25 @@ def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZ
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE
     lamp, places = _arrange(rng, size)
-    canvas = add_clutter(rng, background(rng, size, unit), unit)
+    canvas = paint.add_clutter(rng, paint.background(rng, size, unit), unit)
 
     shapes = rng.integers(len(SHAPES), size=len(places))
     visible: list[np.ndarray] = []
     for drawn, place in zip(shapes, places, strict=True):
         outline = (_star if SHAPES[drawn] == "star" else _gear)(rng, place)
-        mask = fill(outline, size)
-        paint_object(rng, canvas, mask, place, unit)
+        mask = paint.fill(outline, size)
+        paint.add_object(rng, canvas, mask, place, unit)
         visible = [below & ~mask for below in visible] + [mask]
     for place in places:
         if rng.random() < 0.35:
-            mask = fill(_occluder(rng, place), size)
-            cover(rng, canvas, mask, unit)
+            mask = paint.fill(_occluder(rng, place), size)
+            paint.cover(rng, canvas, mask, unit)
             visible = [below & ~mask for below in visible]
 
-    canvas *= (0.75 + 0.5 * noise(rng, (size, size), 64 * unit))[..., None]  # uneven light
-    paint_lamp(canvas, lamp, LAMP_COLORS[cue])
-    image = with_noise(rng, canvas)
-    polygons = [outlines(mask) for mask in visible]
+    canvas *= (0.75 + 0.5 * paint.noise(rng, (size, size), 64 * unit))[..., None]  # uneven light
+    paint.add_lamp(canvas, lamp, LAMP_COLORS[cue])
+    image = paint.with_noise(rng, canvas)
+    polygons = [paint.outlines(mask) for mask in visible]
     kept = [i for i, parts in enumerate(polygons) if parts]
     return Scene(
         image=image,
@@ -108,17 +94,19 @@ def write_context_shapes(
     Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
     counts = {"train": train, "valid": valid}
-    return write_splits(folder, counts, _write_split, seed=seed, size=size, smallest=REFERENCE_SIZE // 2)
+    return paint.write_splits(
+        folder, counts, _write_split, seed=seed, size=size, smallest=REFERENCE_SIZE // 2
+    )
 
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rng = np.random.default_rng((*seed, 0, 1))  # longer than any picture's seed: a stream of its own
-    for i, cue in enumerate(even_order(rng, len(CUES), count)):
+    for i, cue in enumerate(paint.even_order(rng, len(CUES), count)):
         scene = draw_scene((*seed, i), cue=cue, size=size)
         name = f"{i + 1:05d}.png"
-        write_png(folder / name, scene.image)
+        paint.write_png(folder / name, scene.image)
         lamp = [round(value, 2) for value in (scene.lamp.x, scene.lamp.y, scene.lamp.radius)]
         images.append(
             {"id": i + 1, "file_name": name, "width": size, "height": size, "cue": CUES[cue], "lamp": lamp}
@@ -140,7 +128,7 @@ def _annotation(annotation_id: int, image_id: int, label: int, polygons: list[np
         "category_id": label + 1,
         "segmentation": [polygon.round(2).ravel().tolist() for polygon in polygons],
         "bbox": np.concatenate([low, high - low]).round(2).tolist(),
-        "area": round(sum(area(polygon) for polygon in polygons), 2),
+        "area": round(sum(paint.area(polygon) for polygon in polygons), 2),
         "iscrowd": 0,
     }
 

@@ -147,7 +147,7 @@ def _fixed_point(values: np.ndarray) -> tuple[int, int]:
     return round(values[0] * 16), round(values[1] * 16)
 
 
-def paint_object(
+def add_object(
     rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, place: Circle, unit: float
 ) -> None:
     """A soft shadow, a textured face lit from one side, and a rim that is lighter or darker than it."""
@@ -170,13 +170,13 @@ def cover(
     part += (_texture(rng, share.shape, unit) - part) * (share * np.float32(opacity))[..., None]
 
 
-def paint_flat(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
+def cover_flat(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
     """Paints a mask in one colour."""
     part, share, _ = _covered(canvas, mask)
     part += (color - part) * share[..., None]
 
 
-def paint_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
+def add_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
     """A dark housing, a white ring, and a saturated core; the glow ends at `HALO` radii exactly."""
     reach = HALO * lamp.radius + 1
     left, top = max(0, int(lamp.x - reach)), max(0, int(lamp.y - reach))

@@ -243,4 +243,4 @@ def _describe_frozen(model: Detector | Classifier) -> str:
         parts.append(f"{stages} ({sum(counts) / 1e6:.1f} of {whole / 1e6:.1f} M parameters)")
     if backbone.norm == "frozen_stats":
         parts.append("the statistics of the backbone's norm")
-    return f"frozen: {'; '.join(parts) or 'nothing'}"
+    return f"frozen: {'; '.join(parts)}" if parts else "frozen: no layer"
