@@ -324,7 +324,7 @@ def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> De
 def resolve_start(
     model: AnyPath, weights: AnyPath | None = "auto", mirror: Sequence[str] = ()
 ) -> tuple[str, AnyPath | None]:
-    """The catalog name of a model that is trained, and what it starts from: a file from what it holds."""
+    """The catalog name of the model to train, and its first weights. A file is read for its model's name."""
     name = os.fspath(model)
     if not find_place(name):
         return name, weights
@@ -344,7 +344,7 @@ def resolve_start(
 
 
 def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
-    """The recipe of a model's row, and whether it is for few images; those of published models are not."""
+    """The recipe of a model's row, and whether it was made for small data sets: not for published models."""
     try:
         row = find(spec.name)
     except GCNetError:
@@ -387,7 +387,7 @@ def _splits(
 def _suit(
     task: Task, recipe: Recipe, train_set: DataSet[Any], given: Mapping[str, Any]
 ) -> tuple[Recipe, list[str]]:
-    """A recipe for COCO as it suits so many images, and what that changed, for people."""
+    """The recipe adapted to the number of training images, and lines that say what was changed."""
     from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.schedule import describe_changes, for_few_images
 

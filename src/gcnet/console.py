@@ -1,4 +1,4 @@
-"""How commands speak: long lists cut short, the nearest known word, a progress bar.
+"""Text for the terminal: long lists cut short, the nearest known word, a progress bar.
 
 Imported by commands before anything slow is: rich is loaded on first use.
 """
@@ -50,7 +50,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 
 
 def progress_bar(*, disable: bool = False, transient: bool = False, of_bytes: bool = False) -> Progress:
-    """What is done of how much, the time taken and the time left; on stderr, so that stdout stays clean.
+    """A bar with amount, time taken and time left; on stderr, so that stdout stays clean.
 
     Args:
         disable: show nothing.

@@ -79,7 +79,7 @@ def _parser(row: Row, *, own_data: bool) -> Any:
 
 
 def _value_of(argv: list[str], option: str) -> str | None:
-    """What stands after an option: the defaults of the others depend on it."""
+    """The value of an option, needed before parsing: the defaults of other options depend on it."""
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         if name == option:

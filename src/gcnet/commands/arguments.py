@@ -42,7 +42,7 @@ Kind = TypeVar("Kind", bound=Recipe)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours: one line, with the nearest option there is."""
+    """An ArgumentParser that raises GCNetError with one line, which names the nearest option."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
@@ -214,7 +214,7 @@ def add_switch(parser: argparse.ArgumentParser, option: str, help: str) -> None:
 
 
 def parse_words(parser: Any, words: Sequence[str]) -> Any:
-    """The values, or one line with the nearest option there is."""
+    """The values of the options. Raises GCNetError with one line, which names the nearest option."""
     try:
         return parser.parse_args([underscored(word) for word in with_values(words)])
     except argparse.ArgumentError as error:

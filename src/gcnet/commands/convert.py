@@ -1,4 +1,4 @@
-"""`gcnet convert`: any checkpoint as a file of ours."""
+"""`gcnet convert`: any checkpoint as a model file of this project."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
 
 
 def _told(options: Namespace) -> Config:
-    """What the options say of the model, in place of its file."""
+    """What the options state about the model; they overrule its file."""
     from gcnet.weights.mmdet_config import Config, read_config
 
     config = Config()

@@ -51,7 +51,7 @@ def matching_rows(words: Sequence[str]) -> list[Row | ClassifierRow]:
 
 
 def record(row: Row | ClassifierRow) -> dict[str, Any]:
-    """All that the catalog knows of a row, for JSON; `weights.cached` is the file if it is at hand."""
+    """All that the catalog knows of a row, for JSON; `weights.cached` is the file if it was fetched."""
     values = asdict(row)
     spec, recipe, weights = values.pop("spec"), values.pop("recipe"), values.pop("weights")
     if row.weights:

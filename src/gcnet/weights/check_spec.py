@@ -46,7 +46,7 @@ def _check(hint: Any, value: object, name: str, where: str) -> None:
 
 
 def _check_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> None:
-    """Raises what the last of several types has against the value, unless one has nothing."""
+    """Raises the error of the last type, unless the value is of one of the types."""
     kinds = [hint for hint in hints if is_dataclass(hint)]
     if isinstance(value, dict) and kinds:
         hints = (kind_of(kinds, value),)

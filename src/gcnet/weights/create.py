@@ -1,4 +1,4 @@
-"""A model by name: fresh, or with weights from wherever they are; and what a training starts from."""
+"""Models by name, with random weights or with given ones; and the model that a training starts from."""
 
 from __future__ import annotations
 

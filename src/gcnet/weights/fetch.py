@@ -1,4 +1,4 @@
-"""Which file a word stands for, and published files in the cache. No torch here: errors come at once.
+"""Finds the file that a user names, and caches published files. No torch here: errors come at once.
 
 A file is fetched once, and never used without checking what came. Order: the cache; the published address;
 the mirrors that the caller lists; those in `GCNET_MIRRORS`. The publisher goes first because eight hex digits
@@ -28,7 +28,7 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file at hand, and its SHA-256 in hex digits where that is known already."""
+    """A local file, and its SHA-256 in hex digits where that is known already."""
 
     path: Path
     sha256: str | None = None
@@ -57,7 +57,7 @@ class Source:
 
 
 def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
-    """What `MODEL --weights W` stands for.
+    """Finds the file or catalog row that `MODEL --weights W` names.
 
     Args:
         model: a file, a run folder, a folder or repository of the hub, or a catalog name.
@@ -195,7 +195,7 @@ def _places(weights: Weights, mirrors: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Of the processes that want `target`, one at a time."""
+    """Lets one process at a time fetch `target`."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(target.with_name(f".{target.name}.lock"))

@@ -37,7 +37,7 @@ FORMAT = 1  # of the metadata; files from before it was written count as 1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What one of our files holds, and says of itself.
+    """The contents of one of our model files.
 
     `spec` is what the model is made of, with its class names in the order of the labels; `preprocessing` how
     images are prepared for it; `provenance` where its weights come from; `versions` what wrote it.

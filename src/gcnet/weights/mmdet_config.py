@@ -1,4 +1,4 @@
-"""What the text of an mmdetection configuration says of a model. It is parsed; nothing in it is executed.
+"""Reads the text of an mmdetection configuration. It is parsed; nothing in it is executed.
 
 2.x keeps its text in a checkpoint as `config`, 3.x as `cfg`; 1.x has older words for some things.
 """

@@ -28,7 +28,7 @@ PREFIXES = ("module.", "model.", "_orig_mod.", "state_dict.", "net.", "detector.
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds and says of itself.
+    """The contents of a checkpoint.
 
     Attributes:
         tensors: the weights by name, without the prefixes of wrappers (`module.`). Where averaged weights
@@ -195,7 +195,7 @@ def _load(path: Path) -> Any:
 
 
 def _refusal(path: Path, message: str) -> str:
-    """Names what the file wants to run: all of it for a zip archive, else the first that was met."""
+    """Names the functions that loading the file would run: all for a zip archive, else the first one."""
     known = {name for _, name in _STAND_INS}
     try:
         wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)

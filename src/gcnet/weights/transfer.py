@@ -92,7 +92,7 @@ def unwritable(folder: Path, error: OSError) -> GCNetError:
 
 
 def host(address: str) -> str:
-    """Whom an address belongs to, for messages."""
+    """The host of an address, for messages."""
     return urlsplit(address).netloc or address
 
 
@@ -147,7 +147,7 @@ def _save(response: Response, part: Path) -> None:
 
 
 def _write(response: Response, file: BinaryIO, offset: int, total: int | None) -> None:
-    """The body, under a bar if someone looks at it."""
+    """Writes the body, with a progress bar on a terminal."""
     with progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True) as bar:
         task = bar.add_task("", total=total, completed=offset)
         for chunk in response.iter_content(CHUNK):
