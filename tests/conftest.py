@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,3 +16,6 @@ from jaxtyping import install_import_hook
 # An int is welcome where a float is expected, as PEP 484 says and type checkers accept.
 install_import_hook("gcnet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 sys.path.insert(0, str(Path(__file__).parent))  # to `lively`
+
+# A shell starts what runs in its background with Ctrl-C ignored, and tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
