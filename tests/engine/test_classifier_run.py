@@ -26,7 +26,13 @@ from gcnet.recipe import ClassificationRecipe
 from gcnet.weights.load import load_model
 
 BACKBONE = ResNetSpec(
-    (1, 1, 1, 1), 16, 16, norm="batch", frozen_stages=0, zero_init_residual=False, context=ContextSpec(1 / 4)
+    blocks=(1, 1, 1, 1),
+    stem_channels=16,
+    base_channels=16,
+    norm="batch",
+    frozen_stages=0,
+    zero_init_residual=False,
+    context=ContextSpec(ratio=1 / 4),
 )
 RECIPE = ClassificationRecipe(
     epochs=4,
