@@ -233,6 +233,7 @@ def evaluate(
 
     from gcnet.engine.runfolder import own_split
     from gcnet.engine.task import task_of
+    from gcnet.evaluation.evaluate import evaluate as score
     from gcnet.models.detector import Detector
 
     task = task_of(loaded.spec)
@@ -240,7 +241,7 @@ def evaluate(
         root, folder = place
         if not split_file and isinstance(model, str | os.PathLike):
             split_file = own_split(Path(model), root) or ""
-        data = task.load_split(
+        dataset: Any = task.load_split(
             root,
             folder,
             split,
@@ -250,9 +251,11 @@ def evaluate(
             split_file=os.fspath(split_file),
             crowd_as_objects=crowd_as_objects,
         )
+    else:
+        dataset = data
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
-    return task.evaluate(
-        loaded, data, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
+    return score(
+        loaded, dataset, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
     )
 
 
@@ -388,10 +391,11 @@ def _suit(
     task: Task, recipe: Recipe, train_set: DataSet[Any], given: Mapping[str, Any]
 ) -> tuple[Recipe, list[str]]:
     """The recipe adapted to the number of training images, and lines that say what was changed."""
+    from gcnet.data.loader import epoch_size
     from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.schedule import describe_changes, for_few_images
 
-    images = len(task.trainable(train_set))
+    images = epoch_size(train_set, recipe, masks=task.masks)
     suited = for_few_images(recipe, images, given, devices=find_process(recipe).world)
     line = describe_changes(recipe, suited, images)
     return suited, [line] if line else []

@@ -42,6 +42,12 @@ class Recipe:
             that agree in it are held out together, where the data has no splits.
         split_file: the split.json of a run: its validation images are held out again.
         crowd_as_objects: take what is marked iscrowd as objects, as CVAT marks masks drawn by its brush.
+        keep_empty: train on images without objects too.
+        ignore_crowds: what lies in a region marked iscrowd is not learnt as background, as is always so with
+            objects marked `ignore`; published models were trained without.
+        repeat_threshold: classes in a smaller share of the images than this are shown more often, images
+            sqrt(threshold / share) times (LVIS, arXiv 1908.03195, takes 0.001); 0 shows all once.
+        max_detections: most detections of an image; none takes the model's own, 100.
         image_size: (long, short) side to fit images in; none takes the model's own.
         precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
         recompute_activations: keep less in memory between forward and backward, for a third more computing;
@@ -82,6 +88,10 @@ class Recipe:
     group_by: str = ""
     split_file: str = ""
     crowd_as_objects: bool = False
+    keep_empty: bool = False
+    ignore_crowds: bool = False
+    repeat_threshold: float = 0.0
+    max_detections: int | None = None
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     recompute_activations: bool = False
@@ -124,6 +134,10 @@ class Recipe:
             raise GCNetError(
                 f"recipe: val_fraction is {self.val_fraction}; give a share, 0 or more, less than 1"
             )
+        if not 0 <= self.repeat_threshold <= 1:
+            raise GCNetError(f"recipe: repeat_threshold is {self.repeat_threshold}; give a share, 0 to 1")
+        if self.max_detections is not None and self.max_detections < 1:
+            raise GCNetError(f"recipe: max_detections is {self.max_detections}; give 1 or more")
         if not 0 <= self.rotation <= 180:
             raise GCNetError(f"recipe: rotation is {self.rotation}; give degrees, 0 to 180")
         if not 0 < self.crop <= 1:

@@ -1,7 +1,7 @@
 """What flows between the parts: batches in, targets beside them, detections out.
 
-N images, H x W pixels, G objects in an image, D detections, M side of a predicted mask, K classes, T of
-them named in a classification.
+N images, H x W pixels, G objects in an image and I regions to ignore, D detections, M side of a predicted
+mask, K classes, T of them named in a classification.
 Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based, without background.
 """
 
@@ -70,6 +70,7 @@ class Batch:
 class Targets:
     """The objects of one image, in pixels of the resized image. Crowd regions are not among them.
 
+    `ignored` are regions that may hold objects: what lies in one is not learnt as background.
     `outlines` and `frames`, which a loader adds, are the same masks as `ops.segmentations.draw_outlines`
     draws them: with them a training step never looks at `masks`.
     """
@@ -79,6 +80,7 @@ class Targets:
     masks: Sequence[Segmentation]
     outlines: UInt8[Tensor, "G S S"] | None = None
     frames: Float[Tensor, "G 4"] | None = None
+    ignored: Float[Tensor, "I 4"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

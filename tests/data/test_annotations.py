@@ -11,10 +11,11 @@ import pytest
 from coco_files import annotation, content, write_split
 
 from gcnet.data.dataset import DataSet, Instance
+from gcnet.data.detection import trainable
 from gcnet.data.load import load_splits
-from gcnet.data.loader import trainable
 from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
+from gcnet.recipe import Recipe
 
 SIZES = [(48, 64), (64, 48)]
 BOX = (10, 8, 30, 24)  # of the objects in `content`
@@ -139,9 +140,12 @@ def test_a_box_that_holds_more_than_its_outline_stays(values: dict[str, Any], tm
     assert dataset.records[1].instances[0].box == (11, 9, 30, 24)
 
 
-def test_an_ignored_object_is_a_crowd(values: dict[str, Any], tmp_path: Path) -> None:
+def test_an_ignored_object_is_no_crowd(values: dict[str, Any], tmp_path: Path) -> None:
     values["annotations"][0]["ignore"] = 1
-    assert first(load(tmp_path, values)).crowd
+    dataset = load(tmp_path, values)
+    assert first(dataset).ignore
+    assert not first(dataset).crowd
+    assert dataset.records[0].objects(masks=False) == []
 
 
 def test_a_malformed_rle_is_an_error(values: dict[str, Any], tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_what_leaves_nothing_to_learn_from(
         entry |= change
     dataset = load(tmp_path, values)
     with pytest.raises(GCNetError, match=message):
-        trainable(dataset)
+        trainable(dataset, Recipe())
 
 
 def test_crowds_can_be_taken_as_objects(values: dict[str, Any], tmp_path: Path) -> None:

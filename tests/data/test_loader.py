@@ -13,18 +13,18 @@ import pytest
 import torch
 from coco_files import annotation, content, write_split
 
+from gcnet.data.detection import describe_left_out, trainable
 from gcnet.data.loader import (
     IterationSampler,
-    batches_of_one_size,
     eval_loader,
     iterations_per_epoch,
+    repeat_factors,
     train_loader,
-    trainable,
+    training_images,
 )
 from gcnet.data.readers.coco import CocoDataset
 from gcnet.data.transforms import Sample
 from gcnet.errors import GCNetError
-from gcnet.ops.images import padded_size
 from gcnet.recipe import Recipe
 
 SIZES = [(48, 64), (64, 48)] * 4 + [(40, 70), (20, 60), (50, 50)]
@@ -103,12 +103,54 @@ def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
         sampler(world_size=3)
 
 
+def test_images_are_repeated_as_often_as_they_ask_for() -> None:
+    repeats = np.array([1.0, 2.5, 1.25, 3.0] * 4)
+    batches = IterationSampler(range(16), wide=[True] * 16, repeats=repeats, batch_size=3, seed=5)
+    assert batches.iterations_per_epoch == 11  # 31 images
+    counts = np.zeros(16)
+    for epoch in range(300):
+        shown = batches.epoch(epoch)
+        own = np.bincount(shown.ravel(), minlength=16)
+        assert shown.shape == (11, 3)
+        assert (own >= np.floor(repeats)).all()
+        counts += own
+    filled = 33 / 31  # what fills the last batch
+    assert np.abs(counts / 300 - repeats * filled).max() < 0.2
+    late = IterationSampler(
+        range(16), wide=[True] * 16, repeats=repeats, batch_size=3, seed=5, start_iteration=13
+    )
+    assert take(late, 12) == take(batches, 25)[13:]
+
+
+def test_repeat_factors_are_those_of_lvis() -> None:
+    """Class 0 in all of 100 images, class 1 in four, class 2 in one, where class 1 is too."""
+    classes = [[0, 0]] * 95 + [[0, 1]] * 3 + [[0, 1, 2]] + [[0]]
+    factors = repeat_factors(classes, 0.16)
+    assert factors[0] == factors[99] == 1
+    assert factors[95] == pytest.approx(2)  # sqrt(0.16 / 0.04)
+    assert factors[98] == pytest.approx(4)
+    assert repeat_factors([[], [1]], 1.0).tolist() == [1, pytest.approx(2**0.5)]
+
+
 # The loaders -------------------------------------------------------------------------------------------
 
 
 def test_trainable_leaves_out_small_and_empty_images(dataset: CocoDataset) -> None:
-    assert trainable(dataset) == [0, 1, 4, 5, 6, 7, 8, 10]
-    assert iterations_per_epoch(dataset, 3) == 3
+    assert trainable(dataset, RECIPE) == [0, 1, 4, 5, 6, 7, 8, 10]
+    assert iterations_per_epoch(dataset, RECIPE) == 3
+    line = describe_left_out(dataset, RECIPE)
+    assert "2 of the 11 images have no objects" in line
+    assert "--keep-empty" in line
+
+
+def test_images_without_objects_can_be_kept(dataset: CocoDataset) -> None:
+    recipe = replace(EVERYTHING, keep_empty=True, batch_size=1)
+    assert trainable(dataset, recipe) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert describe_left_out(dataset, recipe) == ""
+    batches = take(train_loader(dataset, recipe=recipe, image_size=SIZE), 10)
+    counts = {batch.image_ids[0]: len(targets[0]) for batch, targets in batches}
+    assert len(counts) == 10
+    assert min(counts.values()) == 0
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
@@ -151,17 +193,12 @@ def test_the_stream_depends_neither_on_workers_nor_on_the_start(dataset: CocoDat
                 assert torch.equal(target.boxes, other_target.boxes)
 
 
-def test_evaluation_sees_every_image_in_batches_of_one_size(dataset: CocoDataset) -> None:
-    size = (96, 64)
-    order = batches_of_one_size(dataset, range(len(dataset)), image_size=size, batch_size=4)
-    assert sorted(index for group in order for index in group) == list(range(len(dataset)))
-    assert max(len(group) for group in order) == 4
-    batches = list(eval_loader(dataset, order, image_size=size, workers=0))
-    for group, batch in zip(order, batches, strict=True):
-        assert batch.image_ids == [dataset.records[index].id for index in group]
-        assert {padded_size(image) for image in batch.image_sizes} == {tuple(batch.images.shape[2:])}
+def test_evaluation_pads_images_together(dataset: CocoDataset) -> None:
+    batches = list(eval_loader(dataset, [[0, 2], [1]], image_size=(96, 64), workers=0))
+    assert [batch.image_ids for batch in batches] == [[100, 102], [101]]
     assert batches[0].image_sizes[0] == (64, 85)
     assert batches[0].original_sizes[0] == (48, 64)
+    assert batches[0].images.shape == (2, 3, 64, 96)
 
 
 def test_a_killed_worker_is_one_line(dataset: CocoDataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +249,48 @@ def test_a_detector_of_boxes_learns_from_boxes(tmp_path: Path) -> None:
         entry["segmentation"] = []
     dataset = CocoDataset.load(write_split(tmp_path, values), tmp_path)
     with pytest.raises(GCNetError, match="has boxes but no outlines"):
-        trainable(dataset)
+        trainable(dataset, RECIPE)
     recipe = replace(EVERYTHING, batch_size=2)
     for _, targets in take(train_loader(dataset, recipe=recipe, image_size=SIZE, masks=False), 4):
         assert all(target.masks == [[]] * len(target) for target in targets)
+
+
+def test_images_of_rare_classes_are_shown_more_often(dataset: CocoDataset) -> None:
+    recipe = replace(RECIPE, repeat_threshold=1.0)
+    indices, repeats = training_images(dataset, recipe)
+    assert repeats is not None
+    assert repeats[list(indices).index(4)] == pytest.approx(8**0.5)  # the only dog in eight images
+    assert iterations_per_epoch(dataset, recipe) == 4  # 7 and 2.8 images, by threes
+    seen = Counter(
+        i
+        for batch, _ in take(train_loader(dataset, recipe=recipe, image_size=SIZE), 8)
+        for i in batch.image_ids
+    )
+    assert 4 <= seen[104] <= 8  # 2 or 3 an epoch, and one that may fill the last batch
+    assert max(count for id, count in seen.items() if id != 104) <= 4
+
+
+def test_what_is_marked_to_be_ignored_goes_along(tmp_path: Path) -> None:
+    """Neither an object nor background; a crowd only if the recipe says so; masks alone need outlines."""
+    values = content([(48, 64)])
+    rle = {"size": [48, 64], "counts": [64 * 10, 64 * 20, 64 * 18]}
+    values["annotations"] += [
+        annotation(2, 100, box=(30, 20, 10, 8), ignore=1),
+        annotation(3, 100, box=(2, 3, 50, 40), iscrowd=1, segmentation=rle),
+        annotation(4, 100, box=(5, 30, 9, 9), segmentation=[]),
+    ]
+    dataset = CocoDataset.load(write_split(tmp_path, values), tmp_path)
+    still = replace(RECIPE.without_augmentation(), batch_size=1)
+
+    def targets(recipe: Recipe, masks: bool = True) -> tuple[list[list[float]], list[list[float]]]:
+        loader = train_loader(dataset, recipe=recipe, image_size=(64, 48), masks=masks)
+        (target,) = take(loader, 1)[0][1]
+        assert target.ignored is not None
+        return target.boxes.tolist(), target.ignored.tolist()
+
+    drawn, marked, crowd, box = [10, 8, 30, 24], [30, 20, 40, 28], [2, 3, 52, 43], [5, 30, 14, 39]
+    assert targets(still) == ([drawn], [marked, box])
+    assert targets(replace(still, ignore_crowds=True)) == ([drawn], [marked, crowd, box])
+    assert targets(still, masks=False) == ([drawn, box], [marked])
+    mirrored = targets(replace(still, flip=1.0))[1]
+    assert mirrored[0] == [24, 20, 34, 28]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
@@ -98,17 +99,21 @@ def run_fake(
     records = [LabelledImage(Path(f"{number}.jpg"), 0) for number in range(images)]
     detector = detector or FakeDetector()
     dataset = DataSet(Path("none.json"), records, detector.spec.class_names, (1, 2))
-    task = replace(
-        DETECTION,
-        trainable=lambda _: range(PER_EPOCH * 2 * recipe.get("devices", 1)),
-        optimized=lambda detector: detector,
-        predict=lambda _, __, indices, **___: [None] * len(indices),
-        make_loader=lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
+    task = replace(DETECTION, optimized=lambda detector: detector)
+    stand_ins = {
+        "train.task_of": lambda _: task,
+        "train.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
+        "validation.iterations_per_epoch": lambda *_, **__: PER_EPOCH * 2,
+        "run.train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
             start_iteration, rank, world_size
         ),
-        score=lambda *_: validate(),
-    )
-    with mock.patch("gcnet.engine.train.task_of", return_value=task):
+        "validation.predict_all": lambda _, __, indices, **___: [None] * len(indices),
+        "validation.score_all": lambda *_: validate()[0],
+        "validation.as_results": lambda _: [],
+    }
+    with contextlib.ExitStack() as stack:
+        for place, stand_in in stand_ins.items():
+            stack.enter_context(mock.patch(f"gcnet.engine.{place}", stand_in))
         return train(
             detector,
             dataset,

@@ -19,7 +19,8 @@ from gcnet.data.image_folder import load_image_folders
 from gcnet.engine.loggers import read_metrics
 from gcnet.engine.train import TrainResult, train
 from gcnet.errors import GCNetError
-from gcnet.evaluation.classify import ClassMetrics, evaluate_classifier
+from gcnet.evaluation.classify import ClassMetrics
+from gcnet.evaluation.evaluate import evaluate
 from gcnet.models.classifier import Classifier
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ResNetSpec
 from gcnet.recipe import ClassificationRecipe
@@ -90,7 +91,7 @@ def test_what_a_run_leaves(whole: Path, data: Path) -> None:
     classifier = load_model(whole / "best.safetensors")
     assert isinstance(classifier, Classifier)
     assert classifier.spec.image_size == (36, 32)  # predicts at the size it was trained at
-    metrics, results = evaluate_classifier(classifier, load_image_folders(data)["valid"], workers=0)
+    metrics, results = evaluate(classifier, load_image_folders(data)["valid"], workers=0)
     best = max(row["top1"] for row in rows if row["top1"] >= 0)
     assert metrics.top1 == pytest.approx(best, abs=1e-5)
     assert classifier.provenance["top1"] == metrics.top1

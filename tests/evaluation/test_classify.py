@@ -7,23 +7,24 @@ import io
 import pytest
 from rich.console import Console
 
-from gcnet.evaluation.classify import class_metrics, print_class_metrics
+from gcnet.evaluation.classify import ClassResult, class_metrics, print_class_metrics
 
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox")
 
 
-def result(true: str, *predicted: str) -> dict:
-    return {"file_name": "x", "class": true, "predicted": list(predicted), "probabilities": []}
+def result(loss: float, true: str, *predicted: str) -> ClassResult:
+    entry = {"file_name": "x", "class": true, "predicted": list(predicted), "probabilities": []}
+    return ClassResult(entry, loss)
 
 
 def test_shares() -> None:
     results = [
-        result("ant", "ant", "bee", "cow", "dog", "elk"),
-        result("ant", "bee", "ant", "cow", "dog", "elk"),
-        result("ant", "bee", "cow", "fox", "dog", "elk"),
-        result("bee", "bee", "ant", "cow", "dog", "elk"),
+        result(0.1, "ant", "ant", "bee", "cow", "dog", "elk"),
+        result(0.7, "ant", "bee", "ant", "cow", "dog", "elk"),
+        result(2.0, "ant", "bee", "cow", "fox", "dog", "elk"),
+        result(0.2, "bee", "bee", "ant", "cow", "dog", "elk"),
     ]
-    metrics = class_metrics(results, [0.1, 0.7, 2.0, 0.2], NAMES)
+    metrics = class_metrics(results, NAMES)
     assert (metrics.top1, metrics.top5, metrics.images) == (0.5, 0.75, 4)
     assert metrics.loss == pytest.approx(0.75)
     assert metrics.per_class["ant"] == {"images": 3, "top1": pytest.approx(1 / 3), "taken_for": "bee"}
@@ -41,6 +42,6 @@ def test_shares() -> None:
 def test_classes_with_brackets_are_shown_as_they_are() -> None:
     names = ("nut [/m8]", "[red]")
     stream = io.StringIO()
-    print_class_metrics(class_metrics([result(*names)], [0.1], names), Console(file=stream, width=80))
+    print_class_metrics(class_metrics([result(0.1, *names)], names), Console(file=stream, width=80))
     assert stream.getvalue().count("[red]") == 2  # its own row, and what the other is taken for
     assert "nut [/m8]" in stream.getvalue()

@@ -12,8 +12,9 @@ from rich.console import Console
 from gcnet.data.readers.coco import CocoDataset
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator
-from gcnet.evaluation.evaluate import check_classes, evaluate, write_results
+from gcnet.evaluation.evaluate import batches_of_one_size, check_classes, evaluate, write_results
 from gcnet.evaluation.table import print_metrics
+from gcnet.ops.images import fit_size, padded_size
 
 MakeDataset = Callable[..., CocoDataset]
 
@@ -122,3 +123,13 @@ def test_tables_fit_eighty_columns(make_dataset: MakeDataset, oracle: Any, tmp_p
     assert absent.split() == ["absent", "0", *["-"] * 6]
     write_results(tmp_path / "again", metrics, results)
     assert json.loads((tmp_path / "again" / "metrics.json").read_text()) == metrics.as_dict()
+
+
+def test_batches_hold_images_of_one_padded_size(make_dataset: MakeDataset) -> None:
+    dataset = make_dataset()
+    groups = batches_of_one_size(dataset, range(len(dataset)), image_size=(96, 64), batch_size=2)
+    assert sorted(index for group in groups for index in group) == list(range(len(dataset)))
+    assert max(map(len, groups)) == 2
+    for group in groups:
+        sizes = [fit_size((dataset.records[i].height, dataset.records[i].width), (96, 64)) for i in group]
+        assert len(set(map(padded_size, sizes))) == 1

@@ -143,3 +143,25 @@ def test_candidates_that_do_not_count_are_ignored() -> None:
             candidates, OBJECTS[:1], positive_iou=0.7, negative_iou=0.3, low_quality_iou=low, valid=valid
         )
         assert matches.tolist() == expected
+
+
+@pytest.mark.parametrize("pairs", [1, 1 << 22])
+def test_candidates_in_a_region_to_ignore(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    """Those that lie in it by more than half of themselves; they take no object either."""
+    monkeypatch.setattr(matching, "PAIRS", pairs)
+    candidates = torch.tensor([[0.0, 0, 100, 100], [200, 0, 210, 10], [205, 0, 215, 10], [206, 0, 216, 10]])
+    ignored = torch.tensor([[0.0, 0, 100, 60], [190, 0, 210, 20]])
+    for objects, first in ((OBJECTS[:1], IGNORED), (OBJECTS[:0], IGNORED)):
+        matches = match_boxes(
+            candidates,
+            objects,
+            positive_iou=0.7,
+            negative_iou=0.3,
+            low_quality_iou=0.3,
+            ignored=ignored,
+        )
+        assert matches.tolist() == [first, IGNORED, BACKGROUND, BACKGROUND]
+    free = match_boxes(
+        candidates, OBJECTS[:1], positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3, ignored=ignored[:0]
+    )
+    assert free.tolist() == [0, BACKGROUND, BACKGROUND, BACKGROUND]

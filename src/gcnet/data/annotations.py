@@ -103,8 +103,9 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
         elif not draft.segmentation:
             notes.annotation("have no outline; left out where masks are trained", draft.id)
         crowd = draft.crowd and not crowd_as_objects
+        marks = {"crowd": crowd, "usable": not flaw, "mended": taken, "ignore": draft.ignore}
         instances[draft.image_id].append(
-            Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, crowd, not flaw, taken)
+            Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, **marks)
         )
     for id, size in sizes.items():
         if min(size) < MIN_SIDE:
@@ -139,6 +140,7 @@ class _Draft:
     segmentation: Segmentation
     area: float
     crowd: bool
+    ignore: bool
 
 
 _NO_BOX = (math.nan,) * 4
@@ -172,10 +174,10 @@ def _drafts(
             )
             if given is not None and segmentation and math.isnan(sum(box)):
                 notes.annotation("have no box of 4 numbers; the outline's is taken", id)
-            crowd = number(annotation.get("iscrowd", 0)) > 0 or number(annotation.get("ignore", 0)) > 0
+            crowd, ignore = (number(annotation.get(word, 0)) > 0 for word in ("iscrowd", "ignore"))
             area = number(annotation.get("area"))
             size = sizes[image_id]
-            drafts.append(_Draft(id, image_id, size, labels[label], box, segmentation, area, crowd))
+            drafts.append(_Draft(id, image_id, size, labels[label], box, segmentation, area, crowd, ignore))
     return drafts
 
 

@@ -38,6 +38,8 @@ class Instance:
         usable: whether its box has a pixel each way and lies in the image, and its area is not zero. Others
             are neither trained on nor drawn; evaluation counts them, as COCO's own tool does.
         mended: whether the box is the outline's because the annotated one was another thing's.
+        ignore: it may be there or not: training takes it neither for an object nor for background, evaluation
+            ignores it as it does a crowd.
     """
 
     id: int | str
@@ -48,6 +50,7 @@ class Instance:
     crowd: bool
     usable: bool = True
     mended: bool = False
+    ignore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,18 @@ class ImageRecord:
         return [
             item
             for item in self.instances
-            if item.usable and not item.crowd and (item.segmentation or not masks)
+            if item.usable and not item.crowd and not item.ignore and (item.segmentation or not masks)
+        ]
+
+    def ignored(self, *, masks: bool, crowds: bool) -> list[Instance]:
+        """What a detector takes neither for objects nor for background.
+
+        That is what is marked so, with `crowds` also crowds, and with `masks` objects without an outline.
+        """
+        return [
+            item
+            for item in self.instances
+            if item.usable and (item.ignore or (crowds if item.crowd else masks and not item.segmentation))
         ]
 
 
@@ -99,6 +113,11 @@ class DataSet(Generic[Record]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether each image is of one class, and not a scene of objects."""
+        return any(isinstance(record, LabelledImage) for record in self.records[:1])
 
     def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
         """The pixels of `records[index]`, the way up that was annotated.

@@ -2,36 +2,37 @@
 
 The training stream is endless and a pure function of (seed, position): which images come at iteration i,
 and how each is mirrored, scaled and recoloured, depends neither on the number of workers nor on where the
-run started. Resuming is starting at another iteration.
+run started. Resuming is starting at another iteration. What is read of an image, and how images become a
+batch, is of two kinds: `gcnet.data.detection` and `gcnet.data.classification`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
-from gcnet.data.transforms import Sample, Transform, apply, train_transforms
+from gcnet.data import classification, detection
+from gcnet.data.dataset import DataSet
 from gcnet.errors import GCNetError
-from gcnet.ops.images import fit_size, padded_size, resize_image, stack_images
-from gcnet.recipe import Recipe
-from gcnet.types import Batch, Targets
+from gcnet.recipe import ClassificationRecipe, Recipe
 
-_ORDER, SAMPLE_STREAM = 0, 1  # keep the random streams of the epochs' order and of the samples apart
+_ORDER, _SAMPLE, _BATCH = 0, 1, 2  # keep random streams apart: of an epoch's order, of a sample, of a batch
 
 
 def train_loader(
-    dataset: DataSet[ImageRecord],
+    dataset: DataSet[Any],
     *,
     recipe: Recipe,
     image_size: tuple[int, int],
@@ -40,93 +41,94 @@ def train_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> Loader:
-    """An endless stream of (Batch, list of Targets), beginning at `start_iteration`.
+    """An endless stream of (Batch, targets), beginning at `start_iteration`.
 
-    The recipe's `batch_size` counts the images of one iteration over all processes together; this process,
-    `rank` of `world_size`, gets its equal share. `image_size` is the (long, short) side that images are made
-    to fit. Without `masks`, objects need no outlines. Each time it is iterated over, the loader begins at
-    `start_iteration` again.
+    Targets are a list of `Targets`, or with a `ClassificationRecipe` `ClassTargets`. The recipe's
+    `batch_size` counts the images of one iteration over all processes together; this process, `rank` of
+    `world_size`, gets its equal share. `image_size` is the model's. Without `masks`, a detector's objects
+    need no outlines. Each time it is iterated over, the loader begins at `start_iteration` again.
     """
-    indices = trainable(dataset, masks=masks)
-    another = partial(_draw_sample, dataset, indices, masks)
-    transforms = [*dataset.transforms, *train_transforms(recipe, image_size, another)]
+    indices, repeats = training_images(dataset, recipe, masks=masks)
+    if isinstance(recipe, ClassificationRecipe):
+        examples = classification.Examples(dataset, recipe, image_size)
+        wide = [True] * len(indices)  # squares all: nothing to sort by shape
+    else:
+        examples = detection.Examples(dataset, recipe, image_size, masks, indices)
+        wide = [dataset.records[i].width >= dataset.records[i].height for i in indices]
     sampler = IterationSampler(
         indices,
-        wide=[_is_wide(dataset.records[i]) for i in indices],
+        wide=wide,
+        repeats=repeats,
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         start_iteration=start_iteration,
         rank=rank,
         world_size=world_size,
     )
-    read = partial(_read_train, dataset, transforms, seed=recipe.seed, masks=masks)
-    return Loader(read, len(dataset), collate=_collate_train, workers=recipe.workers, batch_sampler=sampler)
+    read, collate = partial(_read, examples.read, recipe.seed), partial(_join, examples.join, recipe.seed)
+    return Loader(read, len(dataset), collate=collate, workers=recipe.workers, batch_sampler=sampler)
+
+
+def _read(read: Callable[..., Any], seed: int, key: tuple[int, int]) -> tuple[int, Any]:
+    index, position = key
+    return position, read(index, np.random.default_rng([_SAMPLE, seed, position]))
+
+
+def _join(join: Callable[..., Any], seed: int, samples: list[tuple[int, Any]]) -> Any:
+    rng = np.random.default_rng([_BATCH, seed, samples[0][0]])
+    return join([sample for _, sample in samples], rng)
 
 
 def eval_loader(
-    dataset: DataSet[ImageRecord],
+    dataset: DataSet[Any],
     batches: Sequence[Sequence[int]],
     *,
     image_size: tuple[int, int],
     workers: int = 2,
 ) -> Loader:
     """The images of each of `batches` (indices into `dataset`) as a Batch."""
-    read = partial(_read_eval, dataset, image_size=image_size)
-    return Loader(read, len(dataset), collate=_collate_eval, workers=workers, batch_sampler=batches)
+    kind = classification if dataset.has_labels else detection
+    read = partial(kind.read_whole, dataset, image_size)
+    return Loader(read, len(dataset), collate=kind.join_whole, workers=workers, batch_sampler=batches)
 
 
-def batches_of_one_size(
-    dataset: DataSet[ImageRecord], indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
-) -> list[list[int]]:
-    """`indices` in batches of up to `batch_size` images that are padded to the same size.
+def training_images(
+    dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True
+) -> tuple[Sequence[int], Float[np.ndarray, " N"] | None]:
+    """Indices of the images that training uses, and how often an epoch shows each; none: all once.
 
-    So no image is padded further because of the others, which would change what the network finds in it.
+    Raises GCNetError if there are none.
     """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index in indices:
-        record = dataset.records[index]
-        size = padded_size(fit_size((record.height, record.width), image_size))
-        groups.setdefault(size, []).append(index)
-    return [
-        group[start : start + batch_size]
-        for group in groups.values()
-        for start in range(0, len(group), batch_size)
-    ]
+    if dataset.has_labels:
+        indices, classes = range(len(dataset)), ([record.label] for record in dataset.records)
+    else:
+        indices = detection.trainable(dataset, recipe, masks=masks)
+        objects = (dataset.records[i].objects(masks=masks) for i in indices)
+        classes = ([item.label for item in found] for found in objects)
+    threshold = recipe.repeat_threshold
+    return indices, repeat_factors(list(classes), threshold) if threshold else None
 
 
-def trainable(dataset: DataSet[ImageRecord], *, masks: bool = True) -> list[int]:
-    """Indices of the images that training uses: at least 32 pixels each way, with an object to learn from.
+def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> Float[np.ndarray, " N"]:
+    """How often an epoch shows each image, 1 or more (LVIS, arXiv 1908.03195, appendix).
 
-    With `masks`, that is one with an outline. Raises GCNetError if there are none.
+    `classes` are those that each image has objects of. A class in a share f of the images asks for
+    sqrt(threshold / f); an image is shown as often as the rarest of its classes asks for.
     """
-    indices = [
-        i
-        for i, record in enumerate(dataset.records)
-        if min(record.width, record.height) >= MIN_SIDE and record.objects(masks=masks)
-    ]
-    if not indices:
-        raise GCNetError(f"{dataset.source} has {_why_nothing(dataset.records)}")
-    return indices
+    counts = Counter(k for found in classes for k in set(found))
+    asked = {k: max(1.0, math.sqrt(threshold * len(classes) / count)) for k, count in counts.items()}
+    return np.array([max((asked[k] for k in found), default=1.0) for found in classes])
 
 
-def _why_nothing(records: Sequence[ImageRecord]) -> str:
-    """What there is instead of objects to learn from, and what to do."""
-    objects = [item for record in records for item in record.instances if item.usable]
-    if objects and all(item.crowd for item in objects):
-        return (
-            f"only objects marked iscrowd, {len(objects)} of them, as CVAT marks masks drawn by its brush; "
-            "give --crowd-as-objects true to take them as objects"
-        )
-    if objects and not any(item.segmentation for item in objects):
-        return (
-            "boxes but no outlines; export it for instance segmentation, or train a detector of boxes alone"
-        )
-    return f"no image with objects to learn from, and {MIN_SIDE} pixels or more; annotate some"
+def epoch_size(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> int:
+    """How many images `train_loader` shows in an epoch, before the last batch is filled up."""
+    indices, repeats = training_images(dataset, recipe, masks=masks)
+    return len(indices) if repeats is None else math.ceil(repeats.sum())
 
 
-def iterations_per_epoch(dataset: DataSet[ImageRecord], batch_size: int) -> int:
-    """Iterations in which `train_loader` shows every trainable image once (or, to fill the last, twice)."""
-    return -(-len(trainable(dataset)) // batch_size)
+def iterations_per_epoch(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> int:
+    """Iterations in which `train_loader` shows that many images, or a few more, to fill the last."""
+    return -(-epoch_size(dataset, recipe, masks=masks) // recipe.batch_size)
 
 
 class IterationSampler(Sampler[list[tuple[int, int]]]):
@@ -139,6 +141,8 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
 
     Args:
         indices: the images to draw from; `wide` says of each whether it is at least as wide as tall.
+        repeats: how often an epoch shows each on average, as often as that rounded up or down by chance, so
+            that an epoch has always as many; none: once.
         batch_size: images in one iteration over all processes; `rank` of `world_size` gets every
             `world_size`-th of them.
         start_iteration: where to begin; may be set between iterations over the sampler.
@@ -149,6 +153,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         indices: Sequence[int],
         *,
         wide: Sequence[bool],
+        repeats: Float[np.ndarray, " N"] | None = None,
         batch_size: int,
         seed: int,
         start_iteration: int = 0,
@@ -161,6 +166,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
             )
         self.indices = np.asarray(indices, np.int64)
         self.wide = np.asarray(wide, bool)
+        self.repeats = np.ones(len(self.indices)) if repeats is None else repeats
         self.batch_size = batch_size
         self.seed = seed
         self.start_iteration = start_iteration
@@ -169,7 +175,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def iterations_per_epoch(self) -> int:
-        return -(-len(self.indices) // self.batch_size)
+        return -(-math.ceil(self.repeats.sum()) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first_epoch, skip = divmod(self.start_iteration, self.iterations_per_epoch)
@@ -184,7 +190,7 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
     def epoch(self, epoch: int) -> Int64[np.ndarray, "I B"]:
         """The image indices of an epoch's I iterations of B images."""
         rng = np.random.default_rng([_ORDER, self.seed, epoch])
-        order = rng.permutation(len(self.indices))
+        order = rng.permutation(self._drawn(rng))
         groups = [order[self.wide[order]], order[~self.wide[order]]]
         whole = [len(group) - len(group) % self.batch_size for group in groups]
         parts = [group[:end] for group, end in zip(groups, whole, strict=True)]
@@ -193,6 +199,13 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         # np.resize repeats from the beginning, more than once if there are fewer images than a batch holds.
         batches = np.resize(np.concatenate(parts), length).reshape(-1, self.batch_size)
         return self.indices[rng.permutation(batches)]
+
+    def _drawn(self, rng: np.random.Generator) -> Int64[np.ndarray, " M"]:
+        """Each place among the images as often as this epoch shows it."""
+        ends = self.repeats.cumsum()
+        if (self.repeats != 1).any():
+            ends += rng.random()  # one number for all: each image gets its share to less than one
+        return np.repeat(np.arange(len(ends)), np.diff(np.floor(ends).astype(np.int64), prepend=0))
 
 
 class Loader(DataLoader):
@@ -280,52 +293,3 @@ def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
 
 def _init_worker(worker: int) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
-
-
-def _read_train(
-    dataset: DataSet[ImageRecord],
-    transforms: Sequence[Transform],
-    key: tuple[int, int],
-    *,
-    seed: int,
-    masks: bool,
-) -> tuple[np.ndarray, ImageRecord, Targets]:
-    index, position = key
-    record = dataset.records[index]
-    rng = np.random.default_rng([SAMPLE_STREAM, seed, position])
-    sample = apply(transforms, Sample.of(dataset.read_image(index), record, masks=masks), rng)
-    return sample.image, record, sample.targets()
-
-
-def _draw_sample(
-    dataset: DataSet[ImageRecord], indices: Sequence[int], masks: bool, rng: np.random.Generator
-) -> Sample:
-    index = indices[int(rng.integers(len(indices)))]
-    return Sample.of(dataset.read_image(index), dataset.records[index], masks=masks)
-
-
-def _read_eval(dataset: DataSet[ImageRecord], index: int, *, image_size: tuple[int, int]) -> Any:
-    image = dataset.read_image(index)
-    return resize_image(image, fit_size(image.shape[:2], image_size)), dataset.records[index]
-
-
-def _collate_train(samples: list[Any]) -> tuple[Batch, list[Targets]]:
-    images, records, targets = zip(*samples, strict=True)
-    return _batch(images, records), list(targets)
-
-
-def _collate_eval(samples: list[Any]) -> Batch:
-    return _batch(*zip(*samples, strict=True))
-
-
-def _batch(images: Sequence[np.ndarray], records: Sequence[ImageRecord]) -> Batch:
-    return Batch(
-        images=stack_images(images),
-        image_sizes=[(image.shape[0], image.shape[1]) for image in images],
-        original_sizes=[(record.height, record.width) for record in records],
-        image_ids=[record.id for record in records],
-    )
-
-
-def _is_wide(record: ImageRecord) -> bool:
-    return record.width >= record.height

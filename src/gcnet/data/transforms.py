@@ -34,6 +34,7 @@ from gcnet.ops.segmentations import (
 from gcnet.recipe import Recipe
 from gcnet.types import Targets
 
+IGNORED = -1  # the label of a region that is learnt neither as an object nor as background
 BACKGROUND = 114  # grey level of what comes into the image from outside when it is turned
 VISIBLE = 0.25  # share of its box that an object needs to be kept where a transform cuts it off
 
@@ -43,6 +44,7 @@ class Sample:
     """An image and its objects, in its pixels. Crowd regions are not among them.
 
     `masks` are polygons or RLEs of the image's size; empty for an object of which only the box is known.
+    What is labelled `IGNORED` is a region that is learnt neither as an object nor as background.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -51,12 +53,23 @@ class Sample:
     masks: Sequence[Segmentation]
 
     @classmethod
-    def of(cls, image: UInt8[np.ndarray, "H W 3"], record: ImageRecord, *, masks: bool = True) -> Sample:
-        """The objects that a detector learns, with or without their outlines."""
-        objects = record.objects(masks=masks)
-        boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
-        labels = np.array([item.label for item in objects], np.int64)
-        return cls(image, boxes, labels, [item.segmentation if masks else [] for item in objects])
+    def of(
+        cls,
+        image: UInt8[np.ndarray, "H W 3"],
+        record: ImageRecord,
+        *,
+        masks: bool = True,
+        crowds: bool = False,
+    ) -> Sample:
+        """The objects that a detector learns, with or without their outlines; then what it is to ignore.
+
+        With `crowds` that is crowd regions, too.
+        """
+        objects, ignored = record.objects(masks=masks), record.ignored(masks=masks, crowds=crowds)
+        boxes = np.array([item.box for item in [*objects, *ignored]], np.float32).reshape(-1, 4)
+        labels = np.array([item.label for item in objects] + [IGNORED] * len(ignored), np.int64)
+        outlines: list[Segmentation] = [item.segmentation if masks else [] for item in objects]
+        return cls(image, boxes, labels, outlines + [[]] * len(ignored))
 
     @classmethod
     def without_objects(cls, image: UInt8[np.ndarray, "H W 3"]) -> Sample:
@@ -67,6 +80,10 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def has_objects(self) -> bool:
+        return bool((self.labels != IGNORED).any())
 
     def keep(self, which: Sequence[int] | np.ndarray) -> Sample:
         """The objects at these places."""
@@ -82,12 +99,13 @@ class Sample:
         height, width = self.size
         boxes = self.boxes.clip(0, np.array([width, height, width, height], np.float32))
         full = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        if not full.all():
-            return self.keep(np.flatnonzero(full)).targets()
-        drawn = draw_outlines(self.masks, boxes)
+        learnt = self.keep(np.flatnonzero(full & (self.labels != IGNORED)))
+        ignored = torch.from_numpy(boxes[full & (self.labels == IGNORED)])
+        boxes = boxes[full & (self.labels != IGNORED)]
+        drawn = draw_outlines(learnt.masks, boxes)
         outlines, frames = (None, None) if drawn is None else map(torch.from_numpy, drawn)
-        labels = torch.from_numpy(self.labels)
-        return Targets(torch.from_numpy(boxes), labels, self.masks, outlines, frames)
+        labels = torch.from_numpy(learnt.labels)
+        return Targets(torch.from_numpy(boxes), labels, learnt.masks, outlines, frames, ignored)
 
 
 Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
@@ -219,7 +237,7 @@ class Crop:
         image = np.ascontiguousarray(sample.image[top : top + h, left : left + w])
         shift = np.array([[1.0, 0, -left], [0, 1, -top]])
         cropped = move(sample, image, shift, (h, w))
-        return cropped if len(cropped.labels) or not len(sample.labels) else sample
+        return cropped if cropped.has_objects or not sample.has_objects else sample
 
 
 @dataclass(frozen=True)

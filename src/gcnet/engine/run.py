@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gcnet.data.dataset import DataSet
+from gcnet.data.loader import train_loader
 from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.processes import Place
 from gcnet.engine.schedule import lr_factor, seed_iteration
@@ -73,8 +74,9 @@ class Run:
         return self.iteration > 0 and (self.iteration % every == 0 or self.iteration == self.total)
 
     def loader(self, dataset: DataSet, recipe: Recipe, start: int) -> Any:
-        return self.task.make_loader(
+        return train_loader(
             dataset,
+            masks=self.task.masks,
             image_size=self.model.spec.image_size,
             recipe=recipe,
             start_iteration=start,

@@ -1,26 +1,16 @@
-"""What differs between training a detector and a classifier: data, batches, scores. The engine is one."""
+"""What differs between training a detector and a classifier: data and scores. The engine is one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gcnet.data import image_folder
-from gcnet.data.image_loader import image_train_loader
 from gcnet.data.load import load_split, load_splits
-from gcnet.data.loader import train_loader, trainable
-from gcnet.evaluation.classify import (
-    ClassMetrics,
-    classify_all,
-    evaluate_classifier,
-    print_class_metrics,
-    score_classes,
-)
+from gcnet.evaluation.classify import ClassMetrics, print_class_metrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.evaluate import evaluate, predict_all, score_all
 from gcnet.evaluation.table import print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
@@ -34,13 +24,8 @@ class Task:
         load_splits: (folder or annotation file, folder of the images or none, recipe) to all splits by name:
             "train", "valid", "test".
         load_split: one of them, by its name, with the classes of a trained model.
-        trainable: the indices of the images that training uses.
-        make_loader: (data set, `image_size`, `recipe`, `start_iteration`, `rank`, `world_size`) to the
-            endless stream of (Batch, targets) of one process.
+        masks: whether a detector learns outlines.
         optimized: the model, or a copy of it that predicts the same faster.
-        predict: (model, data set, indices, `workers`, `progress`) to a list of what is found in each image.
-        score: (data set, the list for all of its images) to metrics, which have `as_dict()`, and results.
-        evaluate: the last two for a whole data set: (model, data set) to metrics and results.
         print_metrics: as a table.
         scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
         best_by: the score by which the best model is chosen.
@@ -49,17 +34,13 @@ class Task:
 
     load_splits: Callable[[Path, Path | None, Recipe], dict[str, Any]]
     load_split: Callable[..., Any]
-    trainable: Callable[[Any], Sequence[int]]
-    make_loader: Callable[..., Any]
     optimized: Callable[[Any], Any]
-    predict: Callable[..., list[Any]]
-    score: Callable[[Any, list[Any]], tuple[Any, Sequence[dict[str, Any]]]]
-    evaluate: Callable[..., tuple[Any, Sequence[dict[str, Any]]]]
     print_metrics: Callable[[Any], None]
     scores: Callable[[Any], dict[str, float]]
     score_names: tuple[str, ...]
     best_by: str
     recorded: tuple[str, ...]
+    masks: bool = True
 
 
 def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
@@ -96,12 +77,7 @@ def _load_split(root: Path, images: Path | None, split: str, names: Sequence[str
 DETECTION = Task(
     load_splits=_load_splits,
     load_split=_load_split,
-    trainable=trainable,
-    make_loader=train_loader,
     optimized=lambda detector: detector.optimize(),
-    predict=predict_all,
-    score=score_all,
-    evaluate=evaluate,
     print_metrics=print_metrics,
     scores=_detection_scores,
     score_names=AP_NAMES,
@@ -111,8 +87,7 @@ DETECTION = Task(
 
 BOX_DETECTION = replace(
     DETECTION,
-    trainable=partial(trainable, masks=False),
-    make_loader=partial(train_loader, masks=False),
+    masks=False,
     score_names=AP_NAMES[:3],
     best_by="box_AP",
     recorded=("box_AP",),
@@ -126,12 +101,7 @@ def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
 CLASSIFICATION = Task(
     load_splits=lambda root, _, recipe: image_folder.load_image_folders(root),
     load_split=lambda root, _, split, names, **__: image_folder.load_image_folder(root, split, names),
-    trainable=lambda dataset: range(len(dataset)),
-    make_loader=image_train_loader,
     optimized=lambda classifier: classifier,
-    predict=classify_all,
-    score=score_classes,
-    evaluate=evaluate_classifier,
     print_metrics=print_class_metrics,
     scores=_class_scores,
     score_names=("top1", "top5"),

@@ -21,7 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from gcnet.data.dataset import DataSet, LabelledImage
+from gcnet.data.detection import describe_left_out
 from gcnet.data.divide import write_split
+from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, restore_moments
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
@@ -44,6 +46,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
+from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
 from gcnet.recipe import Recipe
 from gcnet.types import Batch
@@ -101,6 +104,8 @@ def train(
         if recipe.image_size is not None:
             spec = replace(model.spec, image_size=recipe.image_size)
             model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
+        if recipe.max_detections is not None and isinstance(model, Detector):
+            model.limit_detections(recipe.max_detections)
         run = _begin(model, task, train_set, recipe, out, place, state, data)
         with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
             if place.leads:
@@ -111,7 +116,7 @@ def train(
                 if valid_set is not None and valid_set.source == train_set.source:
                     write_split(out / SPLIT_FILE, train_set, valid_set)
                 write_versions(out)
-                _announce(run)
+                _announce(run, train_set)
             metrics = _loop(run, losses_of, train_set, valid_set, stop)
         if not place.leads:
             return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
@@ -130,7 +135,7 @@ def _begin(
 ) -> Run:
     """The run on its device, at the iteration of the checkpoint `state`, if there is one."""
     images = _describe_images(train_set)
-    per_epoch = -(-len(task.trainable(train_set)) // recipe.batch_size)
+    per_epoch = iterations_per_epoch(train_set, recipe, masks=task.masks)
     if state is None:
         origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
         # The name alone, because the files travel.
@@ -292,7 +297,7 @@ def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seco
         run.sums = {}
 
 
-def _announce(run: Run) -> None:
+def _announce(run: Run, train_set: DataSet) -> None:
     parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     world, kind = run.place.world, {"cuda": "GPU", "cpu": "CPU"}[run.place.device.type]
     print(
@@ -301,6 +306,8 @@ def _announce(run: Run) -> None:
         f"{run.recipe.epochs} epochs of {run.per_epoch} iterations, logs in {run.out}",
         flush=True,
     )
+    if not train_set.has_labels and (line := describe_left_out(train_set, run.recipe, run.task.masks)):
+        print(line, flush=True)
     if 0 < run.total <= run.recipe.warmup_iterations:
         print(
             f"note: the warm-up ({run.recipe.warmup_iterations} iterations) is longer than the run "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gcnet.data.dataset import DataSet
+from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.loggers import RunLog, rounded
 from gcnet.engine.processes import gather
 from gcnet.engine.progress import ProgressLine
@@ -18,7 +19,7 @@ from gcnet.engine.run import Model, Run, to_device
 from gcnet.engine.schedule import seed_iteration
 from gcnet.engine.stop import Stop
 from gcnet.errors import GCNetError
-from gcnet.evaluation.evaluate import write_results
+from gcnet.evaluation.evaluate import as_results, predict_all, score_all, write_results
 from gcnet.models.modes import in_eval_mode
 from gcnet.weights.files import save_model
 
@@ -33,9 +34,9 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
     with stop.at_once():
         share = range(place.rank, len(valid_set), place.world)
         options = {"workers": run.recipe.workers, "progress": place.leads}
-        found = gather(place, task.predict(task.optimized(scored), valid_set, share, **options))
+        found = gather(place, predict_all(task.optimized(scored), valid_set, share, **options))
         losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
-        metrics, results = task.score(valid_set, found) if place.leads else (None, [])
+        metrics = score_all(valid_set, found) if place.leads else None
     if log is None:
         return None
     values = task.scores(metrics)
@@ -46,7 +47,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
         if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
             recorded_scores = {name: values[name] for name in task.recorded}
             _keep_going(lambda: save_model(scored, best, provenance=run.stage() | recorded_scores))
-        _keep_going(lambda: write_results(run.out, metrics, results))
+        _keep_going(lambda: write_results(run.out, metrics, as_results(found)))
         log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
     shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
     print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
@@ -57,16 +58,16 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
 def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:
     """The loss of each validation image that has objects, in the first process; computed in float32."""
     world, device = run.place.world, run.place.device
+    recipe = replace(run.recipe.without_augmentation(), batch_size=world, repeat_threshold=0.0)
     try:
-        count = len(run.task.trainable(valid_set))
+        iterations = iterations_per_epoch(valid_set, recipe, masks=run.task.masks)
     except GCNetError:  # no objects at all
         return []
-    recipe = replace(run.recipe.without_augmentation(), batch_size=world)
     loader = run.loader(valid_set, recipe, 0)
     found: list[tuple[int | str, float]] = []
     scored = in_eval_mode(scored)
     with torch.no_grad():
-        for images, targets in itertools.islice(loader, -(-count // world)):
+        for images, targets in itertools.islice(loader, iterations):
             seed_iteration(recipe.seed, 0)
             losses = scored.losses(images.to(device), to_device(targets, device))
             found.append((images.image_ids[0], float(sum(losses.values()))))

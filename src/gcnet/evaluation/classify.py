@@ -1,27 +1,21 @@
-"""A classifier over a whole picture set, scored; for `gcnet eval` and for validation in training alike."""
+"""What a classifier says of images, and how often it is right. K classes."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
+from jaxtyping import Float
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
-from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, LabelledImage
-from gcnet.data.image_loader import image_eval_loader
 from gcnet.errors import GCNetError
-from gcnet.evaluation.evaluate import check_classes, evaluation_in, write_results
-from gcnet.journal import Journal
-from gcnet.models.classifier import Classifier
-from gcnet.models.modes import in_eval_mode
 
 TOP = 5
 
@@ -49,45 +43,47 @@ class ClassMetrics:
         return asdict(self)
 
 
-def evaluate_classifier(
-    classifier: Classifier,
-    dataset: DataSet[LabelledImage],
-    *,
-    batch_size: int = 1,
-    workers: int = 2,
-    out: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-) -> tuple[ClassMetrics, list[dict[str, Any]]]:
-    """Metrics of `classifier` on every picture of `dataset`, and what it says of each.
+@dataclass(frozen=True)
+class ClassResult:
+    """What a classifier says of an image.
 
-    Runs on the classifier's device. A result has the
-    picture's `file_name` and `class`, the five most probable classes as `predicted` and their
-    `probabilities`. With `out`, `results.json` and `metrics.json` are written there, see `evaluation_in`.
-
-    Raises GCNetError if the classes of model and pictures differ, a picture cannot be read or `out` cannot be
-    written.
+    `entry` has the picture's `file_name` and `class`, the five most probable classes as `predicted` and their
+    `probabilities`; `loss` is the cross-entropy, in nats.
     """
-    check_classes(classifier.spec.class_names, dataset.class_names)
-    with evaluation_in(out, classifier, dataset) as journal:
-        found = classify_all(
-            classifier,
-            dataset,
-            range(len(dataset)),
-            batch_size=batch_size,
-            workers=workers,
-            progress=progress,
-            journal=journal,
-        )
-        metrics, results = score_classes(dataset, found)
-        if out is not None:
-            write_results(out, metrics, results)
-    return metrics, results
+
+    entry: dict[str, Any]
+    loss: float
+
+    @classmethod
+    def of(
+        cls, dataset: DataSet[LabelledImage], index: int, probabilities: Float[Tensor, " K"]
+    ) -> ClassResult:
+        """Of image `index`. Raises GCNetError for NaN."""
+        if not probabilities.isfinite().all():
+            raise GCNetError("the model predicts NaN: its weights are not usable; train it anew")
+        label, names = dataset.records[index].label, dataset.class_names
+        best, labels = probabilities.topk(min(TOP, len(probabilities)))
+        entry = {
+            "file_name": dataset.name(index),
+            "class": names[label],
+            "predicted": [names[k] for k in labels.tolist()],
+            "probabilities": [round(p, 5) for p in best.tolist()],
+        }
+        return cls(entry, -float(probabilities[label].clamp_min(1e-12).log()))
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ClassResult:
+        """What `as_json` was made of."""
+        return cls(value["entry"], value["loss"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"entry": self.entry, "loss": self.loss}
 
 
-def class_metrics(
-    results: Sequence[dict[str, Any]], losses: Sequence[float], class_names: Sequence[str]
-) -> ClassMetrics:
-    """The metrics of results as `evaluate_classifier` makes them."""
+def class_metrics(found: Sequence[ClassResult], class_names: Sequence[str]) -> ClassMetrics:
+    """The metrics of what a classifier says of images of these classes."""
+    results, losses = [one.entry for one in found], [one.loss for one in found]
     pairs = [(result["class"], result["predicted"][0]) for result in results]
     per_class: dict[str, dict[str, Any]] = {}
     for name in class_names:
@@ -119,53 +115,3 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
         taken_for = Text(values["taken_for"] or "")
         table.add_row(Text(name), str(values["images"]), f"{values['top1']:.3f}", taken_for)
     console.print(table)
-
-
-def score_classes(
-    dataset: DataSet[LabelledImage], found: Sequence[tuple[dict[str, Any], float]]
-) -> tuple[ClassMetrics, list[dict[str, Any]]]:
-    """The metrics of what `classify_all` gives, and its results without the losses."""
-    results, losses = [result for result, _ in found], [loss for _, loss in found]
-    return class_metrics(results, losses, dataset.class_names), results
-
-
-def classify_all(
-    classifier: Classifier,
-    dataset: DataSet[LabelledImage],
-    indices: Sequence[int],
-    *,
-    batch_size: int = 1,
-    workers: int = 2,
-    progress: bool = True,
-    journal: Journal | None = None,
-) -> list[tuple[dict[str, Any], float]]:
-    """What `classifier` says of the images `indices` of `dataset`, and the cross-entropy of each.
-
-    With a `journal`, images that are in it are not looked at again, and the others are put there.
-    """
-    classifier, spec = in_eval_mode(classifier), classifier.spec
-    done = {} if journal is None else journal.done
-    found = {int(key): (result, loss) for key, (result, loss) in done.items()}
-    left = [index for index in indices if index not in found]
-    batches = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
-    loader = image_eval_loader(dataset, batches, image_size=spec.image_size, workers=workers)
-    with torch.inference_mode(), progress_bar(disable=not progress) as bar:
-        task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
-        for batch in loader:
-            probabilities = classifier.predict(batch.to(classifier.mean.device)).cpu()
-            if not probabilities.isfinite().all():
-                raise GCNetError(f"{spec.name} predicts NaN: its weights are not usable; train it anew")
-            for index, row in zip(batch.image_ids, probabilities, strict=True):
-                label = dataset.records[index].label
-                best, labels = row.topk(min(TOP, len(row)))
-                result = {
-                    "file_name": dataset.name(index),
-                    "class": spec.class_names[label],
-                    "predicted": [spec.class_names[k] for k in labels.tolist()],
-                    "probabilities": [round(p, 5) for p in best.tolist()],
-                }
-                found[int(index)] = result, -float(row[label].clamp_min(1e-12).log())
-                if journal is not None:
-                    journal.add(str(index), found[int(index)])
-            bar.advance(task, len(batch))
-    return [found[index] for index in indices]

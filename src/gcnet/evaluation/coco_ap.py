@@ -165,7 +165,7 @@ def _mean(values: np.ndarray) -> float:
 def _truth(
     dataset: DataSet[ImageRecord], numbers: dict[int | str, int]
 ) -> tuple[Objects, Bool[np.ndarray, " N"]]:
-    """All annotated objects, also those too degenerate to train on, and which of them are crowds.
+    """All annotated objects, also those too degenerate to train on, and which do not count: crowds, `ignore`.
 
     One without a segmentation has an empty mask, and counts for boxes only.
     """
@@ -185,4 +185,4 @@ def _truth(
         masks=masks,
         sizes=np.array([(record.height, record.width) for record, _ in entries], np.int64).reshape(-1, 2),
     )
-    return truth, np.array([item.crowd for _, item in entries], bool)
+    return truth, np.array([item.crowd or item.ignore for _, item in entries], bool)

@@ -1,11 +1,14 @@
-"""A detector over a whole data set, scored; for `gcnet eval` and for validation in training alike."""
+"""A model over a whole data set, scored; for `gcnet eval` and for validation in training alike.
+
+What a detector finds in an image are `ImageResults`, what a classifier says of one is a `ClassResult`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +18,9 @@ import torch
 
 from gcnet.console import listed, progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.data.loader import batches_of_one_size, eval_loader
+from gcnet.data.loader import eval_loader
 from gcnet.errors import GCNetError
+from gcnet.evaluation.classify import ClassMetrics, ClassResult, class_metrics
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import alone_in, prepare_folder, write_json
@@ -25,44 +29,47 @@ from gcnet.journal import Journal
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
-from gcnet.types import Batch, Detections
+from gcnet.ops.images import fit_size, padded_size
 
 CALL = "call.json"  # what the results of an evaluation are of
 
 
 def evaluate(
-    detector: Detector,
-    dataset: DataSet[ImageRecord],
+    model: Detector | Classifier,
+    dataset: DataSet[Any],
     *,
     batch_size: int = 1,
     workers: int = 2,
-    score_threshold: float = 0.05,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
-) -> tuple[Metrics, Sequence[dict[str, Any]]]:
-    """Metrics of `detector` on every image of `dataset`, and its detections in COCO results format.
+    **options: Any,
+) -> tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]:
+    """Metrics of `model` on every image of `dataset`, and what it found.
 
-    Runs on the detector's device. With `out`, what is found in an image is there at once (see
-    `evaluation_in`), `results.json` before anything is scored, then `metrics.json`. The threshold 0.05 is the
-    one that published AP is measured with.
+    Of a detector that is in COCO results format, of a classifier as `ClassResult` has it. Runs on the model's
+    device. With `out`, what is found in an image is there at once (see `evaluation_in`), `results.json`
+    before anything is scored, then `metrics.json`. `options` are those of the model's `predict`; a detector's
+    threshold of 0.05 is the one that published AP is measured with.
 
-    Raises GCNetError if the classes of model and data set differ or `out` cannot be written.
+    Raises GCNetError if the classes of model and data set differ, an image cannot be read or `out` cannot be
+    written.
     """
-    check_classes(detector.spec.class_names, dataset.class_names)
-    with evaluation_in(out, detector, dataset, score_threshold=score_threshold) as journal:
+    check_classes(model.spec.class_names, dataset.class_names)
+    with evaluation_in(out, model, dataset, **options) as journal:
         found = predict_all(
-            detector,
+            model,
             dataset,
             range(len(dataset)),
             batch_size=batch_size,
             workers=workers,
-            score_threshold=score_threshold,
             progress=progress,
             journal=journal,
+            **options,
         )
+        results = as_results(found)
         if out is not None:
-            write_json(Path(out) / "results.json", CocoResults(found))
-        metrics, results = score_all(dataset, found)
+            write_json(Path(out) / "results.json", results)
+        metrics = score_all(dataset, found)
         if out is not None:
             write_json(Path(out) / "metrics.json", metrics.as_dict())
     return metrics, results
@@ -124,39 +131,48 @@ def _check_before(folder: Path, call: dict[str, Any]) -> None:
         )
 
 
-def score_all(dataset: DataSet[ImageRecord], found: Sequence[ImageResults]) -> tuple[Metrics, CocoResults]:
-    """The metrics of what was found in each image, and the detections in COCO results format."""
+def as_results(found: Sequence[Any]) -> Sequence[dict[str, Any]]:
+    """What was found in each image, as it is written."""
+    if any(isinstance(one, ClassResult) for one in found):
+        return [one.entry for one in found]
+    return CocoResults(found)
+
+
+def score_all(dataset: DataSet[Any], found: Sequence[Any]) -> Metrics | ClassMetrics:
+    """The metrics of what was found in each image of `dataset`, or of some."""
+    if dataset.has_labels:
+        return class_metrics(found, dataset.class_names)
     evaluator = CocoEvaluator(dataset)
     evaluator.results = CocoResults(found)
-    return evaluator.compute(), evaluator.results
+    return evaluator.compute()
 
 
 def predict_all(
-    detector: Detector,
-    dataset: DataSet[ImageRecord],
+    model: Detector | Classifier,
+    dataset: DataSet[Any],
     indices: Sequence[int],
     *,
     batch_size: int = 1,
     workers: int = 2,
-    score_threshold: float = 0.05,
     progress: bool = True,
     journal: Journal | None = None,
-) -> list[ImageResults]:
-    """What `detector` finds in the images `indices` of `dataset`, in their order.
+    **options: Any,
+) -> list[Any]:
+    """What `model` finds in the images `indices` of `dataset`, in their order.
 
     A batch holds images of one padded size: what is found in an image does not depend on the others. With a
     `journal`, images that are in it are not looked at again, and the others are put there.
     """
-    detector, image_size = in_eval_mode(detector), detector.spec.image_size
-    images = _recorded(journal, dataset)
+    model, image_size = in_eval_mode(model), model.spec.image_size
+    images = {} if journal is None else _recorded(journal, dataset)
     left = [index for index in indices if index not in images]
     batches = batches_of_one_size(dataset, left, image_size=image_size, batch_size=batch_size)
     loader = eval_loader(dataset, batches, image_size=image_size, workers=workers)
-    device = next((parameter.device for parameter in detector.parameters()), torch.device("cpu"))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def encode(group: list[int], batch: Batch, found: list[Detections]) -> None:
-        for index, image_id, detections in zip(group, batch.image_ids, found, strict=True):
-            images[index] = ImageResults.of(detections, image_id, dataset.category_ids)
+    def encode(group: list[int], found: list[Any]) -> None:
+        for index, one in zip(group, found, strict=True):
+            images[index] = _encode(dataset, index, one)
             if journal is not None:
                 journal.add(str(index), images[index].as_json())
 
@@ -168,20 +184,49 @@ def predict_all(
         task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
         pending: Future[None] | None = None
         for group, batch in zip(batches, loader, strict=True):
-            found = detector.predict(batch.to(device), score_threshold=score_threshold)
+            found = model.predict(batch.to(device), **options)
             if pending is not None:
                 pending.result()
             # Masks are encoded while the network works on the next images.
-            pending = pool.submit(encode, group, batch, [one.to("cpu") for one in found])
+            pending = pool.submit(encode, group, [one.to("cpu") for one in found])
             bar.advance(task, len(batch))
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
 
 
-def _recorded(journal: Journal | None, dataset: DataSet[ImageRecord]) -> dict[int, ImageResults]:
-    done = {} if journal is None else journal.done
-    return {int(key): ImageResults.from_json(dataset.records[int(key)].id, done[key]) for key in done}
+def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | ClassResult:
+    if dataset.has_labels:
+        return ClassResult.of(dataset, index, found)
+    return ImageResults.of(found, dataset.records[index].id, dataset.category_ids)
+
+
+def _recorded(journal: Journal, dataset: DataSet[Any]) -> dict[int, Any]:
+    """What an earlier call found, by the index of the image."""
+    if dataset.has_labels:
+        return {int(key): ClassResult.from_json(value) for key, value in journal.done.items()}
+    ids = {key: dataset.records[int(key)].id for key in journal.done}
+    return {int(key): ImageResults.from_json(ids[key], journal.done[key]) for key in ids}
+
+
+def batches_of_one_size(
+    dataset: DataSet[Any], indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
+) -> list[list[int]]:
+    """`indices` in batches of up to `batch_size` images that are padded to the same size.
+
+    So no image is padded further because of the others, which would change what the network finds in it.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in indices:
+        record, size = dataset.records[index], (0, 0)
+        if isinstance(record, ImageRecord):
+            size = padded_size(fit_size((record.height, record.width), image_size))
+        groups.setdefault(size, []).append(index)
+    return [
+        group[start : start + batch_size]
+        for group in groups.values()
+        for start in range(0, len(group), batch_size)
+    ]
 
 
 def write_results(folder: str | os.PathLike[str], metrics: Any, results: Sequence[dict[str, Any]]) -> None:

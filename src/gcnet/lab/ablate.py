@@ -81,7 +81,7 @@ def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> lis
     runs = study.runs()
     for run in runs:
         study.write_run(run)
-    iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe.batch_size)
+    iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe)
     cells = len(runs) // study.seeds
     amount = f"{cells} cells x {study.seeds} seeds, {iterations} iterations each"
     print(f"{study.grid}: {amount}, in {study.out}", flush=True)

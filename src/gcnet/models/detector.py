@@ -6,6 +6,7 @@ N images, H x W pixels of the padded batch, C channels, h x w map of a level.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal, NamedTuple
 
@@ -74,6 +75,20 @@ class Detector(Pretrained, nn.Module):
     def static(self) -> bool:
         """Whether shapes are static now: what `shapes` says, and for "auto" on every device but the CPU."""
         return self.mean.device.type != "cpu" if self.shapes == "auto" else self.shapes == "static"
+
+    def limit_detections(self, most: int) -> None:
+        """Gives at most so many detections of an image from now on, by itself 100; files keep it.
+
+        What proposes regions in inference is widened where that would be the limit. Raises GCNetError for
+        less than 1.
+        """
+        if most < 1:
+            raise GCNetError(f"max_detections is {most}; give 1 or more")
+        rpn, roi = self.spec.rpn, replace(self.spec.roi, detections=most)
+        each, whole = max(rpn.pre_nms_test, most), max(rpn.proposals_test, most)
+        rpn = replace(rpn, pre_nms_test=each, proposals_test=whole)
+        self.spec = replace(self.spec, rpn=rpn, roi=roi)
+        self.rpn.spec, self.roi_heads.spec = rpn, replace(self.roi_heads.spec, detections=most)
 
     def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
         """The training losses by name; their sum is what to minimise."""

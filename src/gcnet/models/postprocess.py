@@ -18,8 +18,9 @@ from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Detections
 
-# A hundred times what is kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
+# Forty times the hundred that are kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
 STATIC_CANDIDATES = 4096
+STATIC_SHARE = 4  # where more than a thousand are kept: times what is kept
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ def select_detections(
     """The best (region, class) pairs that score above the threshold, after NMS in each class.
 
     `scores` has background as its last column. A box of zeros is no region. With `static` shapes only the
-    best `STATIC_CANDIDATES` pairs come to the NMS.
+    best `STATIC_CANDIDATES` pairs come to the NMS, more where more are kept.
     """
     if static:
-        score, pair = _best_pairs(boxes, scores, score_threshold)
+        count = max(STATIC_CANDIDATES, STATIC_SHARE * spec.detections)
+        score, pair = _best_pairs(boxes, scores, score_threshold, count)
         region, label = pair // deltas.shape[1], pair % deltas.shape[1]
     else:
         region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
@@ -69,12 +71,12 @@ def select_detections(
 
 
 def _best_pairs(
-    boxes: Float[Tensor, "R 4"], scores: Float[Tensor, "R K1"], threshold: float
+    boxes: Float[Tensor, "R 4"], scores: Float[Tensor, "R K1"], threshold: float, count: int
 ) -> tuple[Float[Tensor, " L"], Int64[Tensor, " L"]]:
     """Scores (0 where there is none) and numbers (region * K + class) of the best pairs, best first."""
     counts = (scores[:, :-1] > threshold) & boxes.any(dim=1)[:, None]
     best = scores[:, :-1].where(counts, 0).flatten().sort(descending=True, stable=True)
-    return best.values[:STATIC_CANDIDATES], best.indices[:STATIC_CANDIDATES]
+    return best.values[:count], best.indices[:count]
 
 
 def attach_masks(

@@ -78,6 +78,7 @@ def sample_regions(
             negative_iou=iou,
             low_quality_iou=iou if low_quality else None,
             valid=boxes.any(dim=1),
+            ignored=target.ignored,
         )
         own = torch.arange(len(target.boxes), device=boxes.device)
         found = F.pad(found, (0, 1), value=IGNORED)  # one more, so that there is one to look up

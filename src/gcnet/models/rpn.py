@@ -172,6 +172,7 @@ class RPN(nn.Module):
                 negative_iou=NEGATIVE_IOU,
                 low_quality_iou=NEGATIVE_IOU,
                 valid=valid,
+                ignored=target.ignored,
             )
             matches.append(own)
         return torch.stack(matches)

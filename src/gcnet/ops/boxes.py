@@ -20,14 +20,19 @@ def box_area(boxes: Float[Tensor, "*R 4"]) -> Float[Tensor, "*R"]:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def box_iou(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
-    """Intersection over union of every pair; 0 where both boxes are empty."""
+def box_overlap(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
+    """The area that every pair shares."""
     x1, y1, x2, y2 = boxes[:, None].unbind(-1)
     left, top, right, bottom = others.unbind(-1)
     # In place: pairs can be many millions.
     width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
     height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
-    overlap = width.mul_(height)
+    return width.mul_(height)
+
+
+def box_iou(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
+    """Intersection over union of every pair; 0 where both boxes are empty."""
+    overlap = box_overlap(boxes, others)
     union = (box_area(boxes)[:, None] + box_area(others)).sub_(overlap)
     return overlap.div_(union.clamp_(min=1e-6))
 

@@ -1,6 +1,7 @@
 """Which candidate box answers for which object, and which candidates a training step looks at.
 
-N images, A candidates (anchors or proposals) of each, G objects, B sampled candidates of each image.
+N images, A candidates (anchors or proposals) of each, G objects, I regions to ignore, B sampled candidates
+of each image.
 
 Nothing here waits for a GPU: what is chosen has a fixed size, with marks of what counts.
 """
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.ops.boxes import box_iou
+from gcnet.ops.boxes import box_area, box_iou, box_overlap
 
 # Chooses of each image at most `limit`, and never more than B, of the marked candidates: a function of
 # (marked (N, A), limit (N), B) to indices (N, b), b <= B, and to what of them counts.
@@ -37,14 +38,19 @@ def match_boxes(
     negative_iou: float,
     low_quality_iou: float | None,
     valid: Bool[Tensor, " A"] | None = None,
+    ignored: Float[Tensor, "I 4"] | None = None,
 ) -> Int64[Tensor, " A"]:
     """The object index of each candidate, or `BACKGROUND`, or `IGNORED` between the two thresholds.
 
-    Candidates that are not `valid` are ignored, and no object's best. With `low_quality_iou` every object
-    also takes the candidates that overlap it most, however little above that value, so that none goes
-    unmatched; a later object wins a shared candidate (as upstream). Memory does not grow with the objects:
-    they are looked at some at a time.
+    Candidates that are not `valid`, or lie by more than half of their area in a region that is to be
+    `ignored`, are ignored and no object's best (as mmdetection's `ignore_iof_thr`). With `low_quality_iou`
+    every object also takes the candidates that overlap it most, however little above that value, so that
+    none goes unmatched; a later object wins a shared candidate (as upstream). Objects are looked at some at
+    a time, so that memory does not grow with them.
     """
+    if ignored is not None and len(ignored):
+        free = _outside(candidates, ignored)
+        valid = free if valid is None else valid & free
     if len(objects) == 0 or len(candidates) == 0:
         matches = torch.full((len(candidates),), BACKGROUND, dtype=torch.int64, device=candidates.device)
         return matches if valid is None else matches.where(valid, IGNORED)
@@ -52,7 +58,7 @@ def match_boxes(
     best_object = torch.zeros_like(best_iou, dtype=torch.int64)
     forced = torch.full_like(best_iou, -1, dtype=torch.int32)  # the last object that takes a candidate
     first = 0
-    for some in objects.split(max(PAIRS // len(candidates), 1)):
+    for some in objects.split(_rows(candidates)):
         iou = box_iou(some, candidates)
         if valid is not None:
             iou = iou.where(valid, -1)
@@ -68,6 +74,19 @@ def match_boxes(
     matches = torch.where(best_iou >= positive_iou, best_object, IGNORED)
     matches = matches.where((best_iou >= negative_iou) | (best_iou < 0), BACKGROUND)
     return torch.where(forced < 0, matches, forced.long())
+
+
+def _outside(candidates: Float[Tensor, "A 4"], regions: Float[Tensor, "I 4"]) -> Bool[Tensor, " A"]:
+    """Which candidates have at most half of their area in any one of the regions."""
+    most = candidates.new_zeros(len(candidates))
+    for some in regions.split(_rows(candidates)):
+        most = torch.maximum(most, box_overlap(some, candidates).amax(dim=0))
+    return most <= box_area(candidates) / 2
+
+
+def _rows(candidates: Float[Tensor, "A 4"]) -> int:
+    """How many objects are compared with all candidates at a time."""
+    return max(PAIRS // max(len(candidates), 1), 1)
 
 
 def random_sample(

@@ -11,8 +11,9 @@ import pytest
 import torch
 from image_folders import write_folders
 
+from gcnet.data.classification import class_shares, mix, train_square
 from gcnet.data.image_folder import load_image_folders
-from gcnet.data.image_loader import class_shares, image_eval_loader, image_train_loader, mix, train_square
+from gcnet.data.loader import eval_loader, train_loader
 from gcnet.errors import GCNetError
 from gcnet.ops.images import middle_square
 from gcnet.recipe import ClassificationRecipe
@@ -29,7 +30,7 @@ def stream(root: Path, count: int, **changes: Any) -> list[Any]:
     where = {name: changes.pop(name) for name in ("start_iteration", "rank", "world_size") if name in changes}
     fields: dict[str, Any] = {"batch_size": 4, "seed": 3, "workers": 0, "scale_jitter": (0.08, 1.0)}
     recipe = ClassificationRecipe(**({"label_smoothing": 0.0} | fields | changes))
-    loader = image_train_loader(load_image_folders(root)["train"], recipe=recipe, image_size=SIZE, **where)
+    loader = train_loader(load_image_folders(root)["train"], recipe=recipe, image_size=SIZE, **where)
     return list(islice(loader, count))
 
 
@@ -123,7 +124,7 @@ def test_tiny_and_extreme_pictures_are_cut_too() -> None:
 
 def test_evaluation_sees_every_picture_once(root: Path) -> None:
     dataset = load_image_folders(root)["valid"]
-    batches = list(image_eval_loader(dataset, [range(4), range(4, 6)], image_size=SIZE, workers=0))
+    batches = list(eval_loader(dataset, [range(4), range(4, 6)], image_size=SIZE, workers=0))
     assert [i for batch in batches for i in batch.image_ids] == list(range(6))
     assert batches[0].original_sizes == [(40, 48)] * 4
     expected = middle_square(dataset.read_image(5), SIZE)
@@ -139,4 +140,13 @@ def test_a_broken_picture_is_one_line(tmp_path: Path, workers: int) -> None:
         stream(folder, 3, workers=workers)
     valid = load_image_folders(folder)["valid"]
     with pytest.raises(GCNetError, match=r"val/red/0\.png is not an image"):
-        list(image_eval_loader(valid, [range(len(valid))], image_size=SIZE, workers=workers))
+        list(eval_loader(valid, [range(len(valid))], image_size=SIZE, workers=workers))
+
+
+def test_rare_classes_can_be_shown_more_often(tmp_path: Path) -> None:
+    folder = write_folders(tmp_path, train=8)
+    for path in sorted((folder / "train" / "red").iterdir())[2:]:
+        path.unlink()
+    batches = stream(folder, 6, repeat_threshold=1.0)  # 18 images, 2 of them red: three times each
+    names = [name.split("/")[0] for batch, _ in batches for name in batch.image_ids]
+    assert 5 <= names.count("red") <= 7

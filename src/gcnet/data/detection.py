@@ -1,0 +1,106 @@
+"""What a detector learns from an image, and the batches that it takes: images padded together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
+from gcnet.data.transforms import Sample, Transform, apply, train_transforms
+from gcnet.errors import GCNetError
+from gcnet.ops.images import fit_size, resize_image, stack_images
+from gcnet.recipe import Recipe
+from gcnet.types import Batch, Targets
+
+Resized = tuple[UInt8[np.ndarray, "_ _ 3"], ImageRecord]  # an image as the network sees it
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A data set as a recipe shows it. Copy-paste takes objects from the images `indices`."""
+
+    dataset: DataSet[ImageRecord]
+    recipe: Recipe
+    image_size: tuple[int, int]
+    masks: bool
+    indices: Sequence[int]
+
+    def read(self, index: int, rng: np.random.Generator) -> tuple[Resized, Targets]:
+        """An image and its objects after all transforms; all chance comes from `rng`."""
+        sample = apply(self._transforms(), self._sample(index), rng)
+        return (sample.image, self.dataset.records[index]), sample.targets()
+
+    def join(
+        self, samples: Sequence[tuple[Resized, Targets]], rng: np.random.Generator
+    ) -> tuple[Batch, list[Targets]]:
+        images, targets = zip(*samples, strict=True)
+        return join_whole(images), list(targets)
+
+    def _transforms(self) -> list[Transform]:
+        return [*self.dataset.transforms, *train_transforms(self.recipe, self.image_size, self._another)]
+
+    def _sample(self, index: int) -> Sample:
+        record = self.dataset.records[index]
+        crowds = self.recipe.ignore_crowds
+        return Sample.of(self.dataset.read_image(index), record, masks=self.masks, crowds=crowds)
+
+    def _another(self, rng: np.random.Generator) -> Sample:
+        return self._sample(self.indices[int(rng.integers(len(self.indices)))])
+
+
+def read_whole(dataset: DataSet[ImageRecord], image_size: tuple[int, int], index: int) -> Resized:
+    """An image as it is shown in evaluation."""
+    image = dataset.read_image(index)
+    return resize_image(image, fit_size(image.shape[:2], image_size)), dataset.records[index]
+
+
+def join_whole(images: Sequence[Resized]) -> Batch:
+    """Images, padded to a common size."""
+    return Batch(
+        images=stack_images([image for image, _ in images]),
+        image_sizes=[(image.shape[0], image.shape[1]) for image, _ in images],
+        original_sizes=[(record.height, record.width) for _, record in images],
+        image_ids=[record.id for _, record in images],
+    )
+
+
+def trainable(dataset: DataSet[ImageRecord], recipe: Recipe, *, masks: bool = True) -> list[int]:
+    """Indices of the images that training uses: at least 32 pixels each way, with an object to learn from.
+
+    With `masks`, that is one with an outline. With the recipe's `keep_empty`, images without objects are
+    used as well. Raises GCNetError if no image has any.
+    """
+    large = [i for i, record in enumerate(dataset.records) if min(record.width, record.height) >= MIN_SIDE]
+    filled = [i for i in large if dataset.records[i].objects(masks=masks)]
+    if not filled:
+        raise GCNetError(f"{dataset.source} has {_why_nothing(dataset.records)}")
+    return large if recipe.keep_empty else filled
+
+
+def describe_left_out(dataset: DataSet[ImageRecord], recipe: Recipe, masks: bool = True) -> str:
+    """A line on images without objects that are not trained on, or nothing."""
+    empty = [record for record in dataset.records if not record.objects(masks=masks)]
+    if not empty or recipe.keep_empty:
+        return ""
+    return (
+        f"note: {len(empty)} of the {len(dataset)} images have no objects to learn from and are left out; "
+        "--keep-empty trains on them too"
+    )
+
+
+def _why_nothing(records: Sequence[ImageRecord]) -> str:
+    """What there is instead of objects to learn from, and what to do."""
+    objects = [item for record in records for item in record.instances if item.usable]
+    if objects and all(item.crowd for item in objects):
+        return (
+            f"only objects marked iscrowd, {len(objects)} of them, as CVAT marks masks drawn by its brush; "
+            "give --crowd-as-objects true to take them as objects"
+        )
+    if objects and not any(item.segmentation for item in objects):
+        return (
+            "boxes but no outlines; export it for instance segmentation, or train a detector of boxes alone"
+        )
+    return f"no image with objects to learn from, and {MIN_SIDE} pixels or more; annotate some"
