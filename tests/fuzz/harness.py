@@ -39,7 +39,7 @@ SECONDS = 20.0
 LONGEST = 300  # characters of a line
 CORPUS = Path(__file__).parent / "corpus"
 GOOD = ("ok", "one line")
-KINDS: tuple[str, ...] = ()  # modules beside this one
+KINDS: tuple[str, ...] = ("pictures",)  # modules beside this one
 
 
 class Kind(Protocol):

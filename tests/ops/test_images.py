@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcnet.ops.images import fit_size, resize_image, stack_images
+from gcnet.ops.images import fit_size, middle_square, resize_image, stack_images
 
 
 @pytest.fixture
@@ -55,3 +55,15 @@ def test_stack_pads_right_and_bottom_with_zeros(picture: np.ndarray) -> None:
     np.testing.assert_array_equal(stack[1, :, :40, :50].permute(1, 2, 0).numpy(), picture[:40, :50])
     assert not stack[0, :, 90:].any()
     assert not stack[1, :, :, 50:].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (3, 20_000)])
+def test_the_middle_square_of_a_thread_takes_no_memory(shape: tuple[int, int]) -> None:
+    """Resized whole, the first would be 256 x 15,360,000 pixels."""
+    assert middle_square(np.zeros((*shape, 3), np.uint8), (256, 224)).shape == (224, 224, 3)
+
+
+def test_the_middle_square_of_a_long_image_is_that_of_the_whole() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20 * 16, 3), np.uint8)
+    whole = cv2.resize(image, (256 * 16, 256), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(middle_square(image, (256, 224)), whole[16:-16, 128 * 15 + 16 :][:, :224])

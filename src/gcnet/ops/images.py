@@ -15,6 +15,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
 
 PAD_MULTIPLE = 32
+LONGEST_SHAPE = 16  # long by short side of what a classifier resizes: 1 x 60000 takes 12 GB otherwise
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:
@@ -69,11 +70,18 @@ def middle_square(
     `Resize` and `CenterCrop` do, with which the published weights were scored.
     """
     side, square = image_size
+    image = _middle(image, min(image.shape[:2]) * LONGEST_SHAPE)
     height, width = image.shape[:2]
     short = min(height, width)
     image = shrink_image(image, (int(side * height / short), int(side * width / short)))
     top, left = (round((length - square) / 2) for length in image.shape[:2])
     return np.ascontiguousarray(image[top : top + square, left : left + square])
+
+
+def _middle(image: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The middle of an image with a side of more than `longest` pixels; others are returned as they are."""
+    top, left = (max(length - longest, 0) // 2 for length in image.shape[:2])
+    return image[top : top + longest, left : left + longest]
 
 
 def stack_images(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[Tensor, "N 3 H W"]:
