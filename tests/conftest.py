@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from jaxtyping import install_import_hook
 
 # An int is welcome where a float is expected, as PEP 484 says and type checkers accept.
@@ -19,3 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # to `lively`
 
 # A shell starts what runs in its background with Ctrl-C ignored, and tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is taken from a person's cache, nor left there."""
+    os.environ["GCNET_HOME"] = str(tmp_path_factory.mktemp("cache"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,16 @@ def test_inputs_that_stand_for_nothing(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GCNetError, match=message):
         find_images([] if item is None else [item])
+
+
+def test_files_left_aside_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jfif", "b.AVIF", "c.heic", "notes.txt", ".DS_Store", "list.csv"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    expected = f"{tmp_path}: 4 left aside, no image files: folder.jpg, list.csv, notes.txt and 1 more"
+    for item in (tmp_path, f"{tmp_path}/*"):
+        caplog.clear()
+        assert [path.name for path in find_images([item])] == ["a.jfif", "b.AVIF", "c.heic"]
+        assert caplog.messages == [expected.replace(str(tmp_path), str(item))]

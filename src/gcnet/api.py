@@ -18,7 +18,7 @@ from gcnet.console import did_you_mean, listed
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
 from gcnet.files import check_handles, check_writable, find_data
-from gcnet.image_files import find_images
+from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
@@ -103,7 +103,12 @@ def train(
 
     task = task_of(spec)
     splits = _splits(task, place or data, class_names, settings)
-    check_images(splits)
+    splits = check_images(
+        splits,
+        skip=settings.skip_bad_images,
+        max_pixels=settings.max_pixels,
+        progress=find_process(settings).leads,
+    )
     changes = []
     if not few_images:
         settings, changes = _suit(task, settings, splits["train"], recipe)
@@ -138,6 +143,7 @@ def predict(
     score_threshold: float = SHOW_FROM,
     top: int = 5,
     overlays: bool = True,
+    max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
     progress: bool = True,
@@ -156,6 +162,7 @@ def predict(
         score_threshold: of a detector, in [0, 1]: what scores above it is kept.
         top: of a classifier: how many classes an image is given.
         overlays: whether pictures are written beside the JSON.
+        max_pixels: images of more are not read; it is known from their headers.
         precision: of a detector's network: "fp32", "bf16" or "fp16".
         compile: a detector on a GPU: compile it first.
 
@@ -169,18 +176,19 @@ def predict(
     check_handles()
     if out is not None:
         check_writable(Path(out))
-    find_images(given)
+    paths = find_images(given)
     loaded = _load(source, mirror, device, precision, compile)
 
     from gcnet.prediction import predict_files
 
     return predict_files(
         loaded,
-        given,
+        paths,
         out,
         score_threshold=score_threshold,
         top=top,
         overlays=overlays,
+        max_pixels=max_pixels,
         progress=progress,
     )
 
@@ -203,6 +211,8 @@ def evaluate(
     group_by: str = "",
     split_file: AnyPath = "",
     crowd_as_objects: bool = False,
+    skip_bad_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
     progress: bool = True,
@@ -218,8 +228,9 @@ def evaluate(
         batch_size: images at a time.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
-        val_fraction, group_by, split_file, crowd_as_objects: as in the recipe that the model was trained
-            with. Of a run folder that is scored on the data it was trained on, its split.json is taken.
+        val_fraction, group_by, split_file, crowd_as_objects, skip_bad_images, max_pixels: as in the recipe
+            that the model was trained with. Of a run folder that is scored on the data it was trained on,
+            its split.json is taken.
 
     Raises:
         GCNetError: the data set or the model cannot be found or read, or they have different classes.
@@ -231,6 +242,7 @@ def evaluate(
         check_writable(Path(out))
     loaded = _load(source, mirror, device, precision, compile)
 
+    from gcnet.data.check import check_images
     from gcnet.engine.runfolder import own_split
     from gcnet.engine.task import task_of
     from gcnet.evaluation.evaluate import evaluate as score
@@ -253,6 +265,8 @@ def evaluate(
         )
     else:
         dataset = data
+    checked = check_images({split: dataset}, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)
+    dataset = checked[split]
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
     return score(
         loaded, dataset, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold

@@ -13,6 +13,8 @@ from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
+MAX_PIXELS = 200_000_000  # of an image that is read, unless more are asked for
+
 # Of the formats that `gcnet.ops.decode` reads.
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),

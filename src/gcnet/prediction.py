@@ -24,12 +24,12 @@ from gcnet.console import listed, one_line, progress_bar
 from gcnet.errors import GCNetError
 from gcnet.evaluation.results import coco_results
 from gcnet.files import DiskFullError, alone_in, prepare_folder, write_json
-from gcnet.image_files import find_images
+from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.journal import Journal
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
-from gcnet.ops.decode import read_image
+from gcnet.ops.decode import image_size, read_image
 from gcnet.ops.images import shrink_image, write_image
 from gcnet.types import Classification, Detections
 from gcnet.viz import draw_detections, sheet
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 # That read, and as many that write: each holds an image or two. A photograph takes 0.1 s to decode and more
 # to draw and write, and a GPU finds its objects in less.
 THREADS = min(4, os.cpu_count() or 1)
+AHEAD = 100_000_000  # pixels that are read ahead at most, three bytes each; a larger image is so alone
 
 SHOWN, COLUMNS = 40, 5  # images on a classifier's sheet, and in one of its rows
 THUMBNAIL = 240  # pixels of an image's long side on the sheet
@@ -81,6 +82,7 @@ def predict_files(
     score_threshold: float = 0.5,
     top: int = 5,
     overlays: bool = True,
+    max_pixels: int = MAX_PIXELS,
     progress: bool = True,
 ) -> Predictions:
     """Predicts the images that `images` stand for (see `find_images`), and writes in `out` if it is given.
@@ -109,11 +111,12 @@ def predict_files(
     with _folder(out, model, paths, kept) as (folder, journal):
         pictures = folder if overlays else None
         if isinstance(model, Classifier):
-            steps = _Classify(model, paths, top, _overview_path(paths, pictures) if pictures else None)
+            overview = _overview_path(paths, pictures) if pictures else None
+            steps = _Classify(model, paths, max_pixels, top, overview)
         else:
             taken = journal.notes["taken"] if journal else ()
             drawn = overlay_paths(paths, pictures, taken) if pictures else None
-            steps = _Detect(model, paths, score_threshold, drawn)
+            steps = _Detect(model, paths, max_pixels, score_threshold, drawn)
         return _predict(steps, paths, folder, journal, progress)
 
 
@@ -268,7 +271,9 @@ def _predict_all(steps: _Detect | _Classify, left: Sequence[int], take: Callable
 
     with ThreadPoolExecutor(THREADS) as pool:
         try:
-            for index, loaded in zip(left, _run_ahead(partial(_load, steps), left), strict=True):
+            for index, loaded in zip(
+                left, _run_ahead(partial(_load, steps), left, partial(_count_pixels, steps)), strict=True
+            ):
                 if isinstance(loaded, GCNetError):
                     work = partial(_Done, index, steps.entry(index) | {"error": str(loaded)})
                 else:
@@ -287,23 +292,37 @@ def _predict_all(steps: _Detect | _Classify, left: Sequence[int], take: Callable
 
 def _load(steps: _Detect | _Classify, index: int) -> tuple[UInt8[np.ndarray, "H W 3"], Any] | GCNetError:
     try:
-        image = read_image(steps.paths[index])
+        image = read_image(steps.paths[index], max_pixels=steps.max_pixels)
     except GCNetError as error:
         return error
     return image, steps.prepare(image)
 
 
-def _run_ahead(work: Callable[[int], Result], indices: Sequence[int]) -> Iterator[Result]:
+def _count_pixels(steps: _Detect | _Classify, index: int) -> int:
+    """Of an image, by its header; one that is not read has none."""
+    try:
+        height, width = image_size(steps.paths[index], max_pixels=steps.max_pixels)
+    except GCNetError:
+        return 0
+    return height * width
+
+
+def _run_ahead(
+    work: Callable[[int], Result], indices: Sequence[int], pixels: Callable[[int], int]
+) -> Iterator[Result]:
     """`work(index)` in order, done by threads while the results before are used; few are held."""
-    upcoming: deque[Future[Result]] = deque()
+    upcoming: deque[tuple[int, Future[Result]]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for index in indices:
-                upcoming.append(pool.submit(work, index))
-                if len(upcoming) > THREADS:
-                    yield upcoming.popleft().result()
+                count = pixels(index)
+                while upcoming and (
+                    len(upcoming) > THREADS or count + sum(other for other, _ in upcoming) > AHEAD
+                ):
+                    yield upcoming.popleft()[1].result()
+                upcoming.append((count, pool.submit(work, index)))
             while upcoming:
-                yield upcoming.popleft().result()
+                yield upcoming.popleft()[1].result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -317,6 +336,7 @@ class _Detect:
 
     detector: Detector
     paths: Sequence[Path]
+    max_pixels: int
     score_threshold: float
     overlays: Sequence[Path] | None
     doing: str = "predicting"
@@ -363,6 +383,7 @@ class _Classify:
 
     classifier: Classifier
     paths: Sequence[Path]
+    max_pixels: int
     top: int
     overview: Path | None
     doing: str = "classifying"

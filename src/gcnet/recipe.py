@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Recipe:
             that agree in it are held out together, where the data has no splits.
         split_file: the split.json of a run: its validation images are held out again.
         crowd_as_objects: take what is marked iscrowd as objects, as CVAT marks masks drawn by its brush.
+        skip_bad_images: leave out images that are broken or not of their annotated size.
+        max_pixels: most pixels of an image: larger ones are bad, and are known by their headers.
         keep_empty: train on images without objects too.
         ignore_crowds: what lies in a region marked iscrowd is not learnt as background, as is always so with
             objects marked `ignore`; published models were trained without.
@@ -88,6 +91,8 @@ class Recipe:
     group_by: str = ""
     split_file: str = ""
     crowd_as_objects: bool = False
+    skip_bad_images: bool = False
+    max_pixels: int = MAX_PIXELS
     keep_empty: bool = False
     ignore_crowds: bool = False
     repeat_threshold: float = 0.0
@@ -106,7 +111,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every"):
+        for name in ("epochs", "batch_size", "accumulate", "validate_every", "max_pixels"):
             if getattr(self, name) < 1:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 1 or more")
         for name in (

@@ -55,6 +55,9 @@ def test_a_detector(tmp_path, monkeypatch, capsys):
     assert main([*words, "broken.png"]) == 1
     assert "skipped: broken.png is not an image" in capsys.readouterr().err
     assert main(["predict", "run", "broken.png", "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert "1 of 1 images could not be read" in said.err
+    assert said.out == ""
     assert main(["eval", "run", "--data", "shapes", "--split", "test"]) == 2
     assert "it has train, valid" in capsys.readouterr().err
 

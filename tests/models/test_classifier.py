@@ -106,7 +106,7 @@ def test_pictures_as_they_come(tmp_path: Path) -> None:
     torch.testing.assert_close(everything.probabilities, expected[everything.labels])
 
 
-@pytest.mark.parametrize(("images", "top"), [("nowhere.png", 1), (np.zeros((4, 4, 2), np.uint8), 1), ([], 0)])
+@pytest.mark.parametrize(("images", "top"), [("nowhere.png", 1), (np.zeros((4, 4, 5), np.uint8), 1), ([], 0)])
 def test_mistakes(images: Any, top: int) -> None:
     with pytest.raises(GCNetError):
         small().predict_images(images, top=top)

@@ -363,7 +363,7 @@ def test_a_jpeg_of_a_thousand_passes_is_refused(picture: np.ndarray) -> None:
 
 
 def test_heic_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(GCNetError, match=r"a\.heic is a HEIC image: pip install 'gcnet\[heic\]'"):
         read_image(tmp_path / "a.heic")

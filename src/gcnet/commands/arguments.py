@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 from gcnet.api import load_trained
 from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
 
@@ -144,6 +145,17 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         default="fp32",
         help="of a detector's network: bf16 and fp16 are faster on some hardware, and a little off (fp32)",
+    )
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """--max-pixels of images that are read."""
+    parser.add_argument(
+        "--max-pixels",
+        type=at_least(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"images of more are not read ({MAX_PIXELS:,})",
     )
 
 

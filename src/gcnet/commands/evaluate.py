@@ -10,9 +10,11 @@ from gcnet.commands.arguments import (
     Parser,
     add_compile,
     add_division,
+    add_max_pixels,
     add_model,
     add_precision,
     add_split,
+    add_switch,
     at_least,
 )
 
@@ -50,6 +52,8 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_split(parser)
     add_division(parser)
+    add_switch(parser, "--skip-bad-images", "leave out images that are broken or of a wrong size")
+    add_max_pixels(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_compile, add_model, add_precision, at_least
+from gcnet.commands.arguments import Parser, add_compile, add_max_pixels, add_model, add_precision, at_least
 from gcnet.console import listed
+from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
     from gcnet.prediction import Predictions
@@ -22,10 +24,13 @@ def run(argv: list[str]) -> int:
     from gcnet.api import predict
 
     predictions = predict(**vars(options))
+    count, failed = len(predictions.images), len(predictions.failed)
+    if failed == count:
+        raise GCNetError(f"{failed} of {count} images could not be read: nothing is found; give others")
     print("\n".join(_summary(predictions, options.out, options.overlays)))
-    if len(predictions.failed) == len(predictions.images):
-        return 2
-    return 1 if predictions.failed else 0
+    if failed:
+        print(f"{failed} of {count} images could not be read, see above", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _summary(predictions: Predictions, out: Path, overlays: bool) -> list[str]:
@@ -65,6 +70,7 @@ def _parser() -> Parser:
         default=True,
         help="pictures beside the JSON, or the JSON alone",
     )
+    add_max_pixels(parser)
     add_precision(parser)
     add_compile(parser)
     parser.add_argument("--top", type=at_least(1), default=5, help="of a classifier: classes to write (5)")

@@ -1,53 +1,144 @@
-"""Images are looked at before a training begins: their headers and ends, in parallel."""
+"""Images are looked at before a training begins: their headers and ends, of all splits, in parallel.
+
+What was found whole is remembered with the size and the time of its file, in the cache folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.console import listed
-from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.console import listed, progress_bar
+from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.errors import GCNetError
+from gcnet.files import cache_folder, write_json
+from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import image_size, read_image
+
+log = logging.getLogger(__name__)
 
 _TAIL = 1 << 12  # bytes at the end of a file in which the mark of its end is looked for
 _END = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 
+# Of a whole image: bytes and time of its file, height and width of what it shows.
+Known = dict[str, tuple[int, int, int, int]]
 
-def check_images(splits: Mapping[str, DataSet[Any]]) -> None:
-    """Raises GCNetError with all images that are missing, cut off, or not of their annotated size."""
+
+def check_images(
+    splits: Mapping[str, DataSet[Any]],
+    *,
+    skip: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = False,
+) -> dict[str, DataSet[Any]]:
+    """The splits, whose images are there, whole, and of their annotated sizes. They read up to `max_pixels`.
+
+    Raises GCNetError with all images that are not so. With `skip` those are left out, in a warning; it is
+    an error if a split has no others.
+    """
     records = [record for dataset in splits.values() for record in dataset.records]
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(_problem, [record for record in records if isinstance(record, ImageRecord)])
-        problems = [problem for problem in found if problem]
+    cache = _cache(splits)
+    known = _remembered(cache)
+    problems: dict[Path, str] = {}
+    whole: Known = {}
+    work = partial(_look, known=known, max_pixels=max_pixels)
+    with progress_bar(disable=not progress, transient=True) as bar, ThreadPoolExecutor(8) as pool:
+        task = bar.add_task("looking at images", total=len(records))
+        for record, found in zip(records, pool.map(work, records), strict=True):
+            if isinstance(found, str):
+                problems[record.path] = found
+            else:
+                whole[str(record.path)] = found
+            bar.advance(task)
+    if whole != known:
+        with contextlib.suppress(OSError, GCNetError):  # it is only sooner with it
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cache, whole)
     if problems:
+        _tell(problems, len(records), skip)
+    return {split: _without(dataset, problems, max_pixels) for split, dataset in splits.items()}
+
+
+def _tell(problems: Mapping[Path, str], count: int, skip: bool) -> None:
+    named = listed(list(problems.values()), 3, "; ")
+    if not skip:
         raise GCNetError(
-            f"{len(problems)} of {len(records)} images cannot be trained on: {listed(problems, 3, '; ')}; "
-            "restore or remove them"
+            f"{len(problems)} of {count} images cannot be trained on: {named}; "
+            "restore or remove them, or leave them out with --skip-bad-images"
         )
+    log.warning("%d of %d images are left out: %s", len(problems), count, named)
 
 
-def _problem(record: ImageRecord) -> str | None:
+def _without(dataset: DataSet[Any], problems: Mapping[Path, str], max_pixels: int) -> DataSet[Any]:
+    records = [record for record in dataset.records if record.path not in problems]
+    if not records and len(dataset):
+        raise GCNetError(f"{dataset.source} has no image that can be read; restore some")
+    return replace(dataset, records=records, max_pixels=max_pixels)
+
+
+def _look(
+    record: ImageRecord | LabelledImage, known: Known, max_pixels: int
+) -> str | tuple[int, int, int, int]:
+    """What is wrong with an image, or what is to be remembered of it."""
     try:
-        if not _has_end(record.path):
-            read_image(record.path)
-        height, width = image_size(record.path)
+        about = _state(record.path)
+        *then, height, width = known.get(str(record.path), (0, 0, 0, 0))
+        if tuple(then) != about or height * width > max_pixels:
+            height, width = image_size(record.path, max_pixels=max_pixels)
+            if not _has_end(record.path):
+                read_image(record.path, max_pixels=max_pixels)
     except GCNetError as error:
         return str(error).split(";")[0]
-    if sorted((height, width)) != sorted((record.height, record.width)):
-        return f"{record.path} is {width}x{height} pixels, annotated as {record.width}x{record.height}"
-    return None
+    sizes = (record.height, record.width) if isinstance(record, ImageRecord) else (height, width)
+    if sorted((height, width)) != sorted(sizes):
+        return f"{record.path} is {width}x{height} pixels, annotated as {sizes[1]}x{sizes[0]}"
+    return *about, height, width
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file; zeros where there is none, which is told when it is opened."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _has_end(path: Path) -> bool:
-    """Whether a file ends as its format says; unknown formats do."""
+    """Whether a file ends as its format says; of others it is not known."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(4)
+        file.seek(max(path.stat().st_size - _TAIL, 0))
+        tail = file.read()
+        return any(head.startswith(start) and mark in tail for start, mark in _END.items())
+    return False
+
+
+def _cache(splits: Mapping[str, DataSet[Any]]) -> Path:
+    """The file for a data set, by where it is."""
+    sources = sorted(str(dataset.source.absolute()) for dataset in splits.values())
+    return cache_folder() / "images" / f"{hashlib.sha256(repr(sources).encode()).hexdigest()[:16]}.json"
+
+
+def _remembered(cache: Path) -> Known:
     try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-            file.seek(max(path.stat().st_size - _TAIL, 0))
-            tail = file.read()
-    except OSError:
-        return False
-    return all(mark in tail for start, mark in _END.items() if head.startswith(start))
+        values = json.loads(cache.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {path: tuple(entry) for path, entry in values.items()} if _is_known(values) else {}
+
+
+def _is_known(values: object) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(entry, list) and len(entry) == 4 and all(isinstance(value, int) for value in entry)
+        for entry in values.values()
+    )

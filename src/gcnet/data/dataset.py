@@ -19,6 +19,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import read_image
 from gcnet.ops.segmentations import Segmentation
 
@@ -103,6 +104,7 @@ class DataSet(Generic[Record]):
         category_ids: `category_ids[label]` is the id of `class_names[label]` in the source and in results.
         transforms: a person's own augmentation (`gcnet.data.transforms`): in training, each is called with a
             `Sample` and a random generator, before what the recipe does.
+        max_pixels: images of more are not read.
     """
 
     source: Path
@@ -110,6 +112,7 @@ class DataSet(Generic[Record]):
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     transforms: Sequence[Callable[[Any, np.random.Generator], Any]] = ()
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.records)
@@ -125,13 +128,13 @@ class DataSet(Generic[Record]):
         Raises GCNetError where they are not of the annotated size.
         """
         record = self.records[index]
-        image = read_image(record.path)
+        image = read_image(record.path, max_pixels=self.max_pixels)
         height, width = image.shape[:2]
         if isinstance(record, LabelledImage) or (width, height) == (record.width, record.height):
             return image
         if (height, width) == (record.width, record.height):
             # Many tools annotate the pixels as they are stored, and do not look at the EXIF orientation.
-            stored = read_image(record.path, turned=False)
+            stored = read_image(record.path, turned=False, max_pixels=self.max_pixels)
             if stored.shape[:2] == (record.height, record.width):
                 return stored
         raise GCNetError(

@@ -6,7 +6,6 @@ N images, H x W pixels, C channels of the last stage, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from gcnet.models.modes import in_eval_mode
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
-from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import middle_square
 from gcnet.types import Batch, Classification, ClassTargets
 
@@ -62,7 +61,8 @@ class Classifier(Pretrained, nn.Module):
         """The `top` most probable classes of pictures as they come, whatever the training mode is.
 
         Args:
-            images: one picture or a list of them, each a path, a PIL image or an H x W x 3 uint8 RGB array.
+            images: one picture or a list of them, each a path, the bytes of a file, a PIL image, an array or
+                a tensor: see `gcnet.ops.decode.as_rgb_array`.
             top: how many classes; all if there are fewer.
 
         Returns:
@@ -73,9 +73,8 @@ class Classifier(Pretrained, nn.Module):
         """
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
-        several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
         model = in_eval_mode(self)
-        return [model._predict_image(image, top) for image in (images if several else [images])]
+        return [model._predict_image(image, top) for image in as_list(images)]
 
     def _predict_image(self, image: Any, top: int) -> Classification:
         array = as_rgb_array(image)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os import PathLike
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -24,7 +23,7 @@ from gcnet.models.pretrained import Pretrained
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
-from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import PAD_MULTIPLE, fit_size, resize_image, stack_images
 from gcnet.types import Batch, Detections, Targets
 
@@ -138,7 +137,8 @@ class Detector(Pretrained, nn.Module):
         """Detections in pictures as they come, one after the other, whatever the training mode is.
 
         Args:
-            images: one picture or a list of them, each a path, a PIL image or an H x W x 3 uint8 RGB array.
+            images: one picture or a list of them, each a path, the bytes of a file, a PIL image, an array or
+                a tensor: see `gcnet.ops.decode.as_rgb_array`.
             score_threshold: in [0, 1]; detections score above it.
 
         Returns:
@@ -147,9 +147,8 @@ class Detector(Pretrained, nn.Module):
         Raises:
             GCNetError: a picture cannot be read, or is not of one of these kinds.
         """
-        several = isinstance(images, Sequence) and not isinstance(images, str | PathLike)
         model = in_eval_mode(self)
-        return [model._predict_image(image, score_threshold) for image in (images if several else [images])]
+        return [model._predict_image(image, score_threshold) for image in as_list(images)]
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """A copy that gives the same detections sooner, for inference: see `gcnet.models.fused.optimize`."""

@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -36,11 +36,10 @@ from PIL import (
 )
 
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 
 log = logging.getLogger(__name__)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here looks at
-
-MAX_PIXELS = 200_000_000  # of an image, unless more are asked for
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
@@ -137,6 +136,12 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         return _as_rgb(image)
 
 
+def as_list(images: Any | Sequence[Any]) -> Sequence[Any]:
+    """One image, as `as_rgb_array` takes it, or several, as a list. The bytes of a file are one."""
+    one = isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Sequence)
+    return [images] if one else images
+
+
 # Files -------------------------------------------------------------------------------------------------
 
 
@@ -202,10 +207,10 @@ def _heic(head: bytes) -> tuple[str, ...]:
     if head[4:12] not in _HEIC_BRANDS:
         return ()
     try:
-        import pillow_heif  # pyright: ignore[reportMissingImports]  an extra
+        import pi_heif  # pyright: ignore[reportMissingImports]  an extra
     except ImportError:
         raise GCNetError("is a HEIC image: pip install 'gcnet[heic]', or convert it to JPEG") from None
-    pillow_heif.register_heif_opener()
+    pi_heif.register_heif_opener()
     return ("HEIF",)
 
 
