@@ -73,14 +73,13 @@ def insert(
             a block of that name already. The model is then as before.
     """
     make = _maker(block, options or {})
-    places = _places(model, where, position)
+    places, there = _places(model, where, position), inserted_blocks(model)
     for place in places:
-        holder = model.get_submodule(place.holder)
-        if _join(place.holder, name) in inserted_blocks(model):
+        if _join(place.holder, name) in there:
             raise GCNetError(
                 f'{shown(place.holder)} already has "{name}": remove that first, or pass another name='
             )
-        if hasattr(holder, name):
+        if hasattr(model.get_submodule(place.holder), name):
             raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
     dims = {place.site: channel_dim or _channel_dim(model.get_submodule(place.site)) for place in places}
     if channels is not None:
