@@ -16,6 +16,7 @@ from gcnet.context import (
     GatedChannelTransformation,
     complexity,
     make_block,
+    measure,
 )
 from gcnet.errors import GCNetError
 
@@ -110,3 +111,15 @@ def test_gated_channel_transformation_of_large_maps_in_half_precision() -> None:
 @pytest.mark.parametrize("name", ["eca", "cbam", "gct"])
 def test_blocks_tell_their_channels(name: str) -> None:
     assert complexity(make_block(name, 32), (4, 4)).parameters > 0
+
+
+@pytest.mark.parametrize("name", ["eca", "cbam", "gct"])
+def test_gates_are_measured_as_what_multiplies_the_map(name: str, x: torch.Tensor, awake: Awake) -> None:
+    block = awake(make_block(name, C) if name != "cbam" else make_block(name, C, ratio=1 / 3))
+    with measure(block) as found, torch.no_grad():
+        block(x)
+    (first, second) = found[""]
+    assert first.context == second.context == 0  # one gate for all positions
+    assert first.input is not None
+    assert first.input > 0
+    assert first.attention is None
