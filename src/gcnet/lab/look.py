@@ -177,7 +177,7 @@ def _select_blocks(detector: Detector, layers: str) -> dict[str, str]:
     if not titles:
         raise GCNetError(
             f"{detector.spec.name} has no context block with an attention map; "
-            "take a model that has, such as mask_rcnn_r50_gc4"
+            "take one that has them, such as mask_rcnn_r50_gc4"
         )
     chosen = {
         name: title
@@ -270,7 +270,7 @@ def analyse(
     blocks = context_blocks(detector)
     if not blocks:
         raise GCNetError(
-            f"{detector.spec.name} has no context blocks; take a model that has, such as mask_rcnn_r50_gc4"
+            f"{detector.spec.name} has no context blocks; take one that has them, such as mask_rcnn_r50_gc4"
         )
     folder = prepare_folder(out)
     titles = block_titles(blocks)

@@ -1,4 +1,4 @@
-"""The regions that a training step of the second stage looks at, and what they should become.
+"""The regions that are sampled for a training step of the second stage, and their targets.
 
 N images, R regions of all images, P positive ones, B places for regions in each image, M side of a mask.
 """
@@ -27,7 +27,7 @@ Stds = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class SampledRegions:
-    """The regions of a batch that a training step looks at; of each image the positive ones first.
+    """The regions sampled from a batch for a training step; of each image the positive ones first.
 
     With static shapes every image has B of them, some labelled `MISSING`; else it holds those that are there.
     """

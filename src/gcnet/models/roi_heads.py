@@ -154,7 +154,7 @@ class RoIHeads(nn.Module):
     def sample_regions(
         self, stage: int, proposals: Boxes, targets: list[Targets], *, static: bool = False
     ) -> SampledRegions:
-        """The regions that a training step of a stage looks at."""
+        """The regions that are sampled for a training step of a stage."""
         return sample_regions(
             proposals,
             targets,

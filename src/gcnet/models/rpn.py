@@ -1,7 +1,7 @@
 """Region proposal network (arXiv 1506.01497) on a feature pyramid.
 
 N images, C channels, h x w map of a level, A anchors of an image over all levels, R proposals, B anchors of
-an image that a training step looks at.
+an image that a training step samples.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class RPN(nn.Module):
     ) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B 4"]]:
         """The network at the places of some anchors alone: logits and deltas, with gradient.
 
-        The losses look at a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
+        The losses use a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
         maps is zero, and a convolution's backward over them would compute with zeros.
         """
         place, ratio = index // self.each, index % self.each

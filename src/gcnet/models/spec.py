@@ -31,7 +31,7 @@ class ResNetSpec:
     their points (arXiv 1811.11168), and each of `offset_groups` has offsets of its own.
     `more_context` are further context blocks; those in one place work in the order given.
     `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
-    shortcut, as upstream does; a small network that is trained from nothing learns faster without.
+    shortcut, as upstream does; a small network that is trained from random weights learns faster without.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)

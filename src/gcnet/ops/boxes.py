@@ -54,7 +54,7 @@ def encode_boxes(
     box_wh = boxes[:, 2:] - boxes[:, :2]
     shift = ((boxes[:, :2] + boxes[:, 2:]) - (anchors[:, :2] + anchors[:, 2:])) * 0.5 / anchor_wh
     deltas = torch.cat([shift, torch.log(box_wh / anchor_wh)], dim=1)
-    # Number by number: a tensor of them would have to be copied to a GPU, which waits.
+    # Element by element: a tensor of the sizes would have to be copied to the GPU, which is a sync.
     return torch.stack([delta / std for delta, std in zip(deltas.unbind(1), stds, strict=True)], dim=1)
 
 

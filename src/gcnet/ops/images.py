@@ -54,7 +54,7 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UI
 def shrink_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
     """The image at `size` (height, width) without aliasing: every pixel counts where it shrinks.
 
-    Classifiers are trained and used so. It is nothing for detectors, whose reference is `resize_image`.
+    Classifiers are trained and used so. Detectors use `resize_image`.
     """
     height, width = size
     smaller = height < image.shape[0] or width < image.shape[1]

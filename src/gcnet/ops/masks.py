@@ -30,7 +30,7 @@ def paste_masks(
 def paste_at_once(
     probs: Float[Tensor, "D M M"], boxes: Float[Tensor, "D 4"], size: tuple[int, int], *, limit: int = 2**28
 ) -> Bool[Tensor, "D H W"]:
-    """`paste_masks` for a GPU: matrix products for whole images, which never wait for the device.
+    """`paste_masks` for a GPU: matrix products for whole images, without a sync.
 
     Bilinear sampling is linear and separable. Sums are in another order, so a pixel in a million may differ.
 

@@ -1,9 +1,9 @@
-"""Which candidate box answers for which object, and which candidates a training step looks at.
+"""Which candidate box is matched to which object, and which candidates are sampled for training.
 
 N images, A candidates (anchors or proposals) of each, G objects, I regions to ignore, B sampled candidates
 of each image.
 
-Nothing here waits for a GPU: what is chosen has a fixed size, with marks of what counts.
+Nothing here synchronises with a GPU: samples have a fixed size, with a mask of those that count.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def random_sample(
 
 @dataclass(frozen=True)
 class Sample:
-    """Which candidates of each image a training step looks at: positives first, then negatives.
+    """Which candidates of each image are sampled for training: positives first, then negatives.
 
     Where there are fewer than B of them, the rest is not `taken`, and its `index` without meaning.
     """

@@ -194,7 +194,7 @@ def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[s
     except GCNetError as error:
         raise GCNetError(
             f"no weights to start from: neither {row.weights.file} nor those of ImageNet can be had; put the "
-            f"file into {store()}, name a mirror (--mirror), or train from nothing with --weights none "
+            f"file into {store()}, name a mirror (--mirror), or train with --weights none "
             f"({reason}; {error})"
         ) from error
 

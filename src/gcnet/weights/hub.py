@@ -176,7 +176,7 @@ def _one_line(name: str | Path, offline: str) -> Iterator[None]:
             f"there is no folder {name}, and it is no name of a repository on {hub} (OWNER/NAME)"
         ) from error
     except LocalTokenNotFoundError as error:
-        raise GCNetError(f"{hub} wants to know who you are: `hf auth login`, or give a token") from error
+        raise GCNetError(f"{hub} asks for a login: `hf auth login`, or give a token") from error
     except LocalEntryNotFoundError as error:
         raise _out_of_reach(name, offline) from error
     except EntryNotFoundError as error:
