@@ -98,7 +98,7 @@ class Detections:
 
     Masks are kept as the head predicts them (probabilities on an M x M grid over each box) and drawn
     at full size only when asked for: a hundred of them on a large photograph would fill gigabytes.
-    `mask_probs` is None if the detector has no mask heads.
+    `mask_probs` is None if the detector has no mask heads. `frames` is where masks lie, if not on the boxes.
     """
 
     boxes: Float[Tensor, "D 4"]
@@ -106,6 +106,7 @@ class Detections:
     labels: Int64[Tensor, " D"]
     mask_probs: Float[Tensor, "D M M"] | None
     image_size: Size
+    frames: Float[Tensor, "D 4"] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -117,18 +118,23 @@ class Detections:
     def to(self, device: torch.device | str) -> Detections:
         return _with_tensors(self, lambda tensor: tensor.to(device))
 
+    @property
+    def mask_frames(self) -> Float[Tensor, "D 4"]:
+        """The boxes that masks lie over."""
+        return self.boxes if self.frames is None else self.frames
+
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:
         """Full-size masks; D * H * W bytes, computed on first use.
 
         Raises GCNetError, as `rles` does, if the detector has no mask heads.
         """
-        return paste_masks(self._mask_probs(), self.boxes, self.image_size)
+        return paste_masks(self._mask_probs(), self.mask_frames, self.image_size)
 
     def rles(self) -> list[dict[str, Any]]:
         """The masks as COCO run-length encodings, which are found without drawing them."""
-        probs, boxes = self._mask_probs().float().cpu().numpy(), self.boxes.cpu().numpy()
-        counts = encode_masks(probs, boxes, self.image_size)
+        probs, frames = self._mask_probs().float().cpu().numpy(), self.mask_frames.cpu().numpy()
+        counts = encode_masks(probs, frames, self.image_size)
         return [{"size": list(self.image_size), "counts": text.decode("ascii")} for text in counts]
 
     def _mask_probs(self) -> Float[Tensor, "D M M"]:

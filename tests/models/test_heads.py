@@ -23,7 +23,7 @@ from gcnet.models.pooler import (
 from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
-from gcnet.models.spec import CascadeSpec, RoISpec, RPNSpec
+from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec
 from gcnet.ops.boxes import box_area
 from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets
@@ -83,8 +83,8 @@ def test_pooling_keeps_the_order_of_regions(first: int, second: int, seed: int) 
         torch.testing.assert_close(pooled[index], alone[0])
 
 
-@pytest.mark.parametrize("inclusive", [False, True])
-def test_pooling_at_all_levels_is_pooling_level_by_level(inclusive: bool) -> None:
+@pytest.mark.parametrize("coordinates", ["continuous", "inclusive", "torchvision"])
+def test_pooling_at_all_levels_is_pooling_level_by_level(coordinates: Coordinates) -> None:
     """With static shapes regions without area are zeros."""
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(2, 4, 128 // s, 128 // s, generator=generator) for s in STRIDES]
@@ -94,7 +94,7 @@ def test_pooling_at_all_levels_is_pooling_level_by_level(inclusive: bool) -> Non
     levels = region_levels(boxes, 4, 28)
     assert len(levels.unique()) == 4
     pooled, ours = (
-        pool(features, regions, levels, STRIDES, 7, inclusive)
+        pool(features, regions, levels, STRIDES, 7, coordinates)
         for pool in (_pool_at_all_levels, _pool_level_by_level)
     )
     torch.testing.assert_close(pooled, ours)

@@ -17,11 +17,11 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, ResNetSpec, RoISpec
 from gcnet.weights import identify as module
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Weights, find
+from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.files import fill_weights
 from gcnet.weights.identify import Identified
 from gcnet.weights.identify import identify as identify_tensors
 from gcnet.weights.mmdet_keys import mmdet_key, modernise, our_keys
-from gcnet.weights.pickles import Checkpoint
 
 NAMES = ("resistor", "coil", "diode")
 C4, C5 = (False, False, True, False), (False, False, False, True)

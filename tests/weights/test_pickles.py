@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import datetime
 import os
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from gcnet.errors import GCNetError
-from gcnet.weights.pickles import read_checkpoint
+from gcnet.weights.checkpoints import read_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(3.0), "b": torch.tensor(1)}
 
@@ -289,15 +290,67 @@ def test_looking_something_up_gives_nothing_to_call(legacy: bool, tmp_path: Path
         read_checkpoint(file)
 
 
-def test_unknown_classes_are_refused_by_name(upstream_classes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "old format"])
+def test_objects_of_other_packages_mean_nothing(legacy: bool, upstream_classes, tmp_path: Path) -> None:
     make, remove = upstream_classes
-    for legacy in (False, True):
-        file = tmp_path / f"{legacy}.pth"
-        content = {"state_dict": WEIGHTS, "runner": make("somebody.runner.Runner")()}
-        torch.save(content, file, _use_new_zipfile_serialization=not legacy)
-        remove()
-        with pytest.raises(GCNetError, match=r"would run somebody\.runner\.Runner;"):
-            read_checkpoint(file)
+    arguments = make("somebody.training.Arguments")()
+    arguments.__dict__.update(lr=0.1, weights=torch.zeros(2))
+    content = {"args": argparse.Namespace(lr=0.1), "more": arguments, "model": WEIGHTS}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    remove()
+    tensors = read_checkpoint(tmp_path / "x.pth").tensors
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a.weight": [0, 1, 2], "b": 1}
+
+
+def test_a_whole_model_is_no_weights(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(
+        GCNetError, match=r"whole model and not its weights; save model.state_dict\(\) instead"
+    ):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+WRAPPED = {
+    "model": {"model": WEIGHTS, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}, "epoch": 3},
+    "model_state_dict": {"model_state_dict": WEIGHTS},
+    "of a wrapper": {"checkpoint": 1, "state_dict": {"model": WEIGHTS}},
+    "averaged": {"model": {name: t + 1 for name, t in WEIGHTS.items()}, "model_ema": WEIGHTS},
+    "averaged, by prefix": {"ema_model." + name: t for name, t in WEIGHTS.items()}
+    | {"online_model." + name: t + 1 for name, t in WEIGHTS.items()}
+    | {"initted": torch.tensor(True)},
+    "compiled": {"_orig_mod." + name: t for name, t in WEIGHTS.items()},
+    "lightning": {"state_dict": {"net.module." + name: t for name, t in WEIGHTS.items()}},
+    "teacher alone": {"teacher." + name: t for name, t in WEIGHTS.items()},
+    "an averaged object that is none": {"ema": {"decay": 0.9}, "model": WEIGHTS},
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_wrappers(kind: str, tmp_path: Path) -> None:
+    torch.save(WRAPPED[kind], tmp_path / "x.pth")
+    found = read_checkpoint(tmp_path / "x.pth")
+    assert {name: t.tolist() for name, t in found.tensors.items()} == {"a.weight": [0, 1, 2], "b": 1}
+    assert found.origin == ({"averaged": "the weights under model_ema"} if kind == "averaged" else {})
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_teacher_and_student(nested: bool, tmp_path: Path) -> None:
+    both = {"teacher": WEIGHTS, "student": {name: t + 1 for name, t in WEIGHTS.items()}}
+    flat = {f"{kind}.{name}": t for kind, tensors in both.items() for name, t in tensors.items()}
+    torch.save(both if nested else {"state_dict": flat}, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match="say which"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth", part="student").tensors["b"] == 2
+    assert read_checkpoint(tmp_path / "x.pth", part="teacher").tensors.keys() == WEIGHTS.keys()
+
+
+def test_a_plain_pickle_of_arrays(tmp_path: Path) -> None:
+    """As detectron2's model zoo has them."""
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(1), "c": np.float32(2)}
+    for protocol in range(6):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}, protocol))
+        tensors = read_checkpoint(tmp_path / "x.pkl").tensors
+        assert {name: t.tolist() for name, t in tensors.items()} == {"a": [[0, 1, 2], [3, 4, 5]], "b": 1}
 
 
 # --- hostile files ----------------------------------------------------------------------------------------
@@ -319,7 +372,7 @@ def test_a_dtype_with_a_state_of_its_own_follows_no_address(tmp_path: Path) -> N
         b"c_codecs\nencode\nX\x08\0\0\0AAAAAA\0\0X\x06\0\0\0latin1\x86R\x86R."
     )
     script = (
-        f"from gcnet.weights.pickles import read_checkpoint; read_checkpoint({str(tmp_path / 'x.pth')!r})"
+        f"from gcnet.weights.checkpoints import read_checkpoint; read_checkpoint({str(tmp_path / 'x.pth')!r})"
     )
     with_pickle(tmp_path / "x.pth", hostile)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

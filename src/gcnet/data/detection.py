@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import UInt8
 
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
 from gcnet.data.transforms import Sample, Transform, apply, train_transforms
 from gcnet.errors import GCNetError
-from gcnet.ops.images import fit_size, resize_image, stack_images
+from gcnet.ops.images import Pixels, fit_size, resize_image, stack_images
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Targets
 
-Resized = tuple[UInt8[np.ndarray, "_ _ 3"], ImageRecord]  # an image as the network sees it
+Resized = tuple[Pixels, ImageRecord]  # an image as the network sees it
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,12 @@ class Examples:
         return self._sample(self.indices[int(rng.integers(len(self.indices)))])
 
 
-def read_whole(dataset: DataSet[ImageRecord], image_size: tuple[int, int], index: int) -> Resized:
-    """An image as it is shown in evaluation."""
+def read_whole(
+    dataset: DataSet[ImageRecord], image_size: tuple[int, int], index: int, *, rule: str = "opencv"
+) -> Resized:
+    """An image as it is shown in evaluation, resized by a `rule` (`resize_image`)."""
     image = dataset.read_image(index)
-    return resize_image(image, fit_size(image.shape[:2], image_size)), dataset.records[index]
+    return resize_image(image, fit_size(image.shape[:2], image_size, rule), rule), dataset.records[index]
 
 
 def join_whole(images: Sequence[Resized]) -> Batch:

@@ -84,11 +84,13 @@ def eval_loader(
     batches: Sequence[Sequence[int]],
     *,
     image_size: tuple[int, int],
+    resize: str = "opencv",
     workers: int = 2,
 ) -> Loader:
-    """The images of each of `batches` (indices into `dataset`) as a Batch."""
+    """The images of each of `batches` (indices into `dataset`) as a Batch; `resize` is a detector's rule."""
     kind = classification if dataset.has_labels else detection
-    read = partial(kind.read_whole, dataset, image_size)
+    rule = {} if dataset.has_labels else {"rule": resize}
+    read = partial(kind.read_whole, dataset, image_size, **rule)
     return Loader(read, len(dataset), collate=kind.join_whole, workers=workers, batch_sampler=batches)
 
 

@@ -29,6 +29,7 @@ from gcnet.journal import Journal
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
+from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
 
 CALL = "call.json"  # what the results of an evaluation are of
@@ -163,11 +164,12 @@ def predict_all(
     A batch holds images of one padded size: what is found in an image does not depend on the others. With a
     `journal`, images that are in it are not looked at again, and the others are put there.
     """
-    model, image_size = in_eval_mode(model), model.spec.image_size
+    model, size = in_eval_mode(model), model.spec.image_size
+    resize = model.spec.resize if isinstance(model.spec, ModelSpec) else "opencv"
     images = {} if journal is None else _recorded(journal, dataset)
     left = [index for index in indices if index not in images]
-    batches = batches_of_one_size(dataset, left, image_size=image_size, batch_size=batch_size)
-    loader = eval_loader(dataset, batches, image_size=image_size, workers=workers)
+    batches = batches_of_one_size(dataset, left, image_size=size, resize=resize, batch_size=batch_size)
+    loader = eval_loader(dataset, batches, image_size=size, resize=resize, workers=workers)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
     def encode(group: list[int], found: list[Any]) -> None:
@@ -210,7 +212,12 @@ def _recorded(journal: Journal, dataset: DataSet[Any]) -> dict[int, Any]:
 
 
 def batches_of_one_size(
-    dataset: DataSet[Any], indices: Iterable[int], *, image_size: tuple[int, int], batch_size: int
+    dataset: DataSet[Any],
+    indices: Iterable[int],
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    resize: str = "opencv",
 ) -> list[list[int]]:
     """`indices` in batches of up to `batch_size` images that are padded to the same size.
 
@@ -220,7 +227,7 @@ def batches_of_one_size(
     for index in indices:
         record, size = dataset.records[index], (0, 0)
         if isinstance(record, ImageRecord):
-            size = padded_size(fit_size((record.height, record.width), image_size))
+            size = padded_size(fit_size((record.height, record.width), image_size, resize))
         groups.setdefault(size, []).append(index)
     return [
         group[start : start + batch_size]

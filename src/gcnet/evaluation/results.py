@@ -44,7 +44,9 @@ class ImageResults:
             np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
             detections.scores.numpy().astype(np.float64).round(7),
             np.asarray(category_ids, np.int64)[labels],
-            None if probs is None else encode_masks(probs.float().numpy(), corners, detections.image_size),
+            None
+            if probs is None
+            else encode_masks(probs.float().numpy(), detections.mask_frames.numpy(), detections.image_size),
         )
 
     @classmethod

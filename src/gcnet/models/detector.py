@@ -58,12 +58,12 @@ class Detector(Pretrained, nn.Module):
         super().__init__()
         self.spec = spec
         self.provenance: dict[str, Any] = {}
-        inclusive, channels = spec.coordinates == "inclusive", spec.fpn_channels
+        coordinates, channels = spec.coordinates, spec.fpn_channels
         self.backbone = backbone or make_backbone(spec.backbone)
         # Before neck and RPN, though they stand before it: a seed gives the weights that it always gave.
-        heads = RoIHeads(channels, spec.num_classes, spec.roi, spec.cascade, inclusive=inclusive)
+        heads = RoIHeads(channels, spec.num_classes, spec.roi, spec.cascade, coordinates=coordinates)
         self.neck = make_neck(self.backbone.out_channels, spec)
-        self.rpn = RPN(channels, spec.rpn, inclusive=inclusive)
+        self.rpn = RPN(channels, spec.rpn, coordinates=coordinates)
         self.roi_heads = heads
         self.shapes: Shapes = "auto"
         self.compute_dtype = torch.float32  # of the network; boxes and scores stay float32
@@ -128,8 +128,8 @@ class Detector(Pretrained, nn.Module):
         features = self.features(batch)
         proposals = self.rpn.predict(features, batch, static=static)
         found = self.roi_heads.predict(features, proposals, batch, score_threshold, static=static)
-        inclusive = self.spec.coordinates == "inclusive"
-        return [to_original(f, batch, index, inclusive=inclusive) for index, f in enumerate(found)]
+        coordinates = self.spec.coordinates
+        return [to_original(f, batch, index, coordinates) for index, f in enumerate(found)]
 
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = 0.05
@@ -163,8 +163,10 @@ class Detector(Pretrained, nn.Module):
         """A picture as `predict_images` takes it, resized and padded, as a batch on the model's device."""
         array = as_rgb_array(image)
         original = (array.shape[0], array.shape[1])
-        size = fit_size(original, self.spec.image_size)
-        return Batch(stack_images([resize_image(array, size)]), [size], [original], [0]).to(self.mean.device)
+        rule = self.spec.resize
+        size = fit_size(original, self.spec.image_size, rule)
+        pixels = stack_images([resize_image(array, size, rule)])
+        return Batch(pixels, [size], [original], [0]).to(self.mean.device)
 
     def features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
         """The levels of the feature pyramid, finest first: what all heads work on."""

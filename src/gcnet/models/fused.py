@@ -61,7 +61,7 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     grouped = any(isinstance(module, nn.GroupNorm) for module in backbone.modules())
     if isinstance(backbone, ResNet) and not grouped and not inserted_blocks(backbone):
         fast.backbone = FusedResNet(backbone)
-    if not inserted_blocks(fast.rpn):
+    if isinstance(fast.rpn.conv, nn.Conv2d) and not inserted_blocks(fast.rpn):
         fast.rpn.conv, fast.rpn.relu = FusedConv(fast.rpn.conv, relu=True), nn.Identity()
     fast = fast.to(memory_format=torch.channels_last)
     if precision != "fp32":

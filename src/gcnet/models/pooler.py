@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from gcnet.models.inclusive import SAMPLES, SHIFT
+from gcnet.models.coordinates import SAMPLES, shift_regions
+from gcnet.models.spec import Coordinates
 from gcnet.ops.boxes import box_area
 from gcnet.ops.roi_align import roi_align_sparse
 
@@ -29,18 +30,17 @@ def pool_regions(
     strides: Sequence[int],
     size: int,
     finest_scale: float,
-    inclusive: bool = False,
+    coordinates: Coordinates = "continuous",
     static: bool = False,
 ) -> Float[Tensor, "R C S S"]:
     """The features of each region, read from the level that fits its area.
 
     `regions` are image number and box. Those of up to twice `finest_scale` pixels a side are read from the
-    finest level. With `inclusive` features are read where mmdetection 1.x read them. With `static` no shape
-    depends on values.
+    finest level. `coordinates`: see `gcnet.models.coordinates`. With `static` no shape depends on values.
     """
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
     pool = _pool_at_all_levels if static else _pool_level_by_level
-    return pool(features, regions, levels, strides, size, inclusive)
+    return pool(features, regions, levels, strides, size, coordinates)
 
 
 def _pool_level_by_level(
@@ -49,16 +49,15 @@ def _pool_level_by_level(
     levels: Int64[Tensor, " R"],
     strides: Sequence[int],
     size: int,
-    inclusive: bool,
+    coordinates: Coordinates,
 ) -> Float[Tensor, "R C S S"]:
     """Each level's own regions, then all in their order again."""
     order = levels.argsort(stable=True)
     counts = torch.bincount(levels, minlength=len(strides)).tolist()
     parts = []
+    samples = 0 if coordinates == "continuous" else SAMPLES
     for feature, stride, own in zip(features, strides, regions[order].split(counts), strict=False):
-        if inclusive:
-            own = own + own.new_tensor([0, 1, 1, 1, 1]) * SHIFT * stride
-        samples = SAMPLES if inclusive else 0
+        own = torch.cat([own[:, :1], shift_regions(own[:, 1:], stride, coordinates)], dim=1)
         parts.append(roi_align_sparse(feature, own, size=size, scale=1 / stride, samples=samples))
     return torch.cat(parts)[order.argsort()]
 
@@ -69,7 +68,7 @@ def _pool_at_all_levels(
     levels: Int64[Tensor, " R"],
     strides: Sequence[int],
     size: int,
-    inclusive: bool,
+    coordinates: Coordinates,
 ) -> Float[Tensor, "R C S S"]:
     """All regions at all levels: how many belong to each is never asked.
 
@@ -79,9 +78,9 @@ def _pool_at_all_levels(
     from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
 
     pooled, dtype = None, features[0].dtype
+    samples = 0 if coordinates == "continuous" else SAMPLES
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
-        shift, samples = (SHIFT * stride, SAMPLES) if inclusive else (0.0, 0)
-        own = torch.where((levels == level)[:, None], regions[:, 1:] + shift, 0)
+        own = torch.where((levels == level)[:, None], shift_regions(regions[:, 1:], stride, coordinates), 0)
         feature = feature.to(torch.promote_types(dtype, torch.float32))
         own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
         part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from gcnet.models.inclusive import resize_boxes
-from gcnet.models.spec import RoISpec
+from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
+from gcnet.models.spec import Coordinates, RoISpec
 from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Detections
@@ -87,23 +87,29 @@ def attach_masks(
     return [replace(f, mask_probs=probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
 
 
-def to_original(found: RegionDetections, batch: Batch, index: int, *, inclusive: bool = False) -> Detections:
+def to_original(
+    found: RegionDetections, batch: Batch, index: int, coordinates: Coordinates = "continuous"
+) -> Detections:
     """Boxes divided by the resize factors of image `index`; masks, on a grid over the box, need none.
 
-    With `inclusive` it is their last pixels that are divided, as in mmdetection 1.x.
+    Of "inclusive" boxes it is the last pixels that are divided.
     """
     x, y = batch.scale_factors(index)
     height, width = batch.original_sizes[index]
-    if inclusive:
-        boxes = clip_boxes(resize_boxes(found.boxes, 1 / x, 1 / y), (height, width))
+    if coordinates == "inclusive":
+        boxes = clip_boxes(resize_inclusive(found.boxes, 1 / x, 1 / y), (height, width))
     else:
         # One side at a time: a tensor of factors would have to be copied to the GPU, a synchronisation.
         sides = zip(found.boxes.unbind(1), (x, y, x, y), strict=True)
         boxes = torch.stack([side / factor for side, factor in sides], dim=1)
+    probs, frames = found.mask_probs, None
+    if probs is not None and coordinates == "torchvision":
+        frames = whole_pixel_frames(boxes, probs.shape[-1])
     return Detections(
         boxes=boxes,
         scores=found.scores,
         labels=found.labels,
-        mask_probs=found.mask_probs,
+        mask_probs=probs,
         image_size=(height, width),
+        frames=frames,
     )

@@ -19,7 +19,7 @@ from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import pool_regions, with_images
 from gcnet.models.postprocess import RegionDetections, attach_masks, select_detections
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
-from gcnet.models.spec import CascadeSpec, RoISpec
+from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
 from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.matching import MISSING, Sampler, random_sample
 from gcnet.types import Batch, Targets
@@ -34,8 +34,8 @@ class RoIHeads(nn.Module):
     """Stages of box heads on all regions, and mask heads on those that hold an object.
 
     With a `cascade` there is a box head and a mask head for each of its stages, and deltas are the same for
-    all classes. `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the regions of a training step;
-    tests put a deterministic one in its place.
+    all classes. `coordinates`: see `gcnet.models.coordinates`. `sample` chooses the regions of a training
+    step; tests put a deterministic one in its place.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RoIHeads(nn.Module):
         spec: RoISpec,
         cascade: CascadeSpec | None = None,
         *,
-        inclusive: bool = False,
+        coordinates: Coordinates = "continuous",
     ) -> None:
         super().__init__()
         self.spec = spec if cascade is None else replace(spec, smooth_l1_beta=CASCADE_BETA)
@@ -54,7 +54,7 @@ class RoIHeads(nn.Module):
         agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample
         self.pool = partial(
-            pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, inclusive=inclusive
+            pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, coordinates=coordinates
         )
         count = len(self.stages.ious)
         boxes = [BoxHead(channels, num_classes, self.spec, class_agnostic=agnostic) for _ in range(count)]

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.models import inclusive as legacy
-from gcnet.models.spec import RPNSpec
+from gcnet.models.coordinates import anchor_steps, cell_anchors
+from gcnet.models.spec import Coordinates, RPNSpec
 from gcnet.ops.boxes import decode_boxes, encode_boxes
 from gcnet.ops.images import padded_size
 from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
@@ -30,15 +30,18 @@ Predictions = tuple[Float[Tensor, "N _A"], Float[Tensor, "N _A 4"]]  # of one le
 class RPN(nn.Module):
     """Scores every anchor for being an object, and moves the best to propose regions.
 
-    `inclusive`: see `gcnet.models.inclusive`. `sample` chooses the anchors of a training step; tests put a
-    deterministic one in its place.
+    `coordinates`: see `gcnet.models.coordinates`. `sample` chooses the anchors of a training step; tests put
+    a deterministic one in its place.
     """
 
-    def __init__(self, channels: int, spec: RPNSpec, *, inclusive: bool = False) -> None:
+    def __init__(self, channels: int, spec: RPNSpec, *, coordinates: Coordinates = "continuous") -> None:
         super().__init__()
-        self.spec, self.inclusive = spec, inclusive
+        self.spec = spec
+        self.coordinates: Coordinates = coordinates
         self.sample: Sampler = random_sample
-        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1)
+        convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(spec.convs)]
+        stack = [nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs]
+        self.conv: nn.Module = convs[0] if spec.convs == 1 else nn.Sequential(*stack)
         self.relu: nn.Module = nn.ReLU(inplace=True)
         self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every place
         self.objectness = nn.Conv2d(channels, self.each, 1)
@@ -85,16 +88,19 @@ class RPN(nn.Module):
         return levels
 
     def _anchors(self, features: list[Tensor]) -> list[Float[Tensor, "_A 4"]]:
+        sizes = [(f.shape[-2], f.shape[-1]) for f in features]
+        steps = anchor_steps(self.spec.anchor_strides, sizes, self.coordinates)
         return [
             level_anchors(
-                (f.shape[-2], f.shape[-1]),
+                size,
                 stride,
                 self.spec.anchor_scales,
-                f.device,
+                features[0].device,
                 ratios=self.spec.anchor_ratios,
-                inclusive=self.inclusive,
+                step=step,
+                coordinates=self.coordinates,
             )
-            for f, stride in zip(features, self.spec.anchor_strides, strict=True)
+            for size, stride, step in zip(sizes, self.spec.anchor_strides, steps, strict=True)
         ]
 
     @torch.no_grad()
@@ -183,8 +189,12 @@ class RPN(nn.Module):
         """The network at the places of some anchors alone: logits and deltas, with gradient.
 
         The losses use a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
-        maps is zero, and a convolution's backward over them would compute with zeros.
+        maps is zero, and a convolution's backward over them would compute with zeros. Several convolutions
+        read further around, and run everywhere.
         """
+        if self.spec.convs > 1:
+            logits, deltas = (torch.cat(parts, dim=1) for parts in zip(*self.run(features), strict=True))
+            return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
         place, ratio = index // self.each, index % self.each
         patches, start = [], 0
         for feature in features:
@@ -206,20 +216,19 @@ def level_anchors(
     device: torch.device,
     *,
     ratios: Sequence[float] = RPNSpec.anchor_ratios,
-    inclusive: bool = False,
+    step: tuple[int, int] | None = None,
+    coordinates: Coordinates = "continuous",
 ) -> Float[Tensor, "A 4"]:
-    """Anchors of `scale * stride` pixels for each ratio and each scale, centred on multiples of `stride`.
-
-    With `inclusive` they stand where mmdetection 1.x had them.
-    """
+    """Anchors of `scale * stride` pixels for each ratio and scale, at multiples of `step` (`stride`)."""
     # One number at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
     roots = torch.stack([torch.full((), ratio, device=device) for ratio in ratios]).sqrt()
     shapes = [torch.stack([stride * scale / roots, stride * scale * roots], dim=1) for scale in scales]
     shape = torch.stack(shapes, dim=1).flatten(0, 1)
-    cell = legacy.cell_anchors(stride, shape) if inclusive else torch.cat([-shape, shape], dim=1) * 0.5
+    cell = cell_anchors(stride, shape, coordinates)
+    down, across = step or (stride, stride)
     y, x = torch.meshgrid(
-        torch.arange(size[0], device=device) * stride,
-        torch.arange(size[1], device=device) * stride,
+        torch.arange(size[0], device=device) * down,
+        torch.arange(size[1], device=device) * across,
         indexing="ij",
     )
     centres = torch.stack([x, y, x, y], dim=-1).view(-1, 1, 4)

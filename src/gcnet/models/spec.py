@@ -17,6 +17,11 @@ from gcnet.context_spec import ContextSpec, own_options
 # statistics: "group32" has 32 groups, "group" at most 32, of 8 channels or more.
 Norm = Literal["frozen_stats", "batch", "sync", "group", "group32"]
 
+# Where things are, to the pixel: as in mmdetection from 2.0 on, as in 1.x, or as in torchvision; see
+# `gcnet.models.coordinates`. And by whose rule images are resized: `gcnet.ops.images.resize_image`.
+Coordinates = Literal["continuous", "inclusive", "torchvision"]
+Resize = Literal["opencv", "pillow", "torchvision"]
+
 Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inference
 
 
@@ -86,13 +91,15 @@ class RPNSpec:
     """Anchors, proposals and the sampling of anchors in training.
 
     Anchors have sides of `anchor_scale` strides, or of each of several, in each of `anchor_ratios` (height /
-    width), and stand `anchor_strides` pixels apart on the five levels. `stds` divide the deltas.
+    width), and stand `anchor_strides` pixels apart on the five levels. `convs` are the 3x3 convolutions
+    before the two outputs. `stds` divide the deltas.
     `anchors_inside` trains on anchors inside the image only; a `smooth_l1_beta` of 0 means plain L1.
     """
 
     anchor_scale: float | tuple[float, ...] = 8.0
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_strides: tuple[int, int, int, int, int] = (4, 8, 16, 32, 64)
+    convs: int = 1
     stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     pre_nms_test: int = 1000
     pre_nms_train: int = 2000
@@ -173,11 +180,10 @@ class ModelSpec:
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
     `fpn_norm` follows every convolution of the FPN, which with `fpn_bottom_up` goes up again to coarse levels
-    (PAFPN, arXiv 1803.01534), and with `balance` ends in a balanced pyramid. `coordinates` are "inclusive"
-    for models that were trained by mmdetection 1.x, whose boxes contain their last pixel (see
-    `gcnet.models.inclusive`).
-    `image_size` is the (long, short) side that pictures are resized to fit; `image_mean` and `image_std`
-    are in 0..255 RGB.
+    (PAFPN, arXiv 1803.01534), and with `balance` ends in a balanced pyramid. `coordinates` are
+    of the library that it was trained by.
+    `image_size` is the (long, short) side that pictures are resized to fit, by the rule of `resize`;
+    `image_mean` and `image_std` are in 0..255 RGB.
     """
 
     name: str
@@ -190,7 +196,8 @@ class ModelSpec:
     rpn: RPNSpec = RPNSpec()
     roi: RoISpec = RoISpec()
     cascade: CascadeSpec | None = None
-    coordinates: Literal["continuous", "inclusive"] = "continuous"
+    coordinates: Coordinates = "continuous"
+    resize: Resize = "opencv"
     image_size: tuple[int, int] = (1333, 800)
     image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)

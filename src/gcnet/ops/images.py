@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
+
+Pixels = UInt8[np.ndarray, "_h _w 3"] | Float[np.ndarray, "_h _w 3"]  # of 0 to 255
 
 PAD_MULTIPLE = 32
 LONGEST_SHAPE = 16  # long by short side of what a classifier resizes: 1 x 60000 takes 12 GB otherwise
@@ -27,14 +29,15 @@ def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int =
     write_bytes(path, encoded.data)
 
 
-def fit_size(size: tuple[int, int], limits: tuple[int, int]) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], limits: tuple[int, int], rule: str = "opencv") -> tuple[int, int]:
     """The (height, width) at which an image of `size` just fits `limits`, a (long, short) side.
 
-    Rounds half up like the reference; enlarges as well as shrinks.
+    Rounds half up like the reference, down by torchvision's `rule`; enlarges as well as shrinks.
     """
     height, width = size
     scale = min(max(limits) / max(size), min(limits) / min(size))
-    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
+    half = 0.0 if rule == "torchvision" else 0.5
+    return max(int(height * scale + half), 1), max(int(width * scale + half), 1)
 
 
 def padded_size(size: Sequence[int]) -> tuple[int, int]:
@@ -43,12 +46,21 @@ def padded_size(size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image at `size` (height, width), by OpenCV's bilinear rule on uint8: the reference's."""
+def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], rule: str = "opencv") -> Pixels:
+    """The image at `size` (height, width), bilinear.
+
+    "opencv" is the reference's rule, on uint8 without antialiasing. "torchvision" is the same in float32,
+    which is not rounded. "pillow" is detectron2's: where it shrinks, every pixel counts.
+    """
     if image.shape[:2] == size:
         return image
     height, width = size
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    if rule == "pillow":
+        from PIL import Image
+
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    source = image.astype(np.float32) if rule == "torchvision" else image
+    return cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def shrink_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
@@ -84,10 +96,11 @@ def _middle(image: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray
     return image[top : top + longest, left : left + longest]
 
 
-def stack_images(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[Tensor, "N 3 H W"]:
+def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]:
     """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
     height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
-    stack = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    kind = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
+    stack = torch.zeros(len(images), 3, height, width, dtype=kind)
     for i, image in enumerate(images):
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         stack[i, :, : image.shape[0], : image.shape[1]] = pixels

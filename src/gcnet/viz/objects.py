@@ -57,7 +57,7 @@ def draw_detections(
         )
     kept = detections[detections.scores >= score_threshold].to("cpu")
     layer = Layer.over(canvas)
-    shown = (kept.boxes * (enlarge / layer.step)).tolist()
+    shown = (kept.mask_frames * (enlarge / layer.step)).tolist()
     probs = [] if kept.mask_probs is None else kept.mask_probs.float().numpy()
     pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(shown, probs, strict=False)]
     names = [_name(class_names, int(label)) for label in kept.labels]

@@ -15,11 +15,11 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
+from gcnet.weights.checkpoints import read_checkpoint
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
 from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file
 from gcnet.weights.load import build_saved, new_parts, read_model, with_row
-from gcnet.weights.pickles import read_checkpoint
 
 NOTHING = "none, all numbers are random"
 STAGES = ("the stem", "c2", "c3", "c4", "c5")

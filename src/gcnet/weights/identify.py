@@ -16,6 +16,7 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
+from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
 from gcnet.weights.mmdet_shapes import (
@@ -26,7 +27,6 @@ from gcnet.weights.mmdet_shapes import (
     read_structure,
     told_by_shapes,
 )
-from gcnet.weights.pickles import Checkpoint
 
 UNTOLD = (
     "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation, and residual "

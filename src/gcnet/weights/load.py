@@ -14,7 +14,9 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
 from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
+from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
 from gcnet.weights.class_rows import carry_over, match_classes
+from gcnet.weights.dialects import translate
 from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
 from gcnet.weights.files import (
     SUFFIX,
@@ -27,8 +29,7 @@ from gcnet.weights.files import (
 )
 from gcnet.weights.identify import identify
 from gcnet.weights.mmdet_config import Config
-from gcnet.weights.mmdet_keys import modernise, our_keys
-from gcnet.weights.pickles import Checkpoint, read_checkpoint
+from gcnet.weights.mmdet_keys import our_keys
 
 Model = TypeVar("Model")
 
@@ -117,14 +118,21 @@ def _read_mmdet(
 ) -> Detector | Classifier:
     path = file.path
     digest = file.sha256 or sha256(path)
-    tensors = modernise(checkpoint.tensors)
+    dialect = translate(checkpoint.tensors, source=str(path))
+    tensors, told = dialect.tensors, dialect.config.overruled_by(told or Config())
+    if dialect.library == "torchvision" and class_names is None:
+        checkpoint = replace(checkpoint, class_names=_torchvision_names(tensors))
     found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names, told=told)
-    tensors = found.converted(tensors)
-    detector = build_for(found.spec, None if row else tensors, source=str(path), draw=draw)
+    tensors, spec = found.converted(tensors), replace(found.spec, resize=dialect.resize)
+    if dialect.coordinates is not None:
+        spec = replace(spec, coordinates=dialect.coordinates)
+    if dialect.library != "mmdetection" and row is None:
+        spec = replace(spec, name=path.stem)
+    detector = build_for(spec, None if row else tensors, source=str(path), draw=draw)
     fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}
-    if found.note:
-        detector.provenance["note"] = found.note
+    if notes := [note for note in (dialect.note, found.note) if note]:
+        detector.provenance["note"] = "; ".join(notes)
     return detector.eval()
 
 
@@ -142,6 +150,16 @@ def _read_torchvision(
     fill_weights(classifier, ours | new_parts(classifier, ours, source=str(path)), source=str(path))
     classifier.provenance = {"file": path.name}
     return classifier.eval()
+
+
+def _torchvision_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
+    """The 90 categories of COCO's numbering, some of which do not exist; None of other files."""
+    logits = tensors.get("roi_head.bbox_head.fc_cls.weight")
+    if logits is None or len(logits) != 91:
+        return None
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+    return tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
 
 
 def _imagenet_names(count: int) -> Sequence[str]:
@@ -171,7 +189,7 @@ def with_row(
         rename_classes(source, class_names, label=label)
     spec = replace(row.spec, class_names=tuple(class_names))
     if isinstance(source, Detector):
-        spec = replace(spec, coordinates=source.spec.coordinates)
+        spec = replace(spec, coordinates=source.spec.coordinates, resize=source.spec.resize)
     if source.spec == spec:
         return source
     whole = isinstance(source, Detector) and source.spec.class_names == spec.class_names

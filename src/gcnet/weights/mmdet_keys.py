@@ -32,6 +32,7 @@ _RENAMED = [
     (r"^neck\.output_norms\.(\d)\.", r"neck.fpn_convs.\1.bn."),
     (r"^neck\.down_norms\.(\d)\.", r"neck.downsample_convs.\1.bn."),
     (r"^neck\.final_norms\.(\d)\.", r"neck.pafpn_convs.\1.bn."),
+    (r"^rpn\.conv\.(\d)\.0\.", r"rpn_head.rpn_conv.\1.conv."),
     (r"^rpn\.conv\.", r"rpn_head.rpn_conv."),
     (r"^rpn\.objectness\.", r"rpn_head.rpn_cls."),
     (r"^rpn\.deltas\.", r"rpn_head.rpn_reg."),
@@ -106,7 +107,7 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             number = _number_of(block, blocks.setdefault(place, []))
             new = f"{place}context_block{number if number > 1 else ''}{new[match.end() :]}"
         if old and _OLD_HEAD.match(new):
-            tensor = _without_leading_background(name, tensor)
+            tensor = without_leading_background(name, tensor)
             new = "roi_head." + new
         modern[new] = tensor
     return modern
@@ -134,7 +135,8 @@ def _standardised(weight: Tensor) -> Tensor:
     return ((flat - mean) / (std + 1e-5)).view_as(weight)
 
 
-def _without_leading_background(name: str, tensor: Tensor) -> Tensor:
+def without_leading_background(name: str, tensor: Tensor) -> Tensor:
+    """The tensor of a layer where background was the first class: here the last, of the logits alone."""
     layer = name.rpartition(".")[0].rpartition(".")[2]
     if layer == "fc_cls":
         return torch.cat([tensor[1:], tensor[:1]])

@@ -109,7 +109,7 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
             fpn_norm=_norm(shapes, "neck.lateral_convs.0.bn"),
             fpn_bottom_up=_has(shapes, r"neck\.pafpn_convs\."),
             balance=_balance(shapes, config),
-            rpn=CASCADE_RPN if stages else RPNSpec(),
+            rpn=replace(CASCADE_RPN if stages else RPNSpec(), convs=_rpn_convs(shapes)),
             roi=_roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
             cascade=cascade if stages else None,
         )
@@ -141,6 +141,7 @@ def told_by_shapes(spec: ModelSpec) -> ModelSpec:
         fpn_norm=_kind(spec.fpn_norm),
         fpn_bottom_up=spec.fpn_bottom_up,
         balance=spec.balance,
+        rpn=RPNSpec(convs=spec.rpn.convs),
         roi=roi,
         cascade=spec.cascade and CascadeSpec(ious=(0.5,) * len(spec.cascade.ious), loss_weights=(), stds=()),
     )
@@ -307,6 +308,10 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
         mask_convs=_count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
         class_agnostic_masks=classes > 1 and shapes[f"{mask}conv_logits.weight"][0] == 1,
     )
+
+
+def _rpn_convs(shapes: Shapes) -> int:
+    return _count(shapes, r"rpn_head\.rpn_conv\.(\d)\.conv\.weight") or 1
 
 
 def _count(shapes: Shapes, pattern: str) -> int:

@@ -1,261 +1,294 @@
-"""Reads other people's .pth files without running the code that a pickle can carry."""
+"""Pickles, read without running anything and without the libraries that wrote them.
+
+A pickle is a program that names functions to call. Here every name stands for something of ours: plain
+values, numbers and arrays as they are written, and objects that keep what they are given and do nothing.
+"""
 
 from __future__ import annotations
 
 import pickle
-import re
 import struct
-import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from gcnet.errors import GCNetError
+MOST_STEPS = 4_000_000  # of a pickle, each of which can make an object; those of published files take 60,000
 
-# Bytes of tensors that a small file may claim: many views of few numbers are a model too.
-UNBACKED = 432 << 20
-MOST_TENSORS = 20_000
-WRAPPERS = ("state_dict", "model_state_dict", "model")  # of the weights; the first that is there
-PARTS = ("teacher", "student")
-PREFIXES = ("module.", "model.", "_orig_mod.", "state_dict.", "net.", "detector.")
+# Of storages by their class, of arrays by NumPy's code.
+_STORAGES = {
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "QInt8": torch.qint8,
+    "QUInt8": torch.quint8,
+    "QInt32": torch.qint32,
+}
+ARRAY_TYPES = {
+    "f4": torch.float32,
+    "f8": torch.float64,
+    "f2": torch.float16,
+    "i8": torch.int64,
+    "i4": torch.int32,
+    "i2": torch.int16,
+    "i1": torch.int8,
+    "u1": torch.uint8,
+    "b1": torch.bool,
+}
+_OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of Python 2
+_FORMATS = {
+    "b1": "?",
+    "i1": "b",
+    "u1": "B",
+    "i2": "h",
+    "u2": "H",
+    "i4": "i",
+    "u4": "I",
+    "i8": "q",
+    "u8": "Q",
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+}
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """The contents of a checkpoint.
-
-    Attributes:
-        tensors: the weights by name, without the prefixes of wrappers (`module.`). Where averaged weights
-            were kept beside the trained ones, these are those that upstream evaluates: the averaged ones.
-        class_names: in the order of the labels, or None if the file does not say.
-        origin: versions, epoch, iteration and the like, as far as the file says.
-        config: the text of the configuration that it was trained with, if it is kept.
-    """
-
-    tensors: dict[str, Tensor]
-    class_names: tuple[str, ...] | None = None
-    origin: dict[str, str | int | float] = field(default_factory=dict)
-    config: str | None = None
+class RefusedError(Exception):
+    """A pickle names something that cannot be in a file of weights."""
 
 
-class _Inert:
-    """Stands in for objects whose content is not needed: takes anything, keeps nothing."""
+class Inert(dict[Any, Any]):
+    """Any object that nobody needs: it takes items and state, and does nothing."""
 
-    def __new__(cls, *args: object) -> _Inert:
-        return super().__new__(cls)
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
 
-    def __init__(self, *args: object) -> None:
+    def append(self, _: object) -> None:
         pass
 
-    def __setstate__(self, state: object) -> None:
-        pass
+    extend = add = append
+
+    def set_state(self, state: object) -> None:
+        """What a pickle gives an object that it has made."""
+        if isinstance(state, dict):
+            self.update(state)
+
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (it may be a key)
 
 
-class _InertDict:
-    """The same for dictionaries: items can be put in. The unpickler knows no subclass, hence no subclass."""
-
-    def __new__(cls, *args: object) -> OrderedDict[Any, Any]:
-        return OrderedDict()
-
-
-class _InertList:
-    """The same for lists."""
-
-    def __new__(cls, *args: object) -> list[Any]:
-        return []
-
-
-class _DType:
-    """Stands in for `numpy.dtype`, whose own state can make NumPy follow addresses that a file chooses."""
+class DType(Inert):
+    """`numpy.dtype`, of which the code and the order of bytes are all that counts."""
 
     def __init__(self, code: object = "", *_: object) -> None:
-        self.code = code if isinstance(code, str) else ""
-        self.order = "="
+        super().__init__()
+        self.code, self.order = code if isinstance(code, str) else "", "<"
 
-    def __setstate__(self, state: object) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        self.order = order if order in ("<", ">") else "="
+    def set_state(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
+            self.order = ">"
 
 
-def _scalar(dtype: object = None, data: object = b"", *_: object) -> int | float | bool | str | _Inert:
-    """The number or text that a NumPy scalar means; all that is not one of these is taken for empty."""
-    if not isinstance(dtype, _DType) or not isinstance(data, bytes):
-        return _Inert()
-    order = dtype.order if dtype.order != "=" else "<"
+class Array(Inert):
+    """A NumPy array: shape, type and bytes."""
+
+    shape: Any = None
+    dtype: Any = None
+    data: Any = None
+
+    def set_state(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) == 5 and not state[3]:  # not in Fortran's order
+            _, self.shape, self.dtype, _, self.data = state
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """Numbers that lie elsewhere in the file."""
+
+    key: str
+    dtype: torch.dtype | None
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A tensor that is not read yet: a view of a storage. Without a storage it is no plain tensor."""
+
+    storage: Storage | None = None
+    offset: int = 0
+    size: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> View:
+        """As `torch._utils._rebuild_tensor_v2` takes it."""
+        sizes = (*size, *stride, offset) if isinstance(size, tuple) and isinstance(stride, tuple) else ("",)
+        whole = all(type(number) is int and number >= 0 for number in sizes)
+        plain = isinstance(storage, Storage) and storage.dtype in (*ARRAY_TYPES.values(), torch.bfloat16)
+        if not whole or not plain or len(size) != len(stride):
+            return View()
+        return View(storage, offset, size, stride)
+
+
+def _scalar(dtype: object = None, data: object = b"", *_: object) -> Any:
+    """The number or text that a NumPy scalar means."""
+    data = data.encode("latin1") if isinstance(data, str) else data  # written by Python 2
+    if not isinstance(dtype, DType) or not isinstance(data, bytes):
+        return Inert()
     if dtype.code[:1] == "U":
-        return data.decode("utf-32-le" if order == "<" else "utf-32-be", errors="replace")
+        return data.decode("utf-32-le" if dtype.order == "<" else "utf-32-be", errors="replace")
     code = _FORMATS.get(dtype.code)
     if code is None or struct.calcsize(code) != len(data):
-        return _Inert()
-    return struct.unpack(order + code, data)[0]
+        return Inert()
+    return struct.unpack(dtype.order + code, data)[0]
 
 
-# NumPy's names of number types, and those of `struct`.
-_FORMATS = dict(
-    zip(["b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8"], "?bBhHiIqQefd", strict=True)
-)
-_STAND_INS: list[Any] = [
-    (_DType, "numpy.dtype"),
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-]
-# The rest of what the trainers of OpenMMLab leave beside the weights. None of these classes is imported:
-# a name stands for a class of ours that does nothing, so that a file that abuses one of them does nothing.
-_INERT = {
-    _Inert: """mmengine.logging.history_buffer.HistoryBuffer mmcv.runner.log_buffer.LogBuffer
-        mmengine.config.config.Config mmcv.utils.config.Config
-        mmengine.config.lazy.LazyObject mmengine.config.lazy.LazyAttr
-        numpy.ndarray numpy.core.multiarray._reconstruct numpy._core.multiarray._reconstruct
-        datetime.date datetime.datetime datetime.timedelta datetime.timezone
-        pathlib.Path pathlib.PosixPath pathlib.WindowsPath pathlib.PurePosixPath pathlib.PureWindowsPath
-        pathlib._local.PosixPath pathlib._local.WindowsPath
-        builtins.getattr
-        builtins.list builtins.dict builtins.tuple builtins.int builtins.float builtins.str""",
-    _InertDict: """mmengine.config.config.ConfigDict mmcv.utils.config.ConfigDict addict.addict.Dict
-        collections.defaultdict""",
-    _InertList: "collections.deque",
+def _array(data: object = None, dtype: object = None, shape: object = None, *_: object) -> Array:
+    array = Array()
+    array.data, array.dtype, array.shape = data, dtype, shape
+    return array
+
+
+def _pairs(pairs: object = (), *_: object) -> dict[Any, Any]:
+    return dict(pairs) if isinstance(pairs, list | tuple) else {}
+
+
+def _bytes(text: object = "", *_: object) -> object:
+    return text.encode("latin1") if isinstance(text, str) else b""
+
+
+def _first(first: object = None, *_: object) -> object:
+    return first
+
+
+def _typed(function: Any, _: object, args: tuple[object, ...], *__: object) -> object:
+    """A subclass of a tensor, or one with attributes: the tensor in it."""
+    return function(*args)
+
+
+_KNOWN: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _pairs,
+    "_codecs.encode": _bytes,
+    "numpy.dtype": DType,
+    "torch.Size": tuple,
+    "torch._utils._rebuild_tensor": View.of,
+    "torch._utils._rebuild_tensor_v2": View.of,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch.nn.parameter.Parameter": _first,
+    "torch._tensor._rebuild_from_type_v2": _typed,
 }
-_STAND_INS += [(stand_in, name) for stand_in, names in _INERT.items() for name in names.split()]
+for _core in ("core", "_core"):  # of NumPy 1 and 2
+    _KNOWN[f"numpy.{_core}.multiarray.scalar"] = _scalar
+    _KNOWN[f"numpy.{_core}.multiarray._reconstruct"] = Array
+    _KNOWN[f"numpy.{_core}.numeric._frombuffer"] = _array
+# Python's own that training leaves behind, by module. Of other packages no name means anything here.
+_PATHS = "Path PosixPath WindowsPath PurePosixPath PureWindowsPath"
+_HARMLESS = {
+    "argparse": "Namespace",
+    "builtins": "bytearray complex dict float frozenset getattr int list object range set slice str tuple",
+    "collections": "Counter defaultdict deque",
+    "copyreg": "_reconstructor",
+    "datetime": "date datetime time timedelta timezone",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
+    "functools": "partial",
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "random": "Random",
+    "types": "SimpleNamespace",
+    "uuid": "UUID",
+}
 
 
-def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
-    """The weights of a PyTorch checkpoint (of its `state_dict` if it has one), and what it says of itself.
+_InPython: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue] (and not the one in C)
 
-    Optimiser states, logs and second copies of the weights are passed over.
 
-    Args:
-        part: "teacher" or "student", of a file that holds both.
+class Unpickler(_InPython):
+    """Python's own, for which every name is one of ours.
 
-    Raises:
-        GCNetError: the file is missing or damaged, holds no tensors, or would have to run code to be read.
+    `refused` are names that nothing stands in for, `storages` all that is pointed to.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise GCNetError(f"there is no checkpoint {path}")
-    _check_archive(path)
-    content = _load(path)
-    whole = content if isinstance(content, dict) else {}
-    state = next((whole[key] for key in WRAPPERS if isinstance(whole.get(key), dict)), None)
-    tensors = state if isinstance(state, dict) else whole
-    tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise GCNetError(f"{path} holds no tensors: it is not a model checkpoint")
-    _check_tensors(path, tensors)
-    meta = whole.get("meta") if isinstance(state, dict) else None
-    meta = meta if isinstance(meta, dict) else {}
-    return Checkpoint(
-        _plain_names(_part_of(path, tensors, part)), _class_names(meta), _origin(meta), _config(meta)
-    )
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, encoding="latin1")
+        self.refused: list[str] = []
+        self.storages: dict[str, Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = _OLD_MODULES.get(module, module)
+        package, name, last = module.partition(".")[0], f"{module}.{name}", name
+        if name in _KNOWN:
+            return _KNOWN[name]
+        if package == "torch" and last.endswith("Storage"):
+            return type(last, (Inert,), {"dtype": _STORAGES.get(last.removesuffix("Storage"))})
+        if name.startswith(("torch._utils._rebuild", "torch.sparse")):
+            return lambda *_: View()
+        if name.startswith("torch.nn."):
+            raise RefusedError("it is a whole model and not its weights; save model.state_dict() instead")
+        if package in sys.stdlib_module_names and last not in _HARMLESS.get(module, "").split():
+            self.refused.append(name)
+        return type("Some", (Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Storage:
+        if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or type(pid[4]) is not int:
+            raise pickle.UnpicklingError("it points to something that is no storage")
+        view = pid[5] if len(pid) > 5 else None
+        if view is not None:
+            raise pickle.UnpicklingError("storages within storages are not read")
+        storage = Storage(str(pid[2]), getattr(pid[1], "dtype", None), pid[4])
+        return self.storages.setdefault(storage.key, storage)
+
+    # The same dispatch by opcode, with these in place of its own.
+    dispatch: ClassVar = dict(_InPython.dispatch)
+
+    def load_build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if isinstance(made, Inert):
+            made.set_state(state)
+
+    def load_reduce(self) -> None:
+        args, function = self.stack.pop(), self.stack[-1]
+        if not callable(function):  # all that can be called is from `find_class`
+            raise RefusedError("it calls what it has made itself")
+        self.stack[-1] = function(*args)
+
+    def load_bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(length))  # and not room for so many bytes, whatever comes
+
+    dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
-def _check_archive(path: Path) -> None:
-    """Raises if the parts of a zip archive say that they are larger than the file: they would be unpacked."""
-    claimed = 0
-    with suppress(zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # torch says what is wrong
-        if zipfile.is_zipfile(path):
-            claimed = sum(part.file_size for part in zipfile.ZipFile(path).infolist())
-    if claimed > path.stat().st_size:
-        raise GCNetError(
-            f"refused: {path} unpacks to {claimed / 1e6:.0f} MB, more than the file has; save it with "
-            "torch.save, which does not compress"
-        )
+def load_pickle(file: Any) -> tuple[Any, dict[str, Storage]]:
+    """The next pickle's object, and the storages that it points to."""
+    unpickler = Unpickler(_Counted(file))
+    content = unpickler.load()
+    if unpickler.refused:
+        names = ", ".join(dict.fromkeys(unpickler.refused[:5]))
+        raise RefusedError(f"loading it would run {names}; only load checkpoints that you trust")
+    return content, unpickler.storages
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raises for tensors that are not plain numbers, or more of them than fits the size of the file."""
-    for name, tensor in tensors.items():
-        plain = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_complex())
-        if not plain or tensor.is_meta:
-            raise GCNetError(
-                f"{path}: {name} is sparse, quantised, complex or without values; only plain tensors are read"
-            )
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if claimed > max(path.stat().st_size, UNBACKED) or len(tensors) > MOST_TENSORS:
-        raise GCNetError(
-            f"refused: {path} says that it holds {len(tensors)} tensors of {claimed / 1e6:.0f} MB, more than "
-            "there is in the file"
-        )
+class _Counted:
+    """A file for an unpickler, whose every step reads at least once: so many steps and no more."""
 
+    def __init__(self, file: Any) -> None:
+        self.file, self.left, self.readline = file, MOST_STEPS, file.readline
 
-def _load(path: Path) -> Any:
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise GCNetError(_refusal(path, str(error))) from error
-    except Exception as error:  # a damaged pickle can raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GCNetError(f"{path} is damaged or not a PyTorch checkpoint ({reason}); get it again") from error
-
-
-def _refusal(path: Path, message: str) -> str:
-    """Names the functions that loading the file would run: all for a zip archive, else the first one."""
-    known = {name for _, name in _STAND_INS}
-    try:
-        wanted = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # not a zip archive: the list cannot be read without unpickling
-        wanted = re.findall(r"GLOBAL (\S+)", message)[:1]
-    wanted = [name for name in wanted if name not in known and not name.startswith("numpy.")]
-    if wanted:
-        names = ", ".join(wanted[:5])
-        return f"refused: loading {path} would run {names}; only load checkpoints that you trust"
-    return f"refused: {path} is damaged, or holds something else than plain weights"
-
-
-def _part_of(path: Path, tensors: dict[str, Tensor], part: str | None) -> dict[str, Tensor]:
-    """The tensors of a teacher or a student, where a file holds both."""
-    both = all(any(name.startswith(f"{kind}.") for name in tensors) for kind in PARTS)
-    if not both:
-        return tensors
-    if part is None:
-        raise GCNetError(
-            f"{path} holds a teacher and a student: say which, `gcnet convert {path} "
-            f"{path.stem}.safetensors --part teacher` (mmdetection predicts with it) or `--part student`"
-        )
-    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
-
-
-def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without wrappers' prefixes and averaging's own bookkeeping.
-
-    mmcv 2.x keeps a second set as buffers of the model, `ema_backbone_conv1_weight`; whichever set was
-    evaluated last lies under the plain names, and that is the averaged one.
-    """
-    named = {name: value for name, value in tensors.items() if name not in ("steps", "n_averaged")}
-    for _ in range(4):
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
-        if not named or prefix is None:
-            break
-        named = {name.removeprefix(prefix): value for name, value in named.items()}
-    return {name: value for name, value in named.items() if not re.fullmatch(r"ema_[^.]*", name)}
-
-
-def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """mmdetection 2.x writes `CLASSES`, 3.x `dataset_meta` with `classes` (early 3.x `CLASSES`) in it."""
-    dataset = meta.get("dataset_meta")
-    places = [meta, *([dataset] if isinstance(dataset, dict) else [])]
-    for names in (place.get(key) for place in places for key in ("classes", "CLASSES")):
-        if isinstance(names, str):  # ("person") instead of ("person",) is a common slip
-            return (names,)
-        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-            return tuple(names)
-    return None
-
-
-def _origin(meta: Mapping[str, Any]) -> dict[str, str | int | float]:
-    origin = {}
-    for name in ("mmdet_version", "mmengine_version", "experiment_name", "time", "epoch", "iter", "seed"):
-        value = meta.get(name)
-        if isinstance(value, str | int | float):
-            origin[name] = value
-    return origin
-
-
-def _config(meta: Mapping[str, Any]) -> str | None:
-    return next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), None)
+    def read(self, count: int) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it holds too many objects")
+        return self.file.read(count)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-from gcnet.models.inclusive import resize_boxes
+from gcnet.models.coordinates import resize_inclusive
 from gcnet.models.pooler import pool_regions, region_levels, with_images
 from gcnet.models.postprocess import RegionDetections, to_original
 from gcnet.models.rpn import level_anchors
@@ -40,7 +40,7 @@ def test_anchors(stride: int) -> None:
                 y1, y2 = middle - (height - 1) / 2, middle + (height - 1) / 2
                 inclusive = np.round([x1, y1, x2, y2])
                 expected.append(inclusive + np.array([column, row, column, row]) * stride)
-    anchors = level_anchors((2, 3), stride, [8.0], torch.device("cpu"), inclusive=True)
+    anchors = level_anchors((2, 3), stride, [8.0], torch.device("cpu"), coordinates="inclusive")
     assert torch.equal(anchors - LAST, torch.tensor(np.array(expected), dtype=torch.float32))
 
 
@@ -122,7 +122,7 @@ def test_pooling(stride: int) -> None:
     tiny = torch.tensor([[30.0, 40, 31, 42], [0, 0, 256, 256], [200, 220, 256, 256]])
     ours = torch.cat([boxes(6), tiny]).double()
     pooled = pool_regions(
-        [feature], with_images([ours]), strides=[stride], size=7, finest_scale=56.0, inclusive=True
+        [feature], with_images([ours]), strides=[stride], size=7, finest_scale=56.0, coordinates="inclusive"
     )
     for box, values in zip(ours, pooled, strict=True):
         expected = old_roi_align(feature[0], box - LAST.double(), stride, 7)
@@ -136,7 +136,7 @@ def test_boxes_of_the_picture_as_given() -> None:
         found, torch.ones(2), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 28, 28)
     )
     batch = Batch(torch.zeros(1, 3, 160, 224, dtype=torch.uint8), [(160, 200)], [(80, 100)], [0])
-    old = to_original(detections, batch, 0, inclusive=True).boxes
+    old = to_original(detections, batch, 0, coordinates="inclusive").boxes
     assert old.tolist() == [[10, 5, 31, 41], [50, 50, 100, 80]]
     assert to_original(detections, batch, 0).boxes.tolist() == [[10, 5, 30.5, 40.5], [50, 50, 100, 80]]
-    torch.testing.assert_close(resize_boxes(resize_boxes(found, 0.3, 0.7), 1 / 0.3, 1 / 0.7), found)
+    torch.testing.assert_close(resize_inclusive(resize_inclusive(found, 0.3, 0.7), 1 / 0.3, 1 / 0.7), found)

@@ -1,0 +1,192 @@
+"""The detectors of torchvision and detectron2, as mmdetection would have written them.
+
+Layers get mmdetection's names, and background comes last. What the two libraries do otherwise is the same for
+all their files, and no file says it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcnet.errors import GCNetError
+from gcnet.models.spec import Coordinates, Resize
+from gcnet.weights.mmdet_config import CAFFE_MEAN, CAFFE_STD, Config
+from gcnet.weights.mmdet_keys import modernise, without_leading_background
+
+EPS = 1e-5  # of the norms here
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Whose file it is, and what that library does.
+
+    Attributes:
+        config: how images are prepared, and what shapes do not tell.
+        coordinates: of all its models; None if they depend on the file.
+        note: what had to be assumed; None if nothing.
+        tensors: the weights under mmdetection's names.
+    """
+
+    library: str
+    tensors: dict[str, Tensor]
+    config: Config = field(default_factory=Config)
+    coordinates: Coordinates | None = None
+    resize: Resize = "opencv"
+    note: str | None = None
+
+
+def translate(tensors: Mapping[str, Tensor], *, source: str) -> Dialect:
+    """The weights of a detector under mmdetection 2.x's names.
+
+    Raises:
+        GCNetError: it has a head that no model here has.
+    """
+    if any(re.match(r"roi_heads\.(keypoint|point)_", name) for name in tensors):
+        raise GCNetError(f"{source} cannot be read: it has a head for keypoints or points, as no model here")
+    if any(name.startswith("rpn.head.") for name in tensors):
+        return _torchvision(tensors)
+    if any(name.startswith("proposal_generator.rpn_head.") for name in tensors):
+        return _detectron2(tensors, source)
+    return Dialect("mmdetection", modernise(tensors))
+
+
+# torchvision ------------------------------------------------------------------------------------------
+
+_BOX, _MASK = "roi_head.bbox_head.", "roi_head.mask_head."
+_TORCHVISION = [
+    (r"backbone\.body\.", "backbone."),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.", r"neck.lateral_convs.\1.bn."),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.", r"neck.fpn_convs.\1.bn."),
+    (r"backbone\.fpn\.inner_blocks\.(\d)\.(0\.)?", r"neck.lateral_convs.\1.conv."),
+    (r"backbone\.fpn\.layer_blocks\.(\d)\.(0\.)?", r"neck.fpn_convs.\1.conv."),
+    (r"rpn\.head\.conv\.(\d)\.0\.", r"rpn_head.rpn_conv.\1.conv."),
+    (r"rpn\.head\.conv\.", "rpn_head.rpn_conv."),
+    (r"rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
+    (r"rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
+    (r"roi_heads\.box_head\.fc6\.", f"{_BOX}shared_fcs.0."),
+    (r"roi_heads\.box_head\.fc7\.", f"{_BOX}shared_fcs.1."),
+    (r"roi_heads\.box_head\.(\d+)\.0\.", rf"{_BOX}shared_convs.\1.conv."),
+    (r"roi_heads\.box_head\.(\d+)\.1\.", rf"{_BOX}shared_convs.\1.bn."),
+    (r"roi_heads\.box_predictor\.cls_score\.", f"{_BOX}fc_cls."),
+    (r"roi_heads\.box_predictor\.bbox_pred\.", f"{_BOX}fc_reg."),
+    (r"roi_heads\.mask_head\.(\d)\.0\.", rf"{_MASK}convs.\1.conv."),
+    (r"roi_heads\.mask_head\.(\d)\.1\.", rf"{_MASK}convs.\1.bn."),
+    (r"roi_heads\.mask_predictor\.conv5_mask\.", f"{_MASK}upsample."),
+    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.", f"{_MASK}conv_logits."),
+]
+
+
+def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
+    """`maskrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn`, their `_v2`, and the like on other ResNets."""
+    tensors = {_numbered_from_0(name): tensor for name, tensor in tensors.items()}
+    # Linear layers behind convolutions are numbered on after them; there is one, or there are several.
+    linear = [match[0] for name in tensors if (match := re.match(r"roi_heads\.box_head\.\d+\.weight", name))]
+    fcs = [
+        (re.escape(name.removesuffix("weight")), f"{_BOX}shared_fcs.{index}.")
+        for index, name in enumerate(sorted(linear))
+    ]
+    several = "rpn.head.conv.1.0.weight" in tensors
+    one_conv = [] if several else [(r"rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv.")]
+    named = _renamed(tensors, fcs + one_conv + _TORCHVISION)
+    named = {name: without_leading_background(name, tensor) for name, tensor in named.items()}
+    note = None
+    if "backbone.bn1.num_batches_tracked" not in named and "backbone.bn1.running_var" in named:
+        note = "its norms are frozen: taken as without an eps, as in torchvision's COCO weights and theirs"
+        _put_eps(named)
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    config = Config(style="pytorch", channels="rgb", mean=mean, std=std, image_size=(1333, 800))
+    return Dialect("torchvision", named, config, "torchvision", "torchvision", note)
+
+
+def _numbered_from_0(name: str) -> str:
+    """Until torchvision 0.13 the mask head's convolutions had names that counted from 1."""
+    old = re.fullmatch(r"(roi_heads\.mask_head\.)mask_fcn(\d)\.(.*)", name)
+    return f"{old[1]}{int(old[2]) - 1}.0.{old[3]}" if old else name
+
+
+def _put_eps(tensors: dict[str, Tensor]) -> None:
+    """Weights of the backbone's norms for ours, which have an eps, where they were used without."""
+    for name in [name for name in tensors if re.match(r"backbone\..*running_var$", name)]:
+        variance, weight = tensors[name].double(), name.replace("running_var", "weight")
+        ratio = (variance + EPS) / variance.clamp(min=1e-30)
+        if weight in tensors and tensors[weight].shape == ratio.shape:
+            tensors[weight] = (tensors[weight].double() * ratio.sqrt()).float()
+
+
+# detectron2 -------------------------------------------------------------------------------------------
+
+_DETECTRON2 = [
+    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
+    (r"backbone\.bottom_up\.stem\.", "backbone."),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", r"backbone.layer<\1-1>.\2.bn\3."),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", r"backbone.layer<\1-1>.\2.downsample.1."),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", r"backbone.layer<\1-1>.\2.downsample.0."),
+    (r"backbone\.bottom_up\.res(\d)\.", r"backbone.layer<\1-1>."),
+    (r"backbone\.fpn_lateral(\d)\.norm\.", r"neck.lateral_convs.<\1-2>.bn."),
+    (r"backbone\.fpn_output(\d)\.norm\.", r"neck.fpn_convs.<\1-2>.bn."),
+    (r"backbone\.fpn_lateral(\d)\.", r"neck.lateral_convs.<\1-2>.conv."),
+    (r"backbone\.fpn_output(\d)\.", r"neck.fpn_convs.<\1-2>.conv."),
+    (r"proposal_generator\.rpn_head\.conv\.conv(\d)\.", r"rpn_head.rpn_conv.\1.conv."),
+    (r"proposal_generator\.rpn_head\.conv\.", "rpn_head.rpn_conv."),
+    (r"proposal_generator\.rpn_head\.objectness_logits\.", "rpn_head.rpn_cls."),
+    (r"proposal_generator\.rpn_head\.anchor_deltas\.", "rpn_head.rpn_reg."),
+    (r"roi_heads\.box_head\.fc(\d)\.", rf"{_BOX}shared_fcs.<\1-1>."),
+    (r"roi_heads\.box_head\.conv(\d)\.norm\.", rf"{_BOX}shared_convs.<\1-1>.bn."),
+    (r"roi_heads\.box_head\.conv(\d)\.", rf"{_BOX}shared_convs.<\1-1>.conv."),
+    (r"roi_heads\.box_predictor\.cls_score\.", f"{_BOX}fc_cls."),
+    (r"roi_heads\.box_predictor\.bbox_pred\.", f"{_BOX}fc_reg."),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.norm\.", rf"{_MASK}convs.<\1-1>.bn."),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", rf"{_MASK}convs.<\1-1>.conv."),
+    (r"roi_heads\.mask_head\.deconv\.", f"{_MASK}upsample."),
+    (r"roi_heads\.mask_head\.predictor\.", f"{_MASK}conv_logits."),
+]
+# Buffers that are no weights; older files have them.
+_SETTINGS = re.compile(r"pixel_(mean|std)$|(proposal_generator\.)?anchor_generator\.")
+
+
+def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
+    """Mask and Faster R-CNN with an FPN of detectron2's model zoo, or trained from it."""
+    if any(re.match(r"roi_heads\.box_head\.\d+\.", name) for name in tensors):
+        raise GCNetError(
+            f"{source} cannot be read: it is a cascade of detectron2, which averages probabilities and has "
+            "one mask head; no model here does"
+        )
+    weights = {name: tensor for name, tensor in tensors.items() if not _SETTINGS.match(name)}
+    named = _renamed(weights, _DETECTRON2)
+    for name in [name for name in named if re.match(r"backbone\..*(bn\d|downsample\.1)\.weight$", name)]:
+        # Caffe2's backbones come without statistics, which are in weight and bias already.
+        named.setdefault(name.replace("weight", "running_mean"), torch.zeros_like(named[name]))
+        named.setdefault(name.replace("weight", "running_var"), torch.ones_like(named[name]))
+    grouped = named.get("backbone.layer1.0.conv2.weight", torch.zeros(1, 1))
+    is_resnext = grouped.shape[0] != grouped.shape[1]
+    mean, std = (CAFFE_MEAN, CAFFE_STD) if is_resnext else (CAFFE_MEAN, (1.0, 1.0, 1.0))
+    style, channels = ("pytorch" if is_resnext else "caffe"), "bgr"
+    note = f"detectron2's file: taken as its model zoo has them, BGR images and blocks of {style} style"
+    if (own := tensors.get("pixel_mean")) is not None and own.numel() == 3:
+        mean, std = _three(own), _three(tensors.get("pixel_std", torch.ones(3)))
+        channels = "bgr" if mean[0] < mean[2] else "rgb"
+    config = Config(style=style, channels=channels, mean=mean, std=std, image_size=(1333, 800))
+    return Dialect("detectron2", named, config, resize="pillow", note=note)
+
+
+def _three(tensor: Tensor) -> Any:
+    return tuple(round(float(value), 4) for value in tensor.flatten())
+
+
+def _renamed(tensors: Mapping[str, Tensor], table: list[tuple[str, str]]) -> dict[str, Tensor]:
+    """Each name by the first pattern that it begins with; `<2-1>` in a replacement is worked out."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in table:
+            if match := re.match(pattern, name):
+                name = match.expand(replacement) + name[match.end() :]
+                name = re.sub(r"<(\d)-(\d)>", lambda sum: str(int(sum[1]) - int(sum[2])), name)
+                break
+        renamed[name] = tensor
+    return renamed
