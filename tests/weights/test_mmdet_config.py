@@ -12,7 +12,7 @@ from foreign_files import CASCADE, as_mmdet, built, equal, small
 from gcnet.cli import main
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ModelSpec
+from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 
@@ -68,6 +68,8 @@ SAID = Config(
     proposals=800,
     norm="frozen_stats",
     frozen_stages=3,
+    standardised=(),
+    unsupported=(),
 )
 
 
@@ -192,6 +194,66 @@ def test_boxes_of_classes_or_of_all(agnostic: bool, cascade: object, tmp_path: P
     assert equal(found, source)
 
 
+@pytest.mark.parametrize("said", ["name", "config"])
+def test_weight_standardisation_goes_into_the_weights(said: str, tmp_path: Path) -> None:
+    """As mmcv's ConvWS computes it at each call: the deviation of a sample, and 1e-5 beside it."""
+    source = built(small())
+    config = "backbone = dict(conv_cfg=dict(type='ConvWS'))\nmask_head = dict(conv_cfg=dict(type='ConvWS'))"
+    name = "mask_rcnn_r50_fpn_gn_ws-all_2x_coco.pth" if said == "name" else "x.pth"
+    found = load_model(saved(source, config if said == "config" else None, tmp_path / name))
+    assert isinstance(found, Detector)
+    assert "weight standardisation" in found.provenance["note"]
+    ours, theirs = found.state_dict(), source.state_dict()
+    everywhere = ("neck.lateral.0.weight", "neck.output.3.weight") if said == "name" else ()
+    blocks = [f"backbone.layer2.0.{layer}.weight" for layer in ("conv1", "conv2", "conv3", "downsample.0")]
+    standardised = ("backbone.conv1.weight", *blocks, "roi_heads.mask_head.convs.1.weight", *everywhere)
+    for key in standardised:
+        flat = theirs[key].flatten(1)
+        expected = (flat - flat.mean(1)[:, None]) / (flat.std(1)[:, None] + 1e-5)
+        torch.testing.assert_close(ours[key].flatten(1), expected)
+    rest = [key for key in ours if key.endswith("weight") and not key.startswith(("neck.", "backbone."))]
+    for key in (*rest, "backbone.layer2.0.context.add.reduce.weight", "backbone.bn1.weight"):
+        assert key in standardised or ".convs." in key or torch.equal(ours[key], theirs[key]), key
+
+
+PLUGINS = """backbone = dict(plugins=[
+    dict(cfg=dict(type='ContextBlock', ratio=1/4, postfix='_b'), position='after_conv3',
+         stages=(False, True, True, True)),
+    dict(cfg=dict(type='ContextBlock', ratio=1/8), position='after_conv1',
+         stages=(False, False, False, True))])"""
+
+
+def test_where_plugins_are(tmp_path: Path) -> None:
+    said = read_config(PLUGINS)
+    assert said is not None
+    assert said.plugins == ((), ("after_conv3",), ("after_conv3",), ("after_conv1", "after_conv3"))
+    c5 = (False, False, False, True)
+    first = ContextSpec(1 / 8, c5, "after_conv1")
+    rest = ContextSpec(1 / 4, (False, True, True, False)), ContextSpec(1 / 4, c5)
+    source = built(small(backbone=replace(small().backbone, context=first, more_context=rest)))
+    found = load_model(saved(source, PLUGINS, tmp_path / "x.pth"))
+    assert isinstance(found, Detector)
+    assert set(found.spec.backbone.contexts) == {first, *rest}
+    picture = torch.rand(1, 3, 64, 64)
+    for ours, theirs in zip(found.backbone.eval()(picture), source.backbone(picture), strict=True):
+        assert torch.equal(ours, theirs)
+    unsaid = load_model(saved(source, None, tmp_path / "y.pth"))
+    assert {c.position for c in unsaid.spec.backbone.contexts} == {"after_conv2", "after1x1"}
+    assert "taken as after the second convolution" in unsaid.provenance["note"]
+
+
+def test_a_plain_balanced_pyramid_is_in_the_configuration_alone(tmp_path: Path) -> None:
+    text = "neck = [dict(type='FPN', num_outs=5), dict(type='BFP', num_levels=5, refine_level=1)]"
+    spec = load_model(saved(built(small()), text, tmp_path / "x.pth")).spec
+    assert spec.balance == BalanceSpec(1, None)
+
+
+def test_one_head_is_written_for_all_stages(tmp_path: Path) -> None:
+    text = "bbox_head = dict(target_stds=[0.1, 0.1, 0.3, 0.3])"
+    found = load_model(saved(built(small(cascade=CASCADE)), text, tmp_path / "x.pth"))
+    assert found.spec.cascade.stds == ((0.1, 0.1, 0.3, 0.3),) * 3
+
+
 def test_names_of_published_files() -> None:
     caffe = named_config("mask_rcnn_r50_caffe_fpn_1x_coco_bbox_mAP-0.38_20200504-b54ee18a.pth")
     assert (caffe.style, caffe.channels, caffe.std) == ("caffe", "bgr", (1.0, 1.0, 1.0))
@@ -220,6 +282,9 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
     assert spec.backbone.style == "caffe"
     assert spec.image_mean == (103.53, 116.28, 123.675)
     assert main(["convert", str(source), str(out), "--config", str(tmp_path / "none.py")]) == 2
+    soft = saved(built(small()), "nms = dict(type='soft_nms')", tmp_path / "soft.pth")
+    assert main(["convert", str(soft), str(out)]) == 2
+    assert main(["convert", str(soft), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
 
 
 def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> None:

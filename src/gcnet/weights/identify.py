@@ -91,7 +91,7 @@ def identify(
         GCNetError: it is another kind of model, or its class names are unknown.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    config, told_by = _config(path, checkpoint, told or Config())
+    config = _config(path, checkpoint, told or Config())
     notes: list[str | None] = []
     given = row
     if row is not None:
@@ -103,7 +103,7 @@ def identify(
         candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
         row, norm, note = _choose(path, config, tensors, digest, candidates)
         notes.append(_misnamed(path, candidates) or note)
-        notes.append(UNTOLD if not told_by and row is None else None)
+        notes.append(UNTOLD if row is None and (config.style or config.channels) is None else None)
         notes.append(UNPLACED if _unplaced(structure, config) else None)
         norm = structure.backbone.norm if structure.backbone.norm == "group32" else norm
         unlisted = replace(structure, name=path.stem, backbone=replace(structure.backbone, norm=norm))
@@ -119,7 +119,8 @@ def identify(
     names = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     note = "; ".join(filter(None, notes)) or None
-    return Identified(spec, row.name if row else None, note, config.channels == "bgr", config.standardised)
+    bgr, standardised = config.channels == "bgr", config.standardised or ()
+    return Identified(spec, row.name if row else None, note, bgr, standardised)
 
 
 def _unplaced(structure: ModelSpec, config: Config) -> bool:
@@ -185,16 +186,15 @@ def _changed(part: Any, **values: Any) -> Any:
     return replace(part, **{name: value for name, value in values.items() if value is not None})
 
 
-def _config(path: Path, checkpoint: Checkpoint, told: Config) -> tuple[Config, bool]:
-    """What is said of a model by its file's name, its configuration and a person; and whether any does."""
+def _config(path: Path, checkpoint: Checkpoint, told: Config) -> Config:
+    """What is said of a model by its file's name, its configuration and a person."""
     own = read_config(checkpoint.config) if checkpoint.config else None
-    config = named_config(path.name).overruled_by(own or Config()).overruled_by(told)
-    return config, config != Config()
+    return named_config(path.name).overruled_by(own or Config()).overruled_by(told)
 
 
 def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> None:
     """Raises for what its configuration or its tensors have and no model of ours does."""
-    wrong = [*config.unsupported, *other_parts(shapes)]
+    wrong = [*(config.unsupported or ()), *other_parts(shapes)]
     if config.style not in (None, "pytorch", "caffe"):
         wrong.append(f"residual blocks of style {config.style!r}")
     if version_1 and spec.balance == BalanceSpec():
@@ -202,7 +202,7 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
     anchors, expected = shapes.get("rpn_head.rpn_cls.weight", (0,))[0], len(spec.rpn.anchor_ratios)
     expected *= len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
-        wrong.append(f"{anchors} anchors at every place, where {expected} are expected")
+        wrong.append(f"{anchors} anchors at every place, where {expected} are expected (--config says which)")
     if wrong:
         raise GCNetError(f"{path} cannot be read, because it has what no model here has: {'; '.join(wrong)}")
 

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-LONGEST = 1 << 20  # characters; the largest published configuration has 20 thousand
-LARGEST = 10**15  # of whole numbers
+from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pair, parse
+
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Classes that compute what the models here do, or differ from one that does in training alone.
 KNOWN = {
@@ -87,7 +86,7 @@ class Config:
         standardised: parts of the model whose convolutions standardise their weights.
         score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
-        unsupported: what differs from any model of ours, in words.
+        unsupported: what differs from any model of ours, in words; None if nobody wrote a configuration.
     """
 
     style: str | None = None
@@ -110,17 +109,15 @@ class Config:
     proposals: int | None = None
     plugins: tuple[tuple[str, ...], ...] | None = None
     balance_level: int | None = None
-    standardised: tuple[str, ...] = ()
+    standardised: tuple[str, ...] | None = None
     norm: str | None = None
     frozen_stages: int | None = None
-    unsupported: tuple[str, ...] = ()
+    unsupported: tuple[str, ...] | None = None
 
     def overruled_by(self, other: Config) -> Config:
         """With what the other says in place of what this one does."""
         said = {field.name: getattr(other, field.name) for field in fields(other)}
-        return replace(
-            self, **{name: value for name, value in said.items() if value is not None and value != ()}
-        )
+        return replace(self, **{name: value for name, value in said.items() if value is not None})
 
 
 def named_config(name: str) -> Config:
@@ -130,16 +127,15 @@ def named_config(name: str) -> Config:
         return Config(style="caffe", channels="bgr", mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0))
     if "32x8d" in words:
         return Config(style="pytorch", channels="bgr", mean=CAFFE_MEAN, std=CAFFE_STD)
-    standardised = PARTS if re.search(r"gn[_+]ws", words) else ()
-    return Config(standardised=standardised)
+    return Config(standardised=PARTS) if re.search(r"gn[_+]ws", words) else Config()
 
 
 def read_config(text: str) -> Config | None:
     """What a configuration says; None if it cannot be parsed."""
-    values = _parse(text)
+    values = parse(text)
     if values is None:
         return None
-    backbone, rpn = _first_dict(values, "backbone"), _first_dict(values, "rpn_head")
+    backbone, rpn = first_dict(values, "backbone"), first_dict(values, "rpn_head")
     parts = (
         _read_input(values),
         _read_backbone(backbone, values),
@@ -157,66 +153,24 @@ def read_config(text: str) -> Config | None:
     return Config(**found, unsupported=tuple(unsupported))
 
 
-def _parse(text: str) -> dict[str, Any] | None:
-    """The values that are assigned to names. What is no plain value is left out."""
-    if len(text) > LONGEST:
-        return None
-    try:
-        values: dict[str, Any] = {}
-        for statement in ast.parse(text).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                values[statement.targets[0].id] = _value(statement.value, values)
-        return values
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """A number, text, list or dictionary; None for what would have to be executed."""
-    match node:
-        case ast.Constant():
-            giant = isinstance(node.value, int) and abs(node.value) > LARGEST
-            return None if giant else node.value
-        case ast.Tuple() | ast.List():
-            return [_value(entry, names) for entry in node.elts]
-        case ast.Dict():
-            pairs = zip(node.keys, node.values, strict=True)
-            return {key.value: _value(entry, names) for key, entry in pairs if isinstance(key, ast.Constant)}
-        case ast.Call(func=ast.Name(id="dict")):
-            return {word.arg: _value(word.value, names) for word in node.keywords if word.arg}
-        case ast.Name():
-            return names.get(node.id)
-        case ast.UnaryOp(op=ast.USub()) | ast.BinOp(op=ast.Div()):
-            return _number(node, names)
-    return None
-
-
-def _number(node: ast.UnaryOp | ast.BinOp, names: Mapping[str, Any]) -> float | None:
-    operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
-    numbers = _numbers([_value(operand, names) for operand in operands])
-    if numbers is None or not numbers[-1]:
-        return None
-    return -numbers[0] if isinstance(node, ast.UnaryOp) else numbers[0] / numbers[1]
-
-
 def _read_input(values: dict[str, Any]) -> dict[str, Any]:
     """How images become the network's input: normalisation, order of channels, size."""
     said: dict[str, Any] = {"unsupported": []}
-    processor = _first_dict(values, "data_preprocessor")
-    normalise = processor or _first_dict(values, "img_norm_cfg") or _normalise(values)
-    if mean := _numbers(normalise.get("mean"), 3):
-        said["mean"], said["std"] = mean, _numbers(normalise.get("std"), 3) or (1.0, 1.0, 1.0)
+    processor = first_dict(values, "data_preprocessor")
+    normalise = processor or first_dict(values, "img_norm_cfg") or _normalise(values)
+    if mean := numbers(normalise.get("mean"), 3):
+        said["mean"], said["std"] = mean, numbers(normalise.get("std"), 3) or (1.0, 1.0, 1.0)
         rgb = normalise.get("bgr_to_rgb", False) if processor else normalise.get("to_rgb", True)
         said["channels"] = "rgb" if rgb else "bgr"
     places = ("test_pipeline", "data.test.pipeline", "test_dataloader.dataset.pipeline", "img_scale")
-    for place in (_at(values, place) for place in places):
-        scales = [place] if _pair(place) else [*_find(place, "img_scale"), *_find(place, "scale")]
-        sizes = [size for scale in scales if (size := _pair(scale))]
+    for place in (at(values, place) for place in places):
+        scales = [place] if pair(place) else [*find(place, "img_scale"), *find(place, "scale")]
+        sizes = [size for scale in scales if (size := pair(scale))]
         if sizes:
             said["image_size"] = (int(max(sizes[0])), int(min(sizes[0])))
-            if False in _find(place, "keep_ratio"):
+            if False in find(place, "keep_ratio"):
                 said["unsupported"].append("images are stretched to one size (keep_ratio=False)")
-            if any(divisor not in (32, None) for divisor in _find(place, "size_divisor")):
+            if any(divisor not in (32, None) for divisor in find(place, "size_divisor")):
                 said["unsupported"].append("images are padded to other multiples than of 32 pixels")
             break
     return said
@@ -225,11 +179,11 @@ def _read_input(values: dict[str, Any]) -> dict[str, Any]:
 def _unusual(values: dict[str, Any]) -> Iterator[str]:
     """Parts of other classes, and options that change what is computed."""
     for part, types in KNOWN.items():
-        for found in _dicts(values, part):
+        for found in dicts(values, part):
             if found.get("type") not in (None, *types):
                 yield f"a {part} of type {found['type']}"
     for part, options in USUAL.items():
-        for found in _dicts(values, part):
+        for found in dicts(values, part):
             for option, usual in options.items():
                 if found.get(option, usual[0]) not in usual:
                     yield f"{option}={found[option]} of its {part}"
@@ -241,14 +195,14 @@ def _read_backbone(backbone: dict[str, Any], values: dict[str, Any]) -> dict[str
         said["style"] = backbone.get("style", "pytorch")
         if isinstance(frozen := backbone.get("frozen_stages"), int):
             said["frozen_stages"] = min(max(frozen + 1, 0), 5)
-    kinds = {str(kind) for norm in _find(backbone or values, "norm_cfg") for kind in _find(norm, "type")}
+    kinds = {str(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
     if "SyncBN" in kinds:
         said["norm"] = "sync"
-    elif True in _find(backbone or values, "norm_eval"):
+    elif True in find(backbone or values, "norm_eval"):
         said["norm"] = "frozen_stats"
     said["standardised"] = ()
     for part in PARTS:
-        convs = {str(conv.get("type")) for conv in _dicts(_dicts(values, part), "conv_cfg")}
+        convs = {str(conv.get("type")) for conv in dicts(dicts(values, part), "conv_cfg")}
         said["standardised"] += (part,) if "ConvWS" in convs else ()
         others = sorted(convs - {"None", "ConvWS", "Conv2d", "Conv"})
         said["unsupported"] += [f"convolutions of type {kind} in its {part}" for kind in others]
@@ -262,7 +216,7 @@ def _read_plugins(backbone: dict[str, Any]) -> dict[str, Any]:
     plugins = backbone.get("plugins")
     for plugin in plugins if isinstance(plugins, list) else ():
         plugin = plugin if isinstance(plugin, dict) else {}
-        own = _first_dict(plugin, "cfg")
+        own = first_dict(plugin, "cfg")
         kind, where = str(own.get("type")), plugin.get("stages")
         if kind not in PLUGINS:
             unsupported.append(f"a plugin of type {kind}")
@@ -281,7 +235,7 @@ def _read_plugins(backbone: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_necks(values: dict[str, Any]) -> dict[str, Any]:
-    necks = _dicts(values, "neck")
+    necks = dicts(values, "neck")
     if len(necks) > 2:
         return {"unsupported": [f"{len(necks)} necks in a row"]}
     level = next((neck.get("refine_level", 2) for neck in necks if neck.get("type") == "BFP"), None)
@@ -290,48 +244,48 @@ def _read_necks(values: dict[str, Any]) -> dict[str, Any]:
 
 def _read_anchors(rpn: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"unsupported": []}
-    anchors = _first_dict(rpn or values, "anchor_generator")
+    anchors = first_dict(rpn or values, "anchor_generator")
     old = {name: rpn.get(f"anchor_{name}") for name in ("scales", "ratios", "strides")}
     anchors = anchors or {name: value for name, value in old.items() if value}
-    if ratios := _numbers(anchors.get("ratios")):
+    if ratios := numbers(anchors.get("ratios")):
         said["anchor_ratios"] = ratios
-    scales = _numbers(anchors.get("scales"))
+    scales = numbers(anchors.get("scales"))
     base, each = anchors.get("octave_base_scale"), anchors.get("scales_per_octave")
     if isinstance(base, int | float) and isinstance(each, int) and 0 < each < 100:
         scales = tuple(base * 2 ** (i / each) for i in range(each))
     if scales:
         said["anchor_scale"] = scales if scales[1:] else scales[0]
     if (strides := anchors.get("strides")) is not None:
-        numbers = list(_numbers(strides) or ())
-        if len(numbers) == 5 and all(number >= 1 and number % 1 == 0 for number in numbers):
-            said["anchor_strides"] = tuple(map(int, numbers))
-        elif numbers != [4, 8, 16, 32]:  # where a configuration was written for other levels
+        steps = list(numbers(strides) or ())
+        if len(steps) == 5 and all(step >= 1 and step % 1 == 0 for step in steps):
+            said["anchor_strides"] = tuple(map(int, steps))
+        elif steps != [4, 8, 16, 32]:  # where a configuration was written for other levels
             said["unsupported"].append(f"anchors with strides {strides}")
-    if stds := _numbers(_first_dict(rpn, "bbox_coder").get("target_stds"), 4):
+    if stds := numbers(first_dict(rpn, "bbox_coder").get("target_stds"), 4):
         said["anchor_stds"] = stds
-    if False in [loss.get("use_sigmoid") for loss in _dicts(rpn, "loss_cls")]:
+    if False in [loss.get("use_sigmoid") for loss in dicts(rpn, "loss_cls")]:
         said["unsupported"].append("proposals scored by softmax")
     return said
 
 
 def _read_boxes(values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"unsupported": []}
-    heads = _dicts(values, "bbox_head")
+    heads = dicts(values, "bbox_head")
     if heads:
         coders = [head.get("bbox_coder") for head in heads]
         said["stds"] = tuple(
             # A coder that does not say divides by nothing.
-            _numbers(coder.get("target_stds"), 4) or (1.0, 1.0, 1.0, 1.0)
+            numbers(coder.get("target_stds"), 4) or (1.0, 1.0, 1.0, 1.0)
             if isinstance(coder, dict)
-            else _numbers(head.get("target_stds"), 4) or BOX_STDS
+            else numbers(head.get("target_stds"), 4) or BOX_STDS
             for head, coder in zip(heads, coders, strict=True)
         )
-        if True in _find(_find(heads, "loss_cls"), "use_sigmoid"):
+        if True in find(find(heads, "loss_cls"), "use_sigmoid"):
             said["unsupported"].append("classes by sigmoid instead of softmax")
-    if finest := _numbers([_first_dict(values, "bbox_roi_extractor").get("finest_scale")]):
+    if finest := numbers([first_dict(values, "bbox_roi_extractor").get("finest_scale")]):
         said["finest_scale"] = finest[0]
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
-        for layer in _dicts(_dicts(values, part), "roi_layer"):
+        for layer in dicts(dicts(values, part), "roi_layer"):
             size = layer.get("output_size", layer.get("out_size", side))
             if size not in (side, [side, side]):
                 said["unsupported"].append(f"regions of {size} x {size} in its {part}")
@@ -341,13 +295,13 @@ def _read_boxes(values: dict[str, Any]) -> dict[str, Any]:
 def _read_test(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of inference: of the second stage, and of proposals."""
     said: dict[str, Any] = {"unsupported": []}
-    tests = [*_find(values, "rcnn"), *_find(_first_dict(values, "roi_head"), "test_cfg")]
+    tests = [*find(values, "rcnn"), *find(first_dict(values, "roi_head"), "test_cfg")]
     rcnn = next((test for test in tests if isinstance(test, dict) and "nms" in test), {})
-    rpns = [*_find(values, "rpn"), *_find(_first_dict(values, "rpn_head"), "test_cfg")]
+    rpns = [*find(values, "rpn"), *find(first_dict(values, "rpn_head"), "test_cfg")]
     rpn = next((test for test in rpns if isinstance(test, dict) and "nms_pre" in test), {})
     for test, prefix in ((rcnn, ""), (rpn, "rpn_")):
-        nms = _first_dict(test, "nms")
-        if threshold := _numbers([nms.get("iou_threshold", nms.get("iou_thr", test.get("nms_thr")))]):
+        nms = first_dict(test, "nms")
+        if threshold := numbers([nms.get("iou_threshold", nms.get("iou_thr", test.get("nms_thr")))]):
             said[f"{prefix}nms_threshold"] = threshold[0]
     limits = (
         ("detections", rcnn.get("max_per_img")),
@@ -356,56 +310,13 @@ def _read_test(values: dict[str, Any]) -> dict[str, Any]:
     )
     said |= {name: value for name, value in limits if isinstance(value, int) and value > 0}
     for name, word in (("score_threshold", "score_thr"), ("mask_threshold", "mask_thr_binary")):
-        if threshold := _numbers([rcnn.get(word)]):
+        if threshold := numbers([rcnn.get(word)]):
             said[name] = threshold[0]
     return said
 
 
 def _normalise(values: dict[str, Any]) -> dict[str, Any]:
     """The transform of a pipeline that normalises."""
-    places = (_at(values, place) for place in ("test_pipeline", "data.test.pipeline"))
-    steps = (step for place in places for step in _nested(place))
+    places = (at(values, place) for place in ("test_pipeline", "data.test.pipeline"))
+    steps = (step for place in places for step in nested(place))
     return next((step for step in steps if step.get("type") == "Normalize" and "mean" in step), {})
-
-
-def _at(values: Any, path: str) -> Any:
-    for name in path.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
-
-
-def _nested(tree: Any) -> Iterator[dict[str, Any]]:
-    """All dictionaries of a tree, outer ones first."""
-    if isinstance(tree, dict):
-        yield tree
-    entries = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    for entry in entries:
-        yield from _nested(entry)
-
-
-def _find(tree: Any, name: str) -> list[Any]:
-    return [part[name] for part in _nested(tree) if name in part]
-
-
-def _dicts(tree: Any, name: str) -> list[dict[str, Any]]:
-    """All dictionaries of that name, and those in lists of that name."""
-    found = [value if isinstance(value, list) else [value] for value in _find(tree, name)]
-    return [value for values in found for value in values if isinstance(value, dict)]
-
-
-def _first_dict(tree: Any, name: str) -> dict[str, Any]:
-    return next((value for value in _find(tree, name) if isinstance(value, dict)), {})
-
-
-def _numbers(value: Any, count: int | None = None) -> tuple[float, ...] | None:
-    if not isinstance(value, list) or not value or (count and len(value) != count):
-        return None
-    plain = all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
-    return tuple(float(number) for number in value) if plain else None
-
-
-def _pair(value: Any) -> tuple[float, ...] | None:
-    numbers = _numbers(value, 2)
-    if numbers is None and isinstance(value, list) and value:
-        numbers = _numbers(value[0], 2)  # several sizes: the first
-    return numbers if numbers and min(numbers) >= 1 else None
