@@ -121,7 +121,9 @@ def test_group_norm_has_groups_of_eight_or_more(channels: int, groups: int) -> N
 def test_basic_blocks_and_a_deep_stem_by_their_steps() -> None:
     """ResNet-18's block (arXiv 1512.03385), with the stem and shortcuts of arXiv 1812.01187, section 4.2."""
     torch.manual_seed(0)
-    spec = ResNetSpec((1, 1, 1, 1), "basic", 16, 16, deep_stem=True, avg_down=True, zero_init_residual=False)
+    spec = ResNetSpec(
+        (1, 1, 1, 1), 16, 16, block="basic", deep_stem=True, avg_down=True, zero_init_residual=False
+    )
     resnet = ResNet(spec).eval()
     assert resnet.out_channels == [16, 32, 64, 128]
     x = torch.randn(2, 3, 72, 104)  # the map of c5 has sides of 3 and 4: some cells of the mean are cut off
@@ -147,7 +149,7 @@ def test_basic_blocks_and_a_deep_stem_by_their_steps() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])
 def test_basic_blocks_are_torchvisions(name: str) -> None:
     theirs = getattr(models, name)(weights=None).eval()
-    ours = ResNet(ResNetSpec((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3), "basic")).eval()
+    ours = ResNet(ResNetSpec((2, 2, 2, 2) if name == "resnet18" else (3, 4, 6, 3), block="basic")).eval()
     state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
     ours.load_state_dict(state)
     x = torch.randn(1, 3, 64, 64)

@@ -40,11 +40,11 @@ class ResNetSpec:
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    block: Literal["bottleneck", "basic"] = "bottleneck"
     stem_channels: int = 64
     base_channels: int = 64
     groups: int = 1
     group_width: int = 4
+    block: Literal["bottleneck", "basic"] = "bottleneck"
     style: Literal["pytorch", "caffe"] = "pytorch"
     deep_stem: bool = False
     avg_down: bool = False

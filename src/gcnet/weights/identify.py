@@ -102,11 +102,12 @@ def identify(
         count = class_count(shapes) or 0
         candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
         row, norm, note = _choose(path, config, tensors, digest, candidates)
-        notes.append(_misnamed(path, candidates) or note)
+        grouped = structure.backbone.norm == "group32"
+        notes.append(_misnamed(path, candidates) or (None if grouped else note))
         notes.append(UNTOLD if row is None and (config.style or config.channels) is None else None)
         notes.append(UNPLACED if _unplaced(structure, config) else None)
-        norm = structure.backbone.norm if structure.backbone.norm == "group32" else norm
-        unlisted = replace(structure, name=path.stem, backbone=replace(structure.backbone, norm=norm))
+        backbone = structure.backbone if grouped else replace(structure.backbone, norm=norm)
+        unlisted = replace(structure, name=path.stem, backbone=backbone)
         spec, fallback = row.spec if row else unlisted, None
     as_said = apply_config(spec, config)
     version_1 = is_version_1(checkpoint.tensors)

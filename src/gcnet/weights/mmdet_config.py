@@ -147,6 +147,10 @@ def read_config(text: str) -> Config | None:
     )
     found: dict[str, Any] = {}
     unsupported = list(dict.fromkeys(_unusual(values)))
+    if "_base_" in values:
+        unsupported.append(
+            "a configuration that builds on others (_base_): take the whole one, as a run prints it"
+        )
     for said in parts:
         unsupported += said.pop("unsupported", [])
         found |= said
