@@ -354,6 +354,28 @@ def test_damage_in_a_png_is_told(picture: np.ndarray, tmp_path: Path) -> None:
         as_rgb_array(bytes(data))
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_damage_inside_a_jpeg_is_told(
+    options: dict, picture: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its end is there, and no decoder refuses it."""
+    pytest.importorskip("simplejpeg")
+    data = bytearray(encoded(picture, "JPEG", **options))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    whole = read_image(path)
+    assert caplog.messages == []
+    scan = data.find(b"\xff\xda")
+    data[scan + 400 : scan + 420] = b"\xff\x00" * 10
+    path.write_bytes(data)
+    for _ in range(3):
+        damaged = read_image(path)
+    assert len(caplog.messages) == 1
+    assert "a.jpg is damaged inside (Corrupt JPEG data: " in caplog.messages[0]
+    np.testing.assert_array_equal(damaged, as_rgb_array(Image.open(path)))
+    assert damaged.shape == whole.shape
+
+
 def test_a_jpeg_of_a_thousand_passes_is_refused(picture: np.ndarray) -> None:
     data = encoded(picture, "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")

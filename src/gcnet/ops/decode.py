@@ -35,6 +35,14 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+try:
+    import simplejpeg  # pyright: ignore[reportMissingImports]
+except (
+    ImportError
+):  # there is no wheel for this machine: OpenCV gives the same pixels, but tells of no damage
+    simplejpeg = None
+
+from gcnet.console import one_line
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
@@ -249,13 +257,24 @@ def _turn(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarr
 def _jpeg_pixels(
     file: io.BufferedReader | io.BytesIO, image: Image.Image, name: str
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels of a JPEG, by the faster of two decoders that agree to the last bit."""
+    """The pixels of a JPEG. All decoders here agree to the last bit, and Pillow is the slowest.
+
+    Damage inside a JPEG may shift or recolour a part of it; the rest is good, and is used.
+    """
     width, height = image.size
     file.seek(0)
     data = file.read(8 * width * height + _OTHER_DATA)
     if data.count(b"\xff\xda") > _MOST_SCANS:
         raise GCNetError("is a JPEG of more passes than an encoder makes; save it again, or remove it")
     file.seek(0)
+    if simplejpeg is not None:
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        except ValueError as error:
+            pixels = _pixels(image)  # says so if the file is cut off
+            if "Corrupt" in str(error):
+                _tell_of_damage(name, str(error))
+            return pixels
     complete = data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0
     if not complete:  # OpenCV fills what a cut-off file lacks with gray, Pillow says so
         return _pixels(image)
@@ -363,6 +382,12 @@ def _on_white(
         alpha = opacity[strip].astype(np.uint16)
         laid[strip] = (colours[strip] * alpha + 255 * (255 - alpha) + 127) // 255
     return laid
+
+
+@cache
+def _tell_of_damage(name: str, problem: str) -> None:
+    """A warning, once in a process for each file."""
+    log.warning("%s is damaged inside (%s): what can be read of it is used", one_line(name), problem)
 
 
 @cache
