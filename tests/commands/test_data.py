@@ -22,7 +22,7 @@ def page_of(path: Path) -> str:
 
 def test_page_and_tables(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "page.html"
-    assert main(["data", str(shapes), "--out", str(out), "--images", "2"]) == 0
+    assert main(["data", str(shapes), "--out", str(out), "--show", "2"]) == 0
     printed = capsys.readouterr().out
     assert f"wrote {out}" in printed
     assert "star/red" in printed
@@ -105,7 +105,7 @@ def test_all_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     write_split(folder / "train", values)
     write_split(folder / "valid", content([(48, 64)]))
     (folder / "train" / "1.png").write_bytes(b"no image")
-    words = ["data", str(folder), "--out", str(tmp_path / "p.html"), "--images", "0", "--draw", str(out)]
+    words = ["data", str(folder), "--out", str(tmp_path / "p.html"), "--show", "0", "--draw", str(out)]
     assert main(words) == 1
     assert f"drew 3 images in {out}" in capsys.readouterr().out
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [

@@ -23,6 +23,7 @@ def found(tmp_path: Path) -> Survey:
         annotation(4, 102, iscrowd=1),
         annotation(5, 101, box=(8, 8, 0.5, 8), segmentation=[]),
         annotation(6, 104, segmentation=[]),
+        annotation(7, 103, ignore=1),
     ]
     write_split(tmp_path / "train", train)
     write_split(tmp_path / "valid", content([(96, 128)] * 2))
@@ -39,7 +40,8 @@ def test_objects_are_counted_by_class_and_split(found: Survey) -> None:
 def test_what_training_leaves_out_is_counted(found: Survey) -> None:
     count = found.splits["train"]
     assert (count.images, count.trained_images, count.empty_images, count.small_images) == (5, 2, 2, 1)
-    assert (count.objects, count.crowd, count.unusable, count.without_outline) == (6, 1, 1, 2)
+    assert (count.objects, count.crowd, count.ignored) == (7, 1, 1)
+    assert (count.unusable, count.without_outline) == (1, 2)
     assert found.splits["valid"].trained_images == 2
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcnet.commands import data_convert
-from gcnet.commands.arguments import Parser, add_division, at_least, division_of
+from gcnet.commands.arguments import (
+    IMAGES_HELP,
+    Parser,
+    add_division,
+    add_max_pixels,
+    at_least,
+    division_of,
+)
 from gcnet.files import check_data, check_writable
 
 PRINTED = 20  # classes on the terminal
@@ -20,7 +28,8 @@ def run(argv: list[str]) -> int:
     if argv[:1] == ["convert"]:
         return data_convert.run(argv[1:])
     options = _parser().parse(argv)
-    name = options.data.resolve().name
+    data = options.data.resolve()
+    name = data.name if data.is_dir() else f"{data.parent.name}-{data.stem}"
     out = options.out or Path("runs") / f"data-{name}.html"
     check_data(options.data)
     for folder in [out.parent, *([options.draw] if options.draw else [])]:
@@ -33,10 +42,11 @@ def run(argv: list[str]) -> int:
     from gcnet.lab.data_page import write_page
 
     with notes_of_readers() as notes:
-        splits = load_splits(options.data, **division_of(options))
+        splits = load_splits(options.data, images=options.images, **division_of(options))
+    splits = {split: replace(dataset, max_pixels=options.max_pixels) for split, dataset in splits.items()}
     look = look_through(options.data, splits, notes)
     prepare_folder(out.parent)
-    write_page(look, out, images=options.images)
+    write_page(look, out, images=options.show)
     _print(look)
     print(f"wrote {out}")
     if options.draw:
@@ -90,7 +100,9 @@ def _parser() -> Parser:
         "--draw", type=Path, metavar="DIR", help="draw all images with their ground truth in this folder"
     )
     parser.add_argument(
-        "--images", type=at_least(0), default=24, help="images whose ground truth the page shows (24)"
+        "--show", type=at_least(0), default=24, metavar="N", help="images that the page shows (24)"
     )
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_division(parser)
+    add_max_pixels(parser)
     return parser

@@ -45,15 +45,25 @@ def check_images(
     Raises GCNetError with all images that are not so. With `skip` those are left out, in a warning; it is
     an error if a split has no others.
     """
+    splits = {split: replace(dataset, max_pixels=max_pixels) for split, dataset in splits.items()}
+    problems = find_problems(splits, progress=progress)
+    if problems:
+        _tell(problems, sum(map(len, splits.values())), skip)
+    return {split: _without(dataset, problems) for split, dataset in splits.items()}
+
+
+def find_problems(splits: Mapping[str, DataSet[Any]], *, progress: bool = False) -> dict[Path, str]:
+    """What is wrong with each of the images that `check_images` would refuse."""
     records = [record for dataset in splits.values() for record in dataset.records]
+    limits = [dataset.max_pixels for dataset in splits.values() for _ in dataset.records]
     cache = _cache(splits)
     known = _remembered(cache)
     problems: dict[Path, str] = {}
     whole: Known = {}
-    work = partial(_look, known=known, max_pixels=max_pixels)
+    work = partial(_look, known)
     with progress_bar(disable=not progress, transient=True) as bar, ThreadPoolExecutor(8) as pool:
         task = bar.add_task("looking at images", total=len(records))
-        for record, found in zip(records, pool.map(work, records), strict=True):
+        for record, found in zip(records, pool.map(work, records, limits), strict=True):
             if isinstance(found, str):
                 problems[record.path] = found
             else:
@@ -63,9 +73,7 @@ def check_images(
         with contextlib.suppress(OSError, GCNetError):  # it is only sooner with it
             cache.parent.mkdir(parents=True, exist_ok=True)
             write_json(cache, whole)
-    if problems:
-        _tell(problems, len(records), skip)
-    return {split: _without(dataset, problems, max_pixels) for split, dataset in splits.items()}
+    return problems
 
 
 def _tell(problems: Mapping[Path, str], count: int, skip: bool) -> None:
@@ -78,15 +86,15 @@ def _tell(problems: Mapping[Path, str], count: int, skip: bool) -> None:
     log.warning("%d of %d images are left out: %s", len(problems), count, named)
 
 
-def _without(dataset: DataSet[Any], problems: Mapping[Path, str], max_pixels: int) -> DataSet[Any]:
+def _without(dataset: DataSet[Any], problems: Mapping[Path, str]) -> DataSet[Any]:
     records = [record for record in dataset.records if record.path not in problems]
     if not records and len(dataset):
         raise GCNetError(f"{dataset.source} has no image that can be read; restore some")
-    return replace(dataset, records=records, max_pixels=max_pixels)
+    return replace(dataset, records=records)
 
 
 def _look(
-    record: ImageRecord | LabelledImage, known: Known, max_pixels: int
+    known: Known, record: ImageRecord | LabelledImage, max_pixels: int
 ) -> str | tuple[int, int, int, int]:
     """What is wrong with an image, or what is to be remembered of it."""
     try:

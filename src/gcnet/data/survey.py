@@ -23,7 +23,7 @@ SMALL_SHARE = 0.05  # of the objects that may come out small where a size is sug
 
 @dataclass(frozen=True)
 class Objects:
-    """What can be learnt from, a row for each object: the box is usable, and it is no crowd.
+    """What can be learnt from, a row for each object: usable, no crowd, and not to be ignored.
 
     `split` counts splits, `image` the images of that split, `place` the instances of that image. `box` is
     xyxy in an image of `size` (height, width); `bounds` is the box around the outline, NaN without one;
@@ -61,6 +61,7 @@ class SplitCount:
     empty_images: int  # without an object to learn from
     small_images: int
     crowd: int
+    ignored: int
     unusable: int
     without_outline: int
 
@@ -122,7 +123,7 @@ def _columns(splits: Mapping[str, DataSet[ImageRecord]]) -> Objects:
         for number, dataset in enumerate(splits.values())
         for index, record in enumerate(dataset.records)
         for place, item in enumerate(record.instances)
-        if item.usable and not item.crowd
+        if item.usable and not item.crowd and not item.ignore
     ]
     items, records = [row[3] for row in rows], [row[4] for row in rows]
     split, image, place = np.array([row[:3] for row in rows], int).reshape(-1, 3).T
@@ -149,6 +150,7 @@ def _count(dataset: DataSet[ImageRecord]) -> SplitCount:
         empty_images=sum(empty),
         small_images=sum(small),
         crowd=sum(item.crowd for item in instances),
+        ignored=sum(item.ignore for item in instances),
         unusable=sum(not item.usable for item in instances),
         without_outline=sum(not item.segmentation for item in instances),
     )

@@ -70,7 +70,10 @@ def _about_images(look: Look) -> Iterator[Line]:
     if again := [group for group in look.same if group not in look.shared]:
         yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
     if empty := sum(count.empty_images for count in look.survey.splits.values()):
-        yield Line("note", f"{many(empty, 'image')} without an object to learn from, not trained on")
+        yield Line(
+            "note",
+            f"{many(empty, 'image')} without an object to learn from; only --keep-empty trains on them",
+        )
 
 
 def _files(look: Look, groups: Sequence[Sequence[Place]]) -> str:
@@ -111,6 +114,8 @@ def _about_objects(look: Look) -> Iterator[Line]:
         return
     if crowd:
         yield Line("note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores")
+    if ignored := sum(count.ignored for count in counts):
+        yield Line("note", f"{ignored:,} of {total:,} objects are marked to be ignored")
     bare = int(np.isnan(look.survey.objects.bounds[:, 0]).sum())
     if bare == usable:
         yield Line("note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*")

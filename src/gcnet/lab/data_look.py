@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcnet.console import progress_bar
-from gcnet.data.check import check_images
+from gcnet.data.check import find_problems
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.same_images import same_images
 from gcnet.data.survey import Survey, survey
 from gcnet.data.suspects import Suspect, find_suspects
-from gcnet.errors import GCNetError
 
 Place = tuple[str, int]  # a split, and an index in it
 
@@ -38,7 +37,9 @@ class Look:
 
     @property
     def name(self) -> str:
-        return self.root.resolve().name
+        """The folder's, or that of the file and its folder."""
+        root = self.root.resolve()
+        return root.name if root.is_dir() else f"{root.parent.name}/{root.name}"
 
     @property
     def shared(self) -> list[tuple[Place, ...]]:
@@ -74,11 +75,7 @@ def look_through(
 ) -> Look:
     """Counts, checks headers of all images, and compares images with each other."""
     found = survey(splits)
-    try:
-        check_images(splits)
-        problems: tuple[str, ...] = ()
-    except GCNetError as error:
-        problems = (str(error),)
+    problems = find_problems(splits, progress=True)
     places = [(split, index) for split, dataset in splits.items() for index in range(len(dataset))]
     paths = [splits[split].records[index].path for split, index in places]
     compared = min(len(paths), most_decoded)
@@ -91,7 +88,7 @@ def look_through(
         tuple(note.replace(f"{root}/", "") for note in notes),
         found,
         tuple(find_suspects(found.objects, found.class_names)),
-        problems,
+        tuple(problem.replace(f"{root}/", "") for problem in problems.values()),
         tuple(tuple(places[i] for i in group) for group in groups),
         compared,
     )

@@ -93,6 +93,7 @@ def _split_columns(found: Survey) -> list[dict[str, Any]]:
         "empty_images": "images without objects",
         "small_images": "images under 32 pixels",
         "crowd": "crowd",
+        "ignored": "to ignore",
         "unusable": "of no use",
         "without_outline": "no outline",
     }
@@ -129,11 +130,13 @@ def _common_sizes(found: Survey) -> str:
 def _sample(look: Look, count: int) -> list[Place]:
     """Images to draw: one of each class first, the rarest first; then evenly from all."""
     objects, splits = look.survey.objects, list(look.splits)
+    found = np.full(len(look.survey.class_names), len(objects))
+    np.minimum.at(found, objects.label, np.arange(len(objects)))  # the first of each class
     places: dict[Place, None] = {}
     for label in np.argsort(look.survey.class_counts.sum(1), kind="stable").tolist():
-        rows = np.flatnonzero(objects.label == label)
-        if len(rows) and len(places) < count:
-            places[splits[objects.split[rows[0]]], int(objects.image[rows[0]])] = None
+        if len(places) < count and found[label] < len(objects):
+            row = found[label]
+            places[splits[objects.split[row]], int(objects.image[row])] = None
     every = [(split, index) for split, dataset in look.splits.items() for index in range(len(dataset))]
     for number in np.linspace(0, len(every) - 1, min(count, len(every))).astype(int).tolist():
         if len(places) < count:
