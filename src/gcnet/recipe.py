@@ -8,6 +8,26 @@ from typing import Literal
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
+# What goes beyond is a mistake, and would overflow, hang or fill the memory.
+_MOST = {
+    "epochs": 10**6,
+    "batch_size": 1 << 16,
+    "accumulate": 1 << 16,
+    "validate_every": 10**6,
+    "lr_batch_size": 1 << 20,
+    "momentum": 1.0,
+    "weight_decay": 1e6,
+    "warmup_iterations": 10**9,
+    "warmup_factor": 1e6,
+    "clip_norm": 1e12,
+    "color_jitter": 10.0,
+    "patience": 10**9,
+    "checkpoint_every": 1e9,
+    "workers": 1 << 10,
+    "devices": 1 << 16,
+    "seed": (1 << 31) - 1,  # with an iteration and a process, it still fits into torch's
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -130,6 +150,9 @@ class Recipe:
         ):
             if not getattr(self, name) >= 0:  # NaN is not
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give {most} or less")
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         for name in ("flip", "quarter_turns", "copy_paste"):
@@ -151,10 +174,12 @@ class Recipe:
             )
         if not 0 <= self.ema < 1:
             raise GCNetError(f"recipe: ema is {self.ema}; give a decay, 0 or more, less than 1")
-        if self.image_size is not None and min(self.image_size) < 1:
-            raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 pixel or more")
-        if not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
-            raise GCNetError(f"recipe: scale_jitter is {self.scale_jitter}; give 0 < smallest <= largest")
+        if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= 1 << 16:
+            raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 to 65536 pixels")
+        if not 0.01 <= self.scale_jitter[0] <= self.scale_jitter[1] <= 100:
+            raise GCNetError(
+                f"recipe: scale_jitter is {self.scale_jitter}; give smallest <= largest, both in [0.01, 100]"
+            )
 
     def step_epochs(self) -> tuple[int, ...]:
         """`steps`, or what they are for this number of epochs."""

@@ -14,6 +14,7 @@ Input number k of a seed is always the same. `--keep` keeps the inputs that did 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import logging
 import os
@@ -32,6 +33,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from gcnet.cli import set_up_output
+from gcnet.console import one_line
 from gcnet.errors import GCNetError
 
 MEMORY = 1 << 30  # bytes beyond what the process had before
@@ -39,7 +42,7 @@ SECONDS = 20.0
 LONGEST = 300  # characters of a line
 CORPUS = Path(__file__).parent / "corpus"
 GOOD = ("ok", "one line")
-KINDS: tuple[str, ...] = ("pictures",)  # modules beside this one
+KINDS = ("annotations", "pictures", "recipes")  # modules beside this one
 
 
 class Kind(Protocol):
@@ -107,7 +110,9 @@ def _work(work: Callable[[], Any], output: int, memory: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # pytest has others
-        logging.basicConfig(format="gcnet: %(message)s", stream=sys.stderr, force=True)
+        logging.root.handlers.clear()
+        faulthandler.disable()
+        set_up_output()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         limit = _virtual() + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -115,7 +120,7 @@ def _work(work: Callable[[], Any], output: int, memory: int) -> None:
             returned = work()
             code = returned if isinstance(returned, int) else 0
         except GCNetError as error:
-            print(f"gcnet: error: {error}", file=sys.stderr)
+            print(f"gcnet: error: {one_line(str(error))}", file=sys.stderr)
             code = 2
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 3

@@ -6,6 +6,7 @@ with --config, then the command line.
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ from gcnet.commands.arguments import (
     underscored,
     with_values,
 )
+from gcnet.console import shown
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
@@ -35,6 +37,11 @@ START_HELP = (
     "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
     "cannot be had, none for a tiny model"
 )
+
+
+LARGEST_CONFIG, DEEPEST = 1 << 20, 4  # bytes, and lists in lists
+WORDS = ("model", "data", "annotations", "images", "out", "weights", "mirror")  # options that take no numbers
+NOT_IN_FILES = ("config", "print_config", "help")
 
 
 def run(argv: list[str]) -> int:
@@ -63,13 +70,13 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
     """
     model, config, rest = split_words(argv)
     from_file = read_config(config) if config else {}
+    written = [f"--{name}={word}" for name, word in from_file.items() if name != "model"]
     model = model or from_file.get("model")
     held = None
     if model and find_place(model):
         model, held = resolve_start(model)
     row = find(model) if model else None
-    words = [f"--config={config}"] if config else []
-    values = parse_words(_parser(row), words + rest + ([f"--model={model}"] if model else []))
+    values = parse_words(_parser(row), written + rest + ([f"--model={model}"] if model else []))
     if not values.model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
     if held:
@@ -137,16 +144,52 @@ def split_words(argv: list[str]) -> tuple[str | None, str | None, list[str]]:
     return model, config, rest
 
 
-def read_config(path: str) -> dict[str, Any]:
-    """A YAML mapping, or an error that names the file."""
+def read_config(path: str) -> dict[str, str]:
+    """The options in a YAML file, as the words that they would be on the command line.
+
+    Raises GCNetError for what is no option with a number, a word, yes or no, or a list of those. Aliases,
+    which could stand for more than memory holds, are refused.
+    """
     import yaml
 
+    data = Path(path).read_bytes()
+    if len(data) > LARGEST_CONFIG:
+        raise GCNetError(f"--config {path} has {len(data)} bytes; a recipe has fewer than {LARGEST_CONFIG}")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = _plain_yaml(data.decode("utf-8"))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise GCNetError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise GCNetError(
             f"--config {path} should be a list of `option: value` lines, such as a run's recipe.yaml"
         )
-    return values
+    words = {}
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in NOT_IN_FILES:
+            raise GCNetError(f"--config {path}: no option {shown(name)} can stand in a file")
+        if name in WORDS and value is None:
+            continue
+        if not _is_plain(value) or (name in WORDS and not isinstance(value, str)):
+            kind = "a word" if name in WORDS else "a number, a word, true or false, or a list of those"
+            raise GCNetError(f"--config {path}: {name} is {shown(value)}; give {kind}")
+        words[name] = value if isinstance(value, str) else json.dumps(value)
+    return words
+
+
+def _plain_yaml(text: str) -> Any:
+    """What YAML holds, unless it has aliases or lists in lists in lists, as no recipe has."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
+            return None
+    return yaml.load(text, Loader=loader)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(one) and not isinstance(one, list) for one in value)
+    return value.isprintable() if isinstance(value, str) else value is None or isinstance(value, int | float)
