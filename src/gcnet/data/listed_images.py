@@ -21,11 +21,13 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
 
     A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
     the paths of other machines in them, with backslashes, and with endings in other letters. One that leads
-    out of the data set leads nowhere.
+    out of the data set leads nowhere. Some that are missing are left to the look at all images before a
+    training; that all are, or that one has no annotated size, is an error.
     """
     folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
     paths: dict[Any, Path] = {}
     missing: list[Path] = []
+    lost = 0  # of the missing: images that nothing else can be said of
     bare: dict[str, list[Path]] | None = None
     for image in source.images:
         id, name = whole(image.get("id")), image.get("file_name")
@@ -46,8 +48,10 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 path = found[0]
             else:
                 missing.append(path)
+                unknown = image.get("height") is None or image.get("width") is None
+                lost += unknown or not (name.isprintable() and len(name) < 256) or path.exists()
         paths[id] = path
-    if missing:
+    if lost or (missing and len(missing) == len(paths)):
         raise GCNetError(
             f"{len(missing)} of the {len(paths)} images listed in {source.path} are missing, "
             f"first {shown(str(missing[0]), 200)}; restore them, remove them from the list, "

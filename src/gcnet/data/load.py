@@ -29,10 +29,10 @@ AnyPath = str | Path
 # Each finds the splits of a folder in its format, and how each is read; none where there is nothing of it.
 READERS: Sequence[Callable[[Path], Readers]] = (
     find_coco,
-    find_yolo,
     find_via,
     find_voc,
     find_cvat,
+    find_yolo,
     find_labelme,
     find_panoptic,
     find_table,

@@ -81,6 +81,8 @@ def _why_not(path: Path) -> str:
 
 
 def _why_no_json(path: Path) -> str:
+    if path.name.startswith("panoptic_"):
+        return f"there is no folder {path.stem} of its masks"
     if path.name.startswith(OTHER_TASKS):
         return "of another task of COCO; instances_*.json is needed"
     if path.stat().st_size > _MOST_BYTES:
@@ -103,7 +105,11 @@ def _why_no_json(path: Path) -> str:
         return "no JSON object"
     lacks = [key for key in ("images", "annotations", "categories") if key not in content]
     if len(lacks) < 3:
-        return f"lacks {listed(lacks)}" if lacks else "there is no image folder for it"
+        return (
+            f"lacks {listed(lacks)}"
+            if lacks
+            else "there is no image folder for it, give --annotations and --images"
+        )
     return (
         f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"
     )

@@ -119,7 +119,10 @@ def test_missing_files_and_folders_are_named(values: dict[str, Any], tmp_path: P
     with pytest.raises(GCNetError, match=r"absent\.json cannot be read"):
         CocoDataset.load(tmp_path / "absent.json", tmp_path)
     (tmp_path / "1.png").unlink()
-    with pytest.raises(GCNetError, match=r"1 of the 2 images .* are missing, first .*1\.png"):
+    with pytest.raises(GCNetError, match=r"1\.png does not exist"):
+        CocoDataset.load(path, tmp_path).read_image(1)
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(GCNetError, match=r"2 of the 2 images .* are missing, first .*0\.png"):
         CocoDataset.load(path, tmp_path)
 
 

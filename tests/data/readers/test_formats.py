@@ -181,6 +181,16 @@ def folder_an_image(root: Path) -> None:
     write(root / "classes.txt", "dog")
 
 
+def labelme_to_voc(root: Path) -> None:
+    """Masks of objects beside masks of classes, without XML: labelme2voc."""
+    for split in ("train", "val"):
+        image(root / split / "JPEGImages" / "a.jpg")
+        for folder, number in (("SegmentationObject", 4), ("SegmentationClass", 2)):
+            (root / split / folder).mkdir()
+            cv2.imwrite(str(root / split / folder / "a.png"), MASK * number)
+    write(root / "class_names.txt", "_background_\ncat\ndog\n")
+
+
 def hub_list(root: Path) -> None:
     for split in ("train", "test"):
         image(root / split / "a.jpg")
@@ -195,7 +205,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(panoptic, masks_of_numbers, masks_of_objects, folder_an_image, hub_list),
+    *(panoptic, masks_of_numbers, masks_of_objects, folder_an_image, labelme_to_voc, hub_list),
 ]
 BOXES_ONLY = (yolo_boxes, darknet, label_img, voc_beside_images, hub_list)
 

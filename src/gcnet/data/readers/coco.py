@@ -121,12 +121,18 @@ def is_coco(path: Path) -> bool:
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             head = file.read(_SNIFFED)
+            if len(head) < _SNIFFED:  # all of it
+                return b'"annotations"' in head and b'"images"' in head and not _is_anothers(head)
             file.seek(max(path.stat().st_size - _SNIFFED, 0))
             ends = head + file.read(_SNIFFED)
     except (OSError, EOFError, zlib.error):
         return True  # the reader says what is wrong with it
-    others = b'"shapes"' in head or b'"segments_info"' in ends
-    return not others and (b'"images"' in ends or b'"annotations"' in ends)
+    return not _is_anothers(ends) and (b'"images"' in ends or b'"annotations"' in ends)
+
+
+def _is_anothers(content: bytes) -> bool:
+    """Whether it has keys of LabelMe or of panoptic files."""
+    return b'"shapes"' in content or b'"segments_info"' in content
 
 
 def image_folders(root: Path, path: Path) -> list[Path]:

@@ -31,7 +31,21 @@ from gcnet.ops.segmentations import mask_to_rle
 log = logging.getLogger(__name__)
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
-_MASKS = ("masks", "mask", "pedmasks", "labels", "label", "instances", "instance_masks", "gt", "annotations")
+_OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of labelme2voc
+_MASKS = (
+    _OBJECT_MASKS.lower(),
+    "masks",
+    "mask",
+    "pedmasks",
+    "labels",
+    "label",
+    "instances",
+    "instance_masks",
+    "gt",
+    "annotations",
+)
+_NAMES = ("classes.txt", "class_names.txt")
+_NO_CLASSES = ("__ignore__", "_background_", "background")
 _ENDING = re.compile(r"[_-]?(masks?|labels?|gt|seg|segmentation|instances?|instanceids)$", re.IGNORECASE)
 _MOST_NUMBERS = 2000  # of objects in an image: more are shades, of a JPEG for one
 _SPECK = 10  # pixels: smaller parts of an object do not tell what the numbers mean
@@ -45,10 +59,9 @@ def find_masks(root: Path) -> Readers:
     masks_of = _match(root, files)
     if not masks_of:
         return {}
-    names = next(
-        (path for path in (root / "classes.txt", root / "masks" / "classes.txt") if path.is_file()), None
-    )
-    classes = tuple(read_lines(names)) if names else ()
+    names = next((path for name in _NAMES if (path := root / name).is_file()), None)
+    lines = read_lines(names) if names else []
+    classes = tuple(name for name in lines if name not in _NO_CLASSES)
     return {
         split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes)
         for split, part in by_folder(root, list(masks_of)).items()
@@ -96,14 +109,17 @@ def _read_masks(root: Path, masks_of: dict[Path, list[Path]], classes: tuple[str
     with ThreadPoolExecutor(8) as pool:
         numbers = list(pool.map(_numbers, [masks[0] for masks in masks_of.values() if len(masks) == 1]))
         binary = bool(numbers) and len(set().union(*numbers)) == 1
-        by_area = binary or len(classes) > 1
+        by_class = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
+        by_area = not by_class and (binary or len(classes) > 1)
         found = list(pool.map(partial(_objects, by_area=by_area), masks_of.values()))
-    if not (classes or by_area) and sum(one.scattered for one in found) * 2 > sum(map(len, numbers)):
+    if not (classes or by_area or by_class) and sum(one.scattered for one in found) * 2 > sum(
+        map(len, numbers)
+    ):
         raise GCNetError(
             f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
             "classes.txt there, with the names of 1, 2, ..., a line each; if objects, with the name of all"
         )
-    if binary:
+    if binary and by_area:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -145,8 +161,18 @@ def _objects(paths: Sequence[Path], *, by_area: bool) -> _Found:
         count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
         found.scattered += int((stats[1:, cv2.CC_STAT_AREA] > _SPECK).sum()) > 1
         parts = (labels == label for label in range(1, count)) if by_area else [area]
-        found.objects += [(number, _rle(part)) for part in parts]
+        found.objects += [(_class_number(paths[0], area, number), _rle(part)) for part in parts]
     return found
+
+
+def _class_number(path: Path, area: Bool[np.ndarray, "H W"], number: int) -> int:
+    """The most frequent number there in the mask of classes that goes with one of objects."""
+    if _OBJECT_MASKS not in path.parts:
+        return number
+    place = path.parts.index(_OBJECT_MASKS)
+    other = Path(*path.parts[:place], _CLASS_MASKS, *path.parts[place + 1 :])
+    numbers, counts = np.unique(read_index_mask(other)[area], return_counts=True)
+    return int(numbers[counts.argmax()])
 
 
 def _rle(area: Bool[np.ndarray, "H W"]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ def find_panoptic(root: Path) -> Readers:
         above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
         return {WHOLE: partial(_read_panoptic, above, root)} if is_panoptic(root) else {}
     for folder in (*ANNOTATION_FOLDERS, "."):
-        found = [path for path in sorted((root / folder).glob("*.json")) if is_panoptic(path)]
+        files = sorted((root / folder).glob("*.json"))
+        found = [path for path in files if is_panoptic(path) and path.with_suffix("").is_dir()]
         splits = name_splits(root, [(path.stem.removeprefix("panoptic_"), path) for path in found], shown=str)
         splits = splits or ({WHOLE: found[0]} if len(found) == 1 else {})
         if splits:
