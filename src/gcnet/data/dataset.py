@@ -176,6 +176,8 @@ def name_splits(
     """
     splits: dict[str, Part] = {}
     for split in ("train", "valid", "test", WHOLE):
+        if split == WHOLE and "train" in splits:
+            return splits
         found = [part for name, part in parts if _split_of(name.lower()) == split]
         found = found or [
             part for name, part in parts if split in map(_split_of, re.findall("[a-z]+", name.lower()))
@@ -185,8 +187,6 @@ def name_splits(
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
         if found:
             splits[split] = found[0]
-    if "train" in splits:
-        splits.pop(WHOLE, None)
     return splits
 
 

@@ -251,6 +251,14 @@ def test_finds_one_folder_a_split(name: str, values: dict[str, Any], tmp_path: P
     assert (source.path, source.image_dir) == (tmp_path / name / "_annotations.coco.json", tmp_path / name)
 
 
+def test_files_of_several_splits_beside_those_of_one(values: dict[str, Any], tmp_path: Path) -> None:
+    write_images(tmp_path / "images", values)
+    (tmp_path / "annotations").mkdir()
+    for name in ("train", "val", "test", "trainval", "trainvaltest"):
+        (tmp_path / "annotations" / f"{name}.json").write_text(json.dumps(values))
+    assert list(load_splits(tmp_path)) == ["train", "valid", "test"]
+
+
 def test_unusable_data_folders_are_errors(values: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="absent does not exist"):
         find_splits(tmp_path / "absent")

@@ -128,6 +128,27 @@ def cvat(root: Path) -> None:
     write(root / "annotations.xml", f"<annotations><version>1.1</version>{meta}{images}</annotations>")
 
 
+def darknet_of_cvat(root: Path) -> None:
+    """CVAT's "YOLO 1.1", whose paths begin with a folder that is not in the archive."""
+    for split in ("train", "valid"):
+        image(root / f"obj_{split}_data" / "a.jpg")
+        line = f"1 {40 / WIDTH} {25 / HEIGHT} {40 / WIDTH} {30 / HEIGHT}\n"
+        write(root / f"obj_{split}_data" / "a.txt", line)
+        write(root / f"{split}.txt", f"data/obj_{split}_data/a.jpg\n")
+    write(root / "obj.names", "cat\ndog\n")
+    lists = "train = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n"
+    write(root / "obj.data", f"classes = 2\n{lists}backup = backup/\n")
+
+
+def yolo_of_cvat(root: Path) -> None:
+    """CVAT's "Ultralytics YOLO Segmentation 1.0": lists of images, with the same folder before them."""
+    yolo_names_by_number(root)
+    names = "names:\n  0: cat\n  1: dog\n"
+    write(root / "dataset.yaml", f"path: .\ntrain: train.txt\nval: val.txt\n{names}")
+    for split in ("train", "val"):
+        write(root / f"{split}.txt", f"data/images/{split}/a.jpg\n")
+
+
 def label_img(root: Path) -> None:
     """Labels beside the images and a list of classes: LabelImg, Label Studio, makesense.ai."""
     yolo(root, outlines=False)
@@ -205,9 +226,18 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(panoptic, masks_of_numbers, masks_of_objects, folder_an_image, labelme_to_voc, hub_list),
+    *(
+        darknet_of_cvat,
+        yolo_of_cvat,
+        panoptic,
+        masks_of_numbers,
+        masks_of_objects,
+        folder_an_image,
+        labelme_to_voc,
+        hub_list,
+    ),
 ]
-BOXES_ONLY = (yolo_boxes, darknet, label_img, voc_beside_images, hub_list)
+BOXES_ONLY = (yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)

@@ -56,16 +56,23 @@ def _listed_splits(path: Path, content: dict[str, Any], categories: list[dict[st
 
 def _images_of(path: Path, base: Path, place: str) -> list[Path]:
     """The images of a folder or of a list of files, which is seen from the file, its `path` or a level up."""
-    inside = place.lstrip("./") if place.startswith(".") else place
     bases = [base, path.parent, path.parent.parent]
-    for found in [folder / name for folder in bases for name in (place, inside)]:
+    for found in [folder / name for folder in bases for name in _spellings(place)]:
         if found.is_dir():
             return sorted(image for image in found.rglob("*") if is_image(image))
         if found.is_file():
+            bases.append(found.parent)
             return [
-                existing([folder / line for folder in (*bases, found.parent)]) for line in read_lines(found)
+                existing([folder / name for name in _spellings(line) for folder in bases])
+                for line in read_lines(found)
             ]
     return []
+
+
+def _spellings(place: str) -> list[str]:
+    """A path as it stands, without what leads up from the file, and without the `data/` that CVAT adds."""
+    inside = place.lstrip("./") if place.startswith(".") else place
+    return [place, inside, inside.partition("/")[2] or inside]
 
 
 def _bare_splits(root: Path) -> Readers:
