@@ -392,9 +392,7 @@ def _splits(
     else:
         root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
     if "train" not in splits:
-        raise GCNetError(
-            f"{root} has no training split, only {', '.join(splits)}; see docs/train-your-own.md"
-        )
+        raise GCNetError(f"{root} has no training split, only {', '.join(splits)}; see docs/your-data.md")
     names = splits["train"].class_names
     if class_names and tuple(class_names) != tuple(names):
         raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
