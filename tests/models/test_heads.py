@@ -44,6 +44,14 @@ def test_anchors_of_a_level() -> None:
     assert centres.tolist() == [[0, 0], [16, 0], [32, 0], [0, 16], [16, 16], [32, 16]]
 
 
+def test_anchors_of_several_scales_go_by_ratio_then_scale() -> None:
+    """As mmdetection's AnchorGenerator has them with `scale_major`."""
+    anchors = level_anchors((1, 1), 8, [2.0, 4.0], CPU, ratios=(1.0, 4.0))
+    width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)
+    assert width.tolist() == [16, 32, 8, 16]
+    assert height.tolist() == [16, 32, 32, 64]
+
+
 def test_anchors_beyond_an_image_s_own_padding_do_not_count() -> None:
     sizes = [(32, 32), (16, 16)]
     flags = inside_padded(sizes, [4, 8], (60, 97), CPU)  # padded to 64 x 128

@@ -11,10 +11,12 @@ from torch.nn import functional as F
 from torchvision import models
 
 from gcnet.context import GlobalContext
+from gcnet.models.fpn import BalancedPyramid
 from gcnet.models.fused import FusedBlock
 from gcnet.models.layers import make_norm
 from gcnet.models.resnet import ResNet
-from gcnet.models.spec import ContextSpec, Norm, ResNetSpec
+from gcnet.models.rpn import RPN
+from gcnet.models.spec import BalanceSpec, ContextSpec, Norm, ResNetSpec, RPNSpec
 
 
 def small(norm: Norm, frozen_stages: int) -> ResNet:
@@ -181,6 +183,16 @@ def test_blocks_in_some_places_work_in_order() -> None:
     out = block.context3(block.context2(block.bn3(block.conv3(out))))
     torch.testing.assert_close(block(x), (out + x).relu())
     torch.testing.assert_close(FusedBlock(block)(x), (out + x).relu(), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_that_cannot_be_built() -> None:
+    """A model file's description may ask for them: build_for makes one line of a ValueError."""
+    with pytest.raises(ValueError, match="64 channels cannot be divided into 7 offset groups"):
+        ResNet(ResNetSpec(deformable_stages=(True, False, False, False), offset_groups=7))
+    with pytest.raises(ValueError, match="no level 5"):
+        BalancedPyramid(8, BalanceSpec(level=5))
+    with pytest.raises(ValueError, match="no anchors"):
+        RPN(8, RPNSpec(anchor_scale=()))
 
 
 def test_basic_blocks_have_no_groups() -> None:

@@ -82,6 +82,8 @@ class BalancedPyramid(nn.Module):
 
     def __init__(self, channels: int, spec: BalanceSpec) -> None:
         super().__init__()
+        if spec.level > 4:
+            raise ValueError(f"there is no level {spec.level} to balance the pyramid at: 0 is P2, 4 is P6")
         self.level = spec.level
         self.refine: nn.Module = nn.Identity()
         if spec.refine == "non_local":

@@ -33,6 +33,10 @@ class DeformableConv2d(nn.Conv2d):
 
     def __init__(self, *args: Any, modulated: bool = False, offset_groups: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.in_channels % offset_groups:
+            raise ValueError(
+                f"{self.in_channels} channels cannot be divided into {offset_groups} offset groups"
+            )
         self.modulated = modulated
         self.moves = 2 * self.kernel_size[0] * self.kernel_size[1] * offset_groups
         self.offset = nn.Conv2d(

@@ -44,6 +44,8 @@ class RPN(nn.Module):
         self.conv: nn.Module = convs[0] if spec.convs == 1 else nn.Sequential(*stack)
         self.relu: nn.Module = nn.ReLU(inplace=True)
         self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every place
+        if not self.each:
+            raise ValueError("there are no anchors: scales or ratios are missing")
         self.objectness = nn.Conv2d(channels, self.each, 1)
         self.deltas = nn.Conv2d(channels, self.each * 4, 1)
         for parameter in self.parameters():
