@@ -13,6 +13,7 @@ import torch
 import gcnet
 from gcnet import api
 from gcnet.commands import evaluate, predict
+from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
 from gcnet.weights.fetch import find_source
@@ -69,6 +70,14 @@ def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, ph
     expected = detector.predict_images([entry["file_name"] for entry in predictions.images])
     for ours, theirs in zip(predictions.found, expected, strict=True):
         assert torch.equal(ours.boxes, theirs.boxes)
+    few = gcnet.predict(
+        detector, str(photos / "valid"), score_threshold=0.0, max_detections=2, progress=False
+    )
+    assert {len(found) for found in few.found} == {2}
+    metrics, _ = gcnet.evaluate(detector, valid, max_detections=3, workers=0, progress=False)
+    assert isinstance(metrics, Metrics)
+    assert "AR3" in metrics.box
+    assert detector.spec.roi.detections == 100
 
 
 def test_a_file_is_trained_on_from_its_weights(

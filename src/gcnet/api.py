@@ -6,6 +6,7 @@ anything slow is imported.
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import sys
@@ -141,6 +142,7 @@ def predict(
     mirror: Sequence[str] = (),
     device: str = "auto",
     score_threshold: float = SHOW_FROM,
+    max_detections: int | None = None,
     top: int = 5,
     overlays: bool = True,
     max_pixels: int = MAX_PIXELS,
@@ -160,6 +162,7 @@ def predict(
         mirror: addresses or folders with the published files, asked if the publisher fails.
         device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" a model that is given stays where it is.
         score_threshold: of a detector, in [0, 1]: what scores above it is kept.
+        max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
         top: of a classifier: how many classes an image is given.
         overlays: whether pictures are written beside the JSON.
         max_pixels: images of more are not read; it is known from their headers.
@@ -177,7 +180,7 @@ def predict(
     if out is not None:
         check_writable(Path(out))
     paths = find_images(given)
-    loaded = _load(source, mirror, device, precision, compile)
+    loaded = _load(source, mirror, device, precision, compile, max_detections)
 
     from gcnet.prediction import predict_files
 
@@ -207,6 +210,7 @@ def evaluate(
     batch_size: int = 1,
     workers: int = 2,
     score_threshold: float = SCORE_FROM,
+    max_detections: int | None = None,
     val_fraction: float = 0.2,
     group_by: str = "",
     split_file: AnyPath = "",
@@ -228,6 +232,7 @@ def evaluate(
         batch_size: images at a time.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
+        max_detections: as `predict` takes it; AP and recall are measured with as many.
         val_fraction, group_by, split_file, crowd_as_objects, skip_bad_images, max_pixels: as in the recipe
             that the model was trained with. Of a run folder that is scored on the data it was trained on,
             its split.json is taken.
@@ -240,7 +245,7 @@ def evaluate(
     place = _find_data(data, annotations, images)
     if out is not None:
         check_writable(Path(out))
-    loaded = _load(source, mirror, device, precision, compile)
+    loaded = _load(source, mirror, device, precision, compile, max_detections)
 
     from gcnet.data.check import check_images
     from gcnet.engine.runfolder import own_split
@@ -299,6 +304,7 @@ def _load(
     device: str,
     precision: Precision,
     compile: bool,
+    max_detections: int | None,
 ) -> Detector | Classifier:
     """The model, ready for inference: optimized if it is loaded here, or where its options ask for it."""
     if isinstance(source, Source):
@@ -308,6 +314,9 @@ def _load(
 
     from gcnet.models.detector import Detector
 
+    if isinstance(model, Detector) and max_detections is not None:
+        model = copy.deepcopy(model) if model is source else model
+        model.limit_detections(max_detections)
     wanted = isinstance(source, Source) or precision != "fp32" or compile
     if isinstance(model, Detector) and wanted:
         return model.optimize(precision=precision, compiled=compile)

@@ -135,6 +135,8 @@ def _folder(
     with alone_in(folder):
         _check_results(folder, is_detector=isinstance(model, Detector))
         call = {"command": "predict", "model": model.spec.name, "weights": fingerprint(model), **options}
+        if isinstance(model, Detector):
+            call["max_detections"] = model.spec.roi.detections
         journal = Journal(folder, call, {"taken": _other_pictures(folder)})
         finished = False
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from gcnet.data.readers.coco import CocoDataset
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
 from gcnet.types import Batch, Detections
+
+sys.path.insert(0, str(Path(__file__).parent))  # for hostile_sets
 
 # Category ids with gaps and out of order in the file; nothing is annotated as "absent".
 CATEGORIES = [{"id": 90, "name": "ring"}, {"id": 3, "name": "star"}, {"id": 7, "name": "absent"}]

@@ -5,10 +5,12 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hostile_sets import differences
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
@@ -205,3 +207,22 @@ def test_classes_with_brackets_are_shown_as_they_are(names: tuple[str, str]) -> 
     stream = io.StringIO()
     print_metrics(Metrics(values, values, dict.fromkeys(names, row), 2), Console(file=stream, width=80))
     assert all(name in stream.getvalue() for name in names)
+
+
+@pytest.mark.parametrize("start", range(0, 40, 10))
+def test_hostile_sets_score_as_pycocotools_has_them(start: int, tmp_path: Path) -> None:
+    """All 24 figures and those of each class; `hostile_sets.py 500` compares more."""
+    assert [wrong for seed in range(start, start + 10) for wrong in differences(seed, tmp_path)] == []
+
+
+def test_recall_is_named_by_the_limit(make_dataset: MakeDataset, detections: LookUp) -> None:
+    dataset = make_dataset()
+    for limit, names in ((300, ["AR1", "AR10", "AR300"]), (5, ["AR1", "AR5"])):
+        evaluator = CocoEvaluator(dataset, limit)
+        evaluator.update([10], [detections(dataset, 10)])
+        metrics = evaluator.compute()
+        assert [name for name in metrics.box if name[2:].isdecimal() and name[:2] == "AR"] == names
+        assert "box_AR100" not in metrics.per_class["star"]
+        stream = io.StringIO()
+        print_metrics(metrics, Console(file=stream, width=80))
+        assert names[-1] in stream.getvalue()

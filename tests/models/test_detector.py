@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from gcnet.context import record
 from gcnet.errors import GCNetError
-from gcnet.models.detector import Detector
+from gcnet.models.detector import Detector, Shapes
 from gcnet.types import Batch, Detections
 from gcnet.weights.catalog import find
+from gcnet.weights.files import save_model
+from gcnet.weights.load import load_model
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +183,27 @@ def test_export() -> None:
     script = Path(__file__).with_name("check_export.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shapes", ["dynamic", "static"])
+def test_more_or_fewer_detections_of_an_image(shapes: Shapes, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Detector(replace(find("faster_rcnn_tiny").spec, class_names=("a", "b"))).eval()
+    model.shapes = shapes
+    image = torch.randint(0, 256, (96, 128, 3), dtype=torch.uint8).numpy()
+    counts = []
+    for most in (7, 150, 1200):
+        model.limit_detections(most)
+        (found,) = model.predict_images([image], score_threshold=0.0)
+        counts.append(len(found))
+        if most == 150:
+            save_model(model, tmp_path / "kept.safetensors")
+    assert counts[0] == 7
+    assert counts[1] == 150
+    assert counts[2] > 150
+    assert model.spec.rpn.proposals_test == 1200
+    assert model.spec.rpn.proposals_train == find("faster_rcnn_tiny").spec.rpn.proposals_train
+    kept = load_model(tmp_path / "kept.safetensors")
+    assert len(kept.predict_images([image], score_threshold=0.0)[0]) == 150
+    with pytest.raises(GCNetError, match="give 1 or more"):
+        model.limit_detections(0)

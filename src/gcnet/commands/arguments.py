@@ -138,6 +138,16 @@ def division_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in DIVISION}
 
 
+def add_max_detections(parser: argparse.ArgumentParser) -> None:
+    """--max-detections of a detector."""
+    parser.add_argument(
+        "--max-detections",
+        type=at_least(1),
+        metavar="N",
+        help="of a detector: most detections of an image (as it was trained, or 100)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """--precision of a detector at inference."""
     parser.add_argument(

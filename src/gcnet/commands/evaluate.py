@@ -10,6 +10,7 @@ from gcnet.commands.arguments import (
     Parser,
     add_compile,
     add_division,
+    add_max_detections,
     add_max_pixels,
     add_model,
     add_precision,
@@ -57,6 +58,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
+    add_max_detections(parser)
     add_precision(parser)
     add_compile(parser)
     return parser

@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_compile, add_max_pixels, add_model, add_precision, at_least
+from gcnet.commands.arguments import (
+    Parser,
+    add_compile,
+    add_max_detections,
+    add_max_pixels,
+    add_model,
+    add_precision,
+    at_least,
+)
 from gcnet.console import listed
 from gcnet.errors import GCNetError
 
@@ -70,6 +78,7 @@ def _parser() -> Parser:
         default=True,
         help="pictures beside the JSON, or the JSON alone",
     )
+    add_max_detections(parser)
     add_max_pixels(parser)
     add_precision(parser)
     add_compile(parser)

@@ -89,14 +89,15 @@ def _coco_object(item: Instance) -> dict[str, Any]:
     else:
         segmentation = [polygon.ravel().tolist() for polygon in item.segmentation]
     box = [x1, y1, x2 - x1, y2 - y1]
-    return {"bbox": box, "area": item.area, "iscrowd": int(item.crowd), "segmentation": segmentation}
+    marks = {"iscrowd": int(item.crowd), **({"ignore": 1} if item.ignore else {})}
+    return {"bbox": box, "area": item.area, **marks, "segmentation": segmentation}
 
 
 def _write_labels(dataset: DataSet[ImageRecord], names: Sequence[str], folder: Path) -> None:
     prepare_folder(folder)
     left_out = 0
     for record, name in zip(dataset.records, names, strict=True):
-        objects = [item for item in record.instances if item.usable and not item.crowd]
+        objects = [item for item in record.instances if item.usable and not item.crowd and not item.ignore]
         left_out += len(record.instances) - len(objects)
         lines = [_yolo_line(item, record.width, record.height) for item in objects]
         write_bytes((folder / name).with_suffix(".txt"), "".join(lines).encode())

@@ -36,7 +36,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
         options = {"workers": run.recipe.workers, "progress": place.leads}
         found = gather(place, predict_all(task.optimized(scored), valid_set, share, **options))
         losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
-        metrics = score_all(valid_set, found) if place.leads else None
+        metrics = score_all(scored, valid_set, found) if place.leads else None
     if log is None:
         return None
     values = task.scores(metrics)

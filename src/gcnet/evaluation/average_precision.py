@@ -4,7 +4,7 @@ The figures are those of pycocotools' COCOeval, which does the same image by ima
 
 N detections or objects, E pairs of a detection and an object of its image and class, T IoU thresholds,
 A area ranges (all, small, medium, large), R recall levels, K classes, M limits (1, 10) on an image's
-detections. Boxes are x, y, width, height.
+detections of a class. Boxes are x, y, width, height.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECALLS = np.linspace(0, 1, 101)
 AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 LIMITS = (1, 10)
 PAIRS = 1 << 22  # that are compared at a time, so that memory stays bounded where objects are thousands
-LIMIT = 100  # detections of an image and class that count at all
+LIMIT = 100  # detections of an image and class that count at all, unless said otherwise
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,19 @@ def score(
     found: Objects,
     scores: Float[np.ndarray, " N2"],
     classes: int,
+    limit: int = LIMIT,
 ) -> Scores:
-    """Precision and recall of `found` among `truth`, whose crowd regions neither count nor are missed."""
+    """Precision and recall of `found` among `truth`, whose crowd regions neither count nor are missed.
+
+    Only the best `limit` detections of an image and class are looked at.
+    """
     key = truth.images * classes + truth.classes
     order = np.argsort(key, kind="stable")
     truth, crowd, truth_key = truth.take(order), crowd[order], key[order]
     key = found.images * classes + found.classes
     order = np.lexsort((-scores, key))  # stable: equal scores stay in the order they came
     rank = _places(key[order])
-    order, rank = order[rank < LIMIT], rank[rank < LIMIT]
+    order, rank = order[rank < limit], rank[rank < limit]
     found, scores, found_key = found.take(order), scores[order], key[order]
 
     ignored = crowd[:, None] | _outside(truth.areas)
@@ -190,7 +194,7 @@ def _match(
     shape = (len(AREAS), len(IOUS))
     taken = np.zeros((len(ignored), *shape), bool)
     hit, excused = np.zeros((count, *shape), bool), np.zeros((count, *shape), bool)
-    bounds = np.searchsorted(rank[found], np.arange(LIMIT + 1))
+    bounds = np.searchsorted(rank[found], np.arange(rank.max(initial=-1) + 2))
     for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if start == stop:
             continue

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.errors import GCNetError
-from gcnet.evaluation.average_precision import LIMITS, NONE, Objects, Scores, mask_areas, score
+from gcnet.evaluation.average_precision import LIMIT, LIMITS, NONE, Objects, Scores, mask_areas, score
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.ops.segmentations import segmentation_to_rle
 from gcnet.types import Detections
@@ -31,7 +31,9 @@ class Metrics:
 
     `box` and `mask` have AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm and ARl, averaged over
     the classes that have annotations. `per_class` has for each class name `instances` (annotations other
-    than crowds) and AP, AP50, AP75, APs, APm, APl and AR100 with the prefix `box_` or `mask_`.
+    than crowds) and AP, AP50, AP75, APs, APm, APl and AR100 with the prefix `box_` or `mask_`. All are
+    measured with up to 100 detections of an image and class, as COCO has it; of a model that gives up to 300,
+    all are with 300, and AR100 is called AR300.
     """
 
     box: dict[str, float]
@@ -58,10 +60,11 @@ class CocoEvaluator:
 
     Masks are kept run-length encoded. Images of the data set that no detections came for count as images
     in which nothing was found. All annotated objects count, crowds and those too degenerate to train on too,
-    as COCO's own tool has it.
+    as COCO's own tool has it. Of an image and class, the best `limit` detections are looked at.
     """
 
-    def __init__(self, dataset: DataSet[ImageRecord]) -> None:
+    def __init__(self, dataset: DataSet[ImageRecord], limit: int = LIMIT) -> None:
+        self.limit = limit
         self.class_names = dataset.class_names
         self.category_ids = dataset.category_ids
         # COCOeval breaks ties of scores in the order of images' ids.
@@ -99,16 +102,16 @@ class CocoEvaluator:
         found, scores = self._found()
         classes = len(self.category_ids)
         boxes = replace(found, areas=found.boxes[:, 2:].prod(1), masks=None)
-        kinds = {"box": score(replace(truth, masks=None), crowd, boxes, scores, classes)}
+        kinds = {"box": score(replace(truth, masks=None), crowd, boxes, scores, classes, self.limit)}
         if found.masks is not None:
             drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
-            kinds["mask"] = score(truth.take(drawn), crowd[drawn], found, scores, classes)
+            kinds["mask"] = score(truth.take(drawn), crowd[drawn], found, scores, classes, self.limit)
         instances = np.bincount(truth.classes[~crowd], minlength=classes)
         per_class = {name: {"instances": float(instances[k])} for k, name in enumerate(self.class_names)}
         for kind, result in kinds.items():
             for k, name in enumerate(self.class_names):
-                per_class[name] |= _class_metrics(kind, result, k)
-        summaries = {kind: _summary(result) for kind, result in kinds.items()}
+                per_class[name] |= _class_metrics(kind, result, k, self.limit)
+        summaries = {kind: _summary(result, self.limit) for kind, result in kinds.items()}
         return Metrics(summaries["box"], summaries.get("mask", {}), per_class, len(self._numbers))
 
     def _found(self) -> tuple[Objects, Float[np.ndarray, " N"]]:
@@ -138,15 +141,15 @@ def _joined(columns: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
     return np.concatenate(columns) if columns else empty
 
 
-def _summary(scores: Scores) -> dict[str, float]:
-    limits = {f"AR{limit}": _mean(scores.limited[:, :, m]) for m, limit in enumerate(LIMITS)}
-    limits["AR100"] = _mean(scores.recall[:, :, 0])
+def _summary(scores: Scores, most: int) -> dict[str, float]:
+    limits = {f"AR{limit}": _mean(scores.limited[:, :, m]) for m, limit in enumerate(LIMITS) if limit < most}
+    limits[f"AR{most}"] = _mean(scores.recall[:, :, 0])
     areas = {f"AR{name}": _mean(scores.recall[:, :, a]) for name, a in _AREAS.items() if name}
     return _precisions(scores.precision) | limits | areas
 
 
-def _class_metrics(prefix: str, scores: Scores, k: int) -> dict[str, float]:
-    values = _precisions(scores.precision[:, :, k : k + 1]) | {"AR100": _mean(scores.recall[:, k, 0])}
+def _class_metrics(prefix: str, scores: Scores, k: int, most: int) -> dict[str, float]:
+    values = _precisions(scores.precision[:, :, k : k + 1]) | {f"AR{most}": _mean(scores.recall[:, k, 0])}
     return {f"{prefix}_{name}": value for name, value in values.items()}
 
 

@@ -70,7 +70,7 @@ def evaluate(
         results = as_results(found)
         if out is not None:
             write_json(Path(out) / "results.json", results)
-        metrics = score_all(dataset, found)
+        metrics = score_all(model, dataset, found)
         if out is not None:
             write_json(Path(out) / "metrics.json", metrics.as_dict())
     return metrics, results
@@ -99,6 +99,7 @@ def evaluation_in(
         "weights": fingerprint(model),
         "data": dataset.source.as_posix(),
         "images": hashlib.sha256("\n".join(images).encode("utf-8", "surrogateescape")).hexdigest()[:16],
+        **({"max_detections": model.spec.roi.detections} if isinstance(model, Detector) else {}),
         **options,
     }
     with alone_in(folder):
@@ -139,11 +140,13 @@ def as_results(found: Sequence[Any]) -> Sequence[dict[str, Any]]:
     return CocoResults(found)
 
 
-def score_all(dataset: DataSet[Any], found: Sequence[Any]) -> Metrics | ClassMetrics:
-    """The metrics of what was found in each image of `dataset`, or of some."""
-    if dataset.has_labels:
+def score_all(
+    model: Detector | Classifier, dataset: DataSet[Any], found: Sequence[Any]
+) -> Metrics | ClassMetrics:
+    """The metrics of what `model` found in each image of `dataset`."""
+    if isinstance(model, Classifier):
         return class_metrics(found, dataset.class_names)
-    evaluator = CocoEvaluator(dataset)
+    evaluator = CocoEvaluator(dataset, model.spec.roi.detections)
     evaluator.results = CocoResults(found)
     return evaluator.compute()
 

@@ -10,7 +10,6 @@ from rich.text import Text
 from gcnet.evaluation.coco_ap import NONE, Metrics
 
 _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_AR = ("AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _CLASS = ("AP", "AP50", "AP75")
 
 
@@ -18,7 +17,8 @@ def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class
     """Prints the overall tables, and the one by class unless there is only one class or it is not wanted."""
     console = console or Console()
     console.print(overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
-    console.print(overall_table(metrics, _AR, "COCO average recall"))
+    recalls = tuple(name for name in metrics.box if name.startswith("AR"))
+    console.print(overall_table(metrics, recalls, "COCO average recall"))
     if per_class and len(metrics.per_class) > 1:
         console.print(class_table(metrics))
 
