@@ -7,7 +7,7 @@ STAMP := .venv/.setup-done
 # The tests and the demo are small tensors: more threads than cores only slow them down.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-all test-matrix coverage check format fuzz clean
+.PHONY: setup demo test test-all test-matrix coverage check format fuzz audit dist clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,18 @@ COUNT := 1000
 SEED := 0
 fuzz: setup
 	$(TEST_ENV) $(PY) tests/fuzz/harness.py --count $(COUNT) --seed $(SEED) --keep build/fuzz
+
+# Asks a list of known vulnerabilities about the versions in constraints.txt; needs a network.
+audit: setup
+	$(PY) -m uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# The wheel and the source archive, built twice: the same commit gives the same bytes.
+dist: setup
+	rm -rf dist build/dist-again
+	for out in dist build/dist-again; do \
+		SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(PY) -m uv build --quiet --out-dir $$out || exit 1; \
+	done
+	diff -r dist build/dist-again && sha256sum dist/gcnet-*
 
 check: setup
 	.venv/bin/ruff check .

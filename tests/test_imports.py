@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,13 @@ def test_every_public_name_exists():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = gcnet.no_such_thing
+
+
+def test_what_only_unix_has_is_imported_under_guard():
+    unix_only = {"resource", "fcntl", "pwd", "grp", "termios"}
+    for path in Path(gcnet.__file__).parent.rglob("*.py"):
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:  # those in a `try` lie deeper
+            if isinstance(statement, ast.Import):
+                assert not unix_only & {name.name for name in statement.names}, path
+            if isinstance(statement, ast.ImportFrom):
+                assert statement.module not in unix_only, path

@@ -191,7 +191,10 @@ def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> D
 
 def make_parser(verb: str, *, usage: str, description: str) -> Any:
     """A jsonargparse parser for `parse_words`, without options yet."""
-    from jsonargparse import ArgumentParser
+    try:
+        from jsonargparse import ArgumentParser
+    except ImportError:
+        raise GCNetError(f"gcnet {verb} needs what training needs: pip install 'gcnet[train]'") from None
 
     class DashedParser(ArgumentParser):
         def format_help(self, *args: Any, **kwargs: Any) -> str:

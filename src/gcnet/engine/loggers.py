@@ -188,7 +188,8 @@ def check_loggers(names: Sequence[str]) -> None:
             raise GCNetError(f"recipe: no logger {name!r}; there are {', '.join(LOGGERS)}")
         package, _ = LOGGERS[name]
         if find_spec(package) is None:
-            raise GCNetError(f"recipe: the logger {name} is not installed; pip install 'gcnet[{name}]'")
+            extra = "train" if name == "tensorboard" else name
+            raise GCNetError(f"recipe: the logger {name} is not installed; pip install 'gcnet[{extra}]'")
 
 
 class RunLog:
