@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gcnet.version import __version__
 
 if TYPE_CHECKING:
-    from gcnet.api import evaluate, predict, train
+    from gcnet.api import evaluate, export, predict, train
     from gcnet.context import GlobalContext, record
     from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
@@ -47,6 +47,7 @@ _HOME = {
     "Targets": "gcnet.types",
     "create_model": "gcnet.weights.create",
     "evaluate": "gcnet.api",
+    "export": "gcnet.api",
     "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
     "load_model": "gcnet.weights.load",
@@ -76,6 +77,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "export",
     "list_models",
     "load_image_folders",
     "load_model",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gcnet.console import did_you_mean, listed
 from gcnet.device import choose_device, keep_freed_memory
@@ -27,6 +27,7 @@ from gcnet.weights.fetch import Source, find_place, find_source, find_weights
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
+    from gcnet.deploy.exporting import Comparison
     from gcnet.engine.task import Task
     from gcnet.engine.train import TrainResult
     from gcnet.evaluation.classify import ClassMetrics
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
+
+EXPORTS = (".onnx", ".xml")  # that `predict` takes
+CALIBRATION = 100  # images that int8 is measured on: more change little
 
 START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
 
@@ -153,7 +157,8 @@ def predict(
     """The objects in images, or the classes of images: `gcnet predict`.
 
     Args:
-        model: a name that `gcnet.list_models()` has, a model file, a run folder, or a model.
+        model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx or .xml
+            that `export` wrote.
         images: files, folders and patterns such as "photos/*.jpg". Arrays and PIL images are for the models'
             own `predict_images`.
         out: a folder for results and overlays, see `gcnet.prediction.predict_files`. Without it nothing is
@@ -175,12 +180,23 @@ def predict(
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
-    source = _find(model, weights)
+    is_export = isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTS
+    others = (weights is not None, device != "auto", precision != "fp32", compile, max_detections is not None)
+    if is_export and any(others):
+        raise GCNetError(
+            f"{model} runs as it was exported: leave out weights, device, precision, compile, max_detections"
+        )
+    source = None if is_export else _find(model, weights)
     check_handles()
     if out is not None:
         check_writable(Path(out))
     paths = find_images(given)
-    loaded = _load(source, mirror, device, precision, compile, max_detections)
+    if source is None:
+        from gcnet.deploy.runtime import ExportedDetector
+
+        loaded = ExportedDetector.load(cast(str, model))
+    else:
+        loaded = _load(source, mirror, device, precision, compile, max_detections)
 
     from gcnet.prediction import predict_files
 
@@ -287,6 +303,60 @@ def _find_data(
     if annotations is not None or images is not None:
         raise GCNetError("annotations and images are for data in files; this data set has its own")
     return None
+
+
+def export(
+    model: AnyModel,
+    out: AnyPath,
+    *,
+    image: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "cpu",
+    size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    calibration: Sequence[AnyPath] = (),
+) -> Comparison:
+    """A detector as a file for another runtime: `gcnet export`.
+
+    Args:
+        model: as in `predict`.
+        out: a .onnx for ONNX Runtime, an .xml for OpenVINO (weights go into a .bin beside it), or a .pt2 for
+            `torch.export.load`.
+        image: where what the file finds is compared with what the model finds; the first of `calibration` or
+            a generated one by default.
+        device: where the model runs for the comparison.
+        size: fixed (height, width) of the images that the file is given; None lets it take all.
+        batch_size: images at a time.
+        precision: "int8" is for .onnx, and measures ranges on `calibration`.
+        calibration: files, folders and patterns; 100 images are read at most.
+
+    Returns:
+        How far the two are apart.
+
+    Raises:
+        GCNetError: a package is missing (`pip install 'gcnet[export]'`), the model cannot be written so, or
+            the file finds something else, and is not kept.
+    """
+    source = _find(model, weights)
+    check_writable(Path(out).parent)
+    paths = find_images(calibration)[:CALIBRATION] if calibration else []
+    if image is not None:
+        find_images([image])
+    loaded = load_trained(source, device, mirror) if isinstance(source, Source) else source
+
+    from gcnet.deploy.exporting import export as write
+    from gcnet.models.detector import Detector
+    from gcnet.ops.decode import read_image
+
+    if not isinstance(loaded, Detector):
+        raise GCNetError(f"{loaded.spec.name} is a classifier: only detectors are exported")
+    images = [read_image(path) for path in paths]
+    shown = None if image is None else read_image(image)
+    return write(
+        loaded, Path(out), image=shown, size=size, batch=batch_size, precision=precision, calibration=images
+    )
 
 
 def _find(model: AnyModel, weights: AnyPath | None) -> Source | Detector | Classifier:

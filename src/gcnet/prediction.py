@@ -21,9 +21,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gcnet.console import listed, one_line, progress_bar
+from gcnet.deploy.runtime import ExportedDetector
 from gcnet.errors import GCNetError
 from gcnet.evaluation.results import coco_results
 from gcnet.files import DiskFullError, alone_in, prepare_folder, write_json
+from gcnet.found import Found
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.journal import Journal
 from gcnet.models.classifier import Classifier
@@ -59,14 +61,14 @@ class Predictions:
             classifier's the most probable classes, `predicted`, and their `probabilities`.
         results: a detector's detections in COCO's results format: `image_id` is the image's `id`,
             `category_id` the 0-based label; `file_name` and `category_name` say both in words.
-        found: the `Detections` or `Classification` of each image that could be read, where `out` is not
-            given: those of a million images do not fit into memory.
+        found: the `Detections` (of an export `Found`, the same as arrays) or `Classification` of each image
+            that could be read, where `out` is not given: those of a million images do not fit into memory.
     """
 
     out: Path | None = None
     images: list[dict[str, Any]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
-    found: list[Detections | Classification] = field(default_factory=list)
+    found: list[Detections | Found | Classification] = field(default_factory=list)
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -75,7 +77,7 @@ class Predictions:
 
 
 def predict_files(
-    model: Detector | Classifier,
+    model: Detector | Classifier | ExportedDetector,
     images: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str] | None = None,
     *,
@@ -106,7 +108,8 @@ def predict_files(
     if top < 1:
         raise GCNetError(f"top is {top}; ask for 1 class or more")
     paths = find_images(images)
-    model = in_eval_mode(model)
+    if not isinstance(model, ExportedDetector):
+        model = in_eval_mode(model)
     kept = {"top": top} if isinstance(model, Classifier) else {"score_threshold": score_threshold}
     with _folder(out, model, paths, kept) as (folder, journal):
         pictures = folder if overlays else None
@@ -123,7 +126,7 @@ def predict_files(
 @contextlib.contextmanager
 def _folder(
     out: str | os.PathLike[str] | None,
-    model: Detector | Classifier,
+    model: Detector | Classifier | ExportedDetector,
     paths: Sequence[Path],
     options: dict[str, Any],
 ) -> Iterator[tuple[Path | None, Journal | None]]:
@@ -133,8 +136,9 @@ def _folder(
         return
     folder = prepare_folder(out)
     with alone_in(folder):
-        _check_results(folder, is_detector=isinstance(model, Detector))
-        call = {"command": "predict", "model": model.spec.name, "weights": fingerprint(model), **options}
+        _check_results(folder, is_detector=not isinstance(model, Classifier))
+        weights = model.fingerprint if isinstance(model, ExportedDetector) else fingerprint(model)
+        call = {"command": "predict", "model": model.spec.name, "weights": weights, **options}
         if isinstance(model, Detector):
             call["max_detections"] = model.spec.roi.detections
         journal = Journal(folder, call, {"taken": _other_pictures(folder)})
@@ -179,7 +183,7 @@ class _Done:
 
     index: int
     entry: dict[str, Any]
-    found: Detections | Classification | None = None
+    found: Detections | Found | Classification | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     failure: GCNetError | None = None
     undrawn: GCNetError | None = None
@@ -336,7 +340,7 @@ class _Detect:
     Finds objects: boxes and masks in COCO's results format, and an overlay for each image.
     """
 
-    detector: Detector
+    detector: Detector | ExportedDetector
     paths: Sequence[Path]
     max_pixels: int
     score_threshold: float
@@ -347,7 +351,8 @@ class _Detect:
         return self.detector.prepare(image)
 
     def predict(self, prepared: Any) -> Any:
-        return self.detector.predict(prepared, score_threshold=self.score_threshold)[0].to("cpu")
+        found = self.detector.predict(prepared, score_threshold=self.score_threshold)[0]
+        return found if isinstance(found, Found) else found.to("cpu")
 
     def entry(self, index: int) -> dict[str, Any]:
         return {"id": index, "file_name": self.paths[index].as_posix()}

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from gcnet.errors import GCNetError
+from gcnet.found import Found
 from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
@@ -122,6 +123,13 @@ class Detections:
     def mask_frames(self) -> Float[Tensor, "D 4"]:
         """The boxes that masks lie over."""
         return self.boxes if self.frames is None else self.frames
+
+    def arrays(self) -> Found:
+        """The same as NumPy arrays, for files and drawings."""
+        probs = None if self.mask_probs is None else self.mask_probs.float().cpu().numpy()
+        tensors = (self.boxes, self.scores, self.labels, self.mask_frames)
+        boxes, scores, labels, frames = (tensor.cpu().numpy() for tensor in tensors)
+        return Found(boxes, scores, labels, probs, self.image_size, frames)
 
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:

@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float, Int64
 
+from gcnet.found import Found
 from gcnet.ops.rle import encode_masks
 from gcnet.types import Detections
 
@@ -32,21 +33,20 @@ class ImageResults:
     counts: list[bytes] | None
 
     @classmethod
-    def of(cls, detections: Detections, image_id: int | str, category_ids: Sequence[int]) -> ImageResults:
+    def of(
+        cls, detections: Detections | Found, image_id: int | str, category_ids: Sequence[int]
+    ) -> ImageResults:
         """`category_ids[label]` is the category of a label; boxes are rounded to 1/1000 pixel."""
-        detections = detections.to("cpu")
-        corners = detections.boxes.numpy()
-        x1, y1, x2, y2 = corners.astype(np.float64).T
-        labels, probs = detections.labels.numpy(), detections.mask_probs
+        found = detections.arrays()
+        x1, y1, x2, y2 = found.boxes.astype(np.float64).T
+        probs = found.mask_probs
         return cls(
             image_id,
-            detections.image_size,
+            found.image_size,
             np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
-            detections.scores.numpy().astype(np.float64).round(7),
-            np.asarray(category_ids, np.int64)[labels],
-            None
-            if probs is None
-            else encode_masks(probs.float().numpy(), detections.mask_frames.numpy(), detections.image_size),
+            found.scores.astype(np.float64).round(7),
+            np.asarray(category_ids, np.int64)[found.labels],
+            None if probs is None else encode_masks(probs, found.frames, found.image_size),
         )
 
     @classmethod
@@ -123,7 +123,7 @@ class CocoResults(Sequence[dict[str, Any]]):
 
 
 def coco_results(
-    detections: Detections, image_id: int | str, category_ids: Sequence[int]
+    detections: Detections | Found, image_id: int | str, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """One entry a detection, best first, as COCO's results format has it.
 

@@ -19,7 +19,7 @@ from gcnet.ops.roi_align import roi_align_sparse
 
 def with_images(boxes: Sequence[Float[Tensor, "_R 4"]]) -> Float[Tensor, "R 5"]:
     """The boxes of all images in one tensor, the number of its image before each."""
-    images = torch.cat([box.new_full((len(box), 1), image) for image, box in enumerate(boxes)])
+    images = torch.cat([box.new_full((box.shape[0], 1), image) for image, box in enumerate(boxes)])
     return torch.cat([images, torch.cat(list(boxes))], dim=1)
 
 

@@ -83,7 +83,7 @@ def attach_masks(
     found: Sequence[RegionDetections], mask_probs: Float[Tensor, "S M M"]
 ) -> list[RegionDetections]:
     """The detections with their masks, which are given for all images in a row."""
-    counts = [len(f.labels) for f in found]
+    counts = [f.labels.shape[0] for f in found]
     return [replace(f, mask_probs=probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
 
 

@@ -131,7 +131,7 @@ class RoIHeads(nn.Module):
             all_logits.append(logits)
         scores = torch.stack(all_logits).mean(dim=0).softmax(dim=1)
         deltas = deltas.expand(-1, self.num_classes, -1)
-        counts = [len(boxes) for boxes in proposals]
+        counts = [boxes.shape[0] for boxes in proposals]
         parts = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
         found = [
             select_detections(

@@ -119,7 +119,7 @@ class RPN(nn.Module):
         for image, size in enumerate(batch.image_sizes):
             boxes, scores, groups = [], [], []
             for level, ((logits, deltas), anchor) in enumerate(zip(levels, anchors, strict=True)):
-                best = logits[image].sigmoid().topk(min(pre_nms, len(anchor)))
+                best = logits[image].sigmoid().topk(torch.sym_min(pre_nms, anchor.shape[0]))
                 scores.append(best.values)
                 own = anchor[best.indices], deltas[image, best.indices]
                 boxes.append(decode_boxes(*own, self.spec.stds, size))

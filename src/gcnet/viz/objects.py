@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, UInt8
 
 from gcnet.data.dataset import ImageRecord
 from gcnet.errors import GCNetError
+from gcnet.found import Found
 from gcnet.ops.segmentations import Segmentation
 from gcnet.types import Detections, Targets
 from gcnet.viz.canvas import DARK, Layer, Piece, as_canvas, line_width
@@ -28,7 +29,7 @@ ACROSS, DOWN = np.arange(-20, 20.5, 0.5), np.arange(-10, 10.5, 0.5)
 
 def draw_detections(
     image: np.ndarray,
-    detections: Detections,
+    detections: Detections | Found,
     class_names: Sequence[str],
     score_threshold: float = 0.0,
     *,
@@ -55,15 +56,15 @@ def draw_detections(
             f"cannot draw: the image is {image.shape[:2]}, the detections are for {detections.image_size} "
             "(height, width); give the image that was predicted"
         )
-    kept = detections[detections.scores >= score_threshold].to("cpu")
+    found = detections.arrays()
+    kept = found[found.scores >= score_threshold]
     layer = Layer.over(canvas)
-    shown = (kept.mask_frames * (enlarge / layer.step)).tolist()
-    probs = [] if kept.mask_probs is None else kept.mask_probs.float().numpy()
+    shown = (kept.frames * (enlarge / layer.step)).tolist()
+    probs = [] if kept.mask_probs is None else kept.mask_probs
     pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(shown, probs, strict=False)]
     names = [_name(class_names, int(label)) for label in kept.labels]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, kept.scores.tolist(), strict=True)]
-    boxes = (kept.boxes * enlarge).numpy()
-    return _draw(canvas, layer, pieces, boxes, kept.labels.numpy(), texts, len(class_names))
+    return _draw(canvas, layer, pieces, kept.boxes * enlarge, kept.labels, texts, len(class_names))
 
 
 def draw_targets(
