@@ -399,16 +399,16 @@ class Transposed(nn.Module):
 
 
 class Odd(nn.Module):
-    """Its last layer is not its output, and one of its layers runs twice."""
+    """Its last layer is not its output, one of its layers runs twice, and it takes more than a map."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wide, self.narrow = nn.Conv2d(3, 48, 1), nn.Conv2d(48, 16, 1)
         self.relu = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x, times):
         narrow = self.narrow(self.relu(self.wide(x)))
-        return torch.cat([self.relu(narrow), narrow], dim=1)
+        return torch.cat([self.relu(narrow), narrow], dim=1) * times
 
 
 class Pair(nn.Module):
@@ -418,7 +418,38 @@ class Pair(nn.Module):
         self.unused = nn.Conv2d(3, 3, 1)
 
     def forward(self, x, times=1):
-        return self.odd(x) * times, None
+        return self.odd(x, times), None
+
+
+class Ghost(nn.Module):
+    """A residual block whose last layer makes half of the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(16, 8, 1), nn.BatchNorm2d(8)
+        self.cheap = Halves()
+
+    def forward(self, x):
+        return x + self.cheap(self.bn1(self.conv1(x)))
+
+
+class Halves(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return torch.cat([x, self.conv(x)], dim=1)
+
+
+def test_channels_are_seen_where_the_last_layer_does_not_tell_them() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), Ghost())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert insert(model, Block) == ["1.context"]
+    assert model[1].context.add.expand.out_features == 16
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert torch.equal(model(pictures()), remove(model) and model(pictures()))
 
 
 def test_channels_from_an_example() -> None:

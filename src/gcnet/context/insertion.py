@@ -17,6 +17,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd
 
 from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
@@ -27,6 +29,7 @@ from gcnet.errors import GCNetError
 Position = Literal["after1x1", "after_add", "output"]
 MakeBlock = Callable[[int], nn.Module]
 
+TRIED_SIDES = ((56, 112), (48, 96))  # height and width that windows of attention divide
 WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
 
 
@@ -61,7 +64,7 @@ def insert(
         channels: C of the maps, where it cannot be told from the modules.
         example: an input of the model, or a tuple of its arguments: run once, in eval mode, to see C.
         channel_dim: which dimension of the maps is C: 1, or -1 for tokens (N, L, C) and (N, H, W, C) maps.
-            None: -1 at places where a linear layer comes last, else 1.
+            None: found by running the module around a place on a map and on tokens, or by its layers.
         name: of the new child modules.
 
     Returns:
@@ -81,13 +84,14 @@ def insert(
             )
         if hasattr(model.get_submodule(place.holder), name):
             raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
-    dims = {place.site: channel_dim or _channel_dim(model.get_submodule(place.site)) for place in places}
+    found = {place.site: _layout(model, place) for place in places}
+    dims = {site: channel_dim or dim for site, (_, dim) in found.items()}
     if channels is not None:
-        widths = dict.fromkeys(dims, channels)
+        widths = dict.fromkeys(found, channels)
     elif example is not None:
         widths = _probed_channels(model, dims, example)
     else:
-        widths = {place.site: _known_channels(model, place) for place in places}
+        widths = {site: _told(site, width) for site, (width, _) in found.items()}
     blocks = [_made(make, widths[place.site], model, place, dims[place.site]) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
@@ -144,12 +148,6 @@ def _width(layer: nn.Module) -> int | None:
             return width
     shape = getattr(layer, "normalized_shape", None)
     return shape[0] if isinstance(shape, tuple) and len(shape) == 1 else None
-
-
-def _channel_dim(module: nn.Module) -> int:
-    """Which dimension of what `module` returns is C: a linear layer works on the last one."""
-    permutes = any(type(part).__name__ == "Permute" for part in module.modules())
-    return -1 if isinstance(_last_layer(module), nn.Linear) and not permutes else 1
 
 
 class _Place(NamedTuple):
@@ -348,17 +346,63 @@ class Expect:
             )
 
 
-def _known_channels(model: nn.Module, place: _Place) -> int:
-    """C of the map at a place.
+def _layout(model: nn.Module, place: _Place) -> tuple[int | None, int]:
+    """C of the map at a place, None if it is not known, and which dimension that is.
 
-    Stochastic depth and attention along the channels do not tell it; then the module around them does.
+    Where the module around the place cannot be run by itself, the last layer tells; stochastic depth and
+    attention along the channels do not, and then the last one around them does. C is last after a linear
+    layer, and in a module of linear layers without convolutions.
     """
-    channels = output_channels(model.get_submodule(place.site))
-    channels = channels or output_channels(model.get_submodule(place.holder))
+    site, holder = model.get_submodule(place.site), model.get_submodule(place.holder)
+    if layout := _run_alone(holder, _within(place.site, place.holder)):
+        return layout
+    last = _last_layer(site) or _last_layer(holder)
+    kinds = {type(part) for part in holder.modules()}
+    linear = nn.Linear in kinds and not any(issubclass(kind, _ConvNd) for kind in kinds)
+    tokens = linear or isinstance(_last_layer(site), nn.Linear)
+    return (None if last is None else _width(last)), (-1 if tokens else 1)
+
+
+def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
+    """C, and its dimension, of what `site` in `module` returns when that runs on a map or on tokens.
+
+    It runs without memory for its numbers. None if its input is something else.
+    """
+    width = next((width for part in module.modules() if (width := _input_width(part))), None)
+    if width is None:
+        return None
+    high, wide = next(sides for sides in TRIED_SIDES if width not in sides)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    for shape in ((width, high, wide), (high * wide, width), (high, wide, width)):
+        seen: set[tuple[int, ...]] = set()
+        see = lambda _, __, output, seen=seen: seen.add(tuple(output.shape))  # noqa: E731
+        handle = module.get_submodule(site).register_forward_hook(see)
+        try:
+            with torch.no_grad():
+                functional_call(module, empty, (torch.empty(1, *shape, dtype=dtype, device="meta"),))
+        except Exception:  # whatever it cannot be run on
+            continue
+        finally:
+            handle.remove()
+        (out,) = seen if len(seen) == 1 else ((),)
+        if len(out) == 4 and out[3] == 2 * out[2]:
+            return out[1], 1
+        if len(out) == 3 or (len(out) == 4 and out[2] == 2 * out[1]):
+            return out[-1], -1
+    return None
+
+
+def _input_width(layer: nn.Module) -> int | None:
+    width = getattr(layer, "in_channels", None) or getattr(layer, "in_features", None) or _width(layer)
+    return width if isinstance(width, int) else None
+
+
+def _told(site: str, channels: int | None) -> int:
     if channels is None:
         raise GCNetError(
-            f"{shown(place.site)} does not tell how many channels it returns: pass channels=, or example= "
-            "an input"
+            f"{shown(site)} does not tell how many channels it returns: pass channels=, or example= an input"
         )
     return channels
 
