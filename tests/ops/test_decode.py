@@ -354,6 +354,15 @@ def test_damage_in_a_png_is_told(picture: np.ndarray, tmp_path: Path) -> None:
         as_rgb_array(bytes(data))
 
 
+def test_no_decoder_writes_lines_of_its_own(picture: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    for data in (encoded(picture, "PNG"), encoded(picture, "TIFF")):
+        broken = bytearray(data)
+        broken[len(data) // 2 :] = broken[len(data) // 2 + 9 :]
+        with pytest.raises(GCNetError):
+            as_rgb_array(bytes(broken))
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_damage_inside_a_jpeg_is_told(
     options: dict, picture: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
