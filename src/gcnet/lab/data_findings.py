@@ -58,9 +58,8 @@ def advice(found: Survey) -> str:
 
 def _about_images(look: Look) -> Iterator[Line]:
     if look.problems:
-        yield Line(
-            "stop", f"{many(len(look.problems), 'image')} missing, cut off or not of the annotated size"
-        )
+        count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
+        yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
     if look.shared:
         yield Line(
             "stop",
