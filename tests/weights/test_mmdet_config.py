@@ -288,6 +288,17 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
     assert main(["convert", str(soft), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
 
 
+def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:
+    """Semi-supervised detectors have the preparation of an image inside that of several branches."""
+    inner = "dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)"
+    text = f"data_preprocessor = dict(type='MultiBranchDataPreprocessor', data_preprocessor={inner})"
+    said = read_config(text)
+    assert said is not None
+    assert (said.channels, said.std) == ("bgr", (1.0, 1.0, 1.0))
+    told = load_model(saved(built(CAFFE), "backbone = dict(style='caffe')", tmp_path / "x.pth")).provenance
+    assert told["note"].endswith("mean and deviation")
+
+
 def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> None:
     path = saved(built(small()), "backbone = dict(style='caffe')", tmp_path / "x.pth")
     with pytest.raises(GCNetError, match="says that it is no mask_rcnn_r50: other style"):

@@ -28,10 +28,8 @@ from gcnet.weights.mmdet_shapes import (
     told_by_shapes,
 )
 
-UNTOLD = (
-    "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation, and residual "
-    'blocks of "pytorch" style'
-)
+UNTOLD = "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation"
+UNTOLD_STYLE = ', and residual blocks of "pytorch" style'
 UNPLACED = (
     "it does not say where in a residual block context blocks are: taken as after the second convolution"
 )
@@ -104,7 +102,8 @@ def identify(
         row, norm, note = _choose(path, config, tensors, digest, candidates)
         grouped = structure.backbone.norm == "group32"
         notes.append(_misnamed(path, candidates) or (None if grouped else note))
-        notes.append(UNTOLD if row is None and (config.style or config.channels) is None else None)
+        if row is None and config.channels is None:
+            notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
         notes.append(UNPLACED if _unplaced(structure, config) else None)
         backbone = structure.backbone if grouped else replace(structure.backbone, norm=norm)
         unlisted = replace(structure, name=path.stem, backbone=backbone)

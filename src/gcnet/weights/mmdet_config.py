@@ -160,7 +160,8 @@ def read_config(text: str) -> Config | None:
 def _read_input(values: dict[str, Any]) -> dict[str, Any]:
     """How images become the network's input: normalisation, order of channels, size."""
     said: dict[str, Any] = {"unsupported": []}
-    processor = first_dict(values, "data_preprocessor")
+    # That of several branches has the one of an image inside.
+    processor = next((own for own in dicts(values, "data_preprocessor") if "mean" in own), {})
     normalise = processor or first_dict(values, "img_norm_cfg") or _normalise(values)
     if mean := numbers(normalise.get("mean"), 3):
         said["mean"], said["std"] = mean, numbers(normalise.get("std"), 3) or (1.0, 1.0, 1.0)
