@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gcnet.engine.loggers import MetricsFile, read_metrics
-from gcnet.engine.runfolder import draw_curves
+from gcnet.engine.runfolder import draw_curves, own_split
 from gcnet.engine.task import AP_NAMES
 
 
@@ -69,3 +69,13 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     draw_curves(log.path, tmp_path / "curves.png", AP_NAMES)
     for name in ("empty.png", "curves.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_split_of_a_run_is_that_of_its_own_data(tmp_path: Path) -> None:
+    out, data = tmp_path / "run", tmp_path / "photos"
+    out.mkdir()
+    (out / "recipe.yaml").write_text(f"data: {data}\nannotations: null\n")
+    assert own_split(out, data) is None
+    (out / "split.json").write_text("{}")
+    assert own_split(out, data) == own_split(out / "best.safetensors", data) == out / "split.json"
+    assert own_split(out, tmp_path / "others") is None

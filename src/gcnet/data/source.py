@@ -100,6 +100,8 @@ def known(id: Any, table: Mapping[Any, Any]) -> Any:
     """The key of `table` that `id` means: 1, 1.0 and "1" are the same where only one is there."""
     if not isinstance(id, (int, float, str)):
         return None
+    if type(id) is int and id in table:
+        return id
     return next((form for form in (whole(id), digits(id), str(whole(id))) if form in table), None)
 
 

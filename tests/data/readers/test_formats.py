@@ -383,3 +383,51 @@ def test_what_cannot_be_read_is_one_line(name: str, text: str, message: str, tmp
 def test_an_annotation_file_is_enough(tmp_path: Path) -> None:
     yolo(tmp_path)
     assert list(load_splits(tmp_path / "data.yaml")) == ["train", "valid"]
+
+
+@pytest.mark.parametrize(
+    "points", ["[[1]]", "[[1, 2], [3]]", "7", '[["a", "b"], ["c", "d"]]', "[null, null]", "{}"]
+)
+@pytest.mark.parametrize("kind", ["polygon", "rectangle", "circle", "mask", "ellipse", "rect"])
+def test_values_that_are_not_the_formats_are_counted(
+    points: str, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("labelme", "via"):
+        image(tmp_path / name / "a.jpg")
+    shape = f'{{"label": "x", "points": {points}, "shape_type": "{kind}", "mask": "!"}}'
+    write(tmp_path / "labelme" / "a.json", f'{{"shapes": [{shape}], "imageHeight": 60, "imageWidth": 80}}')
+    attributes = f'{{"name": "{kind}", "all_points_x": {points}, "r": {points}, "x": {points}}}'
+    regions = f'[{{"shape_attributes": {attributes}, "region_attributes": {points}}}]'
+    write(tmp_path / "via" / "via.json", f'{{"a": {{"filename": "a.jpg", "regions": {regions}}}}}')
+    for name in ("labelme", "via"):
+        assert len(load_splits(tmp_path / name)["train"]) == 1
+
+
+def test_hostile_shapes_of_xml(tmp_path: Path) -> None:
+    """Masks that ask for memory, numbers that are none, entities that grow."""
+    image(tmp_path / "a.jpg")
+    shapes = (
+        '<mask label="x" rle="0,99999999999" left="0" top="0" width="99999" height="99999"/>'
+        '<mask label="x" rle="" left="a" top="0" width="1" height="1"/><polygon label="x" points="e;e"/>'
+        '<box label="x" xtl="nan" ytl="1e999" xbr="?" ybr="3"/><ellipse label="x"/>'
+    )
+    text = f'<annotations><image name="a.jpg" width="80" height="60">{shapes}</image></annotations>'
+    write(tmp_path / "annotations.xml", text)
+    (record,) = load_splits(tmp_path)["train"].records
+    assert not record.instances
+    entities = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
+    bomb = f'<!DOCTYPE annotations [<!ENTITY a0 "lol">{entities}]><annotations>&a11;</annotations>'
+    write(tmp_path / "annotations.xml", bomb)
+    with pytest.raises(GCNetError, match="is not XML"):
+        load_splits(tmp_path)
+
+
+def test_hostile_lists_of_yolo(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    labels = tmp_path / "train" / "labels" / "a.txt"
+    labels.write_bytes(labels.read_bytes() + b"\xff\xfe 1\n1 nan inf 1e999 -1\n" + b"1 " * 7 + b"\n")
+    assert len(load_splits(tmp_path)["train"].records[0].objects(masks=False)) == 1
+    for names in ("5", "[[[]]]", "{a: {b: c}}", "*x", "&a [*a]"):
+        write(tmp_path / "data.yaml", f"train: train/images\nnames: {names}\n")
+        with pytest.raises(GCNetError, match="holds no data set"):
+            load_splits(tmp_path)

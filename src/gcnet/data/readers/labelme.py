@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gcnet.data.readers.files import (
@@ -23,6 +22,7 @@ from gcnet.data.readers.files import (
     readable,
 )
 from gcnet.data.source import Source
+from gcnet.ops.decode import as_rgb_array
 
 _NO_OBJECTS = ("__ignore__", "_background_")
 
@@ -83,9 +83,7 @@ def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[s
 
 
 def _mask(encoded: str, points: Sequence[Sequence[float]], content: dict[str, Any]) -> dict[str, Any]:
-    mask = cv2.imdecode(np.frombuffer(base64.b64decode(encoded), np.uint8), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        return {}
+    mask = as_rgb_array(base64.b64decode(encoded))[..., 0]
     x, y = map(round, points[0])
     size = int(content["imageHeight"]), int(content["imageWidth"])
     return place_mask((mask > 0).astype(np.uint8), x, y, size)
