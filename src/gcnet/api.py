@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gcnet.console import did_you_mean, listed
+from gcnet.context_spec import ContextSpec, find_block
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
-from gcnet.files import check_handles, check_writable, find_data
+from gcnet.files import check_handles, check_unused, check_writable, find_data
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 EXPORTS = (".onnx", ".xml")  # that `predict` takes
 CALIBRATION = 100  # images that int8 is measured on: more change little
-
+STAGES = ("c2", "c3", "c4", "c5")
 START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
 
 SHOW_FROM = 0.5  # default score of what is drawn and written: more likely an object than not
@@ -59,6 +60,11 @@ def train(
     weights: AnyPath | None = "auto",
     mirror: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
+    backbone_weights: AnyPath | None = None,
+    add_context: str | None = None,
+    ratio: float | str = 1 / 16,
+    stages: str = "c3-c5",
+    remove_context: bool = False,
     **recipe: Any,
 ) -> TrainResult:
     """Trains a model, and writes all results to the folder `out`: `gcnet train`.
@@ -74,6 +80,12 @@ def train(
         weights: of a name, what to start from: "coco", "imagenet", "none", a file, a run folder, or "auto".
         mirror: addresses or folders with the published files, asked if the publisher fails.
         class_names: checked against the data, if given.
+        backbone_weights: of a name, in place of `weights`: a file with a ResNet, by torchvision, timm,
+            mmpretrain, MoCo, DINO, transformers or mmdetection. The rest starts random.
+        add_context: a block ("gc", "snl", "nl") that a model without blocks gets in every residual block of
+            `stages`, such as "c3-c5" or "c4"; with a bottleneck of `ratio`, 0.25 or "1/4". It changes nothing
+            until it is trained.
+        remove_context: take out the blocks that the model has.
         recipe: fields of `gcnet.Recipe`, of a classifier `gcnet.ClassificationRecipe`, such as `epochs=12`;
             the others are as in the model's own recipe.
 
@@ -81,17 +93,28 @@ def train(
         GCNetError: a field is unknown or makes no sense, data or weights cannot be found or read, `out`
             cannot be written to or holds another run, or the training failed.
     """
-    if isinstance(model, str | os.PathLike):
-        model, weights = resolve_start(model, weights, mirror)
-        spec = find(model).spec
-    else:
-        spec = model.spec
     check_handles()
-    own, few_images = _own_recipe(spec)
-    settings = _recipe(own, recipe)
+    context = find_context(add_context, ratio, stages)
     given = {"data": data, "annotations": annotations, "images": images}
     place = _find_data(data, annotations, images)
     check_writable(Path(out))
+    check_unused(Path(out), resume)
+    file = find_file(model, weights)
+    if backbone_weights is not None:
+        if weights != "auto" or not isinstance(model, str | os.PathLike) or file is not None:
+            raise GCNetError("--backbone-weights are for a model by name, in place of its --weights")
+        if not Path(backbone_weights).is_file():
+            raise GCNetError(f"--backbone-weights: no such file: {backbone_weights}")
+        given |= {"backbone_weights": os.fspath(backbone_weights)}
+    if file is not None:
+        model, weights = load_trained(file, "cpu", mirror), "auto"
+        given |= {"model": str(file.place)}
+    if add_context or remove_context:
+        blocks = {"add_context": add_context, "ratio": str(ratio), "stages": stages} if add_context else {}
+        given |= blocks | ({"remove_context": "true"} if remove_context else {})
+    spec = find(os.fspath(model)).spec if isinstance(model, str | os.PathLike) else model.spec
+    own, few_images = _own_recipe(spec)
+    settings = _recipe(own, recipe)
     if weights in (None, "none") or resume is True:  # a run that goes on has them in its checkpoint
         weights = None
     elif weights not in START_WORDS:
@@ -121,13 +144,21 @@ def train(
         keep_freed_memory()
     resume = goes_on(Path(out), resume)
     source, report = None, ()
-    if isinstance(model, str):
-        from gcnet.weights.create import start_model
+    if isinstance(model, str | os.PathLike) or file is not None:
+        from gcnet.weights.create import start_model, start_with
 
         torch.manual_seed(settings.seed)
-        chosen = None if resume or weights is None else str(weights)
-        start = start_model(find(model), chosen, splits["train"].class_names, mirrors=mirror)
+        names, chosen = splits["train"].class_names, None if resume or weights is None else str(weights)
+        if isinstance(model, str | os.PathLike):
+            own: Any = None if chosen is None else backbone_weights  # a run that goes on has its weights
+            start = start_model(find(os.fspath(model)), chosen, names, mirrors=mirror, backbone=own)
+        else:
+            start = start_with(model, names, label=given["model"])
         model, source, report = start.model, start.weights, start.report
+        source = "auto" if file is not None or backbone_weights is not None else source
+        if add_context or remove_context:
+            model, line = _change_context(model, context, remove_context)
+            report = (*report, line)
     else:
         check_classes(model.spec.class_names, splits["train"].class_names)
     if find_process(settings).leads and not resume:
@@ -417,26 +448,46 @@ def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> De
         raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
 
 
-def resolve_start(
-    model: AnyPath, weights: AnyPath | None = "auto", mirror: Sequence[str] = ()
-) -> tuple[str, AnyPath | None]:
-    """The catalog name of the model to train, and its first weights. A file is read for its model's name."""
-    name = os.fspath(model)
-    if not find_place(name):
-        return name, weights
-    source = find_source(name, None if weights is None or weights == "auto" else os.fspath(weights))
-    file = source.fetch(mirror).path
+def find_file(model: AnyModel, weights: AnyPath | None = "auto") -> Source | None:
+    """The file, run folder or repository that a training starts from; None for a catalog name or a model."""
+    if not isinstance(model, str | os.PathLike) or not find_place(os.fspath(model)):
+        return None
+    return find_source(os.fspath(model), None if weights in (None, "auto") else os.fspath(weights))
 
-    from gcnet.weights.load import load_model
 
-    held = load_model(file).spec.name
+def find_context(block: str | None, ratio: float | str, stages: str) -> ContextSpec | None:
+    """The blocks that `--add-context BLOCK --ratio 1/4 --stages c3-c5` means, or GCNetError."""
+    if block is None:
+        return None
+    first, _, last = stages.partition("-")
     try:
-        return find(held).name, file
-    except GCNetError:
+        low, high = (STAGES.index(word) for word in (first, last or first))
+        above, _, below = str(ratio).partition("/")
+        number = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
         raise GCNetError(
-            f"{file} holds a {held}, which `gcnet models` does not list; in Python, "
-            "gcnet.train(gcnet.load_model(FILE), ...) trains it"
+            f"--ratio {ratio} --stages {stages}: give a ratio such as 1/4, and stages such as c3-c5 or c4"
         ) from None
+    if not 0 < number <= 1 or low > high:
+        raise GCNetError(f"--ratio {ratio} --stages {stages}: a ratio is up to 1, and stages are c2 to c5")
+    options: Any = {"ratio": number} if "ratio" in find_block(block).options else {}
+    places: Any = tuple(low <= stage <= high for stage in range(len(STAGES)))
+    return ContextSpec(block=block, stages=places, **options)
+
+
+def _change_context(
+    model: Detector | Classifier, context: ContextSpec | None, remove: bool
+) -> tuple[Detector | Classifier, str]:
+    """The model with its blocks taken out, or with others, and a line on it."""
+    from gcnet.weights.load import with_context
+
+    before = model.spec.name
+    model = with_context(model, None) if remove else model
+    if context is None:
+        return model, f"context blocks: those of {before} are taken out"
+    model = with_context(model, context)
+    stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
+    return model, f"context blocks: {context.block} in {stages}, the identity until they are trained"
 
 
 def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:

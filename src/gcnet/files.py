@@ -233,6 +233,14 @@ def find_data(
     return found[0] or Path(data or ""), found[1]
 
 
+def check_unused(folder: Path, resume: bool | str) -> None:
+    """Raises if a run that is not resumed would find something in its folder, but for temporary files."""
+    goes_on = (folder / "last.ckpt").exists() if resume == "auto" else resume
+    used = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
+    if used and not goes_on:
+        raise GCNetError(f"{folder} is not empty: go on with its run by --resume, or give another --out")
+
+
 def check_data(path: Path) -> None:
     """Raises if there is no such data set, without the seconds that a look into it takes to import."""
     if not path.exists():

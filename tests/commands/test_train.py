@@ -9,11 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from foreign_files import as_mmdet, built, small
 from image_folders import write_folders
 
 from gcnet.cli import main
-from gcnet.commands.train import parse_train, split_words
+from gcnet.commands.train import parse_train, run, split_words
+from gcnet.context_spec import ContextSpec
 from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -107,7 +110,7 @@ def test_which_options_were_given(tmp_path):
 
 def test_a_file_says_which_model_it_is_and_is_what_it_starts_from(model_file):
     options, recipe = parse_train([str(model_file), "--data", "x"])
-    assert (options.model, options.weights, recipe) == (TINY, str(model_file), find(TINY).recipe)
+    assert (options.model, options.weights, recipe) == (str(model_file), "auto", find(TINY).recipe)
     with pytest.raises(GCNetError, match="brings its own weights"):
         parse_train([str(model_file), "--data", "x", "--weights", "none"])
 
@@ -201,3 +204,48 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
     assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
     assert main(["train", "--config", "run/recipe.yaml", "--out", "again"]) == 2
     assert "no such file or folder: old/best.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--add-context", "gd"],
+        ["--add-context", "gc", "--ratio", "a/4"],
+        ["--add-context", "gc", "--ratio", "1/0"],
+        ["--add-context", "gc", "--stages", "c5-c3"],
+        ["--add-context", "gc", "--stages", "c6"],
+    ],
+)
+def test_blocks_that_cannot_be(words: list[str]) -> None:
+    with pytest.raises(GCNetError, match=r"no context block|--ratio"):
+        parse_train(["mask_rcnn_tiny", "--data", "x", *words])
+
+
+def test_a_used_folder_is_known_before_anything_is_read(
+    model_file: Path, shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    broken = tmp_path / "broken.pth"
+    broken.write_bytes(b"no checkpoint")
+    with pytest.raises(GCNetError, match="is not empty"):
+        run([str(broken), "--data", str(shapes), "--out", str(tmp_path)])
+
+
+def test_training_goes_on_from_any_file_that_can_be_read(shapes: Path, tmp_path: Path) -> None:
+    """One of mmdetection, of a model that is in no catalog, which gets blocks; and again from its recipe."""
+    source = built(small(image_size=(96, 96), backbone=replace(small().backbone, context=None)))
+    names = ("board", "coil", "diode")
+    torch.save({"state_dict": as_mmdet(source), "meta": {"CLASSES": names}}, tmp_path / "old.pth")
+    words = ["--data", str(shapes), "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+    words += ["--warmup-iterations", "0", "--accelerator", "cpu"]
+    added = ["--add-context", "gc", "--ratio", "1/4", "--stages", "c3-c5"]
+    out = tmp_path / "run"
+    assert run([str(tmp_path / "old.pth"), *words, *added, "--out", str(out)]) == 0
+    trained = load_model(out / "last.safetensors")
+    assert trained.spec.name == "old_gc4"
+    assert trained.spec.backbone.context == ContextSpec(ratio=1 / 4)
+    assert trained.spec.num_classes != 3
+    again = tmp_path / "again"
+    assert run(["--config", str(out / "recipe.yaml"), "--out", str(again), "--workers", "0"]) == 0
+    theirs = load_model(again / "last.safetensors").state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in trained.state_dict().items())

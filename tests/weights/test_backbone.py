@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, ResNetSpec
+from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import IMAGENET, ROWS, Weights
 from gcnet.weights.create import load_backbone
 
@@ -108,7 +113,7 @@ def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
 
 def test_file_of_another_network(published: Path, tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
-    with pytest.raises(GCNetError, match=r"vgg\.pth does not fit"):
+    with pytest.raises(GCNetError, match=r"vgg\.pth holds no ResNet"):
         load_backbone(fresh(), SPEC, tmp_path / "vgg.pth")
 
 
@@ -131,3 +136,61 @@ def test_published_names_carry_the_hash(weights: Weights) -> None:
 def test_every_published_row_has_a_backbone_to_start_from() -> None:
     published = [row.spec.backbone for row in ROWS if row.upstream]
     assert {(b.blocks, b.base_channels, b.groups, b.group_width) for b in published} == set(IMAGENET)
+
+
+def mmpretrain(name: str) -> str:
+    return f"head.{name}" if name.startswith("fc.") else f"backbone.{name}"
+
+
+def transformers(name: str) -> str:
+    name = re.sub(r"^conv1\.", "embedder.embedder.convolution.", name)
+    name = re.sub(r"^bn1\.", "embedder.embedder.normalization.", name)
+    for kind, part in (("0", "convolution"), ("1", "normalization")):
+        name = re.sub(rf"^(layer.\.\d)\.downsample\.{kind}\.", rf"\1.shortcut.{part}.", name)
+    for kind, part in (("conv", "convolution"), ("bn", "normalization")):
+        name = re.sub(
+            rf"^(layer.\.\d)\.{kind}(\d)\.", lambda m, p=part: f"{m[1]}.layer.{int(m[2]) - 1}.{p}.", name
+        )
+    name = re.sub(r"^layer(\d)\.(\d)\.", lambda m: f"encoder.stages.{int(m[1]) - 1}.layers.{m[2]}.", name)
+    return name.replace("fc.", "classifier.1.") if name.startswith("fc.") else f"resnet.{name}"
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "torchvision": str,
+    "mmpretrain": mmpretrain,
+    "moco": lambda name: f"module.encoder_q.{name}",
+    "moco v3": lambda name: f"module.base_encoder.{name}",
+    "transformers": transformers,
+    "transformers' base": lambda name: transformers(name).removeprefix("resnet."),
+}
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_resnet_of_any_library(kind: str, suffix: str, published: Path, tmp_path: Path) -> None:
+    spelt = {SPELLINGS[kind](name): tensor for name, tensor in torch.load(published).items()}
+    spelt |= {"module.queue": torch.zeros(2), "module.encoder_k.conv1.weight": torch.zeros(2)}
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": spelt, "arch": "resnet50"}, path)
+    else:
+        save_file(spelt, path)
+    found, line = read_backbone(path)
+    assert found.keys() == ResNet(ResNetSpec(blocks=SPEC.blocks)).state_dict().keys()
+    assert "; left over: 4 (" in line
+    load_backbone(backbone := fresh(), SPEC, path)
+    assert loaded(backbone, published)
+
+
+def test_the_teacher_of_dino(published: Path, tmp_path: Path) -> None:
+    teacher = {f"module.backbone.{n}": t for n, t in torch.load(published).items() if n[:3] != "fc."}
+    student = {name: torch.zeros_like(tensor) for name, tensor in teacher.items()}
+    torch.save({"student": student, "teacher": teacher, "args": argparse.Namespace()}, tmp_path / "x.pth")
+    load_backbone(backbone := fresh(), SPEC, tmp_path / "x.pth")
+    assert torch.equal(backbone.conv1.weight, teacher["module.backbone.conv1.weight"])
+
+
+def test_no_resnet(tmp_path: Path) -> None:
+    torch.save({"patch_embed.proj.weight": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=r"no ResNet under names that are known: patch_embed"):
+        read_backbone(tmp_path / "x.pth")

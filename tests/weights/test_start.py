@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcnet.context_spec import ContextSpec
 from gcnet.errors import GCNetError
 from gcnet.weights import catalog
 from gcnet.weights.catalog import Row, Weights, find
 from gcnet.weights.create import create_model, start_model
 from gcnet.weights.fetch import LocalFile
 from gcnet.weights.files import save_model
+from gcnet.weights.load import with_context
 
 TINY = find("mask_rcnn_tiny_gc4")
 CLASSES = ("board", "Cell_Phone")
@@ -113,3 +115,29 @@ def test_classes_that_a_file_does_not_name_are_those_of_the_data(tmp_path: Path)
     begun = start_model(TINY, str(tmp_path / "x.safetensors"), CLASSES)
     assert begun.model.spec.class_names == CLASSES
     assert torch.equal(begun.model.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)
+
+
+@pytest.mark.parametrize("block", ["gc", "snl", "nl"])
+def test_added_blocks_are_the_identity_and_go_again(block: str) -> None:
+    torch.manual_seed(0)
+    plain = create_model("mask_rcnn_tiny", num_classes=2)
+    image = torch.randint(256, (96, 96, 3), dtype=torch.uint8).numpy()
+    context = ContextSpec(block=block, stages=(False, True, False, True))
+    added = with_context(plain, context)
+    assert added.spec.backbone.context == context
+    assert any(".context." in name for name in added.state_dict())
+    before, after = (model.predict_images(image, score_threshold=0.0)[0] for model in (plain, added))
+    assert len(before) > 0
+    assert torch.equal(before.boxes, after.boxes)
+    assert torch.equal(before.scores, after.scores)
+    again = with_context(added, None)
+    assert again.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(GCNetError, match="has context blocks already"):
+        with_context(added, context)
+    with pytest.raises(GCNetError, match="no context blocks to remove"):
+        with_context(plain, None)
+
+
+def test_blocks_that_scale_are_not_added() -> None:
+    with pytest.raises(GCNetError, match="never the identity"):
+        with_context(create_model("mask_rcnn_tiny"), ContextSpec(block="se"))

@@ -252,7 +252,11 @@ def parse_words(parser: Any, words: Sequence[str]) -> Any:
 
 
 # Options of recipes that are on or off: alone they are on.
-SWITCHES = {"--resume", *(f"--{field.name}" for field in fields(Recipe) if field.default is False)}
+SWITCHES = {
+    "--resume",
+    "--remove_context",
+    *(f"--{field.name}" for field in fields(Recipe) if field.default is False),
+}
 
 
 def with_values(words: Sequence[str]) -> list[str]:

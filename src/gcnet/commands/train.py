@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from gcnet.api import resolve_start, train
+from gcnet.api import find_context, find_file, train
 from gcnet.commands.arguments import (
     ANNOTATIONS_HELP,
     IMAGES_HELP,
@@ -27,10 +27,7 @@ from gcnet.console import shown
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
-from gcnet.weights.fetch import find_place
-
-if TYPE_CHECKING:
-    from gcnet.weights.catalog import ClassifierRow, Row
+from gcnet.weights.saved import saved_recipe
 
 START_HELP = (
     "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
@@ -58,6 +55,11 @@ def run(argv: list[str]) -> int:
         weights=options.weights,
         mirror=[options.mirror] if options.mirror else [],
         class_names=options.class_names,
+        backbone_weights=options.backbone_weights,
+        add_context=options.add_context,
+        ratio=options.ratio,
+        stages=options.stages,
+        remove_context=options.remove_context,
         **given,
     )
     return 0
@@ -72,26 +74,23 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
     from_file = read_config(config) if config else {}
     written = [f"--{name}={word}" for name, word in from_file.items() if name != "model"]
     model = model or from_file.get("model")
-    held = None
-    if model and find_place(model):
-        model, held = resolve_start(model)
-    row = find(model) if model else None
-    values = parse_words(_parser(row), written + rest + ([f"--model={model}"] if model else []))
+    file, own, name = find_file(model) if model else None, None, model
+    if model:
+        own = saved_recipe(file.place) if file else find(model).recipe
+        name = Path(model).stem if file else find(model).name
+    values = parse_words(_parser(name, own), written + rest + ([f"--model={model}"] if model else []))
     if not values.model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
-    if held:
-        if values.weights != "auto":
-            raise GCNetError(
-                f"{held} brings its own weights: leave out --weights, or give a name in its place"
-            )
-        values.weights = str(held)
+    if file and values.weights != "auto":
+        raise GCNetError(f"{model} brings its own weights: leave out --weights, or give a name in its place")
+    find_context(values.add_context, values.ratio, values.stages)
     if not values.data and not values.annotations:
         raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}
-    return values, recipe_of(type(row.recipe) if row else Recipe, values)
+    return values, recipe_of(type(own or Recipe()), values)
 
 
-def _parser(row: Row | ClassifierRow | None) -> Any:
+def _parser(name: str | None, own: Recipe | None) -> Any:
     parser = make_parser(
         "train",
         usage="gcnet train MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
@@ -106,7 +105,7 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     )
     parser.add_argument("--annotations", help=ANNOTATIONS_HELP)
     parser.add_argument("--images", help=IMAGES_HELP)
-    out = f"runs/{row.name if row else 'MODEL'}"
+    out = f"runs/{name or 'MODEL'}"
     parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
     parser.add_argument(
         "--resume",
@@ -117,7 +116,12 @@ def _parser(row: Row | ClassifierRow | None) -> Any:
     parser.add_argument("--weights", default="auto", help=START_HELP)
     parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
-    add_recipe(parser, row.recipe if row else Recipe())
+    parser.add_argument("--backbone_weights", metavar="FILE", help="a ResNet to start from, by any library")
+    parser.add_argument("--add_context", metavar="BLOCK", help="blocks for a model without: gc, snl or nl")
+    parser.add_argument("--ratio", default="1/16", help="of the added blocks' bottleneck, such as 1/4")
+    parser.add_argument("--stages", default="c3-c5", help="that get the added blocks")
+    parser.add_argument("--remove_context", type=bool, default=False, help="take out the model's blocks")
+    add_recipe(parser, own or Recipe())
     return parser
 
 

@@ -14,8 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from gcnet.engine.loggers import read_metrics
-from gcnet.errors import GCNetError
-from gcnet.files import alone_in, prepare_folder, write_bytes, write_json
+from gcnet.files import alone_in, check_unused, prepare_folder, write_bytes, write_json
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
 
@@ -43,8 +42,7 @@ def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     with alone_in(out) if out.is_dir() else contextlib.nullcontext():
         for leftover in out.glob(".*.part"):
             leftover.unlink(missing_ok=True)
-        if not resume and any(out.iterdir()):
-            raise GCNetError(f"{out} is not empty: go on with its run by --resume, or give another --out")
+        check_unused(out, resume)
         yield
 
 

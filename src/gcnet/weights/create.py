@@ -14,16 +14,15 @@ from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
+from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
-from gcnet.weights.checkpoints import read_checkpoint
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
 from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file
-from gcnet.weights.load import build_saved, new_parts, read_model, with_row
+from gcnet.weights.load import build_saved, new_parts, read_model, with_row, with_spec
 
 NOTHING = "none, all numbers are random"
 STAGES = ("the stem", "c2", "c3", "c4", "c5")
-CLASSIFIER_LAYERS = ("fc.", "last_linear.")
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,12 @@ def start_model(
     class_names: Sequence[str],
     *,
     mirrors: Sequence[str] = (),
+    backbone: str | Path | None = None,
 ) -> Start:
     """The model of `row` for `class_names`, ready to be trained.
 
     Args:
+        backbone: a file with a ResNet, in place of `weights`.
         weights: as for `create_model`, or "auto": the published ones of the row, where they cannot be had
             ImageNet's for the backbone, and none where neither is published.
 
@@ -106,7 +107,10 @@ def start_model(
         GCNetError: the weights cannot be fetched or read, or are of another model.
     """
     why = ""
-    if weights == "auto" and row.weights is not None:
+    if backbone is not None:
+        tensors, line = read_backbone(Path(backbone))
+        given = Backbone(tensors, line + ";", {"file": Path(backbone).name})
+    elif weights == "auto" and row.weights is not None:
         weights, given, why = _read_published(row, mirrors)
     else:
         if weights == "auto":
@@ -120,6 +124,15 @@ def start_model(
     model = _make(row, given, class_names, label=str(weights))
     report = (f"weights: {whose}", _describe_classes(known, model.spec.class_names), _describe_frozen(model))
     return Start(model, weights or "none", report)
+
+
+def start_with(held: Detector | Classifier, class_names: Sequence[str], *, label: str) -> Start:
+    """The model that was in a file, `label`, ready to be trained on other classes."""
+    known = held.spec.class_names
+    model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=label)
+    known = class_names if known == unnamed(len(class_names)) else known
+    report = (f"weights: {label}, a {held.spec.name}", _describe_classes(known, class_names))
+    return Start(model, label, (*report, _describe_frozen(model)))
 
 
 def load_backbone(
@@ -172,9 +185,7 @@ def _backbone_of(held: ModelFile) -> Backbone:
 
 def _read_imagenet(path: Path) -> Backbone:
     """The backbone of a published classifier of ImageNet's classes."""
-    tensors = read_checkpoint(path).tensors
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER_LAYERS)}
-    return Backbone(own, "ImageNet's", "ImageNet")
+    return Backbone(read_backbone(path)[0], "ImageNet's", "ImageNet")
 
 
 def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:

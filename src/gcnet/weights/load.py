@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ClassifierSpec
+from gcnet.models.spec import ClassifierSpec, ContextSpec, ModelSpec, ResNetSpec
 from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
 from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
 from gcnet.weights.class_rows import carry_over, match_classes
@@ -30,6 +30,8 @@ from gcnet.weights.files import (
 from gcnet.weights.identify import identify
 from gcnet.weights.mmdet_config import Config
 from gcnet.weights.mmdet_keys import our_keys
+
+ADDING = ("gc", "snl", "nl")  # blocks that add something, which is nothing at first
 
 Model = TypeVar("Model")
 
@@ -185,11 +187,18 @@ def with_row(
         kinds = ("a detector", "an image classifier")
         theirs, ours = kinds if isinstance(row, ClassifierRow) else kinds[::-1]
         raise GCNetError(f"{label} is {theirs} ({source.spec.name}), {row.name} is {ours}")
-    if source.spec.class_names == unnamed(len(class_names)):
-        rename_classes(source, class_names, label=label)
-    spec = replace(row.spec, class_names=tuple(class_names))
-    if isinstance(source, Detector):
+    spec = row.spec
+    if isinstance(source, Detector) and isinstance(spec, ModelSpec):
         spec = replace(spec, coordinates=source.spec.coordinates, resize=source.spec.resize)
+    return with_spec(source, replace(spec, class_names=tuple(class_names)), label=label)
+
+
+def with_spec(
+    source: Detector | Classifier, spec: ModelSpec | ClassifierSpec, *, label: str
+) -> Detector | Classifier:
+    """The weights of `source` in the model of `spec`, which may have other classes. As `with_row`."""
+    if source.spec.class_names == unnamed(spec.num_classes):
+        rename_classes(source, spec.class_names, label=label)
     if source.spec == spec:
         return source
     whole = isinstance(source, Detector) and source.spec.class_names == spec.class_names
@@ -205,6 +214,37 @@ def with_row(
         kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
         model.provenance["classes_kept"] = kept
     return model.eval()
+
+
+def with_context(model: Detector | Classifier, context: ContextSpec | None) -> Detector | Classifier:
+    """The same network with other context blocks, or with none.
+
+    New blocks are the identity until they are trained.
+
+    Raises:
+        GCNetError: the model has blocks already and others are to be added, or it has none to be removed; the
+            block is never the identity.
+    """
+    backbone = model.spec.backbone
+    has = backbone.context is not None
+    if context is None and not has:
+        raise GCNetError(f"{model.spec.name} has no context blocks to remove")
+    if context is not None and has:
+        raise GCNetError(f"{model.spec.name} has context blocks already: take them out with --remove-context")
+    if context is not None and (context.block not in ADDING or context.fusion != ("add",)):
+        raise GCNetError(f'the block "{context.block}" scales, and is never the identity: add one that adds')
+    more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
+    spec = replace(model.spec, backbone=replace(backbone, context=context, **more))
+    plain = model.spec.name.partition("_gc")[0] if context is None else f"{model.spec.name}_{context.block}"
+    if context is not None and context.block == "gc":
+        plain += f"{1 / context.ratio:g}"
+    changed = build_model(replace(spec, name=plain))
+    own, theirs = changed.state_dict(), model.state_dict()
+    fill_weights(
+        changed, own | {name: theirs[name] for name in own if name in theirs}, source=model.spec.name
+    )
+    changed.provenance = dict(model.provenance)
+    return changed.eval()
 
 
 def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
