@@ -25,6 +25,7 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec
 from gcnet.ops.boxes import box_area
+from gcnet.ops.matching import BACKGROUND, IGNORED
 from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets
 
@@ -160,6 +161,29 @@ def test_objects_come_first_among_the_regions() -> None:
     assert sampled.labels.tolist() == [2, 0, 2, 3]
     assert not sampled.target_deltas[:2].any()  # an object is no distance from itself
     assert sampled.target_deltas[2].any()
+
+
+def test_a_region_to_ignore_is_no_background() -> None:
+    """Neither a proposal nor an anchor in it is learnt from, unless there is nothing but them."""
+    inside, outside = [30.0, 90, 60, 120], [90.0, 90, 120, 120]
+    target = replace(objects(1), ignored=torch.tensor([[20.0, 85, 70, 128]]))
+    proposals = torch.tensor([[8.0, 10, 58, 80], inside, outside])
+    sampled = heads().sample_regions(0, [proposals], [target])
+    assert inside not in sampled.boxes.tolist()
+    assert sampled.labels.tolist() == [2, 2, 3]
+    assert inside in heads().sample_regions(0, [proposals], [objects(1)]).boxes.tolist()
+
+    rpn = RPN(4, RPNSpec(anchor_scale=2))
+    levels = [torch.zeros(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
+    batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
+    anchors = torch.cat(rpn._anchors(levels))
+    matches = rpn._match(levels, anchors, batch, [target])[0]
+    left, top, right, bottom = anchors.clamp(20, 128).unbind(1)
+    covered = (right.clamp(max=70) - left).clamp(min=0) * (bottom - top.clamp(min=85)).clamp(min=0)
+    mostly = covered > box_area(anchors) / 2
+    assert mostly.sum() > 50
+    assert (matches[mostly] == IGNORED).all()
+    assert (matches[~mostly] == BACKGROUND).any()
 
 
 @pytest.mark.parametrize("count", [0, 2])
