@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def sound() -> dict[str, Any]:
         {"id": number, "file_name": f"{number}.png", "height": SIZE[0], "width": SIZE[1]} for number in (1, 2)
     ]
     square = [4, 4, 30, 4, 30, 30, 4, 30]
-    outlines: list[Any] = [[square], [[5, 5, 20, 6, 9, 25], square], WHOLE_RLE]
+    outlines: list[Any] = [[square], [[5, 5, 20, 6, 9, 25], square], deepcopy(WHOLE_RLE)]
     annotations = [
         {
             "id": number,
