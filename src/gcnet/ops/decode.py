@@ -158,15 +158,16 @@ def as_list(images: Any | Sequence[Any]) -> Sequence[Any]:
 def _opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader | io.BytesIO]:
     """A file that is one: a pipe would be waited for, and a device may have no end."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            kind = "a folder" if Path(path).is_dir() else "a pipe, a socket or a device"
-            raise GCNetError(f"{path} is {kind}, no image file; leave it out")
-        file = open(path, "rb")  # noqa: SIM115  closed below: what is raised in the block is not caught here
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        file = open(path, "rb") if regular else None  # noqa: SIM115  closed below
     except FileNotFoundError:
         raise GCNetError(f"{path} does not exist; check the path of the image") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise GCNetError(f"{path} cannot be read ({reason}); give an image file") from None
+    if file is None:
+        kind = "a folder" if Path(path).is_dir() else "a pipe, a socket or a device"
+        raise GCNetError(f"{path} is {kind}, no image file; leave it out")
     with file:
         yield file
 
