@@ -64,6 +64,7 @@ def test_objects_that_are_small_at_every_size_ask_for_tiles(tmp_path: Path) -> N
     train["annotations"] = [annotation(i, 100, box=(9 * i, 4, 4, 4)) for i in range(4)]
     found = lines(tmp_path, train)
     assert any("cut the images into tiles" in text for _, text in found)
+    assert not any("compared" in text for _, text in found)
     assert ("look", "4 objects: tiny, under 8 pixels a side where images are fitted in 1333 x 800") in found
 
 
@@ -74,3 +75,9 @@ def test_notes_of_readers_are_collected_and_not_printed(caplog: pytest.LogCaptur
     log.warning("after")
     assert notes == ["1 of 3"]
     assert caplog.messages == ["after"]
+
+
+def test_it_is_said_how_many_images_were_compared(tmp_path: Path) -> None:
+    write_split(tmp_path / "train", content([(48, 64)] * 3))
+    look = look_through(tmp_path, load_splits(tmp_path), [], most_decoded=1)
+    assert "1 of 3 images were compared by what they show, all by bytes" in {x.text for x in findings(look)}

@@ -68,6 +68,11 @@ def _about_images(look: Look) -> Iterator[Line]:
         )
     if again := [group for group in look.same if group not in look.shared]:
         yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
+    total = len(look.survey.image_sizes)
+    if look.compared < total:
+        yield Line(
+            "note", f"{look.compared:,} of {total:,} images were compared by what they show, all by bytes"
+        )
     if empty := sum(count.empty_images for count in look.survey.splits.values()):
         yield Line(
             "note",
