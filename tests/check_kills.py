@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -60,8 +61,17 @@ def lines(out: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if not path.name.startswith(".")}
+def contents(out: Path) -> dict[str, Any]:
+    """Every file's bytes; of a model file, whose header has no fixed order, its tensors."""
+    return {
+        path.name: tensors(path) if path.suffix == ".safetensors" else path.read_bytes()
+        for path in sorted(out.iterdir())
+        if not path.name.startswith(".")
+    }
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in sorted(load_file(path).items())}
 
 
 def main(kills: int, seed: int) -> int:
