@@ -381,7 +381,7 @@ def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
         handle = module.get_submodule(site).register_forward_hook(see)
         try:
             with torch.no_grad():
-                functional_call(module, empty, (torch.empty(1, *shape, dtype=dtype, device="meta"),))
+                functional_call(module, empty, (torch.zeros(1, *shape, dtype=dtype, device="meta"),))
         except Exception:  # whatever it cannot be run on
             continue
         finally:
