@@ -243,8 +243,8 @@ def test_reasons_are_a_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", no_name)
-    assert "(a.invalid: host not found)" in failure(Weights(f"http://a.invalid/{PATH}", SHA))
-    mistake = failure(Weights(f"http://a.invalid/{PATH}", SHA), mirrors=["ftp://b.invalid"])
+    assert "(a.invalid: host not found)" in failure(Weights(f"https://a.invalid/{PATH}", SHA))
+    mistake = failure(Weights(f"https://a.invalid/{PATH}", SHA), mirrors=["ftp://b.invalid"])
     assert "b.invalid: not an address that begins with http(s):// or file://)" in mistake
 
 
@@ -338,3 +338,21 @@ def test_owner_and_name_is_a_repository_unless_the_owner_is_a_folder(
     for word in ("runs/typo", "someone/model.pth", "a/b/c", "/no/where"):
         with pytest.raises(GCNetError, match=f"no such file or folder: {word}"):
             find_source(word)
+
+
+def test_a_mirror_over_plain_http_is_not_trusted_with_a_few_digits(tmp_path: Path) -> None:
+    weights = Weights((tmp_path / "nothing.pth").as_uri(), "01234567")
+    with pytest.raises(GCNetError, match="plain http"):
+        fetch_file(
+            weights, mirrors=["http://example.invalid"], patience=Patience(connect=0.1, tries=1, pause=0)
+        )
+
+
+def test_a_mirror_that_sends_too_much_is_left(
+    file_server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcnet.weights.transfer.MOST_BYTES", 1000)
+    file_server.files["nothing.pth"] = bytes(100_000)
+    weights = Weights((tmp_path / "nothing.pth").as_uri(), "01234567")
+    with pytest.raises(GCNetError, match="sends more than"):
+        fetch_file(weights, mirrors=[file_server.address], patience=Patience(connect=1, tries=1, pause=0))

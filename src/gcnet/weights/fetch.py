@@ -23,6 +23,7 @@ from gcnet.weights.catalog import ClassifierRow, Row, Weights, find, imagenet_we
 from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
 
 MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last
+LOOPBACK = ("127.0.0.1", "localhost")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
 
 
@@ -249,6 +250,12 @@ def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) 
         digest = _check(path, weights)  # before it is copied: a download that was cut is not given up for it
         copy(path, part)
         return digest
+    if (
+        address.startswith("http://")
+        and len(weights.sha256) < 64
+        and urlsplit(address).hostname not in LOOPBACK
+    ):
+        raise UnavailableError("plain http, on which a few digits of a hash are no protection: use https")
     if part.is_file():
         download(address, part, patience)
         if (digest := sha256(part)).startswith(weights.sha256):

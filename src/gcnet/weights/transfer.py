@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16  # bytes; of a connection that is cut, less than this is lost
 
+MOST_BYTES = 4 << 30  # of a file; the largest published one has an eighth of it
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -151,6 +153,9 @@ def _write(response: Response, file: BinaryIO, offset: int, total: int | None) -
     with progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True) as bar:
         task = bar.add_task("", total=total, completed=offset)
         for chunk in response.iter_content(CHUNK):
+            offset += len(chunk)
+            if offset > MOST_BYTES:
+                raise UnavailableError(f"sends more than {_megabytes(MOST_BYTES)}: it is another file")
             file.write(chunk)
             bar.advance(task, len(chunk))
 
