@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from gcnet.console import did_you_mean, one_line
+from gcnet.console import did_you_mean, one_line, shown
 from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
@@ -93,7 +93,9 @@ def _dispatch(argv: list[str]) -> int:
         print(f"gcnet {__version__}")
         return 0
     if verb not in VERBS:
-        raise GCNetError(f"no command {verb!r}; {did_you_mean(verb, VERBS, '`gcnet --help` lists them')}")
+        raise GCNetError(
+            f"no command '{shown(verb)}'; {did_you_mean(verb, VERBS, '`gcnet --help` lists them')}"
+        )
     module, _ = VERBS[verb]
     return import_module(f"gcnet.commands.{module}").run(words)
 
@@ -114,7 +116,7 @@ def _one_line(error: Exception) -> str | None:
         where = f": {error.filename}" if error.filename else ""
         return one_line(f"{error.strerror}{where}{HINTS.get(error.errno or 0, '')}")
     if isinstance(error, GCNetError | OSError):
-        return one_line(str(error)) or type(error).__name__
+        return one_line(str(error), 500) or type(error).__name__  # with an address to copy
     if isinstance(error, MemoryError):
         return "the memory is full; use a smaller batch size or image size, or fewer --workers"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here

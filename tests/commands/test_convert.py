@@ -25,7 +25,7 @@ def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("os.fsync", full)
     assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
-    assert capsys.readouterr().err == "gcnet: error: No space left on device\n"
+    assert capsys.readouterr().err == "gcnet: error: No space left on device; free space\n"
     assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
 
 

@@ -115,7 +115,9 @@ def test_pooling_at_all_levels_keeps_boxes_exact_in_half_precision(dtype: torch.
     slope = (torch.arange(320.0) - 306)[None, None, None].expand(1, 1, 8, -1) / 4
     regions = torch.tensor([[0.0, 1213.5, 5, 1241.5, 27]])
     halves, full = (
-        _pool_at_all_levels([slope.to(kind)], regions, region_levels(regions[:, 1:], 1, 56), [4], 7, False)
+        _pool_at_all_levels(
+            [slope.to(kind)], regions, region_levels(regions[:, 1:], 1, 56), [4], 7, "continuous"
+        )
         for kind in (dtype, torch.float32)
     )
     assert halves.dtype == dtype

@@ -18,11 +18,14 @@ from gcnet.commands.arguments import (
     add_switch,
     at_least,
 )
+from gcnet.errors import GCNetError
 
 
 def run(argv: list[str]) -> int:
     """Scores a detector or a classifier, prints the table, writes results and metrics."""
     options = _parser().parse(argv)
+    if options.data is None and options.annotations is None:
+        raise GCNetError("gcnet eval: which images? add --data DIR (see docs/your-data.md)")
     options.out = options.out or Path("runs") / f"eval-{Path(options.model).stem}-{options.split}"
 
     from gcnet.api import evaluate

@@ -103,8 +103,8 @@ def _parser(name: str | None, own: Recipe | None) -> Any:
     parser.add_argument(
         "--data", help="a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/"
     )
-    parser.add_argument("--annotations", help=ANNOTATIONS_HELP)
-    parser.add_argument("--images", help=IMAGES_HELP)
+    parser.add_argument("--annotations", type=str | None, help=ANNOTATIONS_HELP)
+    parser.add_argument("--images", type=str | None, help=IMAGES_HELP)
     out = f"runs/{name or 'MODEL'}"
     parser.add_argument("--out", default=out, help="folder for checkpoints, logs and curves")
     parser.add_argument(
@@ -114,10 +114,20 @@ def _parser(name: str | None, own: Recipe | None) -> Any:
         help="go on from the last checkpoint in --out; `auto`: begin if there is none",
     )
     parser.add_argument("--weights", default="auto", help=START_HELP)
-    parser.add_argument("--mirror", help=MIRROR_HELP.replace("; can be repeated", ""))
+    parser.add_argument("--mirror", type=str | None, help=MIRROR_HELP.replace("; can be repeated", ""))
     parser.add_argument("--class_names", type=list[str] | None, help="checked against the data, if given")
-    parser.add_argument("--backbone_weights", metavar="FILE", help="a ResNet to start from, by any library")
-    parser.add_argument("--add_context", metavar="BLOCK", help="blocks for a model without: gc, snl or nl")
+    parser.add_argument(
+        "--backbone_weights",
+        type=str | None,
+        metavar="FILE",
+        help="a ResNet to start from, by any library",
+    )
+    parser.add_argument(
+        "--add_context",
+        type=str | None,
+        metavar="BLOCK",
+        help="blocks for a model without: gc, snl or nl",
+    )
     parser.add_argument("--ratio", default="1/16", help="of the added blocks' bottleneck, such as 1/4")
     parser.add_argument("--stages", default="c3-c5", help="that get the added blocks")
     parser.add_argument("--remove_context", type=bool, default=False, help="take out the model's blocks")
