@@ -42,6 +42,22 @@ def test_bad_images_are_named_together(root: Path) -> None:
     assert "\n" not in message
 
 
+def test_a_line_holds_three_bad_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing one too, and the line is as short where the folder is given from here."""
+    (root / "train" / "0.png").unlink()
+    monkeypatch.chdir(root.parent)
+    for data in (root, root.relative_to(root.parent)):
+        with pytest.raises(GCNetError) as caught:
+            check_images(load_splits(data))
+        message = str(caught.value)
+        assert message.startswith(
+            f"3 of 6 images cannot be trained on: in {root}, train/0.png does not exist;"
+        )
+        assert "; train/1.png is a damaged image file" in message
+        assert "; valid/2.png is 64x48 pixels, annotated as 32x24; " in message
+        assert message.count(str(root)) == 1
+
+
 def test_bad_images_can_be_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     splits = check_images(load_splits(root), skip=True, max_pixels=5000)
     names = {split: [record.path.name for record in data.records] for split, data in splits.items()}

@@ -77,13 +77,16 @@ def find_problems(splits: Mapping[str, DataSet[Any]], *, progress: bool = False)
 
 
 def _tell(problems: Mapping[Path, str], count: int, skip: bool) -> None:
-    named = listed(list(problems.values()), 3, "; ")
+    # Names within the folder that all are in: three whole paths would not fit in a line.
+    folder = os.path.commonpath([path.absolute().parent for path in problems])
+    short = [problem.replace(str(path), os.path.relpath(path, folder)) for path, problem in problems.items()]
+    share, named = f"{len(problems)} of {count} images", listed(short, 3, "; ")
     if not skip:
         raise GCNetError(
-            f"{len(problems)} of {count} images cannot be trained on: {named}; "
+            f"{share} cannot be trained on: in {folder}, {named}; "
             "restore or remove them, or leave them out with --skip-bad-images"
         )
-    log.warning("%d of %d images are left out: %s", len(problems), count, named)
+    log.warning("%s are left out: in %s, %s", share, folder, named)
 
 
 def _without(dataset: DataSet[Any], problems: Mapping[Path, str]) -> DataSet[Any]:
@@ -99,7 +102,7 @@ def _look(
     """What is wrong with an image, or what is to be remembered of it."""
     try:
         about = _state(record.path)
-        *then, height, width = known.get(str(record.path), (0, 0, 0, 0))
+        *then, height, width = known.get(str(record.path), (-1, -1, 0, 0))
         if tuple(then) != about or height * width > max_pixels:
             height, width = image_size(record.path, max_pixels=max_pixels)
             if not _has_end(record.path):

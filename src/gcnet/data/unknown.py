@@ -19,7 +19,7 @@ FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe and instance masks, see do
 
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
-_MOST_EXPLAINED = 4
+_LONGEST = 260  # characters, with all reasons but the first: a longer line would be shown without its middle
 _MOST_BYTES = 1 << 26  # of a JSON file that is read to say what it is
 
 
@@ -37,23 +37,27 @@ def why_nothing_fits(root: Path) -> str:
     # One of each suffix first: a thousand files of one kind are as they are for one reason.
     firsts = {path.suffix.lower(): path for path in reversed(files)}.values()
     chosen = list(dict.fromkeys([*sorted(firsts, key=lambda path: len(path.parts)), *files]))
-    reasons = [f"{_name(path, root)}: {_why_not(path)}" for path in chosen[:_MOST_EXPLAINED]]
-    return f"{start}; {listed(reasons, separator='; ')}" + (
-        f"; and {len(files) - len(reasons)} more files" if len(files) > len(reasons) else ""
-    )
+    line = start
+    for told, path in enumerate(chosen):
+        reason = f"; {_name(path, root)}: {_why_not(path)}"
+        if told and len(line) + len(reason) > _LONGEST:
+            return f"{line}; and {len(files) - told} more files"
+        line += reason
+    return line
 
 
 def why_nothing_is_there(root: str | Path, sources: Iterable[Source]) -> str:
     """Of files that are read, but hold no objects and no classes."""
-    seen = [f"{source.path} ({len(source.images)} images)" for source in sources]
+    seen = [f"{_name(source.path, Path(root))} ({len(source.images)} images)" for source in sources]
     return (
-        f"{root}: nothing is annotated and there are no categories in {listed(seen, 3)}; "
-        f"looked for {FORMATS}; annotate the images and export them again"
+        f"{root}: no annotations and no categories in {listed(seen, 2)}; annotate some and export again; "
+        f"looked for {FORMATS}"
     )
 
 
 def _name(path: Path, root: Path) -> str:
-    name = path.name if path == root else path.relative_to(root).as_posix()
+    inside = path != root and path.is_relative_to(root)
+    name = path.relative_to(root).as_posix() if inside else path.name
     return shown(name if len(name) <= 60 else "..." + name[-57:])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gcnet.console import one_line
 from gcnet.data.load import load_split, load_splits
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
@@ -378,6 +379,35 @@ def test_what_cannot_be_read_is_one_line(name: str, text: str, message: str, tmp
     with pytest.raises(GCNetError, match=message) as caught:
         load_splits(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_was_looked_for_and_found_fits_in_a_line(tmp_path: Path) -> None:
+    for number in range(9):
+        write(tmp_path / f"{number}.json", '{"a": 1, "b": 2}')
+    with pytest.raises(
+        GCNetError, match=r"\(COCO, .*; 0.json: has a, b, not .*; and \d more files$"
+    ) as caught:
+        load_splits(tmp_path)
+    assert one_line(str(caught.value)) == str(caught.value)
+    for number in range(9):
+        write(tmp_path / f"{number}.json", '{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(
+        GCNetError, match=r"no annotations and no categories in 0.json \(0 images\).* COCO, .*"
+    ) as caught:
+        load_splits(tmp_path / "0.json")
+    assert one_line(str(caught.value)) == str(caught.value)
+
+
+def test_a_mask_is_no_larger_than_its_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A few bytes of PNG can say any size: they do not choose how much memory is taken."""
+    labelme(tmp_path)
+    path = tmp_path / "val" / "a.json"
+    content = json.loads(path.read_text())
+    large = cv2.imencode(".png", np.zeros((HEIGHT + 1, WIDTH), np.uint8))[1].tobytes()
+    content["shapes"][0]["mask"] = base64.b64encode(large).decode()
+    path.write_text(json.dumps(content))
+    assert load_splits(tmp_path)["valid"].records[0].instances == ()
+    assert "1 of 1 annotations have neither a box nor an outline" in caplog.text
 
 
 def test_an_annotation_file_is_enough(tmp_path: Path) -> None:

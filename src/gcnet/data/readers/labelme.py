@@ -22,6 +22,7 @@ from gcnet.data.readers.files import (
     readable,
 )
 from gcnet.data.source import Source
+from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array
 
 _NO_OBJECTS = ("__ignore__", "_background_")
@@ -83,7 +84,8 @@ def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[s
 
 
 def _mask(encoded: str, points: Sequence[Sequence[float]], content: dict[str, Any]) -> dict[str, Any]:
-    mask = as_rgb_array(base64.b64decode(encoded))[..., 0]
-    x, y = map(round, points[0])
     size = int(content["imageHeight"]), int(content["imageWidth"])
+    most = min(size[0] * size[1], MAX_PIXELS)  # it is a part of the image
+    mask = as_rgb_array(base64.b64decode(encoded), max_pixels=most)[..., 0]
+    x, y = map(round, points[0])
     return place_mask((mask > 0).astype(np.uint8), x, y, size)
