@@ -86,6 +86,18 @@ def test_results_are_on_disk_before_they_are_scored(
     assert len(json.loads((tmp_path / "results.json").read_text())) > 10
 
 
+def test_nothing_to_score_is_said(
+    make_dataset: MakeDataset, oracle: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = make_dataset(edit=lambda content: [one.update(iscrowd=1) for one in content["annotations"]])
+    evaluate(oracle(dataset), dataset, workers=0, progress=False)
+    (line,) = caplog.messages
+    assert line.startswith(
+        f"there is nothing to score: {dataset.source} has only objects marked iscrowd, 20 of"
+    )
+    assert line.endswith("give --crowd-as-objects true to take them as objects")
+
+
 def test_classes_that_differ_are_refused(make_dataset: MakeDataset, oracle: Any) -> None:
     dataset = make_dataset()
     with pytest.raises(GCNetError, match=r"model has 2 classes \(a, b\), the data set 3"):

@@ -77,7 +77,7 @@ def trainable(dataset: DataSet[ImageRecord], recipe: Recipe, *, masks: bool = Tr
     large = [i for i, record in enumerate(dataset.records) if min(record.width, record.height) >= MIN_SIDE]
     filled = [i for i in large if dataset.records[i].objects(masks=masks)]
     if not filled:
-        raise GCNetError(f"{dataset.source} has {_why_nothing(dataset.records)}")
+        raise GCNetError(f"{dataset.source} has {why_nothing(dataset.records)}")
     return large if recipe.keep_empty else filled
 
 
@@ -92,7 +92,7 @@ def describe_left_out(dataset: DataSet[ImageRecord], recipe: Recipe, masks: bool
     )
 
 
-def _why_nothing(records: Sequence[ImageRecord]) -> str:
+def why_nothing(records: Sequence[ImageRecord]) -> str:
     """What there is instead of objects to learn from, and what to do."""
     objects = [item for record in records for item in record.instances if item.usable]
     if objects and all(item.crowd for item in objects):

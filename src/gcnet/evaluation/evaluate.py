@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 
 from gcnet.console import listed, progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.detection import why_nothing
 from gcnet.data.loader import eval_loader
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics, ClassResult, class_metrics
@@ -31,6 +33,8 @@ from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
+
+log = logging.getLogger(__name__)
 
 CALL = "call.json"  # what the results of an evaluation are of
 
@@ -56,6 +60,8 @@ def evaluate(
     written.
     """
     check_classes(model.spec.class_names, dataset.class_names)
+    if not dataset.has_labels and not any(record.objects(masks=False) for record in dataset.records):
+        log.warning("there is nothing to score: %s has %s", dataset.source, why_nothing(dataset.records))
     with evaluation_in(out, model, dataset, **options) as journal:
         found = predict_all(
             model,
