@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
 
-EXPORTS = (".onnx", ".xml")  # that `predict` takes
+EXPORTS = (".onnx",)  # that `predict` takes
 CALIBRATION = 100  # images that int8 is measured on: more change little
 STAGES = ("c2", "c3", "c4", "c5")
 START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
@@ -188,7 +188,7 @@ def predict(
     """The objects in images, or the classes of images: `gcnet predict`.
 
     Args:
-        model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx or .xml
+        model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx
             that `export` wrote.
         images: files, folders and patterns such as "photos/*.jpg". Arrays and PIL images are for the models'
             own `predict_images`.
@@ -353,8 +353,7 @@ def export(
 
     Args:
         model: as in `predict`.
-        out: a .onnx for ONNX Runtime, an .xml for OpenVINO (weights go into a .bin beside it), or a .pt2 for
-            `torch.export.load`.
+        out: a .onnx for ONNX Runtime, or a .pt2 for `torch.export.load`.
         image: where what the file finds is compared with what the model finds; the first of `calibration` or
             a generated one by default.
         device: where the model runs for the comparison.

@@ -29,7 +29,7 @@ VERBS = {
     "models": ("models", "list the models"),
     "ablate": ("ablate", "compare context blocks: the paper's studies, trained and tabulated"),
     "benchmark": ("benchmark", "time models on this machine, beside each other or another library"),
-    "export": ("export", "write a detector for ONNX Runtime, OpenVINO or torch.export, and compare"),
+    "export": ("export", "write a detector for ONNX Runtime or torch.export, and compare"),
     "convert": ("convert", "turn an mmdetection checkpoint into our file"),
 }
 

@@ -1,4 +1,4 @@
-"""`gcnet export`: a detector as a file for ONNX Runtime, OpenVINO or `torch.export`."""
+"""`gcnet export`: a detector as a file for ONNX Runtime or `torch.export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gcnet.commands.arguments import Parser, add_model, at_least
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 def run(argv: list[str]) -> int:
@@ -35,9 +35,8 @@ def run(argv: list[str]) -> int:
         calibration=options.calibration,
         device=options.device,
     )
-    weights = out.with_suffix(".bin") if options.to == "openvino" else out
     shape = "any size" if options.size is None else "x".join(map(str, options.size))
-    print(f"{out}: {weights.stat().st_size / 1e6:.0f} MB, {options.precision}, images of {shape}")
+    print(f"{out}: {out.stat().st_size / 1e6:.0f} MB, {options.precision}, images of {shape}")
     print(f"beside the model: {compared}")
     if not compared.detections:
         print("nothing was found in the image, so nothing could differ: give --image with objects in it")

@@ -1,4 +1,4 @@
-"""A detector as a file for another runtime: ONNX, OpenVINO's IR, or `torch.export`'s own.
+"""A detector as a file for another runtime: ONNX, or `torch.export`'s own.
 
 The whole prediction goes into the file: uint8 pixels in, boxes, scores, labels and masks out, in fixed places
 of which `valid` says those that count (`Detector.forward`). What was written is run on an image and compared
@@ -43,7 +43,7 @@ from gcnet.ops.images import padded_size
 from gcnet.ops.masks import paste_masks
 
 Width = Literal["fp32", "fp16", "int8"]
-SUFFIXES = (".onnx", ".xml", ".pt2")
+SUFFIXES = (".onnx", ".pt2")
 OPSET = 20
 SAME_IOU = 0.5
 # How far an export may be from its model, in pixels and in score.
@@ -98,13 +98,13 @@ def export(
     """Writes `file`, after what it finds in `image` was compared with what `detector` finds there.
 
     Args:
-        file: .onnx for ONNX Runtime, .xml for OpenVINO, .pt2 for `torch.export.load`.
+        file: .onnx for ONNX Runtime, .pt2 for `torch.export.load`.
         image: RGB; the first of `calibration` or a generated one by default.
         size: (height, width) of all images that the file will be given, rounded up to multiples of 32; None
             lets it take any.
         batch: images at a time.
-        precision: "fp16" computes the network at half the width (OpenVINO keeps weights so, and computes as
-            the device likes best); "int8" quantises the convolutions of backbone and neck.
+        precision: "fp16" computes the network at half the width; "int8" quantises the convolutions of
+            backbone and neck.
         calibration: images that show "int8" the ranges of values.
 
     Raises:
@@ -118,7 +118,7 @@ def export(
             "int8 is for .onnx, and needs some of your images to measure ranges on: --calibration"
         )
     if precision == "fp16" and kind == ".pt2":
-        raise GCNetError("a .pt2 is fp32: autocast it where it runs, or write a .onnx or .xml")
+        raise GCNetError("a .pt2 is fp32: autocast it where it runs, or write a .onnx")
     if (detector.spec.coordinates, detector.spec.resize) != ("continuous", "opencv"):
         raise GCNetError(
             f"{detector.spec.name} prepares images or places masks by the rules of another library, which an "
@@ -141,17 +141,13 @@ def export(
         if kind == ".pt2":
             torch.export.save(program, draft, extra_files={DETAILS: json.dumps(asdict(details))})
         else:
-            _write_onnx(program, draft.with_suffix(".onnx"), details)
+            _write_onnx(program, draft, details)
         if precision == "int8":
             _quantise(draft, [prepare(one, details)[0] for one in calibration])
-        if kind == ".xml":
-            _write_openvino(draft, details)
         compared = compare(detector, draft, details, image)
         if not compared.within(precision):
             raise GCNetError(f"{file} was not written: it does not find what the model finds ({compared})")
-        for part in (draft.with_suffix(".bin"), draft):
-            if part.exists():
-                part.replace(file.with_name(part.name))
+        draft.replace(file)
     return compared
 
 
@@ -269,13 +265,6 @@ def _write_onnx(program: torch.export.ExportedProgram, file: Path, details: Deta
     assert model is not None
     model.model.metadata_props[DETAILS] = json.dumps(asdict(details))
     model.save(file)
-
-
-def _write_openvino(file: Path, details: Details) -> None:
-    openvino = needs("openvino", "openvino")
-    model = openvino.convert_model(file.with_suffix(".onnx"))
-    model.set_rt_info(json.dumps(asdict(details)), [DETAILS])
-    openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")
 
 
 def _quantise(file: Path, images: Sequence[UInt8[np.ndarray, "1 3 _h _w"]]) -> None:

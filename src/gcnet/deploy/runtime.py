@@ -1,4 +1,4 @@
-"""Detectors in ONNX Runtime and OpenVINO, from files that `gcnet export` wrote. PyTorch is not needed.
+"""Detectors in ONNX Runtime, from files that `gcnet export` wrote. PyTorch is not needed.
 
 N images of H x W pixels, D places.
 """
@@ -79,7 +79,7 @@ class ExportedDetector:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str], threads: int | None = None) -> ExportedDetector:
-        """Reads a `.onnx` file or OpenVINO's `.xml`, which has its `.bin` beside it.
+        """Reads a `.onnx` file.
 
         Raises:
             GCNetError: the file or the runtime's package is missing, or the runtime cannot read it.
@@ -87,12 +87,8 @@ class ExportedDetector:
         path = Path(file)
         if not path.is_file():
             raise GCNetError(f"{path} does not exist: give a file that gcnet export wrote")
-        load = _load_openvino if path.suffix == ".xml" else _load_onnx
-        weights = path.with_suffix(".bin") if path.suffix == ".xml" else path
-        if not weights.is_file():
-            raise GCNetError(f"{weights} is missing: OpenVINO's weights stand beside the .xml")
-        spec, run = load(path, threads)
-        with open(weights, "rb") as file_object:
+        spec, run = _load_onnx(path, threads)
+        with open(path, "rb") as file_object:
             return cls(spec, run, hashlib.file_digest(file_object, "sha256").hexdigest()[:16])
 
     def predict_images(
@@ -175,29 +171,6 @@ def _load_onnx(file: Path, threads: int | None) -> tuple[Details, Run]:
     (image,) = (one.name for one in session.get_inputs())
     names = [name for name in OUTPUTS if name != "mask_probs" or details.masks]
     return details, lambda images: session.run(names, {image: images})
-
-
-def _load_openvino(file: Path, threads: int | None) -> tuple[Details, Run]:
-    runtime = needs("openvino", "openvino")
-    core = runtime.Core()
-    if threads:
-        core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads})
-    try:
-        model = core.read_model(file)
-        text = str(model.get_rt_info([DETAILS]).value) if model.has_rt_info([DETAILS]) else None
-        details = Details.parse(text, file)
-        # A CPU would compute in bfloat16 where it can, which moves boxes: that is for who asks for it.
-        hints = {"INFERENCE_PRECISION_HINT": "f32"} if details.precision == "fp32" else {}
-        compiled = core.compile_model(model, "CPU", hints)
-    except RuntimeError as error:
-        raise GCNetError(f"OpenVINO cannot read {file}: {_first_line(error)}") from None
-    places = [compiled.output(name) for name in OUTPUTS if name != "mask_probs" or details.masks]
-
-    def run(images: UInt8[np.ndarray, "N 3 H W"]) -> Sequence[np.ndarray]:
-        found = compiled([images])
-        return [found[place] for place in places]
-
-    return details, run
 
 
 def _first_line(error: Exception) -> str:
