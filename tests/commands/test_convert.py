@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 
+import torch
+
 from gcnet.cli import main
 from gcnet.weights.create import create_model
 from gcnet.weights.files import save_model
+from gcnet.weights.mmdet_keys import mmdet_key
 
 TINY = "mask_rcnn_tiny_gc4"
 
@@ -34,3 +37,32 @@ def test_the_folder_is_made(tmp_path):
     save_model(create_model(TINY, num_classes=2), source)
     assert main(["convert", str(source), str(out)]) == 0
     assert out.is_file()
+
+
+def test_what_was_found_is_said_part_by_part_with_where_it_comes_from(tmp_path, capsys):
+    detector = create_model(TINY, num_classes=2)
+    file, config = tmp_path / "mine.pth", tmp_path / "mine.py"
+    tensors = {mmdet_key(key): tensor for key, tensor in detector.state_dict().items()}
+    torch.save({"state_dict": tensors, "meta": {"CLASSES": ("nut", "bolt")}}, file)
+    config.write_text(
+        "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
+        "anchor_generator = dict(scales=[4], ratios=[0.2, 1.0, 5.0])\n"
+    )
+    out = tmp_path / "x.safetensors"
+    options = ["--config", str(config), "--style", "caffe", "--image-size", "320", "512"]
+    assert main(["convert", str(file), str(out), *options]) == 0
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines()[1:8])
+    assert list(lines) == ["backbone", "context", "neck", "anchors", "heads", "classes", "images"]
+    assert "ResNet-14 (shapes); style caffe (option); norm " in lines["backbone"]
+    assert "gc ratio 1/4" in lines["context"]
+    assert "in c3, c4, c5" in lines["context"]
+    assert "scale 4, ratios 0.2 1 5 (option); strides 4 8 16 32 64 (assumed)" in lines["anchors"]
+    assert "1 stage" in lines["heads"]
+    assert "masks for each class (shapes)" in lines["heads"]
+    assert lines["classes"] == "  2: nut, bolt (file)"
+    assert "size 512 x 320, mean 123.675 116.28 103.53, deviation 1 1 1 (option)" in lines["images"]
+    assert lines["images"].endswith("channels RGB (option: BGR, turned into RGB)")
+
+    assert main(["convert", str(out), str(tmp_path / "again.safetensors")]) == 0
+    again = capsys.readouterr().out.splitlines()[1:8]
+    assert dict(line.split(":", 1) for line in again) == lines  # the file keeps where its facts come from

@@ -319,6 +319,8 @@ def test_names_and_their_published_weights() -> None:
     assert find_source(row.upstream[1]) == find_source(row.name, "coco") == Source(row, row.weights)
     with pytest.raises(GCNetError, match="mask_rcnn_tiny_gc4 has no published weights"):
         find_source("mask_rcnn_tiny_gc4")
+    with pytest.raises(GCNetError, match="no such file or folder: runs/mien, and no model"):
+        find("runs/mien")
     with pytest.raises(GCNetError, match="there is no model 'mask_rcnn_r50_gc5'"):
         find_source("mask_rcnn_r50_gc5")
     resnet = find_source("resnet50_gc4", "imagenet")

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
+from huggingface_hub.errors import RepositoryNotFoundError
 
 import gcnet
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.weights.create import create_model
+from gcnet.weights.hub import download_model
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,15 @@ def test_what_is_not_there_offline(
     with pytest.raises(gcnet.GCNetError, match=expected) as raised:
         Detector.from_pretrained(name, cache_dir=tmp_path)
     assert "\n" not in str(raised.value)
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+
+    monkeypatch.setattr("gcnet.weights.hub.hf_hub_download", missing)
+    with pytest.raises(gcnet.GCNetError, match="there is no run/mien: no such folder, and no repository"):
+        download_model("run/mien")
 
 
 def test_pushing_offline(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcnet.commands.arguments import Parser, add_mirror, at_least
-from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 from gcnet.weights.catalog import find
@@ -62,12 +61,16 @@ def _told(options: Namespace) -> Config:
 
 
 def _describe(model: Detector | Classifier, path: Path) -> list[str]:
-    """What was found in a file: model, classes, and what the file says of itself."""
-    names, said = model.spec.class_names, model.provenance
-    lines = [f"{path}: {model.spec.name}", f"{len(names)} classes: {listed(names)}"]
+    """What was found in a file, part by part, and what the file says of itself."""
+    from gcnet.weights.parts import describe_parts
+
+    said = model.provenance
+    lines = [f"{path}: {model.spec.name}", *describe_parts(model.spec, said.get("told_by"))]
     if "note" in said:
         lines.append(f"note: {said['note']}")
-    origin = [f"{key} {value}" for key, value in said.items() if key not in ("file", "note", "sha256")]
+    origin = [
+        f"{key} {value}" for key, value in said.items() if key not in ("file", "note", "sha256", "told_by")
+    ]
     return lines + ([f"from: {', '.join(origin)}"] if origin else [])
 
 

@@ -377,6 +377,8 @@ def find(name: str) -> Row | ClassifierRow:
     by_name = {spelling: row for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)}
     if name in by_name:
         return by_name[name]
+    if "/" in name:  # no model is called so: a path, or a repository of the hub
+        raise GCNetError(f"no such file or folder: {name}, and no model has such a name")
     hint = did_you_mean(name, by_name, otherwise="`gcnet models` lists them")
     raise GCNetError(f"there is no model {name!r}; {hint}")
 

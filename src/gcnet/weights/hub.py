@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     HTTPError,  # pyright: ignore[reportPrivateImportUsage] (of whichever library it speaks HTTP with)
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
+    RepositoryNotFoundError,
 )
 
 from gcnet.errors import GCNetError
@@ -179,6 +180,10 @@ def _one_line(name: str | Path, offline: str) -> Iterator[None]:
         raise GCNetError(f"{hub} asks for a login: `hf auth login`, or give a token") from error
     except LocalEntryNotFoundError as error:
         raise _out_of_reach(name, offline) from error
+    except RepositoryNotFoundError as error:
+        raise GCNetError(
+            f"there is no {name}: no such folder, and no repository on {hub} that is open to you"
+        ) from error
     except EntryNotFoundError as error:
         raise GCNetError(f"the repository {name} on {hub} has no {FILE}: it holds no gcnet model") from error
     except HfHubHTTPError as error:

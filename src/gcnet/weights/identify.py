@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ UNTOLD_STYLE = ', and residual blocks of "pytorch" style'
 UNPLACED = (
     "it does not say where in a residual block context blocks are: taken as after the second convolution"
 )
+UNTRAINED = "it does not say how its norm was trained: taken as frozen, which matters for training only"
+ASSUMED = "assumed"  # where nothing tells
+# Fields of `Config`, and the position of context blocks and the names of classes: what shapes may not tell.
+TELLABLE = ("style", "norm", "frozen_stages", "position", "anchor_scale", "anchor_ratios", "anchor_strides")
+TELLABLE += ("stds", "class_names", "image_size", "mean", "channels")
 FIRST = ("backbone.conv1.weight", "backbone.conv1.0.weight")
 STANDARDISED = "its weight standardisation went into the weights: what is trained on goes without"
 
@@ -47,6 +52,7 @@ class Identified:
         note: one line on what had to be assumed, or on a name that does not fit; None if there is nothing.
         bgr: whether its first convolution takes blue first; that of `spec` takes red.
         standardised: parts of it whose convolutions standardise their weights; those of `spec` do not.
+        told_by: who says each of `TELLABLE`; what is missing is assumed.
     """
 
     spec: ModelSpec
@@ -54,6 +60,7 @@ class Identified:
     note: str | None
     bgr: bool = False
     standardised: tuple[str, ...] = ()
+    told_by: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def converted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of the file, under mmdetection 2.x's names, as `spec` computes with them."""
@@ -70,7 +77,7 @@ def identify(
     digest: str = "",
     row: Row | None = None,
     class_names: Sequence[str] | None = None,
-    told: Config | None = None,
+    told: Mapping[str, Config] | None = None,
 ) -> Identified:
     """The model that a checkpoint of mmdetection 1.x, 2.x or 3.x, or of the GCNet authors, holds.
 
@@ -83,13 +90,13 @@ def identify(
         digest: the SHA-256 of the file.
         row: the model that it is known to hold.
         class_names: one name for each class, where the file does not say them (or says others).
-        told: what a person says of it, in place of what the file does.
+        told: what others say of it in place of what the file does, by who they are; the last one is right.
 
     Raises:
         GCNetError: it is another kind of model, or its class names are unknown.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    config = _config(path, checkpoint, told or Config())
+    config, told_by = _config(path, checkpoint, told or {})
     notes: list[str | None] = []
     given = row
     if row is not None:
@@ -99,12 +106,15 @@ def identify(
         structure = read_structure(shapes, config, source=str(path))
         count = class_count(shapes) or 0
         candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-        row, norm, note = _choose(path, config, tensors, digest, candidates)
+        row, norm, norm_by = _choose(path, config, tensors, digest, candidates)
         grouped = structure.backbone.norm == "group32"
-        notes.append(_misnamed(path, candidates) or (None if grouped else note))
+        told_by["norm"] = "shapes" if grouped else norm_by
+        notes.append(_misnamed(path, candidates) or (UNTRAINED if told_by["norm"] == ASSUMED else None))
         if row is None and config.channels is None:
             notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
-        notes.append(UNPLACED if _unplaced(structure, config) else None)
+        unplaced = _unplaced(structure, config)
+        notes.append(UNPLACED if unplaced else None)
+        told_by["position"] = ASSUMED if unplaced else "configuration" if config.plugins else "shapes"
         backbone = structure.backbone if grouped else replace(structure.backbone, norm=norm)
         unlisted = replace(structure, name=path.stem, backbone=backbone)
         spec, fallback = row.spec if row else unlisted, None
@@ -120,7 +130,12 @@ def identify(
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     note = "; ".join(filter(None, notes)) or None
     bgr, standardised = config.channels == "bgr", config.standardised or ()
-    return Identified(spec, row.name if row else None, note, bgr, standardised)
+    if bgr:
+        told_by["channels"] += ": BGR, turned into RGB"
+    told_by["class_names"] = _names_told_by(names, class_names, checkpoint)
+    usual = f"as {row.name}" if row else ASSUMED
+    told_by = {name: told_by.get(name, usual) for name in TELLABLE}
+    return Identified(spec, row.name if row else None, note, bgr, standardised, told_by)
 
 
 def _unplaced(structure: ModelSpec, config: Config) -> bool:
@@ -186,10 +201,15 @@ def _changed(part: Any, **values: Any) -> Any:
     return replace(part, **{name: value for name, value in values.items() if value is not None})
 
 
-def _config(path: Path, checkpoint: Checkpoint, told: Config) -> Config:
-    """What is said of a model by its file's name, its configuration and a person."""
+def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> tuple[Config, dict[str, str]]:
+    """What is said of a model by its file's name, its configuration and others; and by whom each field."""
     own = read_config(checkpoint.config) if checkpoint.config else None
-    return named_config(path.name).overruled_by(own or Config()).overruled_by(told)
+    config, told_by = Config(), {}
+    layers = {"name": named_config(path.name), "configuration": own or Config(), **told}
+    for who, layer in layers.items():
+        config = config.overruled_by(layer)
+        told_by |= dict.fromkeys(layer.said(), who)
+    return config, told_by
 
 
 def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> None:
@@ -234,21 +254,19 @@ def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
 
 def _choose(
     path: Path, config: Config, tensors: Mapping[str, Tensor], digest: str, candidates: Sequence[Row]
-) -> tuple[Row | None, Norm, str | None]:
-    """The row among those of the right structure, the norm where there is none, and what was assumed."""
+) -> tuple[Row | None, Norm, str]:
+    """The row among those of the right structure, the norm where there is none, and what tells it."""
     if len(candidates) == 1:
-        return candidates[0], "frozen_stats", None
+        return candidates[0], "frozen_stats", "shapes"
     if candidates:
         if row := next((r for r in candidates if r.weights and digest.startswith(r.weights.sha256)), None):
-            return row, "frozen_stats", None
+            return row, "frozen_stats", "published file"
         if row := _named(path, candidates):
-            return row, "frozen_stats", None
-    norm = _said_norm(path, config) or _counted_norm(tensors)
-    note = None
-    if norm is None:
-        norm = "frozen_stats"
-        note = "it does not say how its norm was trained: taken as frozen, which matters for training only"
-    return next((row for row in candidates if row.spec.backbone.norm == norm), None), norm, note
+            return row, "frozen_stats", "name"
+    said, counted = _said_norm(path, config), _counted_norm(tensors)
+    norm = said or counted or "frozen_stats"
+    told_by = ("configuration" if config.norm else "name") if said else "batch counts" if counted else ASSUMED
+    return next((row for row in candidates if row.spec.backbone.norm == norm), None), norm, told_by
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:
@@ -310,3 +328,9 @@ def _class_names(
         f"{path} knows {count} classes but {said}: say what they are, in the order of its labels, with "
         f"`gcnet convert {path} {path.stem}.safetensors --class-names NAME ...`"
     )
+
+
+def _names_told_by(names: tuple[str, ...], given: Sequence[str] | None, checkpoint: Checkpoint) -> str:
+    if given is not None:
+        return "option"
+    return "file" if names == checkpoint.class_names else ASSUMED

@@ -121,10 +121,10 @@ def _read_mmdet(
     path = file.path
     digest = file.sha256 or sha256(path)
     dialect = translate(checkpoint.tensors, source=str(path))
-    tensors, told = dialect.tensors, dialect.config.overruled_by(told or Config())
+    tensors, others = dialect.tensors, {dialect.library: dialect.config, "option": told or Config()}
     if dialect.library == "torchvision" and class_names is None:
         checkpoint = replace(checkpoint, class_names=_torchvision_names(tensors))
-    found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names, told=told)
+    found = identify(path, checkpoint, tensors, digest=digest, row=row, class_names=class_names, told=others)
     tensors, spec = found.converted(tensors), replace(found.spec, resize=dialect.resize)
     if dialect.coordinates is not None:
         spec = replace(spec, coordinates=dialect.coordinates)
@@ -133,6 +133,7 @@ def _read_mmdet(
     detector = build_for(spec, None if row else tensors, source=str(path), draw=draw)
     fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}
+    detector.provenance["told_by"] = dict(found.told_by)
     if notes := [note for note in (dialect.note, found.note) if note]:
         detector.provenance["note"] = "; ".join(notes)
     return detector.eval()

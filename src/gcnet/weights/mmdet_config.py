@@ -114,10 +114,14 @@ class Config:
     frozen_stages: int | None = None
     unsupported: tuple[str, ...] | None = None
 
+    def said(self) -> dict[str, Any]:
+        """The fields that something is said of."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def overruled_by(self, other: Config) -> Config:
         """With what the other says in place of what this one does."""
-        said = {field.name: getattr(other, field.name) for field in fields(other)}
-        return replace(self, **{name: value for name, value in said.items() if value is not None})
+        return replace(self, **other.said())
 
 
 def named_config(name: str) -> Config:
