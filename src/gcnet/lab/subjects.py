@@ -6,7 +6,6 @@ on how many there are, not on whether they are right.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,8 @@ from gcnet.models.spec import ResNetSpec
 from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
+from gcnet.weights.dialects import translate
+from gcnet.weights.mmdet_keys import mmdet_key
 
 CLASS_STD = 0.5  # of the class weights: scores from near 0 to near 1
 OBJECTS = 8  # in a training image, as in COCO
@@ -102,23 +103,6 @@ def saved_bytes(losses: Callable[[], Tensor]) -> int:
 
 # torchvision's ----------------------------------------------------------------------------------------
 
-# (ours, torchvision's); the rest of the backbone's names are the same.
-_RENAMED = [
-    (r"^backbone\.(conv1|bn1|layer)", r"backbone.body.\1"),
-    (r"^neck\.lateral\.(\d)\.", r"backbone.fpn.inner_blocks.\1.0."),
-    (r"^neck\.output\.(\d)\.", r"backbone.fpn.layer_blocks.\1.0."),
-    (r"^rpn\.conv\.", "rpn.head.conv.0.0."),
-    (r"^rpn\.objectness\.", "rpn.head.cls_logits."),
-    (r"^rpn\.deltas\.", "rpn.head.bbox_pred."),
-    (r"^roi_heads\.box_head\.fc1\.", "roi_heads.box_head.fc6."),
-    (r"^roi_heads\.box_head\.fc2\.", "roi_heads.box_head.fc7."),
-    (r"^roi_heads\.box_head\.cls\.", "roi_heads.box_predictor.cls_score."),
-    (r"^roi_heads\.box_head\.deltas\.", "roi_heads.box_predictor.bbox_pred."),
-    (r"^roi_heads\.mask_head\.convs\.(\d)\.", r"roi_heads.mask_head.\1.0."),
-    (r"^roi_heads\.mask_head\.upsample\.", "roi_heads.mask_predictor.conv5_mask."),
-    (r"^roi_heads\.mask_head\.logits\.", "roi_heads.mask_predictor.mask_fcn_logits."),
-]
-
 
 def twin_of(detector: Detector) -> MaskRCNN:
     """torchvision's `maskrcnn_resnet50_fpn` with the weights of a plain R-50 of ours.
@@ -140,15 +124,15 @@ def twin_of(detector: Detector) -> MaskRCNN:
         box_nms_thresh=0.5,
         box_detections_per_img=detector.spec.roi.detections,
     )
-    tensors = {}
-    for name, tensor in detector.state_dict().items():
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        tensors[name] = _background_first(name, tensor)
+    theirs = twin.state_dict()
+    read = translate(theirs, source="torchvision's model").tensors  # in the same order
+    renamed = dict(zip(read, theirs, strict=True))
+    ours = ((renamed[mmdet_key(name)], tensor) for name, tensor in detector.state_dict().items())
+    tensors = {name: _background_first(name, tensor) for name, tensor in ours}
     twin.load_state_dict(tensors)
-    theirs = dict(twin.named_parameters())
+    parameters = dict(twin.named_parameters())
     for name, parameter in detector.backbone.named_parameters():
-        theirs[f"backbone.body.{name}"].requires_grad_(parameter.requires_grad)
+        parameters[f"backbone.body.{name}"].requires_grad_(parameter.requires_grad)
     return twin
 
 
