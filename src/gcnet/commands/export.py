@@ -65,7 +65,7 @@ def _parser() -> Parser:
         "--size",
         type=_size,
         metavar="HxW",
-        help="fixed size of the images that the file is given, smaller ones stand on zeros (any size)",
+        help="fixed size of the images that the file is given, smaller ones on zeros (any; torch needs one)",
     )
     parser.add_argument("--batch-size", type=at_least(1), default=1, metavar="N", help="images at a time (1)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="(fp32)")

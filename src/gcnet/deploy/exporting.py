@@ -101,7 +101,7 @@ def export(
         file: .onnx for ONNX Runtime, .pt2 for `torch.export.load`.
         image: RGB; the first of `calibration` or a generated one by default.
         size: (height, width) of all images that the file will be given, rounded up to multiples of 32; None
-            lets it take any.
+            lets an .onnx take any.
         batch: images at a time.
         precision: "fp16" computes the network at half the width; "int8" quantises the convolutions of
             backbone and neck.
@@ -119,6 +119,8 @@ def export(
         )
     if precision == "fp16" and kind == ".pt2":
         raise GCNetError("a .pt2 is fp32: autocast it where it runs, or write a .onnx")
+    if kind == ".pt2" and size is None:  # its guards would refuse sides that are multiples of 32
+        raise GCNetError("a .pt2 is for images of one size: give --size such as 800x1344")
     if (detector.spec.coordinates, detector.spec.resize) != ("continuous", "opencv"):
         raise GCNetError(
             f"{detector.spec.name} prepares images or places masks by the rules of another library, which an "
