@@ -1,4 +1,4 @@
-"""Detections as arrays: what results files and drawings are made of, with or without PyTorch.
+"""Detections as arrays: what results files and drawings are made of.
 
 D detections, M side of a mask.
 """

@@ -1,4 +1,4 @@
-"""Detectors in ONNX Runtime, from files that `gcnet export` wrote. PyTorch is not needed.
+"""Detectors in ONNX Runtime, from files that `gcnet export` wrote, on NumPy arrays.
 
 N images of H x W pixels, D places.
 """
