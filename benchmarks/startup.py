@@ -42,7 +42,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
         import gcnet.prediction
         import gcnet.weights.load  # noqa: F401
 
-    gc.disable()  # as `gcnet.api.load_trained` does
+    gc.disable()  # as `gcnet.weights.start.load_trained` does
     part("torch", lambda: __import__("torch"))
     part("OpenCV", lambda: __import__("cv2"))
     part("gcnet", import_ours)

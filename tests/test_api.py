@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import gcnet
-from gcnet import api
 from gcnet.commands import evaluate, predict
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
+from gcnet.weights import start
 from gcnet.weights.fetch import find_source
 
 TINY = "mask_rcnn_tiny_gc4"
@@ -126,7 +126,7 @@ def test_a_mistake_is_one_line(call, message, detector, photos, tmp_path, monkey
 
 def test_commands_on_a_cpu_keep_freed_memory(detector, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr(api, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(start, "keep_freed_memory", lambda: kept.append(True))
     gcnet.save_model(detector, tmp_path / "m.safetensors")
-    api.load_trained(find_source(tmp_path / "m.safetensors"), "cpu")
+    start.load_trained(find_source(tmp_path / "m.safetensors"), "cpu")
     assert kept == [True]

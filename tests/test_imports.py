@@ -67,7 +67,7 @@ def test_predicting_loads_torch_and_opencv_alone(tmp_path):
     """And no garbage is looked for while they are imported; afterwards it is."""
     gcnet.save_model(gcnet.create_model("mask_rcnn_tiny_gc4"), tmp_path / "m.safetensors")
     load = (
-        "from gcnet.api import load_trained\nfrom gcnet.weights.fetch import find_source\n"
+        "from gcnet.weights.start import load_trained\nfrom gcnet.weights.fetch import find_source\n"
         f"load_trained(find_source({str(tmp_path / 'm.safetensors')!r}), 'cpu')"
     )
     collected = "assert gc.isenabled() and gc.get_freeze_count() > 100_000"

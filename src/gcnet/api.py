@@ -7,16 +7,14 @@ anything slow is imported.
 from __future__ import annotations
 
 import copy
-import gc
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from gcnet.console import did_you_mean, listed
-from gcnet.context_spec import ContextSpec, find_block
+from gcnet.context_spec import parse_context
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
 from gcnet.files import check_handles, check_unused, check_writable, find_data
@@ -24,7 +22,8 @@ from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
-from gcnet.weights.fetch import Source, find_place, find_source, find_weights
+from gcnet.weights.fetch import Source, find_source
+from gcnet.weights.start import find_origin, load_trained
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 EXPORTS = (".onnx",)  # that `predict` takes
 CALIBRATION = 100  # images that int8 is measured on: more change little
-STAGES = ("c2", "c3", "c4", "c5")
-START_WORDS = ("auto", "coco", "imagenet")  # for what a training starts from; other words are files
 
 SHOW_FROM = 0.5  # default score of what is drawn and written: more likely an object than not
 SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
@@ -94,32 +91,21 @@ def train(
             cannot be written to or holds another run, or the training failed.
     """
     check_handles()
-    context = find_context(add_context, ratio, stages)
-    given = {"data": data, "annotations": annotations, "images": images}
     place = _find_data(data, annotations, images)
     check_writable(Path(out))
     check_unused(Path(out), resume)
-    file = find_file(model, weights)
-    if backbone_weights is not None:
-        if weights != "auto" or not isinstance(model, str | os.PathLike) or file is not None:
-            raise GCNetError("--backbone-weights are for a model by name, in place of its --weights")
-        if not Path(backbone_weights).is_file():
-            raise GCNetError(f"--backbone-weights: no such file: {backbone_weights}")
-        given |= {"backbone_weights": os.fspath(backbone_weights)}
-    if file is not None:
-        model, weights = load_trained(file, "cpu", mirror), "auto"
-        given |= {"model": str(file.place)}
-    if add_context or remove_context:
-        blocks = {"add_context": add_context, "ratio": str(ratio), "stages": stages} if add_context else {}
-        given |= blocks | ({"remove_context": "true"} if remove_context else {})
-    spec = find(os.fspath(model)).spec if isinstance(model, str | os.PathLike) else model.spec
+    origin = find_origin(
+        model,
+        weights,
+        mirror,
+        backbone_weights=backbone_weights,
+        context=parse_context(add_context, ratio, stages),
+        remove_context=remove_context,
+        resume=resume is True,
+    )
+    spec = origin.spec
     own, few_images = _own_recipe(spec)
     settings = _recipe(own, recipe)
-    if weights in (None, "none") or resume is True:  # a run that goes on has them in its checkpoint
-        weights = None
-    elif weights not in START_WORDS:
-        weights = find_weights(os.fspath(weights))
-
     import torch
 
     from gcnet.data.check import check_images
@@ -143,29 +129,29 @@ def train(
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         keep_freed_memory()
     resume = goes_on(Path(out), resume)
-    source, report = None, ()
-    if isinstance(model, str | os.PathLike) or file is not None:
-        from gcnet.weights.create import start_model, start_with
-
-        torch.manual_seed(settings.seed)
-        names, chosen = splits["train"].class_names, None if resume or weights is None else str(weights)
-        if isinstance(model, str | os.PathLike):
-            own: Any = None if chosen is None else backbone_weights  # a run that goes on has its weights
-            start = start_model(find(os.fspath(model)), chosen, names, mirrors=mirror, backbone=own)
-        else:
-            start = start_with(model, names, label=given["model"])
-        model, source, report = start.model, start.weights, start.report
-        source = "auto" if file is not None or backbone_weights is not None else source
-        if add_context or remove_context:
-            model, line = _change_context(model, context, remove_context)
-            report = (*report, line)
-    else:
-        check_classes(model.spec.class_names, splits["train"].class_names)
+    classes = splits["train"].class_names
+    in_memory = origin.file is None and not isinstance(model, str | os.PathLike)
+    if in_memory:
+        check_classes(spec.class_names, classes)
+    start = origin.make(classes, settings.seed, trained=not resume)
     if find_process(settings).leads and not resume:
-        print("\n".join([*report, *changes]), flush=True)
-    where = {name: os.fspath(word) for name, word in given.items() if isinstance(word, str | os.PathLike)}
-    train_set, valid_set = splits["train"], splits.get("valid")
-    return run(model, train_set, valid_set, settings, Path(out), resume=resume, data=where, weights=source)
+        print("\n".join([*start.report, *changes]), flush=True)
+    words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
+    words |= {"model": origin.file, "add_context": add_context}
+    if add_context:
+        words |= {"ratio": str(ratio), "stages": stages}
+    if remove_context:
+        words |= {"remove_context": "true"}
+    return run(
+        start.model,
+        splits["train"],
+        splits.get("valid"),
+        settings,
+        Path(out),
+        resume=resume,
+        data={name: os.fspath(word) for name, word in words.items() if isinstance(word, str | os.PathLike)},
+        weights=start.weights,
+    )
 
 
 def predict(
@@ -421,72 +407,6 @@ def _load(
     if isinstance(model, Detector) and wanted:
         return model.optimize(precision=precision, compiled=compile)
     return model
-
-
-def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector | Classifier:
-    """The model that `find_source` found for `MODEL --weights W`, in eval mode on the device of --device.
-
-    Downloads come before slow imports, so that a missing connection is reported at once.
-    """
-    file = source.fetch(mirrors)
-    first = "torch" not in sys.modules
-    if first:
-        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
-    from gcnet.weights.load import read_model
-
-    if first:
-        gc.freeze()
-        gc.enable()
-    device = choose_device(device)
-    if device == "cpu":
-        keep_freed_memory()  # a command makes the same maps for each image
-    trained = read_model(file, source.row)
-    try:
-        return trained.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise GCNetError(f"--device {device}: {str(error).partition(chr(10))[0]}") from error
-
-
-def find_file(model: AnyModel, weights: AnyPath | None = "auto") -> Source | None:
-    """The file, run folder or repository that a training starts from; None for a catalog name or a model."""
-    if not isinstance(model, str | os.PathLike) or not find_place(os.fspath(model)):
-        return None
-    return find_source(os.fspath(model), None if weights in (None, "auto") else os.fspath(weights))
-
-
-def find_context(block: str | None, ratio: float | str, stages: str) -> ContextSpec | None:
-    """The blocks that `--add-context BLOCK --ratio 1/4 --stages c3-c5` means, or GCNetError."""
-    if block is None:
-        return None
-    first, _, last = stages.partition("-")
-    try:
-        low, high = (STAGES.index(word) for word in (first, last or first))
-        above, _, below = str(ratio).partition("/")
-        number = float(above) / float(below or 1)
-    except (ValueError, ZeroDivisionError):
-        raise GCNetError(
-            f"--ratio {ratio} --stages {stages}: give a ratio such as 1/4, and stages such as c3-c5 or c4"
-        ) from None
-    if not 0 < number <= 1 or low > high:
-        raise GCNetError(f"--ratio {ratio} --stages {stages}: a ratio is up to 1, and stages are c2 to c5")
-    options: Any = {"ratio": number} if "ratio" in find_block(block).options else {}
-    places: Any = tuple(low <= stage <= high for stage in range(len(STAGES)))
-    return ContextSpec(block=block, stages=places, **options)
-
-
-def _change_context(
-    model: Detector | Classifier, context: ContextSpec | None, remove: bool
-) -> tuple[Detector | Classifier, str]:
-    """The model with its blocks taken out, or with others, and a line on it."""
-    from gcnet.weights.load import with_context
-
-    before = model.spec.name
-    model = with_context(model, None) if remove else model
-    if context is None:
-        return model, f"context blocks: those of {before} are taken out"
-    model = with_context(model, context)
-    stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
-    return model, f"context blocks: {context.block} in {stages}, the identity until they are trained"
 
 
 def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:

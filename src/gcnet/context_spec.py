@@ -48,6 +48,7 @@ def find_block(name: str, options: Iterable[str] = ()) -> BlockKind:
     return kind
 
 
+STAGES = ("c2", "c3", "c4", "c5")
 _WHERE = ("block", "stages", "position", "only")  # fields of every block
 Position = Literal["after_conv1", "after_conv2", "after1x1", "after_add"]
 
@@ -100,3 +101,23 @@ def own_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = find_block(values.get("block", ContextSpec.block))
     return {name: value for name, value in values.items() if name in (*_WHERE, *kind.options)}
+
+
+def parse_context(block: str | None, ratio: float | str, stages: str) -> ContextSpec | None:
+    """The blocks that `--add-context BLOCK --ratio 1/4 --stages c3-c5` means, or GCNetError."""
+    if block is None:
+        return None
+    first, _, last = stages.partition("-")
+    try:
+        low, high = (STAGES.index(word) for word in (first, last or first))
+        above, _, below = str(ratio).partition("/")
+        number = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        raise GCNetError(
+            f"--ratio {ratio} --stages {stages}: give a ratio such as 1/4, and stages such as c3-c5 or c4"
+        ) from None
+    if not 0 < number <= 1 or low > high:
+        raise GCNetError(f"--ratio {ratio} --stages {stages}: a ratio is up to 1, and stages are c2 to c5")
+    options: Any = {"ratio": number} if "ratio" in find_block(block).options else {}
+    places: Any = tuple(low <= stage <= high for stage in range(len(STAGES)))
+    return ContextSpec(block=block, stages=places, **options)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
-from gcnet.api import load_trained
 from gcnet.console import did_you_mean
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
+from gcnet.weights.start import load_trained
 
 if TYPE_CHECKING:
     from gcnet.models.detector import Detector

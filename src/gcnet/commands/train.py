@@ -11,7 +11,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, Literal
 
-from gcnet.api import find_context, find_file, train
+from gcnet.api import train
 from gcnet.commands.arguments import (
     ANNOTATIONS_HELP,
     IMAGES_HELP,
@@ -24,10 +24,12 @@ from gcnet.commands.arguments import (
     with_values,
 )
 from gcnet.console import shown
+from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.saved import saved_recipe
+from gcnet.weights.start import find_file
 
 START_HELP = (
     "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
@@ -83,7 +85,7 @@ def parse_train(argv: list[str]) -> tuple[Namespace, Recipe]:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
     if file and values.weights != "auto":
         raise GCNetError(f"{model} brings its own weights: leave out --weights, or give a name in its place")
-    find_context(values.add_context, values.ratio, values.stages)
+    parse_context(values.add_context, values.ratio, values.stages)
     if not values.data and not values.annotations:
         raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     values.given = {*from_file, *(underscored(word)[2:].split("=")[0] for word in rest if word[:2] == "--")}

@@ -29,13 +29,13 @@ STAGES = ("the stem", "c2", "c3", "c4", "c5")
 class Start:
     """A model about to be trained.
 
-    `weights` is what does the same again: "coco", "imagenet", "none" or a file. `report` says in three lines
-    whose weights these are, which classes are new, and what is frozen.
+    `weights` is what does the same again: "coco", "imagenet", "none" or a file; None where nothing does.
+    `report` says in some lines whose weights these are, which classes are new, and what is frozen.
     """
 
     model: Detector | Classifier
-    weights: str
-    report: tuple[str, str, str]
+    weights: str | None
+    report: tuple[str, ...]
 
 
 @dataclass(frozen=True)
