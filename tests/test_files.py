@@ -106,8 +106,10 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(files, "LOADERS_END", 0.3)
     with alone_in(tmp_path), pytest.raises(GCNetError, match="another run is writing"), alone_in(tmp_path):
         pass
-    with alone_in(tmp_path):
-        pass
+    for name in (".results.json.4711.part", ".mine.part"):
+        (tmp_path / name).touch()
+    with alone_in(tmp_path):  # that of a command that was killed
+        assert [path.name for path in tmp_path.iterdir()] == [".mine.part"]
 
 
 def test_a_system_with_few_file_handles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ LOADERS_END = 15.0  # seconds in which the loader processes of a killed command 
 LEAST_FILES = 128  # that have to be open at a time, by loaders above all
 # What a file system says that has no fsync; whatever else goes wrong there loses data.
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_TEMPORARY = re.compile(r"\.\d+\.part$")
 _NAME_KEPT = 40  # characters in the name of a temporary file, whatever the file system allows
 
 
@@ -142,6 +144,8 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
 def alone_in(folder: Path) -> Iterator[None]:
     """Inside it no other command of ours writes in `folder`; the lock ends with the process and its loaders.
 
+    Temporary files of a command that was killed there are removed.
+
     Raises:
         GCNetError: another one does, also some seconds later.
     """
@@ -155,6 +159,9 @@ def alone_in(folder: Path) -> Iterator[None]:
             if time.monotonic() > until:
                 raise GCNetError(f"another run is writing in {folder}; wait for it or give another --out")
             time.sleep(0.2)
+        for leftover in folder.glob(".*.part"):
+            if _TEMPORARY.search(leftover.name):
+                leftover.unlink(missing_ok=True)
         yield
     finally:
         os.close(handle)

@@ -79,3 +79,18 @@ def test_nothing_is_overwritten(splits: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(GCNetError, match="is not empty"):
         write_splits(splits, tmp_path / "out", "coco")
+
+
+def test_until_a_set_is_whole_there_is_none(
+    splits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversion that was killed is begun again; one that fails leaves the folder as it was."""
+    (tmp_path / "out" / ".part" / "images").mkdir(parents=True)
+    broken = replace(
+        splits["train"], records=[replace(splits["train"].records[0], path=tmp_path / "gone.png")]
+    )
+    with pytest.raises(GCNetError, match="cannot copy"):
+        write_splits(splits | {"valid": broken}, tmp_path / "out", "coco")
+    assert not list((tmp_path / "out").iterdir())
+    write_splits(splits, tmp_path / "out", "coco")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["annotations", "images"]

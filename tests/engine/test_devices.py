@@ -142,9 +142,10 @@ def test_srun_needs_no_wrapper(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kills_leave_no_trace() -> None:
     """Killed runs that are resumed have the weights and metrics of unbroken ones, and no leftovers."""
-    script = Path(__file__).with_name("check_kills.py")
-    done = subprocess.run([sys.executable, script, "3"], capture_output=True, text=True, timeout=900)
-    assert done.stdout == "3 kills: weights equal 3, metrics.csv equal 3, leftovers 0\n", done.stderr
+    script = Path(__file__).parents[1] / "check_kills.py"
+    command = [sys.executable, script, "3", "0", "train"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert ": 0 half files, 0 lost, 0 other results;" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow

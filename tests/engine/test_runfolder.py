@@ -11,6 +11,7 @@ import pytest
 from gcnet.engine.loggers import MetricsFile, read_metrics
 from gcnet.engine.runfolder import draw_curves, own_split
 from gcnet.engine.task import AP_NAMES
+from gcnet.errors import GCNetError
 
 
 def test_rows_survive_a_resume_up_to_its_start(tmp_path: Path) -> None:
@@ -53,6 +54,22 @@ def test_a_damaged_file_is_kept_beside(tmp_path: Path, capsys: Any, content: byt
     damaged = tmp_path / "metrics.csv.damaged"
     assert damaged.exists() == (content.count(b"\n") > 1)
     assert ("kept as metrics.csv.damaged" in capsys.readouterr().out) == damaged.exists()
+
+
+def test_rows_that_a_full_disk_did_not_take_come_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsFile(path, scores=AP_NAMES)
+    log.write(10, "train", {"loss": 1.0})
+    log.path = tmp_path / "full" / "metrics.csv"  # no such folder: as good as no room
+    for _ in range(2):
+        with pytest.raises((OSError, GCNetError)):
+            log.write(20, "train", {"loss": 0.5})
+    path.write_text(path.read_text() + "20,0.")  # what a disk may take before it is full
+    log.path = path
+    log.write(30, "train", {"loss": 0.25})
+    assert [row["iteration"] for row in read_metrics(path)] == [10, 20, 20, 30]
 
 
 def test_a_fresh_log_has_no_best(tmp_path: Path) -> None:

@@ -88,7 +88,12 @@ def write(chance: random.Random, folder: Path) -> Path:
     train.mkdir()
     for number in (1, 2):
         cv2.imwrite(str(train / f"{number}.png"), np.full((*SIZE, 3), 90 * number, np.uint8))
-    content: Any = sound()
+    (train / "_annotations.coco.json").write_bytes(damaged(chance, sound()))
+    return folder
+
+
+def damaged(chance: random.Random, content: Any, *, lines: bool = False) -> bytes:
+    """JSON with one to three things wrong in `content`; with `lines` an entry a line."""
     raw = ""
     for _ in range(chance.randint(1, 3)):
         spot = _spot(chance, content)
@@ -99,12 +104,9 @@ def write(chance: random.Random, folder: Path) -> Path:
             raw, holder[key] = chance.choice(RAW), MARK
         else:
             _change(chance, holder, key)
-    text = json.dumps(content).replace(json.dumps(MARK), raw)
-    data = text.encode("utf-8", "surrogatepass")
-    if chance.random() < 0.1:
-        data = _damage(chance, data)
-    (train / "_annotations.coco.json").write_bytes(data)
-    return folder
+    text = "\n".join(map(json.dumps, content)) if lines else json.dumps(content)
+    data = text.replace(json.dumps(MARK), raw).encode("utf-8", "surrogatepass")
+    return _damage(chance, data) if chance.random() < 0.1 else data
 
 
 def _spot(chance: random.Random, content: Any) -> tuple[Any, Any] | None:

@@ -14,9 +14,11 @@ Input number k of a seed is always the same. `--keep` keeps the inputs that did 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import importlib
 import logging
+import mmap
 import os
 import random
 import resource
@@ -42,7 +44,7 @@ SECONDS = 20.0
 LONGEST = 300  # characters of a line
 CORPUS = Path(__file__).parent / "corpus"
 GOOD = ("ok", "one line")
-KINDS = ("annotations", "pictures", "recipes")  # modules beside this one
+KINDS = ("annotations", "datasets", "pictures", "recipes")  # modules beside this one
 
 
 class Kind(Protocol):
@@ -79,9 +81,10 @@ def attempt(work: Callable[[], Any], *, memory: int = MEMORY, seconds: float = S
     """
     with tempfile.TemporaryFile() as output:
         began = time.monotonic()
-        before = _resident()
+        shared = mmap.mmap(-1, 8)  # what the child has at first: less than this process, whose files it lacks
         child = os.fork()
         if child == 0:
+            shared[:] = _resident().to_bytes(8, "little")
             _work(work, output.fileno(), memory)
         ended = status = 0
         usage = None
@@ -98,7 +101,7 @@ def attempt(work: Callable[[], Any], *, memory: int = MEMORY, seconds: float = S
         took = time.monotonic() - began
         output.seek(0)
         said = _text(output.read())
-    peak = max(usage.ru_maxrss * 1024 - before, 0) if usage else 0
+    peak = max(usage.ru_maxrss * 1024 - int.from_bytes(shared[:], "little"), 0) if usage else 0
     return Outcome(_kind(status, said, peak, memory), said, took, peak / 2**20)
 
 
@@ -178,8 +181,11 @@ def fuzz(kind: Kind, count: int, seed: int, *, keep: Path | None = None) -> Iter
 def _keep(path: Path, target: Path, outcome: Outcome) -> None:
     target.mkdir(parents=True, exist_ok=True)
     (target / "said.txt").write_text(outcome.said, encoding="utf-8")
-    copy = shutil.copytree if path.is_dir() else shutil.copy
-    copy(path, target / path.name)
+    if path.is_dir():
+        with contextlib.suppress(shutil.Error):  # a pipe; the rest is copied
+            shutil.copytree(path, target / path.name, symlinks=True)
+    elif path.is_file():
+        shutil.copy(path, target / path.name)
 
 
 def main() -> int:

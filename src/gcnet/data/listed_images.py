@@ -49,7 +49,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
             else:
                 missing.append(path)
                 unknown = image.get("height") is None or image.get("width") is None
-                lost += unknown or not (name.isprintable() and len(name) < 256) or path.exists()
+                lost += unknown or not (name.isprintable() and len(name) < 256) or os.path.exists(path)
         paths[id] = path
     if lost or (missing and len(missing) == len(paths)):
         raise GCNetError(
@@ -61,10 +61,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
 
 
 def _is_there(path: Path, folders: list[Path]) -> bool:
-    try:
-        if not path.is_file():
-            return False
-    except OSError:  # a name that is too long
+    if not os.path.isfile(path):
         return False
     plain = Path(os.path.abspath(path))
     return any(plain.is_relative_to(folder) for folder in folders)

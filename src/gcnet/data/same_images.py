@@ -56,7 +56,7 @@ def _equal_files(paths: Sequence[Path]) -> list[list[int]]:
     """Only files that are of one size are read."""
     by_size = defaultdict(list)
     for index, path in enumerate(paths):
-        if path.is_file():
+        if os.path.isfile(path):
             by_size[path.stat().st_size].append(index)
     by_content = defaultdict(list)
     for size, group in by_size.items():

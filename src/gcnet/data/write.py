@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_bytes
+from gcnet.files import alone_in, prepare_folder, write_bytes
 from gcnet.ops.segmentations import Segmentation, rle_to_mask
 
 log = logging.getLogger(__name__)
@@ -31,18 +31,32 @@ def write_splits(splits: Mapping[str, DataSet[ImageRecord]], out: Path, format: 
     `coco`: `annotations/instances_train.json` beside `images/train/`. `yolo`: `data.yaml`, `images/train/`
     and `labels/train/`, with an outline a line, or a box where no outline is known; crowds are left out.
 
+    Until all is written it lies in `out/.part`, which the next call removes if this one is killed.
+
     Raises GCNetError where the folder holds something or the disk does not take it.
     """
     prepare_folder(out)
-    if any(out.iterdir()):
-        raise GCNetError(f"{out} is not empty; give another folder")
+    part = out / ".part"
+    with alone_in(out):
+        if any(path != part for path in out.iterdir()):
+            raise GCNetError(f"{out} is not empty; give another folder")
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            _write_all(splits, part, format)
+            for path in sorted(part.iterdir(), reverse=True):  # the images before what names them
+                path.rename(out / path.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path, format: Format) -> None:
     for split, dataset in splits.items():
         names = _copy_images(dataset.records, out / "images" / FOLDERS[split])
         if format == "coco":
             _write_coco(dataset, names, out / "annotations" / f"instances_{FOLDERS[split]}.json")
         else:
             _write_labels(dataset, names, out / "labels" / FOLDERS[split])
-    if format == "yolo":  # last: with it, the set is whole
+    if format == "yolo":
         paths = {key: f"images/{key}" for split, key in FOLDERS.items() if split in splits}
         names_of = dict(enumerate(next(iter(splits.values())).class_names))
         content = yaml.safe_dump({**paths, "names": names_of}, sort_keys=False, allow_unicode=True)

@@ -44,11 +44,11 @@ class MetricsFile:
             os.replace(path, path.with_name(f"{path.name}.damaged"))
             print(f"warning: {path} has {damaged} lines that are no rows; it is kept as {path.name}.damaged")
         self._scores = tuple(scores)
+        self._behind = False  # whether the disk did not take a row
         self._columns = list(self.rows[0]) if self.rows else []
         self._columns += [name for name in scores if self.rows and name not in self._columns]
         if self.rows:
-            text = self._line(self._columns) + "".join(map(self._row, self.rows))
-            write_bytes(path, text.encode())
+            self._write_all()
         else:
             path.unlink(missing_ok=True)
 
@@ -61,11 +61,23 @@ class MetricsFile:
             header = self._line(self._columns)
         row = dict.fromkeys(self._columns, math.nan) | {"iteration": iteration, **present}
         self.rows.append(row)
+        if self._behind:
+            self._write_all()
+            self._behind = False
+            return
+        self._behind = True  # unless the next lines come to their end
         with open(self.path, "a", encoding="utf-8", newline="") as file:
             file.write(header + self._row(row))
+        self._behind = False
 
     def close(self) -> None:
-        """Every row is on disk already."""
+        """Every row is on disk already, unless the disk was full."""
+        if self._behind:
+            self._write_all()
+
+    def _write_all(self) -> None:
+        text = self._line(self._columns) + "".join(map(self._row, self.rows))
+        write_bytes(self.path, text.encode())
 
     def validated(self, iteration: int) -> bool:
         return any(row["iteration"] == iteration and self._is_validation(row) for row in self.rows)

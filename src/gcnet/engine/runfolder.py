@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from gcnet.engine.loggers import read_metrics
-from gcnet.files import alone_in, check_unused, prepare_folder, write_bytes, write_json
+from gcnet.files import alone_in, check_unused, prepare_folder, write_atomically, write_bytes, write_json
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
 
@@ -31,8 +31,6 @@ def goes_on(out: Path, resume: bool | Literal["auto"]) -> bool:
 def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     """Makes `out` ready to be written to, for this run alone as long as it is inside.
 
-    Temporary files of a run that was killed are removed.
-
     Raises:
         GCNetError: it cannot be written to, another run is writing there, or it holds something already and
             the run is not resumed.
@@ -40,8 +38,6 @@ def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     if not resume:
         prepare_folder(out)
     with alone_in(out) if out.is_dir() else contextlib.nullcontext():
-        for leftover in out.glob(".*.part"):
-            leftover.unlink(missing_ok=True)
         check_unused(out, resume)
         yield
 
@@ -121,4 +117,4 @@ def draw_curves(metrics_csv: Path, image: Path, scores: Sequence[str]) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=8)
-    figure.savefig(image, dpi=120)
+    write_atomically(image, lambda file: figure.savefig(file, dpi=120, format="png"))

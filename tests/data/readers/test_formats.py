@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -461,3 +462,51 @@ def test_hostile_lists_of_yolo(tmp_path: Path) -> None:
         write(tmp_path / "data.yaml", f"train: train/images\nnames: {names}\n")
         with pytest.raises(GCNetError, match="holds no data set"):
             load_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "annotations/panoptic_train.json",
+        "_annotations.coco.json",
+        "annotations.xml",
+        "data.yaml",
+        "classes.txt",
+    ],
+)
+def test_a_pipe_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    (tmp_path / "annotations" / "panoptic_train").mkdir(parents=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(GCNetError):
+        load_splits(tmp_path)
+
+
+def test_names_too_long_for_a_file_lead_nowhere(tmp_path: Path) -> None:
+    darknet(tmp_path)
+    data = tmp_path / "data" / "obj.data"
+    text = data.read_text()
+    for key in ("train", "names"):
+        write(data, "\n".join(f"{line}{'x' * 5000}" if key in line else line for line in text.splitlines()))
+        with pytest.raises(GCNetError) as caught:
+            load_splits(tmp_path)
+        assert len(one_line(str(caught.value))) < 300
+
+
+def test_folders_above_the_data_set_are_not_searched(tmp_path: Path) -> None:
+    image(tmp_path / "private.jpg")
+    yolo(tmp_path / "pets" / "set")
+    for place in ("/", str(tmp_path), str(tmp_path / "pets")):
+        write(tmp_path / "pets" / "set" / "data.yaml", f"train: {place}\nnames: [cat, dog]\n")
+        with pytest.raises(GCNetError, match="its training images are not there"):
+            load_splits(tmp_path / "pets" / "set")
+
+
+def test_an_image_that_a_list_names_twice_is_one(tmp_path: Path) -> None:
+    for make in (darknet, voc):
+        make(tmp_path / make.__name__)
+        lists = list((tmp_path / make.__name__).rglob("train.txt"))
+        for path in lists:
+            path.write_text(path.read_text().rstrip() + "\n" + path.read_text())
+        assert lists
+        assert len(load_splits(tmp_path / make.__name__)["train"]) == 1

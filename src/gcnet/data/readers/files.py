@@ -1,11 +1,16 @@
-"""What readers share: files of JSON, XML, YAML and lines; where images are; outlines of shapes and masks."""
+"""What readers share: files of JSON, XML, YAML and lines; where images are; outlines of shapes and masks.
+
+Names that a file gives are looked up by `os.path`, for which one that is too long is of no file.
+"""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
 import math
+import os.path
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -37,6 +42,7 @@ Value = TypeVar("Value")
 @collection_paused()
 def read_json(path: Path) -> Any:
     """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
+    _check_file(path)
     try:
         return json.loads(_read_gzip(path) if path.suffix == ".gz" else path.read_bytes())
     except GCNetError:
@@ -59,6 +65,12 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def _check_file(path: Path) -> None:
+    """Raises GCNetError for a pipe, which would be waited for, or a device, which may have no end."""
+    if not os.path.isfile(path):
+        raise GCNetError(f"{path} cannot be read (no file, or no regular one); give an annotation file")
+
+
 def _read_gzip(path: Path) -> bytes:
     most = max(_INFLATED * path.stat().st_size, _SMALL)
     with gzip.open(path) as file:
@@ -78,6 +90,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_xml(path: Path) -> ElementTree.Element:
     """The root of an XML file. Raises GCNetError naming it."""
+    _check_file(path)
     try:
         return ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
@@ -100,6 +113,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_text(path: Path) -> str:
     """The text of a file, with marks where it is not UTF-8. Raises GCNetError where it cannot be read."""
+    _check_file(path)
     try:
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
@@ -114,7 +128,7 @@ def read_lines(path: Path) -> list[str]:
 def head_of(path: Path, size: int = 1 << 12) -> bytes:
     """The first bytes of a file; none of what is no file, or cannot be read."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             return b""
         with open(path, "rb") as file:
             return file.read(size)
@@ -149,30 +163,25 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
         return {}
 
 
-def existing(paths: Sequence[Path]) -> Path:
+def existing(paths: Iterable[Path]) -> Path:
     """The first that is a file, or else the first."""
-    return next((path for path in paths if _is_file(path)), paths[0])
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
+    paths = iter(paths)
+    first = next(paths)
+    return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
 
 
 def image_beside(path: Path, folders: Sequence[Path], name: str = "") -> str:
     """The absolute path of the image of an annotation file: by its `name`, or of the same stem."""
-    named = [folder / name.replace("\\", "/") for folder in folders if name]
-    stem = [folder / f"{path.stem}{suffix}" for folder in folders for suffix in IMAGE_SUFFIXES]
-    bare = [folder / name.replace("\\", "/").rsplit("/", 1)[-1] for folder in folders if name]
-    return str(existing([*named, *bare, *stem]).absolute())
+    named = name.replace("\\", "/")
+    names = [named, named.rsplit("/", 1)[-1]] if name else []
+    names += [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+    return str(existing(folder / one for one in names for folder in folders).absolute())
 
 
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
     """The one of `folders` that has most of the images; the first of several."""
     shortened = [name for name in map(str, names[:20]) if name]
-    return max(folders, key=lambda folder: sum(_is_file(folder / name) for name in shortened))
+    return max(folders, key=lambda folder: sum(os.path.isfile(folder / name) for name in shortened))
 
 
 def file_an_image(

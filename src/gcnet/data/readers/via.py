@@ -45,8 +45,9 @@ def _read_via(path: Path) -> Source:
         if not isinstance(name, str):
             raise GCNetError(f"{path} is not VIA's: an entry has no filename; export the annotations as JSON")
         images.append({"id": id, "file_name": name})
-        regions = entry.get("regions") or []
-        for number, region in enumerate(regions.values() if isinstance(regions, dict) else regions):
+        regions = entry.get("regions")
+        regions = list(regions.values()) if isinstance(regions, dict) else regions
+        for number, region in enumerate(regions if isinstance(regions, list) else ()):
             if isinstance(region, dict):
                 label = _label(region.get("region_attributes") or {})
                 found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}

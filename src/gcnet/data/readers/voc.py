@@ -43,7 +43,7 @@ def find_voc(root: Path) -> Readers:
     splits = name_splits(root, [(name, path) for name, path in named if path.is_file()], shown=str)
     readers: Readers = {}
     for split, path in splits.items():
-        stems = [line.split()[0] for line in read_lines(path)]
+        stems = dict.fromkeys(line.split()[0] for line in read_lines(path))
         readers[split] = partial(_read_voc, base, [files[stem] for stem in stems if stem in files])
     return readers or {WHOLE: partial(_read_voc, base, list(files.values()))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os.path
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -58,15 +59,20 @@ def _images_of(path: Path, base: Path, place: str) -> list[Path]:
     """The images of a folder or of a list of files, which is seen from the file, its `path` or a level up."""
     bases = [base, path.parent, path.parent.parent]
     for found in [folder / name for folder in bases for name in _spellings(place)]:
-        if found.is_dir():
+        if os.path.isdir(found) and not _holds(found, path.parent):
             return sorted(image for image in found.rglob("*") if is_image(image))
-        if found.is_file():
+        if os.path.isfile(found):
             bases.append(found.parent)
             return [
                 existing([folder / name for name in _spellings(line) for folder in bases])
-                for line in read_lines(found)
+                for line in dict.fromkeys(read_lines(found))
             ]
     return []
+
+
+def _holds(folder: Path, inside: Path) -> bool:
+    """Whether `folder` is somewhere above `inside`: then it has a person's other files in it."""
+    return folder.resolve() in inside.resolve().parents
 
 
 def _spellings(place: str) -> list[str]:
@@ -80,7 +86,7 @@ def _bare_splits(root: Path) -> Readers:
     folders = (root, root / "labels", *sorted(root.glob("*/")))
     names = next((path for folder in folders for name in _NAMES if (path := folder / name).is_file()), None)
     images = sorted(path for path in root.rglob("*") if is_image(path)) if names else []
-    labelled = [image for image in images if _label_file(image).is_file()]
+    labelled = [image for image in images if os.path.isfile(_label_file(image))]
     if not names or not labelled:
         return {}
     categories = _categories(read_lines(names))
@@ -98,7 +104,7 @@ def _label_file(image: Path) -> Path:
     if last is None:
         return beside
     labels = Path(*parts[:last], "labels", *parts[last + 1 :])
-    return labels if labels.is_file() else beside
+    return labels if os.path.isfile(labels) else beside
 
 
 def _read_yolo(
@@ -109,11 +115,11 @@ def _read_yolo(
     entries, annotations = [], []
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
-        if image.is_file():  # what is missing is told of later, all together
+        if os.path.isfile(image):  # what is missing is told of later, all together
             height, width = image_size(image)
             entries[-1] |= {"width": width, "height": height}
             labels = _label_file(image)
-            for number, line in enumerate(read_lines(labels) if labels.is_file() else (), start=1):
+            for number, line in enumerate(read_lines(labels) if os.path.isfile(labels) else (), start=1):
                 entry = {"id": f"{labels.name}:{number}", "image_id": id}
                 annotations.append(entry | object_of(_object, line.split(), width, height))
     return Source(path, path.parent, entries, annotations, categories, within)
@@ -136,4 +142,4 @@ def _read_darknet(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {key.strip(): value.strip() for key, value in pairs}
     names = str(content.get("names", ""))
     file = existing([folder / name for folder in path.parents[:2] for name in (names, Path(names).name)])
-    return content | {"names": read_lines(file) if file.is_file() else [], "val": content.get("valid")}
+    return content | {"names": read_lines(file) if os.path.isfile(file) else [], "val": content.get("valid")}

@@ -1,0 +1,337 @@
+"""Data sets in every format but COCO's, with one to three things wrong in their files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import annotations
+import cv2
+import numpy as np
+import pictures
+import pyarrow
+import pyarrow.parquet
+
+SIZE = (40, 48)
+SQUARE = [[4, 4], [30, 4], [30, 30], [4, 30]]
+WORDS = (
+    *("", "0", "-1", "1e7", "1e18", "-1e300", "1e999", "nan", "inf", "1" * 5000, "0x10", "1_0", "٣", "½"),
+    *("cat", "\x1b[31mred", "bolt [m8]", "\u202e", "x" * 5000, "a\nb", "~", "[", "{", "- ", ": ", "&a", "*a"),
+    *("../../etc/passwd", "/etc/passwd", "/dev/zero", "..", "/", ".", "y" * 300, "C:\\x\\1.png", "\x00"),
+)
+LINES = ("path: /", "train: ..", "names: {}", "a: &a [*a]", "[" * 2000, "0 " * 3000)
+LAUGHS = '<!DOCTYPE a [<!ENTITY a "ha">{}]>'.format(
+    "".join(f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in zip("abcdefghi", "bcdefghij", strict=True))
+)
+OUTSIDE = '<!DOCTYPE a [<!ENTITY j SYSTEM "file:///etc/passwd">]>'
+
+
+def write(chance: random.Random, folder: Path) -> Path:
+    """A folder with a hostile data set of two images."""
+    make = chance.choice(FORMATS)
+    make(folder)
+    for _ in range(chance.randint(1, 3)):
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        if not files:
+            break
+        path = chance.choice(files)
+        if chance.random() < 0.1:
+            chance.choice((_replace, _damage_bytes, _repeat))(chance, path)
+        else:
+            DAMAGES.get(path.suffix, _damage_bytes)(chance, path)
+    return folder
+
+
+def read(path: Path) -> None:
+    """As of COCO files; tables are unpacked into a folder of their own."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["GCNET_HOME"] = home
+        annotations.read(path)
+
+
+# Sound data sets ---------------------------------------------------------------------------------------
+
+
+def _images(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in (1, 2):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((*SIZE, 3), 90 * number, np.uint8))
+
+
+def _mask(path: Path, values: tuple[int, ...] = (1, 2)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = np.zeros(SIZE, np.uint8)
+    for place, value in enumerate(values):
+        mask[4:20, 4 + 20 * place : 20 + 20 * place] = value
+    cv2.imwrite(str(path), mask)
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _yolo(folder: Path) -> None:
+    _images(folder / "images" / "train")
+    _text(
+        folder / "data.yaml", "path: .\ntrain: images/train\nval: images/train\nnames:\n  0: cat\n  1: dog\n"
+    )
+    outline = "1 0.1 0.1 0.6 0.1 0.6 0.7 0.1 0.7\n"
+    for number in (1, 2):
+        _text(folder / "labels" / "train" / f"{number}.txt", f"0 0.5 0.5 0.4 0.4\n{outline * 2}")
+
+
+def _darknet(folder: Path) -> None:
+    _images(folder / "obj")
+    _text(
+        folder / "obj.data",
+        "classes = 2\ntrain = data/train.txt\nvalid = data/train.txt\nnames = data/obj.names\n",
+    )
+    _text(folder / "obj.names", "cat\ndog\n")
+    _text(folder / "train.txt", "data/obj/1.png\ndata/obj/2.png\n")
+    for number in (1, 2):
+        _text(folder / "obj" / f"{number}.txt", "0 0.5 0.5 0.4 0.4\n1 0.1 0.1 0.6 0.1 0.6 0.7\n")
+
+
+def _bare_yolo(folder: Path) -> None:
+    _images(folder)
+    _text(folder / "classes.txt", "cat\ndog\n")
+    for number in (1, 2):
+        _text(folder / f"{number}.txt", "1 0.1 0.1 0.6 0.1 0.6 0.7\n")
+
+
+def _voc(folder: Path) -> None:
+    _images(folder / "JPEGImages")
+    box = "<bndbox><xmin>4</xmin><ymin>4</ymin><xmax>30</xmax><ymax>30</ymax></bndbox>"
+    outline = "<polygon><x1>4</x1><y1>4</y1><x2>30</x2><y2>4</y2><x3>9</x3><y3>30</y3></polygon>"
+    items = f"<object><name>cat</name>{box}{outline}</object><object><name>dog</name>{box}</object>"
+    for number in (1, 2):
+        head = f"<filename>{number}.png</filename><size><width>48</width><height>40</height></size>"
+        _text(folder / "Annotations" / f"{number}.xml", f"<annotation>{head}{items}</annotation>")
+        _mask(folder / "SegmentationObject" / f"{number}.png")
+    _text(folder / "ImageSets" / "Segmentation" / "train.txt", "1\n2\n")
+
+
+def _via(folder: Path) -> None:
+    _images(folder / "train")
+    xs, ys = zip(*SQUARE, strict=True)
+    shapes = [
+        {"name": "polygon", "all_points_x": list(xs), "all_points_y": list(ys)},
+        {"name": "rect", "x": 4, "y": 4, "width": 20, "height": 20},
+        {"name": "circle", "cx": 20, "cy": 20, "r": 9},
+        {"name": "ellipse", "cx": 20, "cy": 20, "rx": 9, "ry": 5, "theta": 0.5},
+    ]
+    regions = [{"shape_attributes": shape, "region_attributes": {"class": "cat"}} for shape in shapes]
+    entries = {f"{n}.png9": {"filename": f"{n}.png", "size": 9, "regions": regions} for n in (1, 2)}
+    _text(folder / "train" / "via_region_data.json", json.dumps(entries))
+
+
+def _cvat(folder: Path) -> None:
+    _images(folder / "images")
+    points = ";".join(f"{x},{y}" for x, y in SQUARE)
+    shapes = (
+        f'<polygon label="cat" points="{points}"/><box label="dog" xtl="4" ytl="4" xbr="30" ybr="30"/>'
+        '<ellipse label="cat" cx="20" cy="20" rx="9" ry="5"/>'
+        '<mask label="dog" rle="3, 4, 9" left="4" top="5" width="4" height="4"/>'
+    )
+    items = "".join(f'<image id="{n}" name="{n}.png" width="48" height="40">{shapes}</image>' for n in (1, 2))
+    labels = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "dog"))
+    meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+    _text(folder / "annotations.xml", f"<annotations>{meta}{items}</annotations>")
+
+
+def _labelme(folder: Path) -> None:
+    _images(folder)
+    bits = cv2.imencode(".png", np.ones((16, 20), np.uint8))[1].tobytes()
+    mask = {"label": "cat", "shape_type": "mask", "points": [[4, 4], [23, 19]]}
+    shapes = [
+        {"label": "cat", "points": SQUARE, "group_id": None, "shape_type": "polygon"},
+        {"label": "dog", "points": [[4, 4], [30, 30]], "group_id": 1, "shape_type": "rectangle"},
+        {"label": "dog", "points": [[20, 20], [9, 9]], "group_id": 1, "shape_type": "circle"},
+        mask | {"mask": base64.b64encode(bits).decode()},
+    ]
+    size = {"imageHeight": SIZE[0], "imageWidth": SIZE[1]}
+    for number in (1, 2):
+        _text(folder / f"{number}.json", json.dumps({"shapes": shapes, "imagePath": f"{number}.png", **size}))
+
+
+def _panoptic(folder: Path) -> None:
+    _images(folder / "train2017")
+    content = annotations.sound()
+    segments = [{"id": 1, "category_id": 1, "iscrowd": 0}, {"id": 2, "category_id": 2, "iscrowd": 0}]
+    content["annotations"] = [
+        {"image_id": n, "file_name": f"{n}.png", "segments_info": segments} for n in (1, 2)
+    ]
+    _text(folder / "annotations" / "panoptic_train2017.json", json.dumps(content))
+    for number in (1, 2):
+        _mask(folder / "annotations" / "panoptic_train2017" / f"{number}.png")
+
+
+def _lines(folder: Path) -> None:
+    _images(folder / "train")
+    objects = {"bbox": [[4, 4, 20, 20]], "category": ["cat"], "segmentation": [[[4, 4, 30, 4, 30, 30]]]}
+    rows = [json.dumps({"file_name": f"{number}.png", "objects": objects}) for number in (1, 2)]
+    _text(folder / "train" / "metadata.jsonl", "\n".join(rows))
+
+
+def _parquet(folder: Path) -> None:
+    data = cv2.imencode(".png", np.full((*SIZE, 3), 90, np.uint8))[1].tobytes()
+    objects = {
+        "bbox": [[4.0, 4.0, 20.0, 20.0]],
+        "category": ["cat"],
+        "segmentation": [[[4.0, 4.0, 30.0, 4.0, 9.0, 30.0]]],
+    }
+    rows = pyarrow.table({"image": [{"bytes": data, "path": "1.png"}] * 2, "objects": [objects] * 2})
+    (folder / "data").mkdir()
+    pyarrow.parquet.write_table(rows, folder / "data" / "train-00000-of-00001.parquet")
+
+
+def _masks(folder: Path) -> None:
+    _images(folder / "images")
+    for number in (1, 2):
+        _mask(folder / "masks" / f"{number}.png")
+    _text(folder / "classes.txt", "cat\ndog\n")
+
+
+def _object_masks(folder: Path) -> None:
+    for number in (1, 2):
+        _images(folder / str(number) / "images")
+        (folder / str(number) / "images" / f"{3 - number}.png").unlink()
+        for place in range(2):
+            _mask(folder / str(number) / "masks" / f"{place}.png", (255,))
+    _text(folder / "classes.txt", "cat\n")
+
+
+FORMATS: tuple[Callable[[Path], None], ...] = (
+    *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
+    *(_masks, _object_masks),
+)
+
+# Damage ------------------------------------------------------------------------------------------------
+
+
+def _damage_json(chance: random.Random, path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    try:
+        content = (
+            [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+        )
+    except (ValueError, RecursionError):
+        return _damage_bytes(chance, path)
+    path.write_bytes(annotations.damaged(chance, content, lines=path.suffix == ".jsonl"))
+    return None
+
+
+def _damage_xml(chance: random.Random, path: Path) -> None:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    if chance.random() < 0.1:  # entities that grow, or are elsewhere
+        text = chance.choice((LAUGHS, OUTSIDE)) + re.sub(r"cat|1\.png|48", "&j;", text, count=1)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        _damage_bytes(chance, path)
+        return
+    element, word = chance.choice(list(root.iter())), _word(chance)
+    if element.attrib and chance.random() < 0.7:
+        key = chance.choice(list(element.attrib))
+        element.set(key, word)
+        if chance.random() < 0.2:
+            del element.attrib[key]
+    elif len(element) and chance.random() < 0.5:
+        child = chance.choice(list(element))
+        change = chance.choice((element.remove, element.append, lambda one: element.extend([one] * 3000)))
+        change(child)
+    elif chance.random() < 0.2:
+        element.tag = chance.choice(("x", "object", "image", "polygon", "mask", "x99999999999"))
+    else:
+        element.text = word
+    path.write_bytes(ElementTree.tostring(root, encoding="unicode").encode("utf-8", "surrogatepass"))
+
+
+def _damage_text(chance: random.Random, path: Path) -> None:
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() or [""]
+    at = chance.randrange(len(lines))
+    words = lines[at].split(" ")
+    words[chance.randrange(len(words))] = _word(chance)
+    change = chance.choice(
+        (
+            lambda: lines.__setitem__(at, " ".join(words)),
+            lambda: lines.__setitem__(at, " ".join(words)),
+            lambda: lines.__setitem__(at, lines[at] * chance.choice((2, 3000))),
+            lambda: lines.insert(at, chance.choice((*LINES, _word(chance) * 2))),
+            lambda: lines.pop(at),
+            lambda: lines.extend(lines * (3000 if len(lines[at]) < 100 else 3)),
+        )
+    )
+    change()
+    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+
+
+def _damage_picture(chance: random.Random, path: Path) -> None:
+    """Another image, of another size, damaged, a bomb, or no image."""
+    kind = chance.choice(("size", "noise", "damaged", "special"))
+    if kind in ("size", "noise"):
+        shape = SIZE if kind == "noise" else (chance.choice((1, 7, 400)), chance.choice((1, 7, 400)))
+        noise = np.random.default_rng(chance.getrandbits(32)).integers(0, 256, (*shape, 3), np.uint8)
+        cv2.imwrite(str(path), noise)
+        return
+    with tempfile.TemporaryDirectory() as other:
+        special = kind == "special"
+        made = (
+            chance.choice(pictures.SPECIALS)(chance, Path(other))
+            if special
+            else pictures.write(chance, Path(other))
+        )
+        if made.is_file() and not made.is_symlink():
+            path.write_bytes(made.read_bytes())
+        else:
+            _replace(chance, path)
+
+
+def _damage_bytes(chance: random.Random, path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for _ in range(chance.choice((1, 2, 5, 30))):
+        data = chance.choice(pictures.DAMAGES)(chance, data)
+    path.write_bytes(data)
+
+
+def _repeat(chance: random.Random, path: Path) -> None:
+    path.write_bytes(path.read_bytes() * chance.choice((2, 100)))
+
+
+def _replace(chance: random.Random, path: Path) -> None:
+    """Something that is no file, or nothing, of this name."""
+    path.unlink()
+    kind = chance.choice(("pipe", "folder", "device", "loop", "nothing"))
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind in ("device", "loop"):
+        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+
+
+def _word(chance: random.Random) -> str:
+    return chance.choice(WORDS)
+
+
+DAMAGES: dict[str, Callable[[random.Random, Path], Any]] = {
+    ".json": _damage_json,
+    ".jsonl": _damage_json,
+    ".xml": _damage_xml,
+    ".png": _damage_picture,
+    ".txt": _damage_text,
+    ".yaml": _damage_text,
+    ".data": _damage_text,
+    ".names": _damage_text,
+}
