@@ -39,7 +39,7 @@ def run_once(folder: Path) -> dict[str, tuple[float, float]]:
     spent["python and help"] = (time.process_time(), time.process_time())
 
     def import_ours() -> None:
-        import gcnet.prediction
+        import gcnet.prediction.files
         import gcnet.weights.load  # noqa: F401
 
     gc.disable()  # as `gcnet.weights.start.load_trained` does

@@ -19,7 +19,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     Path("notes.txt").write_text("")
 
     def names(*inputs: str | Path) -> list[str]:
-        return [path.as_posix() for path in find_images(inputs)]
+        return find_images(inputs)
 
     assert names(".") == ["[1].png", "a.PNG", "b.jpg"]
     assert names("**/*.jpg") == ["b.jpg", "deep/c.jpg"]
@@ -27,6 +27,12 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names("b.jpg", tmp_path / "b.jpg", "*.jpg") == ["b.jpg"]
     assert names("[1].png") == ["[1].png"]
     assert names("notes.txt") == ["notes.txt"]  # named by hand: tried, and reported if it is no image
+    Path("list").write_text("\ufeffdeep/c.jpg\n\nmissing.jpg \ndeep/../b.jpg\n./b.jpg\n")
+    assert names("b.jpg", "@list") == ["b.jpg", "deep/c.jpg", "missing.jpg"]  # reading says what is missing
+    Path("list").write_bytes(b"\xff\0.jpg\n")
+    assert names("@list") == ["\udcff\0.jpg"]
+    Path("@b.jpg").write_bytes(b"")
+    assert names("@b.jpg") == ["@b.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -36,12 +42,15 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("*.gif", r"no images match \*\.gif"),
         (".", "no images in ."),
         (None, "no images given"),
+        ("@nowhere.txt", "the list nowhere.txt cannot be read"),
+        ("@empty.txt", "the list empty.txt is empty"),
     ],
 )
 def test_inputs_that_stand_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, item: str | None, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n")
     with pytest.raises(GCNetError, match=message):
         find_images([] if item is None else [item])
 
@@ -55,5 +64,5 @@ def test_files_left_aside_are_counted(tmp_path: Path, caplog: pytest.LogCaptureF
     expected = f"{tmp_path}: 4 left aside, no image files: folder.jpg, list.csv, notes.txt and 1 more"
     for item in (tmp_path, f"{tmp_path}/*"):
         caplog.clear()
-        assert [path.name for path in find_images([item])] == ["a.jfif", "b.AVIF", "c.heic"]
+        assert [Path(path).name for path in find_images([item])] == ["a.jfif", "b.AVIF", "c.heic"]
         assert caplog.messages == [expected.replace(str(tmp_path), str(item))]

@@ -71,7 +71,8 @@ def test_predicting_loads_torch_and_opencv_alone(tmp_path):
         f"load_trained(find_source({str(tmp_path / 'm.safetensors')!r}), 'cpu')"
     )
     collected = "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
-    assert loaded_after(f"import gc, gcnet\n{load}\nimport gcnet.prediction\n{collected}") == {"torch", "cv2"}
+    predict = "import gcnet.prediction.files"
+    assert loaded_after(f"import gc, gcnet\n{load}\n{predict}\n{collected}") == {"torch", "cv2"}
 
 
 def test_every_public_name_exists():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gcnet.evaluation.coco_ap import Metrics
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
-    from gcnet.prediction import Predictions
+    from gcnet.prediction.predictions import Predictions
 
     AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
@@ -166,6 +166,7 @@ def predict(
     max_detections: int | None = None,
     top: int = 5,
     overlays: bool = True,
+    batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
@@ -176,10 +177,10 @@ def predict(
     Args:
         model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx
             that `export` wrote.
-        images: files, folders and patterns such as "photos/*.jpg". Arrays and PIL images are for the models'
-            own `predict_images`.
-        out: a folder for results and overlays, see `gcnet.prediction.predict_files`. Without it nothing is
-            written, and what was found is in `Predictions.found`.
+        images: files, folders, patterns such as "photos/*.jpg" and lists of paths, "@list.txt". Arrays and
+            PIL images are for the models' own `predict_images`.
+        out: a folder for results and overlays, see `gcnet.prediction.files.predict_files`. Without it nothing
+            is written, and what was found is in `Predictions.found`.
         weights: of a model that is given by its name; the published ones by default.
         mirror: addresses or folders with the published files, asked if the publisher fails.
         device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" a model that is given stays where it is.
@@ -187,6 +188,7 @@ def predict(
         max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
         top: of a classifier: how many classes an image is given.
         overlays: whether pictures are written beside the JSON.
+        batch_size: images that are predicted at once, where their padded sizes are the same.
         max_pixels: images of more are not read; it is known from their headers.
         precision: of a detector's network: "fp32", "bf16" or "fp16".
         compile: a detector on a GPU: compile it first.
@@ -199,9 +201,10 @@ def predict(
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     is_export = isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTS
     others = (weights is not None, device != "auto", precision != "fp32", compile, max_detections is not None)
-    if is_export and any(others):
+    if is_export and (any(others) or batch_size != 1):
         raise GCNetError(
-            f"{model} runs as it was exported: leave out weights, device, precision, compile, max_detections"
+            f"{model} runs as it was exported: leave out weights, device, precision, compile, "
+            "max_detections, batch_size"
         )
     source = None if is_export else _find(model, weights)
     check_handles()
@@ -215,7 +218,7 @@ def predict(
     else:
         loaded = _load(source, mirror, device, precision, compile, max_detections)
 
-    from gcnet.prediction import predict_files
+    from gcnet.prediction.files import predict_files
 
     return predict_files(
         loaded,
@@ -224,6 +227,7 @@ def predict(
         score_threshold=score_threshold,
         top=top,
         overlays=overlays,
+        batch_size=batch_size,
         max_pixels=max_pixels,
         progress=progress,
     )

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 
 def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
@@ -49,19 +49,29 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     return f'did you mean "{by_lower_case[near[0]]}"?' if near else otherwise
 
 
-def progress_bar(*, disable: bool = False, transient: bool = False, of_bytes: bool = False) -> Progress:
+def progress_bar(
+    *, disable: bool = False, transient: bool = False, of_bytes: bool = False, rate: str = ""
+) -> Progress:
     """A bar with amount, time taken and time left; on stderr, so that stdout stays clean.
 
     Args:
         disable: show nothing.
         transient: gone when the work is done.
         of_bytes: amounts are bytes, and are shown with their rate.
+        rate: what is counted, such as "images", where how many are done in a second is shown.
     """
     from rich import progress as rich
     from rich.console import Console
+    from rich.text import Text
+
+    class Rate(rich.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} {rate}/s" if rate and task.speed else "")
 
     amounts = (
-        (rich.DownloadColumn(), rich.TransferSpeedColumn()) if of_bytes else (rich.MofNCompleteColumn(),)
+        (rich.DownloadColumn(), rich.TransferSpeedColumn())
+        if of_bytes
+        else (rich.MofNCompleteColumn(), *([Rate()] if rate else []))
     )
     return rich.Progress(
         rich.TextColumn("{task.description}"),

@@ -12,7 +12,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,18 +98,19 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as JSON, a sequence with one entry a line. Raises GCNetError as `write_bytes` does.
+    """Writes `value` as JSON; of a list, or anything that gives one entry after the other, one a line.
 
-    Entries of a sequence are written as they are made: it need not hold them all.
+    Entries are written as they are made: they need not all be held. Raises GCNetError as `write_bytes` does.
     """
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, Iterable) or isinstance(value, Mapping | str):
         write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
         return
 
     def write(file: BinaryIO) -> None:
+        file.write(b"[")
         for number, entry in enumerate(value):
-            file.write((",\n" if number else "[\n").encode() + json.dumps(entry, allow_nan=False).encode())
-        file.write(b"\n]\n" if len(value) else b"[\n\n]\n")
+            file.write((",\n" if number else "\n").encode() + json.dumps(entry, allow_nan=False).encode())
+        file.write(b"\n]\n")
 
     with disk_errors(path):
         write_atomically(Path(path), write)

@@ -22,23 +22,32 @@ IMAGE_SUFFIXES = (
 )
 
 
-def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that files, folders and glob patterns stand for, each once, sorted by path.
+def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The image files that files, folders, patterns and lists stand for, each once, sorted by path.
 
     A folder stands for the images directly in it; `**` in a pattern goes into folders. In folders and
     patterns files count as images by their suffix; hidden ones are left out, others are counted in a warning.
+    `@list.txt` stands for the paths in a text file, one a line; whether they are there, reading them shows.
     Raises GCNetError for an input that stands for nothing.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, str] = {}
     for item in inputs:
         for path in _expand(os.path.expanduser(item)):
-            found.setdefault(path.resolve(), path)
+            found.setdefault(identity(path), path)
     if not found:
         raise GCNetError("no images given; name files, folders or patterns such as 'photos/*.jpg'")
-    return sorted(found.values())
+    return sorted(found.values(), key=lambda path: path.split("/"))
 
 
-def _expand(item: str) -> list[Path]:
+def identity(path: str) -> str:
+    """The same for all paths of a file: links are followed."""
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # no path at all, out of a list
+        return path
+
+
+def _expand(item: str) -> Iterable[str]:
     path = Path(item)
     if path.is_dir():
         images = _images(path.iterdir(), path)
@@ -46,7 +55,9 @@ def _expand(item: str) -> list[Path]:
             raise GCNetError(f"no images in {path}; for images in its folders give '{path}/**/*.jpg'")
         return images
     if path.exists():
-        return [path]
+        return [path.as_posix()]
+    if item.startswith("@"):
+        return _listed(Path(item[1:]))
     if not glob.has_magic(item):
         raise GCNetError(
             f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
@@ -57,11 +68,23 @@ def _expand(item: str) -> list[Path]:
     return images
 
 
-def _images(paths: Iterable[Path], place: object) -> list[Path]:
+def _listed(path: Path) -> list[str]:
+    """The lines of a text file, as paths seen from here."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            lines = [os.path.expanduser(line.strip()) for line in file if not line.isspace()]
+    except OSError as error:
+        raise GCNetError(f"the list {path} cannot be read ({error.strerror}); correct its path") from None
+    if not lines:
+        raise GCNetError(f"the list {path} is empty; it has the path of an image on each line")
+    return [Path(line).as_posix() for line in lines]
+
+
+def _images(paths: Iterable[Path], place: object) -> list[str]:
     images, aside = [], []
     for path in paths:
         if is_image(path):
-            images.append(path)
+            images.append(path.as_posix())
         elif path.is_file() or has_image_suffix(path.name):  # a pipe or a folder of that name is no image
             aside.append(path.name)
     tell_aside([name for name in aside if not name.startswith(".")], place)

@@ -1,14 +1,15 @@
 """What a long call has done so far, on disk as it is done: whatever ends it, the same call goes on from it.
 
-`unfinished.jsonl` says in its first line of which call, then has a line for each image. A call that comes to
-its end removes it.
+`unfinished.jsonl` says in its first line of which call, then has a line for each item. A call that comes to
+its end removes it. What was recorded stays on disk: in memory an item is the place of its line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ class Journal:
         notes: plain values that the call made up when it first began.
 
     Attributes:
-        done: what an earlier call recorded, by key.
         notes: those of the first call.
 
     Raises:
@@ -35,9 +35,8 @@ class Journal:
 
     def __init__(self, folder: Path, call: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
         self.path = folder / NAME
-        self.done: dict[str, Any] = {}
         self.notes = dict(notes)
-        header, whole = self._read()
+        header, whole = self._read_header()
         if header is not None:
             before, self.notes = header["call"], header["notes"]
             if changed := [name for name in {**before, **call} if before.get(name) != call.get(name)]:
@@ -46,29 +45,59 @@ class Journal:
                     f"repeat that one to go on, delete {NAME}, or give another --out"
                 )
         with disk_errors(self.path):
-            self._file = open(self.path, "ab")  # noqa: SIM115 (closed by `close`)
+            # Unbuffered: a line that the disk did not take is not tried again by the next one.
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
             self._file.truncate(whole)  # a line that was cut off
             if header is None:
                 self._write({"call": dict(call), "notes": self.notes})
+        self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `close`)
 
-    def add(self, key: str, value: Any) -> None:
-        """Records what came of an item. Raises GCNetError where the disk does not take it."""
+    def add(self, key: str, value: Any) -> int:
+        """Records what came of an item, and returns its place, for `at`.
+
+        Raises GCNetError where the disk does not take it.
+        """
         with disk_errors(self.path):
-            self._write([key, value])
+            return self._write([key, value])
+
+    def entries(self) -> Iterator[tuple[int, str, Any]]:
+        """Place, key and value of what was recorded, in order; lines that are damaged are left out."""
+        place = 0
+        with open(self.path, "rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError, RecursionError):
+                    entry = json.loads(line)
+                    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
+                        yield place, entry[0], entry[1]
+                place += len(line)
+
+    def at(self, place: int) -> Any:
+        """The value that was recorded at a place."""
+        self._reader.seek(place)
+        return json.loads(self._reader.readline())[1]
 
     def close(self, *, finished: bool) -> None:
-        """Ends the writing; the journal of a finished call goes."""
+        """Ends reading and writing; the journal of a finished call goes."""
+        self._reader.close()
         with contextlib.suppress(OSError):  # it said so before
             self._file.close()
         if finished:
             self.path.unlink(missing_ok=True)
 
-    def _write(self, value: Any) -> None:
-        self._file.write(json.dumps(value, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+    def _write(self, value: Any) -> int:
+        place = self._file.seek(0, os.SEEK_END)
+        rest = memoryview(json.dumps(value, allow_nan=False).encode() + b"\n")
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(place)
+            raise
+        return place
 
-    def _read(self) -> tuple[dict[str, Any] | None, int]:
-        """The first line, and how many bytes are whole lines. Lines that are damaged are done again."""
+    def _read_header(self) -> tuple[dict[str, Any] | None, int]:
+        """The line that names the call, and how many bytes are whole lines."""
         if not self.path.is_file():
             return None, 0
         header, whole = None, 0
@@ -77,11 +106,9 @@ class Journal:
                 if not line.endswith(b"\n"):
                     break
                 whole += len(line)
-                with contextlib.suppress(ValueError, TypeError):
-                    value = json.loads(line)
-                    if header is not None:
-                        key, found = value
-                        self.done[key] = found
-                    elif isinstance(value, dict) and value.keys() == {"call", "notes"}:
-                        header = value
+                if header is None:
+                    with contextlib.suppress(ValueError, RecursionError):
+                        value = json.loads(line)
+                        if isinstance(value, dict) and value.keys() == {"call", "notes"}:
+                            header = value
         return header, whole if header is not None else 0

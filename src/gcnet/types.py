@@ -54,6 +54,16 @@ class Batch:
             self.images[part], self.image_sizes[part], self.original_sizes[part], self.image_ids[part]
         )
 
+    @classmethod
+    def together(cls, batches: Sequence[Batch]) -> Batch:
+        """Batches whose images are padded to one size, as one."""
+        return cls(
+            torch.cat([one.images for one in batches]),
+            [size for one in batches for size in one.image_sizes],
+            [size for one in batches for size in one.original_sizes],
+            [id for one in batches for id in one.image_ids],
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         return replace(self, images=self.images.to(device, non_blocking=True))
 

@@ -214,10 +214,10 @@ def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | Cla
 
 def _recorded(journal: Journal, dataset: DataSet[Any]) -> dict[int, Any]:
     """What an earlier call found, by the index of the image."""
+    done = ((int(key), value) for _, key, value in journal.entries())
     if dataset.has_labels:
-        return {int(key): ClassResult.from_json(value) for key, value in journal.done.items()}
-    ids = {key: dataset.records[int(key)].id for key in journal.done}
-    return {int(key): ImageResults.from_json(ids[key], journal.done[key]) for key in ids}
+        return {index: ClassResult.from_json(value) for index, value in done}
+    return {index: ImageResults.from_json(dataset.records[index].id, value) for index, value in done}
 
 
 def batches_of_one_size(

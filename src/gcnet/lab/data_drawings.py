@@ -12,7 +12,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.ops.images import write_image
-from gcnet.prediction import overlay_paths
+from gcnet.prediction.names import OutputNames, check_inputs
 from gcnet.viz import draw_targets
 
 
@@ -23,9 +23,10 @@ def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]
     """
     tasks = []
     for split, dataset in splits.items():
-        targets = overlay_paths([record.path for record in dataset.records], out / split)
-        prepare_folder(out / split)
-        tasks += [(dataset, index, target) for index, target in enumerate(targets)]
+        names = OutputNames([record.path for record in dataset.records])
+        check_inputs(names, out / split)
+        folder = prepare_folder(out / split)
+        tasks += [(dataset, index, folder / names.picture(index)) for index in range(len(dataset))]
 
     def draw(task: tuple[DataSet[ImageRecord], int, Path]) -> str | None:
         dataset, index, target = task

@@ -307,7 +307,7 @@ def choose_images(data: Path, *, split: str = "valid", count: int | None = None)
     With `count`, that many of them, evenly spaced. Raises GCNetError where there are none.
     """
     if any(is_image(path) for path in data.iterdir()):
-        paths = find_images([data])
+        paths = [Path(path) for path in find_images([data])]
     else:
         paths = [record.path for record in load_split(data, split).records]
     if not paths:

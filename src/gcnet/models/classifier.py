@@ -74,14 +74,22 @@ class Classifier(Pretrained, nn.Module):
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
         model = in_eval_mode(self)
-        return [model._predict_image(image, top) for image in as_list(images)]
+        return [model.classify(model.prepare(image), top=top)[0] for image in as_list(images)]
 
-    def _predict_image(self, image: Any, top: int) -> Classification:
+    def prepare(self, image: Any) -> Batch:
+        """A picture as `predict_images` takes it, as a batch on the model's device."""
         array = as_rgb_array(image)
         batch = classifier_batch([middle_square(array, self.spec.image_size)], [array.shape[:2]], [0])
-        probabilities = self.predict(batch.to(self.mean.device))[0].cpu()
-        best, labels = probabilities.topk(min(top, len(probabilities)))
-        return Classification(labels, best, tuple(self.spec.class_names[label] for label in labels.tolist()))
+        return batch.to(self.mean.device)
+
+    def classify(self, batch: Batch, *, top: int) -> list[Classification]:
+        """The `top` most probable classes of each image of a batch, on the CPU."""
+        best, labels = self.predict(batch).cpu().topk(min(top, self.spec.num_classes))
+        names = self.spec.class_names
+        return [
+            Classification(ids, probabilities, tuple(names[label] for label in ids.tolist()))
+            for ids, probabilities in zip(labels, best, strict=True)
+        ]
 
 
 def classifier_batch(

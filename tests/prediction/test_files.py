@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,14 +16,16 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from gcnet import prediction
 from gcnet.errors import GCNetError
 from gcnet.files import DiskFullError
+from gcnet.image_files import find_images
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
-from gcnet.prediction import predict_files
+from gcnet.prediction import beside, files
+from gcnet.prediction.predictions import Predictions
 from gcnet.types import Batch, Detections
+from lively import lively_detector
 
 
 class TwoObjects(Detector):
@@ -46,6 +50,10 @@ class TwoObjects(Detector):
         scores, labels = torch.tensor([0.9, 0.4]), torch.tensor([1, 0])
         found = Detections(boxes, scores, labels, torch.ones(2, 14, 14), batch.original_sizes[0])
         return [found[found.scores > score_threshold]]
+
+
+def predict_files(model: Any, images: Sequence[Path], *args: Any, **options: Any) -> Predictions:
+    return files.predict_files(model, find_images(images), *args, **options)
 
 
 def write_image(path: Path, value: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
@@ -136,7 +144,8 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
     for value in (1, 2, 3):
         write_image(folder / f"{value}.png", value)
     predict_files(TwoObjects(), [folder], tmp_path / "whole", progress=False)
-    monkeypatch.setattr(prediction, "write_json", lambda *_: None)  # a killed process writes no more
+    monkeypatch.setattr(files, "write_coco_results", lambda *_: None)  # a killed process writes no more
+    monkeypatch.setattr(files, "write_entries", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         predict_files(TwoObjects(3), [folder], out, progress=False)
     monkeypatch.undo()
@@ -196,7 +205,7 @@ def test_images_come_in_order_however_long_each_takes(
     def slow_first(path: Path, image: np.ndarray) -> None:
         time.sleep(0.2 if path.stem == "10" else 0)
 
-    monkeypatch.setattr(prediction, "write_image", slow_first)
+    monkeypatch.setattr(beside, "write_image", slow_first)
     for value in range(10, 30):
         write_image(tmp_path / "in" / f"{value}.png", value)
     detector = TwoObjects().train()
@@ -213,7 +222,7 @@ def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: 
         if path.stem >= "3":
             raise DiskFullError("no space left")
 
-    monkeypatch.setattr(prediction, "write_image", full)
+    monkeypatch.setattr(beside, "write_image", full)
     for value in range(1, 6):
         write_image(tmp_path / "in" / f"{value}.png", value)
     detector = TwoObjects()
@@ -320,3 +329,23 @@ def test_the_sheet_replaces_no_picture(classifier: Classifier, photos: Path) -> 
     (photos / "0.png").rename(photos / "overview.jpg")
     with pytest.raises(GCNetError, match="would replace an input image"):
         predict_files(classifier, [photos], photos, progress=False)
+
+
+def test_batches_give_what_single_images_give(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = lively_detector(None)
+    rng = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for number, size in enumerate([(60, 80), (64, 90), (90, 60), (60, 80), (61, 83)]):
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), image)
+    alone, together = (
+        predict_files(detector, [tmp_path / "in"], batch_size=size, score_threshold=0.0, progress=False)
+        for size in (1, 3)
+    )
+    assert alone.images == together.images
+    assert alone.counts.objects > 20
+    for one, other in zip(alone.results, together.results, strict=True):
+        assert one["category_id"] == other["category_id"]
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=0.01)
+        assert one["score"] == pytest.approx(other["score"], abs=1e-5)

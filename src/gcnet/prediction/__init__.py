@@ -1,0 +1,1 @@
+"""Images in, objects or classes out, written as they are found."""

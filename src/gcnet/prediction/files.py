@@ -1,0 +1,293 @@
+"""Image files through a model, and what is found in them into a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcnet.console import listed, one_line, progress_bar
+from gcnet.deploy.runtime import ExportedDetector
+from gcnet.errors import GCNetError
+from gcnet.files import alone_in, prepare_folder
+from gcnet.image_files import MAX_PIXELS
+from gcnet.journal import Journal
+from gcnet.models.spec import ClassifierSpec
+from gcnet.ops.images import write_image
+from gcnet.prediction.beside import Beside
+from gcnet.prediction.formats import ImageFound, result_entries, write_coco_results, write_entries
+from gcnet.prediction.names import OutputNames, check_inputs, images_in
+from gcnet.prediction.predictions import Counts, Predictions
+from gcnet.prediction.steps import Classify, Detect, DetectorLike
+from gcnet.prediction.stream import Done, predict_all
+
+log = logging.getLogger(__name__)
+
+RESULTS, IMAGES, SHEET = "results.json", "images.json", "overview.jpg"
+
+
+def predict_files(
+    model: Any,
+    paths: Sequence[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    score_threshold: float = 0.5,
+    top: int = 5,
+    overlays: bool = True,
+    batch_size: int = 1,
+    max_pixels: int = MAX_PIXELS,
+    progress: bool = True,
+) -> Predictions:
+    """Predicts image files (see `find_images`), and writes in `out` if it is given.
+
+    A detector keeps what scores above `score_threshold`: `results.json` and `images.json` (see
+    `Predictions`), and an overlay with the name of each image (`-2`, `-3`, ... where a name is taken), as
+    JPEG for JPEGs and PNG for all else. A classifier names the `top` most probable classes: `results.json`
+    has the entries of the images, `overview.jpg` shows the first 40. `overlays` are all these pictures.
+
+    Memory does not grow with what is found: with `out` it goes to disk at once. Of `batch_size` images that
+    are predicted together all have one padded size, so that what is found in one does not depend on others.
+
+    An image that cannot be read is reported on stderr and skipped, and so is an overlay that cannot be
+    written. Other pictures in `out` stay: names that they have count as taken. Whatever ends the run, the
+    JSON files hold all that was found until then, or after a kill `unfinished.jsonl` does, and the same call
+    goes on from there.
+
+    Args:
+        model: a `Detector`, a `Classifier`, or an `ExportedDetector`, for which PyTorch is not needed.
+
+    Raises:
+        GCNetError: before the model runs, if `out` cannot be written or holds other results, a picture would
+            replace one of the images, the threshold is not in [0, 1], or `top` or `batch_size` is below 1.
+    """
+    if not 0 <= score_threshold <= 1:
+        raise GCNetError(f"score threshold {score_threshold} is not in [0, 1]; give a number that is")
+    for name, number in (("top", top), ("batch_size", batch_size)):
+        if number < 1:
+            raise GCNetError(f"{name} is {number}; give 1 or more")
+    is_detector = not isinstance(model.spec, ClassifierSpec)
+    model, weights = _ready(model)
+    kept = {"score_threshold": score_threshold} if is_detector else {"top": top}
+    call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
+    if is_detector and not isinstance(model, ExportedDetector):
+        call["max_detections"] = model.spec.roi.detections
+    with _folder(out, call, paths, is_detector=is_detector) as (folder, journal):
+        sheet = folder if overlays and not is_detector else None
+        if sheet is not None:
+            _check_sheet(sheet, paths)
+        if is_detector:
+            beside = _beside(folder, journal, paths, model, score_threshold) if overlays else None
+            steps = Detect(model, paths, score_threshold, beside)
+        else:
+            steps = Classify(model, paths, top, sheet is not None)
+        run = _Run(steps, paths, folder, journal)
+        return run.run(batch_size, max_pixels, progress)
+
+
+def _ready(model: Any) -> tuple[Any, str]:
+    """The model for inference, and digits that stand for its weights."""
+    if isinstance(model, ExportedDetector):
+        return model, model.fingerprint
+    from gcnet.models.modes import fingerprint, in_eval_mode
+
+    return in_eval_mode(model), fingerprint(model)
+
+
+def _beside(
+    folder: Path | None,
+    journal: Journal | None,
+    paths: Sequence[str],
+    model: DetectorLike,
+    score_threshold: float,
+) -> Beside | None:
+    if folder is None or journal is None:
+        return None
+    inputs = images_in(paths, folder)
+    names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
+    check_inputs(names, folder)
+    return Beside(folder, ("overlay",), names, model.spec.class_names, score_threshold)
+
+
+# The folder -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _folder(
+    out: str | os.PathLike[str] | None, call: dict[str, Any], paths: Sequence[str], *, is_detector: bool
+) -> Iterator[tuple[Path | None, Journal | None]]:
+    """The folder of the results and the journal of what is done, while no other process writes there."""
+    if out is None:
+        yield None, None
+        return
+    folder = prepare_folder(out)
+    with alone_in(folder):
+        _check_results(folder, is_detector=is_detector)
+        journal = Journal(folder, call, {"taken": _other_pictures(folder)})
+        finished = False
+        try:
+            _check_same_images(journal, paths)
+            yield folder, journal
+            finished = True
+        finally:
+            journal.close(finished=finished)
+
+
+def _check_same_images(journal: Journal, paths: Sequence[str]) -> None:
+    ours = set(paths)
+    if others := sorted({key for _, key, _ in journal.entries()} - ours):
+        raise GCNetError(
+            f"{journal.path.parent} holds the unfinished work of another call, with {listed(others, 1)}: "
+            f"repeat that one to go on, delete {journal.path.name}, or give another --out"
+        )
+
+
+def _check_results(folder: Path, *, is_detector: bool) -> None:
+    """Raises GCNetError if the folder holds results that are not those of an earlier `gcnet predict`."""
+    of_others = [name for name in ("last.ckpt", "metrics.json") if (folder / name).exists()]
+    if not of_others and (folder / RESULTS).exists():
+        of_others = [] if (folder / IMAGES).exists() == is_detector else [RESULTS]
+    if of_others:
+        raise GCNetError(f"{folder} holds the {of_others[0]} of something else; give another --out")
+
+
+def _other_pictures(folder: Path) -> list[str]:
+    """The pictures in the folder that no earlier call drew there: they are not to be replaced."""
+    pictures = [path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")]
+    if not pictures:
+        return []
+    try:
+        drawn = {entry.get("overlay") for entry in json.loads((folder / IMAGES).read_bytes())}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        drawn = set()
+    return sorted(name for name in pictures if name not in drawn)
+
+
+def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
+    """Raises GCNetError if a classifier's sheet would replace a picture."""
+    sheet = folder / SHEET
+    if SHEET in images_in(paths, folder):
+        raise GCNetError(f"the overview {sheet} would replace an input image; choose another --out")
+    if sheet.exists() and not (folder / RESULTS).exists():
+        raise GCNetError(f"the overview {sheet} would replace another picture; choose another --out")
+
+
+# A run ------------------------------------------------------------------------------------------------
+
+
+class _Run:
+    """A call that is under way: what is done is in the journal, or in memory where there is no folder."""
+
+    def __init__(
+        self, steps: Detect | Classify, paths: Sequence[str], folder: Path | None, journal: Journal | None
+    ) -> None:
+        self.steps, self.paths, self.folder, self.journal = steps, paths, folder, journal
+        self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
+        self.held: dict[int, Done] = {}
+        self.counts = Counts()
+        self.unwritten: list[GCNetError] = []
+
+    def run(self, batch_size: int, max_pixels: int, progress: bool) -> Predictions:
+        """Predicts the images that are not in the journal, and writes the results of all."""
+        self._recall()
+        left = np.flatnonzero(self.places < 0).tolist()
+        doing = "predicting" if isinstance(self.steps, Detect) else "classifying"
+        try:
+            with progress_bar(disable=not progress, rate="images") as bar:
+                task = bar.add_task(doing, total=len(self.paths), completed=len(self.paths) - len(left))
+
+                def take(done: Done) -> None:
+                    if "error" in done.entry:
+                        line = f"skipped: {one_line(done.entry['error'])}"
+                        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                    self._keep(done)
+                    bar.advance(task)
+
+                predict_all(self.steps, self.paths, left, take, batch_size=batch_size, max_pixels=max_pixels)
+        except BaseException:
+            with contextlib.suppress(GCNetError):  # what is done is in the journal, and why it ended is said
+                self._write()
+            raise
+        finally:
+            if self.unwritten:
+                log.warning("%d overlays are not drawn, first: %s", len(self.unwritten), self.unwritten[0])
+        return self._write()
+
+    def _recall(self) -> None:
+        """Finds what an earlier call recorded of images that have not changed since."""
+        if self.journal is None:
+            return
+        index_of: dict[str, int] = {}
+        for place, path, value in self.journal.entries():
+            index_of = index_of or {path: index for index, path in enumerate(self.paths)}
+            index = index_of[path]
+            again = "error" in value["entry"] or value["stamp"] != _stamp(path)
+            if isinstance(self.steps, Classify):
+                again = again or self.steps.wants(index)
+            self.places[index] = -1 if again else place
+
+    def _keep(self, done: Done) -> None:
+        if self.journal is None:
+            self.held[done.index] = done
+        else:
+            path = self.paths[done.index]
+            values = {"stamp": _stamp(path), "entry": done.entry, "found": done.found}
+            self.places[done.index] = self.journal.add(path, values)
+        self.unwritten.extend([done.unwritten] if done.unwritten else [])
+
+    def _images(self) -> Iterator[ImageFound]:
+        """What is done, in the order of the images."""
+        if self.journal is None:
+            for index in sorted(self.held):
+                yield ImageFound.of(self.held[index].entry, self.held[index].found)
+            return
+        for index in np.flatnonzero(self.places >= 0).tolist():
+            value = self.journal.at(int(self.places[index]))
+            entry = value["entry"]
+            if "id" in entry:  # images may have come between
+                entry["id"] = index
+            yield ImageFound.of(entry, value["found"])
+
+    def _counted(self) -> Iterator[ImageFound]:
+        """What is done, and `counts` of it at the end."""
+        images = failed = objects = 0
+        for image in self._images():
+            images += 1
+            failed += "error" in image.entry
+            objects += image.entry.get("detections", 0)
+            yield image
+        self.counts = Counts(images, failed, objects)
+
+    def _write(self) -> Predictions:
+        """Puts what is done into the folder, or gives it as it is."""
+        steps, folder = self.steps, self.folder
+        names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
+        if folder is None:
+            images = list(self._counted())
+            entries = [image.entry for image in images]
+            results = [one for image in images for one in result_entries(image, names)]
+            found = [self.held[index].result for index in sorted(self.held)]
+            found = [one for one in found if one is not None]
+            return Predictions(None, self.counts, found, _held=(entries, results))
+        if isinstance(steps, Detect):
+            write_coco_results(folder / RESULTS, self._images(), names)
+            write_entries(folder / IMAGES, self._counted())
+            return Predictions(folder, self.counts, _files=(IMAGES, RESULTS))
+        write_entries(folder / RESULTS, self._counted())
+        if (sheet := steps.sheet()) is not None:
+            write_image(folder / SHEET, sheet, quality=90)
+        return Predictions(folder, self.counts, _files=(RESULTS, ""))
+
+
+def _stamp(path: str) -> list[int]:
+    """Another one if the file has changed."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]

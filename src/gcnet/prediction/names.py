@@ -1,0 +1,75 @@
+"""What is written about an image is named after it: how two images of one name are told apart.
+
+A number an image is held, not a name: a call may have millions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from gcnet.errors import GCNetError
+from gcnet.image_files import identity
+
+
+class OutputNames:
+    """A name for each of `paths`: its stem, or with `-2`, `-3`, ... where that is taken.
+
+    Names that differ only in case count as one, as on some disks. `others` are files that keep theirs.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], others: Iterable[str] = ()) -> None:
+        self.paths = paths
+        self._copies = np.ones(len(paths), np.uint32)
+        taken = {PurePosixPath(name).stem.lower() for name in others}
+        last: dict[str, int] = {}
+        for index in range(len(paths)):
+            stem = self._stem(index)
+            copy = last.get(stem.lower(), 0) + 1
+            while _numbered(stem, copy).lower() in taken:
+                copy += 1
+            taken.add(_numbered(stem, copy).lower())
+            self._copies[index] = last[stem.lower()] = copy
+
+    def __getitem__(self, index: int) -> str:
+        return _numbered(self._stem(index), int(self._copies[index]))
+
+    def picture(self, index: int) -> str:
+        """The name of a picture like the image: a JPEG for a JPEG, a PNG for all else."""
+        is_jpeg = os.fspath(self.paths[index]).lower().endswith((".jpg", ".jpeg"))
+        return self[index] + (".jpg" if is_jpeg else ".png")
+
+    def _stem(self, index: int) -> str:
+        return PurePosixPath(self.paths[index]).stem
+
+
+def _numbered(stem: str, copy: int) -> str:
+    return stem if copy == 1 else f"{stem}-{copy}"
+
+
+def images_in(paths: Iterable[str | os.PathLike[str]], folder: Path) -> set[str]:
+    """The names of those images that lie directly in a folder, by whatever way they are named."""
+    inside = identity(os.fspath(folder))
+    identity_of = cache(identity)
+    names = set()
+    for given in paths:
+        path = os.fspath(given)
+        parent, name = os.path.split(identity(path) if os.path.islink(path) else path)
+        if identity_of(parent or ".") == inside:
+            names.add(name)
+    return names
+
+
+def check_inputs(names: OutputNames, folder: Path) -> None:
+    """Raises GCNetError if a picture of that name in `folder` would replace one of the images."""
+    inputs = images_in(names.paths, folder)
+    if not inputs:
+        return
+    for index in range(len(names.paths)):
+        if names.picture(index) in inputs:
+            target = folder / names.picture(index)
+            raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")

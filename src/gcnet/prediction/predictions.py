@@ -1,0 +1,75 @@
+"""What came of a call: counts, and the entries of all images, from memory or from its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gcnet.found import Found
+    from gcnet.types import Classification, Detections
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images of a call, those of them that could not be read, and the objects that were found."""
+
+    images: int = 0
+    failed: int = 0
+    objects: int = 0
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What came of the images, in order.
+
+    With a folder, it is in the files there, and is read when it is asked for.
+
+    Attributes:
+        out: the folder that holds it, if one was given.
+        counts: how many images and objects there are.
+        found: the `Detections` (of an export `Found`, the same as arrays) or `Classification` of each image
+            that could be read, where `out` is not given: those of a million images do not fit into memory.
+    """
+
+    out: Path | None = None
+    counts: Counts = Counts()
+    found: Sequence[Detections | Found | Classification] = ()
+    _files: tuple[str, str] = ("", "")  # in `out`: that of the images, and that of the results
+    _held: tuple[list[Any], list[Any]] = field(default=([], []), repr=False)
+
+    @cached_property
+    def images(self) -> list[dict[str, Any]]:
+        """One entry for each image: `file_name`, and `error` where it could not be read.
+
+        A detector's have `id`, `height`, `width`, the number of `detections` and the name of the `overlay`, a
+        classifier's the most probable classes, `predicted`, and their `probabilities`.
+        """
+        return self._held[0] if self.out is None else _read(self.out, self._files[0])
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """A detector's detections in COCO's results format.
+
+        `image_id` is the image's `id`, `category_id` the 0-based label; `file_name` and `category_name` say
+        both in words. Empty where they were not asked for.
+        """
+        return self._held[1] if self.out is None else _read(self.out, self._files[1])
+
+    @property
+    def is_detectors(self) -> bool:
+        """Whether objects were looked for, and not classes of whole images."""
+        return bool(self._files[1])
+
+    @property
+    def failed(self) -> list[dict[str, Any]]:
+        """The entries of the images that could not be read."""
+        return [entry for entry in self.images if "error" in entry]
+
+
+def _read(folder: Path, name: str) -> list[dict[str, Any]]:
+    return json.loads((folder / name).read_bytes()) if name else []

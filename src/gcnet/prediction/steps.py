@@ -1,0 +1,143 @@
+"""What a detector and a classifier do with an image, and what is kept of it.
+
+H x W images, RGB uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.errors import GCNetError
+from gcnet.evaluation.results import ImageResults
+from gcnet.files import DiskFullError
+from gcnet.found import Found
+from gcnet.ops.images import shrink_image
+from gcnet.prediction.stream import Done
+
+SHOWN, COLUMNS = 40, 5  # images on a classifier's sheet, and in one of its rows
+THUMBNAIL = 240  # pixels of an image's long side on the sheet
+CAPTION = 27  # characters that fit over it
+
+
+@runtime_checkable
+class DetectorLike(Protocol):
+    """A `Detector`, or an `ExportedDetector`: PyTorch is not needed here."""
+
+    @property
+    def spec(self) -> Any:
+        """It has the `name` of the model and its `class_names`."""
+        ...
+
+    def prepare(self, image: Any) -> Any:
+        """An image as `predict` takes it."""
+        ...
+
+    def predict(self, batch: Any, /, *, score_threshold: float) -> Sequence[Any]:
+        """What is found in each image of a batch: `Detections` or `Found`."""
+        ...
+
+
+# Writes files about an image beside the results, and says which: values for its entry.
+WriteBeside = Callable[[int, UInt8[np.ndarray, "H W 3"], Found, ImageResults], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Finds objects: boxes and masks for COCO's results, and files about each image."""
+
+    detector: DetectorLike
+    paths: Sequence[str]
+    score_threshold: float
+    write_beside: WriteBeside | None = None
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        return self.detector.prepare(image)
+
+    def frame(self, prepared: Any) -> Hashable:
+        return tuple(prepared.images.shape)
+
+    def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
+        batch = prepared[0] if len(prepared) == 1 else type(prepared[0]).together(prepared)
+        found = self.detector.predict(batch, score_threshold=self.score_threshold)
+        return [one if isinstance(one, Found) else one.to("cpu") for one in found]
+
+    def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
+        found = result.arrays()
+        results = ImageResults.of(found, index, range(len(self.detector.spec.class_names)))
+        height, width = found.image_size
+        entry = self._entry(index) | {"height": height, "width": width, "detections": len(found)}
+        values = results.as_json()
+        if self.write_beside is None:
+            return Done(index, entry, values, result)
+        try:
+            entry |= self.write_beside(index, image, found, results)
+        except DiskFullError as error:  # results come before pictures
+            return Done(index, entry, values, result, failure=error)
+        except GCNetError as error:  # a name that is too long, an image that is too wide for a JPEG
+            return Done(index, entry, values, result, unwritten=error)
+        return Done(index, entry, values, result)
+
+    def failed(self, index: int, error: GCNetError) -> Done:
+        return Done(index, self._entry(index) | {"error": str(error)})
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        return {"id": index, "file_name": self.paths[index]}
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Names the most probable classes, and keeps the first images for a sheet."""
+
+    classifier: Any
+    paths: Sequence[str]
+    top: int
+    with_sheet: bool
+    shown: dict[int, tuple[np.ndarray, str]] = field(default_factory=dict)  # threads finish in any order
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
+        return self.classifier.prepare(image)
+
+    def frame(self, prepared: Any) -> Hashable:
+        return None  # all are squares of one size
+
+    def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
+        return self.classifier.classify(type(prepared[0]).together(prepared), top=self.top)
+
+    def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
+        best = [round(p, 5) for p in result.probabilities.tolist()]
+        if self.with_sheet and len(self.shown) < SHOWN:
+            lines = (PurePosixPath(self.paths[index]).name, f"{result.names[0]} {best[0]:.2f}")
+            self.shown[index] = _thumbnail(image), "\n".join(map(_shortened, lines))
+        entry = {"file_name": self.paths[index], "predicted": list(result.names), "probabilities": best}
+        return Done(index, entry, result=result)
+
+    def failed(self, index: int, error: GCNetError) -> Done:
+        return Done(index, {"file_name": self.paths[index], "error": str(error)})
+
+    def wants(self, index: int) -> bool:
+        """Whether an image is looked at though its classes are known: for the sheet."""
+        return self.with_sheet and index < SHOWN
+
+    def sheet(self) -> UInt8[np.ndarray, "h w 3"] | None:
+        """The first images with their classes; None where there are none."""
+        if not self.shown:
+            return None
+        from gcnet.viz.sheet import sheet
+
+        images, captions = zip(*(self.shown[index] for index in sorted(self.shown)), strict=True)
+        return sheet(images, captions, columns=COLUMNS, cell=THUMBNAIL)
+
+
+def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    scale = min(THUMBNAIL / max(image.shape[:2]), 1.0)
+    return shrink_image(image, (max(int(image.shape[0] * scale), 1), max(int(image.shape[1] * scale), 1)))
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= CAPTION else f"{line[: CAPTION // 2 - 2]}...{line[-(CAPTION // 2 - 1) :]}"
