@@ -7,7 +7,7 @@ STAMP := .venv/.setup-done
 # The tests and the demo are small tensors: more threads than cores only slow them down.
 TEST_ENV := OMP_NUM_THREADS=1
 
-.PHONY: setup demo test test-all test-matrix coverage check format fuzz audit dist clean
+.PHONY: setup demo test test-all test-matrix coverage check format fuzz audit docs dist clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,10 @@ fuzz: setup
 # Asks a list of known vulnerabilities about the versions in constraints.txt; needs a network.
 audit: setup
 	$(PY) -m uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# The documents as a site in build/site, which opens without a server or a network.
+docs: setup
+	.venv/bin/zensical build --strict --clean
 
 # The wheel and the source archive, built twice: the same commit gives the same bytes.
 dist: setup

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import gcnet
 from gcnet.cli import main
 from gcnet.weights.catalog import find
 
 ROOT = Path(__file__).parent.parent
 
 
-def documented_commands() -> list[str]:
-    """Every `gcnet ...` line in the shell blocks of the README and the guides."""
-    commands = []
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
-            commands += [line.strip() for line in block.replace("\\\n", " ").splitlines() if line.strip()]
-    return [command for command in commands if command.startswith(("gcnet", "make"))]
+PAGES = sorted(
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
 
 
-@pytest.mark.parametrize("command", documented_commands())
+def commands_of(page: str) -> list[str]:
+    """Every `gcnet ...` and `make ...` line in the shell blocks of a page."""
+    lines = []
+    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        lines += [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith(("gcnet ", "make "))]
+
+
+@pytest.mark.parametrize("command", [line for page in PAGES for line in commands_of(page)])
 def test_documented_commands_exist(command, capsys):
     """Names of commands, options and models are real; nothing is run."""
     name, *words = shlex.split(command, comments=True)
@@ -38,11 +46,6 @@ def test_documented_commands_exist(command, capsys):
             assert word.split("=")[0] in options
         elif word.startswith(("mask_rcnn", "cascade")) and "." not in word:
             assert find(word)
-
-
-PAGES = sorted(
-    ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
-)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -69,3 +72,28 @@ def test_the_page_on_adding_parts_names_what_is_there():
         "def make_backbone",
     ):
         assert name in code
+
+
+def test_the_reference_has_every_public_name():
+    named = set(re.findall(r"^::: gcnet\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    assert named == {name for name in gcnet.__all__ if not name.startswith("_")}
+
+
+def test_every_page_has_its_place_in_the_site():
+    listed = set(re.findall(r"[\w-]+\.md", (ROOT / "zensical.toml").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.slow
+def test_the_site_needs_no_network(tmp_path):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    build = [sys.executable, "-m", "zensical", "build", "--strict"]
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
+    site = tmp_path / "build" / "site"
+    assert "Detections" in (site / "search.js").read_text()
+    for page in site.rglob("*.html"):
+        assert not re.findall(r'<(?:script|img|iframe|link)[^>]*(?:src|href)="https?:', page.read_text()), (
+            page
+        )

@@ -208,9 +208,10 @@ def _drawn(found: Found) -> np.ndarray:
 
 
 def _blobs() -> UInt8[np.ndarray, "480 640 3"]:
-    """Coloured squares: something to be found by whatever finds something."""
-    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    return coarse.repeat(40, axis=0).repeat(40, axis=1)
+    """Coloured squares, for something to be found; with noise, so that no two places score alike."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 200, (12, 16, 3), dtype=np.uint8).repeat(40, axis=0).repeat(40, axis=1)
+    return coarse + rng.integers(0, 56, coarse.shape, dtype=np.uint8)
 
 
 # How files are made -----------------------------------------------------------------------------------
