@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -90,6 +91,19 @@ def attention_pools(model: nn.Module) -> dict[str, nn.Module]:
 def context_blocks(model: nn.Module) -> dict[str, ContextBlock]:
     """The context blocks of `model`, by module name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, ContextBlock)}
+
+
+def block_titles(names: Iterable[str]) -> dict[str, str]:
+    """The titles of blocks by their module names; the names themselves where two have one title."""
+    titles = {name: block_title(name) for name in names}
+    once = len(set(titles.values())) == len(titles)
+    return titles if once else {name: name for name in titles}
+
+
+def block_title(module: str) -> str:
+    """The paper's name of a module's place: `c4.0` is the first block (`layer3.0`) of stage c4."""
+    place = re.search(r"layer(\d)\.(\d+)", module)
+    return f"c{int(place[1]) + 1}.{place[2]}" if place else module
 
 
 def has_attention(pool: nn.Module) -> bool:

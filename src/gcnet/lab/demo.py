@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gcnet.context import record
+from gcnet.context.look import block_title
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.load import load_splits
 from gcnet.engine.train import train
@@ -26,7 +27,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.files import prepare_folder, write_json
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.lab.look import block_title, valid_share
+from gcnet.lab.look import valid_share
 from gcnet.lab.paint import HALO, Circle
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image

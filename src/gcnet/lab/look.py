@@ -9,8 +9,7 @@ H x W image, h x w map, Q queries. Images are RGB uint8.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,6 +28,7 @@ from gcnet.console import progress_bar
 from gcnet.context import record
 from gcnet.context.look import (
     attention_pools,
+    block_titles,
     context_blocks,
     covered_share,
     jensen_shannon,
@@ -69,19 +69,6 @@ DISTANCES = (
     ("attention", "att. cos", "#e08a1e"),
     ("jsd", "att. JSD", "#c0392b"),
 )
-
-
-def block_titles(names: Iterable[str]) -> dict[str, str]:
-    """The titles of blocks by their module names; the names themselves where two have one title."""
-    titles = {name: block_title(name) for name in names}
-    once = len(set(titles.values())) == len(titles)
-    return titles if once else {name: name for name in titles}
-
-
-def block_title(module: str) -> str:
-    """The paper's name of a module's place: `c4.0` is the first block (`layer3.0`) of stage c4."""
-    place = re.search(r"layer(\d)\.(\d+)", module)
-    return f"c{int(place[1]) + 1}.{place[2]}" if place else module
 
 
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,13 @@ _MOST_SCANS = 100  # of a JPEG: encoders make a dozen, and each costs a pass ove
 _STRIP = 1 << 22  # pixels that are copied at a time
 _OTHER_DATA = 1 << 26  # bytes in a JPEG that are no pixels: thumbnails, the video of a moving photograph
 
+_TOLD = 1000  # damaged files that are remembered
+
 _KINDS = "a path, bytes, a PIL image, an H x W x 3 uint8 RGB array or a 3 x H x W tensor"
+
+
+class TooManyPixelsError(GCNetError):
+    """An image is larger than is allowed; known before it is decoded."""
 
 
 def read_image(
@@ -178,7 +184,7 @@ def _blamed(name: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except GCNetError as error:
-        raise GCNetError(f"{name} {error}") from None
+        raise type(error)(f"{name} {error}") from None
     except MemoryError:
         raise GCNetError(f"{name} needs more memory than there is; shrink it, or leave it out") from None
     except Image.DecompressionBombError:
@@ -234,7 +240,7 @@ def _heic(head: bytes) -> tuple[str, ...]:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise GCNetError(
+        raise TooManyPixelsError(
             f"has {width} x {height} pixels, more than {max_pixels:,}; shrink it, or raise --max-pixels"
         )
 
@@ -419,7 +425,7 @@ def _on_white(
     return laid
 
 
-@cache
+@lru_cache(_TOLD)
 def _tell_of_damage(name: str, problem: str) -> None:
     """A warning, once in a process for each file."""
     log.warning("%s is damaged inside (%s): what can be read of it is used", one_line(name), problem)

@@ -1,0 +1,194 @@
+"""What a service takes and gives, as types: they check what is asked, make the JSON and describe the API.
+
+D detections, P points of an outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+
+from gcnet.found import Found
+from gcnet.ops.rle import encode_masks
+from gcnet.types import Classification
+from gcnet.viz.canvas import Piece
+
+Masks = Literal["rle", "polygon", "none"]
+Outline = list[float]
+
+FINEST, LONGEST = 8, 512  # an outline is found on a grid: cells in a pixel, and in the box's long side
+
+
+class Nothing(BaseModel):
+    """No options."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Least(Nothing):
+    """Which objects are wanted."""
+
+    score_threshold: float = Field(0.5, ge=0, le=1, description="what scores above it is given")
+
+
+class Options(Least):
+    """Which objects are wanted, and how."""
+
+    masks: Masks = Field("rle", description="how masks are given: see Detection")
+
+
+class ClassOptions(Nothing):
+    """Which classes are wanted."""
+
+    top: int = Field(5, ge=1, description="how many classes are given")
+
+
+class Urls(Options):
+    """Addresses of images, and how their objects are wanted."""
+
+    urls: list[str] = Field(min_length=1, max_length=16)
+
+
+class ClassUrls(ClassOptions):
+    """Addresses of images, and which classes are wanted."""
+
+    urls: list[str] = Field(min_length=1, max_length=16)
+
+
+class Rle(BaseModel):
+    """A mask as a compressed run-length encoding of COCO's."""
+
+    size: list[int] = Field(description="height, width")
+    counts: str
+
+
+class Detection(BaseModel):
+    """An object. Coordinates are pixels of the image as given, turned as its EXIF orientation says."""
+
+    box: list[float] = Field(description="x1, y1, x2, y2", min_length=4, max_length=4)
+    score: float
+    label: int = Field(description="counts from 0")
+    class_name: str
+    mask: Rle | list[Outline] | None = Field(
+        None,
+        description="`rle`: COCO's run-length encoding. `polygon`: outlines x, y, x, y, ...; what lies in an "
+        "even number of them is not in the mask. `none`, or a model of boxes alone: null",
+    )
+
+
+class Objects(BaseModel):
+    """What was found in an image, best first."""
+
+    detections: list[Detection]
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, found: Found, class_names: Sequence[str], masks: Masks) -> Objects:
+        """Boxes are rounded to 1/1000 pixel and scores to seven digits, as in results files."""
+        boxes = found.boxes.astype(np.float64).round(3).tolist()
+        scores = found.scores.astype(np.float64).round(7).tolist()
+        labels: list[int] = found.labels.tolist()
+        columns = zip(boxes, scores, labels, _masks(found, masks), strict=True)
+        detections = [
+            Detection(box=box, score=score, label=label, class_name=class_names[label], mask=mask)
+            for box, score, label, mask in columns
+        ]
+        return cls(detections=detections, width=found.image_size[1], height=found.image_size[0])
+
+
+class Class(BaseModel):
+    """A class that an image may show."""
+
+    label: int = Field(description="counts from 0")
+    class_name: str
+    probability: float = Field(description="in [0, 1] over all classes")
+
+
+class Classes(BaseModel):
+    """The most probable classes of an image, best first."""
+
+    classes: list[Class]
+
+    @classmethod
+    def of(cls, found: Classification) -> Classes:
+        """Probabilities are rounded to seven digits."""
+        labels, probabilities = found.labels.tolist(), found.probabilities.tolist()
+        columns = zip(labels, list(found.names), probabilities, strict=True)
+        classes = [
+            Class(label=label, class_name=name, probability=round(probability, 7))
+            for label, name, probability in columns
+        ]
+        return cls(classes=classes)
+
+
+class Map(BaseModel):
+    """Where one context block looks; of a block whose attention depends on the query, for the middle."""
+
+    block: str = Field(description="stage and place: c4.0 is the first block of c4")
+    png: str = Field(description="a gray PNG in base64, brighter where the block looks")
+
+
+class Attention(BaseModel):
+    """Where the context blocks look in an image."""
+
+    maps: list[Map]
+    filled: list[float] = Field(
+        description="share of a map's width and height, from the top left, that is image"
+    )
+    width: int
+    height: int
+
+
+class Problem(BaseModel):
+    """Why there is no result."""
+
+    detail: str
+
+
+class Results(BaseModel):
+    """An answer for each address, in their order."""
+
+    results: list[Objects | Classes | Problem]
+
+
+class Health(BaseModel):
+    """Whether requests are answered."""
+
+    live: bool
+    ready: bool
+    model: str
+
+
+def _masks(found: Found, masks: Masks) -> Sequence[Rle | list[Outline] | None]:
+    if masks == "none" or found.mask_probs is None:
+        return [None] * len(found)
+    if masks == "polygon":
+        pairs = zip(found.mask_probs, found.frames.astype(np.float64).tolist(), strict=True)
+        return [mask_outlines(probs, box, found.image_size) for probs, box in pairs]
+    size = list(found.image_size)
+    counts = encode_masks(found.mask_probs, found.frames, found.image_size)
+    return [Rle(size=size, counts=text.decode("ascii")) for text in counts]
+
+
+def mask_outlines(probs: Float[np.ndarray, "M M"], box: list[float], size: tuple[int, int]) -> list[Outline]:
+    """The outlines of a mask and of its holes, in pixels of an image of `size` (height, width).
+
+    They are found on a grid that is finer than the pixels of a small object and coarser than those of a
+    large one, so that their time does not grow with the image.
+    """
+    longest = max(box[2] - box[0], box[3] - box[1], 1.0)
+    scale = min(FINEST, LONGEST / longest)
+    whole = (round(size[0] * scale), round(size[1] * scale))
+    piece = Piece.of_detection([side * scale for side in box], probs, whole)
+    rows, columns = piece.window
+    # One cell of nothing around it, so that what leaves the image is closed.
+    contours, _ = cv2.findContours(np.pad(piece.mask, 1), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    offset = np.array([columns.start, rows.start]) - 0.5  # to the middle of a cell
+    lines = (cv2.approxPolyDP(contour, 0.5, True)[:, 0] for contour in contours)
+    return [((line + offset) / scale).round(2).ravel().tolist() for line in lines if len(line) > 2]

@@ -1,0 +1,96 @@
+"""One thread that owns a model, and what waits for it: jobs that are alike are done together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+Work = Callable[[Sequence[Any]], Sequence[Any]]  # one result for each item, in their order
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    work: Work
+    like: Hashable
+    item: Any
+    future: Future[Any] = field(default_factory=Future)
+
+
+class Batcher:
+    """Runs work on items, in one thread, first come first served.
+
+    What waits at the head of the queue is run together with up to `most` - 1 others that have the same work
+    and are `like` it, wherever they wait. Nobody waits for company: while one batch runs, the next gathers.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._jobs: deque[_Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether what is submitted will be done."""
+        return self._thread.is_alive() and not self._closed
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        return len(self._jobs)
+
+    def submit(self, work: Work, like: Hashable, item: Any) -> Future[Any]:
+        """The result of `work` on the item, in time. Cancelled before its turn, the item is left out."""
+        job = _Job(work, like, item)
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Takes no more, and returns when all that was taken is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while group := self._take():
+            asked = [job for job in group if job.future.set_running_or_notify_cancel()]
+            if asked:
+                _finish(asked)
+
+    def _take(self) -> list[_Job]:
+        """The next jobs; none when it is closed and all are done."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            if not self._jobs:
+                return []
+            first = self._jobs[0]
+            alike = [job for job in self._jobs if (job.work, job.like) == (first.work, first.like)]
+            group = alike[: self.most]
+            for job in group:
+                self._jobs.remove(job)
+            return group
+
+
+def _finish(group: Sequence[_Job]) -> None:
+    """Where a batch fails, each of its jobs is done alone: only what is at fault fails."""
+    try:
+        results = group[0].work([job.item for job in group])
+    except Exception as error:
+        if len(group) == 1:
+            group[0].future.set_exception(error)
+            return
+        for job in group:
+            _finish([job])
+        return
+    for job, result in zip(group, results, strict=True):
+        job.future.set_result(result)

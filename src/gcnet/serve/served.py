@@ -1,0 +1,137 @@
+"""A model as a service uses it: images prepared by many threads, batches run by one, answers as JSON.
+
+N images of H x W pixels, h x w map of a context block.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from gcnet.context.look import attention_pools, block_titles, record
+from gcnet.deploy.runtime import ExportedDetector
+from gcnet.found import Found
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector
+from gcnet.types import Batch, Classification
+
+MIDDLE = ((0.5, 0.5),)  # the query of blocks whose attention depends on it
+
+
+class Asked(NamedTuple):
+    """An image as the model takes it, and the least score, or the number of classes, that is asked for."""
+
+    prepared: Any
+    limit: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model for inference.
+
+    Attributes:
+        model: a detector, optimised or not, a classifier, or an export.
+        plain: the same detector as papers draw it, where its blocks have attention maps.
+    """
+
+    model: Detector | Classifier | ExportedDetector
+    plain: Detector | None = None
+
+    @classmethod
+    def of(cls, model: Detector | Classifier | ExportedDetector, **options: Any) -> Served:
+        """The model, a detector optimised with `options` (see `Detector.optimize`)."""
+        if not isinstance(model, Detector):
+            return cls(model)
+        return cls(model.optimize(**options), model if attention_pools(model) else None)
+
+    @property
+    def is_classifier(self) -> bool:
+        return isinstance(self.model, Classifier)
+
+    @property
+    def has_masks(self) -> bool:
+        if isinstance(self.model, Detector):
+            return self.model.spec.roi.masks
+        return isinstance(self.model, ExportedDetector) and self.model.spec.masks
+
+    @property
+    def blocks(self) -> dict[str, str]:
+        """Titles of the blocks that have attention maps, by the module names of their pools."""
+        return block_titles(attention_pools(self.plain)) if self.plain is not None else {}
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Any, Hashable]:
+        """The image as the model takes it; images of which the second value is the same can be one batch.
+
+        They are padded to one size: what is found in an image does not depend on the others.
+        """
+        prepared = self.model.prepare(image)
+        return prepared, prepared.images.shape if isinstance(prepared, Batch) else prepared.pixels.shape
+
+    def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification]:
+        """What is in each of the images, which are alike."""
+        limits = [one.limit for one in asked]
+        if isinstance(self.model, ExportedDetector):
+            return [self.model.predict(one, score_threshold=limit)[0] for one, limit in asked]
+        batch = _joined([one.prepared for one in asked])
+        if isinstance(self.model, Classifier):
+            named = self.model.classify(batch, top=int(max(limits)))
+            return [_first(one, int(top)) for one, top in zip(named, limits, strict=True)]
+        found = [one.arrays() for one in self.model.predict(batch, score_threshold=min(limits))]
+        return [one[one.scores > limit] for one, limit in zip(found, limits, strict=True)]
+
+    def attention(self, batches: Sequence[Batch]) -> list[dict[str, Any]]:
+        """Where each block looks in the images, one after the other: see `Attention` in `answers`."""
+        assert self.plain is not None
+        return [_attention(self.plain, batch, self.blocks) for batch in batches]
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Batches of one image each, all of one padded size, as one."""
+    if len(batches) == 1:
+        return batches[0]
+    return Batch(
+        torch.cat([one.images for one in batches]),
+        [one.image_sizes[0] for one in batches],
+        [one.original_sizes[0] for one in batches],
+        [one.image_ids[0] for one in batches],
+    )
+
+
+def _first(found: Classification, top: int) -> Classification:
+    return Classification(found.labels[:top], found.probabilities[:top], found.names[:top])
+
+
+@torch.no_grad()
+def _attention(detector: Detector, batch: Batch, blocks: dict[str, str]) -> dict[str, Any]:
+    height, width = batch.images.shape[2:]
+    rows, columns = batch.image_sizes[0][0] / height, batch.image_sizes[0][1] / width
+    middle = [(x * columns, y * rows) for x, y in MIDDLE]
+    with record(detector, queries=middle) as maps:
+        detector.features(batch)
+    found = {name: maps[name][0] for name in blocks if name in maps}
+    return {
+        "maps": [
+            {"block": blocks[name], "png": _as_png(one if one.dim() == 2 else one[0])}
+            for name, one in found.items()
+        ],
+        "filled": [columns, rows],
+    }
+
+
+def _as_png(attention: Float[Tensor, "h w"]) -> str:
+    """A map as a gray PNG in base64, whose 255 is the map's largest value, or four times its mean if more.
+
+    So a map that looks everywhere alike stays dim, as in `gcnet.viz.attention_overlay`.
+    """
+    values = attention.clamp(min=0).numpy()
+    peak = max(float(values.max()), 4 * float(values.mean()), 1e-12)
+    _, data = cv2.imencode(".png", np.rint(values / peak * 255).clip(0, 255).astype(np.uint8))
+    return base64.b64encode(data.data).decode()
