@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from gcnet.context import ContextBlock, GlobalContext, NonLocal, SimplifiedNonLocal, SqueezeExcitation, record
+from gcnet.context.look import block_title, block_titles
 
 
 def network() -> nn.Sequential:
@@ -119,3 +120,10 @@ def test_queries_off_the_map_are_refused(points: list[tuple[float, ...]]) -> Non
     with pytest.raises(ValueError, match="give 2 numbers"), record(block, queries=points):
         block(torch.randn(1, 4, 3, 3))
     assert not any(module._forward_hooks for module in block.modules())
+
+
+def test_titles_are_the_paper_s_and_never_shared() -> None:
+    assert block_title("backbone.layer3.5.context.pool") == "c4.5"
+    assert block_title("neck.context") == "neck.context"
+    twice = ["layer3.0.a", "layer3.0.b"]
+    assert block_titles(twice) == {name: name for name in twice}

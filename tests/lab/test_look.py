@@ -21,8 +21,6 @@ from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.look import (
     analyse,
-    block_title,
-    block_titles,
     choose_images,
     describe,
     draw_attention,
@@ -117,13 +115,6 @@ def test_the_picture_itself_is_never_replaced(picture: Path, tmp_path: Path) -> 
         draw_attention(lively_detector(ContextSpec()), mine, tmp_path)
     assert mine.read_bytes() == picture.read_bytes()
     assert os.listdir(tmp_path) == ["c4.0.jpg"]
-
-
-def test_titles_are_the_paper_s_and_never_shared() -> None:
-    assert block_title("backbone.layer3.5.context.pool") == "c4.5"
-    assert block_title("neck.context") == "neck.context"
-    twice = ["layer3.0.a", "layer3.0.b"]
-    assert block_titles(twice) == {name: name for name in twice}
 
 
 def test_what_is_seen_is_said_in_words() -> None:
