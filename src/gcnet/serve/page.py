@@ -27,7 +27,7 @@ def add_pages(app: FastAPI, served: Served, most: int) -> None:
         "blocks": list(served.blocks.values()),
         "most": most,
     }
-    page = render_page(_HERE / "start.html", model=model, finds=listed(spec.class_names, 12))
+    page = render_page(_HERE / "start.html", model=model, known=listed(spec.class_names, 12))
 
     @app.get("/", include_in_schema=False)
     async def start() -> Response:
