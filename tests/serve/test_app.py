@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+import gcnet
 from gcnet.models.detector import Detector
-from gcnet.prediction import predict_files
 from gcnet.serve.app import Limits, make_app
 from gcnet.serve.served import Served
 from gcnet.weights.create import create_model
@@ -34,9 +34,9 @@ def test_the_answer_is_that_of_gcnet_predict(
 ) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(picture())
-    results = predict_files(
-        detector.optimize(), [file], tmp_path / "out", score_threshold=0.3, progress=False
-    ).results
+    out = tmp_path / "out"
+    gcnet.predict(detector.optimize(), file, out=out, score_threshold=0.3, overlays=False, progress=False)
+    results = json.loads((out / "results.json").read_bytes())
     answer = send(client, file.read_bytes(), score_threshold=0.3).json()
     assert (answer["width"], answer["height"]) == (120, 80)
     assert len(answer["detections"]) == len(results) > 5
