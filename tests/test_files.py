@@ -17,6 +17,7 @@ from gcnet.files import (
     check_handles,
     check_writable,
     prepare_folder,
+    remove_leftovers,
     write_atomically,
     write_bytes,
     write_json,
@@ -106,9 +107,11 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(files, "LOADERS_END", 0.3)
     with alone_in(tmp_path), pytest.raises(GCNetError, match="another run is writing"), alone_in(tmp_path):
         pass
-    for name in (".results.json.4711.part", ".mine.part"):
+    for name in (".a.json.4711.part", ".a.jsonl.4712.part", ".mine.part"):
         (tmp_path / name).touch()
-    with alone_in(tmp_path):  # that of a command that was killed
+    remove_leftovers(tmp_path, "a.json")  # that of a command that was killed
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.jsonl.4712.part", ".mine.part"]
+    with alone_in(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".mine.part"]
 
 

@@ -31,7 +31,6 @@ LOADERS_END = 15.0  # seconds in which the loader processes of a killed command 
 LEAST_FILES = 128  # that have to be open at a time, by loaders above all
 # What a file system says that has no fsync; whatever else goes wrong there loses data.
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-_TEMPORARY = re.compile(r"\.\d+\.part$")
 _NAME_KEPT = 40  # characters in the name of a temporary file, whatever the file system allows
 
 
@@ -160,12 +159,18 @@ def alone_in(folder: Path) -> Iterator[None]:
             if time.monotonic() > until:
                 raise GCNetError(f"another run is writing in {folder}; wait for it or give another --out")
             time.sleep(0.2)
-        for leftover in folder.glob(".*.part"):
-            if _TEMPORARY.search(leftover.name):
-                leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
         yield
     finally:
         os.close(handle)
+
+
+def remove_leftovers(folder: Path, name: str = "") -> None:
+    """Removes temporary files of commands that were killed: all in `folder`, or those of the file `name`."""
+    pattern = re.compile(rf"\.{re.escape(name[:_NAME_KEPT])}{'' if name else '.*'}\.\d+\.part")
+    for leftover in folder.glob(".*.part"):
+        if pattern.fullmatch(leftover.name):
+            leftover.unlink(missing_ok=True)
 
 
 def _try_lock(handle: int) -> bool:

@@ -33,12 +33,12 @@ def run(argv: list[str]) -> int:
     row = find(options.model) if options.model else source.row
     file = source.fetch(options.mirror)
 
-    from gcnet.files import prepare_folder
+    from gcnet.files import prepare_folder, remove_leftovers
     from gcnet.weights.files import save_model
     from gcnet.weights.load import read_model
 
     model = read_model(file, row, options.class_names, told=_told(options), part=options.part)
-    prepare_folder(options.out.parent)
+    remove_leftovers(prepare_folder(options.out.parent), options.out.name)
     save_model(model, options.out)
     print("\n".join(_describe(model, file.path)))
     print(f"wrote {options.out}\nnext: gcnet predict {options.out} IMAGES...")

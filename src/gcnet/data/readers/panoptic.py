@@ -44,7 +44,8 @@ def _read_panoptic(root: Path, path: Path) -> Source:
     content = read_object(path)
     lists = {}
     for key in ("images", "annotations", "categories"):
-        lists[key] = [entry for entry in content.get(key) or [] if isinstance(entry, dict)]
+        found = content.get(key)
+        lists[key] = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
     masks = path.with_suffix("")
     if not masks.is_dir():
         raise GCNetError(f"{path}: there is no folder {masks} of its masks; put them there")
