@@ -20,6 +20,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import check_handles, check_unused, check_writable, find_data
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
+from gcnet.prediction.wanted import Wanted
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import Source, find_source
@@ -166,6 +167,11 @@ def predict(
     max_detections: int | None = None,
     top: int = 5,
     overlays: bool = True,
+    crops: bool = False,
+    cutouts: bool = False,
+    format: str | Sequence[str] = (),
+    images_a_file: int = 10_000,
+    shard: tuple[int, int] = (0, 1),
     batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
@@ -188,6 +194,12 @@ def predict(
         max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
         top: of a classifier: how many classes an image is given.
         overlays: whether pictures are written beside the JSON.
+        crops, cutouts: whether each object is written as a picture of its own: what is in its box, or what is
+            in its mask, transparent around it.
+        format: one or more of "coco-results" (the default), "coco", "csv", "jsonl", "labelme", "parquet" and
+            "yolo": see docs/predicting.md.
+        images_a_file: of "jsonl" and "parquet".
+        shard: (i, N) for the images i, i + N, ...: N calls, each with its own i from 0, share the work.
         batch_size: images that are predicted at once, where their padded sizes are the same.
         max_pixels: images of more are not read; it is known from their headers.
         precision: of a detector's network: "fp32", "bf16" or "fp16".
@@ -196,6 +208,8 @@ def predict(
     Raises:
         GCNetError: nothing matches, model or weights cannot be found or read, `out` cannot be written.
     """
+    formats = (format,) if isinstance(format, str) else tuple(format)
+    wanted = Wanted(formats, overlays, crops, cutouts, images_a_file, shard)
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
@@ -226,7 +240,7 @@ def predict(
         out,
         score_threshold=score_threshold,
         top=top,
-        overlays=overlays,
+        wanted=wanted,
         batch_size=batch_size,
         max_pixels=max_pixels,
         progress=progress,

@@ -24,6 +24,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
 from gcnet.prediction import beside, files
 from gcnet.prediction.predictions import Predictions
+from gcnet.prediction.wanted import Wanted
 from gcnet.types import Batch, Detections
 from lively import lively_detector
 
@@ -99,7 +100,7 @@ def test_the_threshold_holds_for_results(tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     out = tmp_path / "out"
     predictions = predict_files(
-        TwoObjects(), [image], out, score_threshold=0.3, overlays=False, progress=False
+        TwoObjects(), [image], out, score_threshold=0.3, wanted=Wanted(overlays=False), progress=False
     )
     assert len(predictions.results) == 2
     assert sorted(os.listdir(out)) == ["images.json", "results.json"]
@@ -144,7 +145,7 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
     for value in (1, 2, 3):
         write_image(folder / f"{value}.png", value)
     predict_files(TwoObjects(), [folder], tmp_path / "whole", progress=False)
-    monkeypatch.setattr(files, "write_coco_results", lambda *_: None)  # a killed process writes no more
+    monkeypatch.setattr(files, "WHOLE", {"coco-results": lambda *_: None})  # a killed process writes no more
     monkeypatch.setattr(files, "write_entries", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         predict_files(TwoObjects(3), [folder], out, progress=False)
@@ -321,7 +322,9 @@ def test_classes_as_json_and_sheet(classifier: Classifier, photos: Path, tmp_pat
 
 
 def test_a_classifier_without_a_sheet(classifier: Classifier, photos: Path, tmp_path: Path) -> None:
-    predict_files(classifier, [photos / "0.png"], tmp_path / "out", overlays=False, progress=False)
+    predict_files(
+        classifier, [photos / "0.png"], tmp_path / "out", wanted=Wanted(overlays=False), progress=False
+    )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
 
 

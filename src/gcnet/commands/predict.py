@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from gcnet.commands.arguments import (
 )
 from gcnet.console import listed
 from gcnet.errors import GCNetError
+from gcnet.prediction.wanted import FORMATS, parse_shard
 
 if TYPE_CHECKING:
     from gcnet.prediction.predictions import Predictions
@@ -37,18 +39,20 @@ def run(argv: list[str]) -> int:
         raise GCNetError(
             f"{counts.failed} of {counts.images} images could not be read: nothing is found; give others"
         )
-    print("\n".join(_summary(predictions, options.out, options.overlays)))
+    print("\n".join(_summary(predictions, options.format, options.overlays)))
     if counts.failed:
         print(f"{counts.failed} of {counts.images} images could not be read, see above", file=sys.stderr)
     return 1 if counts.failed else 0
 
 
-def _summary(predictions: Predictions, out: Path, overlays: bool) -> list[str]:
+def _summary(predictions: Predictions, formats: Sequence[str], overlays: bool) -> list[str]:
+    out = predictions.out or Path()
     count = predictions.counts.images - predictions.counts.failed
     done = f"{count} image{'' if count == 1 else 's'}"
-    if predictions.is_detectors:
+    if predictions.of_detector:
         beside = " and overlays beside it" if overlays else ""
-        return [f"{predictions.counts.objects} objects in {done}: {out / 'results.json'}{beside}"]
+        place = f"{out} ({', '.join(formats)})" if formats else out / "results.json"
+        return [f"{predictions.counts.objects} objects in {done}: {place}{beside}"]
     classes = [
         f"{entry['file_name']}: {entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
         for entry in predictions.images
@@ -81,6 +85,33 @@ def _parser() -> Parser:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="pictures beside the JSON, or the JSON alone",
+    )
+    parser.add_argument("--crops", action="store_true", help="each object as a picture: what is in its box")
+    parser.add_argument(
+        "--cutouts", action="store_true", help="each object as a PNG, transparent around its mask"
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action="extend",
+        choices=FORMATS,
+        default=[],
+        metavar="F",
+        help=f"what is written, one or more of {', '.join(FORMATS)} (coco-results)",
+    )
+    parser.add_argument(
+        "--images-a-file",
+        type=at_least(1),
+        default=10_000,
+        metavar="N",
+        help="of jsonl and parquet (10,000)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=parse_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="part I of N of the images, the first is 0/N: N such calls share the work",
     )
     parser.add_argument(
         "--batch-size",

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder, write_bytes
-from gcnet.ops.segmentations import Segmentation, rle_to_mask
+from gcnet.ops.segmentations import Segmentation, coco_mask, rle_to_mask
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _write_coco(dataset: DataSet[ImageRecord], names: Sequence[str], path: Path)
     for id, (record, name) in enumerate(zip(dataset.records, names, strict=True), start=1):
         images.append({"id": id, "file_name": name, "width": record.width, "height": record.height})
         for item in record.instances:
-            entry = {"id": len(annotations) + 1, "image_id": id, **_coco_object(item)}
+            entry = {"id": len(annotations) + 1, "image_id": id, **coco_object(item)}
             annotations.append(entry | {"category_id": dataset.category_ids[item.label]})
     pairs = zip(dataset.category_ids, dataset.class_names, strict=True)
     categories = [{"id": id, "name": name, "supercategory": ""} for id, name in pairs]
@@ -95,7 +95,8 @@ def _write_coco(dataset: DataSet[ImageRecord], names: Sequence[str], path: Path)
     write_bytes(path, json.dumps(content, allow_nan=False).encode())
 
 
-def _coco_object(item: Instance) -> dict[str, Any]:
+def coco_object(item: Instance) -> dict[str, Any]:
+    """An annotation in COCO's words, without ids."""
     x1, y1, x2, y2 = item.box
     if isinstance(item.segmentation, dict):
         counts = item.segmentation["counts"].decode("ascii")
@@ -113,13 +114,13 @@ def _write_labels(dataset: DataSet[ImageRecord], names: Sequence[str], folder: P
     for record, name in zip(dataset.records, names, strict=True):
         objects = [item for item in record.instances if item.usable and not item.crowd and not item.ignore]
         left_out += len(record.instances) - len(objects)
-        lines = [_yolo_line(item, record.width, record.height) for item in objects]
+        lines = [yolo_line(item, record.width, record.height) for item in objects]
         write_bytes((folder / name).with_suffix(".txt"), "".join(lines).encode())
     if left_out:
         log.warning("%s: %d objects are crowds or of no use; left out", dataset.source, left_out)
 
 
-def _yolo_line(item: Instance, width: int, height: int) -> str:
+def yolo_line(item: Instance, width: int, height: int) -> str:
     """The label and an outline, or middle and size of a box, as shares of the image."""
     outline = _one_outline(item.segmentation)
     if len(outline):
@@ -132,7 +133,7 @@ def _yolo_line(item: Instance, width: int, height: int) -> str:
 
 def _one_outline(segmentation: Segmentation) -> Float[np.ndarray, "P 2"]:
     """All parts in one: YOLO knows one outline an object. Lines without width join the parts."""
-    parts = _polygons(segmentation) if isinstance(segmentation, dict) else segmentation
+    parts = polygons(segmentation) if isinstance(segmentation, dict) else segmentation
     if not parts:
         return np.zeros((0, 2))
     there = [np.concatenate([part, part[:1]]) for part in parts] if len(parts) > 1 else list(parts)
@@ -140,16 +141,17 @@ def _one_outline(segmentation: Segmentation) -> Float[np.ndarray, "P 2"]:
     return np.concatenate([*there, *back])
 
 
-def _polygons(rle: dict[str, Any]) -> list[np.ndarray]:
+def polygons(rle: dict[str, Any]) -> list[np.ndarray]:
     """The outer outlines of a mask, along the borders of its pixels; holes are filled."""
-    mask = np.pad(rle_to_mask(rle), 1)
+    x, y, width, height = coco_mask.toBbox(rle).astype(int).tolist()
+    mask = np.pad(rle_to_mask(rle)[y : y + height, x : x + width], 1)
     # Each pixel as 2 x 2: contours go through the middles of pixels, now a quarter from the border.
     contours, _ = cv2.findContours(
         np.repeat(np.repeat(mask, 2, 0), 2, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     parts = [contour[:, 0].astype(np.float64) / 2 - 1 for contour in contours]
     # From the middles of halves to the border of the pixel: up to the next half there.
-    return [_to_borders(part) for part in parts if len(part) > 2]
+    return [_to_borders(part) + (x, y) for part in parts if len(part) > 2]
 
 
 def _to_borders(part: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P 2"]:

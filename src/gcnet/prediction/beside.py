@@ -5,24 +5,41 @@ H x W images, RGB uint8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import yaml
 from jaxtyping import UInt8
 
+from gcnet.data.write import polygons, yolo_line
 from gcnet.evaluation.results import ImageResults
+from gcnet.files import disk_errors, prepare_folder, write_bytes
 from gcnet.found import Found
 from gcnet.ops.images import write_image
+from gcnet.prediction.formats import objects_of
 from gcnet.prediction.names import OutputNames
+from gcnet.viz.canvas import Piece
 from gcnet.viz.objects import draw_detections
+
+# The folders of these files in the folder of the results.
+FOLDERS = {
+    "crops": ("crops",),
+    "cutouts": ("cutouts",),
+    "labelme": ("labelme",),
+    "yolo": ("yolo/images", "yolo/labels"),
+}
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Writes the files of these `kinds`: "overlay"."""
+    """Writes the files of these `kinds`: those of `FOLDERS`, and overlays."""
 
     folder: Path
     kinds: Sequence[str]
@@ -30,12 +47,86 @@ class Beside:
     class_names: Sequence[str]
     score_threshold: float
 
+    def prepare(self) -> list[Path]:
+        """Makes the folders, which it returns, and what there is once of a kind."""
+        names = [name for kind in self.kinds for name in FOLDERS.get(kind, ())]
+        folders = [prepare_folder(self.folder / name) for name in names]
+        if "yolo" in self.kinds:
+            # All images as both: whoever trains on them divides them.
+            content = {"train": "images", "val": "images", "names": dict(enumerate(self.class_names))}
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            write_bytes(self.folder / "yolo" / "data.yaml", text.encode())
+        return folders
+
     def __call__(
         self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Found, results: ImageResults
     ) -> dict[str, Any]:
+        name = self.names[index]
+        if "crops" in self.kinds:
+            self._write_crops(index, image, results)
+        if "cutouts" in self.kinds:
+            self._write_cutouts(name, image, found)
+        if "labelme" in self.kinds:
+            path = self.folder / "labelme" / f"{name}.json"
+            write_bytes(path, self._labelme(path.parent, index, results).encode())
+        if "yolo" in self.kinds:
+            self._write_yolo(index, results)
         if "overlay" not in self.kinds:
             return {}
-        name = self.names.picture(index)
         overlay = draw_detections(image, found, self.class_names, self.score_threshold)
-        write_image(self.folder / name, overlay)
-        return {"overlay": name}
+        write_image(self.folder / self.names.picture(index), overlay)
+        return {"overlay": self.names.picture(index)}
+
+    def _write_crops(self, index: int, image: UInt8[np.ndarray, "H W 3"], results: ImageResults) -> None:
+        """What is in each box."""
+        suffix = Path(self.names.picture(index)).suffix
+        for number, (x, y, w, h) in enumerate(results.boxes.tolist()):
+            part = image[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))]
+            if part.size:
+                write_image(self.folder / "crops" / f"{self.names[index]}-{number}{suffix}", part)
+
+    def _write_cutouts(self, name: str, image: UInt8[np.ndarray, "H W 3"], found: Found) -> None:
+        """Each object as far as its mask goes, transparent around it."""
+        assert found.mask_probs is not None
+        for number, (box, probs) in enumerate(zip(found.frames.tolist(), found.mask_probs, strict=True)):
+            piece = Piece.of_detection(box, probs, found.image_size)
+            if piece.mask.any():
+                part = cv2.cvtColor(image[piece.window], cv2.COLOR_RGB2BGRA)
+                part[..., 3] = piece.mask * 255
+                encoded = cv2.imencode(".png", part)[1]
+                write_bytes(self.folder / "cutouts" / f"{name}-{number}.png", encoded.data)
+
+    def _labelme(self, folder: Path, index: int, results: ImageResults) -> str:
+        """Outlines, or boxes, with their scores as descriptions; the image is named as seen from the file."""
+        height, width = results.size
+        content = {"version": "5.5.0", "flags": {}, "shapes": list(self._shapes(results))}
+        path = os.path.relpath(os.path.abspath(self.names.paths[index]), os.path.abspath(folder))
+        size = {"imageHeight": height, "imageWidth": width}
+        return json.dumps(content | {"imagePath": Path(path).as_posix(), "imageData": None} | size, indent=2)
+
+    def _shapes(self, results: ImageResults) -> Iterator[dict[str, Any]]:
+        for item in objects_of(results):
+            x1, y1, x2, y2 = item.box
+            parts = polygons(item.segmentation) if isinstance(item.segmentation, dict) else []
+            score = f"{results.scores[int(item.id)]:.3f}"
+            shape = {"label": self.class_names[item.label], "description": score, "flags": {}}
+            shape["group_id"] = int(item.id) if len(parts) > 1 else None
+            for part in parts:
+                yield shape | {"shape_type": "polygon", "points": part.tolist()}
+            if not parts:
+                yield shape | {"shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]}
+
+    def _write_yolo(self, index: int, results: ImageResults) -> None:
+        """A line for each object, beside a link to the image: YOLO finds the one by the other."""
+        height, width = results.size
+        lines = "".join(yolo_line(item, width, height) for item in objects_of(results))
+        folder, name = self.folder / "yolo", self.names[index]
+        write_bytes(folder / "labels" / f"{name}.txt", lines.encode())
+        image = Path(self.names.paths[index]).absolute()
+        place = folder / "images" / f"{name}{image.suffix}"
+        with disk_errors(place):
+            place.unlink(missing_ok=True)
+            try:
+                place.symlink_to(image)
+            except (OSError, NotImplementedError):  # a system, or a disk, without links
+                shutil.copyfile(image, place)

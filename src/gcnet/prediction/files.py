@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.images import write_image
 from gcnet.prediction.beside import Beside
-from gcnet.prediction.formats import ImageFound, result_entries, write_coco_results, write_entries
+from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries
 from gcnet.prediction.names import OutputNames, check_inputs, images_in
 from gcnet.prediction.predictions import Counts, Predictions
 from gcnet.prediction.steps import Classify, Detect, DetectorLike
 from gcnet.prediction.stream import Done, predict_all
+from gcnet.prediction.wanted import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def predict_files(
     *,
     score_threshold: float = 0.5,
     top: int = 5,
-    overlays: bool = True,
+    wanted: Wanted = Wanted(),  # noqa: B008  (frozen)
     batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
     progress: bool = True,
@@ -49,7 +51,8 @@ def predict_files(
     A detector keeps what scores above `score_threshold`: `results.json` and `images.json` (see
     `Predictions`), and an overlay with the name of each image (`-2`, `-3`, ... where a name is taken), as
     JPEG for JPEGs and PNG for all else. A classifier names the `top` most probable classes: `results.json`
-    has the entries of the images, `overview.jpg` shows the first 40. `overlays` are all these pictures.
+    has the entries of the images, `overview.jpg` shows the first 40. `wanted` says what else is written, and
+    what of this is not. A shard writes in a folder of its own in `out`.
 
     Memory does not grow with what is found: with `out` it goes to disk at once. Of `batch_size` images that
     are predicted together all have one padded size, so that what is found in one does not depend on others.
@@ -72,22 +75,26 @@ def predict_files(
         if number < 1:
             raise GCNetError(f"{name} is {number}; give 1 or more")
     is_detector = not isinstance(model.spec, ClassifierSpec)
+    wanted.check_model(model.spec, is_detector=is_detector)
     model, weights = _ready(model)
     kept = {"score_threshold": score_threshold} if is_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
+    call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
     if is_detector and not isinstance(model, ExportedDetector):
         call["max_detections"] = model.spec.roi.detections
+    if out is not None and wanted.shard[1] > 1:
+        out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
     with _folder(out, call, paths, is_detector=is_detector) as (folder, journal):
-        sheet = folder if overlays and not is_detector else None
+        sheet = folder if wanted.overlays and not is_detector else None
         if sheet is not None:
             _check_sheet(sheet, paths)
         if is_detector:
-            beside = _beside(folder, journal, paths, model, score_threshold) if overlays else None
+            kinds = (*wanted.beside, *(["overlay"] if wanted.overlays else []))
+            beside = _beside(folder, journal, paths, model, score_threshold, kinds) if kinds else None
             steps = Detect(model, paths, score_threshold, beside)
         else:
             steps = Classify(model, paths, top, sheet is not None)
-        run = _Run(steps, paths, folder, journal)
-        return run.run(batch_size, max_pixels, progress)
+        return _Run(steps, paths, folder, journal, wanted).run(batch_size, max_pixels, progress)
 
 
 def _ready(model: Any) -> tuple[Any, str]:
@@ -105,13 +112,18 @@ def _beside(
     paths: Sequence[str],
     model: DetectorLike,
     score_threshold: float,
+    kinds: Sequence[str],
 ) -> Beside | None:
     if folder is None or journal is None:
         return None
     inputs = images_in(paths, folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
     check_inputs(names, folder)
-    return Beside(folder, ("overlay",), names, model.spec.class_names, score_threshold)
+    beside = Beside(folder, kinds, names, model.spec.class_names, score_threshold)
+    for place in beside.prepare():
+        if images_in(paths, place):
+            raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")
+    return beside
 
 
 # The folder -------------------------------------------------------------------------------------------
@@ -184,10 +196,19 @@ class _Run:
     """A call that is under way: what is done is in the journal, or in memory where there is no folder."""
 
     def __init__(
-        self, steps: Detect | Classify, paths: Sequence[str], folder: Path | None, journal: Journal | None
+        self,
+        steps: Detect | Classify,
+        paths: Sequence[str],
+        folder: Path | None,
+        journal: Journal | None,
+        wanted: Wanted,
     ) -> None:
-        self.steps, self.paths, self.folder, self.journal = steps, paths, folder, journal
+        self.steps, self.paths, self.folder, self.journal, self.wanted = steps, paths, folder, journal, wanted
+        self.of_detector = isinstance(steps, Detect)
+        self.class_names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
         self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
+        self.ours = np.arange(wanted.shard[0], len(paths), wanted.shard[1])
+        self.parts = Parts(wanted.formats, self.ours, wanted.images_a_file)
         self.held: dict[int, Done] = {}
         self.counts = Counts()
         self.unwritten: list[GCNetError] = []
@@ -195,11 +216,11 @@ class _Run:
     def run(self, batch_size: int, max_pixels: int, progress: bool) -> Predictions:
         """Predicts the images that are not in the journal, and writes the results of all."""
         self._recall()
-        left = np.flatnonzero(self.places < 0).tolist()
+        left = self.ours[self.places[self.ours] < 0].tolist()
         doing = "predicting" if isinstance(self.steps, Detect) else "classifying"
         try:
             with progress_bar(disable=not progress, rate="images") as bar:
-                task = bar.add_task(doing, total=len(self.paths), completed=len(self.paths) - len(left))
+                task = bar.add_task(doing, total=len(self.ours), completed=len(self.ours) - len(left))
 
                 def take(done: Done) -> None:
                     if "error" in done.entry:
@@ -216,6 +237,7 @@ class _Run:
         finally:
             if self.unwritten:
                 log.warning("%d overlays are not drawn, first: %s", len(self.unwritten), self.unwritten[0])
+        self.parts.remove_others(self.folder or Path())
         return self._write()
 
     def _recall(self) -> None:
@@ -230,6 +252,8 @@ class _Run:
             if isinstance(self.steps, Classify):
                 again = again or self.steps.wants(index)
             self.places[index] = -1 if again else place
+        for index in self.ours[self.places[self.ours] >= 0].tolist():
+            self._write_part(self.parts.complete(index))
 
     def _keep(self, done: Done) -> None:
         if self.journal is None:
@@ -238,20 +262,26 @@ class _Run:
             path = self.paths[done.index]
             values = {"stamp": _stamp(path), "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
+            self._write_part(self.parts.complete(done.index))
         self.unwritten.extend([done.unwritten] if done.unwritten else [])
 
-    def _images(self) -> Iterator[ImageFound]:
-        """What is done, in the order of the images."""
+    def _images(self, indices: np.ndarray | None = None) -> Iterator[ImageFound]:
+        """What is done, in the order of the images; of all, or of those at `indices`."""
         if self.journal is None:
             for index in sorted(self.held):
                 yield ImageFound.of(self.held[index].entry, self.held[index].found)
             return
-        for index in np.flatnonzero(self.places >= 0).tolist():
-            value = self.journal.at(int(self.places[index]))
-            entry = value["entry"]
-            if "id" in entry:  # images may have come between
-                entry["id"] = index
-            yield ImageFound.of(entry, value["found"])
+        for index in (self.ours if indices is None else indices).tolist():
+            if self.places[index] >= 0:
+                value = self.journal.at(int(self.places[index]))
+                if "id" in value["entry"]:
+                    value["entry"]["id"] = index  # images may have come between
+                yield ImageFound.of(value["entry"], value["found"])
+
+    def _write_part(self, part: int | None) -> None:
+        if part is not None and self.folder is not None:
+            images = partial(self._images, self.parts.indices(part))
+            self.parts.write(self.folder, part, images, self.class_names)
 
     def _counted(self) -> Iterator[ImageFound]:
         """What is done, and `counts` of it at the end."""
@@ -265,23 +295,25 @@ class _Run:
 
     def _write(self) -> Predictions:
         """Puts what is done into the folder, or gives it as it is."""
-        steps, folder = self.steps, self.folder
-        names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
-        if folder is None:
-            images = list(self._counted())
-            entries = [image.entry for image in images]
-            results = [one for image in images for one in result_entries(image, names)]
-            found = [self.held[index].result for index in sorted(self.held)]
-            found = [one for one in found if one is not None]
-            return Predictions(None, self.counts, found, _held=(entries, results))
-        if isinstance(steps, Detect):
-            write_coco_results(folder / RESULTS, self._images(), names)
-            write_entries(folder / IMAGES, self._counted())
-            return Predictions(folder, self.counts, _files=(IMAGES, RESULTS))
-        write_entries(folder / RESULTS, self._counted())
-        if (sheet := steps.sheet()) is not None:
-            write_image(folder / SHEET, sheet, quality=90)
-        return Predictions(folder, self.counts, _files=(RESULTS, ""))
+        if self.folder is None:
+            return self._in_memory()
+        for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
+            self._write_part(part)
+        for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
+            if word in WHOLE:
+                WHOLE[word](self.folder, self._images, self.class_names)
+        files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
+        write_entries(self.folder / files[0], self._counted())
+        if isinstance(self.steps, Classify) and (sheet := self.steps.sheet()) is not None:
+            write_image(self.folder / SHEET, sheet, quality=90)
+        return Predictions(self.folder, self.counts, of_detector=self.of_detector, _files=files)
+
+    def _in_memory(self) -> Predictions:
+        images = list(self._counted())
+        entries = [image.entry for image in images]
+        results = [one for image in images for one in result_entries(image, self.class_names)]
+        found = [done.result for _, done in sorted(self.held.items()) if done.result is not None]
+        return Predictions(None, self.counts, found, of_detector=self.of_detector, _held=(entries, results))
 
 
 def _stamp(path: str) -> list[int]:

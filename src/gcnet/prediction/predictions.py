@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gcnet.errors import GCNetError
+
 if TYPE_CHECKING:
     from gcnet.found import Found
     from gcnet.types import Classification, Detections
@@ -32,6 +34,7 @@ class Predictions:
     Attributes:
         out: the folder that holds it, if one was given.
         counts: how many images and objects there are.
+        of_detector: whether objects were looked for, and not classes of whole images.
         found: the `Detections` (of an export `Found`, the same as arrays) or `Classification` of each image
             that could be read, where `out` is not given: those of a million images do not fit into memory.
     """
@@ -39,6 +42,7 @@ class Predictions:
     out: Path | None = None
     counts: Counts = Counts()
     found: Sequence[Detections | Found | Classification] = ()
+    of_detector: bool = True
     _files: tuple[str, str] = ("", "")  # in `out`: that of the images, and that of the results
     _held: tuple[list[Any], list[Any]] = field(default=([], []), repr=False)
 
@@ -56,14 +60,9 @@ class Predictions:
         """A detector's detections in COCO's results format.
 
         `image_id` is the image's `id`, `category_id` the 0-based label; `file_name` and `category_name` say
-        both in words. Empty where they were not asked for.
+        both in words. Of a classifier there are none. Raises GCNetError where they were not asked for.
         """
         return self._held[1] if self.out is None else _read(self.out, self._files[1])
-
-    @property
-    def is_detectors(self) -> bool:
-        """Whether objects were looked for, and not classes of whole images."""
-        return bool(self._files[1])
 
     @property
     def failed(self) -> list[dict[str, Any]]:
@@ -72,4 +71,9 @@ class Predictions:
 
 
 def _read(folder: Path, name: str) -> list[dict[str, Any]]:
-    return json.loads((folder / name).read_bytes()) if name else []
+    if not name:
+        return []
+    try:
+        return json.loads((folder / name).read_bytes())
+    except FileNotFoundError:
+        raise GCNetError(f"there is no {folder / name}: its format was not asked for") from None

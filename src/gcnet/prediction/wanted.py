@@ -1,0 +1,67 @@
+"""What is to be written of what is found, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from gcnet.console import did_you_mean
+from gcnet.errors import GCNetError
+
+FORMATS = ("coco", "coco-results", "csv", "jsonl", "labelme", "parquet", "yolo")
+OF_CLASSIFIERS = ("csv", "jsonl", "parquet")
+AN_IMAGE = ("labelme", "yolo")  # a file for each image
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The files that a call writes; see `gcnet.predict`.
+
+    `shard` is this call's part of the images and the number of parts, of which the first is 0.
+    Raises GCNetError for words and numbers that make no sense.
+    """
+
+    formats: tuple[str, ...] = ()
+    overlays: bool = True
+    crops: bool = False
+    cutouts: bool = False
+    images_a_file: int = 10_000
+    shard: tuple[int, int] = (0, 1)
+
+    def __post_init__(self) -> None:
+        for word in self.formats:
+            if word not in FORMATS:
+                hint = did_you_mean(word, FORMATS, f"there are {', '.join(FORMATS)}")
+                raise GCNetError(f"no format {word!r}; {hint}")
+        if self.images_a_file < 1:
+            raise GCNetError(f"images_a_file is {self.images_a_file}; give 1 or more")
+        index, count = self.shard
+        if not 0 <= index < count:
+            raise GCNetError(f"there is no shard {index}/{count}: the first of N is 0/N, the last N-1/N")
+
+    def check_model(self, spec: Any, *, is_detector: bool) -> None:
+        """Raises GCNetError for what a model does not find."""
+        if not is_detector:
+            others = [word for word in self.formats if word not in OF_CLASSIFIERS]
+            others += [word for word in ("crops", "cutouts") if getattr(self, word)]
+            if others:
+                raise GCNetError(
+                    f"{spec.name} is an image classifier and finds no objects: leave out {', '.join(others)}"
+                )
+        elif self.cutouts and not (spec.roi.masks if hasattr(spec, "roi") else spec.masks):
+            raise GCNetError(f"{spec.name} finds boxes alone: --crops in place of --cutouts")
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The kinds of files that each image has."""
+        pictures = [word for word in ("crops", "cutouts") if getattr(self, word)]
+        return (*pictures, *(word for word in AN_IMAGE if word in self.formats))
+
+
+def parse_shard(word: str) -> tuple[int, int]:
+    """The numbers in `0/4`. Raises GCNetError for other words."""
+    if not re.fullmatch(r"\d{1,9}/\d{1,9}", word):
+        raise GCNetError(f"--shard {word}: write 0/4 for the first of four parts, 3/4 for the last")
+    index, _, count = word.partition("/")
+    return int(index), int(count)
