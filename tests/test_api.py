@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import gcnet
+from gcnet import api
 from gcnet.commands import evaluate, predict
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
@@ -78,6 +79,34 @@ def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, ph
     assert isinstance(metrics, Metrics)
     assert "AR3" in metrics.box
     assert detector.spec.roi.detections == 100
+
+
+def test_the_threshold_of_a_file_is_what_its_model_shows_from(
+    detector: Detector, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, words = tmp_path / "m.safetensors", {"workers": 0, "progress": False}
+    gcnet.save_model(detector, path)
+    assert api.shown_from(gcnet.load_model(path)) == 0.5
+    before = gcnet.load_model(path).state_dict()
+    metrics, _ = gcnet.evaluate(path, photos, score_threshold=0.0, **words)
+    assert (
+        api.shown_from(gcnet.load_model(path)) == 0.5
+    )  # an evaluation changes no file unless it is asked to
+    gcnet.evaluate(path, photos, score_threshold=0.0, keep_threshold=True, **words)
+    kept = gcnet.load_model(path)
+    assert isinstance(metrics, Metrics)
+    assert metrics.best is not None
+    assert api.shown_from(kept) == pytest.approx(metrics.best.score, abs=1e-4)
+    assert all(torch.equal(before[name], value) for name, value in kept.state_dict().items())
+    detector.provenance["score_threshold"] = 0.0
+    try:
+        shown = gcnet.predict(detector, str(photos / "valid"), progress=False)
+    finally:
+        detector.provenance.clear()
+    assert "score threshold 0.00" in caplog.text
+    assert {len(found) for found in shown.found} == {100}
+    with pytest.raises(gcnet.GCNetError, match="a file of ours"):
+        gcnet.evaluate(detector, photos, keep_threshold=True)
 
 
 def test_a_file_is_trained_on_from_its_weights(

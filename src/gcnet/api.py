@@ -6,10 +6,13 @@ anything slow is imported.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -40,10 +43,12 @@ if TYPE_CHECKING:
     AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
 
+log = logging.getLogger(__name__)
+
 EXPORTS = (".onnx",)  # that `predict` takes
 CALIBRATION = 100  # images that int8 is measured on: more change little
 
-SHOW_FROM = 0.5  # default score of what is drawn and written: more likely an object than not
+SHOW_FROM = 0.5  # score of what is drawn and written, of models that do not say theirs
 SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
 
 
@@ -163,7 +168,7 @@ def predict(
     weights: AnyPath | None = None,
     mirror: Sequence[str] = (),
     device: str = "auto",
-    score_threshold: float = SHOW_FROM,
+    score_threshold: float | None = None,
     max_detections: int | None = None,
     top: int = 5,
     overlays: bool = True,
@@ -190,7 +195,8 @@ def predict(
         weights: of a model that is given by its name; the published ones by default.
         mirror: addresses or folders with the published files, asked if the publisher fails.
         device: "auto", "cpu", "cuda" or "cuda:N"; with "auto" a model that is given stays where it is.
-        score_threshold: of a detector, in [0, 1]: what scores above it is kept.
+        score_threshold: of a detector, in [0, 1]: what scores above it is kept. By default the one that its
+            file says, which was best in the validation of its training, or else 0.5.
         max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
         top: of a classifier: how many classes an image is given.
         overlays: whether pictures are written beside the JSON.
@@ -238,13 +244,22 @@ def predict(
         loaded,
         paths,
         out,
-        score_threshold=score_threshold,
+        score_threshold=shown_from(loaded) if score_threshold is None else score_threshold,
         top=top,
         wanted=wanted,
         batch_size=batch_size,
         max_pixels=max_pixels,
         progress=progress,
     )
+
+
+def shown_from(model: Any) -> float:
+    """The score from which on a model's detections are shown, if nobody says another."""
+    own = getattr(model, "provenance", {}).get("score_threshold")
+    if not isinstance(own, float) or not 0 <= own <= 1:
+        return SHOW_FROM
+    log.warning("score threshold %.2f, which was best in validation (--score-threshold for another)", own)
+    return own
 
 
 def evaluate(
@@ -255,6 +270,8 @@ def evaluate(
     annotations: AnyPath | None = None,
     images: AnyPath | None = None,
     out: AnyPath | None = None,
+    report: AnyPath | None = None,
+    keep_threshold: bool = False,
     weights: AnyPath | None = None,
     mirror: Sequence[str] = (),
     device: str = "auto",
@@ -280,6 +297,9 @@ def evaluate(
         split: of a folder: "train", "valid" or "test".
         annotations, images: as `train` takes them.
         out: a folder for results.json, written before anything is scored, and metrics.json.
+        report: a folder for report.html, a page that says how good the model is and where it fails, and
+            report.json, which says the same.
+        keep_threshold: write the score of the best F1 into the model's file, for `predict`.
         batch_size: images at a time.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
@@ -294,8 +314,12 @@ def evaluate(
     source = _find(model, weights)
     check_handles()
     place = _find_data(data, annotations, images)
-    if out is not None:
-        check_writable(Path(out))
+    for folder in (out, report):
+        if folder is not None:
+            check_writable(Path(folder))
+    file = source.place if isinstance(source, Source) else None
+    if keep_threshold and not (isinstance(file, Path) and file.suffix == ".safetensors"):
+        raise GCNetError("--keep-threshold is for a model in a file of ours; `gcnet convert` writes one")
     loaded = _load(source, mirror, device, precision, compile, max_detections)
 
     from gcnet.data.check import check_images
@@ -309,24 +333,46 @@ def evaluate(
         root, folder = place
         if not split_file and isinstance(model, str | os.PathLike):
             split_file = own_split(Path(model), root) or ""
-        dataset: Any = task.load_split(
+        load = partial(
+            task.load_split,
             root,
             folder,
-            split,
-            loaded.spec.class_names,
+            names=loaded.spec.class_names,
             val_fraction=val_fraction,
             group_by=group_by,
             split_file=os.fspath(split_file),
             crowd_as_objects=crowd_as_objects,
         )
+        dataset: Any = load(split)
     else:
-        dataset = data
+        load, dataset = None, data
     checked = check_images({split: dataset}, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)
     dataset = checked[split]
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
-    return score(
+    metrics, results = score(
         loaded, dataset, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
     )
+    if report is not None:
+        from gcnet.judge.page import write_report
+
+        about = {"model": loaded.spec.name, "data": str(dataset.source), "split": split}
+        train_set = None
+        if load is not None and split != "train":
+            with contextlib.suppress(GCNetError):  # there is none
+                train_set = load("train")
+        write_report(loaded.spec, results, dataset, Path(report), about=about, train_set=train_set)
+    if keep_threshold and isinstance(file, Path):
+        _keep_threshold(file, metrics)
+    return metrics, results
+
+
+def _keep_threshold(file: Path, metrics: Metrics | ClassMetrics) -> None:
+    from gcnet.evaluation.coco_ap import Metrics
+    from gcnet.weights.files import keep_in_file
+
+    if not isinstance(metrics, Metrics) or metrics.best is None:
+        raise GCNetError("--keep-threshold: there is none, without objects or of a classifier")
+    keep_in_file(file, score_threshold=round(metrics.best.score, 4))
 
 
 def _find_data(

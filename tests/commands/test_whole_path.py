@@ -42,11 +42,13 @@ def test_a_detector(tmp_path, monkeypatch, capsys):
     assert main(["train", "--config", "run/recipe.yaml", "--out", "run"]) == 2
     assert "--resume" in capsys.readouterr().err
 
-    assert (
-        main(["eval", "run", "--data", "shapes", "--out", "scores", "--workers", "0", "--device", "cpu"]) == 0
-    )
+    words = ["--out", "scores", "--report", "report", "--workers", "0", "--device", "cpu"]
+    assert main(["eval", "run", "--data", "shapes", *words]) == 0
     assert Path("scores/results.json").is_file()
-    assert "AP50" in capsys.readouterr().out
+    assert json.loads(Path("report/report.json").read_text())["also_trained_on"] == []
+    said = capsys.readouterr().out
+    assert "AP50" in said
+    assert "open report/report.html" in said
 
     Path("broken.png").write_bytes(b"no image")
     words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]
@@ -76,9 +78,9 @@ def test_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -
     assert isinstance(recipe, ClassificationRecipe)
     assert (recipe.mixup, options.class_names) == (0.2, ["blue", "green", "red"])
 
-    assert (
-        main(["eval", "run", "--data", "photos", "--out", "scores", "--workers", "0", "--device", "cpu"]) == 0
-    )
+    words = ["--out", "scores", "--report", "report", "--workers", "0", "--device", "cpu"]
+    assert main(["eval", "run", "--data", "photos", *words]) == 0
+    assert json.loads(Path("report/report.json").read_text())["images"] == 6
     assert "6 images: top-1" in capsys.readouterr().out
     assert json.loads(Path("scores/metrics.json").read_text())["images"] == 6
     assert len(json.loads(Path("scores/results.json").read_text())) == 6

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from gcnet.evaluation import average_precision
-from gcnet.evaluation.average_precision import Objects, score
+from gcnet.evaluation.average_precision import Objects, match, score
 
 IMAGES, CLASSES = 12, 3
 
@@ -59,7 +59,7 @@ def test_equals_pycocotools(seed: int, count: int) -> None:
     found.images[hit], found.classes[hit] = truth.images[near][hit], truth.classes[near][hit]
     found.areas[:] = found.boxes[:, 2:].prod(1)
     scores = rng.integers(1, 20, count) / 20
-    ours = score(truth, crowd, found, scores, CLASSES)
+    ours = score(match(truth, crowd, found, scores, CLASSES))
     theirs = reference(truth, crowd, found, scores).eval
     assert 0.05 < ours.precision[ours.precision > -1].mean() < 0.9
     assert np.abs(ours.precision - theirs["precision"][..., 2]).max() < 1e-12
@@ -73,8 +73,8 @@ def test_pairs_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     truth, crowd = objects(rng, 300)
     found, _ = objects(rng, 700)
     scores = rng.random(700)
-    whole = score(truth, crowd, found, scores, CLASSES)
+    whole = score(match(truth, crowd, found, scores, CLASSES))
     monkeypatch.setattr(average_precision, "PAIRS", 50)
-    parts = score(truth, crowd, found, scores, CLASSES)
+    parts = score(match(truth, crowd, found, scores, CLASSES))
     assert (whole.precision == parts.precision).all()
     assert whole.precision.max() > 0.1

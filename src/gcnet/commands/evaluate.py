@@ -40,6 +40,10 @@ def run(argv: list[str]) -> int:
     else:
         print_metrics(metrics)
     print(f"wrote {options.out / 'results.json'} and {options.out / 'metrics.json'}")
+    if options.report:
+        print(f"open {options.report / 'report.html'}, or read report.json beside it")
+    if options.keep_threshold:
+        print(f"{options.model} now says from which score on `gcnet predict` shows what it finds")
     return 0
 
 
@@ -59,6 +63,14 @@ def _parser() -> Parser:
     add_switch(parser, "--skip-bad-images", "leave out images that are broken or of a wrong size")
     add_max_pixels(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page there: how good it is, and where it fails"
+    )
+    parser.add_argument(
+        "--keep-threshold",
+        action="store_true",
+        help="write the score of the best F1 into the model's file, for `gcnet predict`",
+    )
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
     add_max_detections(parser)

@@ -76,9 +76,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "--score-threshold",
         type=float,
-        default=0.5,
         metavar="S",
-        help="least score of what is drawn and written (0.5; `gcnet eval` counts from 0.05, as papers do)",
+        help="least score of what is drawn and written (what was best in the validation of the training, as "
+        "the model's file says, or 0.5; `gcnet eval` counts from 0.05, as papers do)",
     )
     parser.add_argument(
         "--overlays",

@@ -71,8 +71,13 @@ def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) ->
 
 def image_names(dataset: DataSet[Any]) -> list[str]:
     """The paths of the images, as seen from the folder of the annotations."""
+    return [image_name(dataset, index) for index in range(len(dataset))]
+
+
+def image_name(dataset: DataSet[Any], index: int) -> str:
+    """The path of an image, as seen from the folder of the annotations."""
     folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-    return [Path(os.path.relpath(record.path, folder)).as_posix() for record in dataset.records]
+    return Path(os.path.relpath(dataset.records[index].path, folder)).as_posix()
 
 
 def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:

@@ -19,6 +19,7 @@ from gcnet.engine.run import Model, Run, to_device
 from gcnet.engine.schedule import seed_iteration
 from gcnet.engine.stop import Stop
 from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import as_results, predict_all, score_all, write_results
 from gcnet.models.modes import in_eval_mode
 from gcnet.weights.files import save_model
@@ -45,7 +46,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
     best = run.out / "best.safetensors"
     if not log.metrics.validated(run.iteration):
         if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
-            recorded_scores = {name: values[name] for name in task.recorded}
+            recorded_scores = {name: values[name] for name in task.recorded} | _threshold(metrics)
             _keep_going(lambda: save_model(scored, best, provenance=run.stage() | recorded_scores))
         _keep_going(lambda: write_results(run.out, metrics, as_results(found)))
         log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
@@ -53,6 +54,12 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
     print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
     line.resume()
     return metrics
+
+
+def _threshold(metrics: Any) -> dict[str, float]:
+    """The score from which on the model's detections are best, which `gcnet predict` takes then."""
+    best = metrics.best if isinstance(metrics, Metrics) else None
+    return {} if best is None else {"score_threshold": round(best.score, 4)}
 
 
 def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:

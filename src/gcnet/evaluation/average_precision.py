@@ -2,9 +2,9 @@
 
 The figures are those of pycocotools' COCOeval, which does the same image by image; the tests compare them.
 
-N detections or objects, E pairs of a detection and an object of its image and class, T IoU thresholds,
-A area ranges (all, small, medium, large), R recall levels, K classes, M limits (1, 10) on an image's
-detections of a class. Boxes are x, y, width, height.
+N detections or objects (N1 objects, N2 detections), E pairs of a detection and an object of its image, T IoU
+thresholds, A area ranges (all, small, medium, large unless said otherwise), R recall levels, K classes,
+M limits (1, 10) on an image's detections of a class. Boxes are x, y, width, height.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int32, Int64
 from pycocotools import mask
 
 coco_mask: Any = mask  # its type stubs know only half of what it accepts
@@ -56,6 +56,28 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class Matches:
+    """Detections beside the objects that they find, from which all that is said of a model is counted.
+
+    Both stand in the order of images, in an image of classes, and detections of these with falling `scores`;
+    `rank` is a detection's place among them. `match` is the object that a detection finds in a range of areas
+    at an IoU threshold, -1 for none; `right` says that it is one that counts, `wrong` that there is none.
+    What is neither found a crowd, or something of another size. `ignored` objects do not count in a range.
+    """
+
+    truth: Objects
+    crowd: Bool[np.ndarray, " N1"]
+    ignored: Bool[np.ndarray, "N1 A"]
+    found: Objects
+    scores: Float[np.ndarray, " N2"]
+    rank: Int64[np.ndarray, " N2"]
+    match: Int32[np.ndarray, "N2 A T"]
+    right: Bool[np.ndarray, "N2 A T"]
+    wrong: Bool[np.ndarray, "N2 A T"]
+    classes: int
+
+
+@dataclass(frozen=True)
 class Scores:
     """Precision at each level of recall, and the recall reached, also with fewer detections; -1 for none."""
 
@@ -64,15 +86,16 @@ class Scores:
     limited: Float[np.ndarray, "T K M"]
 
 
-def score(
+def match(
     truth: Objects,
     crowd: Bool[np.ndarray, " N1"],
     found: Objects,
     scores: Float[np.ndarray, " N2"],
     classes: int,
     limit: int = LIMIT,
-) -> Scores:
-    """Precision and recall of `found` among `truth`, whose crowd regions neither count nor are missed.
+    areas: Float[np.ndarray, "A 2"] = AREAS,
+) -> Matches:
+    """What `found` finds of `truth`, whose crowd regions neither count nor are missed.
 
     Only the best `limit` detections of an image and class are looked at.
     """
@@ -85,22 +108,28 @@ def score(
     order, rank = order[rank < limit], rank[rank < limit]
     found, scores, found_key = found.take(order), scores[order], key[order]
 
-    ignored = crowd[:, None] | _outside(truth.areas)
+    ignored = crowd[:, None] | _outside(truth.areas, areas)
     pairs = _pairs(truth, truth_key, crowd, found, found_key)
-    hit, excused = _match(pairs, rank, ignored, crowd, len(found))
-    excused |= ~hit & _outside(found.areas)[:, :, None]
-    return _accumulate(
-        found.classes, scores, rank, hit & ~excused, ~hit & ~excused, truth.classes, ignored, classes
-    )
+    matched, excused = _match(pairs, rank, ignored, crowd, len(found))
+    hit = matched >= 0
+    excused |= ~hit & _outside(found.areas, areas)[:, :, None]
+    right, wrong = hit & ~excused, ~hit & ~excused
+    return Matches(truth, crowd, ignored, found, scores, rank, matched, right, wrong, classes)
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Detections and objects that overlap by the lowest threshold or more."""
+class Pairs:
+    """Detections and objects of an image that overlap by so much or more."""
 
     found: Int64[np.ndarray, " E"]
     truth: Int64[np.ndarray, " E"]
     ious: Float[np.ndarray, " E"]
+
+
+def pairs_of_all_classes(matches: Matches, least: float) -> Pairs:
+    """Detections and objects, whatever their classes, that overlap by `least` or more."""
+    truth, found = matches.truth, matches.found
+    return _pairs(truth, truth.images, matches.crowd, found, found.images, least)
 
 
 def _pairs(
@@ -109,10 +138,11 @@ def _pairs(
     crowd: Bool[np.ndarray, " N1"],
     found: Objects,
     found_key: Int64[np.ndarray, " N2"],
-) -> _Pairs:
+    least: float = IOUS[0],
+) -> Pairs:
     first = np.searchsorted(truth_key, found_key, "left")
     counts = np.searchsorted(truth_key, found_key, "right") - first
-    parts = [_Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for rows in np.split(np.arange(len(found)), np.flatnonzero(np.diff(counts.cumsum() // PAIRS)) + 1):
         part, from_, many = found.take(rows), first[rows], counts[rows]
         one = np.repeat(np.arange(len(rows)), many)
@@ -121,9 +151,9 @@ def _pairs(
             ious = _box_ious(part.boxes[one], truth.boxes[other], crowd[other])
         else:
             ious = _mask_ious(part, truth, crowd, found_key[rows], from_, many)
-        near = ious >= IOUS[0]
-        parts.append(_Pairs(rows[one[near]], other[near], ious[near]))
-    return _Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(_Pairs)))
+        near = ious >= least
+        parts.append(Pairs(rows[one[near]], other[near], ious[near]))
+    return Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
 
 
 def _box_ious(
@@ -146,7 +176,7 @@ def _mask_ious(
     first: Int64[np.ndarray, " N2"],
     counts: Int64[np.ndarray, " N2"],
 ) -> Float[np.ndarray, " E"]:
-    """The same of masks, an image and class at a time: detection i beside `counts[i]` from `first[i]` on."""
+    """The same of masks, those of equal keys at a time: detection i beside `counts[i]` from `first[i]` on."""
     assert found.masks is not None
     assert truth.masks is not None
     starts = np.flatnonzero(np.diff(found_key, prepend=-1))
@@ -174,13 +204,13 @@ def _rles(counts: list[bytes], size: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _match(
-    pairs: _Pairs,
+    pairs: Pairs,
     rank: Int64[np.ndarray, " N2"],
     ignored: Bool[np.ndarray, "N1 A"],
     crowd: Bool[np.ndarray, " N1"],
     count: int,
-) -> tuple[Bool[np.ndarray, "N2 A T"], Bool[np.ndarray, "N2 A T"]]:
-    """Which detections find an object, and which of these one that does not count.
+) -> tuple[Int32[np.ndarray, "N2 A T"], Bool[np.ndarray, "N2 A T"]]:
+    """The object that each detection finds, -1 for none, and whether it is one that does not count.
 
     The best detection of an image and class chooses first, then the second best, and so on, in all images
     and at all thresholds at once. Each takes the object of the largest IoU that is left, the last of equal
@@ -191,9 +221,9 @@ def _match(
     # A detection's pairs now stand in order of preference: their places are what is compared.
     places = np.arange(len(found)) + np.where(ignored[truth].T, 0, len(found))
     enough = ious[:, None] >= np.minimum(IOUS, 1 - 1e-10)
-    shape = (len(AREAS), len(IOUS))
+    shape = (ignored.shape[1], len(IOUS))
     taken = np.zeros((len(ignored), *shape), bool)
-    hit, excused = np.zeros((count, *shape), bool), np.zeros((count, *shape), bool)
+    match, excused = np.full((count, *shape), -1, np.int32), np.zeros((count, *shape), bool)
     bounds = np.searchsorted(rank[found], np.arange(rank.max(initial=-1) + 2))
     for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if start == stop:
@@ -206,55 +236,58 @@ def _match(
         detection, area, threshold = (best >= 0).nonzero()
         chosen = best[detection, area, threshold]
         detection = found[start:stop][first][detection]
-        hit[detection, area, threshold] = True
+        chosen_truth = truth[chosen % len(found)]
+        match[detection, area, threshold] = chosen_truth
         excused[detection, area, threshold] = chosen < len(found)
-        taken[truth[chosen % len(found)], area, threshold] = True
-    return hit, excused
+        taken[chosen_truth, area, threshold] = True
+    return match, excused
 
 
-def _accumulate(
-    classes: Int64[np.ndarray, " N2"],
-    scores: Float[np.ndarray, " N2"],
-    rank: Int64[np.ndarray, " N2"],
-    right: Bool[np.ndarray, "N2 A T"],
-    wrong: Bool[np.ndarray, "N2 A T"],
-    truth_classes: Int64[np.ndarray, " N1"],
-    ignored: Bool[np.ndarray, "N1 A"],
-    count: int,
-) -> Scores:
-    thresholds, areas = len(IOUS), len(AREAS)
-    precision = np.full((thresholds, len(RECALLS), count, areas), NONE)
-    recall = np.full((thresholds, count, areas), NONE)
-    limited = np.full((thresholds, count, len(LIMITS)), NONE)
-    order = np.lexsort((-scores, classes))  # from the stable order of images, as COCOeval breaks ties
+def score(matches: Matches) -> Scores:
+    """Precision and recall of detections among the objects of a data set."""
+    count, areas, classes, rank = (
+        matches.classes,
+        matches.ignored.shape[1],
+        matches.found.classes,
+        matches.rank,
+    )
+    precision = np.full((len(IOUS), len(RECALLS), count, areas), NONE)
+    recall = np.full((len(IOUS), count, areas), NONE)
+    limited = np.full((len(IOUS), count, len(LIMITS)), NONE)
+    order = by_class_and_score(matches)
     bounds = np.searchsorted(classes[order], np.arange(count + 1))
     for k in range(count):
         own = order[bounds[k] : bounds[k + 1]]
-        wanted = (~ignored[truth_classes == k]).sum(0)
+        wanted = (~matches.ignored[matches.truth.classes == k]).sum(0)
         for a in np.flatnonzero(wanted).tolist():
-            hits, misses = right[own, a], wrong[own, a]
+            hits, misses = matches.right[own, a], matches.wrong[own, a]
             recall[:, k, a] = hits.sum(0) / wanted[a]
-            precision[:, :, k, a] = _precision(hits, misses, int(wanted[a]))
+            precision[:, :, k, a] = precision_at(hits, misses, int(wanted[a]))
             if a == 0:
                 for m, limit in enumerate(LIMITS):
                     limited[:, k, m] = hits[rank[own] < limit].sum(0) / wanted[a]
     return Scores(precision, recall, limited)
 
 
-def _precision(
+def by_class_and_score(matches: Matches) -> Int64[np.ndarray, " N2"]:
+    """The order by class and falling score; equal ones stay in that of images, as COCOeval has it."""
+    return np.lexsort((-matches.scores, matches.found.classes))
+
+
+def precision_at(
     right: Bool[np.ndarray, "D T"], wrong: Bool[np.ndarray, "D T"], wanted: int
 ) -> Float[np.ndarray, "T R"]:
     """The best precision at each recall or more, of detections sorted by score; 0 where it is not reached."""
     hits, misses = right.cumsum(0, dtype=float), wrong.cumsum(0, dtype=float)
     precision = hits / (misses + hits + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    padded = np.concatenate([precision, np.zeros((1, len(IOUS)))])
+    padded = np.concatenate([precision, np.zeros((1, right.shape[1]))])
     places = [np.searchsorted(column, RECALLS) for column in (hits / wanted).T]
     return np.stack([column[place] for column, place in zip(padded.T, places, strict=True)])
 
 
-def _outside(areas: Float[np.ndarray, " N"]) -> Bool[np.ndarray, "N A"]:
-    return (areas[:, None] < AREAS[:, 0]) | (areas[:, None] > AREAS[:, 1])
+def _outside(areas: Float[np.ndarray, " N"], ranges: Float[np.ndarray, "A 2"]) -> Bool[np.ndarray, "N A"]:
+    return (areas[:, None] < ranges[:, 0]) | (areas[:, None] > ranges[:, 1])
 
 
 def _places(key: Int[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:

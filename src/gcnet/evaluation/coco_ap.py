@@ -7,7 +7,7 @@ A area ranges (all, small, medium, large), M limits on detections an image (1, 1
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,19 @@ from jaxtyping import Bool, Float
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.errors import GCNetError
-from gcnet.evaluation.average_precision import LIMIT, LIMITS, NONE, Objects, Scores, mask_areas, score
+from gcnet.evaluation.average_precision import (
+    AREAS,
+    LIMIT,
+    LIMITS,
+    NONE,
+    Matches,
+    Objects,
+    Scores,
+    mask_areas,
+    match,
+    score,
+)
+from gcnet.evaluation.operating import Point, best_point
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.ops.segmentations import segmentation_to_rle
 from gcnet.types import Detections
@@ -34,12 +46,16 @@ class Metrics:
     than crowds) and AP, AP50, AP75, APs, APm, APl and AR100 with the prefix `box_` or `mask_`. All are
     measured with up to 100 detections of an image and class, as COCO has it; of a model that gives up to 300,
     all are with 300, and AR100 is called AR300.
+
+    `best` is the score from which on detections make the best F1 with boxes at IoU 0.5, of all classes
+    together, and what it comes to there; none without objects.
     """
 
     box: dict[str, float]
     mask: dict[str, float]
     per_class: dict[str, dict[str, float]]
     images: int = 0
+    best: Point | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: plain names, None in place of -1."""
@@ -52,6 +68,7 @@ class Metrics:
             "box": plain(self.box),
             "mask": plain(self.mask),
             "per_class": {name: plain(values) for name, values in self.per_class.items()},
+            "best": None if self.best is None else asdict(self.best),
         }
 
 
@@ -61,6 +78,8 @@ class CocoEvaluator:
     Masks are kept run-length encoded. Images of the data set that no detections came for count as images
     in which nothing was found. All annotated objects count, crowds and those too degenerate to train on too,
     as COCO's own tool has it. Of an image and class, the best `limit` detections are looked at.
+
+    `order` has the places in the data set of the images as they are numbered here.
     """
 
     def __init__(self, dataset: DataSet[ImageRecord], limit: int = LIMIT) -> None:
@@ -68,7 +87,9 @@ class CocoEvaluator:
         self.class_names = dataset.class_names
         self.category_ids = dataset.category_ids
         # COCOeval breaks ties of scores in the order of images' ids.
-        ids = sorted((record.id for record in dataset.records), key=lambda id: (isinstance(id, str), id))
+        ids = {record.id: index for index, record in enumerate(dataset.records)}
+        ids = dict(sorted(ids.items(), key=lambda one: (isinstance(one[0], str), one[0])))
+        self.order = list(ids.values())
         self._numbers = {id: number for number, id in enumerate(ids)}
         self.results = CocoResults()
         self._seen: set[int | str] = set()
@@ -99,20 +120,29 @@ class CocoEvaluator:
     def compute(self) -> Metrics:
         """Box and mask metrics of all that was collected."""
         truth, crowd = self._truth
-        found, scores = self._found()
-        classes = len(self.category_ids)
-        boxes = replace(found, areas=found.boxes[:, 2:].prod(1), masks=None)
-        kinds = {"box": score(replace(truth, masks=None), crowd, boxes, scores, classes, self.limit)}
-        if found.masks is not None:
-            drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
-            kinds["mask"] = score(truth.take(drawn), crowd[drawn], found, scores, classes, self.limit)
-        instances = np.bincount(truth.classes[~crowd], minlength=classes)
+        matches = self.matches()
+        kinds = {kind: score(one) for kind, one in matches.items()}
+        instances = np.bincount(truth.classes[~crowd], minlength=len(self.category_ids))
         per_class = {name: {"instances": float(instances[k])} for k, name in enumerate(self.class_names)}
         for kind, result in kinds.items():
             for k, name in enumerate(self.class_names):
                 per_class[name] |= _class_metrics(kind, result, k, self.limit)
         summaries = {kind: _summary(result, self.limit) for kind, result in kinds.items()}
-        return Metrics(summaries["box"], summaries.get("mask", {}), per_class, len(self._numbers))
+        best = best_point(matches["box"])
+        return Metrics(summaries["box"], summaries.get("mask", {}), per_class, len(self._numbers), best)
+
+    def matches(self, areas: Float[np.ndarray, "A 2"] = AREAS, *, masks: bool = True) -> dict[str, Matches]:
+        """What was found, beside the objects: by "box", and by "mask" where there are `masks`."""
+        truth, crowd = self._truth
+        found, scores = self._found()
+        classes = len(self.category_ids)
+        boxes = replace(found, areas=found.boxes[:, 2:].prod(1), masks=None)
+        kinds = {"box": match(replace(truth, masks=None), crowd, boxes, scores, classes, self.limit, areas)}
+        if masks and found.masks is not None:
+            drawn = np.array([bool(mask) for mask in truth.masks or ()], bool)
+            outlined = truth.take(drawn), crowd[drawn]
+            kinds["mask"] = match(*outlined, found, scores, classes, self.limit, areas)
+        return kinds
 
     def _found(self) -> tuple[Objects, Float[np.ndarray, " N"]]:
         """What was collected, with the areas of masks if there are any, and its scores."""

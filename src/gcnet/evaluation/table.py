@@ -17,6 +17,10 @@ def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class
     """Prints the overall tables, and the one by class unless there is only one class or it is not wanted."""
     console = console or Console()
     console.print(overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
+    if metrics.best is not None:
+        best = metrics.best
+        line = f"best F1 {best.f1:.3f} from score {best.score:.2f} on: precision {best.precision:.3f}, "
+        console.print(f"{line}recall {best.recall:.3f} (boxes, IoU 0.5)", highlight=False)
     recalls = tuple(name for name in metrics.box if name.startswith("AR"))
     console.print(overall_table(metrics, recalls, "COCO average recall"))
     if per_class and len(metrics.per_class) > 1:

@@ -7,40 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from gcnet.console import listed, progress_bar
-from gcnet.data.dataset import ImageRecord, Instance
+from gcnet.data.dataset import Instance
 from gcnet.data.survey import Survey
 from gcnet.data.suspects import Suspect
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
 from gcnet.lab.data_findings import TITLES, advice, findings
 from gcnet.lab.data_look import Look, Place
-from gcnet.ops.segmentations import move_segmentation
-from gcnet.viz import draw_targets
+from gcnet.viz.figures import Figure, draw_window
 from gcnet.viz.page import count_bars, embedded, render_page, size_bars
 
 EACH = 6  # figures of a kind of suspect, and images that are in two splits
-SIDE = 400  # pixels, of the longer side of a figure
 CLOSE = 4  # sides of an object that its close-up shows
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing and its words; the image is in its address."""
-
-    address: str
-    width: int
-    height: int
-    head: str
-    text: str
 
 
 def write_page(look: Look, path: Path, *, images: int = 24) -> None:
@@ -177,24 +161,5 @@ def _draw(
         image = look.splits[split].read_image(index)
     except GCNetError:
         return None
-    left, top, right, bottom = (round(float(edge)) for edge in window)
-    scale = SIDE / max(right - left, bottom - top)
-    size = max(round((bottom - top) * scale), 1), max(round((right - left) * scale), 1)
-    part = _resized(image[top:bottom, left:right], size)
-    matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
-    moved = tuple(_move(item, matrix, size) for item in items)
-    record = ImageRecord(index, look.splits[split].records[index].path, size[1], size[0], moved)
-    drawn = draw_targets(part, record, look.survey.class_names)
-    return Figure(embedded(drawn), size[1], size[0], head, text)
-
-
-def _resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    smaller = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
-
-
-def _move(item: Instance, matrix: np.ndarray, size: tuple[int, int]) -> Instance:
-    """The instance in a part of the image, to whose pixels `matrix` takes the image's."""
-    corners = np.array(item.box).reshape(2, 2) @ matrix[:, :2].T + matrix[:, 2]
-    outline = move_segmentation(item.segmentation, matrix, size) if item.segmentation else []
-    return replace(item, box=tuple(corners.ravel().tolist()), segmentation=outline)
+    drawn = draw_window(image, window, items, look.survey.class_names)
+    return Figure(embedded(drawn), drawn.shape[1], drawn.shape[0], head, text)

@@ -68,11 +68,17 @@ def draw_detections(
 
 
 def draw_targets(
-    image: np.ndarray, targets: ImageRecord | Targets, class_names: Sequence[str], *, enlarge: int = 1
+    image: np.ndarray,
+    targets: ImageRecord | Targets,
+    class_names: Sequence[str],
+    *,
+    scores: Sequence[float] | None = None,
+    enlarge: int = 1,
 ) -> np.ndarray:
     """The image under annotated masks, boxes and names; crowd regions are named as such.
 
-    Arguments and result are as in `draw_detections`; targets are in pixels of `image`.
+    Arguments and result are as in `draw_detections`; targets are in pixels of `image`. With `scores` of all
+    usable ones, these stand behind the names.
     """
     canvas = as_canvas(image, enlarge)
     if isinstance(targets, ImageRecord):
@@ -92,6 +98,8 @@ def draw_targets(
     ]
     names = (_name(class_names, label) for label in labels.tolist())
     texts = [name + " (crowd)" * many for name, many in zip(names, crowd, strict=True)]
+    if scores is not None:
+        texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores, strict=True)]
     return _draw(canvas, layer, pieces, boxes * enlarge, labels, texts, len(class_names))
 
 

@@ -78,6 +78,19 @@ def save_model(
     write_atomically(path, lambda file: file.write(data))
 
 
+def keep_in_file(path: str | Path, **values: Any) -> None:
+    """Adds to the provenance of the model file at `path`; its weights stay as they are.
+
+    Raises:
+        GCNetError: it cannot be read, or is not one of ours.
+    """
+    held = read_model_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"provenance": json.dumps(held.provenance | values)}
+    data = save(held.tensors, metadata)
+    write_atomically(Path(path), lambda file: file.write(data))
+
+
 def read_model_file(path: str | Path) -> ModelFile:
     """What is in the model file at `path`.
 

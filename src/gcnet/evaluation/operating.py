@@ -1,0 +1,132 @@
+"""What a detector does at one score, or at each: precision, recall and F1, what it confuses, calibration.
+
+All is counted from `Matches` at IoU 0.5 in all areas. N detections, N1 objects, K classes, S score levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from gcnet.evaluation.average_precision import Matches, pairs_of_all_classes
+
+IOU = 0.5
+LEVELS = np.linspace(0, 1, 101)  # scores that curves are given at
+BINS = 10  # of calibration, of equal width
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is found from a score on; all in [0, 1]."""
+
+    score: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Precision, recall and F1 of what scores as much as each level or more; precision of nothing is 1."""
+
+    precision: Float[np.ndarray, " S"]
+    recall: Float[np.ndarray, " S"]
+    f1: Float[np.ndarray, " S"]
+
+
+def curve(matches: Matches, label: int | None = None, levels: Float[np.ndarray, " S"] = LEVELS) -> Curve:
+    """Of one class, or of all together."""
+    scores, right, wanted = counted(matches, label)
+    order = np.argsort(-scores, kind="stable")
+    hits = np.append(0, right[order].cumsum())
+    count = np.searchsorted(-scores[order], -levels, "right")
+    precision = np.where(count > 0, hits[count] / np.maximum(count, 1), 1.0)
+    f1 = 2 * hits[count] / np.maximum(count + wanted, 1)
+    return Curve(precision, hits[count] / max(wanted, 1), f1)
+
+
+def best_point(matches: Matches, label: int | None = None) -> Point | None:
+    """Where F1 is best, of one class or of all together; none without objects.
+
+    The score is the middle between the last detection that is kept and the next one: other images' are alike.
+    """
+    scores, _, wanted = counted(matches, label)
+    if not wanted:
+        return None
+    steps = np.unique(scores)[::-1]
+    found = curve(matches, label, steps)
+    if not len(steps):
+        return Point(1.0, 1.0, 0.0, 0.0)
+    best = int(found.f1.argmax())
+    below = steps[best + 1] if best + 1 < len(steps) else 0.0
+    values = (found.precision[best], found.recall[best], found.f1[best])
+    return Point(float(steps[best] + below) / 2, *map(float, values))
+
+
+def counted(
+    matches: Matches, label: int | None = None
+) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"], int]:
+    """The scores of detections that count, which are right, and how many objects there are to find."""
+    right, wrong = matches.right[:, 0, 0], matches.wrong[:, 0, 0]
+    own, wanted = right | wrong, ~matches.ignored[:, 0]
+    if label is not None:
+        own, wanted = own & (matches.found.classes == label), wanted & (matches.truth.classes == label)
+    return matches.scores[own], right[own], int(wanted.sum())
+
+
+def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
+    """How often an object of a class (row) was found as a class (column), from `score` on.
+
+    The last row is background that was taken for an object, the last column objects that were not found.
+    Detections find objects of their own class first, as in AP; those that are left then take objects that are
+    left of other classes, the surest first, of which the one they overlap most.
+    """
+    classes = matches.classes
+    sure, match = matches.scores >= score, matches.match[:, 0, 0]
+    right, wrong = matches.right[:, 0, 0] & sure, matches.wrong[:, 0, 0] & sure
+    left = ~matches.ignored[:, 0]
+    left[match[right]] = False
+    taken_for = np.full(len(matches.scores), classes)  # the class of the object that is not its own
+    pairs = pairs_of_all_classes(matches, IOU)
+    possible = np.flatnonzero(wrong[pairs.found] & left[pairs.truth])
+    order = np.lexsort((-pairs.ious[possible], -matches.scores[pairs.found[possible]]))
+    for pair in possible[order].tolist():
+        found, truth = pairs.found[pair], pairs.truth[pair]
+        if left[truth] and taken_for[found] == classes:
+            left[truth], taken_for[found] = False, matches.truth.classes[truth]
+    table = np.zeros((classes + 1, classes + 1), np.int64)
+    np.add.at(table, (matches.found.classes[right], matches.found.classes[right]), 1)
+    np.add.at(table, (taken_for[wrong], matches.found.classes[wrong]), 1)
+    np.add.at(table[:, classes], matches.truth.classes[left], 1)
+    return table
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Predictions with scores between two bounds: how many, their mean score, the share that is right."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    right: float
+
+
+def calibration(
+    scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]
+) -> tuple[list[Bin], float | None]:
+    """Bins that hold something, and the expected calibration error (arXiv 1706.04599); none of no scores.
+
+    That is how far a score is from the share that is right, on average.
+    """
+    places = np.minimum((scores * BINS).astype(int), BINS - 1)
+    bins = []
+    for place in np.unique(places).tolist():
+        own = places == place
+        mean, share = float(scores[own].mean()), float(right[own].mean())
+        bins.append(Bin(place / BINS, (place + 1) / BINS, int(own.sum()), mean, share))
+    if not bins:
+        return [], None
+    return bins, sum(abs(one.score - one.right) * one.count for one in bins) / len(scores)

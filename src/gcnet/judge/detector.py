@@ -1,0 +1,220 @@
+"""What an evaluation says of a detector, in plain values: the content of `report.json`.
+
+Everything is counted from matches of boxes, but for AP and the kinds of error, which masks have too. N1
+objects, N2 detections, I images, K classes, B resamples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.divide import image_name
+from gcnet.evaluation.average_precision import NONE, Matches, score
+from gcnet.evaluation.bootstrap import (
+    RESAMPLES,
+    SEED,
+    Interval,
+    ap_samples,
+    image_weights,
+    nan_mean,
+    threshold_samples,
+)
+from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.errors import KINDS, Errors, find_errors, gains
+from gcnet.evaluation.operating import LEVELS, Point, best_point, calibration, confusion, counted, curve
+from gcnet.judge.words import BACKGROUND
+
+WINDOWS = 13  # sizes that AP is measured at
+FEWEST = 5  # objects in a window of sizes that AP is given for
+SOME = 200  # resamples for each window
+THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # of IoU: 0.5, 0.55, ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The matches of a detector on a data set, and what follows of them.
+
+    `order` has the places in the data set of the images as they are numbered in the matches.
+    """
+
+    boxes: Matches
+    masks: Matches | None
+    order: list[int]
+    best: Point | None
+    errors: Errors
+    suspects: Bool[np.ndarray, " N2"]
+
+    @property
+    def shown(self) -> Matches:
+        """The detections with their masks, if they have some; they stand at the same places as boxes."""
+        return self.masks or self.boxes
+
+    @property
+    def threshold(self) -> float:
+        return self.best.score if self.best else 0.5
+
+
+def judge(evaluator: CocoEvaluator) -> Judged:
+    """All that is found out about each detection."""
+    matches = evaluator.matches()
+    boxes = matches["box"]
+    errors = find_errors(boxes)
+    suspects = _suspects(boxes, errors)
+    return Judged(boxes, matches.get("mask"), evaluator.order, best_point(boxes), errors, suspects)
+
+
+def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
+    """Wrong detections that may be right, and the ground truth wrong.
+
+    They lie on background or on an object of another class, and are as sure as right ones are on average, of
+    their class (as confident learning has it, arXiv 1911.00068) and of all.
+    """
+    right, classes = matches.right[:, 0, 0], matches.found.classes
+    if not right.any():
+        return right
+    total = np.bincount(classes[right], matches.scores[right], matches.classes)
+    usual = total / np.maximum(np.bincount(classes[right], minlength=matches.classes), 1)
+    usual = np.maximum(usual, matches.scores[right].mean())
+    kinds = np.isin(errors.kind, [KINDS.index("class"), KINDS.index("background")])
+    return kinds & (matches.scores >= usual[classes])
+
+
+def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
+    """The report, but for single images."""
+    boxes, names = judged.boxes, list(evaluator.class_names)
+    weights = image_weights(len(judged.order))
+    kinds = {"box": boxes, **({"mask": judged.masks} if judged.masks else {})}
+    ap = {kind: ap_intervals(one, weights) for kind, one in kinds.items()}
+    scores, right, _ = counted(boxes)
+    bins, error = calibration(scores, right)
+    table = confusion(boxes, judged.threshold)
+    range_of_best = Interval.of(judged.threshold, threshold_samples(boxes, weights))
+    return {
+        "images": len(judged.order),
+        "objects": int((~boxes.ignored[:, 0]).sum()),
+        "intervals": {"level": 0.95, "resamples": RESAMPLES, "seed": SEED, "drawn": "images"},
+        "ap": {kind: values["all"] for kind, values in ap.items()},
+        "best": asdict(judged.best) | {"low": range_of_best.low, "high": range_of_best.high}
+        if judged.best
+        else None,
+        "classes": [
+            {
+                "name": name,
+                "objects": int((~boxes.ignored[boxes.truth.classes == label, 0]).sum()),
+                **{f"{kind}_AP": values["classes"][label] for kind, values in ap.items()},
+                "best": asdict(best) if (best := best_point(boxes, label)) else None,
+            }
+            for label, name in enumerate(names)
+        ],
+        "curves": {
+            "score": LEVELS.round(2).tolist(),
+            "all": _curve(boxes, None),
+            "classes": [_curve(boxes, label) for label in range(len(names))],
+        },
+        "confusion": {"score": judged.threshold, "rows_are": "objects", "names": [*names, BACKGROUND]}
+        | {"table": table.tolist()},
+        "errors": {kind: _errors(one, judged if kind == "box" else None) for kind, one in kinds.items()},
+        "calibration": {"bins": [asdict(one) for one in bins], "error": error},
+        "sizes": _by_size(evaluator, boxes, weights[:SOME]),
+    }
+
+
+def ap_intervals(matches: Matches, weights: Float32[np.ndarray, "B I"]) -> dict[str, Any]:
+    """AP, AP50 and AP75 over all classes, and AP of each."""
+    precision, samples = score(matches).precision[..., 0], ap_samples(matches, weights)
+    values = np.where(precision > NONE, precision, np.nan).mean(1)  # T K
+    overall = {
+        name: asdict(Interval.of(float(nan_mean(values[part])), nan_mean(samples[:, part], (1, 2))))
+        for name, part in THRESHOLDS.items()
+    }
+    each = [
+        asdict(Interval.of(float(nan_mean(values[:, k])), nan_mean(samples[:, :, k], 1)))
+        for k in range(matches.classes)
+    ]
+    return {"all": overall, "classes": each}
+
+
+def _curve(matches: Matches, label: int | None) -> dict[str, list[float]]:
+    return {name: values.round(4).tolist() for name, values in vars(curve(matches, label)).items()}
+
+
+def _errors(matches: Matches, judged: Judged | None) -> dict[str, Any]:
+    errors = judged.errors if judged else find_errors(matches)
+    gained, counts = gains(matches, errors), errors.counts()
+    return {kind: {"count": counts[kind], "AP50_gain": gained[kind]} for kind in counts}
+
+
+def _by_size(
+    evaluator: CocoEvaluator, boxes: Matches, weights: Float32[np.ndarray, "B I"]
+) -> list[dict[str, Any]]:
+    """Box AP of objects whose side (root of their area) lies within a factor of sqrt(2) of one."""
+    areas = boxes.truth.areas[~boxes.ignored[:, 0]]
+    if not len(areas):
+        return []
+    low, high = np.sqrt(max(areas.min(), 1.0)), np.sqrt(max(areas.max(), 1.0))
+    sides = np.geomspace(low, high, WINDOWS) if high > low else np.array([low])
+    matches = evaluator.matches(np.stack([sides**2 / 2, sides**2 * 2], 1), masks=False)["box"]
+    precision = score(matches).precision
+    found = []
+    for place, side in enumerate(sides.tolist()):
+        count, own = int((~matches.ignored[:, place]).sum()), precision[..., place]
+        if count >= FEWEST:
+            samples = nan_mean(ap_samples(matches, weights, place), (1, 2))
+            interval = Interval.of(float(own[own > NONE].mean()), samples)
+            found.append({"side": side, "objects": count, **asdict(interval)})
+    return found
+
+
+def single_images(
+    judged: Judged, dataset: DataSet[ImageRecord], most: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The worst images, the surest mistakes and suspected errors of labels: those first, `most` of each.
+
+    `place` is the image's in the data set, `detection` the number of one among the matches.
+    """
+    boxes, count = judged.boxes, len(judged.order)
+    sure = boxes.scores >= judged.threshold
+    wrong, missed = boxes.wrong[:, 0, 0] & sure, ~boxes.ignored[:, 0]
+    missed[boxes.match[boxes.right[:, 0, 0] & sure, 0, 0]] = False
+    false = np.bincount(boxes.found.images[wrong], minlength=count)
+    lost = np.bincount(boxes.truth.images[missed], minlength=count)
+    worst = [
+        {**_image(judged, dataset, image), "false": int(false[image]), "missed": int(lost[image])}
+        for image in np.lexsort((-lost, -(false + lost)))[:most].tolist()
+        if false[image] + lost[image]
+    ]
+    by_score = np.argsort(-boxes.scores, kind="stable")
+    mistakes = by_score[(wrong & ~judged.suspects)[by_score]]
+    suspects = by_score[judged.suspects[by_score]]
+    return {
+        "worst_images": worst,
+        "mistakes": [_mistake(judged, dataset, row) for row in mistakes[:most].tolist()],
+        "suspects": [_mistake(judged, dataset, row) for row in suspects[:most].tolist()],
+    }
+
+
+def _image(judged: Judged, dataset: DataSet[ImageRecord], image: int) -> dict[str, Any]:
+    place = judged.order[image]
+    return {"file_name": image_name(dataset, place), "place": place}
+
+
+def _mistake(judged: Judged, dataset: DataSet[ImageRecord], row: int) -> dict[str, Any]:
+    """A wrong detection; `object` is the class of the object that it lies on, if it does."""
+    boxes, errors, names = judged.boxes, judged.errors, dataset.class_names
+    meant = int(errors.meant[row])
+    x, y, width, height = boxes.found.boxes[row].tolist()
+    return {
+        **_image(judged, dataset, int(boxes.found.images[row])),
+        "detection": row,
+        "class": names[boxes.found.classes[row]],
+        "score": float(boxes.scores[row]),
+        "box": [x, y, x + width, y + height],
+        "error": KINDS[errors.kind[row]],
+        "object": names[boxes.truth.classes[meant]] if meant >= 0 else None,
+        "iou": float(errors.ious[row]),
+    }

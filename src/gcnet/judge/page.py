@@ -1,0 +1,224 @@
+"""The report of an evaluation as a page, and as JSON beside it. The template has the words."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcnet.console import progress_bar
+from gcnet.data.dataset import DataSet, ImageRecord, Instance, LabelledImage
+from gcnet.data.divide import image_names
+from gcnet.data.same_images import same_images
+from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.files import prepare_folder, write_bytes, write_json
+from gcnet.judge.classifier import describe_classes
+from gcnet.judge.detector import Judged, describe, judge, single_images
+from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
+from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.viz.figures import Figure, draw_window
+from gcnet.viz.page import embedded, render_page
+
+SHOWN = 12  # drawings of a kind
+LISTED = 200  # entries of a kind in the JSON
+CLOSE = 3  # sides of a detection that its close-up shows
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two drawings of an image side by side, as addresses that hold them, and words."""
+
+    left: str
+    right: str
+    width: int
+    height: int
+    head: str
+    text: str
+
+
+def write_report(
+    spec: ModelSpec | ClassifierSpec,
+    results: Any,
+    dataset: DataSet[Any],
+    folder: Path,
+    *,
+    about: Mapping[str, str],
+    train_set: DataSet[Any] | None = None,
+) -> None:
+    """Writes `report.html` and `report.json` of the results of an evaluation.
+
+    `about` says what was evaluated on what; images of `dataset` are looked for in `train_set`.
+    """
+    prepare_folder(folder)
+    shared = {"also_trained_on": None if train_set is None else _also_trained_on(dataset, train_set)}
+    if isinstance(spec, ClassifierSpec):
+        report = {**about, **shared, **describe_classes(results, dataset, LISTED)}
+        write_json(folder / "report.json", _plain(report))
+        page = _page_of_classes(report, dataset)
+    else:
+        evaluator = CocoEvaluator(dataset, spec.roi.detections)
+        evaluator.results = results
+        judged = judge(evaluator)
+        report = {**about, **shared, **describe(evaluator, judged), **single_images(judged, dataset, LISTED)}
+        write_json(folder / "report.json", _plain(report))
+        page = _page(report, judged, dataset)
+    write_bytes(folder / "report.html", page)
+
+
+def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
+    kinds = ("worst_images", "mistakes", "suspects")
+    drawn: dict[str, list[Pair]] = {}
+    with progress_bar(transient=True) as bar:
+        task = bar.add_task("drawing", total=sum(len(report[kind][:SHOWN]) for kind in kinds))
+        for kind in kinds:
+            drawn[kind] = []
+            for entry in report[kind][:SHOWN]:
+                pair = _pair(judged, dataset, entry)
+                drawn[kind] += [pair] if pair else []
+                bar.advance(task)
+    return render_page(
+        Path(__file__).with_name("report.html"),
+        report=report,
+        findings=findings(report),
+        says=SAYS,
+        confused=confused(report["confusion"]),
+        drawn=drawn,
+        chart={"calibration": _calibration(report)} | _charts(report),
+    )
+
+
+def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage]) -> bytes:
+    figures = []
+    for entry in report["mistakes"][:SHOWN]:
+        with contextlib.suppress(GCNetError):  # an image that is broken
+            image = dataset.read_image(entry["place"])
+            image = draw_window(image, (0, 0, image.shape[1], image.shape[0]), [], dataset.class_names)
+            head = f"{entry['taken_for']} {entry['probability']:.2f}"
+            text = f"is {entry['class']}; {entry['file_name']}"
+            figures.append(Figure(embedded(image), image.shape[1], image.shape[0], head, text))
+    return render_page(
+        Path(__file__).with_name("classes.html"),
+        report=report,
+        findings=findings_of_classes(report),
+        confused=confused(report["confusion"]),
+        drawn=figures,
+        chart={"calibration": _calibration(report)},
+    )
+
+
+def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
+    """Images that are among those that were trained on too."""
+    names = [*image_names(dataset), *image_names(train_set)]
+    groups = same_images([record.path for record in (*dataset.records, *train_set.records)])
+    return [
+        {"file_name": names[group[0]], "trained_on": names[group[-1]]}
+        for group in groups
+        if group[0] < len(dataset) <= group[-1]
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: none in place of NaN."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# What the page draws -----------------------------------------------------------------------------------
+
+
+def _pair(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Pair | None:
+    """The ground truth beside what was found, in an image or around one detection; none of a broken image."""
+    place = entry["place"]
+    record = dataset.records[place]
+    try:
+        image = dataset.read_image(place)
+    except GCNetError:
+        return None
+    if "detection" in entry:
+        rows, window = [entry["detection"]], _around(entry["box"], record)
+        said = f"{entry['class']} {entry['score']:.2f}"
+        on = f" on {entry['object']} (IoU {entry['iou']:.2f})" if entry["object"] else ""
+        head, text = said, f"{SAYS[entry['error']]}{on}; {entry['file_name']}"
+    else:
+        image_number = judged.order.index(place)
+        sure = (judged.shown.scores >= judged.threshold) & (judged.shown.found.images == image_number)
+        rows, window = np.flatnonzero(sure).tolist(), (0, 0, record.width, record.height)
+        head = f"{entry['missed']} missed, {entry['false']} false"
+        text = entry["file_name"]
+    items, scores = _found(judged, rows), judged.shown.scores[rows].tolist()
+    truth = [item for item in record.instances if item.usable]
+    left = draw_window(image, window, truth, dataset.class_names)
+    right = draw_window(image, window, items, dataset.class_names, scores)
+    return Pair(embedded(left), embedded(right), left.shape[1], left.shape[0], head, text)
+
+
+def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:
+    """A window around a box, inside of the image."""
+    x1, y1, x2, y2 = box
+    frame = np.array([record.width, record.height])
+    side = np.minimum(max(CLOSE * max(x2 - x1, y2 - y1), 64.0), frame)
+    start = (np.array([x1 + x2, y1 + y2]) / 2 - side / 2).clip(0, frame - side)
+    return *start.tolist(), *(start + side).tolist()
+
+
+def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:
+    """Detections as what can be drawn."""
+    found = judged.shown.found
+    items = []
+    for row in rows:
+        x, y, width, height = found.boxes[row].tolist()
+        mask = {"size": found.sizes[row].tolist(), "counts": found.masks[row]} if found.masks else []
+        box = (x, y, x + width, y + height)
+        items.append(Instance(row, int(found.classes[row]), box, mask, width * height, crowd=False))
+    return items
+
+
+def _calibration(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line where scores are what they say, and what they are; a dot's area goes with what is in its bin."""
+    bins = report["calibration"]["bins"]
+    most = max((one["count"] for one in bins), default=1)
+    dots = [(2 + 5 * (one["count"] / most) ** 0.5, f"{one['count']:,}") for one in bins]
+    points = [(one["score"], one["right"]) for one in bins]
+    return [
+        {"name": "as good as it says", "points": [(0, 0), (1, 1)]},
+        {"name": "share that is right", "points": points, "dots": dots},
+    ]
+
+
+def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Lines in the unit square: of each class and of all, and of sizes on a logarithmic axis."""
+    levels, sizes = report["curves"]["score"], report["sizes"]
+
+    def of(curves: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+        names = {"precision": "precision", "recall": "recall", "f1": "F1"}
+        return [
+            {"name": word, "points": list(zip(levels, curves[name], strict=True))}
+            for name, word in names.items()
+        ]
+
+    sides = np.log2([one["side"] for one in sizes])
+    low, span = (sides.min(), max(np.ptp(sides), 1e-9)) if len(sizes) else (0.0, 1.0)
+    places = ((sides - low) / span).tolist()
+    powers = [place for place in range(3, 14) if low <= place <= low + span]
+    return {
+        "all": of(report["curves"]["all"]),
+        "classes": [of(curves) for curves in report["curves"]["classes"]],
+        "sizes": [
+            {
+                "name": "box AP",
+                "points": [(x, one["value"]) for x, one in zip(places, sizes, strict=True)],
+                "band": [(x, one["low"]) for x, one in zip(places, sizes, strict=True)]
+                + [(x, one["high"]) for x, one in zip(places[::-1], sizes[::-1], strict=True)],
+            }
+        ],
+        "size_ticks": [((power - low) / span, str(2**power)) for power in powers],
+    }

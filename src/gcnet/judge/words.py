@@ -1,0 +1,100 @@
+"""A report in sentences: what a reader should know first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FEW = 30  # images: with fewer, intervals say little
+GAIN = 0.01  # of AP50, that is worth a sentence
+BACKGROUND = "(background)"  # in a table of what is taken for what
+OFF = 0.1  # calibration error that is worth one
+
+SAYS = {
+    "class": "the place is right, the class is not",
+    "box": "the class is right, the box is off (IoU 0.1 to 0.5)",
+    "both": "the class is wrong and the box is off",
+    "duplicate": "the object is found already",
+    "background": "nothing is annotated there",
+    "missed": "an object that is not found",
+}
+ADVICE = {
+    "class": "more images of the classes that are taken for each other, or a look at their labels",
+    "box": "a larger --image-size, longer training, or a look at how tightly objects are outlined",
+    "both": "longer training",
+    "duplicate": "a higher score threshold",
+    "background": "images without objects (--keep-empty), and a look at objects that nobody annotated",
+    "missed": "more images, or a larger --image-size if they are small",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finding: something to mend ("stop"), to look at, to know ("note"), or "good"."""
+
+    level: Literal["stop", "look", "note", "good"]
+    text: str
+
+
+def findings(report: Mapping[str, Any]) -> list[Line]:
+    """What stands out, what to mend first."""
+    lines = _of_the_images(report)
+    gained = {name: one["AP50_gain"] for name, one in report["errors"]["box"].items()}
+    worst = max(gained, key=lambda name: gained[name])
+    if gained[worst] >= GAIN:
+        text = f"Most is lost by errors of the kind {worst} ({SAYS[worst]}): box AP50 would rise by "
+        lines.append(Line("look", f"{text}{gained[worst]:.3f}. Try {ADVICE[worst]}."))
+    if report["suspects"]:
+        count = len(report["suspects"])
+        lines.append(
+            Line("look", f"{count} sure detections contradict the ground truth: see which is wrong.")
+        )
+    if report["best"]:
+        best = report["best"]
+        text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
+        lines.append(Line("note", f"{text}{best['recall']:.0%} of the objects are found."))
+    return lines + _of_the_scores(report)
+
+
+def findings_of_classes(report: Mapping[str, Any]) -> list[Line]:
+    """The same of a classifier."""
+    lines = _of_the_images(report)
+    if count := sum(one["suspect"] for one in report["mistakes"]):
+        lines.append(
+            Line("look", f"{count} mistakes are as sure as right answers are: see if a label is wrong.")
+        )
+    return lines + _of_the_scores(report)
+
+
+def _of_the_images(report: Mapping[str, Any]) -> list[Line]:
+    lines, count = [], len(report["also_trained_on"] or ())
+    if count:
+        lines.append(
+            Line("stop", f"{count} of the images are in the training split too: figures are too good.")
+        )
+    if report["images"] < FEW:
+        lines.append(
+            Line("look", f"Only {report['images']} images: intervals are wide, and should be wider still.")
+        )
+    return lines
+
+
+def _of_the_scores(report: Mapping[str, Any]) -> list[Line]:
+    error = report["calibration"]["error"]
+    if error is None or error >= OFF:
+        return []
+    return [Line("good", "Scores can be read as probabilities of being right.")]
+
+
+def confused(confusion: Mapping[str, Any], most: int = 5) -> list[str]:
+    """The classes that are most often taken for each other, in words."""
+    names = [name for name in confusion["names"] if name != BACKGROUND]
+    pairs = [
+        (count, names[row], names[column])
+        for row, counts in enumerate(confusion["table"][: len(names)])
+        for column, count in enumerate(counts[: len(names)])
+        if row != column and count
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    return [f"{own} taken for {other} ({count})" for count, own, other in pairs[:most]]
