@@ -31,7 +31,7 @@ from gcnet.weights.start import find_origin, load_trained
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
-    from gcnet.deploy.exporting import Comparison
+    from gcnet.deploy.comparing import ClassComparison, Comparison
     from gcnet.engine.task import Task
     from gcnet.engine.train import TrainResult
     from gcnet.evaluation.classify import ClassMetrics
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EXPORTS = (".onnx",)  # that `predict` takes
+EXPORTS = (".onnx", ".xml")  # that `predict` takes
 CALIBRATION = 100  # images that int8 is measured on: more change little
 
 SHOW_FROM = 0.5  # score of what is drawn and written, of models that do not say theirs
@@ -187,7 +187,7 @@ def predict(
 
     Args:
         model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx
-            that `export` wrote.
+            or .xml that `export` wrote.
         images: files, folders, patterns such as "photos/*.jpg" and lists of paths, "@list.txt". Arrays and
             PIL images are for the models' own `predict_images`.
         out: a folder for results and overlays, see `gcnet.prediction.files.predict_files`. Without it nothing
@@ -232,9 +232,9 @@ def predict(
         check_writable(Path(out))
     paths = find_images(given)
     if source is None:
-        from gcnet.deploy.runtime import ExportedDetector
+        from gcnet.deploy.runtime import load_export
 
-        loaded = ExportedDetector.load(cast(str, model))
+        loaded = load_export(cast(str, model))
     else:
         loaded = _load(source, mirror, device, precision, compile, max_detections)
 
@@ -398,19 +398,22 @@ def export(
     batch_size: int = 1,
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
     calibration: Sequence[AnyPath] = (),
-) -> Comparison:
-    """A detector as a file for another runtime: `gcnet export`.
+    with_resize: bool = False,
+) -> Comparison | ClassComparison:
+    """A model as a file for another runtime: `gcnet export`.
 
     Args:
         model: as in `predict`.
-        out: a .onnx for ONNX Runtime, or a .pt2 for `torch.export.load`.
+        out: a .onnx for ONNX Runtime, an .xml (and a .bin beside it) for OpenVINO, or a .pt2 for
+            `torch.export.load`.
         image: where what the file finds is compared with what the model finds; the first of `calibration` or
             a generated one by default.
         device: where the model runs for the comparison.
         size: fixed (height, width) of the images that the file is given; None lets it take all.
         batch_size: images at a time.
-        precision: "int8" is for .onnx, and measures ranges on `calibration`.
+        precision: "int8" measures ranges on `calibration`.
         calibration: files, folders and patterns; 100 images are read at most.
+        with_resize: of a detector: the file takes an image as it is and resizes it by itself.
 
     Returns:
         How far the two are apart.
@@ -427,15 +430,19 @@ def export(
     loaded = load_trained(source, device, mirror) if isinstance(source, Source) else source
 
     from gcnet.deploy.exporting import export as write
-    from gcnet.models.detector import Detector
     from gcnet.ops.decode import read_image
 
-    if not isinstance(loaded, Detector):
-        raise GCNetError(f"{loaded.spec.name} is a classifier: only detectors are exported")
     images = [read_image(path) for path in paths]
     shown = None if image is None else read_image(image)
     return write(
-        loaded, Path(out), image=shown, size=size, batch=batch_size, precision=precision, calibration=images
+        loaded,
+        Path(out),
+        image=shown,
+        size=size,
+        batch=batch_size,
+        precision=precision,
+        calibration=images,
+        with_resize=with_resize,
     )
 
 

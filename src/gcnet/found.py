@@ -1,15 +1,25 @@
-"""Detections as arrays: what results files and drawings are made of.
+"""Detections and classes as arrays: what results files and drawings are made of.
 
-D detections, M side of a mask.
+D detections, M side of a mask, T named classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64
+
+
+@runtime_checkable
+class AnyDetections(Protocol):
+    """`Found`, or a `gcnet.types.Detections` of tensors: files and drawings are made without PyTorch."""
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...
+
+    def arrays(self) -> Found: ...
 
 
 @dataclass(frozen=True)
@@ -40,3 +50,15 @@ class Found:
     def arrays(self) -> Found:
         """Itself: `Detections.arrays` makes one of tensors."""
         return self
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The most probable classes of one image, best first, as in `gcnet.types.Classification`."""
+
+    labels: Int64[np.ndarray, " T"]
+    probabilities: Float[np.ndarray, " T"]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)

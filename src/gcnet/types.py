@@ -12,12 +12,14 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.found import Found
+from gcnet.ops.images import Pixels, padded_size
 from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
@@ -30,6 +32,17 @@ def _with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
     """A copy whose tensors are changed."""
     tensors = {field.name: getattr(record, field.name) for field in fields(record)}
     return replace(record, **{name: change(t) for name, t in tensors.items() if isinstance(t, Tensor)})
+
+
+def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]:
+    """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
+    height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
+    kind = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
+    stack = torch.zeros(len(images), 3, height, width, dtype=kind)
+    for i, image in enumerate(images):
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        stack[i, :, : image.shape[0], : image.shape[1]] = pixels
+    return stack
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
-from gcnet.deploy.exporting import apart, export
-from gcnet.deploy.runtime import ExportedDetector
+from gcnet import create_model, load_model
+from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
+from gcnet.deploy.exporting import export
+from gcnet.deploy.runtime import ExportedDetector, load_export
 from gcnet.errors import GCNetError
 from gcnet.found import Found
-from gcnet.lab.subjects import busy_detector
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector
+from gcnet.weights.catalog import find_detector
 from gcnet.weights.files import save_model
 
 SQUARE = np.full((1, 28, 28), 0.9, np.float32)
@@ -53,11 +59,25 @@ def test_what_differs() -> None:
     assert apart(replace(exact, labels=exact.labels + 1), exact).missing == 2  # a pair is of one class
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "busy.safetensors"
-    save_model(busy_detector("mask_rcnn_tiny_gc4"), path)
-    return path
+def busy(name: str, *, deformable: bool = False, **changes: object) -> Detector:
+    """A detector with random weights that finds much, and whose blocks change the map."""
+    torch.manual_seed(0)
+    spec = replace(find_detector(name).spec, **changes)
+    if deformable:
+        spec = replace(spec, backbone=replace(spec.backbone, deformable_stages=(False, True, True, True)))
+    detector = Detector(spec).eval()
+    for head in detector.roi_heads.box_stages:
+        nn.init.normal_(head.cls.weight, std=0.5)
+    for parameter in detector.backbone.parameters():
+        if parameter.dim() == 4 and not parameter.any():  # the last layer of a block, or of offsets
+            nn.init.normal_(parameter, std=0.02)
+    return detector
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Squares, not noise: a resize that rounds otherwise finds the same."""
+    coarse = np.random.default_rng(1).integers(0, 256, (height // 12 + 1, width // 12 + 1, 3), np.uint8)
+    return np.ascontiguousarray(coarse.repeat(12, axis=0).repeat(12, axis=1)[:height, :width])
 
 
 def run_export(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -66,42 +86,60 @@ def run_export(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def check_predictions(out: Path, model: Path, height: int, width: int) -> None:
-    """The file's detections in an image that it was not compared on."""
-    from gcnet import load_model
-
-    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8)
-    compared = apart(
-        ExportedDetector.load(out).predict_images(image)[0],
-        load_model(model).predict_images(image)[0].arrays(),
-    )
-    assert compared.detections > 20
-    assert compared.within("fp32"), compared
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "busy.safetensors"
+    save_model(busy("mask_rcnn_tiny_gc4"), path)
+    return path
 
 
-def test_onnx_of_one_size(tmp_path: Path) -> None:
-    model, out = tmp_path / "busy.safetensors", tmp_path / "out" / "busy.onnx"
-    save_model(busy_detector("faster_rcnn_tiny"), model)
+@pytest.fixture(scope="module")
+def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all quick tests."""
+    out = tmp_path_factory.mktemp("export") / "out" / "busy.onnx"
     done = run_export(model, "--out", out, "--size", "100x130")
     assert done.returncode == 0, done.stderr
     assert "100 detections, 0 missing and 0 added" in done.stdout
     assert list(out.parent.iterdir()) == [out]
-    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    (seen,) = ExportedDetector.load(out).predict_images(image)
-    assert len(seen) == 100
-    assert seen.mask_probs is None
+    return out
+
+
+def test_onnx_of_one_size(exported: Path, model: Path) -> None:
+    image = picture(60, 80)
+    detector = load_export(exported)
+    assert isinstance(detector, ExportedDetector)
+    compared = compare(load_model(model), detector, image)
+    assert isinstance(compared, Comparison)
+    assert compared.detections > 20
+    assert compared.within("fp32"), compared
+    (seen,) = detector.predict_images(image)
     assert (seen.boxes[:, 2:] <= (80, 60)).all()
 
 
+def test_weights_are_in_a_file_once(exported: Path) -> None:
+    tensors = [one.raw_data for one in onnx.load(exported).graph.initializer if len(one.raw_data) > 1 << 16]
+    assert len(tensors) == len(set(tensors)) > 10
+
+
+def check(out: Path, exact: Path, height: int, width: int, *, resizes: bool = False) -> None:
+    """A file's detections in an image that it was not compared on."""
+    detector = load_export(out)
+    compared = compare(load_model(exact), detector, picture(height, width))
+    assert isinstance(compared, Comparison)
+    assert compared.detections > 20
+    assert compared.within("fp32", resizes=resizes), compared
+
+
 @pytest.mark.slow
-def test_onnx_of_any_size(file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "busy.onnx"
-    done = run_export(file, "--out", out)
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_files_of_any_size(model: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"busy{suffix}"
+    done = run_export(model, "--out", out, "--to", {".onnx": "onnx", ".xml": "openvino"}[suffix])
     assert done.returncode == 0, done.stderr
     assert "100 detections, 0 missing and 0 added" in done.stdout
-    assert list(tmp_path.iterdir()) == [out]
-    check_predictions(out, file, 96, 160)
-    check_predictions(out, file, 200, 70)
+    assert sorted(tmp_path.iterdir()) == ([out] if suffix == ".onnx" else [out.with_suffix(".bin"), out])
+    check(out, model, 96, 160)
+    check(out, model, 200, 70)
 
 
 @pytest.mark.slow
@@ -110,49 +148,105 @@ def test_onnx_of_any_size(file: Path, tmp_path: Path) -> None:
     [
         ("--to", "torch", "--size", "128x160"),
         ("--precision", "fp16"),
-        ("--size", "100x130"),
         ("--size", "128x160", "--batch-size", "2"),
+        ("--to", "openvino", "--precision", "fp16"),
+        ("--to", "openvino", "--size", "128x160", "--batch-size", "2"),
     ],
     ids=" ".join,
 )
-def test_ways(file: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
-    suffix = ".pt2" if "torch" in options else ".onnx"
+def test_ways(model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    suffix = {"torch": ".pt2", "openvino": ".xml"}.get(options[1], ".onnx")
     out = tmp_path / f"busy{suffix}"
-    done = run_export(file, "--out", out, *options)
+    done = run_export(model, "--out", out, *options)
     assert done.returncode == 0, done.stderr
     assert "100 detections" in done.stdout
 
 
 @pytest.mark.slow
-def test_int8_is_smaller_and_needs_images(file: Path, tmp_path: Path) -> None:
-    pictures = Path(__file__).parents[1] / "golden"
-    out = tmp_path / "busy.onnx"
-    done = run_export(file, "--out", out, "--precision", "int8", "--calibration", pictures)
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--to", "torch", "--size", "240x320"), ("--to", "openvino", "--size", "240x320")],
+    ids=" ".join,
+)
+def test_a_resize_in_the_file(model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    suffix = {"torch": ".pt2", "openvino": ".xml"}.get(options[1] if options else "", ".onnx")
+    out = tmp_path / f"busy{suffix}"
+    done = run_export(model, "--out", out, "--with-resize", *options)
     assert done.returncode == 0, done.stderr
-    kinds = [node.op_type for node in onnx.load(out).graph.node]
-    assert 10 < kinds.count("QuantizeLinear") < kinds.count("Conv") * 3
+    if suffix != ".pt2":
+        check(out, model, 240, 320, resizes=True)
+    if suffix == ".onnx":
+        check(out, model, 90, 61, resizes=True)
+    elif suffix == ".xml":
+        with pytest.raises(GCNetError, match="takes those of 240 x 320"):
+            load_export(out).predict_images(picture(90, 61))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["faster_rcnn_tiny", "cascade_rcnn_tiny_gc4"])
-def test_other_detectors(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_int8_is_smaller_and_needs_images(model: Path, tmp_path: Path, kind: str) -> None:
+    pictures = Path(__file__).parents[1] / "golden"
+    out = tmp_path / f"busy{'.onnx' if kind == 'onnx' else '.xml'}"
+    done = run_export(model, "--to", kind, "--out", out, "--precision", "int8", "--calibration", pictures)
+    assert done.returncode == 0, done.stderr
+    if kind == "onnx":
+        kinds = [node.op_type for node in onnx.load(out).graph.node]
+        assert 10 < kinds.count("QuantizeLinear") < kinds.count("Conv") * 3
+    else:
+        assert out.with_suffix(".bin").stat().st_size < 0.9 * model.stat().st_size
+
+
+OTHERS = {
+    "boxes": ("faster_rcnn_tiny", {}),
+    "cascade": ("cascade_rcnn_tiny_gc4", {}),
+    "deformable": ("mask_rcnn_tiny", {"deformable": True}),
+    "inclusive": ("mask_rcnn_tiny_gc4", {"coordinates": "inclusive"}),
+    "torchvision": ("mask_rcnn_tiny_gc4", {"coordinates": "torchvision", "resize": "torchvision"}),
+    "pillow": ("mask_rcnn_tiny", {"resize": "pillow"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("resizes", [False, True], ids=["", "with resize"])
+def test_other_detectors(kind: str, resizes: bool, tmp_path: Path) -> None:
+    name, changes = OTHERS[kind]
     model, out = tmp_path / "busy.safetensors", tmp_path / "busy.onnx"
-    save_model(busy_detector(name), model)
+    save_model(busy(name, **changes), model)
+    done = run_export(model, "--out", out, *(["--with-resize"] if resizes else []))
+    assert done.returncode == 0, done.stderr
+    check(out, model, 96, 160, resizes=resizes)
+
+
+def test_a_classifier(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, out = tmp_path / "model.safetensors", tmp_path / "model.onnx"
+    classifier = create_model("resnet_tiny", num_classes=3)
+    assert isinstance(classifier, Classifier)
+    save_model(classifier, model)
     done = run_export(model, "--out", out)
     assert done.returncode == 0, done.stderr
-    check_predictions(out, model, 96, 160)
+    compared = compare(classifier.eval(), load_export(out), picture(200, 300))
+    assert isinstance(compared, ClassComparison)
+    assert compared.classes == 3
+    assert compared.probability < 1e-5
 
 
-def test_wrong_words(file: Path, tmp_path: Path) -> None:
-    detector = busy_detector("mask_rcnn_tiny")
-    with pytest.raises(GCNetError, match=r"end in \.onnx, \.pt2"):
-        export(detector, tmp_path / "model.tflite")
-    with pytest.raises(GCNetError, match="of one size"):
-        export(detector, tmp_path / "model.pt2")
-    with pytest.raises(GCNetError, match="--calibration"):
-        export(detector, tmp_path / "model.onnx", precision="int8")
-    done = run_export(file, "--to", "torch", "--out", tmp_path / "model.onnx")
+def test_wrong_words(tmp_path: Path) -> None:
+    detector = busy("mask_rcnn_tiny")
+    wrong = {
+        "model.tflite": ({}, r"end in \.onnx, \.xml, \.pt2"),
+        "model.pt2": ({}, "of one size"),
+        "model.onnx": ({"precision": "int8"}, "--calibration"),
+        "model.xml": ({"with_resize": True, "batch": 2}, "one image at a time"),
+    }
+    for name, (options, reason) in wrong.items():
+        with pytest.raises(GCNetError, match=reason):
+            export(detector, tmp_path / name, **options)
+    with pytest.raises(GCNetError, match="is a classifier"):
+        export(create_model("resnet_tiny"), tmp_path / "model.onnx", with_resize=True)
+    done = run_export("mask_rcnn_tiny", "--to", "torch", "--out", tmp_path / "model.onnx")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "end in .pt2" in done.stderr
-    assert run_export(file, "--size", "12").returncode == 2
+    assert run_export("mask_rcnn_tiny", "--size", "12").returncode == 2

@@ -3,46 +3,119 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gcnet.deploy.runtime import Details, ExportedDetector, as_found, needs, prepare
+from gcnet.deploy.runtime import (
+    Details,
+    ExportedClassifier,
+    ExportedDetector,
+    Prepared,
+    as_found,
+    load_export,
+    needs,
+    prepare,
+)
 from gcnet.errors import GCNetError
+from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
 
 DETAILS = Details("tiny", ("a", "b"), (160, 96), masks=True)
 
 
 def test_an_image_is_resized_as_the_model_says() -> None:
     image = np.full((50, 100, 3), 7, np.uint8)
-    pixels, size = prepare(image, DETAILS)
-    assert size == (80, 160)
-    assert pixels.shape == (1, 3, 80, 160)
-    assert (pixels == 7).all()
+    prepared = prepare(image, DETAILS)
+    assert prepared.size == (80, 160)
+    assert prepared.pixels.shape == (1, 3, 80, 160)
+    assert (prepared.pixels == 7).all()
 
 
 def test_a_file_of_one_size_gets_the_image_on_zeros() -> None:
     image = np.full((50, 100, 3), 7, np.uint8)
-    pixels, size = prepare(image, Details("tiny", ("a",), (160, 96), masks=True, size=(96, 128)))
-    assert size == (64, 128)
-    assert pixels.shape == (1, 3, 96, 128)
-    assert (pixels[:, :, :64] == 7).all()
-    assert not pixels[:, :, 64:].any()
+    prepared = prepare(image, replace(DETAILS, size=(96, 128)))
+    assert prepared.size == (64, 128)
+    assert prepared.pixels.shape == (1, 3, 96, 128)
+    assert (prepared.pixels[:, :, :64] == 7).all()
+    assert not prepared.pixels[:, :, 64:].any()
+
+
+def test_a_file_that_resizes_gets_the_image_as_it_is() -> None:
+    image = np.full((50, 100, 3), 7, np.uint8)
+    resizes = replace(DETAILS, resizes=True)
+    prepared = prepare(image, resizes)
+    assert prepared.size == (50, 100)
+    assert prepared.pixels is image
+    with pytest.raises(GCNetError, match=r"an image is 50 x 100 .* takes those of 60 x 80"):
+        prepare(image, replace(resizes, size=(60, 80)))
+
+
+def test_the_resize_of_the_model() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (33, 77, 3), np.uint8)
+    assert prepare(image, replace(DETAILS, resize="torchvision")).pixels.dtype == np.float32
+    pillow = prepare(image, replace(DETAILS, resize="pillow", image_size=(20, 10)))
+    plain = prepare(image, replace(DETAILS, image_size=(20, 10)))
+    assert pillow.pixels.std() < plain.pixels.std()  # every pixel counts
+
+
+OUTPUTS: list[Any] = [
+    np.array([[[16, 8, 161, 81], [0, 0, 9, 9]]], np.float32),
+    np.array([[0.9, 0.0]], np.float32),
+    np.array([[1, 0]]),
+    np.array([[True, False]]),
+]
+RESIZED = Prepared(np.zeros((1, 3, 80, 160), np.uint8), (50, 100), (80, 160))
 
 
 def test_boxes_come_back_to_the_image_as_given() -> None:
-    outputs: list[Any] = [
-        np.array([[[16, 8, 160, 80], [0, 0, 9, 9]]], np.float32),
-        np.array([[0.9, 0.0]], np.float32),
-        np.array([[1, 0]]),
-        np.array([[True, False]]),
-    ]
-    found = as_found(outputs, 0, (50, 100), (80, 160))
-    np.testing.assert_allclose(found.boxes, [[10, 5, 100, 50]])
+    boxes_only = replace(DETAILS, masks=False)
+    found = as_found(OUTPUTS, RESIZED, boxes_only)
+    np.testing.assert_allclose(found.boxes, [[10, 5, 100, 50]])  # cut to the image
     assert found.labels.tolist() == [1]
     assert found.mask_probs is None
+    inclusive = as_found(OUTPUTS, RESIZED, replace(boxes_only, coordinates="inclusive"))
+    exact = resize_inclusive(torch.tensor([[16.0, 8, 161, 81]]), 100 / 160, 50 / 80).numpy()
+    np.testing.assert_allclose(inclusive.boxes, exact.clip(0, [100, 50, 100, 50]))
+
+
+def test_masks_lie_where_torchvision_draws_them() -> None:
+    masks = np.full((1, 2, 28, 28), 0.9, np.float32)
+    found = as_found([*OUTPUTS, masks], RESIZED, replace(DETAILS, coordinates="torchvision"))
+    exact = whole_pixel_frames(torch.from_numpy(found.boxes), 28)
+    np.testing.assert_allclose(found.frames, exact.numpy(), rtol=1e-6)
+    plain = as_found([*OUTPUTS, masks], RESIZED, DETAILS)
+    np.testing.assert_array_equal(plain.frames, plain.boxes)
+
+
+def test_a_classifier_names_the_most_probable() -> None:
+    details = replace(DETAILS, kind="classifier", class_names=("a", "b", "c"), image_size=(10, 8))
+    seen = []
+
+    def run(squares: np.ndarray) -> list[np.ndarray]:
+        seen.append(squares.shape)
+        return [np.array([[0.25, 0.5, 0.25]])]
+
+    image = np.zeros((20, 30, 3), np.uint8)
+    (found,) = ExportedClassifier(details, run).predict_images(image, top=2)
+    assert seen == [(1, 3, 8, 8)]
+    assert found.names == ("b", "a")
+    assert found.probabilities.tolist() == [0.5, 0.25]
+
+
+def test_images_that_a_batch_lacks_are_repeated() -> None:
+    seen = []
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        seen.append(images.shape)
+        return OUTPUTS
+
+    detector = ExportedDetector(replace(DETAILS, masks=False, batch=3), run)
+    assert len(detector.predict_images(np.zeros((50, 100, 3), np.uint8))[0]) == 1
+    assert seen == [(3, 3, 80, 160)]
 
 
 @pytest.mark.parametrize(
@@ -55,10 +128,18 @@ def test_other_people_s_files(text: str | None) -> None:
 
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="does not exist"):
-        ExportedDetector.load(tmp_path / "model.onnx")
+        load_export(tmp_path / "model.onnx")
     (tmp_path / "model.onnx").write_bytes(b"<nothing>")
     with pytest.raises(GCNetError, match="ONNX Runtime cannot read") as error:
-        ExportedDetector.load(tmp_path / "model.onnx")
+        load_export(tmp_path / "model.onnx")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_openvino_model(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "model.xml").write_bytes(b"<nothing>")
+    with pytest.raises(GCNetError, match="OpenVINO cannot read") as error:
+        load_export(tmp_path / "model.xml")
     assert "\n" not in str(error.value)
 
 

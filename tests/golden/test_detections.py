@@ -15,8 +15,8 @@ from pycocotools import mask as coco_mask
 
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
-from gcnet.ops.images import fit_size, resize_image, stack_images
-from gcnet.types import Batch, Detections
+from gcnet.ops.images import fit_size, resize_image
+from gcnet.types import Batch, Detections, stack_images
 from gcnet.weights.catalog import find
 from gcnet.weights.create import create_model
 

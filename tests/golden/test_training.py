@@ -17,9 +17,9 @@ from gcnet.models.regions import mask_targets, sample_regions
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.spec import RoISpec
 from gcnet.ops.decode import read_image
-from gcnet.ops.images import fit_size, resize_image, stack_images
+from gcnet.ops.images import fit_size, resize_image
 from gcnet.ops.segmentations import draw_outlines, resize_segmentation
-from gcnet.types import Batch, Targets
+from gcnet.types import Batch, Targets, stack_images
 from gcnet.weights.mmdet_keys import mmdet_key
 
 ROW = "mask-rcnn_r50-syncbn-gcb-r4-c3-c5_fpn_1x_coco"

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcnet.ops.images import fit_size, middle_square, resize_image, stack_images
+from gcnet.ops.images import fit_size, middle_square, resize_image
+from gcnet.types import stack_images
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`gcnet export`: a detector as a file for ONNX Runtime or `torch.export`."""
+"""`gcnet export`: a model as a file for ONNX Runtime, OpenVINO or `torch.export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gcnet.commands.arguments import Parser, add_model, at_least
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 def run(argv: list[str]) -> int:
@@ -34,12 +34,13 @@ def run(argv: list[str]) -> int:
         precision=options.precision,
         calibration=options.calibration,
         device=options.device,
+        with_resize=options.with_resize,
     )
     shape = "any size" if options.size is None else "x".join(map(str, options.size))
-    print(f"{out}: {out.stat().st_size / 1e6:.0f} MB, {options.precision}, images of {shape}")
+    weights = [out.with_suffix(".bin")] if suffix == ".xml" else []
+    megabytes = sum(path.stat().st_size for path in (out, *weights)) / 1e6
+    print(f"{out}: {megabytes:.0f} MB, {options.precision}, images of {shape}")
     print(f"beside the model: {compared}")
-    if not compared.detections:
-        print("nothing was found in the image, so nothing could differ: give --image with objects in it")
     if options.to != "torch":
         print(f"next: gcnet predict {out} IMAGES...")
     return 0
@@ -55,8 +56,9 @@ def _size(word: str) -> tuple[int, int]:
 def _parser() -> Parser:
     parser = Parser(
         "export",
-        "Writes a detector for another runtime: pixels in, boxes, scores, labels and masks out. The file is "
-        "run on an image and compared with the model before it is kept.",
+        "Writes a model for another runtime: pixels in; boxes, scores, labels and masks out, or the "
+        "probabilities of classes. The file is run on an image and compared with the model before it is "
+        "kept.",
     )
     add_model(parser)
     parser.add_argument("--to", choices=SUFFIXES, default="onnx", help="(onnx)")
@@ -66,6 +68,12 @@ def _parser() -> Parser:
         type=_size,
         metavar="HxW",
         help="fixed size of the images that the file is given, smaller ones on zeros (any; torch needs one)",
+    )
+    parser.add_argument(
+        "--with-resize",
+        action="store_true",
+        help="the file takes an image as it is, H x W x 3, resizes it, and gives boxes in its pixels; --size "
+        "is then that of the image",
     )
     parser.add_argument("--batch-size", type=at_least(1), default=1, metavar="N", help="images at a time (1)")
     parser.add_argument("--precision", choices=["fp32", "fp16", "int8"], default="fp32", help="(fp32)")

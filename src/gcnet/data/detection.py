@@ -10,9 +10,9 @@ import numpy as np
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
 from gcnet.data.transforms import Sample, Transform, apply, train_transforms
 from gcnet.errors import GCNetError
-from gcnet.ops.images import Pixels, fit_size, resize_image, stack_images
+from gcnet.ops.images import Pixels, fit_size, resize_image
 from gcnet.recipe import Recipe
-from gcnet.types import Batch, Targets
+from gcnet.types import Batch, Targets, stack_images
 
 Resized = tuple[Pixels, ImageRecord]  # an image as the network sees it
 

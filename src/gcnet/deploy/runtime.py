@@ -1,6 +1,6 @@
-"""Detectors in ONNX Runtime, from files that `gcnet export` wrote, on NumPy arrays.
+"""Models in ONNX Runtime and OpenVINO, from files that `gcnet export` wrote, on NumPy arrays.
 
-N images of H x W pixels, D places.
+N images of H x W pixels, D places, K classes.
 """
 
 from __future__ import annotations
@@ -13,29 +13,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from gcnet.errors import GCNetError
-from gcnet.found import Found
-from gcnet.ops.decode import as_rgb_array
-from gcnet.ops.images import fit_size, padded_size, resize_image
+from gcnet.found import Classified, Found
+from gcnet.models.spec import Coordinates, Resize
+from gcnet.ops.decode import as_list, as_rgb_array
+from gcnet.ops.images import Pixels, fit_size, middle_square, resize_image
 
 DETAILS = "gcnet"  # the key under which a file says what it is
 OUTPUTS = ("boxes", "scores", "labels", "valid", "mask_probs")
 LEAST_SCORE = 0.05  # of what files give
 
-Run = Callable[[UInt8[np.ndarray, "N 3 H W"]], Sequence[np.ndarray]]
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Details:
     """What a file says of itself.
 
-    `image_size` is the (long, short) side that images are resized to; `size` is the (height, width) that all
-    of them have, if the file has fixed shapes. It takes `batch` images at a time.
+    `image_size` is the (long, short) side that images are resized to by the rule of `resize`; a classifier's
+    as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given. It takes
+    `batch` images at a time. A file with `resizes` takes one as it is, H x W x 3, and resizes it by itself.
+    `coordinates`: see `gcnet.models.coordinates`.
     """
 
     name: str
@@ -45,6 +48,10 @@ class Details:
     size: tuple[int, int] | None = None
     batch: int = 1
     precision: str = "fp32"
+    kind: Literal["detector", "classifier"] = "detector"
+    resize: Resize = "opencv"
+    coordinates: Coordinates = "continuous"
+    resizes: bool = False
 
     @classmethod
     def parse(cls, text: str | None, file: Path) -> Details:
@@ -55,18 +62,30 @@ class Details:
             long, short = map(int, said["image_size"])
             names = tuple(map(str, said["class_names"]))
             masks, batch = bool(said["masks"]), int(said["batch"])
-            return cls(str(said["name"]), names, (long, short), masks, size, batch, str(said["precision"]))
-        except (ValueError, KeyError, TypeError, IndexError):
+            words = {
+                name: said[name] for name in ("kind", "resize", "coordinates", "resizes") if name in said
+            }
+            return cls(
+                str(said["name"]), names, (long, short), masks, size, batch, str(said["precision"]), **words
+            )
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             raise GCNetError(
                 f"{file} does not say how images are prepared for it: make it with gcnet export"
             ) from None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what a file gives, in order."""
+        if self.kind == "classifier":
+            return ("probabilities",)
+        return OUTPUTS if self.masks else OUTPUTS[:-1]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """An image of (height, width) `original` at the `size` that the file wants, maybe on zeros."""
 
-    pixels: UInt8[np.ndarray, "1 3 h w"]
+    pixels: UInt8[np.ndarray, "..."] | Float[np.ndarray, "..."]
     original: tuple[int, int]
     size: tuple[int, int]
 
@@ -77,72 +96,145 @@ class ExportedDetector:
     def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
         self.spec, self.run, self.fingerprint = spec, run, fingerprint
 
-    @classmethod
-    def load(cls, file: str | os.PathLike[str], threads: int | None = None) -> ExportedDetector:
-        """Reads a `.onnx` file.
-
-        Raises:
-            GCNetError: the file or the runtime's package is missing, or the runtime cannot read it.
-        """
-        path = Path(file)
-        if not path.is_file():
-            raise GCNetError(f"{path} does not exist: give a file that gcnet export wrote")
-        spec, run = _load_onnx(path, threads)
-        with open(path, "rb") as file_object:
-            return cls(spec, run, hashlib.file_digest(file_object, "sha256").hexdigest()[:16])
-
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = LEAST_SCORE
     ) -> list[Found]:
         """What is found in images as `Detector.predict_images` takes them, in pixels of each as given."""
-        several = isinstance(images, Sequence) and not isinstance(images, str | os.PathLike | bytes)
-        given = images if several else [images]
-        return [self.predict(self.prepare(one), score_threshold=score_threshold)[0] for one in given]
+        return [
+            self.predict(self.prepare(image), score_threshold=score_threshold)[0] for image in as_list(images)
+        ]
 
     def prepare(self, image: Any) -> Prepared:
         """An image of any kind, as `predict` wants it."""
-        array = as_rgb_array(image)
-        pixels, size = prepare(array, self.spec)
-        return Prepared(pixels, (array.shape[0], array.shape[1]), size)
+        return prepare(as_rgb_array(image), self.spec)
 
     def predict(self, prepared: Prepared, *, score_threshold: float = LEAST_SCORE) -> list[Found]:
         """What is found in one image, as a list of one, as `Detector.predict` gives it."""
-        stack = np.repeat(prepared.pixels, self.spec.batch, axis=0)
-        found = as_found(self.run(stack), 0, prepared.original, prepared.size)
+        pixels = prepared.pixels
+        if not self.spec.resizes:
+            pixels = np.repeat(pixels, self.spec.batch, axis=0)
+        found = as_found(self.run(pixels), prepared, self.spec)
         return [found[found.scores > score_threshold]]
 
 
-def prepare(
-    image: UInt8[np.ndarray, "H W 3"], details: Details
-) -> tuple[UInt8[np.ndarray, "1 3 h w"], tuple[int, int]]:
-    """An image resized as the model wants it, and the (height, width) that it then has.
+class ExportedClassifier:
+    """A classifier in a file, with the methods for inference of a `Classifier`, on NumPy arrays."""
 
-    A file of fixed size gets the image as large as it fits, on zeros.
+    def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
+        self.spec, self.run, self.fingerprint = spec, run, fingerprint
+
+    def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classified]:
+        """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
+        if top < 1:
+            raise GCNetError(f"top is {top}; ask for 1 class or more")
+        return [self._predict_image(image, top) for image in as_list(images)]
+
+    def _predict_image(self, image: Any, top: int) -> Classified:
+        square = middle_square(as_rgb_array(image), self.spec.image_size).transpose(2, 0, 1)
+        probabilities = self.run(np.repeat(square[None], self.spec.batch, axis=0))[0][0].astype(np.float32)
+        labels = np.argsort(-probabilities, kind="stable")[:top]
+        names = tuple(self.spec.class_names[label] for label in labels)
+        return Classified(labels, probabilities[labels], names)
+
+
+def load_export(
+    file: str | os.PathLike[str], threads: int | None = None
+) -> ExportedDetector | ExportedClassifier:
+    """Reads a file that `gcnet export` wrote: a .onnx, or an .xml of OpenVINO with its .bin beside it.
+
+    Raises:
+        GCNetError: the file or the runtime's package is missing, or the runtime cannot read it.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise GCNetError(f"{path} does not exist: give a file that gcnet export wrote")
+    text, run_with = _load_openvino(path, threads) if path.suffix == ".xml" else _load_onnx(path, threads)
+    details = Details.parse(text, path)
+    kind = ExportedClassifier if details.kind == "classifier" else ExportedDetector
+    return kind(details, run_with(details), _fingerprint(path))
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    for part in (path, path.with_suffix(".bin")):
+        if part == path or path.suffix == ".xml":
+            with open(part, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+# Images and boxes --------------------------------------------------------------------------------------
+
+
+def prepare(image: UInt8[np.ndarray, "H W 3"], details: Details) -> Prepared:
+    """An image as a detector's file wants it.
+
+    A file of fixed size gets the image as large as it fits, on zeros; one that resizes gets it as it is.
     """
     original = (image.shape[0], image.shape[1])
-    size = fit_size(original, details.image_size)
-    frame = padded_size(size)
-    if details.size is not None:
-        frame = details.size
-        scale = min(frame[0] / original[0], frame[1] / original[1])
-        size = (max(int(original[0] * scale), 1), max(int(original[1] * scale), 1))
-    stack = np.zeros((1, 3, *frame), np.uint8)
-    stack[0, :, : size[0], : size[1]] = resize_image(image, size).transpose(2, 0, 1)
-    return (stack if details.size else stack[:, :, : size[0], : size[1]]), size
+    if details.resizes:
+        if details.size not in (None, original):
+            height, width = details.size
+            raise GCNetError(
+                f"an image is {original[0]} x {original[1]} (height x width): this file takes those of "
+                f"{height} x {width}"
+            )
+        return Prepared(np.ascontiguousarray(image), original, original)
+    size = fit_size(original, details.image_size, details.resize)
+    if details.size is None:
+        return Prepared(_planes(resize_image(image, size, details.resize))[None], original, size)
+    frame = details.size
+    scale = min(frame[0] / original[0], frame[1] / original[1])
+    size = (max(int(original[0] * scale), 1), max(int(original[1] * scale), 1))
+    pixels = _planes(resize_image(image, size, details.resize))
+    return Prepared(on_zeros(pixels, frame), original, size)
 
 
-def as_found(
-    outputs: Sequence[np.ndarray], index: int, original: tuple[int, int], size: tuple[int, int]
-) -> Found:
-    """Image `index` of what a file gives, in pixels of the image before it was resized to `size`."""
-    boxes, scores, labels, valid = (output[index] for output in outputs[:4])
-    probs = outputs[4][index].astype(np.float32) if len(outputs) > 4 else None
-    factors = np.array([size[1] / original[1], size[0] / original[0]] * 2, np.float32)
-    corners = (boxes.astype(np.float32) / factors).clip(
-        0, np.array([original[1], original[0]] * 2, np.float32)
+def _planes(image: Pixels) -> UInt8[np.ndarray, "3 _h _w"] | Float[np.ndarray, "3 _h _w"]:
+    return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+
+def on_zeros(
+    pixels: UInt8[np.ndarray, "3 h w"] | Float[np.ndarray, "3 h w"], frame: tuple[int, int]
+) -> UInt8[np.ndarray, "1 3 _H _W"] | Float[np.ndarray, "1 3 _H _W"]:
+    """An image in the upper left of a frame of (height, width)."""
+    stack = np.zeros((1, 3, *frame), pixels.dtype)
+    stack[0, :, : pixels.shape[1], : pixels.shape[2]] = pixels
+    return stack
+
+
+def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details) -> Found:
+    """The first image of what a detector's file gives, in pixels of the image before it was resized."""
+    boxes, scores, labels, valid = (output[0] for output in outputs[:4])
+    probs = outputs[4][0].astype(np.float32) if details.masks else None
+    (height, width), size = prepared.original, prepared.size
+    factors = np.array([size[1] / width, size[0] / height] * 2, np.float32)
+    # Of "inclusive" boxes it is the last pixels that are divided.
+    end = np.array([0, 0, 1, 1], np.float32) * (details.coordinates == "inclusive")
+    corners = (boxes.astype(np.float32) - end) / factors + end
+    corners = corners.clip(0, np.array([width, height] * 2, np.float32))
+    frames = corners
+    if probs is not None and details.coordinates == "torchvision":
+        frames = _whole_pixel_frames(corners, probs.shape[-1])
+    found = Found(
+        corners, scores.astype(np.float32), labels.astype(np.int64), probs, prepared.original, frames
     )
-    found = Found(corners, scores.astype(np.float32), labels.astype(np.int64), probs, original, corners)
     return found[valid.astype(bool)]
+
+
+def _whole_pixel_frames(boxes: Float[np.ndarray, "D 4"], grid: int) -> Float[np.ndarray, "D 4"]:
+    """`gcnet.models.coordinates.whole_pixel_frames`, which is of tensors."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) * 0.5, (boxes[:, 2:] - boxes[:, :2]) * 0.5
+    half = half * np.float32((grid + 2) / grid)
+    low, high = np.trunc(centre - half), np.trunc(centre + half)
+    size = (high - low + 1).clip(1)
+    cell = size / np.float32(grid + 2)
+    return np.concatenate([low + cell, low + size - cell], axis=1)
+
+
+# Runtimes ----------------------------------------------------------------------------------------------
+
+Loaded = tuple[str | None, Callable[[Details], Run]]  # what a file says of itself, and how it is run
 
 
 def needs(package: str, extra: str) -> ModuleType:
@@ -155,7 +247,7 @@ def needs(package: str, extra: str) -> ModuleType:
         ) from None
 
 
-def _load_onnx(file: Path, threads: int | None) -> tuple[Details, Run]:
+def _load_onnx(file: Path, threads: int | None) -> Loaded:
     runtime = needs("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -167,11 +259,42 @@ def _load_onnx(file: Path, threads: int | None) -> tuple[Details, Run]:
         )
     except Exception as error:  # the runtime's own kinds have no common base
         raise GCNetError(f"ONNX Runtime cannot read {file}: {_first_line(error)}") from None
-    details = Details.parse(session.get_modelmeta().custom_metadata_map.get(DETAILS), file)
-    (image,) = (one.name for one in session.get_inputs())
-    names = [name for name in OUTPUTS if name != "mask_probs" or details.masks]
-    return details, lambda images: session.run(names, {image: images})
+    given = session.get_inputs()[0].name
+
+    def run_with(details: Details) -> Run:
+        return lambda images: session.run(list(details.outputs), {given: images})
+
+    return session.get_modelmeta().custom_metadata_map.get(DETAILS), run_with
+
+
+def _load_openvino(file: Path, threads: int | None) -> Loaded:
+    openvino = needs("openvino", "openvino")
+    try:
+        core = openvino.Core()
+        model = core.read_model(file)
+    except Exception as error:
+        raise GCNetError(f"OpenVINO cannot read {file}: {_first_line(error)}") from None
+
+    def run_with(details: Details) -> Run:
+        # By itself it computes in bfloat16 where the processor has it.
+        options = {} if details.precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            compiled = core.compile_model(model, "AUTO" if not threads else "CPU", options)
+        except Exception as error:
+            raise GCNetError(f"OpenVINO cannot compile {file}: {_first_line(error)}") from None
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            results = compiled.create_infer_request().infer([images])
+            return [results[name] for name in details.outputs]
+
+        return run
+
+    said = model.get_rt_info(DETAILS).astype(str) if model.has_rt_info(DETAILS) else None
+    return said, run_with
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
+    return (lines or [type(error).__name__])[0][:200]

@@ -13,9 +13,8 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import Float, Int64
 
-from gcnet.found import Found
+from gcnet.found import AnyDetections
 from gcnet.ops.rle import encode_masks
-from gcnet.types import Detections
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,7 @@ class ImageResults:
     counts: list[bytes] | None
 
     @classmethod
-    def of(
-        cls, detections: Detections | Found, image_id: int | str, category_ids: Sequence[int]
-    ) -> ImageResults:
+    def of(cls, detections: AnyDetections, image_id: int | str, category_ids: Sequence[int]) -> ImageResults:
         """`category_ids[label]` is the category of a label; boxes are rounded to 1/1000 pixel."""
         found = detections.arrays()
         x1, y1, x2, y2 = found.boxes.astype(np.float64).T
@@ -123,7 +120,7 @@ class CocoResults(Sequence[dict[str, Any]]):
 
 
 def coco_results(
-    detections: Detections | Found, image_id: int | str, category_ids: Sequence[int]
+    detections: AnyDetections, image_id: int | str, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """One entry a detection, best first, as COCO's results format has it.
 

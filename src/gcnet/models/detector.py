@@ -24,8 +24,8 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
 from gcnet.ops.decode import as_list, as_rgb_array
-from gcnet.ops.images import PAD_MULTIPLE, fit_size, resize_image, stack_images
-from gcnet.types import Batch, Detections, Targets
+from gcnet.ops.images import PAD_MULTIPLE, fit_size, resize_image
+from gcnet.types import Batch, Detections, Targets, stack_images
 
 Shapes = Literal["auto", "dynamic", "static"]
 
@@ -102,7 +102,8 @@ class Detector(Pretrained, nn.Module):
         They depend on the weights alone, not on the training mode, and nothing of the model changes: threads
         can share it.
         """
-        found = in_eval_mode(self)._predict(batch, score_threshold, self.static)
+        model = in_eval_mode(self)
+        found = model._predict(model.features(batch), batch, score_threshold, self.static)
         return [detections[detections.scores > 0] for detections in found] if self.static else found
 
     def forward(
@@ -115,17 +116,20 @@ class Detector(Pretrained, nn.Module):
             score_threshold: in [0, 1]; detections score above it.
         """
         count, _, height, width = images.shape
-        images = functional.pad(images, (0, -width % PAD_MULTIPLE, 0, -height % PAD_MULTIPLE))
-        sizes = [(height, width)] * count
-        found = self._predict(Batch(images, sizes, sizes, range(count)), score_threshold, static=True)
+        batch = Batch(images, [(height, width)] * count, [(height, width)] * count, range(count))
+        # Padded afterwards: there is nothing to set to zero then, which runtimes have no rule for.
+        padding = (0, -width % PAD_MULTIPLE, 0, -height % PAD_MULTIPLE)
+        normal = self._for_network(functional.pad(self._standardise(images), padding))
+        found = self._predict(self.neck(self.backbone(normal)), batch, score_threshold, static=True)
         boxes, scores, labels = (
             torch.stack([getattr(one, name) for one in found]) for name in ("boxes", "scores", "labels")
         )
         masks = [one.mask_probs for one in found if one.mask_probs is not None]
         return PaddedDetections(boxes, scores, labels, torch.stack(masks) if masks else None, scores > 0)
 
-    def _predict(self, batch: Batch, score_threshold: float, static: bool) -> list[Detections]:
-        features = self.features(batch)
+    def _predict(
+        self, features: list[Tensor], batch: Batch, score_threshold: float, static: bool
+    ) -> list[Detections]:
         proposals = self.rpn.predict(features, batch, static=static)
         found = self.roi_heads.predict(features, proposals, batch, score_threshold, static=static)
         coordinates = self.spec.coordinates
@@ -174,10 +178,16 @@ class Detector(Pretrained, nn.Module):
 
     def normalise(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Zero mean and unit variance; the padding stays exactly zero, as the reference pads afterwards."""
-        images = (batch.images.float() - self.mean) / self.std
+        images = self._standardise(batch.images)
         for image, (height, width) in zip(images, batch.image_sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
+        return self._for_network(images)
+
+    def _standardise(self, images: Tensor) -> Float[Tensor, "N 3 H W"]:
+        return (images.float() - self.mean) / self.std
+
+    def _for_network(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         weights = next(self.neck.parameters()).dtype
         if weights != self.compute_dtype:
             raise GCNetError(

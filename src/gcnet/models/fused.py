@@ -227,7 +227,10 @@ class FusedBlock(nn.Module):
         if not self.contexts:
             return self.last(y, add=shortcut)
         if self.adds_one_vector and not has_hooks(self.context.modules()):
-            shift = context_of(self.context, y, self.last_weight, self.last.bias)
+            # In a file the convolution's own weight does for both.
+            exports = torch.compiler.is_exporting()
+            weight = self.last.plain_weight.flatten(1) if exports else self.last_weight
+            shift = context_of(self.context, y, weight, self.last.bias)
             if len(shift) == 1:
                 return self.last(y, add=shortcut, bias=self.last.bias + shift[0])
             return self.last(y, add=shortcut + shift[:, :, None, None])

@@ -72,22 +72,24 @@ def _pool_at_all_levels(
 ) -> Float[Tensor, "R C S S"]:
     """All regions at all levels: how many belong to each is never asked.
 
-    A region without area has no samples: it takes no time and pools to zero. It is computed in float32 at
-    least: the operator wants regions in the type of the map, and in bfloat16 they would be off by 8 pixels.
+    At other levels than its own it has no area: then it has no samples and takes no time, and what comes out
+    (zeros here, the value at one point with a fixed number of samples, NaN in OpenVINO) is not looked at. A
+    region without area pools to zero. It is computed in float32 at least: the operator wants regions in the
+    type of the map, and in bfloat16 they would be off by 8 pixels.
     """
     from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
 
-    pooled, dtype = None, features[0].dtype
+    pooled, dtype = regions.new_zeros(()), features[0].dtype
     samples = 0 if coordinates == "continuous" else SAMPLES
+    if not samples:
+        levels = levels.where(box_area(regions[:, 1:]) > 0, -1)
     for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
-        own = torch.where((levels == level)[:, None], shift_regions(regions[:, 1:], stride, coordinates), 0)
+        is_own = (levels == level)[:, None]
+        own = torch.where(is_own, shift_regions(regions[:, 1:], stride, coordinates), 0)
         feature = feature.to(torch.promote_types(dtype, torch.float32))
         own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
         part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)
-        if samples:  # then a region without area is read at one point
-            part = torch.where((levels == level)[:, None, None, None], part, 0)
-        pooled = part if pooled is None else pooled + part
-    assert pooled is not None
+        pooled = torch.where(is_own[:, :, None, None], part, pooled)
     return pooled.to(dtype)
 
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Integer, Shaped, UInt8, UInt16
 from PIL import (
     AvifImagePlugin,  # noqa: F401  importing these makes Pillow know their formats
@@ -141,7 +140,7 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         with _blamed("the PIL image"):
             _check_size(image, max_pixels)
             return _turn(_pixels(image), _orientation(image))
-    if isinstance(image, torch.Tensor):
+    if hasattr(image, "detach"):  # a tensor: PyTorch is not needed to know one
         image = image.detach().cpu()
         image = (image.float() if image.is_floating_point() else image).numpy()
         image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image

@@ -1,4 +1,4 @@
-"""Images are resized, stacked and written. They are H x W x 3 RGB uint8."""
+"""Images are resized and written. They are H x W x 3 RGB uint8."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
@@ -94,14 +92,3 @@ def _middle(image: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray
     """The middle of an image with a side of more than `longest` pixels; others are returned as they are."""
     top, left = (max(length - longest, 0) // 2 for length in image.shape[:2])
     return image[top : top + longest, left : left + longest]
-
-
-def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]:
-    """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
-    height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
-    kind = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
-    stack = torch.zeros(len(images), 3, height, width, dtype=kind)
-    for i, image in enumerate(images):
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        stack[i, :, : image.shape[0], : image.shape[1]] = pixels
-    return stack

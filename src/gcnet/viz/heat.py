@@ -5,16 +5,17 @@ H x W image, h x w map. Images are RGB uint8.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
-from torch import Tensor
 
 from gcnet.viz.canvas import as_canvas
 
 
 def attention_overlay(
     image: np.ndarray,
-    attention: np.ndarray | Tensor,
+    attention: Any,
     *,
     valid: tuple[float, float] = (1.0, 1.0),
     peak: float | None = None,
@@ -24,8 +25,9 @@ def attention_overlay(
 
     Args:
         image: H x W x 3 RGB or H x W gray, uint8.
-        attention: (h, w) of any size; what is negative counts as 0. The brightest colour is its largest
-            value, or four times its mean if that is more: a map that looks everywhere alike stays dim.
+        attention: (h, w) array or tensor of any size; what is negative counts as 0. The brightest colour is
+            its largest value, or four times its mean if that is more: a map that looks everywhere alike stays
+            dim.
         peak: stands in for the largest value, so that several maps share one scale.
         valid: share of the map's (rows, columns) that the image fills, where the network saw it padded.
         enlarge: whole factor on the result's size.
@@ -35,7 +37,7 @@ def attention_overlay(
     """
     canvas = as_canvas(image, enlarge)
     height, width = canvas.shape[:2]
-    heat = np.asarray(attention.cpu() if isinstance(attention, Tensor) else attention, np.float32)
+    heat = np.asarray(attention.cpu() if hasattr(attention, "cpu") else attention, np.float32)
     # Enlarged with its padding, then cut: interpolation stays aligned with the pixels that the map saw.
     padded = round(width / valid[1]), round(height / valid[0])
     heat = cv2.resize(heat, padded, interpolation=cv2.INTER_LINEAR)[:height, :width]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,9 +17,8 @@ from jaxtyping import Float, Int, UInt8
 
 from gcnet.data.dataset import ImageRecord
 from gcnet.errors import GCNetError
-from gcnet.found import Found
+from gcnet.found import AnyDetections
 from gcnet.ops.segmentations import Segmentation
-from gcnet.types import Detections, Targets
 from gcnet.viz.canvas import DARK, Layer, Piece, as_canvas, line_width
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -29,7 +29,7 @@ ACROSS, DOWN = np.arange(-20, 20.5, 0.5), np.arange(-10, 10.5, 0.5)
 
 def draw_detections(
     image: np.ndarray,
-    detections: Detections | Found,
+    detections: AnyDetections,
     class_names: Sequence[str],
     score_threshold: float = 0.0,
     *,
@@ -69,7 +69,7 @@ def draw_detections(
 
 def draw_targets(
     image: np.ndarray,
-    targets: ImageRecord | Targets,
+    targets: Any,
     class_names: Sequence[str],
     *,
     scores: Sequence[float] | None = None,
@@ -77,8 +77,9 @@ def draw_targets(
 ) -> np.ndarray:
     """The image under annotated masks, boxes and names; crowd regions are named as such.
 
-    Arguments and result are as in `draw_detections`; targets are in pixels of `image`. With `scores` of all
-    usable ones, these stand behind the names.
+    Arguments and result are as in `draw_detections`; `targets` are an `ImageRecord`, or
+    `gcnet.types.Targets`, in pixels of `image`. With `scores` of all usable ones, these stand behind the
+    names.
     """
     canvas = as_canvas(image, enlarge)
     if isinstance(targets, ImageRecord):

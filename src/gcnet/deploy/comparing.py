@@ -1,0 +1,163 @@
+"""How far what an export finds in an image is from what its model finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from gcnet.deploy.runtime import (
+    LEAST_SCORE,
+    Details,
+    ExportedClassifier,
+    ExportedDetector,
+    as_found,
+    prepare,
+)
+from gcnet.found import Found
+from gcnet.models.classifier import Classifier
+from gcnet.models.detector import Detector, PaddedDetections
+from gcnet.ops.boxes import box_iou
+from gcnet.ops.masks import paste_masks
+
+Width = Literal["fp32", "fp16", "int8"]
+SAME_IOU = 0.5
+# How far an export may be from its model, in pixels and in score.
+TOLERANCE: dict[Width, tuple[float, float]] = {
+    "fp32": (0.02, 5e-4),
+    "fp16": (1.0, 0.02),
+    "int8": (float("inf"), 1.0),  # whether that is good enough, AP on your own images says
+}
+RESIZES = (2.0, 0.05)  # of one that resizes by itself: its pixels differ by a level here and there
+# The share of detections that may be on one side alone: ties at the limit of places, or at the threshold.
+UNPAIRED: dict[Width, float] = {"fp32": 0.02, "fp16": 0.1, "int8": 0.5}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an export finds in an image beside what its model finds.
+
+    Detections of one class whose boxes overlap by more than half are a pair; `missing` and `added` have no
+    partner. Of pairs, the largest differences: in pixels, in score, and in pixels of a mask as a share of it.
+    """
+
+    detections: int
+    missing: int
+    added: int
+    box_px: float
+    score: float
+    mask_share: float
+
+    def within(self, precision: Width, *, resizes: bool = False) -> bool:
+        """Whether the precision explains that, and a resize in the file."""
+        box, score = np.maximum(TOLERANCE[precision], RESIZES if resizes else 0)
+        share = max(UNPAIRED[precision], 0.1 if resizes else 0)
+        alone = max(self.missing, self.added) <= max(1, share * self.detections)
+        return bool(alone and self.box_px <= box and self.score <= score)
+
+    def __str__(self) -> str:
+        if not self.detections and not self.added:
+            return "nothing was found in the image, so nothing could differ: give --image with objects in it"
+        return (
+            f"{self.detections} detections, {self.missing} missing and {self.added} added; "
+            f"largest differences: box {self.box_px:.2g} px, score {self.score:.2g}, "
+            f"mask {self.mask_share:.1%} of its pixels"
+        )
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """What an export of a classifier says of an image beside what its model says.
+
+    `classes` were compared; `probability` is the largest difference.
+    """
+
+    classes: int
+    probability: float
+
+    def within(self, precision: Width, *, resizes: bool = False) -> bool:
+        """Whether the precision explains that."""
+        return self.probability <= TOLERANCE[precision][1]
+
+    def __str__(self) -> str:
+        return f"{self.classes} classes; largest difference of a probability {self.probability:.2g}"
+
+
+def compare(
+    model: Detector | Classifier,
+    exported: ExportedDetector | ExportedClassifier,
+    image: UInt8[np.ndarray, "H W 3"],
+) -> Comparison | ClassComparison:
+    """What an export finds in an image beside what its model finds."""
+    if isinstance(model, Classifier) or isinstance(exported, ExportedClassifier):
+        assert isinstance(model, Classifier)
+        assert isinstance(exported, ExportedClassifier)
+        return _compare_classes(model, exported, image)
+    details = exported.spec
+    if details.resizes or details.size is None:
+        exact = model.predict_images(image)[0].arrays()
+    else:  # in the frame that the file has: zeros beside the image are seen by context blocks
+        exact = _in_frame(model, image, details)
+    return apart(exported.predict_images(image)[0], exact)
+
+
+def _compare_classes(
+    model: Classifier, exported: ExportedClassifier, image: UInt8[np.ndarray, "H W 3"]
+) -> ClassComparison:
+    count = len(exported.spec.class_names)
+    ours = exported.predict_images(image, top=count)[0]
+    exact = model.predict_images(image, top=count)[0]
+    probabilities = np.zeros((2, count))
+    probabilities[0, ours.labels] = ours.probabilities
+    probabilities[1, exact.labels.numpy()] = exact.probabilities.numpy()
+    return ClassComparison(count, float(np.abs(probabilities[0] - probabilities[1]).max()))
+
+
+@torch.no_grad()
+def _in_frame(detector: Detector, image: UInt8[np.ndarray, "H W 3"], details: Details) -> Found:
+    prepared = prepare(image, details)
+    pixels = torch.from_numpy(prepared.pixels).to(detector.mean.device)
+    found = as_found([part.cpu().numpy() for part in in_order(detector(pixels))], prepared, details)
+    return found[found.scores > LEAST_SCORE]
+
+
+def in_order(found: PaddedDetections) -> tuple[Tensor, ...]:
+    """In the order of `runtime.OUTPUTS`."""
+    masks = () if found.mask_probs is None else (found.mask_probs,)
+    return (found.boxes, found.scores, found.labels, found.valid, *masks)
+
+
+def apart(ours: Found, exact: Found) -> Comparison:
+    """Pairs the detections of two models on one image."""
+    iou = box_iou(torch.from_numpy(exact.boxes), torch.from_numpy(ours.boxes)).numpy()
+    iou[exact.labels[:, None] != ours.labels[None]] = 0
+    pairs: list[tuple[int, int]] = []
+    for index in range(len(exact)):  # best first
+        partner = int(iou[index].argmax()) if len(ours) else 0
+        if len(ours) and iou[index, partner] > SAME_IOU:
+            pairs.append((index, partner))
+            iou[:, partner] = 0
+    first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    mask_share = 0.0
+    if exact.mask_probs is not None and ours.mask_probs is not None and pairs:
+        drawn = (_drawn(exact[first]), _drawn(ours[second]))
+        different = (drawn[0] ^ drawn[1]).sum((1, 2))
+        mask_share = float((different / drawn[0].sum((1, 2)).clip(1)).max())
+    return Comparison(
+        detections=len(exact),
+        missing=len(exact) - len(pairs),
+        added=len(ours) - len(pairs),
+        box_px=float(np.abs(exact.boxes[first] - ours.boxes[second]).max(initial=0)),
+        score=float(np.abs(exact.scores[first] - ours.scores[second]).max(initial=0)),
+        mask_share=mask_share,
+    )
+
+
+def _drawn(found: Found) -> np.ndarray:
+    assert found.mask_probs is not None
+    probs, boxes = torch.from_numpy(found.mask_probs), torch.from_numpy(found.frames)
+    return paste_masks(probs, boxes, found.image_size).numpy()

@@ -1,0 +1,178 @@
+"""Programs of `torch.export` as ONNX files, a resize before one, and convolutions in 8 bits.
+
+H x W pixels of the image as it is given, h x w after the resize, D places.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gcnet.deploy.runtime import DETAILS, Details, needs
+
+OPSET = 20
+REGION = 5  # numbers in a region: its image, and its box
+
+
+def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Details) -> None:
+    """Writes a program with the outputs of `details`, and before it a resize if `details` has one."""
+    needs("onnxscript", "export")
+    import onnxscript
+
+    op: Any = onnxscript.opset20
+
+    def sort(x: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+        # TopK of all: of equal values the lower place comes first, as in a stable sort.
+        length = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]), axis=0)
+        return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
+
+    resizes = details.resizes and details.size is None
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["images", "factors", "limits"][: 3 if resizes else 1],
+        output_names=list(details.outputs),
+        custom_translation_table={torch.ops.aten.sort.stable: sort},
+        verbose=False,
+    )
+    assert exported is not None
+    _suit_openvino(exported.model.graph)
+    exported.model.metadata_props[DETAILS] = json.dumps(asdict(details))
+    exported.save(file)
+    if resizes:
+        _put_resize_before(file, details)
+
+
+def _suit_openvino(graph: Any) -> None:
+    """Takes out what OpenVINO 2026.4 cannot compile ("Default output not supported").
+
+    That is a Split into one, and two Slices of the regions that together are the whole, which it makes a
+    Split of. Columns that are gathered are the same.
+    """
+    import onnx_ir as ir
+
+    for node in list(graph):
+        if node.op_type == "Split" and len(node.outputs) == 1:
+            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+            graph.remove(node, safe=True)
+        elif node.op_type == "Slice" and (columns := _columns(node)) is not None:
+            name = f"{node.outputs[0].name}_columns"
+            index = ir.Value(name=name, const_value=ir.tensor(columns, name=name))
+            graph.register_initializer(index)
+            gather = ir.node("Gather", [node.inputs[0], index], attributes={"axis": 1})
+            gather.outputs[0].shape, gather.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+            gather.outputs[0].name = name.removesuffix("_columns") + "_gathered"
+            graph.insert_before(node, gather)
+            ir.convenience.replace_all_uses_with(node.outputs[0], gather.outputs[0])
+            graph.remove(node, safe=True)
+
+
+def _columns(node: Any) -> np.ndarray | None:
+    """The columns of regions that a Slice takes, if it does."""
+    shape = node.inputs[0].shape
+    if shape is None or len(shape) != 2 or shape[1] != REGION:
+        return None
+    start, end, axis = (value.const_value for value in node.inputs[1:4])
+    if start is None or end is None or axis is None or int(axis.numpy().item()) != 1:
+        return None
+    return np.arange(REGION)[int(start.numpy().item()) : int(end.numpy().item())]
+
+
+# Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut.
+RESIZE = """
+<ir_version: {ir}, opset_import: ["" : {opset}]>
+resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] factors, float[4] limits) {{
+    long = Constant <value = double {{{long}.0}}> ()
+    short = Constant <value = double {{{short}.0}}> ()
+    half = Constant <value = double {{{half}}}> ()
+    least = Constant <value = double {{1.0}}> ()
+    before = Constant <value = int64[2] {{1, 3}}> ()
+    first = Constant <value = int64[1] {{0}}> ()
+    across_down = Constant <value = int64[4] {{1, 0, 1, 0}}> ()
+    shape = Shape <start = 0, end = 2> (image)
+    size = Cast <to = 11> (shape)
+    longest = ReduceMax <keepdims = 0> (size)
+    shortest = ReduceMin <keepdims = 0> (size)
+    by_long = Div (long, longest)
+    by_short = Div (short, shortest)
+    scale = Min (by_long, by_short)
+    scaled = Mul (size, scale)
+    raised = Add (scaled, half)
+    whole = Floor (raised)
+    fitted = Max (whole, least)
+    fitted_int = Cast <to = 7> (fitted)
+    sizes = Concat <axis = 0> (before, fitted_int)
+    planes = Transpose <perm = [2, 0, 1]> (image)
+    one = Unsqueeze (planes, first)
+    values = Cast <to = 1> (one)
+    resized = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel", antialias = {antialias}>
+        (values, , , sizes)
+    {finish}
+    grown = Div (fitted, size)
+    both = Gather <axis = 0> (grown, across_down)
+    factors = Cast <to = 1> (both)
+    ends = Gather <axis = 0> (size, across_down)
+    limits = Cast <to = 1> (ends)
+}}
+"""
+ROUNDED = "rounded = Round (resized)\n    fitted_image = Cast <to = 2> (rounded)"
+
+
+def _put_resize_before(file: Path, details: Details) -> None:
+    """Makes a file that takes images, factors and limits take an image as it is, H x W x 3 uint8."""
+    import onnx
+    from onnx import compose, parser
+
+    network = onnx.load(file)
+    whole = details.resize == "torchvision"  # which rounds neither sizes nor pixels
+    text = RESIZE.format(
+        ir=network.ir_version,
+        opset=OPSET,
+        kind="float" if whole else "uint8",
+        long=max(details.image_size),
+        short=min(details.image_size),
+        half=0.0 if whole else 0.5,
+        antialias=int(details.resize == "pillow"),
+        finish="fitted_image = Identity (resized)" if whole else ROUNDED,
+    )
+    names = [("fitted_image", "images"), ("factors", "factors"), ("limits", "limits")]
+    merged = compose.merge_models(parser.parse_model(text), network, io_map=names, prefix1="resize/")
+    onnx.save(merged, file)
+
+
+def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
+    """Convolutions of backbone and neck in 8 bits, by the ranges that their inputs have on the images."""
+    quantization = needs("onnxruntime.quantization", "export")
+    import onnx
+
+    model = onnx.load(file)
+    heads = [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and not node.input[1].startswith(("detector.backbone", "detector.neck"))
+    ]
+    given = model.graph.input[0].name
+    feeds = iter([{given: image} for image in images])
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> Any:
+            return next(feeds, None)
+
+    quantization.quantize_static(
+        file, file, Reader(), op_types_to_quantize=["Conv"], nodes_to_exclude=heads, per_channel=True
+    )
+
+
+def write_openvino(graph: Path, file: Path, details: Details) -> None:
+    """Writes an ONNX file as OpenVINO's .xml, and the weights as a .bin beside it."""
+    openvino = needs("openvino", "openvino")
+    model = openvino.convert_model(graph)
+    model.set_rt_info(json.dumps(asdict(details)), DETAILS)
+    openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")
