@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +16,7 @@ import torch
 from torch import nn
 
 from gcnet import create_model, load_model
+from gcnet.cli import main
 from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
 from gcnet.deploy.exporting import export
 from gcnet.deploy.runtime import ExportedDetector, load_export
@@ -104,6 +107,18 @@ def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of ours, with an export beside it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("classifier") / "model.safetensors"
+    save_model(create_model("resnet_tiny", num_classes=3), path)
+    done = run_export(path, "--out", path.with_suffix(".onnx"))
+    assert done.returncode == 0, done.stderr
+    assert "3 classes; largest difference" in done.stdout
+    return path
+
+
 def test_onnx_of_one_size(exported: Path, model: Path) -> None:
     image = picture(60, 80)
     detector = load_export(exported)
@@ -119,6 +134,34 @@ def test_onnx_of_one_size(exported: Path, model: Path) -> None:
 def test_weights_are_in_a_file_once(exported: Path) -> None:
     tensors = [one.raw_data for one in onnx.load(exported).graph.initializer if len(one.raw_data) > 1 << 16]
     assert len(tensors) == len(set(tensors)) > 10
+
+
+WITHOUT_PYTORCH = """
+import sys
+sys.modules.update(torch=None, torchvision=None)
+from gcnet.cli import main
+image, out, *models = sys.argv[1:]
+codes = [main(["predict", model, image, "--out", f"{out}/{number}"]) for number, model in enumerate(models)]
+sys.exit(max(codes))
+"""
+
+
+def test_prediction_without_pytorch(exported: Path, classifier: Path, tmp_path: Path) -> None:
+    image, models = tmp_path / "image.png", (exported, classifier.with_suffix(".onnx"))
+    cv2.imwrite(str(image), picture(100, 130))
+    words = [sys.executable, "-c", WITHOUT_PYTORCH, image, tmp_path / "without", *models]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for number, model in enumerate(models):
+        assert main(["predict", str(model), str(image), "--out", str(tmp_path / "with" / str(number))]) == 0
+        ours, exact = (
+            json.loads((tmp_path / name / str(number) / "results.json").read_bytes())
+            for name in ("without", "with")
+        )
+        assert len(exact) > (5 if number == 0 else 0)
+        assert ours == exact
+    assert (tmp_path / "without" / "0" / "image.png").stat().st_size > 1000
+    assert (tmp_path / "without" / "1" / "overview.jpg").stat().st_size > 1000
 
 
 def check(out: Path, exact: Path, height: int, width: int, *, resizes: bool = False) -> None:
@@ -218,15 +261,10 @@ def test_other_detectors(kind: str, resizes: bool, tmp_path: Path) -> None:
     check(out, model, 96, 160, resizes=resizes)
 
 
-def test_a_classifier(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model, out = tmp_path / "model.safetensors", tmp_path / "model.onnx"
-    classifier = create_model("resnet_tiny", num_classes=3)
-    assert isinstance(classifier, Classifier)
-    save_model(classifier, model)
-    done = run_export(model, "--out", out)
-    assert done.returncode == 0, done.stderr
-    compared = compare(classifier.eval(), load_export(out), picture(200, 300))
+def test_a_classifier(classifier: Path) -> None:
+    loaded = load_model(classifier)
+    assert isinstance(loaded, Classifier)
+    compared = compare(loaded, load_export(classifier.with_suffix(".onnx")), picture(200, 300))
     assert isinstance(compared, ClassComparison)
     assert compared.classes == 3
     assert compared.probability < 1e-5

@@ -179,6 +179,8 @@ class _Program(torch.nn.Module):
     its pixels.
     """
 
+    end: Tensor
+
     def __init__(self, detector: Detector) -> None:
         super().__init__()
         self.detector = detector
@@ -189,7 +191,7 @@ class _Program(torch.nn.Module):
         self, images: Tensor, factors: Tensor | None = None, limits: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         boxes, *others = in_order(self.detector(images))
-        if factors is not None:
+        if factors is not None and limits is not None:
             boxes = ((boxes - self.end) / factors + self.end).clamp(min=0).minimum(limits)
         return boxes, *others
 

@@ -127,14 +127,19 @@ class ExportedClassifier:
         """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
-        return [self._predict_image(image, top) for image in as_list(images)]
+        return [self.classify(self.prepare(image), top=top)[0] for image in as_list(images)]
 
-    def _predict_image(self, image: Any, top: int) -> Classified:
-        square = middle_square(as_rgb_array(image), self.spec.image_size).transpose(2, 0, 1)
-        probabilities = self.run(np.repeat(square[None], self.spec.batch, axis=0))[0][0].astype(np.float32)
+    def prepare(self, image: Any) -> UInt8[np.ndarray, "1 3 S S"]:
+        """An image of any kind, as `classify` wants it."""
+        square = middle_square(as_rgb_array(image), self.spec.image_size)
+        return np.ascontiguousarray(square.transpose(2, 0, 1)[None])
+
+    def classify(self, square: UInt8[np.ndarray, "1 3 S S"], *, top: int) -> list[Classified]:
+        """The `top` most probable classes of one image, as a list of one, as `Classifier.classify` does."""
+        probabilities = self.run(np.repeat(square, self.spec.batch, axis=0))[0][0].astype(np.float32)
         labels = np.argsort(-probabilities, kind="stable")[:top]
         names = tuple(self.spec.class_names[label] for label in labels)
-        return Classified(labels, probabilities[labels], names)
+        return [Classified(labels, probabilities[labels], names)]
 
 
 def load_export(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
-from gcnet.deploy.runtime import ExportedDetector
+from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
@@ -63,7 +63,7 @@ def predict_files(
     goes on from there.
 
     Args:
-        model: a `Detector`, a `Classifier`, or an `ExportedDetector`, for which PyTorch is not needed.
+        model: a `Detector`, a `Classifier`, or an export of one, for which PyTorch is not needed.
 
     Raises:
         GCNetError: before the model runs, if `out` cannot be written or holds other results, a picture would
@@ -74,7 +74,7 @@ def predict_files(
     for name, number in (("top", top), ("batch_size", batch_size)):
         if number < 1:
             raise GCNetError(f"{name} is {number}; give 1 or more")
-    is_detector = not isinstance(model.spec, ClassifierSpec)
+    is_detector = not isinstance(model, ExportedClassifier) and not isinstance(model.spec, ClassifierSpec)
     wanted.check_model(model.spec, is_detector=is_detector)
     model, weights = _ready(model)
     kept = {"score_threshold": score_threshold} if is_detector else {"top": top}
@@ -99,7 +99,7 @@ def predict_files(
 
 def _ready(model: Any) -> tuple[Any, str]:
     """The model for inference, and digits that stand for its weights."""
-    if isinstance(model, ExportedDetector):
+    if isinstance(model, ExportedDetector | ExportedClassifier):
         return model, model.fingerprint
     from gcnet.models.modes import fingerprint, in_eval_mode
 
