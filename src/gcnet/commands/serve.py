@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     is_export = Path(options.model).suffix in EXPORTS
     source = None if is_export else find_source(options.model, options.weights)
     with _bound(options.host, options.port) as listener:
-        from gcnet.deploy.runtime import ExportedDetector, needs
+        from gcnet.deploy.runtime import ExportedDetector, load_export, needs
 
         for package in PACKAGES:
             needs(package, "serve")
@@ -47,7 +47,10 @@ def run(argv: list[str]) -> int:
             options.queue, options.batch_size, options.max_bytes, options.max_pixels, options.timeout
         )
         if source is None:
-            served = Served.of(ExportedDetector.load(options.model))
+            exported = load_export(options.model)
+            if not isinstance(exported, ExportedDetector):
+                raise GCNetError(f"{options.model} is a classifier's export: serve the model itself")
+            served = Served.of(exported)
         else:
             model = load_trained(source, options.device, options.mirror)
             if isinstance(model, Detector) and options.max_detections:
