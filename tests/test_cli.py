@@ -182,14 +182,6 @@ def test_odd_surroundings(changes, words, expected):
     assert len(done.stderr) < 300
 
 
-@pytest.mark.parametrize("verb", ["train", "ablate"])
-def test_without_the_training_half_one_line_says_what_to_install(verb, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    assert main([verb, {"train": TINY, "ablate": "block"}[verb], "--data", "x"]) == 2
-    line = f"gcnet: error: gcnet {verb} needs what training needs: pip install 'gcnet[train]'"
-    assert capsys.readouterr().err.splitlines() == [line]
-
-
 def test_a_bug_keeps_its_traceback_and_debug_shows_all(monkeypatch):
     def fail(argv):
         raise {"bug": ZeroDivisionError, "user": GCNetError}[argv[0]]("x")

@@ -111,7 +111,7 @@ def train(
     )
     spec = origin.spec
     own, few_images = _own_recipe(spec)
-    settings = _recipe(own, recipe)
+    settings = check_recipe(own, recipe)
     import torch
 
     from gcnet.data.check import check_images
@@ -489,7 +489,8 @@ def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
     return row.recipe, row.weights is None
 
 
-def _recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
+def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A recipe with the given fields. Raises GCNetError for one that is unknown or makes no sense."""
     known = [field.name for field in fields(own)]
     for name in given:
         if name not in known:

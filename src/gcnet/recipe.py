@@ -42,12 +42,14 @@ class Recipe:
             added up. Less memory, the same numbers where norms are frozen.
         lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
         lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
-        optimizer: "sgd" (momentum 0.9) or "adamw".
+        optimizer: "sgd" or "adamw".
+        momentum: of "sgd".
         weight_decay: applied to every trained parameter, as upstream does.
         schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
         steps: epochs after which the rate is divided by ten; none are two thirds and eleven twelfths of
             `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
         warmup_iterations: linear warm-up from `warmup_factor` of the rate.
+        warmup_factor: share of the rate that the warm-up begins with.
         clip_norm: largest gradient norm; 0 does not clip.
         ema: decay of a moving average of the weights, such as 0.999; it is what is then validated, and saved
             as best.safetensors and last-ema.safetensors. 0 keeps none.

@@ -31,7 +31,7 @@ def test_options_of_data_and_of_context_shapes(shapes):
         (["blok"], 'did you mean "block"'),
         (["block", "--model", "mask_rcnn_tiny_gc5"], 'did you mean "mask_rcnn_tiny_gc4'),
         (["block", "--sedes", "3"], 'did you mean "--seeds"'),
-        (["block", "--seeds", "0"], "--seeds is 0; give 1 or more"),
+        (["block", "--seeds", "0"], "--seeds: give 1 or more, not 0"),
         (["block", "--data", "nowhere"], "--data nowhere does not exist"),
         (["block", "--epochs", "0"], "epochs is 0"),
         (["block", "--report"], "holds no ablation"),

@@ -33,9 +33,11 @@ def test_a_split_goes_by_its_folders_name_too():
 
 def test_a_switch_stands_alone_or_has_a_word() -> None:
     parser = arguments.Parser("eval", "")
-    arguments.add_switch(parser, "--crowd", "")
-    values = [parser.parse_args(words).crowd for words in ([], ["--crowd"], ["--crowd", "true"])]
+    parser.add_switch("--crowd", "")
+    parser.add_argument("model", nargs="?")
+    values = [parser.parse(words).crowd for words in ([], ["--crowd"], ["--crowd", "true"])]
     assert values == [False, True, True]
-    assert parser.parse_args(["--crowd", "false"]).crowd is False
-    with pytest.raises(GCNetError, match="maybe"):
-        parser.parse_args(["--crowd", "maybe"])
+    assert parser.parse(["--crowd", "false"]).crowd is False
+    assert vars(parser.parse(["--crowd", "name"])) == {"crowd": True, "model": "name"}
+    with pytest.raises(GCNetError, match=r"give true\|false, not maybe"):
+        parser.parse(["--crowd=maybe"])

@@ -15,7 +15,7 @@ from foreign_files import as_mmdet, built, small
 from image_folders import write_folders
 
 from gcnet.cli import main
-from gcnet.commands.train import parse_train, run, split_words
+from gcnet.commands.train import parse_train, run
 from gcnet.context_spec import ContextSpec
 from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import write_context_shapes
@@ -82,8 +82,8 @@ def test_printed_config_gives_the_same_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("lr: abc", 'option "lr"'),
-        ("learning_rate: 1", "learning_rate"),
+        ("lr: abc", "argument --lr: give NUMBER, not abc"),
+        ("learning_rate: 1", "--learning-rate"),
         ("- a\n- b", "option: value"),
         ("a: [", "not YAML"),
         ("model: mask_rcnn_tinny", 'did you mean "mask_rcnn_tiny'),
@@ -103,7 +103,7 @@ def test_which_options_were_given(tmp_path):
     options, _ = parse_train(
         [TINY, "--data", "x", "--batch-size=4", "--epochs", "3", "--config", str(config)]
     )
-    assert options.given == {"data", "batch_size", "epochs", "lr"}
+    assert options.given == {"batch_size": 4, "epochs": 3, "lr": 0.5}
     assert options.weights == "auto"
     assert parse_train([TINY, "--data", "x", "--weights", "none"])[0].weights == "none"
 
@@ -115,22 +115,40 @@ def test_a_file_says_which_model_it_is_and_is_what_it_starts_from(model_file):
         parse_train([str(model_file), "--data", "x", "--weights", "none"])
 
 
-def test_the_model_is_found_wherever_it_stands():
-    assert split_words(["--lr", "1", "name", "--resume", "--data=x"]) == (
-        "name",
-        None,
-        ["--lr", "1", "--resume=true", "--data=x"],
-    )
-    assert split_words(["--resume", "auto", "name"]) == ("name", None, ["--resume=auto"])
-    assert split_words(["--resume=auto", "auto"]) == ("auto", None, ["--resume=auto"])
-    assert split_words(["--resume", "name", "--config", "c"]) == ("name", "c", ["--resume=true"])
+@pytest.mark.parametrize(
+    ("words", "resume"),
+    [
+        (["--lr", "1", TINY, "--resume", "--data=x"], True),
+        (["--resume", "auto", TINY, "--data", "x"], "auto"),
+        (["--resume=auto", TINY, "--data", "x"], "auto"),
+        (["--data", "x", "--resume", TINY, "--lr=2"], True),
+        (["--data", "x", "--crowd-as-objects", TINY], False),
+        (["--data", "x", "--validation_loss", "false", TINY], False),
+    ],
+)
+def test_the_model_is_found_wherever_it_stands(words: list[str], resume: bool | str) -> None:
+    options, recipe = parse_train(words)
+    assert (options.model, options.data, options.resume) == (TINY, "x", resume)
+    assert recipe.crowd_as_objects == ("--crowd-as-objects" in words)
+    assert not recipe.validation_loss
 
 
-def test_switches_stand_alone_or_have_a_word() -> None:
-    alone = split_words(["--crowd-as-objects", "--epochs", "1", "name"])
-    assert alone == ("name", None, ["--crowd-as-objects=true", "--epochs", "1"])
-    assert split_words(["--validation_loss", "false"]) == (None, None, ["--validation_loss=false"])
-    assert parse_train(["mask_rcnn_tiny_gc4", "--data", "x", "--crowd-as-objects"])[1].crowd_as_objects
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "1.5"], "argument --epochs: give INTEGER, not 1.5"),
+        (["--steps", "8"], "argument --steps: give [INTEGER,...], not 8"),
+        (["--image-size", "[8]"], "argument --image-size: give [INTEGER,INTEGER], not [8]"),
+        (["--optimizer", "sdg"], "argument --optimizer: give sgd|adamw, not sdg"),
+        (["--image-size", "[96,96"], "argument --image-size"),
+        (["--flips", "1"], 'did you mean "--flip"'),
+        (["--label-smoothing", "0.1"], "there is no option 'label_smoothing' of the recipe"),
+        (["another"], "unrecognized arguments: another"),
+    ],
+)
+def test_a_mistake_in_an_option_is_named(words: list[str], message: str) -> None:
+    with pytest.raises(GCNetError, match=re.escape(message)):
+        parse_train([TINY, "--data", "x", *words])
 
 
 def test_classifiers_have_options_of_their_own() -> None:

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import jsonargparse  # noqa: F401 (slow: before the forks)
 import yaml
 
 from gcnet.commands.train import parse_train

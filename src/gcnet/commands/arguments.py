@@ -1,18 +1,18 @@
-"""Options of several commands, checked before anything slow is imported.
-
-`train` and `ablate` take the fields of a `Recipe` as options, on the command line and in YAML files alike:
-jsonargparse makes them from the dataclass, and names unknown keys and wrong types. The others are argparse.
-"""
+"""Options of several commands, checked before anything slow is imported."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
+from contextlib import suppress
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from gcnet.console import did_you_mean
+import yaml
+
+from gcnet.console import did_you_mean, shown
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 from gcnet.models.spec import Precision
@@ -39,18 +39,48 @@ IMAGES_HELP = "the folder of the images, where it cannot be found from the annot
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # of `load_splits`
 PRECISIONS = get_args(Precision)
 
-Kind = TypeVar("Kind", bound=Recipe)
-
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises GCNetError with one line, which names the nearest option."""
 
-    def __init__(self, verb: str, description: str) -> None:
-        super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False)
+    def __init__(self, verb: str, description: str, **options: Any) -> None:
+        super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False, **options)
+        self.switches: dict[str, list[str]] = {}  # options that stand alone, and what may follow them
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The values of the words, options and others in any order; `--batch_size` is `--batch-size`."""
-        return self.parse_intermixed_args([_dashed(word) for word in words])
+        joined: list[str] = []
+        for word in map(_dashed, words):
+            if joined and word in self.switches.get(joined[-1], ()):
+                joined[-1] += f"={word}"
+            else:
+                joined.append(word)
+        return self.parse_intermixed_args([f"{w}=true" if w in self.switches else w for w in joined])
+
+    def add_switch(self, option: str, help: str, kind: Any = bool, **others: Any) -> None:
+        """An option that is on alone or with `true`; `kind` may allow other words."""
+        self.switches[option] = form_of(kind).split("|")
+        self.add_value(option, kind, help, **({"default": False} | others))
+
+    def add_value(self, option: str, kind: Any, help: str, **others: Any) -> None:
+        """An option whose value is of a type, as in a dataclass."""
+
+        def read(word: str) -> Any:
+            try:
+                return value_of(word, kind)
+            except (ValueError, yaml.YAMLError, RecursionError):
+                raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
+
+        self.add_argument(option, type=read, metavar=form_of(kind), help=help, **others)
+
+    def add_recipe(self, recipe: Recipe) -> None:
+        """The fields of a recipe, whose values help shows; what is not given is not among the values."""
+        kinds, helps = get_type_hints(type(recipe)), _field_docs(type(recipe))
+        for field in fields(recipe):
+            option, own = f"--{field.name.replace('_', '-')}", getattr(recipe, field.name)
+            text = f"{helps[field.name]} ({_shown_default(own)})".replace("%", "%%")
+            add = self.add_switch if field.default is False else self.add_value
+            add(option, help=text, kind=kinds[field.name], default=argparse.SUPPRESS)
 
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
@@ -59,6 +89,52 @@ class Parser(argparse.ArgumentParser):
 def _dashed(word: str) -> str:
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def value_of(word: str, kind: Any) -> Any:
+    """What a word means as a value of a type. Raises ValueError or YAMLError where it is none."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        for one in sorted(parts, key=lambda part: part is not NoneType):
+            with suppress(ValueError, yaml.YAMLError):
+                return value_of(word, one)
+        raise ValueError(word)
+    if get_origin(kind) is tuple:
+        values = yaml.safe_load(word)
+        if not isinstance(values, list) or (parts[-1] is not Ellipsis and len(values) != len(parts)):
+            raise ValueError(word)
+        return tuple(value_of(str(value), parts[0]) for value in values)
+    known = {NoneType: {"null": None}, bool: {"true": True, "false": False}}
+    words = known.get(kind) or {part: part for part in parts}
+    if words and word not in words:
+        raise ValueError(word)
+    return words[word] if words else kind(word)
+
+
+def form_of(kind: Any) -> str:
+    """How the values of a type are written."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(form_of(part) for part in parts if part is not NoneType)
+    if get_origin(kind) is tuple:
+        return f"[{','.join('...' if part is Ellipsis else form_of(part) for part in parts)}]"
+    plain = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "WORD"}
+    return plain.get(kind) or "|".join(map(str, parts))
+
+
+def _shown_default(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return {None: "none", True: "true", False: "false", "": "none"}.get(value, str(value))
+
+
+def _field_docs(kind: type[Recipe]) -> dict[str, str]:
+    """What the docstrings of a recipe and its bases say of each field."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", base.__doc__ or "", re.MULTILINE):
+            found[name] = " ".join(text.split()).rstrip(".")
+    return found
 
 
 def suggest(message: str, options: Iterable[str]) -> str:
@@ -110,7 +186,7 @@ def add_split(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_division(parser: argparse.ArgumentParser) -> None:
+def add_division(parser: Parser) -> None:
     """How a data set is read that comes in one part: `division_of` has the values for `load_splits`."""
     parser.add_argument(
         "--val-fraction",
@@ -130,7 +206,7 @@ def add_division(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the split.json of a run, whose images are held out again",
     )
-    add_switch(parser, "--crowd-as-objects", "take what is marked iscrowd as objects")
+    parser.add_switch("--crowd-as-objects", "take what is marked iscrowd as objects")
 
 
 def division_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -187,95 +263,3 @@ def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> D
     if not isinstance(trained, Detector):
         raise GCNetError(f"{trained.spec.name} is an image classifier; this command takes detectors")
     return trained
-
-
-def make_parser(verb: str, *, usage: str, description: str) -> Any:
-    """A jsonargparse parser for `parse_words`, without options yet."""
-    try:
-        from jsonargparse import ArgumentParser
-    except ImportError:
-        raise GCNetError(f"gcnet {verb} needs what training needs: pip install 'gcnet[train]'") from None
-
-    class DashedParser(ArgumentParser):
-        def format_help(self, *args: Any, **kwargs: Any) -> str:
-            shown = super().format_help(*args, **kwargs)
-            return re.sub("--[a-z_]+", lambda option: option.group().replace("_", "-"), shown)
-
-    return DashedParser(
-        prog=f"gcnet {verb}", usage=usage, description=description, exit_on_error=False, allow_abbrev=False
-    )
-
-
-def add_recipe(parser: Any, recipe: Recipe) -> None:
-    """The fields of the recipe under their own names; its values are their defaults."""
-    parser.add_class_arguments(type(recipe), nested_key=None)
-    parser.set_defaults(asdict(recipe))
-
-
-# From jsonargparse's messages, which speak of Python's types, to ours.
-_PLAIN_WORDS = (
-    ("Parser key", "option"),
-    (r"<class '(\w+)'>", r"\1"),
-    (r"(?s)Does not validate .*Subtypes: \[(.*)\]\s+Errors:.*Given value: ", r"Expected \1, not "),
-    (r"Expected an? (.*)\. Got value: ", r"Expected \1, not "),
-    (r"typing\.Literal\[(.*?)\]", r"\1"),
-    (", NoneType", ""),
-)
-
-
-def add_switch(parser: argparse.ArgumentParser, option: str, help: str) -> None:
-    """An option that is on or off: alone or with `true` it is on, as in a recipe."""
-    words = {"true": True, "false": False}
-    parser.add_argument(
-        option,
-        nargs="?",
-        const=True,
-        default=False,
-        type=lambda word: words.get(word, word),
-        choices=(True, False),
-        metavar="true|false",
-        help=help,
-    )
-
-
-def parse_words(parser: Any, words: Sequence[str]) -> Any:
-    """The values of the options. Raises GCNetError with one line, which names the nearest option."""
-    try:
-        return parser.parse_args([underscored(word) for word in with_values(words)])
-    except argparse.ArgumentError as error:
-        message = str(error)
-        for pattern, words in _PLAIN_WORDS:
-            message = re.sub(pattern, words, message)
-        if "tuple[" in message or "list[" in message or " tuple" in message:
-            message += "; several values are written [1,2]"
-        raise GCNetError(f"{parser.prog}: {suggest(message, parser._option_string_actions)}") from error
-
-
-# Options of recipes that are on or off: alone they are on.
-SWITCHES = {
-    "--resume",
-    "--remove_context",
-    *(f"--{field.name}" for field in fields(Recipe) if field.default is False),
-}
-
-
-def with_values(words: Sequence[str]) -> list[str]:
-    """The words, with each switch and its value as one: `--resume` and `--resume auto` as `--resume=...`."""
-    joined: list[str] = []
-    for word in words:
-        if joined and word in ("true", "false", "auto") and underscored(joined[-1]) in SWITCHES:
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return [f"{word}=true" if underscored(word) in SWITCHES else word for word in joined]
-
-
-def recipe_of(kind: type[Kind], values: Any) -> Kind:
-    """The recipe among the values."""
-    return kind(**{field.name: getattr(values, field.name) for field in fields(kind)})
-
-
-def underscored(word: str) -> str:
-    """`--batch-size=2` as `--batch_size=2`, the name of the field; help shows dashes, and both are taken."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word

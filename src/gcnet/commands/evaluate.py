@@ -15,7 +15,6 @@ from gcnet.commands.arguments import (
     add_model,
     add_precision,
     add_split,
-    add_switch,
     at_least,
 )
 from gcnet.errors import GCNetError
@@ -60,7 +59,7 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_split(parser)
     add_division(parser)
-    add_switch(parser, "--skip-bad-images", "leave out images that are broken or of a wrong size")
+    parser.add_switch("--skip-bad-images", "leave out images that are broken or of a wrong size")
     add_max_pixels(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
     parser.add_argument(
