@@ -8,25 +8,34 @@ from typing import Literal
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
-# What goes beyond is a mistake, and would overflow, hang or fill the memory.
-_MOST = {
-    "epochs": 10**6,
-    "batch_size": 1 << 16,
-    "accumulate": 1 << 16,
-    "validate_every": 10**6,
-    "lr_batch_size": 1 << 20,
-    "momentum": 1.0,
-    "weight_decay": 1e6,
-    "warmup_iterations": 10**9,
-    "warmup_factor": 1e6,
-    "clip_norm": 1e12,
-    "color_jitter": 10.0,
-    "patience": 10**9,
-    "checkpoint_every": 1e9,
-    "workers": 1 << 10,
-    "devices": 1 << 16,
-    "seed": (1 << 31) - 1,  # with an iteration and a process, it still fits into torch's
+# Least and most of each number. What goes beyond is a mistake, and would overflow, hang or fill the memory.
+_LIMITS = {
+    "epochs": (1, 10**6),
+    "batch_size": (1, 1 << 16),
+    "accumulate": (1, 1 << 16),
+    "lr_batch_size": (0, 1 << 20),
+    "momentum": (0, 1),
+    "weight_decay": (0, 1e6),
+    "warmup_iterations": (0, 10**9),
+    "warmup_factor": (0, 1e6),
+    "clip_norm": (0, 1e12),
+    "flip": (0, 1),
+    "color_jitter": (0, 10),
+    "quarter_turns": (0, 1),
+    "rotation": (0, 180),
+    "copy_paste": (0, 1),
+    "max_pixels": (1, 1 << 62),
+    "repeat_threshold": (0, 1),
+    "max_detections": (1, 1 << 62),
+    "validate_every": (1, 10**6),
+    "patience": (0, 10**9),
+    "checkpoint_every": (0, 1e9),
+    "workers": (0, 1 << 10),
+    "devices": (0, 1 << 16),
+    "seed": (0, (1 << 31) - 1),  # with an iteration and a process, it still fits into torch's
+    "mixup": (0, 1e6),
 }
+_BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
 
 
 @dataclass(frozen=True)
@@ -133,49 +142,18 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "validate_every", "max_pixels"):
-            if getattr(self, name) < 1:
-                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 1 or more")
-        for name in (
-            "lr_batch_size",
-            "momentum",
-            "weight_decay",
-            "warmup_iterations",
-            "warmup_factor",
-            "clip_norm",
-            "color_jitter",
-            "patience",
-            "checkpoint_every",
-            "workers",
-            "devices",
-            "seed",
-        ):
-            if not getattr(self, name) >= 0:  # NaN is not
-                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more")
-        for name, most in _MOST.items():
-            if getattr(self, name) > most:
-                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give {most} or less")
+        for name, (least, most) in _LIMITS.items():
+            value = getattr(self, name, None)
+            if value is not None and not least <= value <= most:  # NaN is not
+                limit = f"{most} or less" if value > most else f"{least} or more"
+                raise GCNetError(f"recipe: {name} is {value}; give {limit}")
+        for name in _BELOW_ONE:
+            if not 0 <= getattr(self, name, 0) < 1:
+                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more, less than 1")
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
-        for name in ("flip", "quarter_turns", "copy_paste"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give a probability, 0 to 1")
-        if not 0 <= self.val_fraction < 1:
-            raise GCNetError(
-                f"recipe: val_fraction is {self.val_fraction}; give a share, 0 or more, less than 1"
-            )
-        if not 0 <= self.repeat_threshold <= 1:
-            raise GCNetError(f"recipe: repeat_threshold is {self.repeat_threshold}; give a share, 0 to 1")
-        if self.max_detections is not None and self.max_detections < 1:
-            raise GCNetError(f"recipe: max_detections is {self.max_detections}; give 1 or more")
-        if not 0 <= self.rotation <= 180:
-            raise GCNetError(f"recipe: rotation is {self.rotation}; give degrees, 0 to 180")
         if not 0 < self.crop <= 1:
-            raise GCNetError(
-                f"recipe: crop is {self.crop}; give a share of the sides, more than 0, at most 1"
-            )
-        if not 0 <= self.ema < 1:
-            raise GCNetError(f"recipe: ema is {self.ema}; give a decay, 0 or more, less than 1")
+            raise GCNetError(f"recipe: crop is {self.crop}; give a share of the sides, at most 1")
         if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= 1 << 16:
             raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 to 65536 pixels")
         if not 0.01 <= self.scale_jitter[0] <= self.scale_jitter[1] <= 100:
@@ -228,12 +206,6 @@ class ClassificationRecipe(Recipe):
             raise GCNetError(
                 "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise GCNetError(
-                f"recipe: label_smoothing is {self.label_smoothing}; give 0 or more, less than 1"
-            )
-        if not self.mixup >= 0:
-            raise GCNetError(f"recipe: mixup is {self.mixup}; give 0 or more")
         if self.scale_jitter[1] > 1:
             raise GCNetError(
                 f"recipe: scale_jitter is {self.scale_jitter}; a crop shows at most 1, the whole"

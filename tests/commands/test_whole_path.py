@@ -76,7 +76,7 @@ def test_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -
     assert (written["mixup"], written["label_smoothing"], written["model"]) == (0.2, 0.1, CLASSIFIER)
     options, recipe = parse_train(["--config", "run/recipe.yaml"])
     assert isinstance(recipe, ClassificationRecipe)
-    assert (recipe.mixup, options.class_names) == (0.2, ["blue", "green", "red"])
+    assert (recipe.mixup, options.class_names) == (0.2, ("blue", "green", "red"))
 
     words = ["--out", "scores", "--report", "report", "--workers", "0", "--device", "cpu"]
     assert main(["eval", "run", "--data", "photos", *words]) == 0

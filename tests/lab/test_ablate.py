@@ -227,7 +227,7 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
 
 def prepared(options: Study, cell: str = "after1x1") -> Run:
     run = next(run for run in options.runs() if run.cell == cell)
-    options.write_run(run)
+    options.claim()
     return run
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gcnet.errors import GCNetError
-from gcnet.lab.study import GRIDS, Run, Study, context_name, find_grid, read_recipe, with_context
+from gcnet.lab.study import GRIDS, Study, context_name, find_grid, read_recipe, with_context
 from gcnet.models.complexity import count_complexity
 from gcnet.models.spec import ContextSpec, ModelSpec
 from gcnet.recipe import Recipe
@@ -82,16 +82,6 @@ def test_unknown_grid_gets_the_nearest() -> None:
         find_grid("xyz")
 
 
-def test_what_runs_share_is_read_as_it_was_written(tmp_path: Path) -> None:
-    study(tmp_path / "a").claim_folder()
-    recorded = study(tmp_path / "a", recipe=Recipe(), model="mask_rcnn_r50").as_recorded()
-    assert recorded == with_recipe(tmp_path / "a", seed=0)
-    own = study(tmp_path / "b", data=tmp_path / "photos", imagenet=True)
-    own.claim_folder()
-    assert study(tmp_path / "b").as_recorded().data == tmp_path / "photos"
-    assert study(tmp_path / "b").as_recorded().imagenet
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -100,34 +90,32 @@ def test_what_runs_share_is_read_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_another_recipe_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    study(tmp_path).claim_folder()
+    study(tmp_path).claim()
     with pytest.raises(GCNetError, match=message):
-        with_recipe(tmp_path, **change).claim_folder()
+        with_recipe(tmp_path, **change).claim()
+    with pytest.raises(GCNetError, match=message):  # though none of the runs is the same
+        with_recipe(tmp_path, **change, seed=50).claim()
 
 
 def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
-    study(tmp_path).claim_folder()
-    with_recipe(tmp_path, seed=9, workers=7, loggers=()).claim_folder()
-    study(tmp_path, "ratio", seeds=9, jobs=2).claim_folder()
+    study(tmp_path).claim()
+    with_recipe(tmp_path, seed=9, workers=7, loggers=()).claim()
+    study(tmp_path, "ratio", seeds=9, jobs=2).claim()
 
 
 def test_other_data_or_another_model_is_refused(tmp_path: Path) -> None:
-    study(tmp_path).claim_folder()
-    with pytest.raises(GCNetError, match="made with data None, not"):
-        study(tmp_path, data=tmp_path).claim_folder()
-    with pytest.raises(GCNetError, match="made with model mask_rcnn_tiny_gc4"):
-        study(tmp_path, model="mask_rcnn_tiny_gc16").claim_folder()
+    study(tmp_path).claim()
+    with pytest.raises(GCNetError, match=r"made with data .*, not"):
+        study(tmp_path, data=tmp_path).claim()
+    with pytest.raises(GCNetError, match="a run of another model"):
+        study(tmp_path, model="mask_rcnn_tiny_gc16").claim()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(GCNetError, match="no ablation: give another --out"):
-        study(tmp_path).claim_folder()
-    with pytest.raises(GCNetError, match="run it first"):
-        study(tmp_path).as_recorded()
-    (tmp_path / "ablation.json").write_text('{"model": 3}')
-    with pytest.raises(GCNetError, match="no readable"):
-        study(tmp_path).as_recorded()
+        study(tmp_path).claim()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_the_first_seed_of_all_cells_comes_first() -> None:
@@ -151,8 +139,9 @@ def test_studies_share_the_runs_of_equal_blocks() -> None:
 
 def test_a_run_holds_all_it_needs(tmp_path: Path) -> None:
     ratio = study(tmp_path, "ratio")
+    ratio.claim()
+    ratio.claim()  # the same: nothing to complain about
     run = ratio.runs()[2]
-    ratio.write_run(run)
     values = json.loads((run.folder / "run.json").read_text())
     spec = ModelSpec.from_dict(values["spec"])
     assert spec == ratio.specs()["1/8"]
@@ -160,6 +149,8 @@ def test_a_run_holds_all_it_needs(tmp_path: Path) -> None:
     assert read_recipe(values["recipe"]) == replace(RECIPE, seed=5, validate_every=2)
     assert values["data"] == str(tmp_path / "data")
     assert not values["imagenet"]
-    ratio.write_run(run)  # the same: nothing to complain about
+    other = json.dumps(values | {"spec": ratio.describe(ratio.runs()[1])["spec"]})
+    (run.folder.parent / "seed-8").mkdir()
+    (run.folder.parent / "seed-8" / "run.json").write_text(other)
     with pytest.raises(GCNetError, match="remove it"):
-        ratio.write_run(Run("1/4", run.seed, run.folder))
+        ratio.claim()

@@ -58,7 +58,9 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     options = parser.parse(argv)
     if options.config:
         options = parser.parse([*read_config(options.config), *argv])
-    model = options.model = options.named or options.model
+    if len(options.named) > 1:
+        raise GCNetError(f"gcnet train: one model at a time, not {' and '.join(options.named)}")
+    model = options.model = next(iter(options.named), options.model)
     file, name, own = find_file(model) if model else None, model, Recipe()
     if model:
         own = saved_recipe(file.place) if file else find(model).recipe
@@ -92,7 +94,7 @@ def _parser(name: str, recipe: Recipe) -> Parser:
         usage="gcnet train MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
         add_help=False,  # it depends on the model
     )
-    parser.add_argument("named", nargs="?", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")
+    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")
     parser.add_argument("-h", "--help", action="store_true", help="show this, with the model's own recipe")
     parser.add_argument("--model", help="the same as MODEL_OR_FILE, for config files")
     parser.add_argument(

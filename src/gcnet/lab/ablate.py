@@ -28,7 +28,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import write_json
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.report import Cell, write_report
-from gcnet.lab.study import Run, Study, find_grid, read_recipe
+from gcnet.lab.study import FREE, Run, Study, find_grid, read_recipe
 from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
@@ -46,23 +46,26 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
             runs failed (the report on the others is written).
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
-    if study.report_only:
-        study = study.as_recorded()
     specs = study.specs()
     for cell, spec in specs.items():
         _check_buildable(cell, spec)
     failed: list[tuple[Run, str]] = []
     if not study.report_only:
-        study.claim_folder()
         failed = _make_missing(study, start or start_process)
-    if len(failed) == study.seeds * len(specs):
+    made = [path for spec in specs.values() for path in study.cell_folder(spec).glob("seed-*/result.json")]
+    if failed and not made:
         raise _failure(study, failed)
-    size = shown_size(load_data(study.data_folder)["valid"], study)
+    if not made:
+        raise GCNetError(f"{study.out} holds no ablation with a finished run; run it first")
+    known = json.loads(made[0].with_name("run.json").read_text())
+    first = load_data(Path(known["data"]))["valid"].records[0]
+    long, short = known["recipe"]["image_size"] or specs["none"].image_size
+    size = padded_size(fit_size((first.height, first.width), (long, short)))
     cells = [_collect(study, cell, spec, size) for cell, spec in specs.items()]
-    if not any(cell.scores for cell in cells):
-        raise GCNetError(f"{study.out} has no finished run of this ablation to report on")
     title = f"{study.grid}: {find_grid(study.grid).question} ({study.model})"
-    write_report(study.out, study.grid, cells, title=title, study=study.shared())
+    shared = {name: value for name, value in known["recipe"].items() if name not in FREE}
+    about = {"model": study.model, "data": known["data"], "imagenet": known["imagenet"], "recipe": shared}
+    write_report(study.out, study.grid, cells, title=title, study=about)
     if failed:
         raise _failure(study, failed)
 
@@ -75,12 +78,13 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
 
 
 def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> list[tuple[Run, str]]:
+    study.claim()
     if study.data is None:
         write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
-    train_set = load_data(study.data_folder)["train"]
-    runs = study.runs()
-    for run in runs:
-        study.write_run(run)
+    splits = load_data(study.data_folder)
+    train_set, runs = splits["train"], study.runs()
+    if not splits["valid"].records:
+        raise GCNetError(f"{splits['valid'].source} lists no images, and there is nothing to compare on")
     iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe)
     cells = len(runs) // study.seeds
     amount = f"{cells} cells x {study.seeds} seeds, {iterations} iterations each"
@@ -105,15 +109,6 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
     complexity = count_complexity(spec, size)
     scores = tuple(json.loads(path.read_text()) for path in paths)
     return Cell(cell, complexity.parameters, complexity.total_flops, scores)
-
-
-def shown_size(dataset: DataSet[ImageRecord], study: Study) -> tuple[int, int]:
-    """(height, width) of the first image as the model sees it: resized and padded."""
-    if not dataset.records:
-        raise GCNetError(f"{dataset.source} lists no images, and there is nothing to compare on")
-    first = dataset.records[0]
-    limits = study.recipe.image_size or study.specs()["none"].image_size
-    return padded_size(fit_size((first.height, first.width), limits))
 
 
 def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:

@@ -22,13 +22,16 @@ from gcnet.models.spec import ContextSpec, ModelSpec
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import Row, find_detector
 
-C3 = (False, True, False, False)
-C4 = (False, False, True, False)
-C5 = (False, False, False, True)
-C4_C5 = (False, False, True, True)
 ALL = (False, True, True, True)
+STAGES = {
+    "c3": (False, True, False, False),
+    "c4": (False, False, True, False),
+    "c5": (False, False, False, True),
+    "c4-c5": (False, False, True, True),
+    "c3-c5": ALL,
+}
 
-# Recipe fields that may differ between runs of a folder: they change no result, or each run sets its own.
+# Recipe fields that may differ between runs that are compared: they change no result, or are each run's own.
 FREE = ("seed", "workers", "checkpoint_every", "validate_every", "validation_loss", "loggers")
 
 
@@ -48,7 +51,7 @@ GRIDS: dict[str, Grid] = {
         "which block, and in one stage or in all",
         {
             f"{block.upper()} {place}": {"block": block, "stages": stages}
-            for place, stages in (("c4", C4), ("all", ALL))
+            for place, stages in (("c4", STAGES["c4"]), ("all", ALL))
             for block in BLOCKS
         },
     ),
@@ -58,13 +61,7 @@ GRIDS: dict[str, Grid] = {
     ),
     "stage": Grid(
         "in which stages of the backbone",
-        {
-            "c3": {"stages": C3},
-            "c4": {"stages": C4},
-            "c5": {"stages": C5},
-            "c4-c5": {"stages": C4_C5},
-            "c3-c5": {"stages": ALL},
-        },
+        {name: {"stages": stages} for name, stages in STAGES.items()},
     ),
     "ratio": Grid(
         "how narrow the bottleneck may be",
@@ -175,66 +172,41 @@ class Study:
             for cell, spec in self.specs().items()
         ]
 
-    def shared(self) -> dict[str, Any]:
-        """What all runs of the folder have in common, for JSON."""
-        recipe = {name: value for name, value in asdict(self.recipe).items() if name not in FREE}
-        data = str(self.data.absolute()) if self.data else None
-        values = {"model": self.model, "data": data, "imagenet": self.imagenet, "recipe": recipe}
-        return json.loads(json.dumps(values))
-
-    def claim_folder(self) -> None:
-        """Makes `out` the study's folder, or checks that its runs compare with ours.
-
-        Raises:
-            GCNetError: `out` cannot be written to, or holds something else or runs of another recipe.
-        """
-        path = self.out / "ablation.json"
-        if not path.exists():
-            if self.out.is_dir() and any(self.out.iterdir()):
-                raise GCNetError(f"{self.out} holds something that is no ablation: give another --out")
-            write_json(prepare_folder(self.out) / path.name, self.shared())
-            return
-        theirs, ours = _flat(self.as_recorded().shared()), _flat(self.shared())
-        for name, value in ours.items():
-            if theirs[name] != value:
-                raise GCNetError(
-                    f"{self.out} was made with {name} {theirs[name]}, not {value}, and runs would not "
-                    "compare: keep to that or give another --out"
-                )
-
-    def as_recorded(self) -> Study:
-        """This study of what the runs in `out` have in common, as `claim_folder` wrote it.
-
-        Raises GCNetError if `out` is no folder of an ablation.
-        """
-        try:
-            values = json.loads((self.out / "ablation.json").read_text())
-            return replace(
-                self,
-                model=values["model"],
-                data=Path(values["data"]) if values["data"] else None,
-                recipe=read_recipe(values["recipe"]),
-                imagenet=values["imagenet"],
-            )
-        except (OSError, ValueError, TypeError, KeyError):
-            raise GCNetError(
-                f"{self.out} holds no ablation (no readable ablation.json); run it first"
-            ) from None
-
-    def write_run(self, run: Run) -> None:
-        """Writes `run.json`, all that a process needs to make the run.
-
-        Raises:
-            GCNetError: the folder holds a run of another model, made before the catalog or a grid changed.
-        """
-        spec = self.specs()[run.cell]
-        path = prepare_folder(run.folder) / "run.json"
-        if path.exists() and ModelSpec.from_dict(json.loads(path.read_text())["spec"]) != spec:
-            raise GCNetError(f"{run.folder} holds a run of another {spec.name}: remove it and run again")
+    def describe(self, run: Run) -> dict[str, Any]:
+        """All that a process needs to make a run, for JSON."""
         # The one validation that counts is that of the final model.
         recipe = replace(self.recipe, seed=run.seed, validate_every=self.recipe.epochs)
-        values = {"spec": asdict(spec), "recipe": asdict(recipe)}
-        write_json(path, values | {"data": str(self.data_folder), "imagenet": self.imagenet})
+        values = {"spec": asdict(self.specs()[run.cell]), "recipe": asdict(recipe)}
+        values |= {"data": str(self.data_folder), "imagenet": self.imagenet}
+        return json.loads(json.dumps(values))  # lists for tuples, as they are read
+
+    def claim(self) -> None:
+        """Writes `run.json` for each run, after a look at those that are there.
+
+        Raises:
+            GCNetError: `out` cannot be written to, holds something else, or runs that would not compare.
+        """
+        if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / "runs").is_dir():
+            raise GCNetError(f"{self.out} holds something that is no ablation: give another --out")
+        runs = self.runs()
+        for run in runs:
+            for path in sorted(run.folder.parent.glob("seed-*/run.json")):
+                _check_alike(path.parent, json.loads(path.read_text()), self.describe(run))
+        for run in runs:
+            write_json(prepare_folder(run.folder) / "run.json", self.describe(run))
+
+
+def _check_alike(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raises GCNetError if a run was made by other words than ours."""
+    if ModelSpec.from_dict(theirs["spec"]) != ModelSpec.from_dict(ours["spec"]):
+        raise GCNetError(f"{folder} holds a run of another model or block: remove it or give another --out")
+    known, own = ({**values["recipe"], **values} for values in (theirs, ours))
+    for name, value in own.items():
+        if name not in (*FREE, "spec", "recipe") and known.get(name, value) != value:
+            raise GCNetError(
+                f"{folder} was made with {name} {known[name]}, not {value}, and runs would not compare: keep "
+                "to that or give another --out"
+            )
 
 
 def read_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -259,7 +231,3 @@ def context_shapes_recipe(row: Row) -> Recipe:
         devices=1,
         workers=0,
     )
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name != "recipe"} | values["recipe"]
