@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,7 @@ SAID = Config(
     norm="frozen_stats",
     frozen_stages=3,
     standardised=(),
+    steps=(),
     unsupported=(),
 )
 
@@ -113,14 +115,14 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("bbox_head = dict(loss_cls=dict(use_sigmoid=True))", "sigmoid"),
         ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
         ("_base_ = '../_base_/models/mask-rcnn_r50_fpn.py'", "builds on others"),
-        ("backbone = dict(type='Res2Net')", "a backbone of type Res2Net"),
+        ("backbone = dict(type='Res2Net')", "backbone of type Res2Net"),
         ("backbone = dict(conv_cfg=dict(type='ConvAWS'))", "convolutions of type ConvAWS in its backbone"),
         ("backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention'))])", "GeneralizedAttention"),
         ("backbone = dict(norm_cfg=dict(type='GN', num_groups=16))", "num_groups=16 of its norm_cfg"),
         ("neck = [dict(type='FPN'), dict(type='BFP'), dict(type='FPN')]", "3 necks in a row"),
         ("neck = dict(type='FPN', start_level=1)", "start_level=1"),
         ("rpn_head = dict(type='RPNHead', loss_cls=dict(use_sigmoid=False))", "softmax"),
-        ("mask_roi_extractor = dict(roi_layer=dict(output_size=28))", "regions of 28 x 28"),
+        ("mask_roi_extractor = dict(roi_layer=dict(output_size=28))", "regions of 28 cells a side"),
         ("bbox_roi_extractor = dict(roi_layer=dict(sampling_ratio=2))", "sampling_ratio=2"),
     ],
 )
@@ -148,6 +150,78 @@ bbox_head = dict(bbox_coder=dict(type='DeltaXYWHBBoxCoder'))
 @pytest.mark.parametrize("text", ["def (", "a = " + "(" * 5000 + ")" * 5000, "x" * (2 << 20), "\\0"])
 def test_texts_that_cannot_be_parsed(text: str) -> None:
     assert read_config(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a, b = 1, 2\nimport os\nfrom mmdet.models import ResNet\nlow = 103.53\n"
+        "img_norm_cfg: dict = dict(mean=[low, 116.28, 12 * 10 + 3.675], std=[1.0] + [1.0], to_rgb=False)\n"
+        "norm = dict(mean=[low, 116.28, 123.675], std=[1.0, 1.0, 1.0])\n"
+        "img_norm_cfg = dict(**norm, to_rgb=False)\n"
+        "model = dict(backbone=dict(\n"
+        "    type=ResNet, style=f'{\"caf\"}' + 'fe', frozen_stages=-1, norm_eval=False))",
+        '{"img_norm_cfg": {"mean": [103.53, 116.28, 123.675], "std": [1, 1, 1], "to_rgb": false},'
+        ' "model": {"backbone": {"type": "mmdet.ResNet", "style": "caffe", "frozen_stages": -1,'
+        ' "norm_cfg": {"type": "BN"}, "norm_eval": false}}}',
+        {
+            "img_norm_cfg": {"mean": (103.53, 116.28, 123.675), "std": (1, 1, 1), "to_rgb": False},
+            "model": {"backbone": {"style": "caffe", "frozen_stages": -1, "norm_eval": False}},
+        },
+    ],
+    ids=["Python", "JSON", "values"],
+)
+def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
+    said = read_config(text)
+    assert said == Config(
+        **{name: getattr(SAID, name) for name in ("style", "channels", "mean", "std", "standardised")},
+        norm="batch",
+        frozen_stages=0,
+        unsupported=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model = dict(neck=dict(num_outs=len('abcde')))", "num_outs=(computed) of its neck"),
+        (
+            "model = dict(rpn_head=dict(anchor_generator=dict(scales=s)))",
+            "(rpn_head.0.anchor_generator.scales)",
+        ),
+        ("img_scale = (1e999, 2)", "(img_scale.0)"),
+        ("img_norm_cfg = dict(mean=[x for x in y])", "images are normalised by (computed)"),
+        ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
+        ("model = dict()\nmodel['backbone'] = dict(style='caffe')", "more than name values (line 2)"),
+        ("with read_base():\n    from .base import *", "more than name values (line 1)"),
+        ("model = dict(backbone=dict(type='" + "R" * 999 + "'))", f"backbone of type {'R' * 37}..."),
+    ],
+)
+def test_what_would_have_to_be_run_is_named(text: str, words: str) -> None:
+    said = read_config(text)
+    assert said is not None
+    assert any(words in reason for reason in said.unsupported or ()), said.unsupported
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model = dict(rpn_head=dict(anchor_generator=dict(scales=[-8])))", r"anchor_scale is -8\.0"),
+        ("model = dict(roi_head=dict(bbox_roi_extractor=dict(finest_scale=0)))", r"finest_scale is 0\.0"),
+        ("test_pipeline = [dict(type='Resize', scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
+        ("model = dict(backbone=dict(style=3))", "residual blocks of style 3"),
+    ],
+)
+def test_numbers_that_no_model_can_have(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(GCNetError, match=words):
+        load_model(saved(built(small()), text, tmp_path / "x.pth"))
+
+
+def test_a_configuration_that_is_none_is_said_to_be(tmp_path: Path) -> None:
+    names = "\n".join(f"{b} = [{', '.join([a] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    for text in ("model = dict(", "a = 1\n" + names):
+        model = load_model(saved(built(small()), text, tmp_path / "x.pth"))
+        assert "its configuration is no plain Python" in model.provenance["note"]
 
 
 def test_nothing_is_executed(tmp_path: Path) -> None:

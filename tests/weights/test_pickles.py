@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import gzip
 import os
 import pickle
 import subprocess
@@ -226,6 +227,11 @@ def test_training_state_of_mmengine(legacy: bool, upstream_classes, tmp_path: Pa
         ({"dataset_meta": {"CLASSES": ("a",)}}, ("a",)),
         ({"dataset_meta": {"classes": ["a", "b"]}}, ("a", "b")),
         ({"dataset_meta": "a"}, None),
+        ({"id2label": {0: "a", 1: "b"}}, ("a", "b")),
+        ({"CLASSES": np.array(["größe", "b"])}, ("größe", "b")),
+        ({"CLASSES": np.array(["a", "b"], object)}, ("a", "b")),
+        ({b"CLASSES": (b"a",)}, ("a",)),
+        ({"CLASSES": ("a", "x" * 999)}, None),
         ({}, None),
         (None, None),
         ("x", None),
@@ -310,6 +316,64 @@ def test_a_whole_model_is_no_weights(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "x.pth")
 
 
+DETECTOR = {"backbone.conv1.weight": torch.arange(3.0), "rpn_head.rpn_cls.bias": torch.tensor(1)}
+OTHER = {name: tensor + 1 for name, tensor in DETECTOR.items()}
+FOUND = {
+    "any prefix": {
+        "state_dict": {f"trainer.wrapped.{name}": t for name, t in DETECTOR.items()} | {"loss.w": 3}
+    },
+    "what is beside it": {f"model.{name}": t for name, t in DETECTOR.items()} | {"map.a": torch.zeros(2)},
+    "any wrapper": {"best": {"weights_of_it": DETECTOR}, "optimizer": {"state": {"a.b": torch.zeros(9)}}},
+    "in a tuple": (3, {"state_dict": DETECTOR}),
+    "bytes": {b"state_dict": {name.encode(): tensor for name, tensor in DETECTOR.items()}},
+    "averaged of mmengine": {
+        "state_dict": DETECTOR,
+        "ema_state_dict": {f"module.{n}": t for n, t in OTHER.items()},
+    },
+    "averaged of others": {"model": OTHER, "ema_state_dict": {"state_dict": DETECTOR}},
+    "averaged in one": {f"{p}.{n}": t for p, s in (("net", OTHER), ("ema", DETECTOR)) for n, t in s.items()},
+    "what is no weight": DETECTOR
+    | {"backbone.conv1.total_ops": torch.zeros(1), "backbone.fc.weight": torch.zeros(2)}
+    | {"roi_head.bbox_head.loss_cls.class_weight": torch.ones(2), "_extra_state": {"a": 1}},
+    "a loss beside it": {"state_dict": DETECTOR, "criterion": torch.nn.CrossEntropyLoss(torch.ones(2))},
+    "Fortran's order": {"model": {"rpn.a": np.zeros(1), "backbone.a": np.asfortranarray([[1, 2], [3, 4]])}},
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("kind", FOUND)
+def test_a_detector_is_found_wherever_it_is(kind: str, protocol: int, tmp_path: Path) -> None:
+    torch.save(FOUND[kind], tmp_path / "x.pth", pickle_protocol=protocol)
+    found = {name: t.tolist() for name, t in read_checkpoint(tmp_path / "x.pth").tensors.items()}
+    if kind == "Fortran's order":
+        assert found == {"rpn.a": [0], "backbone.a": [[1, 2], [3, 4]]}
+    else:
+        assert found == {name: tensor.tolist() for name, tensor in DETECTOR.items()}
+
+
+def test_of_two_detectors_somebody_has_to_say_which(tmp_path: Path) -> None:
+    torch.save({"day": DETECTOR, "night": OTHER}, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=r"several models \(day, night\): say which with --part"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert read_checkpoint(tmp_path / "x.pth", part="night").tensors["rpn_head.rpn_cls.bias"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_files_of_another_kind_say_which(tmp_path: Path) -> None:
+    torch.save(WEIGHTS, tmp_path / "inner.pth")
+    with zipfile.ZipFile(tmp_path / "outer.pth", "w") as outer:
+        outer.write(tmp_path / "inner.pth", "epoch_12.pth")
+    (tmp_path / "packed.pth").write_bytes(gzip.compress((tmp_path / "inner.pth").read_bytes()))
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "program.pth")
+    for name, words in (
+        ("outer", r"archive of other files \(epoch_12\.pth\): unpack it"),
+        ("packed", "is compressed: unpack it"),
+        ("program", r"TorchScript program: save model\.state_dict\(\)"),
+    ):
+        with pytest.raises(GCNetError, match=words):
+            read_checkpoint(tmp_path / f"{name}.pth")
+
+
 WRAPPED = {
     "model": {"model": WEIGHTS, "optimizer": {"state": {0: {"step": torch.zeros(1)}}}, "epoch": 3},
     "model_state_dict": {"model_state_dict": WEIGHTS},
@@ -330,7 +394,8 @@ def test_wrappers(kind: str, tmp_path: Path) -> None:
     torch.save(WRAPPED[kind], tmp_path / "x.pth")
     found = read_checkpoint(tmp_path / "x.pth")
     assert {name: t.tolist() for name, t in found.tensors.items()} == {"a.weight": [0, 1, 2], "b": 1}
-    assert found.origin == ({"averaged": "the weights under model_ema"} if kind == "averaged" else {})
+    places = {"averaged": "model_ema", "averaged, by prefix": "ema_model"}
+    assert found.origin == ({"averaged": f"the weights under {places[kind]}"} if kind in places else {})
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -15,15 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.weights.pickles import ARRAY_TYPES, Array, DType, RefusedError, Storage, View, load_pickle
 
 # Bytes of tensors that a small file may claim: many views of few numbers are a model too.
-UNBACKED = 432 << 20
+UNBACKED = 720 << 20
 MOST_TENSORS = 20_000
+PACKED = (
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"7z\xbc\xaf",
+    b"\x28\xb5\x2f\xfd",
+    b"Rar!",
+)  # how such files begin
+SAVE_WEIGHTS = "save model.state_dict() instead"
 LEGACY = 0x1950A86A20F9469CFC6C  # the first object of files that torch wrote before 1.6
 
 
@@ -67,7 +78,7 @@ class Pickled:
         assert storage is not None
         assert storage.dtype is not None
         if storage.key not in self.storages:
-            data = bytearray(self.read(storage))
+            data = self.read(storage)
             if len(data) != storage.count * storage.dtype.itemsize:
                 raise ValueError(f"storage {storage.key} is not of its size")
             self.storages[storage.key] = numbers(data, storage.dtype)
@@ -85,6 +96,9 @@ def open_checkpoint(path: Path) -> Pickled:
     Raises:
         GCNetError: the file is damaged, or names what cannot be in a file of weights.
     """
+    with open(path, "rb") as file:
+        if file.read(6).startswith(PACKED):
+            raise GCNetError(f"{path} is compressed: unpack it and give what is in it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -124,8 +138,12 @@ def _read_zip(path: Path) -> Pickled:
         )
     main = next((name for name in parts if name.endswith("data.pkl")), None)
     if main is None:
-        raise ValueError("it has no data.pkl")
+        raise GCNetError(
+            f"{path} is an archive of other files ({listed(list(parts), 3)}): unpack it and give one of them"
+        )
     folder = main.removesuffix("data.pkl")
+    if any(name.startswith(f"{folder}code/") for name in parts):
+        raise GCNetError(f"{path} is a TorchScript program: {SAVE_WEIGHTS}")
     if f"{folder}byteorder" in parts and archive.read(f"{folder}byteorder") != b"little":
         raise ValueError("its numbers are in the order of big-endian machines")
     content, _ = load_pickle(io.BytesIO(archive.read(main)))
@@ -173,9 +191,16 @@ def _from_array(array: Array) -> Tensor:
         or not isinstance(shape, tuple)
     ):
         raise ValueError("an array is not of plain numbers")
-    return numbers(bytearray(data), dtype).reshape(shape)
+    found = numbers(data, dtype)
+    return (
+        found.reshape(shape[::-1]).permute(*range(len(shape))[::-1])
+        if array.fortran
+        else found.reshape(shape)
+    )
 
 
-def numbers(data: bytearray, dtype: torch.dtype) -> Tensor:
-    """The numbers that bytes are."""
-    return torch.frombuffer(data, dtype=dtype) if data else torch.zeros(0, dtype=dtype)
+def numbers(data: bytes | memoryview, dtype: torch.dtype) -> Tensor:
+    """The numbers that bytes are, in memory of their own."""
+    found = torch.empty(len(data) // dtype.itemsize, dtype=dtype)
+    found.view(torch.uint8).numpy()[:] = np.frombuffer(data, np.uint8)
+    return found

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from gcnet.console import listed, printable
 from gcnet.errors import GCNetError
-from gcnet.weights.archives import MOST_TENSORS, check_claims, damaged, open_checkpoint
-from gcnet.weights.pickles import Array, View
+from gcnet.weights.archives import SAVE_WEIGHTS, check_claims, damaged, open_checkpoint
+from gcnet.weights.pickles import Array, Inert, View
+from gcnet.weights.saved import is_safetensors
 
-# Names of the weights' dictionary, the averaged ones first: those are what is evaluated.
-AVERAGED = ("state_dict_ema", "model_ema", "ema_model", "ema")
-WRAPPERS = (*AVERAGED, "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+# Words in the places of averaged weights, which are what is evaluated, and of the others by rank.
+AVERAGED = re.compile(r"(^|_)(ema|shadow|swa|averaged?)(_|$)", re.IGNORECASE)
+RANKED = ("state_dict", "model_state_dict", "model", "net")
 PARTS = ("teacher", "student")
-PREFIXES = (
-    *("module.", "model.", "_orig_mod.", "state_dict.", "net.", "network.", "detector."),
-    *("ema.", "ema_model.", "teacher.", "student."),
+# Words before the names of a model that is no detector; a detector's parts are known by themselves.
+PREFIXES = ("module.", "model.", "_orig_mod.", "state_dict.", "net.", "network.")
+_DETECTOR = re.compile(r"(?:(.*?)\.)??(backbone|rpn_head|rpn|proposal_generator)\.")
+# The bookkeeping of averaging, and what mmcv 2.x keeps as a second set of weights; whichever set was
+# evaluated last lies under the plain names, and that is the averaged one.
+_BOOKKEEPING = re.compile(r"steps|n_averaged|ema_[^.]*")
+# Counts of profilers, states of losses, and a classifier that the backbone once had.
+_UNUSED = re.compile(
+    r"(.*\.)?(_extra_state|total_ops|total_params)|(.*\.)?(loss_\w+|criterion)\..*|backbone\.fc\..*"
 )
 DEEPEST = 6  # wrappers around wrappers
+LONGEST_NAME = 200  # of a class, in characters
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,30 @@ class Checkpoint:
             were kept beside the trained ones, these are those that upstream evaluates: the averaged ones.
         class_names: in the order of the labels, or None if the file does not say.
         origin: versions, epoch, iteration and the like, as far as the file says.
-        config: the text of the configuration that it was trained with, if it is kept.
+        config: the configuration that it was trained with, if it is kept: its text, or its values.
     """
 
     tensors: dict[str, Tensor]
     class_names: tuple[str, ...] | None = None
     origin: dict[str, str | int | float] = field(default_factory=dict)
-    config: str | None = None
+    config: str | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The tensors of one model of a file by name, not read yet, and the words of the place where they are."""
+
+    place: tuple[str, ...]
+    named: dict[str, Any]
+    is_detector: bool = False
+
+    @property
+    def is_averaged(self) -> bool:
+        return any(AVERAGED.search(word) for word in self.place)
+
+    @property
+    def rank(self) -> int:
+        return RANKED.index(self.place[-1]) if self.place[-1:] and self.place[-1] in RANKED else len(RANKED)
 
 
 def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
@@ -51,7 +77,7 @@ def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
 
     Args:
         path: what `torch.save` or `pickle.dump` wrote, or a .safetensors.
-        part: "teacher" or "student", of a file that holds both.
+        part: a word in the place of the weights, such as "teacher" or "student", of a file with several.
 
     Raises:
         GCNetError: the file is missing or damaged, holds no tensors, or would have to run code to be read.
@@ -59,39 +85,118 @@ def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise GCNetError(f"there is no checkpoint {path}")
-    if path.suffix == ".safetensors":
+    if is_safetensors(path):
         tensors = _read_safetensors(path)
-        return Checkpoint(_plain_names({name: tensors[name] for name in _part_of(path, tensors, part)}))
+        return Checkpoint(_weights(_choose(path, tensors, part).named))
     pickled = open_checkpoint(path)
-    whole = pickled.content if isinstance(pickled.content, dict) else {}
-    named, place = _weights(path, whole, part)
-    named = {name: value for name, value in named.items() if isinstance(name, str)}
-    tensors = pickled.tensors({name: named[name] for name in _part_of(path, named, part)})
-    if not tensors:
-        raise GCNetError(f"{path} holds no tensors: it is not a model checkpoint")
-    meta = whole.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    origin = _origin(meta) | ({"averaged": f"the weights under {place}"} if place in AVERAGED else {})
-    return Checkpoint(_plain_names(tensors), _class_names(meta, whole), origin, _config(meta))
+    model = _choose(path, pickled.content, part)
+    whole = next((_by_name(value) for value in _entries(pickled.content) if isinstance(value, dict)), {})
+    meta = _by_name(whole.get("meta"))
+    origin = _origin(meta)
+    if model.is_averaged:
+        origin["averaged"] = f"the weights under {'.'.join(model.place)}"
+    tensors = _weights(pickled.tensors(model.named))
+    return Checkpoint(tensors, _class_names(meta, whole), origin, _config(meta, whole))
 
 
-def _weights(path: Path, content: dict[Any, Any], part: str | None) -> tuple[dict[Any, Any], str]:
-    """The innermost dictionary of weights, and the name that it has."""
-    found = ""
-    while inner := [name for name in (*WRAPPERS, *PARTS) if _holds_weights(content.get(name))]:
-        both = set(PARTS) <= set(inner)
-        found = (part or _ask(path)) if both else inner[0]
-        content = content[found]
-    return content, found
+def _models(value: Any, place: tuple[str, ...] = ()) -> Iterator[_Model]:
+    """All that may be the weights of a model, outer ones first: tensors under names with a dot.
+
+    Names without one count where the place is known, or is the whole file.
+    """
+    if len(place) > DEEPEST:
+        return
+    tensors = {}
+    for name, entry in _by_name(value).items():
+        if isinstance(entry, View | Array | Tensor):
+            tensors[name] = entry
+    if any("." in name for name in tensors) or (tensors and (place[-1:] or RANKED[:1])[0] in RANKED):
+        yield from _apart(tensors, place)
+    if isinstance(value, list | tuple):
+        for entry in value[:DEEPEST]:
+            yield from _models(entry, place)
+    for name, entry in _by_name(value).items():
+        if isinstance(entry, dict | list | tuple) and not isinstance(entry, Array):
+            yield from _models(entry, (*place, name))
 
 
-def _holds_weights(value: object, deepest: int = 2) -> bool:
-    """Whether there are tensors in a dictionary, or in what wraps some in it."""
-    if not isinstance(value, dict) or len(value) > MOST_TENSORS:
-        return False
-    if any(isinstance(entry, View | Array) for entry in value.values()):
+def _apart(tensors: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
+    """The models among tensors, by what their names begin with: detectors, if there is any."""
+    parts: dict[str, set[str]] = {}
+    for name in tensors:
+        if match := _DETECTOR.match(name):
+            parts.setdefault(match[1] or "", set()).add(match[2])
+    detectors = [start for start, found in parts.items() if len(found) > 1]  # a backbone and proposals
+    others = {name.partition(".")[0] for name in tensors if "." in name}
+    starts = detectors or sorted(word for word in others if word in PARTS or AVERAGED.search(word))
+    left = dict(tensors)
+    for start in sorted(starts, key=len, reverse=True):
+        own = [name for name in left if name.startswith(f"{start}." if start else "")]
+        named = {name[len(start) + 1 if start else 0 :]: left.pop(name) for name in own}
+        yield _Model((*place, *start.split(".")) if start else place, named, bool(detectors))
+    if left and not detectors:
+        yield _Model(place, left)
+
+
+def _choose(path: Path, content: Any, part: str | None) -> _Model:
+    """The model in a file that upstream evaluates. Raises GCNetError for none, or where nobody can know."""
+    models = list(_models(content))
+    if not models:
+        raise GCNetError(f"{path} holds no tensors by name: {_instead(content)}")
+    models = [model for model in models if model.is_detector] or models
+    models = [model for model in models if part in model.place] or models
+    words = {word for model in models for word in model.place}
+    if set(PARTS) <= words and part not in PARTS:
+        raise GCNetError(
+            f"{path} holds a teacher and a student: say which, `gcnet convert {path} OUT.safetensors "
+            "--part teacher` (mmdetection predicts with it) or `--part student`"
+        )
+    outer = [model.place[:1] for model in models]
+    if ("state_dict",) in outer and ("ema_state_dict",) in outer:  # mmengine's: the first are the averaged
+        models = [model for model in models if model.place[:1] != ("ema_state_dict",)]
+    models = [model for model in models if model.is_averaged] or models
+    best = min(model.rank for model in models)
+    models = [model for model in models if model.rank == best]
+    if len(models) > 1 and models[0].is_detector:
+        places = [".".join(model.place) or "the whole" for model in models]
+        raise GCNetError(f"{path} holds several models ({listed(places, 4)}): say which with --part WORD")
+    return max(models, key=lambda model: len(model.named))
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers, and what is no weight."""
+    named = {name: value for name, value in tensors.items() if not _BOOKKEEPING.fullmatch(name)}
+    for _ in range(DEEPEST):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
+        if not named or prefix is None:
+            break
+        named = {name.removeprefix(prefix): value for name, value in named.items()}
+    return {name: value for name, value in named.items() if not _is_no_weight(name)}
+
+
+def _is_no_weight(name: str) -> bool:
+    return bool(_BOOKKEEPING.fullmatch(name) or _UNUSED.fullmatch(name))
+
+
+def _instead(content: Any) -> str:
+    """What there is in a file where weights should be."""
+    if _holds_module(content):
+        return f"it is a whole model and not its weights; {SAVE_WEIGHTS}"
+    names = [printable(name)[:40] for name in _by_name(content)]
+    return f"it has {listed(names, 4)}" if names else "it is not a model checkpoint"
+
+
+def _holds_module(value: Any, deepest: int = 3) -> bool:
+    if isinstance(value, Inert) and "_modules" in value:
         return True
-    return deepest > 0 and any(_holds_weights(value.get(name), deepest - 1) for name in (*WRAPPERS, *PARTS))
+    return deepest > 0 and any(_holds_module(entry, deepest - 1) for entry in _entries(value))
+
+
+def _entries(value: Any) -> list[Any]:
+    """A dictionary and its values, or what is in a list or tuple."""
+    if isinstance(value, dict):
+        return [value, *value.values()]
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -105,48 +210,35 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, error) from error
 
 
-def _part_of(path: Path, names: Iterable[str], part: str | None) -> list[str]:
-    """The names of a teacher's or a student's tensors, where a file holds both; else all names."""
-    names = list(names)
-    if any(name.startswith("ema_model.") for name in names):  # beside the trained ones
-        return [name for name in names if name.startswith("ema_model.")]
-    if not all(any(name.startswith(f"{kind}.") for name in names) for kind in PARTS):
-        return names
-    part = part or _ask(path)
-    return [name for name in names if name.startswith(f"{part}.")]
+def _by_name(value: Any) -> dict[str, Any]:
+    """What a dictionary has under names, of which some are written as bytes."""
+    if not isinstance(value, dict):
+        return {}
+    return {_text(name): entry for name, entry in value.items() if isinstance(name, str | bytes)}
 
 
-def _ask(path: Path) -> NoReturn:
-    raise GCNetError(
-        f"{path} holds a teacher and a student: say which, `gcnet convert {path} {path.stem}.safetensors "
-        "--part teacher` (mmdetection predicts with it) or `--part student`"
-    )
-
-
-def _plain_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without wrappers' prefixes and averaging's own bookkeeping.
-
-    mmcv 2.x keeps a second set as buffers of the model, `ema_backbone_conv1_weight`; whichever set was
-    evaluated last lies under the plain names, and that is the averaged one.
-    """
-    named = {name: value for name, value in tensors.items() if name not in ("steps", "n_averaged")}
-    for _ in range(DEEPEST):
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
-        if not named or prefix is None:
-            break
-        named = {name.removeprefix(prefix): value for name, value in named.items()}
-    return {name: value for name, value in named.items() if not re.fullmatch(r"ema_[^.]*", name)}
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("utf-8", errors="replace")
 
 
 def _class_names(*places: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """mmdetection 2.x writes `CLASSES`, 3.x `dataset_meta` with `classes` (early 3.x `CLASSES`) in it."""
-    inner = [place["dataset_meta"] for place in places if isinstance(place.get("dataset_meta"), dict)]
-    keys = ("classes", "CLASSES", "class_names")
+    """mmdetection 2.x writes `CLASSES`, 3.x `dataset_meta` with `classes` (early 3.x `CLASSES`) in it.
+
+    Others have lists of the same names, or dictionaries by number.
+    """
+    inner = [_by_name(place.get(name)) for place in places for name in ("dataset_meta", "hyper_parameters")]
+    keys = ("classes", "CLASSES", "class_names", "names", "id2label")
     for names in (place.get(key) for place in (*places, *inner) for key in keys):
         if isinstance(names, str):  # ("person") instead of ("person",) is a common slip
-            return (names,)
-        if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-            return tuple(names)
+            names = [names]
+        if isinstance(names, Array):
+            names = names.texts()
+        if isinstance(names, dict):
+            names = [names.get(number, names.get(str(number))) for number in range(len(names))]
+        if isinstance(names, list | tuple) and names:
+            texts = [_text(name) for name in names if isinstance(name, str | bytes)]
+            if len(texts) == len(names) and all(0 < len(text) <= LONGEST_NAME for text in texts):
+                return tuple(texts)
     return None
 
 
@@ -159,5 +251,13 @@ def _origin(meta: Mapping[str, Any]) -> dict[str, str | int | float]:
     return origin
 
 
-def _config(meta: Mapping[str, Any]) -> str | None:
-    return next((meta[key] for key in ("config", "cfg") if isinstance(meta.get(key), str)), None)
+def _config(meta: Mapping[str, Any], whole: Mapping[str, Any]) -> str | dict[str, Any] | None:
+    """The configuration. Outside of `meta` its text alone: many keep other things under that name."""
+    kept = [meta.get("config"), meta.get("cfg")]
+    others = (text for text in (whole.get("config"), whole.get("cfg")) if isinstance(text, str))
+    for config in (*kept, *others):
+        if isinstance(config, str | bytes) and config:
+            return _text(config)
+        if isinstance(config, dict) and config:
+            return _by_name(config)
+    return None

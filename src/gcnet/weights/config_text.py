@@ -3,53 +3,164 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterator
 from typing import Any
 
-LONGEST = 1 << 20  # characters; the largest published configuration has 20 thousand
-LARGEST = 10**15  # of whole numbers
+from gcnet.console import shown
+
+LONGEST = 1 << 18  # characters; the largest published configuration has 20 thousand
+MOST_VALUES = 100_000  # in all, where names stand for values again and again
+LARGEST = 10**15  # of numbers
+_ARITHMETIC: dict[type, Any] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+
+
+class Computed:
+    """A value that only running the configuration would tell."""
+
+    def __repr__(self) -> str:
+        return "(computed)"
 
 
 def parse(text: str) -> dict[str, Any] | None:
-    """The values that are assigned to names. What is no plain value is left out."""
+    """The values that are assigned to names; under `_run_` the first line that does anything else.
+
+    None if it is no Python, too long, or full of itself.
+    """
     if len(text) > LONGEST:
         return None
     try:
-        values: dict[str, Any] = {}
-        for statement in ast.parse(text).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                values[statement.targets[0].id] = _value(statement.value, values)
-        return values
+        return _Reader().read(ast.parse(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
-def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """A number, text, list or dictionary; None for what would have to be executed."""
-    match node:
-        case ast.Constant():
-            giant = isinstance(node.value, int) and abs(node.value) > LARGEST
-            return None if giant else node.value
-        case ast.Tuple() | ast.List():
-            return [_value(entry, names) for entry in node.elts]
-        case ast.Dict():
-            pairs = zip(node.keys, node.values, strict=True)
-            return {key.value: _value(entry, names) for key, entry in pairs if isinstance(key, ast.Constant)}
-        case ast.Call(func=ast.Name(id="dict")):
-            return {word.arg: _value(word.value, names) for word in node.keywords if word.arg}
-        case ast.Name():
-            return names.get(node.id)
-        case ast.UnaryOp(op=ast.USub()) | ast.BinOp(op=ast.Div()):
-            return _number(node, names)
-    return None
-
-
-def _number(node: ast.UnaryOp | ast.BinOp, names: Mapping[str, Any]) -> float | None:
-    operands = [node.operand] if isinstance(node, ast.UnaryOp) else [node.left, node.right]
-    values = numbers([_value(operand, names) for operand in operands])
-    if values is None or not values[-1]:
+def plain(values: dict[Any, Any]) -> dict[str, Any] | None:
+    """The same of a configuration that was kept as values, in which lists may be tuples."""
+    try:
+        return _Reader().copy(values)
+    except (ValueError, RecursionError):
         return None
-    return -values[0] if isinstance(node, ast.UnaryOp) else values[0] / values[1]
+
+
+class _Reader:
+    """One reading, which makes so many values and no more."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {}
+        self.left = MOST_VALUES
+
+    def read(self, module: ast.Module) -> dict[str, Any]:
+        if len(module.body) == 1 and isinstance(module.body[0], ast.Expr):  # a dictionary alone, as in JSON
+            whole = self.value(module.body[0].value)
+            return whole if isinstance(whole, dict) else {}
+        for statement in module.body:
+            match statement:
+                case ast.Assign(targets=targets) if all(
+                    isinstance(name, ast.Name | ast.Tuple) for name in targets
+                ):
+                    for target in targets:
+                        value = self.value(statement.value)
+                        self.names |= {target.id: value} if isinstance(target, ast.Name) else {}
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    self.names[name] = self.value(value)
+                case ast.Import(names=names) | ast.ImportFrom(names=names) if names[0].name != "*":
+                    self.names |= {alias.asname or alias.name: alias.name for alias in names}
+                case (
+                    ast.Expr(value=ast.Constant())
+                    | ast.FunctionDef()
+                    | ast.ClassDef()
+                    | ast.Pass()
+                    | ast.Delete()
+                ):
+                    pass
+                case _:
+                    self.names.setdefault("_run_", statement.lineno)
+        return self.names
+
+    def value(self, node: ast.expr) -> Any:
+        """A number, text, list or dictionary, or `Computed`."""
+        self._count()
+        match node:
+            case ast.Constant():
+                return self.copy(node.value)
+            case ast.Tuple() | ast.List():
+                return [self.value(entry) for entry in node.elts]
+            case ast.Dict():
+                return self._dict(zip(node.keys, node.values, strict=True))
+            case ast.Call(func=ast.Name(id="dict"), args=[]):
+                return self._dict(
+                    (ast.Constant(word.arg) if word.arg else None, word.value) for word in node.keywords
+                )
+            case ast.Name(id="true" | "false" | "null"):  # JSON's
+                return {"true": True, "false": False}.get(node.id)
+            case ast.Name():
+                return self.copy(self.names[node.id]) if node.id in self.names else Computed()
+            case ast.UnaryOp(op=ast.USub()):
+                return self._sum(ast.Sub(), 0, self.value(node.operand))
+            case ast.BinOp():
+                return self._sum(node.op, self.value(node.left), self.value(node.right))
+            case ast.JoinedStr():
+                parts = [self.value(getattr(part, "value", part)) for part in node.values]
+                return (
+                    Computed()
+                    if any(isinstance(part, Computed) for part in parts)
+                    else "".join(map(str, parts))
+                )
+        return Computed()
+
+    def _dict(self, pairs: Any) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for key, node in pairs:
+            value = self.value(node)
+            if key is None:  # **value
+                found |= value if isinstance(value, dict) else {"**": value}
+            elif isinstance(key, ast.Constant):
+                found[key.value] = value
+        return found
+
+    def _sum(self, operation: ast.operator, left: Any, right: Any) -> Any:
+        """Of two numbers, or texts put together."""
+        if isinstance(left, str) and isinstance(right, str) and isinstance(operation, ast.Add):
+            return self.copy(left + right)
+        function = _ARITHMETIC.get(type(operation))
+        if function is None or not isinstance(left, int | float) or not isinstance(right, int | float):
+            return Computed()
+        if isinstance(operation, ast.Pow) and abs(right) > 64:
+            return Computed()
+        try:
+            return self.copy(function(left, right))
+        except (ArithmeticError, ValueError):
+            return Computed()
+
+    def copy(self, value: Any) -> Any:
+        self._count()
+        if isinstance(value, dict):
+            return {key: self.copy(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.copy(entry) for entry in value]
+        if isinstance(value, str):
+            return value if len(value) <= LONGEST else Computed()
+        known = value is None or (isinstance(value, int | float) and abs(value) <= LARGEST)
+        return value if known else Computed()
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it is full of itself")
+
+
+def word(value: Any) -> str:
+    """The last name of a class that is named with its module, or whatever stands there, in short."""
+    return shown(value.rpartition(".")[2] if isinstance(value, str) else value, 40)
 
 
 def at(values: Any, path: str) -> Any:
@@ -57,6 +168,15 @@ def at(values: Any, path: str) -> Any:
     for name in path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
+
+
+def computed(tree: Any, place: str = "") -> Iterator[str]:
+    """The places in a tree of what is computed."""
+    if isinstance(tree, Computed):
+        yield place
+    entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for name, entry in entries:
+        yield from computed(entry, f"{place}.{name}" if place else str(name))
 
 
 def nested(tree: Any) -> Iterator[dict[str, Any]]:

@@ -18,8 +18,9 @@ from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
-from gcnet.weights.files import SUFFIX, ModelFile, build_model, fill_weights, read_model_file
+from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
 from gcnet.weights.load import build_saved, new_parts, read_model, with_row, with_spec
+from gcnet.weights.saved import is_foreign
 
 NOTHING = "none, all numbers are random"
 STAGES = ("the stem", "c2", "c3", "c4", "c5")
@@ -167,7 +168,7 @@ def _read(
             raise GCNetError(f"there are no published weights of {row.name}: give a file in their place")
         return read_model(fetch(row.weights, mirrors=mirrors), row, draw=draw)
     file = Source(row, find_weights(weights)).fetch(mirrors)
-    if file.path.suffix != SUFFIX:
+    if is_foreign(file.path):
         return read_model(file, row, draw=draw)
     held = read_model_file(file.path)
     if isinstance(row, Row) and isinstance(held.spec, ClassifierSpec):

@@ -53,7 +53,11 @@ def translate(tensors: Mapping[str, Tensor], *, source: str) -> Dialect:
         return _torchvision(tensors)
     if any(name.startswith("proposal_generator.rpn_head.") for name in tensors):
         return _detectron2(tensors, source)
-    return Dialect("mmdetection", modernise(tensors))
+    mean, std = (tensors.get(f"data_preprocessor.{name}") for name in ("mean", "std"))
+    if mean is None or std is None or mean.numel() != 3 or std.numel() != 3:
+        return Dialect("mmdetection", modernise(tensors))
+    named = {name: tensor for name, tensor in tensors.items() if not name.startswith("data_preprocessor.")}
+    return Dialect("mmdetection", modernise(named), Config(mean=_three(mean), std=_three(std)))
 
 
 # torchvision ------------------------------------------------------------------------------------------

@@ -11,11 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -32,6 +31,16 @@ from gcnet.weights.check_spec import check_spec
 SUFFIX = ".safetensors"
 DRAWING = (Tensor.normal_, Tensor.uniform_)
 SPARE = 1 << 20  # numbers that a model may have beside twice those of its file
+DTYPES = {  # in a header
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 FORMAT = 1  # of the metadata; files from before it was written count as 1
 
 
@@ -63,7 +72,7 @@ def save_model(
         OSError: the disk is full or the folder not there; an older file at `path` is untouched.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = model.state_dict()
     metadata = {
         "format": "gcnet",
         "format_version": str(FORMAT),
@@ -74,8 +83,28 @@ def save_model(
     }
     if isinstance(model, Classifier):
         metadata["kind"] = "classifier"
-    data = save(tensors, metadata)
-    write_atomically(path, lambda file: file.write(data))
+    write_atomically(path, lambda file: _write(file, tensors, metadata))
+
+
+def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """A .safetensors, one tensor after the other: safetensors' own way would hold all of them once more.
+
+    The format: the length of a header of JSON, that header, and the tensors, those of long numbers first, so
+    that each begins at a multiple of its numbers' size.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    place = 0
+    for name in names:
+        tensor, begin = tensors[name], place
+        place += tensor.nbytes
+        kind = DTYPES[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, place]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        file.write(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def keep_in_file(path: str | Path, **values: Any) -> None:
@@ -104,6 +133,8 @@ def read_model_file(path: str | Path) -> ModelFile:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return _with_metadata(path, file.metadata() or {}, tensors)
+    except GCNetError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
 
@@ -205,8 +236,12 @@ def build_for(
         raise GCNetError(f"{source} describes a model that cannot be built: {reason}") from error
 
 
-def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+def fill_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: str, take: bool = False
+) -> None:
     """Copies `tensors` into `module`; a 1x1 convolution's weight may fill a linear layer's.
+
+    With `take` they become its own, for callers that need them no more: no second copy where one is whole.
 
     Raises:
         GCNetError: names or shapes differ; nothing has been copied then. All are counted, ten listed.
@@ -227,9 +262,24 @@ def fill_weights(module: nn.Module, tensors: Mapping[str, Tensor], *, source: st
         raise GCNetError(
             f"{source} does not fit this model (tensors: {counts}): {listed(problems, 10, '; ')}"
         )
+    if take:
+        module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
+        return
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))
+
+
+def _taken(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the shapes and types of `own`, each in memory of its own."""
+    taken: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.reshape(own[name].shape).to(own[name].dtype)
+        alone = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        taken[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+    pointers = [tensor.data_ptr() for tensor in taken.values()]
+    shared = {pointer for pointer in pointers if pointers.count(pointer) > 1}
+    return {name: tensor.clone() if tensor.data_ptr() in shared else tensor for name, tensor in taken.items()}
 
 
 def _fits(theirs: Tensor, own: Tensor) -> bool:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from gcnet.console import listed
 from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
+from gcnet.weights.check_spec import check_spec
 from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
@@ -34,6 +36,7 @@ UNPLACED = (
     "it does not say where in a residual block context blocks are: taken as after the second convolution"
 )
 UNTRAINED = "it does not say how its norm was trained: taken as frozen, which matters for training only"
+UNPARSED = "its configuration is no plain Python and says nothing here"
 ASSUMED = "assumed"  # where nothing tells
 # Fields of `Config`, and the position of context blocks and the names of classes: what shapes may not tell.
 TELLABLE = ("style", "norm", "frozen_stages", "position", "anchor_scale", "anchor_ratios", "anchor_strides")
@@ -121,11 +124,18 @@ def identify(
     as_said = apply_config(spec, config)
     version_1 = is_version_1(checkpoint.tensors)
     _refuse_unsupported(path, as_said, config, shapes, version_1)
+    try:
+        check_spec(ModelSpec, asdict(as_said))
+    except ValueError as error:
+        raise GCNetError(
+            f"{path} says what no model here can be: {error} (--config FILE says otherwise)"
+        ) from None
     if given is not None:
         _refuse_another(path, given, as_said)
     elif as_said != spec:
         spec, row = replace(as_said, name=path.stem), None
     notes += _settings(config)
+    notes.append(UNPARSED if checkpoint.config and read_config(checkpoint.config) is None else None)
     names = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     note = "; ".join(filter(None, notes)) or None
@@ -149,6 +159,8 @@ def _unplaced(structure: ModelSpec, config: Config) -> bool:
 def _settings(config: Config) -> list[str]:
     """What was said and is no part of a model here."""
     notes = [STANDARDISED] if config.standardised else []
+    if config.steps:
+        notes.append(f"not done here, but in its test: {listed(config.steps, 4)}")
     for what, own, usual in (
         ("score threshold", config.score_threshold, 0.05),
         ("threshold of masks", config.mask_threshold, 0.5),
@@ -215,8 +227,6 @@ def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> t
 def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> None:
     """Raises for what its configuration or its tensors have and no model of ours does."""
     wrong = [*(config.unsupported or ()), *other_parts(shapes)]
-    if config.style not in (None, "pytorch", "caffe"):
-        wrong.append(f"residual blocks of style {config.style!r}")
     if version_1 and spec.balance == BalanceSpec():
         wrong.append("a non-local block in a balanced pyramid of mmdetection 1.x, which scaled otherwise")
     anchors, expected = shapes.get("rpn_head.rpn_cls.weight", (0,))[0], len(spec.rpn.anchor_ratios)
@@ -224,7 +234,9 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
     if anchors not in (0, expected):
         wrong.append(f"{anchors} anchors at every place, where {expected} are expected (--config says which)")
     if wrong:
-        raise GCNetError(f"{path} cannot be read, because it has what no model here has: {'; '.join(wrong)}")
+        raise GCNetError(
+            f"{path} cannot be read, because it has what no model here has: {listed(wrong, 4, '; ')}"
+        )
 
 
 def _style(spec: ModelSpec) -> dict[str, Any]:
@@ -289,9 +301,8 @@ def _misnamed(path: Path, candidates: Sequence[Row]) -> str | None:
 
 def _said_norm(path: Path, config: Config) -> Norm | None:
     """From the file's name or the configuration."""
-    if config.norm == "sync" or "syncbn" in path.name.lower():
-        return "sync"
-    return "frozen_stats" if config.norm else None
+    known: Any = config.norm
+    return "sync" if "syncbn" in path.name.lower() else known
 
 
 def _counted_norm(tensors: Mapping[str, Tensor]) -> Norm | None:
@@ -326,7 +337,7 @@ def _class_names(
     said = f"names {len(checkpoint.class_names)}" if checkpoint.class_names else "does not name them"
     raise GCNetError(
         f"{path} knows {count} classes but {said}: say what they are, in the order of its labels, with "
-        f"`gcnet convert {path} {path.stem}.safetensors --class-names NAME ...`"
+        f"`gcnet convert {path} OUT.safetensors --class-names NAME ...`"
     )
 
 

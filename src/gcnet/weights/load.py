@@ -19,7 +19,6 @@ from gcnet.weights.class_rows import carry_over, match_classes
 from gcnet.weights.dialects import translate
 from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
 from gcnet.weights.files import (
-    SUFFIX,
     ModelFile,
     build_for,
     build_model,
@@ -30,6 +29,7 @@ from gcnet.weights.files import (
 from gcnet.weights.identify import identify
 from gcnet.weights.mmdet_config import Config
 from gcnet.weights.mmdet_keys import our_keys
+from gcnet.weights.saved import is_foreign
 
 ADDING = ("gc", "snl", "nl")  # blocks that add something, which is nothing at first
 
@@ -76,7 +76,7 @@ def read_model(
     (`read_checkpoint`). `draw` draws the random numbers of a new model, though the file replaces them all:
     those that are drawn afterwards are what the seed says, whatever was loaded.
     """
-    if file.path.suffix != SUFFIX:
+    if is_foreign(file.path):
         checkpoint = read_checkpoint(file.path, part=part)
         if isinstance(row, ClassifierRow):
             return _read_torchvision(file.path, checkpoint, row, class_names)
@@ -131,7 +131,7 @@ def _read_mmdet(
     if dialect.library != "mmdetection" and row is None:
         spec = replace(spec, name=path.stem)
     detector = build_for(spec, None if row else tensors, source=str(path), draw=draw)
-    fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path))
+    fill_weights(detector, our_keys(tensors, detector.state_dict()), source=str(path), take=True)
     detector.provenance = {"file": path.name, **checkpoint.origin, **_published_as(digest)}
     detector.provenance["told_by"] = dict(found.told_by)
     if notes := [note for note in (dialect.note, found.note) if note]:

@@ -10,11 +10,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pair, parse
+from gcnet.console import shown
+from gcnet.weights.config_text import (
+    at,
+    computed,
+    dicts,
+    find,
+    first_dict,
+    nested,
+    numbers,
+    pair,
+    parse,
+    plain,
+    word,
+)
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Classes that compute what the models here do, or differ from one that does in training alone.
 KNOWN = {
+    "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector", "SoftTeacher", "SemiBaseDetector"},
     "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
     "neck": {"FPN", "PAFPN", "BFP"},
     "rpn_head": {"RPNHead"},
@@ -31,6 +45,8 @@ KNOWN = {
     "bbox_roi_extractor": {"SingleRoIExtractor"},
     "mask_roi_extractor": {"SingleRoIExtractor"},
     "anchor_generator": {"AnchorGenerator"},
+    "cls_predictor_cfg": {"Linear"},
+    "reg_predictor_cfg": {"Linear"},
 }
 # Options that change what is computed, and all the values that are known of them.
 USUAL: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -48,7 +64,7 @@ USUAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "no_norm_on_lateral": (False,),
         "act_cfg": (None,),
     },
-    "norm_cfg": {"num_groups": (32,)},
+    "norm_cfg": {"num_groups": (32,), "eps": (1e-5,)},
     "upsample_cfg": {"mode": ("nearest",)},
     "anchor_generator": {
         "base_sizes": (None,),
@@ -56,14 +72,35 @@ USUAL: dict[str, dict[str, tuple[Any, ...]]] = {
         "center_offset": (0,),
         "scale_major": (True,),
     },
-    "bbox_coder": {"target_means": ([0.0, 0.0, 0.0, 0.0],)},
+    "bbox_coder": {
+        "target_means": ([0.0, 0.0, 0.0, 0.0],),
+        "clip_border": (True,),
+        "add_ctr_clamp": (False,),
+    },
     "bbox_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],), "roi_scale_factor": (None,)},
     "mask_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],)},
-    "roi_layer": {"type": ("RoIAlign",), "sampling_ratio": (0,), "aligned": (True,)},
+    # 1.x read two points in each direction of a cell, and ours does for its files.
+    "roi_layer": {"type": ("RoIAlign",), "sampling_ratio": (0,), "sample_num": (2,), "aligned": (True,)},
+    "roi_head": {"shared_head": (None,)},
     "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
-    "nms": {"type": ("nms",), "class_agnostic": (False,)},
+    "nms": {"type": ("nms",), "class_agnostic": (False,), "max_num": (-1,)},
     "data_preprocessor": {"pad_size_divisor": (32,)},
 }
+# Steps of a test, each with the options that count and what is known of them.
+STEPS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "LoadImageFromFile": {"color_type": ("color", "unchanged"), "imdecode_backend": ("cv2", "turbojpeg")},
+    "Resize": {"scale_factor": (1.0,), "interpolation": ("bilinear",), "backend": ("cv2",)},
+    "Normalize": {},
+    "Pad": {},
+    "MultiScaleFlipAug": {},
+    "RandomFlip": {},
+}
+FORMATTING = re.compile(r"Load|Collect|Pack|DefaultFormatBundle|.*ToTensor|TestTimeAug|FixShapeResize|None")
+# Where the size of images in a test stands, the first one counts; and what need not be known of a part.
+IMAGE_PLACES = ("test_pipeline", "data.test.pipeline", "test_dataloader.dataset.pipeline", "img_scale")
+UNNEEDED = re.compile(
+    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|meta_keys|file_client_args|backend_args)(\.|$)"
+)
 PARTS = ("backbone", "neck", "bbox_head", "mask_head")
 PLUGINS: dict[str, dict[str, Any]] = {
     "ContextBlock": {},
@@ -85,6 +122,7 @@ class Config:
         balance_level: of a balanced feature pyramid.
         standardised: parts of the model whose convolutions standardise their weights.
         score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
+        steps: what its test does to images and is not known here, by name.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
         unsupported: what differs from any model of ours, in words; None if nobody wrote a configuration.
     """
@@ -110,6 +148,7 @@ class Config:
     plugins: tuple[tuple[str, ...], ...] | None = None
     balance_level: int | None = None
     standardised: tuple[str, ...] | None = None
+    steps: tuple[str, ...] | None = None
     norm: str | None = None
     frozen_stages: int | None = None
     unsupported: tuple[str, ...] | None = None
@@ -134,9 +173,9 @@ def named_config(name: str) -> Config:
     return Config(standardised=PARTS) if re.search(r"gn[_+]ws", words) else Config()
 
 
-def read_config(text: str) -> Config | None:
-    """What a configuration says; None if it cannot be parsed."""
-    values = parse(text)
+def read_config(given: str | dict[str, Any]) -> Config | None:
+    """What a configuration says, as text or values; None if it cannot be parsed."""
+    values = parse(given) if isinstance(given, str) else plain(given)
     if values is None:
         return None
     backbone, rpn = first_dict(values, "backbone"), first_dict(values, "rpn_head")
@@ -150,11 +189,7 @@ def read_config(text: str) -> Config | None:
         _read_test(values),
     )
     found: dict[str, Any] = {}
-    unsupported = list(dict.fromkeys(_unusual(values)))
-    if "_base_" in values:
-        unsupported.append(
-            "a configuration that builds on others (_base_): take the whole one, as a run prints it"
-        )
+    unsupported = list(dict.fromkeys((*_unusual(values), *_unread(values))))
     for said in parts:
         unsupported += said.pop("unsupported", [])
         found |= said
@@ -167,51 +202,88 @@ def _read_input(values: dict[str, Any]) -> dict[str, Any]:
     # That of several branches has the one of an image inside.
     processor = next((own for own in dicts(values, "data_preprocessor") if "mean" in own), {})
     normalise = processor or first_dict(values, "img_norm_cfg") or _normalise(values)
-    if mean := numbers(normalise.get("mean"), 3):
-        said["mean"], said["std"] = mean, numbers(normalise.get("std"), 3) or (1.0, 1.0, 1.0)
+    mean, std = numbers(normalise.get("mean"), 3), numbers(normalise.get("std", [1.0] * 3), 3)
+    if "mean" in normalise and (mean is None or std is None or min(std) <= 0):
+        both = shown(normalise["mean"]), shown(normalise.get("std"))
+        said["unsupported"].append(f"images are normalised by {both[0]} and {both[1]}")
+    elif mean:
+        said["mean"], said["std"] = mean, std
         rgb = normalise.get("bgr_to_rgb", False) if processor else normalise.get("to_rgb", True)
         said["channels"] = "rgb" if rgb else "bgr"
-    places = ("test_pipeline", "data.test.pipeline", "test_dataloader.dataset.pipeline", "img_scale")
-    for place in (at(values, place) for place in places):
+    for place in filter(None, (at(values, place) for place in IMAGE_PLACES)):
         scales = [place] if pair(place) else [*find(place, "img_scale"), *find(place, "scale")]
         sizes = [size for scale in scales if (size := pair(scale))]
         if sizes:
             said["image_size"] = (int(max(sizes[0])), int(min(sizes[0])))
-            if False in find(place, "keep_ratio"):
-                said["unsupported"].append("images are stretched to one size (keep_ratio=False)")
-            if any(divisor not in (32, None) for divisor in find(place, "size_divisor")):
-                said["unsupported"].append("images are padded to other multiples than of 32 pixels")
+        said["unsupported"] += dict.fromkeys(_other_images(place))
+        kinds = dict.fromkeys(word(step.get("type")) for step in nested(place))
+        said["steps"] = tuple(kind for kind in kinds if kind not in STEPS and not FORMATTING.match(kind))
+        if sizes:
             break
     return said
+
+
+def _other_images(pipeline: Any) -> Iterator[str]:
+    """What a pipeline does to images and ours does not."""
+    if False in find(pipeline, "keep_ratio"):
+        yield "images are stretched to one size (keep_ratio=False)"
+    if any(divisor not in (32, None) for divisor in find(pipeline, "size_divisor")):
+        yield "images are padded to other multiples than of 32 pixels"
+    for step in nested(pipeline):
+        kind = word(step.get("type"))
+        for option, usual in STEPS.get(kind, {}).items():
+            if step.get(option) not in (None, *usual):
+                yield f"{option}={shown(step[option])} of its {kind}"
 
 
 def _unusual(values: dict[str, Any]) -> Iterator[str]:
     """Parts of other classes, and options that change what is computed."""
     for part, types in KNOWN.items():
         for found in dicts(values, part):
-            if found.get("type") not in (None, *types):
-                yield f"a {part} of type {found['type']}"
+            if (kind := word(found.get("type", ""))) not in ("", *types):
+                yield f"{part} of type {kind}"
     for part, options in USUAL.items():
         for found in dicts(values, part):
             for option, usual in options.items():
                 if found.get(option, usual[0]) not in usual:
-                    yield f"{option}={found[option]} of its {part}"
+                    yield f"{option}={shown(found[option])} of its {part}"
+
+
+def _unread(values: dict[str, Any]) -> Iterator[str]:
+    """What would have to be run, and what stands in other files."""
+    if values.get("_base_"):
+        yield "a configuration that builds on others (_base_): take the whole one, as a run prints it"
+    if "_run_" in values:
+        line = values["_run_"]
+        yield f"a configuration that does more than name values (line {line}): give the printed one"
+    parts = {name: at(values, name) for name in (*IMAGE_PLACES, "img_norm_cfg", "data_preprocessor")}
+    for part in ("backbone", "neck", "rpn_head", "roi_head", "bbox_head", "mask_head", "test_cfg", *parts):
+        found = parts[part] if part in parts else find(values.get("model", values), part)
+        places = [place for place in computed(found) if not UNNEEDED.search(place)]
+        if places:
+            place = shown(f"{part}.{places[0]}".rstrip("."))
+            yield f"a value that is computed, which is not done here ({place})"
 
 
 def _read_backbone(backbone: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"unsupported": []}
     if backbone:
-        said["style"] = backbone.get("style", "pytorch")
+        style = backbone.get("style", "pytorch")
+        if style in ("pytorch", "caffe"):
+            said["style"] = style
+        else:
+            said["unsupported"].append(f"residual blocks of style {shown(style)}")
         if isinstance(frozen := backbone.get("frozen_stages"), int):
             said["frozen_stages"] = min(max(frozen + 1, 0), 5)
-    kinds = {str(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
-    if "SyncBN" in kinds:
+    kinds = {word(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
+    frozen = find(backbone or values, "norm_eval")
+    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN"}:
         said["norm"] = "sync"
-    elif True in find(backbone or values, "norm_eval"):
-        said["norm"] = "frozen_stats"
+    elif frozen or "BN" in kinds:
+        said["norm"] = "frozen_stats" if True in frozen or not frozen else "batch"
     said["standardised"] = ()
     for part in PARTS:
-        convs = {str(conv.get("type")) for conv in dicts(dicts(values, part), "conv_cfg")}
+        convs = {word(conv.get("type")) for conv in dicts(dicts(values, part), "conv_cfg")}
         said["standardised"] += (part,) if "ConvWS" in convs else ()
         others = sorted(convs - {"None", "ConvWS", "Conv2d", "Conv"})
         said["unsupported"] += [f"convolutions of type {kind} in its {part}" for kind in others]
@@ -226,15 +298,15 @@ def _read_plugins(backbone: dict[str, Any]) -> dict[str, Any]:
     for plugin in plugins if isinstance(plugins, list) else ():
         plugin = plugin if isinstance(plugin, dict) else {}
         own = first_dict(plugin, "cfg")
-        kind, where = str(own.get("type")), plugin.get("stages")
+        kind, where = word(own.get("type")), plugin.get("stages")
         if kind not in PLUGINS:
             unsupported.append(f"a plugin of type {kind}")
         position = str(plugin.get("position", "after_conv3"))
         if position not in ("after_conv1", "after_conv2", "after_conv3"):
-            unsupported.append(f"a plugin at {position}")
+            unsupported.append(f"a plugin at {word(position)}")
         for option, usual in PLUGINS.get(kind, {}).items():
             if own.get(option, usual) != usual:
-                unsupported.append(f"{option}={own[option]} of its {kind}")
+                unsupported.append(f"{option}={shown(own[option])} of its {kind}")
         for positions, has in zip(stages, where if isinstance(where, list) else [True] * 4, strict=False):
             if has:
                 positions.append(position)
@@ -269,7 +341,7 @@ def _read_anchors(rpn: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]
         if len(steps) == 5 and all(step >= 1 and step % 1 == 0 for step in steps):
             said["anchor_strides"] = tuple(map(int, steps))
         elif steps != [4, 8, 16, 32]:  # where a configuration was written for other levels
-            said["unsupported"].append(f"anchors with strides {strides}")
+            said["unsupported"].append(f"anchors with strides {shown(strides)}")
     if stds := numbers(first_dict(rpn, "bbox_coder").get("target_stds"), 4):
         said["anchor_stds"] = stds
     if False in [loss.get("use_sigmoid") for loss in dicts(rpn, "loss_cls")]:
@@ -289,15 +361,18 @@ def _read_boxes(values: dict[str, Any]) -> dict[str, Any]:
             else numbers(head.get("target_stds"), 4) or BOX_STDS
             for head, coder in zip(heads, coders, strict=True)
         )
-        if True in find(find(heads, "loss_cls"), "use_sigmoid"):
+        losses = dicts(heads, "loss_cls")
+        if True in find(losses, "use_sigmoid"):
             said["unsupported"].append("classes by sigmoid instead of softmax")
+        others = {word(loss.get("type", "CrossEntropyLoss")) for loss in losses} - {"CrossEntropyLoss"}
+        said["unsupported"] += [f"classes that are scored as for {kind}" for kind in sorted(others)]
     if finest := numbers([first_dict(values, "bbox_roi_extractor").get("finest_scale")]):
         said["finest_scale"] = finest[0]
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
         for layer in dicts(dicts(values, part), "roi_layer"):
             size = layer.get("output_size", layer.get("out_size", side))
             if size not in (side, [side, side]):
-                said["unsupported"].append(f"regions of {size} x {size} in its {part}")
+                said["unsupported"].append(f"regions of {shown(size)} cells a side in its {part}")
     return said
 
 
@@ -318,8 +393,10 @@ def _read_test(values: dict[str, Any]) -> dict[str, Any]:
         ("proposals", rpn.get("max_per_img", rpn.get("max_num"))),
     )
     said |= {name: value for name, value in limits if isinstance(value, int) and value > 0}
-    for name, word in (("score_threshold", "score_thr"), ("mask_threshold", "mask_thr_binary")):
-        if threshold := numbers([rcnn.get(word)]):
+    if limits[0][1] == -1:
+        said["unsupported"].append("any number of objects in an image (max_per_img=-1)")
+    for name, theirs in (("score_threshold", "score_thr"), ("mask_threshold", "mask_thr_binary")):
+        if threshold := numbers([rcnn.get(theirs)]):
             said[name] = threshold[0]
     return said
 

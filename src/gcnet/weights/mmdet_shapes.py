@@ -46,6 +46,7 @@ OTHER_PARTS = {
     r"roi_head\.bbox_head\..*((cls|reg)_(convs|fcs)|conv_branch)\.": "two branches in its box head",
     r"rpn_head\.(conv_loc|conv_shape|stages)\b": "anchors that are learnt (Guided Anchoring, Cascade RPN)",
 }
+CELLS = 7  # of a region, across and down, that a box head takes
 UNSAID_POSITION = "after_conv2"  # of a block on fewer channels than its residual block ends with
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -113,8 +114,14 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
             roi=_roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
             cascade=cascade if stages else None,
         )
-    except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
+    except KeyError as error:
         raise GCNetError(f"{source} holds another kind of model, or not all of it: no {error}") from error
+    except ValueError as error:
+        raise GCNetError(
+            f"{source} cannot be read, because it has what no model here has: {error}"
+        ) from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise GCNetError(f"{source} holds tensors whose shapes are those of no model") from error
 
 
 def told_by_shapes(spec: ModelSpec) -> ModelSpec:
@@ -161,6 +168,13 @@ def _norm(shapes: Shapes, name: str) -> Norm | None:
 def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
     bottleneck = "backbone.layer1.0.conv3.weight" in shapes
     blocks: Any = tuple(_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES)
+    if not all(blocks):
+        raise ValueError(f"{sum(map(bool, blocks))} whole stages in its backbone and not 4")
+    if "backbone.bn1.weight" not in shapes:
+        raise ValueError("a backbone without norms")
+    levels = _count(shapes, r"neck\.lateral_convs\.(\d+)\.conv\.weight")
+    if levels != len(STAGES):
+        raise ValueError(f"an FPN on {levels} maps of its backbone")
     deep = "backbone.conv1.0.weight" in shapes
     base = shapes["backbone.layer1.0.conv2.weight"][0]
     groups, width = 1, ResNetSpec.group_width
@@ -192,7 +206,7 @@ def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
     if not any(counts):
         return {}
     if any(count not in (0, whole) for count, whole in zip(counts, blocks, strict=True)):
-        raise KeyError("deformable convolution in some residual blocks, where others of their stage have one")
+        raise ValueError("deformable convolution in some residual blocks of a stage")
     numbers, channels = next(shape for name, shape in shapes.items() if ".conv_offset.weight" in name)[:2]
     plain = numbers % 18 == 0 and channels % (numbers // 18) == 0
     return {
@@ -240,7 +254,7 @@ def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ..
     theta = shapes.get(f"{name}theta.conv.weight")
     if theta is not None:
         if theta[0] != theta[1] // 2:
-            raise KeyError("non-local block with half its channels inside")
+            raise ValueError("non-local blocks of another width than half their channels")
         return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
     branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
     fusion = tuple(word for word, key in branches.items() if key in shapes)
@@ -265,7 +279,7 @@ def _ratio(widths: set[tuple[int, int]]) -> float | None:
     """The ratio of which (bottleneck, channels) of all blocks follow, a simple one if there is."""
     low = max(width / channels for width, channels in widths)
     high = min((width + 1) / channels for width, channels in widths)
-    simple = [1 / round(1 / low), round(low, 2), round(high, 2), low, (low + high) / 2]
+    simple = [1 / max(round(1 / low), 1), round(low, 2), round(high, 2), low, (low + high) / 2]
     return next((r for r in simple if all(int(channels * r) == width for width, channels in widths)), None)
 
 
@@ -288,10 +302,24 @@ def _balance(shapes: Shapes, config: Config) -> BalanceSpec | None:
 
 def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
     classes = shapes[f"{box}fc_cls.weight"][0] - 1
+    fcs = _count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight")
+    if fcs not in (1, 2):
+        raise ValueError(f"{fcs} linear layers in its box head and not 1 or 2")
+    channels = shapes["neck.lateral_convs.0.conv.weight"][0]
+    cells = shapes[f"{box}shared_fcs.0.weight"][1] / channels
+    if cells != CELLS**2:
+        raise ValueError(f"regions of {cells**0.5:.3g} cells a side in its box head and not {CELLS}")
+    norms = {
+        _norm(shapes, f"{part}.bn")
+        for part in (f"{box}shared_convs.0", f"{mask}convs.0")
+        if _has(shapes, part)
+    }
+    if len(norms) > 1:
+        raise ValueError("another norm in its box head than in its mask head")
     agnostic = classes > 1 and shapes[f"{box}fc_reg.weight"][0] == 4
     roi = RoISpec(
         box_convs=_count(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
-        box_fcs=_count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight"),
+        box_fcs=fcs,
         box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
         class_agnostic=agnostic
         if classes > 1 and agnostic != cascade

@@ -104,10 +104,24 @@ class Array(Inert):
     shape: Any = None
     dtype: Any = None
     data: Any = None
+    fortran: bool = False  # the first index runs fastest
 
     def set_state(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) == 5 and not state[3]:  # not in Fortran's order
-            _, self.shape, self.dtype, _, self.data = state
+        if isinstance(state, tuple) and len(state) == 5:
+            _, self.shape, self.dtype, fortran, self.data = state
+            self.fortran = bool(fortran)
+
+    def texts(self) -> list[Any]:
+        """What is in an array of objects or of texts; nothing of another one."""
+        if isinstance(self.data, list):
+            return self.data
+        code = self.dtype.code if isinstance(self.dtype, DType) else ""
+        width = 4 * int(code[1:]) if code[:1] == "U" and code[1:].isdecimal() else 0
+        if not width or not isinstance(self.data, bytes):
+            return []
+        parts = (self.data[at : at + width] for at in range(0, len(self.data), width))
+        order = "utf-32-le" if self.dtype.order == "<" else "utf-32-be"
+        return [part.decode(order, errors="replace").rstrip("\0") for part in parts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +166,11 @@ def _scalar(dtype: object = None, data: object = b"", *_: object) -> Any:
     return struct.unpack(dtype.order + code, data)[0]
 
 
-def _array(data: object = None, dtype: object = None, shape: object = None, *_: object) -> Array:
+def _array(
+    data: object = None, dtype: object = None, shape: object = None, order: object = "C", *_: object
+) -> Array:
     array = Array()
-    array.data, array.dtype, array.shape = data, dtype, shape
+    array.data, array.dtype, array.shape, array.fortran = data, dtype, shape, order == "F"
     return array
 
 
@@ -195,18 +211,24 @@ for _core in ("core", "_core"):  # of NumPy 1 and 2
 _PATHS = "Path PosixPath WindowsPath PurePosixPath PureWindowsPath"
 _HARMLESS = {
     "argparse": "Namespace",
-    "builtins": "bytearray complex dict float frozenset getattr int list object range set slice str tuple",
-    "collections": "Counter defaultdict deque",
+    "builtins": "bool bytearray bytes complex dict Ellipsis float frozenset getattr int list long "
+    "NotImplemented object range set slice str tuple type unicode xrange",
+    "collections": "ChainMap Counter defaultdict deque UserDict UserList UserString",
     "copyreg": "_reconstructor",
     "datetime": "date datetime time timedelta timezone",
     "decimal": "Decimal",
     "fractions": "Fraction",
+    "enum": "Enum Flag IntEnum IntFlag",
     "functools": "partial",
+    "ipaddress": "IPv4Address IPv6Address",
+    "logging": "Logger getLogger",
     "pathlib": _PATHS,
     "pathlib._local": _PATHS,
     "random": "Random",
-    "types": "SimpleNamespace",
-    "uuid": "UUID",
+    "re": "Pattern _compile compile",
+    "types": "MappingProxyType SimpleNamespace",
+    "uuid": "SafeUUID UUID",
+    "zoneinfo": "ZoneInfo ZoneInfo._unpickle",
 }
 
 
@@ -233,13 +255,13 @@ class Unpickler(_InPython):
             return type(last, (Inert,), {"dtype": _STORAGES.get(last.removesuffix("Storage"))})
         if name.startswith(("torch._utils._rebuild", "torch.sparse")):
             return lambda *_: View()
-        if name.startswith("torch.nn."):
-            raise RefusedError("it is a whole model and not its weights; save model.state_dict() instead")
         if package in sys.stdlib_module_names and last not in _HARMLESS.get(module, "").split():
             self.refused.append(name)
         return type("Some", (Inert,), {})
 
-    def persistent_load(self, pid: Any) -> Storage:
+    def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, tuple) and pid[:1] == ("module",) and len(pid) > 1:
+            return pid[1]  # a class, with its source beside it
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or type(pid[4]) is not int:
             raise pickle.UnpicklingError("it points to something that is no storage")
         view = pid[5] if len(pid) > 5 else None
