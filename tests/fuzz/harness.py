@@ -44,7 +44,7 @@ SECONDS = 20.0
 LONGEST = 300  # characters of a line
 CORPUS = Path(__file__).parent / "corpus"
 GOOD = ("ok", "one line")
-KINDS = ("annotations", "datasets", "pictures", "recipes")  # modules beside this one
+KINDS = ("annotations", "checkpoints", "datasets", "pictures", "recipes")  # modules beside this one
 
 
 class Kind(Protocol):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gcnet.console import listed
+from gcnet.console import listed, shown
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.models.classifier import Classifier
@@ -244,7 +244,7 @@ def fill_weights(
     With `take` they become its own, for callers that need them no more: no second copy where one is whole.
 
     Raises:
-        GCNetError: names or shapes differ; nothing has been copied then. All are counted, ten listed.
+        GCNetError: names or shapes differ; nothing has been copied then. All are counted, three listed.
     """
     own = module.state_dict()
     # Files from before batch counts were stored lack them; nothing here depends on them.
@@ -260,7 +260,7 @@ def fill_weights(
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
         raise GCNetError(
-            f"{source} does not fit this model (tensors: {counts}): {listed(problems, 10, '; ')}"
+            f"{source} does not fit this model (tensors: {counts}): {listed(problems, 3, '; ')}"
         )
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
@@ -293,4 +293,4 @@ def _fits(theirs: Tensor, own: Tensor) -> bool:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
+    return shown("x".join(map(str, tensor.shape)), 30) or "a scalar"

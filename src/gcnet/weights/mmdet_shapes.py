@@ -117,9 +117,7 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
     except KeyError as error:
         raise GCNetError(f"{source} holds another kind of model, or not all of it: no {error}") from error
     except ValueError as error:
-        raise GCNetError(
-            f"{source} cannot be read, because it has what no model here has: {error}"
-        ) from error
+        raise GCNetError(f"{source} holds another kind of model: it has {error}") from error
     except (IndexError, ZeroDivisionError) as error:
         raise GCNetError(f"{source} holds tensors whose shapes are those of no model") from error
 
