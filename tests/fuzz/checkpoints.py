@@ -147,9 +147,7 @@ def _mutated(chance: random.Random, folder: Path) -> Path:
         _change(chance, content, lambda: _object(chance))
     if chance.random() < 0.05:
         content["self"] = content
-    content = chance.choice(
-        (content, content, content["state_dict"] if "state_dict" in content else 3, [content])
-    )
+    content = chance.choice((content, content, content.get("state_dict", 3), [content]))
     legacy, protocol = chance.random() < 0.3, chance.choice((2, 2, 3, 4, 5))
     data = _bytes(content, _use_new_zipfile_serialization=not legacy, pickle_protocol=protocol)
     if chance.random() < 0.3:
