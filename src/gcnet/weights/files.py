@@ -259,9 +259,7 @@ def fill_weights(
     if problems:
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        raise GCNetError(
-            f"{source} does not fit this model (tensors: {counts}): {listed(problems, 3, '; ')}"
-        )
+        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(problems, 3, '; ')}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
         return
