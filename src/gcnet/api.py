@@ -23,6 +23,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import check_handles, check_unused, check_writable, find_data
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
+from gcnet.models.tiles import Tiles
 from gcnet.prediction.wanted import Wanted
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
@@ -178,6 +179,8 @@ def predict(
     images_a_file: int = 10_000,
     shard: tuple[int, int] = (0, 1),
     batch_size: int = 1,
+    tile: int | None = None,
+    overlap: float = 0.2,
     max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
@@ -206,7 +209,10 @@ def predict(
             "yolo": see docs/predicting.md.
         images_a_file: of "jsonl" and "parquet".
         shard: (i, N) for the images i, i + N, ...: N calls, each with its own i from 0, share the work.
-        batch_size: images that are predicted at once, where their padded sizes are the same.
+        batch_size: images that are predicted at once, where their padded sizes are the same; with `tile`,
+            tiles.
+        tile: of a detector: larger images are looked at in squares of so many pixels as well.
+        overlap: the share of a tile's side that lies in the next one, in [0, 0.8].
         max_pixels: images of more are not read; it is known from their headers.
         precision: of a detector's network: "fp32", "bf16" or "fp16".
         compile: a detector on a GPU: compile it first.
@@ -227,6 +233,7 @@ def predict(
             "max_detections, batch_size"
         )
     source = None if is_export else _find(model, weights)
+    tiles = None if tile is None else Tiles(tile, overlap)
     check_handles()
     if out is not None:
         check_writable(Path(out))
@@ -248,6 +255,7 @@ def predict(
         top=top,
         wanted=wanted,
         batch_size=batch_size,
+        tiles=tiles,
         max_pixels=max_pixels,
         progress=progress,
     )
@@ -276,6 +284,8 @@ def evaluate(
     mirror: Sequence[str] = (),
     device: str = "auto",
     batch_size: int = 1,
+    tile: int | None = None,
+    overlap: float = 0.2,
     workers: int = 2,
     score_threshold: float = SCORE_FROM,
     max_detections: int | None = None,
@@ -300,7 +310,8 @@ def evaluate(
         report: a folder for report.html, a page that says how good the model is and where it fails, and
             report.json, which says the same.
         keep_threshold: write the score of the best F1 into the model's file, for `predict`.
-        batch_size: images at a time.
+        batch_size: images at a time; with `tile`, tiles.
+        tile, overlap: as `predict` takes them; AP then counts all that is found in an image.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
         max_detections: as `predict` takes it; AP and recall are measured with as many.
@@ -312,6 +323,7 @@ def evaluate(
         GCNetError: the data set or the model cannot be found or read, or they have different classes.
     """
     source = _find(model, weights)
+    tiles = None if tile is None else Tiles(tile, overlap)
     check_handles()
     place = _find_data(data, annotations, images)
     for folder in (out, report):
@@ -350,7 +362,14 @@ def evaluate(
     dataset = checked[split]
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
     metrics, results = score(
-        loaded, dataset, batch_size=batch_size, workers=workers, out=out, progress=progress, **threshold
+        loaded,
+        dataset,
+        batch_size=batch_size,
+        workers=workers,
+        tiles=tiles,
+        out=out,
+        progress=progress,
+        **threshold,
     )
     if report is not None:
         from gcnet.judge.page import write_report

@@ -154,6 +154,14 @@ class Detections:
         boxes, scores, labels, frames = (tensor.cpu().numpy() for tensor in tensors)
         return Found(boxes, scores, labels, probs, self.image_size, frames)
 
+    @classmethod
+    def of_arrays(cls, found: Found) -> Detections:
+        """The same as tensors, on the CPU."""
+        arrays = (found.boxes, found.scores, found.labels, found.frames)
+        boxes, scores, labels, frames = (torch.from_numpy(array) for array in arrays)
+        probs = None if found.mask_probs is None else torch.from_numpy(found.mask_probs)
+        return cls(boxes, scores, labels, probs, found.image_size, frames)
+
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:
         """Full-size masks; D * H * W bytes, computed on first use.

@@ -234,6 +234,23 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """--tile and --overlap of a detector at inference."""
+    parser.add_argument(
+        "--tile",
+        type=at_least(1),
+        metavar="N",
+        help="of a detector: look at larger images in squares of N pixels as well, for small objects",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="how much of a tile's side lies in the next tile (0.2)",
+    )
+
+
 def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     """--max-pixels of images that are read."""
     parser.add_argument(

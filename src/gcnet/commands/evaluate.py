@@ -15,6 +15,7 @@ from gcnet.commands.arguments import (
     add_model,
     add_precision,
     add_split,
+    add_tiles,
     at_least,
 )
 from gcnet.errors import GCNetError
@@ -72,6 +73,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
+    add_tiles(parser)
     add_max_detections(parser)
     add_precision(parser)
     add_compile(parser)

@@ -15,6 +15,7 @@ from gcnet.commands.arguments import (
     add_max_pixels,
     add_model,
     add_precision,
+    add_tiles,
     at_least,
 )
 from gcnet.console import listed
@@ -120,6 +121,7 @@ def _parser() -> Parser:
         metavar="N",
         help="images at a time, where they are of one size: faster on a GPU, same results (1)",
     )
+    add_tiles(parser)
     add_max_detections(parser)
     add_max_pixels(parser)
     add_precision(parser)

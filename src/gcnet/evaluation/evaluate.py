@@ -32,6 +32,7 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.models.spec import ModelSpec
+from gcnet.models.tiles import Tiled, Tiles, Uncut
 from gcnet.ops.images import fit_size, padded_size
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def evaluate(
     *,
     batch_size: int = 1,
     workers: int = 2,
+    tiles: Tiles | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -53,8 +55,9 @@ def evaluate(
 
     Of a detector that is in COCO results format, of a classifier as `ClassResult` has it. Runs on the model's
     device. With `out`, what is found in an image is there at once (see `evaluation_in`), `results.json`
-    before anything is scored, then `metrics.json`. `options` are those of the model's `predict`; a detector's
-    threshold of 0.05 is the one that published AP is measured with.
+    before anything is scored, then `metrics.json`. With `tiles` a detector looks at large images in these as
+    well, and AP counts as many detections of an image as it finds. `options` are those of the model's
+    `predict`; a detector's threshold of 0.05 is the one that published AP is measured with.
 
     Raises GCNetError if the classes of model and data set differ, an image cannot be read or `out` cannot be
     written.
@@ -62,13 +65,17 @@ def evaluate(
     check_classes(model.spec.class_names, dataset.class_names)
     if not dataset.has_labels and not any(record.objects(masks=False) for record in dataset.records):
         log.warning("there is nothing to score: %s has %s", dataset.source, why_nothing(dataset.records))
-    with evaluation_in(out, model, dataset, **options) as journal:
+    if tiles is not None and isinstance(model, Classifier):
+        raise GCNetError(f"{model.spec.name} is an image classifier; tiles are for detectors")
+    tiling = {} if tiles is None else {"tile": tiles.side, "overlap": tiles.overlap}
+    with evaluation_in(out, model, dataset, **tiling, **options) as journal:
         found = predict_all(
             model,
             dataset,
             range(len(dataset)),
             batch_size=batch_size,
             workers=workers,
+            tiles=tiles,
             progress=progress,
             journal=journal,
             **options,
@@ -152,7 +159,8 @@ def score_all(
     """The metrics of what `model` found in each image of `dataset`."""
     if isinstance(model, Classifier):
         return class_metrics(found, dataset.class_names)
-    evaluator = CocoEvaluator(dataset, model.spec.roi.detections)
+    most = max([model.spec.roi.detections, *map(len, found)])  # tiles find more than one view may
+    evaluator = CocoEvaluator(dataset, most)
     evaluator.results = CocoResults(found)
     return evaluator.compute()
 
@@ -164,6 +172,7 @@ def predict_all(
     *,
     batch_size: int = 1,
     workers: int = 2,
+    tiles: Tiles | None = None,
     progress: bool = True,
     journal: Journal | None = None,
     **options: Any,
@@ -177,8 +186,13 @@ def predict_all(
     resize = model.spec.resize if isinstance(model.spec, ModelSpec) else "opencv"
     images = {} if journal is None else _recorded(journal, dataset)
     left = [index for index in indices if index not in images]
-    batches = batches_of_one_size(dataset, left, image_size=size, resize=resize, batch_size=batch_size)
-    loader = eval_loader(dataset, batches, image_size=size, resize=resize, workers=workers)
+    looks: Any = model
+    if tiles is None:
+        batches = batches_of_one_size(dataset, left, image_size=size, resize=resize, batch_size=batch_size)
+        loader = eval_loader(dataset, batches, image_size=size, resize=resize, workers=workers)
+    else:
+        looks, batches = Tiled(model, tiles, batch_size), [[index] for index in left]
+        loader = read_ahead(dataset, left)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
     def encode(group: list[int], found: list[Any]) -> None:
@@ -195,7 +209,7 @@ def predict_all(
         task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
         pending: Future[None] | None = None
         for group, batch in zip(batches, loader, strict=True):
-            found = model.predict(batch.to(device), **options)
+            found = looks.predict(batch.to(device), **options)
             if pending is not None:
                 pending.result()
             # Masks are encoded while the network works on the next images.
@@ -204,6 +218,17 @@ def predict_all(
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
+
+
+def read_ahead(dataset: DataSet[Any], indices: Sequence[int]) -> Iterator[Uncut]:
+    """The images as they are: one is read while the one before is looked at, and no more are held."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = [pool.submit(dataset.read_image, index) for index in indices[:1]]
+        for index in [*indices[1:], None]:
+            image = upcoming.pop().result()
+            if index is not None:
+                upcoming.append(pool.submit(dataset.read_image, index))
+            yield Uncut(image)
 
 
 def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | ClassResult:
