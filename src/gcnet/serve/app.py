@@ -208,7 +208,10 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     served = service.served
     names = served.model.spec.class_names
     kind: Any = ClassOptions if served.is_classifier else Options
-    described: dict[Any, Any] = {200: {"model": Classes if served.is_classifier else Objects}, **PROBLEMS}
+    described: dict[Any, Any] = {
+        200: {"model": Classes if served.is_classifier else Objects, "description": "what is found"},
+        **PROBLEMS,
+    }
 
     @app.post("/predict", responses=described, openapi_extra=upload_schema(kind))
     async def predict(request: Request, query: Annotated[kind, Query()]) -> Response:  # pyright: ignore[reportInvalidTypeForm]
@@ -220,7 +223,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     if served.is_classifier:
         return
 
-    drawing: dict[Any, Any] = {200: {"content": {"image/jpeg": {}}}, **PROBLEMS}
+    drawing: dict[Any, Any] = {200: {"content": {"image/jpeg": {}}, "description": "the drawing"}, **PROBLEMS}
 
     @app.post("/draw", responses=drawing, openapi_extra=upload_schema(Least), response_class=Response)
     async def draw(request: Request, query: Annotated[Least, Query()]) -> Response:
@@ -242,7 +245,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 def _add_addresses(app: FastAPI, service: Service) -> None:
     served, limits = service.served, service.limits
     kind: Any = ClassUrls if served.is_classifier else Urls
-    described: dict[Any, Any] = {200: {"model": Results}, **PROBLEMS}
+    described: dict[Any, Any] = {200: {"model": Results, "description": "an answer for each"}, **PROBLEMS}
 
     @app.post("/predict/urls", responses=described)
     async def predict_urls(wanted: kind) -> Response:  # pyright: ignore[reportInvalidTypeForm]
@@ -269,7 +272,7 @@ def _wanted(served: Served, options: Any) -> tuple[float, Callable[[Any], Object
 
 
 def _add_attention(app: FastAPI, service: Service) -> None:
-    described: dict[Any, Any] = {200: {"model": Attention}, **PROBLEMS}
+    described: dict[Any, Any] = {200: {"model": Attention, "description": "the maps"}, **PROBLEMS}
 
     @app.post("/attention", responses=described, openapi_extra=upload_schema(Nothing))
     async def attention(request: Request) -> Response:

@@ -13,6 +13,10 @@ let selected = null; // one of answer.detections
 let hidden = new Set(); // labels that are switched off
 let current = null; // aborts what is asked for the picture before
 
+const touch = navigator.maxTouchPoints > 0; // a telephone: nothing to drop, but a camera
+$("camera").parentElement.hidden = !touch;
+if (touch) $("hint").textContent = "Choose a picture, or take a photograph";
+
 // Pictures come in ------------------------------------------------------------------------------------------
 
 for (const id of ["file", "camera"]) {
@@ -110,7 +114,7 @@ async function decode(blob, signal) {
 
 function show() {
   $("drop").classList.add("small");
-  $("hint").textContent = "Another one: drop or paste it, or";
+  $("hint").textContent = touch ? "Another one:" : "Another one: drop or paste it, or";
   $("result").hidden = false;
   $("stage").hidden = !picture.bitmap;
   const size = picture.bitmap ? `, ${picture.bitmap.width} × ${picture.bitmap.height}` : "";
@@ -256,9 +260,10 @@ function paint(canvas, unit) {
     if (layers.has("masks") && one.mask) paintMask(context, one, scale, unit);
     if (layers.has("boxes")) paintBox(context, one, scale, unit);
   }
-  for (const one of objects) {
+  const taken = [];
+  for (const one of layers.has("names") ? objects : []) {
     context.globalAlpha = selected && one !== selected ? 0.25 : 1;
-    if (layers.has("names")) paintName(context, one, scale, unit);
+    paintName(context, one, scale, unit, taken);
   }
   context.globalAlpha = 1;
 }
@@ -298,7 +303,7 @@ function stroke(context, path, one, unit) {
   context.stroke(path);
 }
 
-function paintName(context, one, scale, unit) {
+function paintName(context, one, scale, unit, taken) {
   const text = `${one.class_name} ${one.score.toFixed(2)}`;
   context.font = `${12.5 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -306,12 +311,27 @@ function paintName(context, one, scale, unit) {
   const height = 18 * unit;
   const [x, y] = [one.box[0] * scale, one.box[1] * scale];
   const left = Math.max(0, Math.min(x, context.canvas.width - width));
-  const top = Math.max(0, y >= height ? y - height : y);
+  const top = freePlace(taken, left, Math.max(0, y - height), width, height, context.canvas.height);
   const [r, g, b] = model.colors[one.label];
   context.fillStyle = color(one.label);
   context.fillRect(left, top, width, height);
   context.fillStyle = 0.299 * r + 0.587 * g + 0.114 * b > 130 ? "#000" : "#fff";
   context.fillText(text, left + 4 * unit, top + height / 2);
+}
+
+// The height nearest to `top` at which no other name is; where all is full, `top`.
+function freePlace(taken, left, top, width, height, most) {
+  for (let step = 0; step < 20; step++) {
+    for (const other of [top - step * height, top + step * height]) {
+      if (other < 0 || other + height > most) continue;
+      const meets = ([l, t, w]) => l < left + width && left < l + w && Math.abs(t - other) < height;
+      if (!taken.some(meets)) {
+        taken.push([left, other, width]);
+        return other;
+      }
+    }
+  }
+  return top;
 }
 
 // Attention -------------------------------------------------------------------------------------------------
@@ -358,7 +378,7 @@ async function heat(png) {
     for (let c = 0; c < 3; c++) {
       pixels.data[i + c] = INFERNO[low][c] + (8 * value - low) * (INFERNO[low + 1][c] - INFERNO[low][c]);
     }
-    pixels.data[i + 3] = 255 * (0.25 + 0.55 * value);
+    pixels.data[i + 3] = 255 * (0.2 + 0.7 * value);
   }
   context.putImageData(pixels, 0, 0);
   return canvas;
@@ -370,7 +390,7 @@ function paintHeat(context, map) {
   context.fillStyle = "#808080";
   context.fillRect(0, 0, width, height);
   context.globalCompositeOperation = "source-over";
-  context.fillStyle = "rgba(0, 0, 0, .3)";
+  context.fillStyle = "rgba(0, 0, 0, .2)";
   context.fillRect(0, 0, width, height);
   const [across, down] = attention.filled;
   context.drawImage(map, 0, 0, map.width * across, map.height * down, 0, 0, width, height);
