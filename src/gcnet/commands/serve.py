@@ -127,7 +127,11 @@ def _parser() -> Parser:
         "--batch-size", type=at_least(1), default=8, metavar="N", help="images predicted together (8)"
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="S", help="seconds that a request may take (60)"
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds that a request may take, half of them to come (60)",
     )
     parser.add_argument(
         "--max-bytes", type=at_least(1), default=20_000_000, metavar="N", help="of a request (20,000,000)"

@@ -83,7 +83,7 @@ class Limits:
         batch: images that the model looks at together.
         body: bytes of a request.
         pixels: of an image; one that is decoded takes three bytes a pixel and more.
-        seconds: in which a request has come, and in which it is answered.
+        seconds: in which a request is answered; in half of them it must have come.
     """
 
     queue: int = 64
@@ -188,7 +188,7 @@ def make_app(served: Served, limits: Limits | None = None, *, allow_urls: bool =
 
     title = f"GCNet: {served.model.spec.name}"
     app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Gate, metrics=service.metrics, most=limits.body, seconds=limits.seconds)
+    app.add_middleware(Gate, metrics=service.metrics, most=limits.body, seconds=limits.seconds / 2)
     app.state.service = service
     _add_predictions(app, service)
     if served.blocks:

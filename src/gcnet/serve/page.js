@@ -117,7 +117,7 @@ function show() {
   $("hint").textContent = touch ? "Another one:" : "Another one: drop or paste it, or";
   $("result").hidden = false;
   $("stage").hidden = !picture.bitmap;
-  const size = picture.bitmap ? `, ${picture.bitmap.width} × ${picture.bitmap.height}` : "";
+  const size = picture.bitmap ? `, ${picture.bitmap.width} x ${picture.bitmap.height}` : "";
   $("caption").textContent = picture.name + size;
   $("canvas").setAttribute("aria-label", picture.name);
   if (model.classifier) {
