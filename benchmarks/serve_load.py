@@ -21,6 +21,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
+WARM = 3  # bursts that fill the queue
 SIZES = ((192, 192), (256, 192), (192, 256), (320, 240))
 
 
@@ -44,8 +45,8 @@ def main() -> int:
 async def load(port: int, clients: int, seconds: float) -> int:
     """Runs the clients and prints what came of it."""
     requests = [as_request(image) for image in images()]
-    for request in requests * 10:
-        await ask(port, request)
+    for _ in range(WARM):  # until it has had batches of every size
+        await asyncio.gather(*(ask(port, request) for request in requests * 8))
     statuses: Counter[int] = Counter()
     times: list[float] = []
     memory = [await resident(port)]

@@ -57,6 +57,8 @@ def fetch_image(url: str, most: int, seconds: float) -> bytes:
                 if len(data) > most or time.monotonic() > end:
                     raise GCNetError(f"{shown}: more than {most:,} bytes, or not there in {seconds:g} s")
             return bytes(data)
+    except GCNetError:
+        raise
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         raise GCNetError(f"{shown}: cannot be fetched ({type(error).__name__}); upload the image") from None
 
