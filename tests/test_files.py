@@ -35,6 +35,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(GCNetError, match=r"cannot write .*x\.json: No space left"):
         write_bytes(path, b"new")
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write_atomically(path, lambda file: file.write(b"new"))
+    assert caught.value.filename == str(path)
     assert json.loads(path.read_text()) == [{"a": 1}, {"a": 2}]
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 

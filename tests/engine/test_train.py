@@ -147,6 +147,19 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path, out: str) -> None:
     assert detector.calls == 0
 
 
+def test_a_disk_with_no_room_for_the_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(GCNetError, match=r"cannot write .*last\.ckpt: No space left on device; free space"):
+        run_fake(tmp_path / "run")
+    assert capsys.readouterr().out == ""
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_models_say_what_they_were_made_from(tmp_path: Path) -> None:
     detector = FakeDetector()
     detector.provenance = {"file": "old.pth"}

@@ -22,6 +22,7 @@ import pyarrow.parquet
 
 SIZE = (40, 48)
 SQUARE = [[4, 4], [30, 4], [30, 30], [4, 30]]
+LARGEST = 1 << 20  # bytes of a text: what takes long because it is long does no harm
 WORDS = (
     *("", "0", "-1", "1e7", "1e18", "-1e300", "1e999", "nan", "inf", "1" * 5000, "0x10", "1_0", "٣", "½"),
     *("cat", "\x1b[31mred", "bolt [m8]", "\u202e", "x" * 5000, "a\nb", "~", "[", "{", "- ", ": ", "&a", "*a"),
@@ -274,7 +275,7 @@ def _damage_text(chance: random.Random, path: Path) -> None:
         )
     )
     change()
-    path.write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+    path.write_bytes("\n".join(lines).encode("utf-8", "surrogatepass")[:LARGEST])
 
 
 def _damage_picture(chance: random.Random, path: Path) -> None:
@@ -306,7 +307,7 @@ def _damage_bytes(chance: random.Random, path: Path) -> None:
 
 
 def _repeat(chance: random.Random, path: Path) -> None:
-    path.write_bytes(path.read_bytes() * chance.choice((2, 100)))
+    path.write_bytes((path.read_bytes() * chance.choice((2, 100)))[:LARGEST])
 
 
 def _replace(chance: random.Random, path: Path) -> None:

@@ -76,7 +76,7 @@ def _copy_images(records: Sequence[ImageRecord], folder: Path) -> list[str]:
         try:
             shutil.copyfile(record.path, folder / name)
         except OSError as error:
-            raise GCNetError(f"cannot copy {record.path} to {folder}: {error.strerror}") from None
+            raise GCNetError(f"cannot copy {record.path} to {folder.name}: {error.strerror}") from None
         names.append(name)
     return names
 

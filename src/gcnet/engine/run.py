@@ -84,33 +84,33 @@ class Run:
             world_size=self.place.world,
         )
 
-    def save(self) -> bool:
+    def write_checkpoint(self) -> None:
+        """Writes last.ckpt. Raises OSError where the disk does not take it."""
+        self.saved, self.saved_at = -1, time.monotonic()
+        save_checkpoint(
+            self.out / "last.ckpt",
+            self.model,
+            self.recipe,
+            iteration=self.iteration,
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            ema=None if self.average is None else self.average.state_dict(),
+            sums=self.sums,
+            class_names=list(self.model.spec.class_names),
+            images=self.images,
+        )
+        self.saved = self.iteration
+
+    def save(self) -> None:
         """Writes last.ckpt. A write that fails costs a warning; the checkpoint before stays."""
-        path = self.out / "last.ckpt"
-        self.saved_at = time.monotonic()
         try:
-            save_checkpoint(
-                path,
-                self.model,
-                self.recipe,
-                iteration=self.iteration,
-                optimizer=self.optimizer.state_dict(),
-                scaler=self.scaler.state_dict(),
-                ema=None if self.average is None else self.average.state_dict(),
-                sums=self.sums,
-                class_names=list(self.model.spec.class_names),
-                images=self.images,
-            )
+            self.write_checkpoint()
         except OSError as error:
-            self.saved = -1
             print(
-                f"warning: {path} not written at iteration {self.iteration} "
+                f"warning: {self.out / 'last.ckpt'} not written at iteration {self.iteration} "
                 f"({error.strerror or error}); the one before is kept and training goes on",
                 flush=True,
             )
-            return False
-        self.saved = self.iteration
-        return True
 
     def save_if_due(self, *, now: bool | int) -> None:
         elapsed, interval = time.monotonic() - self.saved_at, self.recipe.checkpoint_every * 60

@@ -46,6 +46,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
+from gcnet.files import disk_errors
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
 from gcnet.recipe import Recipe
@@ -109,8 +110,9 @@ def train(
         run = _begin(model, task, train_set, recipe, out, place, state, data)
         with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
             if place.leads:
-                if not resume and not run.save():  # first, so that there is always one to resume from
-                    raise GCNetError(f"cannot write in {out}; free space or give another --out")
+                if not resume:  # before all else, so that there is always one to resume from
+                    with disk_errors(out / "last.ckpt"):
+                        run.write_checkpoint()
                 weights = (recorded(out, "weights") if resume else None) or weights
                 write_recipe(out, recipe, spec=model.spec, data=data or {}, weights=weights)
                 if valid_set is not None and valid_set.source == train_set.source:

@@ -159,7 +159,7 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
     """
     try:
         return read(*args)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError):
         return {}
 
 
