@@ -254,7 +254,8 @@ def check_unused(folder: Path, resume: bool | str) -> None:
     goes_on = (folder / "last.ckpt").exists() if resume == "auto" else resume
     used = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
     if used and not goes_on:
-        raise GCNetError(f"{folder} is not empty: go on with its run by --resume, or give another --out")
+        anew = "go on with its run by --resume" if (folder / "last.ckpt").exists() else "empty it"
+        raise GCNetError(f"{folder} is not empty: {anew}, or give another --out")
 
 
 def check_data(path: Path) -> None:

@@ -239,7 +239,7 @@ def _damage_xml(chance: random.Random, path: Path) -> None:
         return
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, UnicodeError):
         _damage_bytes(chance, path)
         return
     element, word = chance.choice(list(root.iter())), _word(chance)

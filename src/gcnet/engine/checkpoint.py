@@ -44,7 +44,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     anew = "train anew with another --out"
     if not path.is_file():
-        raise GCNetError(f"nothing to resume: {path} does not exist; train without --resume")
+        raise GCNetError(
+            f"nothing to resume: {path} does not exist; train without --resume, into an empty --out"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"]

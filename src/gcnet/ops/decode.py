@@ -117,8 +117,11 @@ def read_index_mask(
             return np.array(image)
         if image.mode in ("1", "LA"):
             return np.array(image.convert("L"))
-        colours = np.array(image.convert("RGB")).astype(np.int32)
-        return colours @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        red, green, blue = (np.asarray(band) for band in image.convert("RGB").split())
+        numbers = red.astype(np.int32)
+        for band, bits in ((green, 8), (blue, 16)):
+            numbers |= np.left_shift(band, bits, dtype=np.int32)
+        return numbers
 
 
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -510,3 +512,20 @@ def test_an_image_that_a_list_names_twice_is_one(tmp_path: Path) -> None:
             path.write_text(path.read_text().rstrip() + "\n" + path.read_text())
         assert lists
         assert len(load_splits(tmp_path / make.__name__)["train"]) == 1
+
+
+@pytest.mark.parametrize("make", [voc, panoptic, masks_of_numbers, masks_of_objects])
+def test_a_mask_of_another_size_is_left_out(
+    make: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A few bytes of PNG can say any size: it is not unpacked."""
+    make(tmp_path)
+    for path in tmp_path.rglob("*.png"):
+        Image.new("1", (14_000, 12_000)).save(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record = load_splits(tmp_path)["train"].records[0]
+    assert not any(item.segmentation for item in record.instances)
+    assert make is voc or re.search(
+        "masks are not of their image's size|neither a box nor an out", caplog.text
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000

@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, collection_paused, name_splits
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
+from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -215,6 +216,14 @@ def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
         split: [path for path in paths if part in path.relative_to(root).parts]
         for split, part in splits.items()
     }
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:
+    """The numbers in a mask; None where it is not of the `size` (height, width) of its image.
+
+    A few bytes can say any size: its header is held against the image's before it takes memory.
+    """
+    return read_index_mask(path) if image_size(path) == size else None
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:

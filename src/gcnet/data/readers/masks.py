@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
-from gcnet.data.readers.files import Readers, by_folder, read_lines
+from gcnet.data.readers.files import Readers, by_folder, read_lines, read_mask
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-from gcnet.ops.decode import read_index_mask
+from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -107,11 +107,16 @@ class _Found:
 
 def _read_masks(root: Path, masks_of: dict[Path, list[Path]], classes: tuple[str, ...]) -> Source:
     with ThreadPoolExecutor(8) as pool:
-        numbers = list(pool.map(_numbers, [masks[0] for masks in masks_of.values() if len(masks) == 1]))
+        sizes = list(pool.map(image_size, masks_of))
+        fitting = list(pool.map(_of_size, masks_of.values(), sizes))
+        if left_out := sum(map(len, masks_of.values())) - sum(map(len, fitting)):
+            log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
+        masks_of = dict(zip(masks_of, fitting, strict=True))
+        numbers = list(pool.map(_numbers, [masks[0] for masks in fitting if len(masks) == 1]))
         binary = bool(numbers) and len(set().union(*numbers)) == 1
         by_class = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
         by_area = not by_class and (binary or len(classes) > 1)
-        found = list(pool.map(partial(_objects, by_area=by_area), masks_of.values()))
+        found = list(pool.map(partial(_objects, by_area=by_area), fitting, sizes))
     if not (classes or by_area or by_class) and sum(one.scattered for one in found) * 2 > sum(
         map(len, numbers)
     ):
@@ -139,6 +144,11 @@ def _name(number: int, classes: tuple[str, ...]) -> str:
     return classes[number - 1] if number <= len(classes) else f"number {number}"
 
 
+def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
+    """Those of an image's size: a few bytes can say any other, and would take memory for it."""
+    return [mask for mask in masks if image_size(mask) == size]
+
+
 def _numbers(path: Path) -> set[int]:
     """The numbers in a mask, without that of the background, 0."""
     numbers = set(np.unique(read_index_mask(path)).tolist()) - {0}
@@ -147,17 +157,16 @@ def _numbers(path: Path) -> set[int]:
     return numbers
 
 
-def _objects(paths: Sequence[Path], *, by_area: bool) -> _Found:
-    masks = [read_index_mask(path) for path in paths]
-    size = masks[0].shape[0], masks[0].shape[1]
-    if len(masks) > 1:  # one an object
-        areas = (mask != 0 for mask in masks if mask.shape == size)
+def _objects(paths: Sequence[Path], size: tuple[int, int], *, by_area: bool) -> _Found:
+    if len(paths) > 1:  # one an object
+        areas = (read_index_mask(path) != 0 for path in paths)
         return _Found(size, [(1, _rle(area)) for area in areas if area.any()])
     found = _Found(size, [])
-    for number in np.unique(masks[0]).tolist():
+    mask = read_index_mask(paths[0]) if paths else np.zeros((0, 0), np.uint8)
+    for number in np.unique(mask).tolist():
         if number == 0:
             continue
-        area = masks[0] == number
+        area = mask == number
         count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
         found.scattered += int((stats[1:, cv2.CC_STAT_AREA] > _SPECK).sum()) > 1
         parts = (labels == label for label in range(1, count)) if by_area else [area]
@@ -171,7 +180,10 @@ def _class_number(path: Path, area: Bool[np.ndarray, "H W"], number: int) -> int
         return number
     place = path.parts.index(_OBJECT_MASKS)
     other = Path(*path.parts[:place], _CLASS_MASKS, *path.parts[place + 1 :])
-    numbers, counts = np.unique(read_index_mask(other)[area], return_counts=True)
+    classes = read_mask(other, (area.shape[0], area.shape[1]))
+    if classes is None:
+        raise GCNetError(f"{other} is not of the size of {path}; export both again")
+    numbers, counts = np.unique(classes[area], return_counts=True)
     return int(numbers[counts.argmax()])
 
 

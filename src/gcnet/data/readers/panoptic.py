@@ -11,10 +11,9 @@ import numpy as np
 
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, image_folders
-from gcnet.data.readers.files import Readers, folder_with, head_of, object_of, read_object
+from gcnet.data.readers.files import Readers, folder_with, head_of, object_of, read_mask, read_object
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
-from gcnet.ops.decode import read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
 
@@ -52,24 +51,30 @@ def _read_panoptic(root: Path, path: Path) -> Source:
     things = [category for category in lists["categories"] if category.get("isthing", 1)]
     ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
     with ThreadPoolExecutor(8) as pool:
-        objects = pool.map(partial(_objects, masks, ids), lists["annotations"])
+        sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in lists["images"]}
+        objects = pool.map(partial(_objects, masks, ids, sizes), lists["annotations"])
         annotations = [one for of_image in objects for one in of_image]
     folders = image_folders(root, path) or [root]
     folder = folder_with(folders, [image.get("file_name") for image in lists["images"]])
     return Source(path, folder, lists["images"], annotations, things)
 
 
-def _objects(masks: Path, ids: set[Any], annotation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The things of an image."""
+def _objects(
+    masks: Path, ids: set[Any], sizes: dict[str, tuple[Any, Any]], annotation: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The things of an image; they have no outlines where its mask is not of its size."""
     segments = annotation.get("segments_info")
     wanted = [
         segment
         for segment in (segments if isinstance(segments, list) else [])
-        if isinstance(segment, dict) and segment.get("category_id") in ids
+        if isinstance(segment, dict)
+        and isinstance(segment.get("category_id"), int)
+        and segment["category_id"] in ids
     ]
     if not wanted:
         return []
-    mask = read_index_mask(masks / Path(str(annotation.get("file_name"))).name)
+    size = sizes.get(str(annotation.get("image_id")), (0, 0))
+    mask = read_mask(masks / Path(str(annotation.get("file_name"))).name, size)
     return [
         {
             "id": segment.get("id"),
@@ -82,6 +87,8 @@ def _objects(masks: Path, ids: set[Any], annotation: dict[str, Any]) -> list[dic
     ]
 
 
-def _outline(mask: np.ndarray, id: Any) -> dict[str, Any]:
+def _outline(mask: np.ndarray | None, id: Any) -> dict[str, Any]:
+    if mask is None:
+        return {}
     found = mask == int(id)
     return {"segmentation": mask_to_rle(found.astype(np.uint8))} if found.any() else {}

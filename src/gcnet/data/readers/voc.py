@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -19,11 +20,12 @@ from gcnet.data.readers.files import (
     image_beside,
     object_of,
     read_lines,
+    read_mask,
     read_xml,
     readable,
 )
-from gcnet.data.source import Source
-from gcnet.ops.decode import read_index_mask
+from gcnet.data.source import Source, number
+from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import mask_to_rle
 
 
@@ -63,12 +65,20 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
             {"id": id, "file_name": image, **({} if {None, "", "0"} & set(size.values()) else size)}
         )
         file = base / "SegmentationObject" / f"{path.stem}.png"
-        mask = read_index_mask(file) if file.is_file() else None
-        for number, item in enumerate(tree.iter("object"), start=1):
+        mask = read_mask(file, _size(image, size)) if file.is_file() else None
+        for place, item in enumerate(tree.iter("object"), start=1):
             name = item.findtext("name", "").strip() or "object"
-            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": name}
-            annotations.append(entry | object_of(_object, item, None if mask is None else mask == number))
+            entry = {"id": f"{path.name}:{place}", "image_id": id, "category_id": name}
+            annotations.append(entry | object_of(_object, item, None if mask is None else mask == place))
     return Source.of_names(base, base, images, annotations)
+
+
+def _size(image: str, said: dict[str, str | None]) -> tuple[int, int]:
+    """(height, width) of an image, as its file says or, where that is missing, its annotations."""
+    if os.path.isfile(image):
+        return image_size(image)
+    height, width = number(said["height"]), number(said["width"])
+    return (int(height), int(width)) if min(height, width) >= 1 else (0, 0)
 
 
 def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any]:
