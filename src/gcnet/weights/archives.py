@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gcnet.console import listed
+from gcnet.console import listed, shown
 from gcnet.errors import GCNetError
 from gcnet.weights.pickles import ARRAY_TYPES, Array, DType, RefusedError, Storage, View, load_pickle
 
@@ -113,7 +113,7 @@ def open_checkpoint(path: Path) -> Pickled:
 
 def damaged(path: Path, error: Exception) -> GCNetError:
     """What to say of a file that a library could not read."""
-    reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    reason = shown((str(error).splitlines() or [""])[0], 90) or type(error).__name__
     return GCNetError(f"{path} is damaged or not a PyTorch checkpoint ({reason}); get it again")
 
 

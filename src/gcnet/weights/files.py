@@ -116,8 +116,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
     held = read_model_file(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() | {"provenance": json.dumps(held.provenance | values)}
-    data = save(held.tensors, metadata)
-    write_atomically(Path(path), lambda file: file.write(data))
+    write_atomically(Path(path), lambda file: _write(file, held.tensors, metadata))
 
 
 def read_model_file(path: str | Path) -> ModelFile:
@@ -136,7 +135,9 @@ def read_model_file(path: str | Path) -> ModelFile:
     except GCNetError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise GCNetError(f"{path} is damaged or not a safetensors file ({error}); get it again") from error
+        raise GCNetError(
+            f"{path} is damaged or not a safetensors file ({shown(str(error), 90)}); get it again"
+        ) from error
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
