@@ -49,7 +49,7 @@ def table(rows: list[Row], counts: dict[str, Complexity]) -> str:
         "",
         "AP on COCO val2017, training memory (2 images of 1333 x 800 on a GPU) and images/s (one V100) are the",
         "figures that mmdetection published with the weights. Parameters and GFLOPs are counted from the",
-        f"networks here: one picture of {SIZE[1]} x {SIZE[0]}, 1000 proposals, 100 detections; a multiply-add is",
+        f"networks here: one image of {SIZE[1]} x {SIZE[0]}, 1000 proposals, 100 detections; a multiply-add is",
         "two operations.",
         "",
         "| model | box AP | mask AP | memory, GB | images/s | params, M | GFLOPs |",
@@ -72,7 +72,7 @@ def classifiers() -> list[str]:
         "",
         "The same backbones with one linear layer ([guide](classification.md)). The large ones start from",
         "ImageNet weights, which know no blocks; trained ones with blocks are not published. GFLOPs are those",
-        "of one square picture, parameters of 1000 classes.",
+        "of one square image, parameters of 1000 classes.",
         "",
         "| model | params, M | GFLOPs | square |",
         "| --- | --- | --- | --- |",
@@ -122,11 +122,11 @@ found = detector.predict_images("photo.jpg", score_threshold=0.5)[0]
 
 **Input**: RGB, resized to fit {spec.image_size[0]} x {spec.image_size[1]} (long, short side), minus ({mean}), divided by
 ({std}), padded to a multiple of 32. **Output**: boxes, scores, classes and masks of the {spec.num_classes} classes of
-COCO, in pixels of the picture as given.
+COCO, in pixels of the image as given.
 
 ## Training
 
-By the authors of mmdetection on COCO train2017 (118 000 pictures), from an ImageNet backbone;
+By the authors of mmdetection on COCO train2017 (118 000 images), from an ImageNet backbone;
 {frozen(spec)}
 {row.recipe.epochs} epochs of batches of {row.recipe.batch_size}, SGD with a learning rate of {row.recipe.lr:g}
 that falls tenfold after epochs {steps[0]} and {steps[1]}.
@@ -134,13 +134,13 @@ that falls tenfold after epochs {steps[0]} and {steps[1]}.
 ## Limits
 
 It knows everyday things in photographs, seen from where people hold cameras, mostly in the places that people upload
-pictures from. Aerial, medical or microscopic pictures, drawings and night are outside of what it saw. Small objects are
+images from. Aerial, medical or microscopic images, drawings and night are outside of what it saw. Small objects are
 found much less reliably than large ones. A score is not a probability that has been calibrated. Not for decisions about
 people.
 
 {compared}
 
-The weights were published by OpenMMLab with mmdetection (Apache-2.0). COCO's annotations are CC BY 4.0; its pictures
+The weights were published by OpenMMLab with mmdetection (Apache-2.0). COCO's annotations are CC BY 4.0; its images
 are under the terms of those who took them.
 """
 

@@ -202,8 +202,8 @@ def predict(
             file says, which was best in the validation of its training, or else 0.5.
         max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
         top: of a classifier: how many classes an image is given.
-        overlays: whether pictures are written beside the JSON.
-        crops, cutouts: whether each object is written as a picture of its own: what is in its box, or what is
+        overlays: whether drawings are written beside the JSON.
+        crops, cutouts: whether each object is written as an image of its own: what is in its box, or what is
             in its mask, transparent around it.
         format: one or more of "coco-results" (the default), "coco", "csv", "jsonl", "labelme", "parquet" and
             "yolo": see docs/predicting.md.

@@ -94,7 +94,7 @@ def _synchronise(handle: int) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Writes a small file, such as a picture. Raises GCNetError where the disk does not take it."""
+    """Writes a small file, such as an image. Raises GCNetError where the disk does not take it."""
     with disk_errors(path):
         write_atomically(Path(path), lambda file: file.write(data))
 

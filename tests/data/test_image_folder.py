@@ -67,7 +67,7 @@ def spoil(root: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("empty class", r"train/cyan is a class without pictures; add some"),
+        ("empty class", r"train/cyan is a class without images; add some"),
         ("class missing in val", r"val has no folder for class 'green'; add"),
         ("class missing in train", r"val/green is none of the classes \(blue, red\); add"),
         ("two vals", r"two valid splits, val and valid; keep one"),

@@ -33,7 +33,7 @@ def _parser() -> Parser:
     )
     add_model(parser)
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of pictures"
+        "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of images"
     )
     add_split(parser)
     parser.add_argument("--images", type=at_least(1), metavar="N", help="at most so many, evenly spaced")

@@ -1,4 +1,4 @@
-"""`gcnet attention`: where the context blocks of a model look in a picture."""
+"""`gcnet attention`: where the context blocks of a model look in an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(argv: list[str]) -> int:
     source = find_source(options.model, options.weights)
     check_writable(options.out)
     if not options.image.is_file():
-        raise GCNetError(f"{options.image} is not a file; give a picture")
+        raise GCNetError(f"{options.image} is not a file; give an image")
     detector = load_detector(source, options.device, options.mirror)
 
     from gcnet.lab.look import QUERIES, draw_attention
@@ -33,9 +33,9 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("attention", "Draws where the context blocks of a model look in a picture.")
+    parser = Parser("attention", "Draws where the context blocks of a model look in an image.")
     add_model(parser)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="a picture")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image")
     parser.add_argument("--out", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
     parser.add_argument(
         "--query",
@@ -56,6 +56,6 @@ def _point(word: str) -> tuple[float, float]:
         x, y = (float(part) for part in word.split(","))
     except ValueError:
         raise GCNetError(
-            f"--query {word}: give x,y as shares of the picture's width and height, such as 0.5,0.25"
+            f"--query {word}: give x,y as shares of the image's width and height, such as 0.5,0.25"
         ) from None
     return x, y

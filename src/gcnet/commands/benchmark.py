@@ -35,7 +35,7 @@ def _parser() -> Parser:
     parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
     parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
-    parser.add_argument("--batch", type=at_least(1), default=1, help="pictures at a time (1)")
+    parser.add_argument("--batch", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--repeats", type=at_least(1), default=7, help="of each measurement (7)")
     parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
     parser.add_argument(

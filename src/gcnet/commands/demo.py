@@ -1,4 +1,4 @@
-"""`gcnet demo`: the whole path on generated pictures, or the pictures alone."""
+"""`gcnet demo`: the whole path on generated images, or the images alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gcnet.files import check_writable
 
 
 def run(argv: list[str]) -> int:
-    """Writes the pictures, or writes, trains, scores and draws."""
+    """Writes the images, or writes, trains, scores and draws."""
     options = _parser().parse(argv)
     if options.puzzle_only:
         from gcnet.lab.context_classes import write_context_classes
@@ -33,11 +33,11 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("demo", "Trains the tiny model on generated pictures, scores it and draws what it sees.")
+    parser = Parser("demo", "Trains the tiny model on generated images, scores it and draws what it sees.")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (demo)")
-    parser.add_argument("--seed", type=int, default=0, help="of pictures, weights and sampling (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of images, weights and sampling (0)")
     parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
-    parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the pictures, as COCO JSON")
+    parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the images, as COCO JSON")
     parser.add_argument(
         "--puzzle-only", type=Path, metavar="DIR", help="only write the puzzle for classifiers (folders)"
     )

@@ -95,7 +95,7 @@ def _classifiers(rows: Sequence[ClassifierRow]) -> list[str]:
     return [
         *lines,
         "",
-        "params in millions, with 1000 classes; GFLOPs of one square picture of so many pixels",
+        "params in millions, with 1000 classes; GFLOPs of one square image of so many pixels",
     ]
 
 

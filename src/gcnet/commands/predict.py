@@ -29,7 +29,7 @@ PRINTED = 20  # images that a classifier names on the terminal
 
 
 def run(argv: list[str]) -> int:
-    """Predicts, writes results and pictures. 1 where some images could not be read, 2 where none could."""
+    """Predicts, writes results and drawings. 1 where some images could not be read, 2 where none could."""
     options = _parser().parse(argv)
 
     from gcnet.api import predict
@@ -85,7 +85,7 @@ def _parser() -> Parser:
         "--overlays",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="pictures beside the JSON, or the JSON alone",
+        help="drawings beside the JSON, or the JSON alone",
     )
     parser.add_argument("--crops", action="store_true", help="each object as a picture: what is in its box")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """What a classifier learns from an image, and the batches that it takes: squares of one size.
 
-N images, H x W original picture, S side of the square that the network sees, K classes.
+N images, H x W original image, S side of the square that the network sees, K classes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gcnet.types import Batch, ClassTargets
 
 LOG_ASPECTS = math.log(3 / 4), math.log(4 / 3)  # width over height of random crops
 
-Square = tuple[UInt8[np.ndarray, "S S 3"], tuple[int, ...], int | str]  # with the picture's size and an id
+Square = tuple[UInt8[np.ndarray, "S S 3"], tuple[int, ...], int | str]  # with the image's size and an id
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def train_square(
     scale_jitter: tuple[float, float] = (0.08, 1.0),
     color_jitter: float = 0.0,
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A random part of the picture (arXiv 1409.4842, section 6), perhaps mirrored and recoloured.
+    """A random part of the image (arXiv 1409.4842, section 6), perhaps mirrored and recoloured.
 
     The part's share of the area is drawn from `scale_jitter`, its aspect from 3:4 to 4:3; a side that is then
-    longer than the picture's is cut to it. With `scale_jitter` (1, 1) it is the square of the evaluation.
+    longer than the image's is cut to it. With `scale_jitter` (1, 1) it is the square of the evaluation.
     All chance comes from `rng`, in the same number of draws whatever the settings.
     """
     share, aspect = rng.uniform(*scale_jitter), math.exp(rng.uniform(*LOG_ASPECTS))

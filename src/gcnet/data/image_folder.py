@@ -1,6 +1,6 @@
-"""Picture sets for classification: a folder for each split, and in it one for each class.
+"""Image sets for classification: a folder for each split, and in it one for each class.
 
-`photos/train/cat/a.jpg`, `photos/val/dog/b.png`. Pictures are opened only when they are needed.
+`photos/train/cat/a.jpg`, `photos/val/dog/b.png`. Images are opened only when they are needed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
 
 
 class ImageFolder(DataSet[LabelledImage]):
-    """The pictures of one split, in class folders."""
+    """The images of one split, in class folders."""
 
     @classmethod
     def load(cls, folder: str | Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
-        """The pictures in and below the class folders of `folder`, in the order of classes and paths.
+        """The images in and below the class folders of `folder`, in the order of classes and paths.
 
         `class_names` fixes the labels (those of a trained model, say); without it they are the names of the
-        class folders, sorted. Files that are no pictures by their suffix are left out and counted in a
+        class folders, sorted. Files that are no images by their suffix are left out and counted in a
         warning; hidden ones are left out.
 
         Raises:
-            GCNetError: there is no class folder, one of them has no pictures, or the folders are not
+            GCNetError: there is no class folder, one of them has no images, or the folders are not
                 those of `class_names`.
         """
         folder = Path(folder)
@@ -42,7 +42,7 @@ class ImageFolder(DataSet[LabelledImage]):
 
 
 def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
-    """Every split of a picture set, all with the classes of the first (the training split if any).
+    """Every split of an image set, all with the classes of the first (the training split if any).
 
     Raises GCNetError for what `ImageFolder.load` names, such as a class that one of the splits lacks.
     """
@@ -55,7 +55,7 @@ def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
 
 
 def load_image_folder(root: str | Path, split: str, class_names: Sequence[str]) -> ImageFolder:
-    """One split of a picture set, with the classes of a trained model. Raises GCNetError without it."""
+    """One split of an image set, with the classes of a trained model. Raises GCNetError without it."""
     return ImageFolder.load(pick_split(root, _find_splits(root), split), class_names=class_names)
 
 
@@ -75,17 +75,17 @@ def _find_splits(root: str | Path) -> dict[str, Path]:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """The pictures of each class folder by its name, sorted; there is one at least in each."""
+    """The images of each class folder by its name, sorted; there is one at least in each."""
     if not folder.is_dir():
-        raise GCNetError(f"{folder} is not a folder; give one with a folder of pictures for each class")
+        raise GCNetError(f"{folder} is not a folder; give one with a folder of images for each class")
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[:1] not in "._"]
     if not folders:
-        raise GCNetError(f"{folder} has no class folders; put the pictures of each class in one of its own")
+        raise GCNetError(f"{folder} has no class folders; put the images of each class in one of its own")
     found = {path.name: _images(path) for path in folders}
     for name, images in found.items():
         if not images:
             raise GCNetError(
-                f"{folder / name} is a class without pictures; add some ({', '.join(IMAGE_SUFFIXES)}), "
+                f"{folder / name} is a class without images; add some ({', '.join(IMAGE_SUFFIXES)}), "
                 "or remove it"
             )
     return found
@@ -97,7 +97,7 @@ def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -
     if missing:
         raise GCNetError(
             f"{folder} has no folder for class {listed([repr(name) for name in missing], 1)}; "
-            "add pictures of it there, or remove the class from the other splits"
+            "add images of it there, or remove the class from the other splits"
         )
     if unknown:
         raise GCNetError(
@@ -107,7 +107,7 @@ def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -
 
 
 def _images(folder: Path) -> list[Path]:
-    """The pictures in and below a folder, sorted. `os.walk`: ImageNet has a million of them."""
+    """The images in and below a folder, sorted. `os.walk`: ImageNet has a million of them."""
     images, aside = [], []
     for parent, _, names in os.walk(folder, followlinks=True):
         for name in names:

@@ -25,8 +25,8 @@ class ClassMetrics:
     """How often a classifier is right.
 
     Attributes:
-        top1: the share of pictures whose class is the most probable one.
-        top5: the share of pictures whose class is among the five most probable.
+        top1: the share of images whose class is the most probable one.
+        top5: the share of images whose class is among the five most probable.
         loss: the mean cross-entropy, in nats.
         per_class: by name: `images`, `top1` among them, and the class that they are most often `taken_for`,
             none if they never are.
@@ -47,7 +47,7 @@ class ClassMetrics:
 class ClassResult:
     """What a classifier says of an image.
 
-    `entry` has the picture's `file_name` and `class`, the five most probable classes as `predicted` and their
+    `entry` has the image's `file_name` and `class`, the five most probable classes as `predicted` and their
     `probabilities`; `loss` is the cross-entropy, in nats.
     """
 

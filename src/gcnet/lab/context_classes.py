@@ -1,9 +1,9 @@
 """A classification puzzle: the class is the colour of the objects, read in the light of a lamp far away.
 
-A picture has one lamp in a corner, lit red or blue, and two to four discs of one colour along the two sides
+An image has one lamp in a corner, lit red or blue, and two to four discs of one colour along the two sides
 opposite. The class is the colour under a red lamp, and the next colour of the cycle under a blue one. So the
 colour alone leaves two classes, the lamp alone all three, and no sum of votes of single places can do better
-than the colour: a network has to bring lamp and colour together before it averages over the picture. At the
+than the colour: a network has to bring lamp and colour together before it averages over the image. At the
 default size they are farther apart than the receptive field of the tiny ResNet is wide.
 
 Lengths are given for the default size of 128 pixels and grow with the size.
@@ -33,12 +33,12 @@ _LAMP_PAINTS = np.array([[255, 24, 16], [24, 64, 255]], np.float32)
 
 
 def class_of(color: int, lamp: int) -> int:
-    """The label of a picture of this colour (index into `COLORS`) and lamp (index into `LAMPS`)."""
+    """The label of an image of this colour (index into `COLORS`) and lamp (index into `LAMPS`)."""
     return (color + lamp) % len(COLORS)
 
 
 def draw_puzzle(seed: tuple[int, ...], *, color: int, lamp: int, size: int = SIZE) -> np.ndarray:
-    """One picture, (size, size, 3) uint8 RGB. Of colour and lamp only their paint depends on them."""
+    """One image, (size, size, 3) uint8 RGB. Of colour and lamp only their paint depends on them."""
     rng = np.random.default_rng(seed)
     unit = size / SIZE
     canvas = paint.add_clutter(rng, paint.background(rng, size, unit), unit)
@@ -59,7 +59,7 @@ def write_context_classes(
 ) -> Path:
     """Writes PNGs as `train/CLASS/00001.png`, ..., `val/CLASS/...`: an image folder. Returns `folder`.
 
-    `train` and `valid` count pictures; colours and lamps are as even as they can be. The same arguments give
+    `train` and `valid` count images; colours and lamps are as even as they can be. The same arguments give
     the same files. Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
     counts = {"train": train, "val": valid}
@@ -68,7 +68,7 @@ def write_context_classes(
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     kinds = len(COLORS) * len(LAMPS)
-    rng = np.random.default_rng((*seed, 0, 2))  # longer than any picture's seed: a stream of its own
+    rng = np.random.default_rng((*seed, 0, 2))  # longer than any image's seed: a stream of its own
     for i, kind in enumerate(paint.even_order(rng, kinds, count)):
         color, lamp = divmod(kind, len(LAMPS))
         image = draw_puzzle((*seed, i), color=color, lamp=lamp, size=size)

@@ -1,11 +1,11 @@
-"""Context shapes: rendered pictures in which an object's class depends on a lamp far away from it.
+"""Context shapes: rendered images in which an object's class depends on a lamp far away from it.
 
-Every picture holds one lit lamp (the cue) and a few textured stars and gears, all in one mess of lines,
+Every image holds one lit lamp (the cue) and a few textured stars and gears, all in one mess of lines,
 blobs and noise. The class of an object is its shape *and* the colour of the lamp, so that a detector that
 sees only locally can find and outline the objects but must guess between the classes. That is what the
-global context block is for (arXiv 1904.11492). docs/context-shapes.md shows how the pictures are drawn.
+global context block is for (arXiv 1904.11492). docs/context-shapes.md shows how the images are drawn.
 
-Nothing but the lamp knows the cue: the same seed with another cue gives the same picture, pixel for pixel,
+Nothing but the lamp knows the cue: the same seed with another cue gives the same image, pixel for pixel,
 outside the lamp's halo. Lengths are given for the default size of 192 pixels and grow with the size.
 """
 
@@ -33,7 +33,7 @@ CLEARANCE = 66.0  # pixels from the lamp's centre to the circle around any objec
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and what is in it.
 
     Attributes:
         image: H x W x 3 uint8 RGB.
@@ -51,7 +51,7 @@ class Scene:
 
 
 def draw_scene(seed: int | Sequence[int], *, cue: int, size: int = REFERENCE_SIZE) -> Scene:
-    """One picture of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone."""
+    """One image of `size` x `size` pixels. Everything but the lamp's colour comes from `seed` alone."""
     rng = np.random.default_rng(seed)
     unit = size / REFERENCE_SIZE
     lamp, places = _arrange(rng, size)
@@ -89,8 +89,8 @@ def write_context_shapes(
 ) -> Path:
     """Writes the data set as PNG and COCO JSON, one folder a split: `train/_annotations.coco.json`, ...
 
-    The same arguments give the same files; picture i of a split does not depend on how many there are.
-    `train` and `valid` count pictures. Returns `folder`.
+    The same arguments give the same files; image i of a split does not depend on how many there are.
+    `train` and `valid` count images. Returns `folder`.
     Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
     counts = {"train": train, "valid": valid}
@@ -102,7 +102,7 @@ def write_context_shapes(
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    rng = np.random.default_rng((*seed, 0, 1))  # longer than any picture's seed: a stream of its own
+    rng = np.random.default_rng((*seed, 0, 1))  # longer than any image's seed: a stream of its own
     for i, cue in enumerate(paint.even_order(rng, len(CUES), count)):
         scene = draw_scene((*seed, i), cue=cue, size=size)
         name = f"{i + 1:05d}.png"

@@ -1,4 +1,4 @@
-"""The whole path in minutes: generated pictures, training, AP, and pictures of what the model sees.
+"""The whole path in minutes: generated images, training, AP, and drawings of what the model sees.
 
 The data set is context shapes (docs/context-shapes.md): a class cannot be told without the lamp far away
 from the object, so the table shows whether context blocks do their work.
@@ -37,7 +37,7 @@ from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.create import create_model
 
-SHOWN = 4  # pictures in predictions.png and attention.png
+SHOWN = 4  # drawings in predictions.png and attention.png
 SHOWN_SCORE = 0.5
 ENLARGE = 2
 
@@ -55,7 +55,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Look:
-    """What the model found in a picture, and the attention of each block over the padded, resized picture."""
+    """What the model found in an image, and the attention of each block over the padded, resized image."""
 
     detections: Detections
     maps: dict[str, Tensor]
@@ -82,7 +82,7 @@ def run_demo(
     _claim(out, settings)
     train_count, valid_count = settings.train_pictures, settings.valid_pictures
     write_context_shapes(out / "data", train=train_count, valid=valid_count, seed=settings.seed)
-    print(f"drew {train_count} + {valid_count} pictures in {out / 'data'}", flush=True)
+    print(f"drew {train_count} + {valid_count} images in {out / 'data'}", flush=True)
     splits = load_splits(out / "data")
 
     detector, weights, metrics = _train(settings, splits, out / "train")
@@ -156,7 +156,7 @@ def _look(detector: Detector, dataset: DataSet[ImageRecord]) -> list[Look]:
 
 
 def _draw(detector: Detector, dataset: DataSet[ImageRecord], looks: Sequence[Look], out: Path) -> None:
-    """Both picture grids."""
+    """Both grids of drawings."""
     shown = list(zip(dataset.records, looks, strict=True))[:SHOWN]
     names = dataset.class_names
     predictions, attention = [], []
@@ -167,7 +167,7 @@ def _draw(detector: Detector, dataset: DataSet[ImageRecord], looks: Sequence[Loo
         predictions.append([draw_targets(image, item, names, enlarge=ENLARGE), found])
         heat = (attention_overlay(image, a, valid=valid, enlarge=ENLARGE) for a in look.maps.values())
         attention.append([found, *heat])
-    # Two pictures a row: a figure as wide as a page.
+    # Two drawings a row: a figure as wide as a page.
     rows = [left + right for left, right in zip(predictions[::2], predictions[1::2], strict=False)]
     titles = ["ground truth", "prediction"]
     write_image(out / "predictions.png", grid(rows or predictions, titles=titles * (2 if rows else 1)))
@@ -178,7 +178,7 @@ def _draw(detector: Detector, dataset: DataSet[ImageRecord], looks: Sequence[Loo
 def _lamp_shares(
     dataset: DataSet[ImageRecord], looks: Sequence[Look], detector: Detector
 ) -> dict[str, tuple[float, float]]:
-    """For each block, averaged over the pictures: the lamp's share of its attention, and of the area."""
+    """For each block, averaged over the images: the lamp's share of its attention, and of the area."""
     entries: list[dict[str, Any]] = json.loads(dataset.source.read_text())["images"]
     lamps = {entry["id"]: Circle(*entry["lamp"]) for entry in entries}
     shares: dict[str, list[tuple[float, float]]] = {}

@@ -1,8 +1,8 @@
-"""Generated pictures: how they are painted (textures, clutter, the lamp), and how their splits are written.
+"""Generated images: how they are painted (textures, clutter, the lamp), and how their splits are written.
 
 H x W pixels, S times as many each way in an *enlarged* mask, which is how outlines keep smooth edges.
 A canvas is H x W x 3 float32 RGB in 0..255 and is painted in place. `unit` is the length of one pixel of
-the default picture size: what is drawn grows with the picture.
+the default image size: what is drawn grows with the image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SMALLEST_FRAGMENT = 10.0  # square pixels; smaller visible parts of an object ar
 
 @dataclass(frozen=True)
 class Circle:
-    """A place in the picture, in pixels."""
+    """A place in the image, in pixels."""
 
     x: float
     y: float
@@ -60,7 +60,7 @@ def _covered(
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """The outer outlines of an enlarged mask in picture pixels, without parts below `SMALLEST_FRAGMENT`."""
+    """The outer outlines of an enlarged mask in image pixels, without parts below `SMALLEST_FRAGMENT`."""
     found, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     simpler = (cv2.approxPolyDP(contour, 0.8, True)[:, 0] for contour in found)
     polygons = ((contour + 0.5) / SUPERSAMPLING for contour in simpler if len(contour) >= 3)
@@ -194,7 +194,7 @@ def add_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
 
 
 def with_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """The canvas as a picture, uint8, with the noise of a camera."""
+    """The canvas as an image, uint8, with the noise of a camera."""
     canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 6))
     return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
 
@@ -211,7 +211,7 @@ def write_splits(
     size: int,
     smallest: int,
 ) -> Path:
-    """Calls `write(folder of a split, count of pictures, (seed, number of the split), size)` for each split.
+    """Calls `write(folder of a split, count of images, (seed, number of the split), size)` for each split.
 
     Returns the folder. Raises GCNetError if it cannot be written or a number makes no sense.
     """
@@ -219,8 +219,8 @@ def write_splits(
     if min(*counts.values(), seed) < 0 or not any(counts.values()) or size < smallest:
         amounts = " and ".join(f"{count} {split}" for split, count in counts.items())
         raise GCNetError(
-            f"cannot draw {amounts} pictures of {size} pixels with seed {seed}: "
-            f"ask for at least one picture, {smallest} pixels or more, and a seed that is not negative"
+            f"cannot draw {amounts} images of {size} pixels with seed {seed}: "
+            f"ask for at least one image, {smallest} pixels or more, and a seed that is not negative"
         )
     try:
         for index, (split, count) in enumerate(counts.items()):
@@ -228,17 +228,17 @@ def write_splits(
                 (folder / split).mkdir(parents=True, exist_ok=True)
                 write(folder / split, count, (seed, index), size)
     except OSError as error:
-        raise GCNetError(f"cannot write the pictures to {folder} ({error}): choose another folder") from error
+        raise GCNetError(f"cannot write the images to {folder} ({error}): choose another folder") from error
     return folder
 
 
 def even_order(rng: np.random.Generator, kinds: int, count: int) -> list[int]:
-    """The kind of each of `count` pictures, one at least: as many of each as possible, in random order."""
+    """The kind of each of `count` images, one at least: as many of each as possible, in random order."""
     rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
     return np.concatenate(rounds)[:count].tolist()
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB picture. Raises OSError."""
+    """Writes an RGB image. Raises OSError."""
     _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     path.write_bytes(png.tobytes())

@@ -175,7 +175,7 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("FLOPs added by the blocks, millions a picture (equals side by side)")
+    axes.set_xlabel("FLOPs added by the blocks, millions an image (equals side by side)")
     axes.set_ylabel(TITLES[score])
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
 

@@ -48,7 +48,7 @@ def busy_detector(name: str) -> Detector:
 
 
 def random_batch(images: int, size: tuple[int, int]) -> Batch:
-    """Noise pictures of (height, width), a multiple of 32."""
+    """Noise images of (height, width), a multiple of 32."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, 3, *size), dtype=torch.uint8, generator=generator)
     return Batch(pixels, [size] * images, [size] * images, list(range(images)))

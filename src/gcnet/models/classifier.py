@@ -26,7 +26,7 @@ from gcnet.types import Batch, Classification, ClassTargets
 class Classifier(Pretrained, nn.Module):
     """The mean of c5 over all positions, and one linear layer. The backbone may hold context blocks.
 
-    `spec` says what it is made of, which classes it knows, and how pictures are prepared for it. Its
+    `spec` says what it is made of, which classes it knows, and how images are prepared for it. Its
     tensors are `backbone.*`, named as a detector's are, and `fc.*`, named as torchvision's are.
     `provenance` says where its weights come from and travels with them into files.
     """
@@ -58,18 +58,18 @@ class Classifier(Pretrained, nn.Module):
         return self.fc(features.mean(dim=(2, 3)))
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classification]:
-        """The `top` most probable classes of pictures as they come, whatever the training mode is.
+        """The `top` most probable classes of images as they come, whatever the training mode is.
 
         Args:
-            images: one picture or a list of them, each a path, the bytes of a file, a PIL image, an array or
+            images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
                 a tensor: see `gcnet.ops.decode.as_rgb_array`.
             top: how many classes; all if there are fewer.
 
         Returns:
-            One `Classification` for each picture, best class first, on the CPU.
+            One `Classification` for each image, best class first, on the CPU.
 
         Raises:
-            GCNetError: a picture cannot be read, or is not of one of these kinds; `top` is below 1.
+            GCNetError: an image cannot be read, or is not of one of these kinds; `top` is below 1.
         """
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
@@ -77,7 +77,7 @@ class Classifier(Pretrained, nn.Module):
         return [model.classify(model.prepare(image), top=top)[0] for image in as_list(images)]
 
     def prepare(self, image: Any) -> Batch:
-        """A picture as `predict_images` takes it, as a batch on the model's device."""
+        """An image as `predict_images` takes it, as a batch on the model's device."""
         array = as_rgb_array(image)
         batch = classifier_batch([middle_square(array, self.spec.image_size)], [array.shape[:2]], [0])
         return batch.to(self.mean.device)
@@ -97,7 +97,7 @@ def classifier_batch(
 ) -> Batch:
     """Squares of one size as a batch, without padding: a mean over the map would count it.
 
-    `sizes` are the (height, width) of the pictures that they come from.
+    `sizes` are the (height, width) of the images that they come from.
     """
     images = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
     side = images.shape[-1]

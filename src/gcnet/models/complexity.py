@@ -1,6 +1,6 @@
-"""Parameters and floating-point operations of a model, counted without weights or pictures.
+"""Parameters and floating-point operations of a model, counted without weights or images.
 
-H x W pixels of the picture, R regions, D detections.
+H x W pixels of the image, R regions, D detections.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DETECTOR_SIZE = (800, 1216)
 
 @dataclass(frozen=True)
 class Complexity:
-    """Parameters, and the FLOPs of one picture by part; a multiply-add is two operations."""
+    """Parameters, and the FLOPs of one image by part; a multiply-add is two operations."""
 
     parameters: int
     flops: dict[str, int]
@@ -35,7 +35,7 @@ class Complexity:
 
 
 def count_complexity(spec: ModelSpec | ClassifierSpec, size: tuple[int, int] | None = None) -> Complexity:
-    """Counts what a model of `spec` computes for one picture of `size`, (height, width) in pixels.
+    """Counts what a model of `spec` computes for one image of `size`, (height, width) in pixels.
 
     `size` is by default what a 3:2 photograph becomes for the published detectors, (800, 1216), or the
     square that a classifier sees. Matrix products and convolutions are counted, deformable ones without

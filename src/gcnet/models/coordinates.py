@@ -5,7 +5,7 @@
 "inclusive" is that of mmdetection 1.x, in which the authors' files of 2019 were trained. There a box contains
 its last pixel: [x1, y1, x2, y2] is x2 - x1 + 1 wide. It covers the same area as our [x1, y1, x2 + 1, y2 + 1],
 and written like this its coder, IoU, NMS and choice of level are exactly ours. What differs is where anchors
-stand, where RoIAlign reads, and how boxes change with the size of the picture, because it was the last pixel
+stand, where RoIAlign reads, and how boxes change with the size of the image, because it was the last pixel
 that was multiplied.
 
 "torchvision": anchors are rounded, and their distance is the padded image's side divided by the map's, cut to
@@ -60,7 +60,7 @@ def shift_regions(
 
 
 def resize_inclusive(boxes: Float[Tensor, "R 4"], x: float, y: float) -> Float[Tensor, "R 4"]:
-    """Inclusive boxes in a picture that becomes `x` times as wide and `y` times as high."""
+    """Inclusive boxes in an image that becomes `x` times as wide and `y` times as high."""
     x1, y1, x2, y2 = boxes.unbind(1)
     return torch.stack([x1 * x, y1 * y, (x2 - 1) * x + 1, (y2 - 1) * y + 1], dim=1)
 

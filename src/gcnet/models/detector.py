@@ -43,7 +43,7 @@ class PaddedDetections(NamedTuple):
 class Detector(Pretrained, nn.Module):
     """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
 
-    `spec` says what it is made of, which classes it knows, and how pictures are prepared for it.
+    `spec` says what it is made of, which classes it knows, and how images are prepared for it.
     `provenance` says where its weights come from and travels with them into files.
     `shapes` says how regions are computed. "dynamic": those that there are, so that shapes depend on values.
     "static": a fixed number of places, some of them empty; it spares a GPU syncs, and can be compiled and
@@ -138,18 +138,18 @@ class Detector(Pretrained, nn.Module):
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = 0.05
     ) -> list[Detections]:
-        """Detections in pictures as they come, one after the other, whatever the training mode is.
+        """Detections in images as they come, one after the other, whatever the training mode is.
 
         Args:
-            images: one picture or a list of them, each a path, the bytes of a file, a PIL image, an array or
+            images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
                 a tensor: see `gcnet.ops.decode.as_rgb_array`.
             score_threshold: in [0, 1]; detections score above it.
 
         Returns:
-            One `Detections` for each picture, in pixels of the picture as given, on the CPU.
+            One `Detections` for each image, in pixels of the image as given, on the CPU.
 
         Raises:
-            GCNetError: a picture cannot be read, or is not of one of these kinds.
+            GCNetError: an image cannot be read, or is not of one of these kinds.
         """
         model = in_eval_mode(self)
         return [model._predict_image(image, score_threshold) for image in as_list(images)]
@@ -164,7 +164,7 @@ class Detector(Pretrained, nn.Module):
         return self.predict(self.prepare(image), score_threshold=score_threshold)[0].to("cpu")
 
     def prepare(self, image: Any) -> Batch:
-        """A picture as `predict_images` takes it, resized and padded, as a batch on the model's device."""
+        """An image as `predict_images` takes it, resized and padded, as a batch on the model's device."""
         array = as_rgb_array(image)
         original = (array.shape[0], array.shape[1])
         rule = self.spec.resize

@@ -1,4 +1,4 @@
-"""From class scores and deltas to the detections that are kept, and back to the picture as it was given.
+"""From class scores and deltas to the detections that are kept, and back to the image as it was given.
 
 R regions, K classes, D detections, M side of a mask.
 """

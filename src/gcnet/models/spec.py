@@ -176,13 +176,13 @@ class BalanceSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A Mask R-CNN: its parts, its classes, and how pictures are prepared for it.
+    """A Mask R-CNN: its parts, its classes, and how images are prepared for it.
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
     `fpn_norm` follows every convolution of the FPN, which with `fpn_bottom_up` goes up again to coarse levels
     (PAFPN, arXiv 1803.01534), and with `balance` ends in a balanced pyramid. `coordinates` are
     of the library that it was trained by.
-    `image_size` is the (long, short) side that pictures are resized to fit, by the rule of `resize`;
+    `image_size` is the (long, short) side that images are resized to fit, by the rule of `resize`;
     `image_mean` and `image_std` are in 0..255 RGB.
     """
 
@@ -221,7 +221,7 @@ class ModelSpec:
 class ClassifierSpec:
     """An image classifier: a backbone, global average pooling and one linear layer (arXiv 1512.03385).
 
-    Pictures are resized until their short side is the first of `image_size`, then the middle square with a
+    Images are resized until their short side is the first of `image_size`, then the middle square with a
     side of the second is taken. `image_mean` and `image_std` are in 0..255 RGB. The backbone is the
     detectors' own, so that its weights go from one to the other; nothing of it is frozen here.
     """

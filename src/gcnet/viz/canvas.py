@@ -46,7 +46,7 @@ def as_canvas(image: np.ndarray, enlarge: int) -> np.ndarray:
 
 
 def line_width(canvas: np.ndarray) -> int:
-    """Of frames and outlines [px]: the larger the picture, the wider."""
+    """Of frames and outlines [px]: the larger the image, the wider."""
     return max(1, round(float(np.sqrt(canvas.shape[0] * canvas.shape[1])) / 450))
 
 

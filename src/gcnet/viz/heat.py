@@ -1,4 +1,4 @@
-"""Where a context block looks: attention maps over pictures.
+"""Where a context block looks: attention maps over images.
 
 H x W image, h x w map. Images are RGB uint8.
 """
