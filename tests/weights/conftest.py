@@ -27,6 +27,7 @@ class FileServer:
     status: int | None = None  # answers everything with it
     content_type: str = "application/octet-stream"
     seconds: float = 0.0  # before it answers
+    drip: float = 0.0  # seconds between its bytes
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range of each GET
     sent: int = 0  # bytes of bodies
 
@@ -56,7 +57,10 @@ def _handler(server: FileServer) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", server.content_type)
             self.end_headers()
             piece = body[start : start + server.cuts.pop(0)] if server.cuts else body[start:]
-            self.wfile.write(piece)
+            for byte in piece if server.drip else b"":
+                self.wfile.write(bytes([byte]))
+                time.sleep(server.drip)
+            self.wfile.write(b"" if server.drip else piece)
             server.sent += len(piece)
 
         def log_message(self, format: str, *args: object) -> None:

@@ -8,15 +8,18 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.models import get_model
 
 from gcnet.errors import GCNetError
+from gcnet.models.backbone import make_backbone
 from gcnet.models.resnet import ResNet
-from gcnet.models.spec import ContextSpec, ResNetSpec
+from gcnet.models.spec import ContextSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import IMAGENET, ROWS, Weights
 from gcnet.weights.create import load_backbone
@@ -126,10 +129,14 @@ def test_names_are_torchvision_s() -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("weights", IMAGENET.values(), ids=lambda weights: weights.file)
-def test_published_names_carry_the_hash(weights: Weights) -> None:
-    assert weights.file.endswith(f"-{weights.sha256}.pth")
-    assert len(weights.sha256) == 8
+PUBLISHED = [one for weights in IMAGENET.values() for one in (weights, *weights.alternatives)]
+
+
+@pytest.mark.parametrize("weights", PUBLISHED, ids=lambda weights: weights.url)
+def test_published_names_carry_the_hash_or_it_is_whole(weights: Weights) -> None:
+    assert weights.url.startswith("https://")
+    assert weights.file.endswith(f"-{weights.sha256}.pth") or len(weights.sha256) == 64
+    assert len(weights.sha256) in (8, 64)
     int(weights.sha256, 16)
 
 
@@ -175,7 +182,7 @@ def test_a_resnet_of_any_library(kind: str, suffix: str, published: Path, tmp_pa
         torch.save({"state_dict": spelt, "arch": "resnet50"}, path)
     else:
         save_file(spelt, path)
-    found, line = read_backbone(path)
+    found, line = read_backbone(path, SPEC)
     assert found.keys() == ResNet(ResNetSpec(blocks=SPEC.blocks)).state_dict().keys()
     assert "; left over: 4 (" in line
     load_backbone(backbone := fresh(), SPEC, path)
@@ -193,4 +200,37 @@ def test_the_teacher_of_dino(published: Path, tmp_path: Path) -> None:
 def test_no_resnet(tmp_path: Path) -> None:
     torch.save({"patch_embed.proj.weight": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(GCNetError, match=r"no ResNet under names that are known: patch_embed"):
-        read_backbone(tmp_path / "x.pth")
+        read_backbone(tmp_path / "x.pth", SPEC)
+
+
+@pytest.mark.parametrize(("library", "name"), [("timm", "test_convnext"), ("torchvision", "resnet18")])
+def test_a_network_of_a_library_takes_its_own_files(library: Any, name: str, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(1)
+    network = timm.create_model(name) if library == "timm" else get_model(name)
+    theirs = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": theirs}, tmp_path / "x.pth")
+    spec = LibrarySpec(library, name, ContextSpec(ratio=1 / 4))
+    found, line = read_backbone(tmp_path / "x.pth", spec)
+    assert f"{len(found)} tensors of {library}'s {name}, " in line
+    assert "; left over: " in line
+    with torch.no_grad():
+        images = torch.rand(1, 3, 64, 64)
+        backbone = make_backbone(spec).eval()
+        load_backbone(backbone, spec, tmp_path / "x.pth")
+        plain = make_backbone(replace(spec, context=None)).eval()
+        load_backbone(plain, replace(spec, context=None), tmp_path / "x.pth")
+        assert torch.allclose(backbone(images)[-1], plain(images)[-1])  # new blocks change nothing
+        features = network.eval().forward_features(images) if library == "timm" else None
+        assert features is None or torch.allclose(plain(images)[-1], features, atol=1e-5)
+    with pytest.raises(GCNetError, match=f"no {library}'s {name} under names that are known"):
+        torch.save({"other.weight": torch.zeros(1)}, tmp_path / "y.pth")
+        read_backbone(tmp_path / "y.pth", spec)
+
+
+def test_further_blocks_are_new_too(published: Path) -> None:
+    """Those after the first one of a residual block have names with a number."""
+    second = ContextSpec(ratio=1 / 8, position="after_conv2")
+    backbone = ResNet(replace(SPEC, more_context=(second,)))
+    load_backbone(backbone, replace(SPEC, more_context=(second,)), published)
+    assert loaded(backbone, published)

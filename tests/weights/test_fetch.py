@@ -11,10 +11,12 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from gcnet.errors import GCNetError
 from gcnet.weights import transfer
@@ -112,10 +114,10 @@ def test_files_of_torch_hub_count(weights: Weights, file_server: Any, tmp_path: 
 
 def test_a_cut_connection_is_gone_on_with(weights: Weights, file_server: Any) -> None:
     kept = 20 * CHUNK
-    file_server.cuts = [kept + 100, kept]  # what comes after the last full chunk is lost
+    file_server.cuts = [kept + 100, kept]  # nothing of what has come is lost
     assert fetch(weights, patience=HASTY).read_bytes() == CONTENT
-    assert [wanted for _, wanted in file_server.asked] == [None, f"bytes={kept}-", f"bytes={2 * kept}-"]
-    assert file_server.sent == len(CONTENT) + 100
+    assert [wanted for _, wanted in file_server.asked] == [None, f"bytes={kept + 100}-", f"bytes={2 * kept + 100}-"]
+    assert file_server.sent == len(CONTENT)
     assert leftovers() == []
 
 
@@ -261,7 +263,7 @@ def test_a_disk_without_room_is_not_filled(weights: Weights, monkeypatch: pytest
 def test_a_disk_that_fills_up(weights: Weights, file_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write = transfer._write
 
-    def full(response: Any, file: Any, offset: int, total: int | None) -> None:
+    def full(response: Any, file: Any, *_: Any) -> None:
         file.write(CONTENT[:1_000_000])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -358,3 +360,37 @@ def test_a_mirror_that_sends_too_much_is_left(
     weights = Weights((tmp_path / "nothing.pth").as_uri(), "01234567")
     with pytest.raises(GCNetError, match="sends more than"):
         fetch_file(weights, mirrors=[file_server.address], patience=Patience(connect=1, tries=1, pause=0))
+
+
+def test_another_address_and_another_file_of_the_same_weights(
+    weights: Weights, file_server: Any, mirror_server: Any
+) -> None:
+    del file_server.files[PATH]
+    other = hashlib.sha256(b"other").hexdigest()
+    mirror_server.files |= {NAME: CONTENT, "model.safetensors": b"other"}
+    again = Weights(f"{mirror_server.address}/{NAME}", SHA)
+    elsewhere = Weights(f"{mirror_server.address}/model.safetensors", other, name="row.tv.safetensors")
+    file = fetch(replace(weights, alternatives=(elsewhere,)), patience=HASTY)
+    assert (file.name, file.read_bytes()) == ("row.tv.safetensors", b"other")
+    assert fetch(replace(weights, alternatives=(again,)), patience=HASTY).read_bytes() == CONTENT
+    mirror_server.files.clear()
+    assert fetch(replace(weights, alternatives=(elsewhere,)), patience=HASTY).read_bytes() == CONTENT
+
+
+def test_a_server_that_drips_is_left(weights: Weights, file_server: Any) -> None:
+    file_server.drip = 0.05
+    started = time.monotonic()
+    assert "sends less than 1000 bytes a second" in failure(weights, patience=replace(HASTY, window=0.3))
+    assert time.monotonic() - started < 3.0
+
+
+def test_a_server_that_says_more_than_it_sends(weights: Weights, file_server: Any) -> None:
+    file_server.cuts = [len(CONTENT) - 1] * 9
+    file_server.ranges = False
+    assert "the connection was cut" in failure(weights)
+
+
+def test_https_does_not_lead_to_http(weights: Weights, file_server: Any, monkeypatch) -> None:
+    get = requests.get
+    monkeypatch.setattr(requests, "get", lambda _, **options: get(weights.url, **options))
+    assert "leads to plain http" in failure(replace(weights, url=f"https://example.org/{NAME}"))

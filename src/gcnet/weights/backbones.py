@@ -1,4 +1,4 @@
-"""Any file with a ResNet in it, as the beginning of a detector.
+"""Any file with a backbone in it, as the beginning of a detector: a ResNet, or a network of a library.
 
 torchvision's and timm's names are those of our ResNet. mmpretrain and mmdetection put them behind
 `backbone.`, MoCo behind `encoder_q.` (v3 `base_encoder.`), DINO behind `backbone.` of its teacher, and
@@ -8,13 +8,17 @@ transformers has names of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor
 
 from gcnet.console import listed
 from gcnet.errors import GCNetError
+from gcnet.models.backbone import make_backbone
+from gcnet.models.spec import LibrarySpec, ResNetSpec
 from gcnet.weights.checkpoints import read_checkpoint
+from gcnet.weights.files import building
 
 PREFIXES = ("encoder_q.", "base_encoder.", "backbone.", "encoder.", "resnet.")
 _TRANSFORMERS = [
@@ -28,21 +32,37 @@ _TRANSFORMERS = [
 _OURS = re.compile(r"(conv1|bn1|layer[1-4])\.")
 
 
-def read_backbone(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a ResNet under our names, and a line on what was found, renamed and left over.
+def read_backbone(path: Path, spec: ResNetSpec | LibrarySpec) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a backbone under our names, and a line on what was found, renamed and left over.
 
     Raises:
-        GCNetError: the file cannot be read, or there is no ResNet in it.
+        GCNetError: the file cannot be read, or there is no such network in it.
     """
     tensors = read_checkpoint(path, part="teacher").tensors
-    named = {name: _our_name(name) for name in tensors}
-    found = {ours: tensors[name] for name, ours in named.items() if _OURS.match(ours)}
-    if "conv1.weight" not in found and "conv1.0.weight" not in found:
-        raise GCNetError(f"{path} holds no ResNet under names that are known: {listed(list(tensors), 3)}")
-    renamed = sum(1 for name, ours in named.items() if ours != name and ours in found)
-    left = [name for name, ours in named.items() if ours not in found]
-    line = f"{path}: {len(found)} tensors of a ResNet, {renamed} of them renamed"
+    if isinstance(spec, LibrarySpec):
+        what, named = f"{spec.library}'s {spec.name}", _library_names(tensors, spec)
+    else:
+        what, named = "a ResNet", {name: _our_name(name) for name in tensors}
+        named = {name: ours for name, ours in named.items() if _OURS.match(ours)}
+    found = {ours: tensors[name] for name, ours in named.items()}
+    if not found or (isinstance(spec, ResNetSpec) and not found.keys() & {"conv1.weight", "conv1.0.weight"}):
+        raise GCNetError(
+            f"{path} holds no {what.removeprefix('a ')} under names that are known: "
+            f"{listed(list(tensors), 3)}"
+        )
+    renamed = sum(1 for name, ours in named.items() if ours.removeprefix("parts.") != name)
+    left = [name for name in tensors if name not in named]
+    line = f"{path}: {len(found)} tensors of {what}, {renamed} of them renamed"
     return found, line + (f"; left over: {len(left)} ({listed(left, 3)})" if left else "")
+
+
+def _library_names(tensors: Iterable[str], spec: LibrarySpec) -> dict[str, str]:
+    """Our names of a library's tensors. timm joins the names of a sequence and its parts: `stages_0`."""
+    with building():
+        own = list(make_backbone(spec).state_dict())
+    ours = {re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name.removeprefix("parts.")): name for name in own}
+    plain = {name: re.sub(r"^(backbone\.|encoder\.)?(features\.)?", "", name) for name in tensors}
+    return {name: ours[key] for name, key in plain.items() if key in ours}
 
 
 def _our_name(name: str) -> str:

@@ -58,15 +58,21 @@ def unnamed(count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A published file: its address, and the first hex digits of its SHA-256 as the publisher gives them."""
+    """A published file: its address, and the first hex digits of its SHA-256 as the publisher gives them.
+
+    `alternatives` are the same weights elsewhere: this file at another address, or another file. `name` is
+    that of the file here, where the one of its address does not name the content.
+    """
 
     url: str
     sha256: str
+    alternatives: tuple[Weights, ...] = ()
+    name: str = ""
 
     @property
     def file(self) -> str:
-        """The file's name, which stays as published: it names the content."""
-        return self.url.rsplit("/", 1)[1]
+        """The file's name, as published where that names the content."""
+        return self.name or self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
@@ -338,10 +344,20 @@ CLASSIFIERS: tuple[ClassifierRow, ...] = (
 # Upstream calls them "torchvision://resnet50", "torchvision://resnet101" and "open-mmlab://resnext101_32x4d".
 _TORCHVISION = "https://download.pytorch.org/models"
 _THIRD_PARTY = "https://download.openmmlab.com/pretrain/third_party"
+_X101 = "resnext101_32x4d-a5af3160.pth"
+_OLD = "https://s3.ap-northeast-2.amazonaws.com/open-mmlab/pretrain/third_party"  # of mmcv until 2020
+# What timm calls resnet50.tv_in1k is torchvision's first ResNet-50, in its own file.
+_TIMM_R50 = Weights(
+    "https://huggingface.co/timm/resnet50.tv_in1k/resolve/main/model.safetensors",
+    "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+    name="resnet50.tv_in1k.safetensors",
+)
 IMAGENET: dict[tuple[tuple[int, ...], int, int, int], Weights] = {
-    (R50, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet50-0676ba61.pth", "0676ba61"),
+    (R50, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet50-0676ba61.pth", "0676ba61", (_TIMM_R50,)),
     (R101, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet101-63fe2227.pth", "63fe2227"),
-    (R101, 64, 32, 4): Weights(f"{_THIRD_PARTY}/resnext101_32x4d-a5af3160.pth", "a5af3160"),
+    (R101, 64, 32, 4): Weights(
+        f"{_THIRD_PARTY}/{_X101}", "a5af3160", (Weights(f"{_OLD}/{_X101}", "a5af3160"),)
+    ),
 }
 
 

@@ -100,7 +100,7 @@ def start_model(
     """The model of `row` for `class_names`, ready to be trained.
 
     Args:
-        backbone: a file with a ResNet, in place of `weights`.
+        backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.
         weights: as for `create_model`, or "auto": the published ones of the row, where they cannot be had
             ImageNet's for the backbone, and none where neither is published.
 
@@ -109,7 +109,7 @@ def start_model(
     """
     why = ""
     if backbone is not None:
-        tensors, line = read_backbone(Path(backbone))
+        tensors, line = read_backbone(Path(backbone), row.spec.backbone)
         given = Backbone(tensors, line + ";", {"file": Path(backbone).name})
     elif weights == "auto" and row.weights is not None:
         weights, given, why = _read_published(row, mirrors)
@@ -151,7 +151,7 @@ def load_backbone(
         GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
     """
     path = Path(file) if file else fetch(imagenet_weights(spec), mirrors=mirrors).path
-    _fill_backbone(backbone, _read_imagenet(path), label=str(path))
+    _fill_backbone(backbone, _read_imagenet(path, spec), label=str(path))
 
 
 def _read(
@@ -160,7 +160,11 @@ def _read(
     """Weights for the model of `row`: of a whole model with its own classes, or of a backbone alone."""
     if weights == "imagenet":
         file = fetch(imagenet_weights(row.spec.backbone), mirrors=mirrors)
-        return _read_imagenet(file.path) if isinstance(row, Row) else read_model(file, row, draw=draw)
+        return (
+            _read_imagenet(file.path, row.spec.backbone)
+            if isinstance(row, Row)
+            else read_model(file, row, draw=draw)
+        )
     if weights == "coco":
         if isinstance(row, ClassifierRow):
             raise GCNetError(f"{row.name} is a classifier and has no COCO weights; try weights imagenet")
@@ -184,9 +188,9 @@ def _backbone_of(held: ModelFile) -> Backbone:
     return Backbone(own, f"{held.path}, a {held.spec.name},{blocks}", origin)
 
 
-def _read_imagenet(path: Path) -> Backbone:
+def _read_imagenet(path: Path, spec: ResNetSpec | LibrarySpec) -> Backbone:
     """The backbone of a published classifier of ImageNet's classes."""
-    return Backbone(read_backbone(path)[0], "ImageNet's", "ImageNet")
+    return Backbone(read_backbone(path, spec)[0], "ImageNet's", "ImageNet")
 
 
 def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:

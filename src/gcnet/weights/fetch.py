@@ -132,15 +132,25 @@ def fetch(weights: Weights, *, mirrors: Sequence[str] = (), patience: Patience |
         GCNetError: no place has it, with what went wrong at each; the disk is full or cannot be written; or
             the cached file is another one.
     """
-    if cached := read_cached(weights):
-        return cached
     listed = re.split(r"[\s,]+", os.environ.get("GCNET_MIRRORS", ""))
-    target = store() / weights.file
-    with _lock(target):
-        if cached := read_cached(weights):  # another process fetched it while this one waited
-            return cached
-        digest = _fetch(_places(weights, [*mirrors, *listed]), target, weights, patience or Patience())
-    return LocalFile(target, digest)
+    files = (weights, *weights.alternatives)
+    if cached := next(filter(None, map(read_cached, files)), None):
+        return cached
+    failures = []
+    for one in files:
+        target = store() / one.file
+        with _lock(target):
+            if cached := read_cached(one):  # another process fetched it while this one waited
+                return cached
+            try:
+                places = _places(one, [*mirrors, *listed])
+                return LocalFile(target, _fetch(places, target, one, patience or Patience()))
+            except UnavailableError as error:
+                failures.append(str(error))
+    raise GCNetError(
+        f"cannot fetch {weights.file} ({'; '.join(failures)}): get {weights.url} by hand and put it into "
+        f"{store()}, or name a mirror (--mirror or GCNET_MIRRORS)"
+    )
 
 
 def store() -> Path:
@@ -235,10 +245,7 @@ def _fetch(places: list[list[str]], target: Path, weights: Weights, patience: Pa
         failures.append(failure)
         if len(failures) < len(places):
             say(f"{failure}; trying the next place")
-    raise GCNetError(
-        f"cannot fetch {target.name} ({'; '.join(failures)}): get {weights.url} by hand and put it into "
-        f"{target.parent}, or name a mirror (--mirror or GCNET_MIRRORS)"
-    )
+    raise UnavailableError("; ".join(failures))
 
 
 def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,9 @@ from gcnet.weights.mmdet_config import Config
 from gcnet.weights.mmdet_keys import our_keys
 from gcnet.weights.saved import is_foreign
 
+OF_CONTEXT = re.compile(
+    r"\.context\d*\."
+)  # names of tensors of context blocks, of the first and of further ones
 ADDING = ("gc", "snl", "nl")  # blocks that add something, which is nothing at first
 
 Model = TypeVar("Model")
@@ -257,7 +261,7 @@ def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
         GCNetError: `tensors` have blocks and `module` has none.
     """
     own = module.state_dict()
-    has_blocks, wants_blocks = (any(".context." in name for name in names) for names in (tensors, own))
+    has_blocks, wants_blocks = (any(map(OF_CONTEXT.search, names)) for names in (tensors, own))
     if has_blocks and not wants_blocks:
         raise GCNetError(
             f"{source} has context blocks, and this model has no place for them: take a model with such "
@@ -266,7 +270,7 @@ def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
     return {
         name: tensor
         for name, tensor in own.items()
-        if name not in tensors and (".offset." in name or (".context." in name and not has_blocks))
+        if name not in tensors and (".offset." in name or (OF_CONTEXT.search(name) and not has_blocks))
     }
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -27,12 +28,17 @@ MOST_BYTES = 4 << 30  # of a file; the largest published one has an eighth of it
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to try: seconds to connect, seconds without data, tries without progress, pause before one."""
+    """How long to try: seconds to connect, seconds without data, tries without progress, pause before one.
+
+    In each `window` of seconds `least` bytes a second have to come.
+    """
 
     connect: float = 5.0
     read: float = 20.0
     tries: int = 3
     pause: float = 1.0
+    window: float = 30.0
+    least: int = 1000
 
 
 class UnavailableError(Exception):
@@ -63,7 +69,7 @@ def download(address: str, part: Path, patience: Patience) -> None:
                 if not answered:
                     _announce(response, part)
                 answered = True
-                _save(response, part)
+                _save(response, part, patience)
             return
         except requests.RequestException as error:
             status = None if error.response is None else error.response.status_code
@@ -113,6 +119,8 @@ def _request(address: str, offset: int, patience: Patience) -> Response:
     timeout = (patience.connect, patience.read)
     response = requests.get(address, headers=headers, stream=True, timeout=timeout)
     try:
+        if address.startswith("https:") and response.url.startswith("http:"):
+            raise UnavailableError("leads to plain http, on which anybody can change a file")
         response.raise_for_status()
         if "html" in response.headers.get("Content-Type", ""):  # an expired domain, a login page
             raise UnavailableError("answers with a web page")
@@ -129,7 +137,7 @@ def _follows(response: Response, offset: int) -> bool:
     return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
-def _save(response: Response, part: Path) -> None:
+def _save(response: Response, part: Path, patience: Patience) -> None:
     """Writes the body to `part`, behind what is there if the server sends the rest."""
     import requests
 
@@ -137,7 +145,7 @@ def _save(response: Response, part: Path) -> None:
     total = _total(response, part)
     try:
         with open(part, "ab" if offset else "wb") as file:
-            _write(response, file, offset, total)
+            _write(response, file, offset, total, patience)
             file.flush()
             os.fsync(file.fileno())
     except requests.RequestException:
@@ -148,16 +156,33 @@ def _save(response: Response, part: Path) -> None:
         raise requests.ConnectionError("the connection was cut")
 
 
-def _write(response: Response, file: BinaryIO, offset: int, total: int | None) -> None:
+def _write(response: Response, file: BinaryIO, offset: int, total: int | None, patience: Patience) -> None:
     """Writes the body, with a progress bar on a terminal."""
     with progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True) as bar:
         task = bar.add_task("", total=total, completed=offset)
-        for chunk in response.iter_content(CHUNK):
+        begin, began = offset, time.monotonic()
+        for chunk in _chunks(response):
             offset += len(chunk)
+            if (passed := time.monotonic() - began) > patience.window:
+                if offset - begin < passed * patience.least:
+                    raise UnavailableError(f"sends less than {patience.least} bytes a second")
+                begin, began = offset, time.monotonic()
             if offset > MOST_BYTES:
                 raise UnavailableError(f"sends more than {_megabytes(MOST_BYTES)}: it is another file")
             file.write(chunk)
             bar.advance(task, len(chunk))
+
+
+def _chunks(response: Response) -> Iterator[bytes]:
+    """The body as it comes: `iter_content` would wait for whole chunks, of a server that drips for hours."""
+    import requests
+    import urllib3
+
+    try:
+        while chunk := response.raw.read1(CHUNK, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _announce(response: Response, part: Path) -> None:
