@@ -113,10 +113,10 @@ def test_files_of_torch_hub_count(weights: Weights, file_server: Any, tmp_path: 
 
 
 def test_a_cut_connection_is_gone_on_with(weights: Weights, file_server: Any) -> None:
-    kept = 20 * CHUNK
-    file_server.cuts = [kept + 100, kept]  # nothing of what has come is lost
+    kept = 20 * CHUNK + 100
+    file_server.cuts = [kept, kept]  # nothing of what has come is lost
     assert fetch(weights, patience=HASTY).read_bytes() == CONTENT
-    assert [wanted for _, wanted in file_server.asked] == [None, f"bytes={kept + 100}-", f"bytes={2 * kept + 100}-"]
+    assert [wanted for _, wanted in file_server.asked] == [None, f"bytes={kept}-", f"bytes={2 * kept}-"]
     assert file_server.sent == len(CONTENT)
     assert leftovers() == []
 
