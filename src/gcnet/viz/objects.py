@@ -23,6 +23,8 @@ from gcnet.viz.canvas import DARK, Layer, Piece, as_canvas, line_width
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
+TRACKS = 64  # colours, after which they come again
+
 # Where a name may go if another is where it should, in heights of a name.
 ACROSS, DOWN = np.arange(-20, 20.5, 0.5), np.arange(-10, 10.5, 0.5)
 
@@ -34,6 +36,7 @@ def draw_detections(
     score_threshold: float = 0.0,
     *,
     enlarge: int = 1,
+    tracks: Int[np.ndarray, " _"] | None = None,
 ) -> np.ndarray:
     """The image under masks, boxes, names and scores.
 
@@ -43,6 +46,7 @@ def draw_detections(
         class_names: by label.
         score_threshold: detections that score less are left out.
         enlarge: whole factor on the result's size; a small image has no room for names without it.
+        tracks: a number for each detection, below 0 for none: its name has it, and its colour comes from it.
 
     Returns:
         H x W x 3 RGB uint8 (times `enlarge`), a new array.
@@ -57,14 +61,19 @@ def draw_detections(
             "(height, width); give the image that was predicted"
         )
     found = detections.arrays()
-    kept = found[found.scores >= score_threshold]
+    shown = found.scores >= score_threshold
+    kept = found[shown]
     layer = Layer.over(canvas)
-    shown = (kept.frames * (enlarge / layer.step)).tolist()
+    frames = (kept.frames * (enlarge / layer.step)).tolist()
     probs = [] if kept.mask_probs is None else kept.mask_probs
-    pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(shown, probs, strict=False)]
+    pieces = [partial(Piece.of_detection, b, p, layer.size) for b, p in zip(frames, probs, strict=False)]
     names = [_name(class_names, int(label)) for label in kept.labels]
     texts = [f"{name} {score:.2f}" for name, score in zip(names, kept.scores.tolist(), strict=True)]
-    return _draw(canvas, layer, pieces, kept.boxes * enlarge, kept.labels, texts, len(class_names))
+    if tracks is None:
+        return _draw(canvas, layer, pieces, kept.boxes * enlarge, kept.labels, texts, len(class_names))
+    numbers = tracks[shown]
+    texts = [f"#{n} {text}" if n >= 0 else text for n, text in zip(numbers.tolist(), texts, strict=True)]
+    return _draw(canvas, layer, pieces, kept.boxes * enlarge, numbers % TRACKS, texts, TRACKS)
 
 
 def draw_targets(

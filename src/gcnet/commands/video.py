@@ -1,0 +1,87 @@
+"""`gcnet video`: the objects of a video and their tracks."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from gcnet.commands.arguments import (
+    Parser,
+    add_max_detections,
+    add_model,
+    add_precision,
+    add_tiles,
+    at_least,
+    load_detector,
+)
+from gcnet.files import check_writable
+from gcnet.models.tiles import Tiled, Tiles
+from gcnet.weights.fetch import find_source
+
+
+def run(argv: list[str]) -> int:
+    """Follows the objects, writes lines and a drawn video. 1 where a video or a camera ended too soon."""
+    options = _parser().parse(argv)
+    source = find_source(options.model, options.weights)
+    tiles = None if options.tile is None else Tiles(options.tile, options.overlap)
+    check_writable(options.out)
+    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
+
+    from gcnet.api import shown_from
+    from gcnet.prediction.video import DRAWN, OBJECTS, follow
+    from gcnet.prediction.video_files import Video
+
+    video = Video(options.video, every=options.every, most=options.max_frames)
+    detector = load_detector(source, options.device, options.mirror)
+    if options.max_detections is not None:
+        detector.limit_detections(options.max_detections)
+    detector = detector.optimize(precision=options.precision)
+    threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
+    looks = detector if tiles is None else Tiled(detector, tiles)
+    seen = follow(looks, video, options.out, score_threshold=threshold, draw=options.draw)
+    for line in seen.remarks:
+        print(f"note: {line}")
+    drawn = f" and {options.out / DRAWN}" if options.draw else ""
+    print(f"{seen.tracks} tracks in {seen.frames} frames: {options.out / OBJECTS}{drawn}")
+    if seen.failure:
+        print(seen.failure, file=sys.stderr)
+    return 1 if seen.failure else 0
+
+
+def _stop(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "video",
+        "Finds objects in a video and follows them: a line of JSON for each frame, and the video with them "
+        "drawn. The exit code is 1 where the video or the camera ended before it should.",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "video", metavar="VIDEO", help="a file, a camera's number such as 0, or an address such as rtsp://..."
+    )
+    parser.add_argument("--out", type=Path, default=Path("video"), metavar="DIR", help="(video)")
+    parser.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="least score of what begins a track; fainter objects only go on with one (as in gcnet predict)",
+    )
+    parser.add_argument(
+        "--every", type=at_least(1), default=1, metavar="N", help="look at every N-th frame alone (1)"
+    )
+    parser.add_argument("--max-frames", type=at_least(1), metavar="N", help="look at so many frames (all)")
+    parser.add_argument(
+        "--draw",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the video with objects drawn, or the lines alone",
+    )
+    add_tiles(parser)
+    add_max_detections(parser)
+    add_precision(parser)
+    return parser
