@@ -42,7 +42,7 @@ fuzz: setup
 
 # Asks a list of known vulnerabilities about the versions in constraints.txt; needs a network.
 audit: setup
-	$(PY) -m uv tool run pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(PY) tools/audit.py
 
 # The documents as a site in build/site, which opens without a server or a network.
 docs: setup
