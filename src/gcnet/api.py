@@ -10,9 +10,8 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -335,29 +334,16 @@ def evaluate(
     loaded = _load(source, mirror, device, precision, compile, max_detections)
 
     from gcnet.data.check import check_images
-    from gcnet.engine.runfolder import own_split
-    from gcnet.engine.task import task_of
     from gcnet.evaluation.evaluate import evaluate as score
     from gcnet.models.detector import Detector
 
-    task = task_of(loaded.spec)
+    if keep_threshold and not isinstance(loaded, Detector):
+        raise GCNetError(f"--keep-threshold: {loaded.spec.name} is a classifier, whose answers have none")
+    load = None
     if place is not None:
-        root, folder = place
-        if not split_file and isinstance(model, str | os.PathLike):
-            split_file = own_split(Path(model), root) or ""
-        load = partial(
-            task.load_split,
-            root,
-            folder,
-            names=loaded.spec.class_names,
-            val_fraction=val_fraction,
-            group_by=group_by,
-            split_file=os.fspath(split_file),
-            crowd_as_objects=crowd_as_objects,
-        )
-        dataset: Any = load(split)
-    else:
-        load, dataset = None, data
+        division: Any = {"val_fraction": val_fraction, "group_by": group_by, "split_file": split_file}
+        load = _loader(model, loaded.spec, place, crowd_as_objects=crowd_as_objects, **division)
+    dataset: Any = load(split) if load else data
     checked = check_images({split: dataset}, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)
     dataset = checked[split]
     threshold = {"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}
@@ -385,12 +371,89 @@ def evaluate(
     return metrics, results
 
 
+def compare(
+    model: AnyModel,
+    other: AnyModel,
+    data: AnyPath | DataSet[Any] | None = None,
+    *,
+    out: AnyPath,
+    split: str = "valid",
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "auto",
+    batch_size: int = 1,
+    workers: int = 2,
+    max_detections: int | None = None,
+    skip_bad_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    progress: bool = True,
+    **division: Any,
+) -> dict[str, Any]:
+    """Two detectors on one data set, and how sure it is that they differ: `gcnet compare`.
+
+    Args:
+        out: a folder for compare.html, a page, compare.json, which says the same and is returned, and the
+            results of both, in `a` and `b`.
+        division: `val_fraction`, `group_by`, `split_file` and `crowd_as_objects` as `evaluate` takes them.
+
+    The others are as in `evaluate`. Raises GCNetError as that, and for a classifier.
+    """
+    sources = [_find(one, None) for one in (model, other)]
+    check_handles()
+    place = _find_data(data, annotations, images)
+    check_writable(Path(out))
+    loaded = [_load(one, mirror, device, precision, compile, max_detections) for one in sources]
+
+    from gcnet.data.check import check_images
+    from gcnet.judge.compare import write_comparison
+    from gcnet.models.detector import Detector
+
+    for one in loaded:
+        if not isinstance(one, Detector):
+            raise GCNetError(f"{one.spec.name} is a classifier: only detectors are compared")
+    dataset: Any = data if place is None else _loader(model, loaded[0].spec, place, **division)(split)
+    checked = check_images({split: dataset}, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)
+    dataset, results = checked[split], []
+    for name, one in zip("ab", loaded, strict=True):
+        options: Any = {"batch_size": batch_size, "workers": workers, "progress": progress}
+        results.append(evaluate(one, dataset, split=split, out=Path(out) / name, **options)[1])
+    words = [
+        one.spec.name if isinstance(given, Detector) else os.fspath(cast(Any, given))
+        for given, one in zip((model, other), loaded, strict=True)
+    ]
+    about = {"a": words[0], "b": words[1], "data": str(dataset.source), "split": split}
+    limits = [cast(Detector, one).spec.roi.detections for one in loaded]
+    return write_comparison(results, limits, dataset, Path(out), about=about)
+
+
+def _loader(
+    model: AnyModel,
+    spec: ModelSpec | ClassifierSpec,
+    place: tuple[Path, Path | None],
+    *,
+    split_file: AnyPath = "",
+    **division: Any,
+) -> Callable[[str], Any]:
+    """What loads a split by its name, with the model's classes, and divided as for the run it is of."""
+    from gcnet.engine.runfolder import own_split
+    from gcnet.engine.task import task_of
+
+    root, folder = place
+    if not split_file and isinstance(model, str | os.PathLike):
+        split_file = own_split(Path(model), root) or ""
+    division = {"split_file": os.fspath(split_file), **division}
+    return lambda split: task_of(spec).load_split(root, folder, split, spec.class_names, **division)
+
+
 def _keep_threshold(file: Path, metrics: Metrics | ClassMetrics) -> None:
     from gcnet.evaluation.coco_ap import Metrics
     from gcnet.weights.files import keep_in_file
 
     if not isinstance(metrics, Metrics) or metrics.best is None:
-        raise GCNetError("--keep-threshold: there is none, without objects or of a classifier")
+        raise GCNetError("--keep-threshold: without an object there is no best one")
     keep_in_file(file, score_threshold=round(metrics.best.score, 4))
 
 

@@ -50,6 +50,11 @@ def test_a_detector(tmp_path, monkeypatch, capsys):
     assert "AP50" in said
     assert "open report/report.html" in said
 
+    words = ["run", "run/last.safetensors", "--data", "shapes", "--out", "both", "--workers", "0"]
+    assert main(["compare", *words, "--device", "cpu"]) == 0
+    assert "open both/compare.html" in capsys.readouterr().out
+    assert main(["compare", "run", "nowhere.safetensors", "--data", "shapes"]) == 2
+
     Path("broken.png").write_bytes(b"no image")
     words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]
     assert main(words) == 0

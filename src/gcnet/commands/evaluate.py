@@ -50,6 +50,22 @@ def run(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser("eval", "COCO box and mask AP of a model, or accuracy of a classifier, on one split.")
     add_model(parser)
+    add_data(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write a page there: how good it is, and where it fails"
+    )
+    parser.add_argument(
+        "--keep-threshold",
+        action="store_true",
+        help="write the score of the best F1 into the model's file, for `gcnet predict`",
+    )
+    add_scoring(parser)
+    return parser
+
+
+def add_data(parser: Parser) -> None:
+    """Which images are evaluated on."""
     parser.add_argument(
         "--data",
         type=Path,
@@ -62,19 +78,13 @@ def _parser() -> Parser:
     add_division(parser)
     parser.add_switch("--skip-bad-images", "leave out images that are broken or of a wrong size")
     add_max_pixels(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for results.json and metrics.json")
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="write a page there: how good it is, and where it fails"
-    )
-    parser.add_argument(
-        "--keep-threshold",
-        action="store_true",
-        help="write the score of the best F1 into the model's file, for `gcnet predict`",
-    )
+
+
+def add_scoring(parser: Parser) -> None:
+    """How models are evaluated."""
     parser.add_argument("--batch-size", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--workers", type=at_least(0), default=2, help="processes that read images (2)")
     add_tiles(parser)
     add_max_detections(parser)
     add_precision(parser)
     add_compile(parser)
-    return parser

@@ -6,11 +6,12 @@ objects, N2 detections, I images, K classes, B resamples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32, Int64
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.divide import image_name
@@ -89,7 +90,7 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     boxes, names = judged.boxes, list(evaluator.class_names)
     weights = image_weights(len(judged.order))
     kinds = {"box": boxes, **({"mask": judged.masks} if judged.masks else {})}
-    ap = {kind: ap_intervals(one, weights) for kind, one in kinds.items()}
+    ap = {kind: ap_intervals([one], weights) for kind, one in kinds.items()}
     scores, right, _ = counted(boxes)
     bins, error = calibration(scores, right)
     table = confusion(boxes, judged.threshold)
@@ -124,19 +125,28 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     }
 
 
-def ap_intervals(matches: Matches, weights: Float32[np.ndarray, "B I"]) -> dict[str, Any]:
-    """AP, AP50 and AP75 over all classes, and AP of each."""
-    precision, samples = score(matches).precision[..., 0], ap_samples(matches, weights)
-    values = np.where(precision > NONE, precision, np.nan).mean(1)  # T K
+def ap_intervals(matches: Sequence[Matches], weights: Float32[np.ndarray, "B I"]) -> dict[str, Any]:
+    """AP, AP50 and AP75 over all classes, and AP of each; of two models by how much the second has more."""
+    values, samples = _ap_values(matches[0]), ap_samples(matches[0], weights)
+    if len(matches) == 2:  # of the same images, drawn as often for both
+        values, samples = _ap_values(matches[1]) - values, ap_samples(matches[1], weights) - samples
+    least = 1.0 - len(matches)
     overall = {
-        name: asdict(Interval.of(float(nan_mean(values[part])), nan_mean(samples[:, part], (1, 2))))
+        name: asdict(
+            Interval.of(float(nan_mean(values[part])), nan_mean(samples[:, part], (1, 2)), least=least)
+        )
         for name, part in THRESHOLDS.items()
     }
     each = [
-        asdict(Interval.of(float(nan_mean(values[:, k])), nan_mean(samples[:, :, k], 1)))
-        for k in range(matches.classes)
+        asdict(Interval.of(float(nan_mean(values[:, k])), nan_mean(samples[:, :, k], 1), least=least))
+        for k in range(matches[0].classes)
     ]
     return {"all": overall, "classes": each}
+
+
+def _ap_values(matches: Matches) -> Float[np.ndarray, "T K"]:
+    precision = score(matches).precision[..., 0]
+    return np.where(precision > NONE, precision, np.nan).mean(1)
 
 
 def _curve(matches: Matches, label: int | None) -> dict[str, list[float]]:
@@ -177,25 +187,31 @@ def single_images(
 
     `place` is the image's in the data set, `detection` the number of one among the matches.
     """
-    boxes, count = judged.boxes, len(judged.order)
-    sure = boxes.scores >= judged.threshold
-    wrong, missed = boxes.wrong[:, 0, 0] & sure, ~boxes.ignored[:, 0]
-    missed[boxes.match[boxes.right[:, 0, 0] & sure, 0, 0]] = False
-    false = np.bincount(boxes.found.images[wrong], minlength=count)
-    lost = np.bincount(boxes.truth.images[missed], minlength=count)
+    boxes, false, lost = judged.boxes, *errors_of_images(judged)
     worst = [
         {**_image(judged, dataset, image), "false": int(false[image]), "missed": int(lost[image])}
         for image in np.lexsort((-lost, -(false + lost)))[:most].tolist()
         if false[image] + lost[image]
     ]
     by_score = np.argsort(-boxes.scores, kind="stable")
-    mistakes = by_score[(wrong & ~judged.suspects)[by_score]]
+    sure_mistakes = boxes.wrong[:, 0, 0] & (boxes.scores >= judged.threshold) & ~judged.suspects
+    mistakes = by_score[sure_mistakes[by_score]]
     suspects = by_score[judged.suspects[by_score]]
     return {
         "worst_images": worst,
         "mistakes": [_mistake(judged, dataset, row) for row in mistakes[:most].tolist()],
         "suspects": [_mistake(judged, dataset, row) for row in suspects[:most].tolist()],
     }
+
+
+def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:
+    """How many detections are false in each image, and how many objects missed, at the threshold."""
+    boxes, count = judged.boxes, len(judged.order)
+    sure = boxes.scores >= judged.threshold
+    missed = ~boxes.ignored[:, 0]
+    missed[boxes.match[boxes.right[:, 0, 0] & sure, 0, 0]] = False
+    false = np.bincount(boxes.found.images[boxes.wrong[:, 0, 0] & sure], minlength=count)
+    return false, np.bincount(boxes.truth.images[missed], minlength=count)
 
 
 def _image(judged: Judged, dataset: DataSet[ImageRecord], image: int) -> dict[str, Any]:

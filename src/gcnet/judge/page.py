@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gcnet.console import progress_bar
-from gcnet.data.dataset import DataSet, ImageRecord, Instance, LabelledImage
+from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.data.divide import image_names
 from gcnet.data.same_images import same_images
 from gcnet.errors import GCNetError
@@ -20,6 +18,7 @@ from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.judge.classifier import describe_classes
 from gcnet.judge.detector import Judged, describe, judge, single_images
+from gcnet.judge.strips import Strip, draw_strip, plain
 from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.viz.figures import Figure, draw_window
@@ -27,19 +26,6 @@ from gcnet.viz.page import embedded, render_page
 
 SHOWN = 12  # drawings of a kind
 LISTED = 200  # entries of a kind in the JSON
-CLOSE = 3  # sides of a detection that its close-up shows
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two drawings of an image side by side, as addresses that hold them, and words."""
-
-    left: str
-    right: str
-    width: int
-    height: int
-    head: str
-    text: str
 
 
 def write_report(
@@ -59,28 +45,28 @@ def write_report(
     shared = {"also_trained_on": None if train_set is None else _also_trained_on(dataset, train_set)}
     if isinstance(spec, ClassifierSpec):
         report = {**about, **shared, **describe_classes(results, dataset, LISTED)}
-        write_json(folder / "report.json", _plain(report))
+        write_json(folder / "report.json", plain(report))
         page = _page_of_classes(report, dataset)
     else:
         evaluator = CocoEvaluator(dataset, spec.roi.detections)
         evaluator.results = results
         judged = judge(evaluator)
         report = {**about, **shared, **describe(evaluator, judged), **single_images(judged, dataset, LISTED)}
-        write_json(folder / "report.json", _plain(report))
+        write_json(folder / "report.json", plain(report))
         page = _page(report, judged, dataset)
     write_bytes(folder / "report.html", page)
 
 
 def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
     kinds = ("worst_images", "mistakes", "suspects")
-    drawn: dict[str, list[Pair]] = {}
+    drawn: dict[str, list[Strip]] = {}
     with progress_bar(transient=True) as bar:
         task = bar.add_task("drawing", total=sum(len(report[kind][:SHOWN]) for kind in kinds))
         for kind in kinds:
             drawn[kind] = []
             for entry in report[kind][:SHOWN]:
-                pair = _pair(judged, dataset, entry)
-                drawn[kind] += [pair] if pair else []
+                strip = _draw(judged, dataset, entry)
+                drawn[kind] += [strip] if strip else []
                 bar.advance(task)
     return render_page(
         Path(__file__).with_name("report.html"),
@@ -123,63 +109,18 @@ def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dic
     ]
 
 
-def _plain(value: Any) -> Any:
-    """For JSON: none in place of NaN."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # What the page draws -----------------------------------------------------------------------------------
 
 
-def _pair(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Pair | None:
+def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Strip | None:
     """The ground truth beside what was found, in an image or around one detection; none of a broken image."""
-    place = entry["place"]
-    record = dataset.records[place]
-    try:
-        image = dataset.read_image(place)
-    except GCNetError:
-        return None
-    if "detection" in entry:
-        rows, window = [entry["detection"]], _around(entry["box"], record)
-        said = f"{entry['class']} {entry['score']:.2f}"
-        on = f" on {entry['object']} (IoU {entry['iou']:.2f})" if entry["object"] else ""
-        head, text = said, f"{SAYS[entry['error']]}{on}; {entry['file_name']}"
-    else:
-        image_number = judged.order.index(place)
-        sure = (judged.shown.scores >= judged.threshold) & (judged.shown.found.images == image_number)
-        rows, window = np.flatnonzero(sure).tolist(), (0, 0, record.width, record.height)
+    if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"
-        text = entry["file_name"]
-    items, scores = _found(judged, rows), judged.shown.scores[rows].tolist()
-    truth = [item for item in record.instances if item.usable]
-    left = draw_window(image, window, truth, dataset.class_names)
-    right = draw_window(image, window, items, dataset.class_names, scores)
-    return Pair(embedded(left), embedded(right), left.shape[1], left.shape[0], head, text)
-
-
-def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:
-    """A window around a box, inside of the image."""
-    x1, y1, x2, y2 = box
-    frame = np.array([record.width, record.height])
-    side = np.minimum(max(CLOSE * max(x2 - x1, y2 - y1), 64.0), frame)
-    start = (np.array([x1 + x2, y1 + y2]) / 2 - side / 2).clip(0, frame - side)
-    return *start.tolist(), *(start + side).tolist()
-
-
-def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:
-    """Detections as what can be drawn."""
-    found = judged.shown.found
-    items = []
-    for row in rows:
-        x, y, width, height = found.boxes[row].tolist()
-        mask = {"size": found.sizes[row].tolist(), "counts": found.masks[row]} if found.masks else []
-        box = (x, y, x + width, y + height)
-        items.append(Instance(row, int(found.classes[row]), box, mask, width * height, crowd=False))
-    return items
+        return draw_strip([judged], dataset, entry["place"], head, entry["file_name"])
+    on = f" on {entry['object']} (IoU {entry['iou']:.2f})" if entry["object"] else ""
+    text = f"{SAYS[entry['error']]}{on}; {entry['file_name']}"
+    head = f"{entry['class']} {entry['score']:.2f}"
+    return draw_strip([judged], dataset, entry["place"], head, text, entry)
 
 
 def _calibration(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,117 @@
+"""Two detectors on one data set: by how much they differ, how sure that is, and where.
+
+Both are counted on the same images, drawn equally often: what makes images hard for both is not taken for a
+difference (paired bootstrap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.divide import image_name
+from gcnet.evaluation.bootstrap import RESAMPLES, SEED, image_weights
+from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.files import write_bytes, write_json
+from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
+from gcnet.judge.strips import Strip, draw_strip, plain
+from gcnet.viz.page import render_page
+
+SHOWN = 12  # images that are drawn
+LISTED = 200  # images in the JSON
+
+
+def write_comparison(
+    results: Sequence[Any],
+    limits: Sequence[int],
+    dataset: DataSet[ImageRecord],
+    folder: Path,
+    *,
+    about: Mapping[str, str],
+) -> dict[str, Any]:
+    """Writes `compare.html` and `compare.json` of the results of two models, and returns what the second has.
+
+    `limits` are the detections of an image that count. `about` says which models `a` and `b` are.
+    """
+    models = []
+    for found, limit in zip(results, limits, strict=True):
+        evaluator = CocoEvaluator(dataset, limit)
+        evaluator.results = found
+        models.append(judge(evaluator))
+    a, b = models
+    weights, kinds = image_weights(len(a.order)), {"box": [a.boxes, b.boxes]}
+    if a.masks and b.masks:
+        kinds["mask"] = [a.masks, b.masks]
+    ap = {
+        kind: {"a": ap_intervals(both[:1], weights), "b": ap_intervals(both[1:], weights)}
+        | {"difference": ap_intervals(both, weights)}
+        for kind, both in kinds.items()
+    }
+    report: dict[str, Any] = {
+        **about,
+        "images": len(a.order),
+        "intervals": {
+            "level": 0.95,
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "drawn": "images, the same for both",
+        },
+        "verdict": verdict({name: one["difference"]["all"]["AP"] for name, one in ap.items()}),
+        "ap": {kind: {who: one["all"] for who, one in whom.items()} for kind, whom in ap.items()},
+        "classes": [
+            {"name": name}
+            | {kind: {who: one["classes"][k] for who, one in whom.items()} for kind, whom in ap.items()}
+            for k, name in enumerate(dataset.class_names)
+        ],
+        "best": {who: asdict(one.best) if one.best else None for who, one in (("a", a), ("b", b))},
+        "differing_images": _differing(models, dataset),
+    }
+    report = plain(report)
+    write_json(folder / "compare.json", report)
+    drawn = [_draw(models, dataset, entry) for entry in report["differing_images"][:SHOWN]]
+    page = render_page(
+        Path(__file__).with_name("compare.html"), report=report, drawn=[strip for strip in drawn if strip]
+    )
+    write_bytes(folder / "compare.html", page)
+    return report
+
+
+def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
+    """What the intervals of `box` and `mask` AP say, in a sentence each."""
+    said = []
+    for kind, one in differences.items():
+        interval = (
+            f"by {abs(one['value']):.3f} {kind} AP (95% between {one['low']:+.3f} and {one['high']:+.3f})"
+        )
+        if one["low"] > 0 or one["high"] < 0:
+            said.append(f"B is {'better' if one['value'] > 0 else 'worse'} {interval}.")
+        else:
+            more = "more" if one["value"] > 0 else "less"
+            said.append(f"B has {more} {interval}: these images cannot tell the two apart.")
+    return " ".join(said)
+
+
+def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[dict[str, Any]]:
+    """The images with most errors more in one model than in the other, each at its own best threshold."""
+    errors = [np.stack(errors_of_images(model), 1) for model in models]  # of each image, false and missed
+    more = errors[1].sum(1) - errors[0].sum(1)
+    return [
+        {"file_name": image_name(dataset, place), "place": place}
+        | {
+            who: {"false": int(counts[image, 0]), "missed": int(counts[image, 1])}
+            for who, counts in zip("ab", errors, strict=True)
+        }
+        for image in np.argsort(-np.abs(more), kind="stable")[:LISTED].tolist()
+        if more[image]
+        for place in [models[0].order[image]]
+    ]
+
+
+def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Strip | None:
+    words = [f"{who.upper()}: {entry[who]['missed']} missed, {entry[who]['false']} false" for who in "ab"]
+    return draw_strip(models, dataset, entry["place"], "; ".join(words), entry["file_name"])

@@ -1,0 +1,86 @@
+"""Drawings of an image beside each other: its ground truth, and what models find in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.errors import GCNetError
+from gcnet.judge.detector import Judged
+from gcnet.viz.figures import draw_window
+from gcnet.viz.page import embedded
+
+CLOSE = 3  # sides of a detection that its close-up shows
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Drawings of one size, as addresses that hold them, and words."""
+
+    images: tuple[str, ...]
+    width: int
+    height: int
+    head: str
+    text: str
+
+
+def draw_strip(
+    models: Sequence[Judged],
+    dataset: DataSet[ImageRecord],
+    place: int,
+    head: str,
+    text: str,
+    detection: Mapping[str, Any] | None = None,
+) -> Strip | None:
+    """An image of the data set, or what is around one detection of a model; none where it cannot be read."""
+    record = dataset.records[place]
+    try:
+        image = dataset.read_image(place)
+    except GCNetError:
+        return None
+    window = _around(detection["box"], record) if detection else (0, 0, record.width, record.height)
+    truth = [item for item in record.instances if item.usable]
+    drawn = [draw_window(image, window, truth, dataset.class_names)]
+    for model in models:
+        own = model.shown.found.images == model.order.index(place)
+        sure = np.flatnonzero(own & (model.shown.scores >= model.threshold)).tolist()
+        rows = [detection["detection"]] if detection else sure
+        items, scores = _found(model, rows), model.shown.scores[rows].tolist()
+        drawn.append(draw_window(image, window, items, dataset.class_names, scores))
+    height, width = drawn[0].shape[:2]
+    return Strip(tuple(map(embedded, drawn)), width, height, head, text)
+
+
+def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:
+    """A window around a box, inside of the image."""
+    x1, y1, x2, y2 = box
+    frame = np.array([record.width, record.height])
+    side = np.minimum(max(CLOSE * max(x2 - x1, y2 - y1), 64.0), frame)
+    start = (np.array([x1 + x2, y1 + y2]) / 2 - side / 2).clip(0, frame - side)
+    return *start.tolist(), *(start + side).tolist()
+
+
+def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:
+    """Detections as what can be drawn."""
+    found = judged.shown.found
+    items = []
+    for row in rows:
+        x, y, width, height = found.boxes[row].tolist()
+        mask = {"size": found.sizes[row].tolist(), "counts": found.masks[row]} if found.masks else []
+        box = (x, y, x + width, y + height)
+        items.append(Instance(row, int(found.classes[row]), box, mask, width * height, crowd=False))
+    return items
+
+
+def plain(value: Any) -> Any:
+    """For JSON: none in place of NaN."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
