@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands import data_convert
 from gcnet.commands.arguments import (
     IMAGES_HELP,
     Parser,
@@ -15,7 +14,7 @@ from gcnet.commands.arguments import (
     at_least,
     division_of,
 )
-from gcnet.files import check_data, check_writable
+from gcnet.files import check_data, check_writable, find_data
 
 PRINTED = 20  # classes on the terminal
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 def run(argv: list[str]) -> int:
     """Looks through a data set and writes its page. 1 where some images cannot be trained on."""
     if argv[:1] == ["convert"]:
-        return data_convert.run(argv[1:])
+        return _convert(argv[1:])
     options = _parser().parse(argv)
     data = options.data.resolve()
     name = data.name if data.is_dir() else f"{data.parent.name}-{data.stem}"
@@ -37,9 +36,8 @@ def run(argv: list[str]) -> int:
 
     from gcnet.data.load import load_splits
     from gcnet.files import prepare_folder
-    from gcnet.lab.data_drawings import draw_all
     from gcnet.lab.data_look import look_through, notes_of_readers
-    from gcnet.lab.data_page import write_page
+    from gcnet.lab.data_page import draw_all, write_page
 
     with notes_of_readers() as notes:
         splits = load_splits(options.data, images=options.images, **division_of(options))
@@ -63,7 +61,7 @@ def _print(look: Look) -> None:
     from rich.text import Text
 
     from gcnet.console import printable
-    from gcnet.lab.data_findings import findings
+    from gcnet.lab.data_look import findings
 
     console = Console()
     splits, classes = (Table(box=SIMPLE_HEAD, pad_edge=False) for _ in range(2))
@@ -105,4 +103,30 @@ def _parser() -> Parser:
     parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
     add_division(parser)
     add_max_pixels(parser)
+    return parser
+
+
+def _convert(argv: list[str]) -> int:
+    """Reads a data set and writes it in COCO's or YOLO's format, with copies of its images."""
+    options = _convert_parser().parse(argv)
+    root, images = find_data(options.data, images=options.images)
+    check_writable(options.out)
+
+    from gcnet.data.load import load_splits
+    from gcnet.data.write import write_splits
+
+    splits = load_splits(root, images=images, **division_of(options))
+    write_splits(splits, options.out, options.to)
+    counts = ", ".join(f"{len(dataset)} images of {split}" for split, dataset in splits.items())
+    print(f"wrote {options.out}: {counts}")
+    return 0
+
+
+def _convert_parser() -> Parser:
+    parser = Parser("data convert", "A data set, whatever its format, in COCO's or YOLO's.")
+    parser.add_argument("data", type=Path, metavar="IN", help="a data set, or its annotation file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the format")
+    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
+    add_division(parser)
     return parser

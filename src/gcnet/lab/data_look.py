@@ -1,19 +1,23 @@
-"""A look through a data set before a training: counts, headers of all images, what is twice, what is odd."""
+"""A look through a data set before a training: what is counted and found, and what a person should know."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcnet.console import progress_bar
+import numpy as np
+
+from gcnet.console import listed, progress_bar
 from gcnet.data.check import find_problems
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.same_images import same_images
-from gcnet.data.survey import Survey, survey
+from gcnet.data.survey import SMALL_SHARE, Survey, survey
 from gcnet.data.suspects import Suspect, find_suspects
+from gcnet.viz.page import percent
 
 Place = tuple[str, int]  # a split, and an index in it
 
@@ -92,3 +96,129 @@ def look_through(
         tuple(tuple(places[i] for i in group) for group in groups),
         compared,
     )
+
+
+# In words, one line each -----------------------------------------------------------------------------
+
+FEW = 10  # objects of a class to train on, below which one line says so
+LEVELS = ("stop", "look", "note", "good")
+
+TITLES = {
+    "box mended": "boxes that were another thing's",
+    "box against outline": "boxes that are not around their outlines",
+    "box outside": "boxes that reach out of the image",
+    "twice": "annotated twice, perhaps",
+    "two classes": "one box, two classes",
+    "huge": "as large as the image",
+    "tiny": "tiny, under 8 pixels a side where images are fitted in 1333 x 800",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One thing to know. `level` is "stop" (mend it), "look", "note" or "good"."""
+
+    level: str
+    text: str
+
+
+def findings(look: Look) -> list[Line]:
+    """The lines at the top of the page: what to mend comes first."""
+    lines = [*_about_images(look), *_about_classes(look), *_about_objects(look)]
+    if not any(line.level in ("stop", "look") for line in lines):
+        lines.append(Line("good", "nothing odd was found"))
+    return sorted(lines, key=lambda line: LEVELS.index(line.level))
+
+
+def advice(found: Survey) -> str:
+    """Which size to resize to; nothing without objects."""
+    fit = found.suggested
+    if fit is None:
+        return ""
+    size = f"{fit.limits[0]} x {fit.limits[1]}"
+    if fit.small > SMALL_SHARE:
+        return (
+            f"even at {size}, {percent(fit.small)} of the objects come out small: cut the images into tiles"
+        )
+    return f"{size} is the least that leaves no more than {SMALL_SHARE:.0%} of the objects small"
+
+
+def _about_images(look: Look) -> Iterator[Line]:
+    if look.problems:
+        count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
+        yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
+    if look.shared:
+        yield Line(
+            "stop",
+            f"{many(len(look.shared), 'image')} in more than one split, where scores tell what was learnt by "
+            f"heart: {_files(look, look.shared)}",
+        )
+    if again := [group for group in look.same if group not in look.shared]:
+        yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
+    total = len(look.survey.image_sizes)
+    if look.compared < total:
+        yield Line(
+            "note", f"{look.compared:,} of {total:,} images were compared by what they show, all by bytes"
+        )
+    if empty := sum(count.empty_images for count in look.survey.splits.values()):
+        yield Line(
+            "note",
+            f"{many(empty, 'image')} without an object to learn from; only --keep-empty trains on them",
+        )
+
+
+def _files(look: Look, groups: Sequence[Sequence[Place]]) -> str:
+    """The first of the files that hold the same image."""
+    named = [
+        listed([f"{split}/{look.file(split, index)}" for split, index in group], 3, " = ") for group in groups
+    ]
+    return listed(named, 2)
+
+
+def _about_classes(look: Look) -> Iterator[Line]:
+    names, splits = look.survey.class_names, list(look.survey.splits)
+    first = look.survey.class_counts[:, 0]
+    if not first.any():
+        return
+    if absent := [names[i] for i in np.flatnonzero(first == 0)]:
+        yield Line("look", f"{many(len(absent), 'class')} without an object in {splits[0]}: {listed(absent)}")
+    rarest = np.argsort(first, kind="stable")
+    if few := [f"{names[i]} ({first[i]})" for i in rarest if 0 < first[i] < FEW]:
+        yield Line(
+            "look", f"{many(len(few), 'class')} of fewer than {FEW} objects in {splits[0]}: {listed(few)}"
+        )
+    for split, counts in zip(splits[1:], look.survey.class_counts[:, 1:].T, strict=True):
+        unseen = [names[i] for i in np.flatnonzero((counts == 0) & (first > 0))]
+        if unseen and counts.any():
+            yield Line("look", f"{many(len(unseen), 'class')} without an object in {split}: {listed(unseen)}")
+
+
+def _about_objects(look: Look) -> Iterator[Line]:
+    counts = look.survey.splits.values()
+    total, usable = sum(count.objects for count in counts), len(look.survey.objects)
+    crowd = sum(count.crowd for count in counts)
+    if not usable:
+        brush = "; all are marked iscrowd, and --crowd-as-objects true takes them as objects"
+        yield Line(
+            "stop", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
+        )
+        return
+    if crowd:
+        yield Line("note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores")
+    if ignored := sum(count.ignored for count in counts):
+        yield Line("note", f"{ignored:,} of {total:,} objects are marked to be ignored")
+    bare = int(np.isnan(look.survey.objects.bounds[:, 0]).sum())
+    if bare == usable:
+        yield Line("note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*")
+    elif bare:
+        yield Line("look", f"{bare:,} of {usable:,} objects have no outline, no use to a mask head")
+    kinds = Counter(suspect.kind for suspect in look.suspects)
+    for kind, title in TITLES.items():
+        if kinds[kind]:
+            yield Line("look", f"{many(kinds[kind], 'object')}: {title}")
+    yield Line("note", f"image size: {advice(look.survey)}")
+
+
+def many(count: int, word: str) -> str:
+    """`1 image`, `1,200 classes`."""
+    return f"{count:,} {word if count == 1 else word + ('es' if word.endswith('s') else 's')}"

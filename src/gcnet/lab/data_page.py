@@ -5,21 +5,25 @@ The template beside this file has the words.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gcnet.console import listed, progress_bar
-from gcnet.data.dataset import Instance
+from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.data.survey import Survey
 from gcnet.data.suspects import Suspect
 from gcnet.errors import GCNetError
-from gcnet.files import write_bytes
-from gcnet.lab.data_findings import TITLES, advice, findings
-from gcnet.lab.data_look import Look, Place
+from gcnet.files import prepare_folder, write_bytes
+from gcnet.lab.data_look import TITLES, Look, Place, advice, findings
+from gcnet.ops.images import write_image
+from gcnet.prediction.names import OutputNames, check_inputs
+from gcnet.viz import draw_targets
 from gcnet.viz.figures import Figure, draw_window
 from gcnet.viz.page import count_bars, embedded, render_page, size_bars
 
@@ -163,3 +167,29 @@ def _draw(
         return None
     drawn = draw_window(image, window, items, look.survey.class_names)
     return Figure(embedded(drawn), drawn.shape[1], drawn.shape[0], head, text)
+
+
+def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]:
+    """Draws each image with its objects in `out`/SPLIT, under its own name; what could not be read is told.
+
+    Raises GCNetError where nothing can be written, or an image of the data set would be replaced.
+    """
+    tasks = []
+    for split, dataset in splits.items():
+        names = OutputNames([record.path for record in dataset.records])
+        check_inputs(names, out / split)
+        folder = prepare_folder(out / split)
+        tasks += [(dataset, index, folder / names.picture(index)) for index in range(len(dataset))]
+
+    def draw(task: tuple[DataSet[ImageRecord], int, Path]) -> str | None:
+        dataset, index, target = task
+        try:
+            image = dataset.read_image(index)
+        except GCNetError as error:
+            return str(error)
+        write_image(target, draw_targets(image, dataset.records[index], dataset.class_names))
+        return None
+
+    with progress_bar(transient=True) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        failed = list(bar.track(pool.map(draw, tasks), total=len(tasks), description="drawing"))
+    return [problem for problem in failed if problem]

@@ -26,7 +26,6 @@ from torch.nn.modules import module as torch_module
 from gcnet.context import AttentionPool, AveragePool, ContextBlock
 from gcnet.context.attend import attend, attend_normed, positions
 from gcnet.models.folding import can_fold, fold, has_factor, is_plain, normalise
-from gcnet.ops.add_relu import add_relu_
 
 
 def can_run(block: Any, x: object) -> bool:
@@ -110,3 +109,43 @@ def _context_of_normed(
 
 def _convolve(x: Tensor, conv: Any, norm: Any) -> Tensor:
     return conv._conv_forward(x, *fold(conv, norm)) if can_fold(conv, norm) else norm(conv(x))
+
+
+def add_relu_(
+    z: Float[Tensor, "N C H W"],
+    shortcut: Float[Tensor, "N C H W"],
+    shift: Float[Tensor, "N C"] | None = None,
+) -> Float[Tensor, "N C H W"]:
+    """relu(z + shortcut + shift), written into `z`; only the result is kept for the backward pass.
+
+    The gradient of `shift`, a sum over positions, is taken in float32 at least.
+    """
+    if torch.compiler.is_compiling():  # a compiler fuses this itself
+        out = z + shortcut
+        return (out if shift is None else out + shift[:, :, None, None]).relu()
+    return _AddReLU.apply(z, shortcut, shift)
+
+
+class _AddReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, shortcut: Tensor, shift: Tensor | None) -> Tensor:
+        z.add_(shortcut)
+        if shift is not None:
+            z.add_(shift[:, :, None, None])
+        z.relu_()
+        ctx.mark_dirty(z)
+        ctx.save_for_backward(z)
+        ctx.dtypes = shortcut.dtype, None if shift is None else shift.dtype
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad_out,) = grad_outputs
+        (out,) = ctx.saved_tensors
+        shortcut_type, shift_type = ctx.dtypes
+        grad = torch.ops.aten.threshold_backward(grad_out, out, 0)
+        grad_shift = None
+        if ctx.needs_input_grad[2]:
+            exact = torch.promote_types(grad.dtype, torch.float32)
+            grad_shift = grad.sum((2, 3), dtype=exact).to(shift_type)
+        return grad, grad.to(shortcut_type), grad_shift

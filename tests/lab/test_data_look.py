@@ -14,8 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent / "data"))
 from coco_files import annotation, content, write_split
 
 from gcnet.data.load import load_splits
-from gcnet.lab.data_findings import findings
-from gcnet.lab.data_look import look_through, notes_of_readers
+from gcnet.lab.data_look import findings, look_through, notes_of_readers
 
 
 def lines(folder: Path, train: dict[str, Any], valid: dict[str, Any] | None = None) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcnet.ops.add_relu import add_relu_
+from gcnet.models.light import add_relu_
 
 
 def plain(z, shortcut, shift=None):
