@@ -22,7 +22,11 @@ from gcnet.weights.hub import download_model
 def detector() -> Detector:
     torch.manual_seed(0)
     detector = create_model("mask_rcnn_tiny_gc4", class_names=["cat", "größe", "a, b"])
-    detector.provenance = {"file": "old.pth", "epoch": 12}
+    detector.provenance = {
+        "file": "old.pth",
+        "epoch": 12,
+        "told_by": {"style": "name", "image_size": "option"},
+    }
     return detector
 
 
@@ -84,6 +88,7 @@ def test_config_and_card_say_what_it_is(detector: Detector, tmp_path: Path) -> N
     assert config["provenance"]["file"] == "old.pth"
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.library_name) == ("mit", "gcnet")
+    assert "- told_by: style name, image size option\n" in card.text
     assert {"gcnet", "instance-segmentation"} <= set(card.data.tags or [])
     assert card.data.pipeline_tag == "image-segmentation"
     assert "3 classes: cat, größe, a, b." in card.text

@@ -245,7 +245,7 @@ def fill_weights(
     With `take` they become its own, for callers that need them no more: no second copy where one is whole.
 
     Raises:
-        GCNetError: names or shapes differ; nothing has been copied then. All are counted, three listed.
+        GCNetError: names or shapes differ; nothing has been copied then. All are counted, two listed.
     """
     own = module.state_dict()
     # Files from before batch counts were stored lack them; nothing here depends on them.
@@ -253,14 +253,14 @@ def fill_weights(
     unexpected = [name for name in tensors if name not in own]
     misshaped = [name for name in own if name in tensors and not _fits(tensors[name], own[name])]
     problems = [f"missing {name}" for name in missing]
-    problems += [f"unexpected {name}" for name in unexpected]
+    problems += [f"unexpected {shown(name)}" for name in unexpected]
     problems += [
         f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped
     ]
     if problems:
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(problems, 3, '; ')}")
+        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(problems, 2, '; ')}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
         return

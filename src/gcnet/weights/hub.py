@@ -138,8 +138,15 @@ def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
         classes=", ".join(spec.class_names),
         use=USE_CLASSIFIER if isinstance(spec, ClassifierSpec) else USE_DETECTOR,
         resize=_resize(spec),
-        provenance=model.provenance,
+        provenance={key: _in_words(value) for key, value in model.provenance.items()},
     )
+
+
+def _in_words(value: Any) -> Any:
+    """What a model's provenance says; of a dictionary each thing with its name."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{name.replace('_', ' ')} {_in_words(entry)}" for name, entry in value.items())
 
 
 def _task(spec: ModelSpec | ClassifierSpec) -> tuple[str, list[str]]:
