@@ -136,6 +136,20 @@ def test_small_objects_before_a_large_one_of_their_class_stay():
     assert len(found) == 17
 
 
+def test_a_tile_is_believed_on_what_it_sees_whole():
+    size = (200, 200)
+    small = [disc(size, 25, 25, 9), disc(size, 55, 25, 9)]
+    blurred = np.zeros(size, bool)
+    blurred[12:40, 12:68] = True
+    elsewhere = disc(size, 150, 150, 12)
+    views = Tiles(100, 0.2).views(size)
+    parts = [seen([blurred, elsewhere], views[0], size, scores=[0.99, 0.7])]
+    parts += [seen(small, view, size, scores=[0.8, 0.8]) for view in views[1:]]
+    found = join_views(parts, views, size)
+    assert found.scores.tolist() == pytest.approx([0.8, 0.8, 0.7])
+    assert all(max(iou(picture, mask) for mask in [*small, elsewhere]) > 0.9 for picture in drawn(found))
+
+
 def test_a_half_goes_where_a_whole_covers_it_and_lends_its_score():
     size = (100, 200)
     mask = disc(size, 100, 50, 40)

@@ -48,13 +48,16 @@ class _Seen:
 def join_views(found: Sequence[Found], views: Sequence[View], size: tuple[int, int]) -> Found:
     """What the `views` of an image of `size` (height, width) found, in pixels of the image, best first.
 
-    A whole object that two views see is the one of the better score. One that is cut by a view's edge goes
-    where a whole one covers it, which gets the better score; others that are cut are joined where they agree.
+    A whole object that two views see is the one of the better score; but where a tile sees all of what the
+    whole image shows smaller, the tile is believed, in what it takes apart as well. One that is cut by a
+    view's edge goes where a whole one covers it, which gets the better score; others that are cut are joined
+    where they agree.
     """
     seen = _gather(found, views, size)
     pairs, shares = _compare(seen)
     scores, whole = seen.found.scores.copy(), np.logical_not(seen.cut.any(1))
     keep = np.ones(len(scores), bool)
+    keep[_coarse(seen, pairs[whole[pairs].all(1)])] = False
     iou = 1 / ((1 / shares.clip(1e-6)).sum(1) - 1)
     for i, j in _by_score(pairs[whole[pairs].all(1) & (iou >= SAME)], scores):
         keep[j] &= not keep[i]
@@ -124,6 +127,17 @@ def _compare(seen: _Seen) -> tuple[Int64[np.ndarray, "P 2"], Float[np.ndarray, "
                 pairs.append((int(i), int(j)))
                 shares.append(share)
     return np.array(pairs, np.int64).reshape(-1, 2), np.array(shares, np.float32).reshape(-1, 2)
+
+
+def _coarse(seen: _Seen, pairs: Int64[np.ndarray, "Q 2"]) -> Int64[np.ndarray, " _"]:
+    """Those of a pair that come from a larger view, though all of them lies in the smaller one."""
+    sides = seen.views[:, 2:] - seen.views[:, :2]
+    area = sides.prod(1)
+    larger = np.where((area[pairs[:, 0]] > area[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
+    coarse, fine = larger[:, 0], larger[:, 1]
+    boxes, views = seen.found.boxes[coarse], seen.views[fine]
+    inside = (boxes[:, :2] >= views[:, :2]) & (boxes[:, 2:] <= views[:, 2:])
+    return coarse[inside.all(1) & (area[coarse] > area[fine])]
 
 
 def _shares(seen: _Seen, i: int, j: int) -> tuple[float, float]:
