@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gcnet.models.spec import ClassifierSpec, ModelSpec
     from gcnet.recipe import ClassificationRecipe, Recipe
     from gcnet.types import Batch, Classification, Detections, Targets
+    from gcnet.viz.objects import draw_detections
     from gcnet.weights.catalog import list_models
     from gcnet.weights.create import create_model
     from gcnet.weights.files import save_model
@@ -46,6 +47,7 @@ _HOME = {
     "Recipe": "gcnet.recipe",
     "Targets": "gcnet.types",
     "create_model": "gcnet.weights.create",
+    "draw_detections": "gcnet.viz.objects",
     "evaluate": "gcnet.api",
     "export": "gcnet.api",
     "list_models": "gcnet.weights.catalog",
@@ -76,6 +78,7 @@ __all__ = [
     "Targets",
     "__version__",
     "create_model",
+    "draw_detections",
     "evaluate",
     "export",
     "list_models",

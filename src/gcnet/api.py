@@ -21,6 +21,7 @@ from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
 from gcnet.files import check_handles, check_unused, check_writable, find_data
 from gcnet.image_files import MAX_PIXELS, find_images
+from gcnet.launch import find_launch
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
 from gcnet.models.tiles import Tiles
 from gcnet.prediction.wanted import Wanted
@@ -176,7 +177,7 @@ def predict(
     cutouts: bool = False,
     format: str | Sequence[str] = (),
     images_a_file: int = 10_000,
-    shard: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] | None = None,
     batch_size: int = 1,
     tile: int | None = None,
     overlap: float = 0.2,
@@ -190,8 +191,8 @@ def predict(
     Args:
         model: a name that `gcnet.list_models()` has, a model file, a run folder, a model, or an .onnx
             or .xml that `export` wrote.
-        images: files, folders, patterns such as "photos/*.jpg" and lists of paths, "@list.txt". Arrays and
-            PIL images are for the models' own `predict_images`.
+        images: files, folders, patterns such as "photos/*.jpg", lists of paths, "@list.txt", and addresses,
+            "s3://bucket/photos". Arrays and PIL images are for the models' own `predict_images`.
         out: a folder for results and overlays, see `gcnet.prediction.files.predict_files`. Without it nothing
             is written, and what was found is in `Predictions.found`.
         weights: of a model that is given by its name; the published ones by default.
@@ -207,7 +208,8 @@ def predict(
         format: one or more of "coco-results" (the default), "coco", "csv", "jsonl", "labelme", "parquet" and
             "yolo": see docs/predicting.md.
         images_a_file: of "jsonl" and "parquet".
-        shard: (i, N) for the images i, i + N, ...: N calls, each with its own i from 0, share the work.
+        shard: (i, N) for the images i, i + N, ...: N calls, each with its own i from 0, share the work. By
+            default the processes that torchrun or srun started do.
         batch_size: images that are predicted at once, where their padded sizes are the same; with `tile`,
             tiles.
         tile: of a detector: larger images are looked at in squares of so many pixels as well.
@@ -220,6 +222,9 @@ def predict(
         GCNetError: nothing matches, model or weights cannot be found or read, `out` cannot be written.
     """
     formats = (format,) if isinstance(format, str) else tuple(format)
+    launch = find_launch() if shard is None else None
+    if shard is None:
+        shard = launch[:2] if launch else (0, 1)
     wanted = Wanted(formats, overlays, crops, cutouts, images_a_file, shard)
     given = [images] if isinstance(images, str | os.PathLike) else list(images)
     if not all(isinstance(image, str | os.PathLike) for image in given):
@@ -256,7 +261,7 @@ def predict(
         batch_size=batch_size,
         tiles=tiles,
         max_pixels=max_pixels,
-        progress=progress,
+        progress=progress and (not launch or launch[0] == 0),
     )
 
 

@@ -6,6 +6,7 @@ import ctypes
 import sys
 
 from gcnet.errors import GCNetError
+from gcnet.launch import find_launch
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
@@ -27,7 +28,7 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(device: str) -> str:
-    """The device that the word of --device stands for.
+    """The device that the word of --device stands for; of several processes each has its own GPU.
 
     Raises:
         GCNetError: it is not a device's, or of a GPU that is not there.
@@ -35,7 +36,10 @@ def choose_device(device: str) -> str:
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        launch, gpus = find_launch(), torch.cuda.device_count()
+        return f"cuda:{launch[2] % gpus}" if launch and gpus > 1 else "cuda"
     try:
         wanted = torch.device(device)
     except RuntimeError:

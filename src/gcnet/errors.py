@@ -1,5 +1,17 @@
 """The one exception that the command line turns into a single line and exit code 2."""
 
+import importlib
+from types import ModuleType
+
 
 class GCNetError(ValueError):
     """Something the user can put right. The message says what is wrong, where, and what to do."""
+
+
+def needs(package: str, extra: str = "") -> ModuleType:
+    """An optional package. Raises GCNetError, with what to install, if it is missing."""
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        install = f"'gcnet[{extra}]'" if extra else package.partition(".")[0]
+        raise GCNetError(f"this needs {package}, which is not installed: pip install {install}") from None

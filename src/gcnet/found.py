@@ -5,11 +5,20 @@ D detections, M side of a mask, T named classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64
+
+from gcnet.errors import needs
+from gcnet.ops.rle import encode_masks
+from gcnet.ops.segmentations import rle_to_mask
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 
 @runtime_checkable
@@ -38,6 +47,36 @@ class Found:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def to_dataframe(self, class_names: Sequence[str] = ()) -> pandas.DataFrame:
+        """A row a detection: label, score, corners of the box, and with `class_names` the name.
+
+        Raises GCNetError if pandas is not installed.
+        """
+        needs("pandas")
+        import pandas
+
+        named = {"class_name": [class_names[label] for label in self.labels]} if class_names else {}
+        corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
+        return pandas.DataFrame({"label": self.labels, **named, "score": self.scores, **corners})
+
+    def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
+        """Roboflow's `supervision.Detections`, with full-size masks (D * H * W bytes).
+
+        Raises GCNetError if supervision is not installed.
+        """
+        needs("supervision")
+        import supervision
+
+        masks = None
+        if self.mask_probs is not None:
+            counts = encode_masks(self.mask_probs, self.frames, self.image_size)
+            drawn = [rle_to_mask({"size": list(self.image_size), "counts": one}) for one in counts]
+            masks = np.array(drawn, bool).reshape(len(self), *self.image_size)
+        data: dict[str, Any] = {}
+        if class_names:
+            data["class_name"] = np.array([class_names[label] for label in self.labels])
+        return supervision.Detections(self.boxes, masks, self.scores, self.labels, data=data)
 
     def __getitem__(self, keep: Any) -> Found:
         """The detections that a slice, boolean mask or index array selects."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gcnet.console import listed
 from gcnet.errors import GCNetError
+from gcnet.remote import is_address, list_address
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
 
     A folder stands for the images directly in it; `**` in a pattern goes into folders. In folders and
     patterns files count as images by their suffix; hidden ones are left out, others are counted in a warning.
-    `@list.txt` stands for the paths in a text file, one a line; whether they are there, reading them shows.
+    `@list.txt` stands for the paths and addresses in a text file, one a line; whether they are there, reading
+    them shows. Addresses (s3://bucket/folder) of files, folders and patterns are those of fsspec.
     Raises GCNetError for an input that stands for nothing.
     """
     found: dict[str, str] = {}
@@ -42,7 +44,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
 def identity(path: str) -> str:
     """The same for all paths of a file: links are followed."""
     try:
-        return os.path.realpath(path)
+        return path if is_address(path) else os.path.realpath(path)
     except (OSError, ValueError):  # no path at all, out of a list
         return path
 
@@ -56,6 +58,11 @@ def _expand(item: str) -> Iterable[str]:
         return images
     if path.exists():
         return [path.as_posix()]
+    if is_address(item):
+        images = [one for one in list_address(item) if one == item or has_image_suffix(one.rsplit("/")[-1])]
+        if not images:
+            raise GCNetError(f"no images at {item}; image files end in {listed(IMAGE_SUFFIXES, 20)}")
+        return images
     if item.startswith("@"):
         return _listed(Path(item[1:]))
     if not glob.has_magic(item):
@@ -77,7 +84,7 @@ def _listed(path: Path) -> list[str]:
         raise GCNetError(f"the list {path} cannot be read ({error.strerror}); correct its path") from None
     if not lines:
         raise GCNetError(f"the list {path} is empty; it has the path of an image on each line")
-    return [Path(line).as_posix() for line in lines]
+    return [line if is_address(line) else Path(line).as_posix() for line in lines]
 
 
 def _images(paths: Iterable[Path], place: object) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ from gcnet.ops.images import Pixels, padded_size
 from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 Size = tuple[int, int]  # height, width
 Record = TypeVar("Record", "Targets", "Detections")
@@ -146,6 +150,14 @@ class Detections:
     def mask_frames(self) -> Float[Tensor, "D 4"]:
         """The boxes that masks lie over."""
         return self.boxes if self.frames is None else self.frames
+
+    def to_dataframe(self, class_names: Sequence[str] = ()) -> pandas.DataFrame:
+        """A row a detection; see `gcnet.found.Found.to_dataframe`."""
+        return self.arrays().to_dataframe(class_names)
+
+    def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
+        """Roboflow's `supervision.Detections`; see `gcnet.found.Found.to_supervision`."""
+        return self.arrays().to_supervision(class_names)
 
     def arrays(self) -> Found:
         """The same as NumPy arrays, for files and drawings."""

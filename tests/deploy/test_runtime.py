@@ -18,10 +18,9 @@ from gcnet.deploy.runtime import (
     Prepared,
     as_found,
     load_export,
-    needs,
     prepare,
 )
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, needs
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
 
 DETAILS = Details("tiny", ("a", "b"), (160, 96), masks=True)

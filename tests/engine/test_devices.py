@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from gcnet.engine import processes
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.loggers import read_metrics
-from gcnet.engine.processes import Place, find_place, first_host
+from gcnet.engine.processes import Place, find_place
 from gcnet.errors import GCNetError
+from gcnet.launch import first_host
 
 SCRIPT = """
 import os, signal, sys

@@ -23,6 +23,7 @@ from gcnet.prediction.files import predict_files
 from gcnet.prediction.formats import category_ids
 from gcnet.prediction.wanted import FORMATS, Wanted, parse_shard
 from gcnet.weights.catalog import COCO_CLASSES
+from lively import lively_detector
 
 
 def predict(model: Any, photos: Path, out: Path | None, **wanted: Any) -> Any:
@@ -187,3 +188,13 @@ def test_images_in_a_folder_that_is_written_in(tmp_path: Path) -> None:
     crops = write_photos(tmp_path / "out" / "crops", 1)
     with pytest.raises(GCNetError, match="holds some of the images"):
         predict(Finds(), crops, tmp_path / "out", crops=True)
+
+
+def test_processes_of_a_launcher_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = write_photos(tmp_path / "photos", 5)
+    model = lively_detector(None)
+    for name, value in {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    part = gcnet.predict(model, photos, out=tmp_path / "out", overlays=False)
+    assert part.out == tmp_path / "out" / "shard-1-of-2"
+    assert [entry["id"] for entry in part.images] == [1, 3]

@@ -71,7 +71,10 @@ def _parser() -> Parser:
     )
     add_model(parser)
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGES", help="files, folders, quoted globs or @LIST, a file of paths"
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="files, folders, quoted globs, @LIST (a file of paths), s3://...",
     )
     parser.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR", help="(predictions)")
     parser.add_argument(
@@ -110,9 +113,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--shard",
         type=parse_shard,
-        default=(0, 1),
         metavar="I/N",
-        help="part I of N of the images, the first is 0/N: N such calls share the work",
+        help="part I of N of the images, the first is 0/N: so N calls share the work (as torchrun says)",
     )
     parser.add_argument(
         "--batch-size",

@@ -19,7 +19,7 @@ from gcnet.commands.arguments import (
     at_least,
 )
 from gcnet.engine.stop import end_by
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, needs
 from gcnet.weights.fetch import find_source
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra
@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     is_export = Path(options.model).suffix in EXPORTS
     source = None if is_export else find_source(options.model, options.weights)
     with _bound(options.host, options.port) as listener:
-        from gcnet.deploy.runtime import ExportedDetector, load_export, needs
+        from gcnet.deploy.runtime import ExportedDetector, load_export
 
         for package in PACKAGES:
             needs(package, "serve")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gcnet.deploy.runtime import DETAILS, Details, needs
+from gcnet.deploy.runtime import DETAILS, Details
+from gcnet.errors import needs
 
 OPSET = 20
 REGION = 5  # numbers in a region: its image, and its box

@@ -6,19 +6,17 @@ N images of H x W pixels, D places, K classes.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, needs
 from gcnet.found import Classified, Found
 from gcnet.models.spec import Coordinates, Resize
 from gcnet.ops.decode import as_list, as_rgb_array
@@ -240,16 +238,6 @@ def _whole_pixel_frames(boxes: Float[np.ndarray, "D 4"], grid: int) -> Float[np.
 # Runtimes ----------------------------------------------------------------------------------------------
 
 Loaded = tuple[str | None, Callable[[Details], Run]]  # what a file says of itself, and how it is run
-
-
-def needs(package: str, extra: str) -> ModuleType:
-    """An optional package. Raises GCNetError, with what to install, if it is missing."""
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        raise GCNetError(
-            f"this needs {package}, which is not installed: pip install 'gcnet[{extra}]'"
-        ) from None
 
 
 def _load_onnx(file: Path, threads: int | None) -> Loaded:

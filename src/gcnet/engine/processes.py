@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -25,9 +24,9 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from gcnet.errors import GCNetError
+from gcnet.launch import TORCHRUN, find_launch
 from gcnet.recipe import Recipe
 
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 PARENT = "GCNET_PARENT"  # in the environment of a process that another one started: the other's id
 MEET = timedelta(minutes=10)  # within which all processes must have started
 WAIT = timedelta(hours=6)  # for an exchange: the others wait while the first scores a validation
@@ -62,7 +61,7 @@ def find_place(recipe: Recipe) -> Place:
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     on_gpu = recipe.accelerator == "gpu" or (recipe.accelerator == "auto" and gpus > 0)
-    found = _from_torchrun() or _from_slurm()
+    found = find_launch()
     rank, world, local_rank, local_world = found or (0, 0, 0, 0)
     if found and recipe.devices and local_world and recipe.devices != local_world:
         raise GCNetError(
@@ -83,50 +82,6 @@ def find_place(recipe: Recipe) -> Place:
         )
     device = torch.device("cuda", local_rank % gpus) if on_gpu else torch.device("cpu")
     return Place(device, world, rank, local_rank, launched=found is not None)
-
-
-def _from_torchrun() -> tuple[int, int, int, int] | None:
-    """Rank, world size, and both on this machine."""
-    if not any(name in os.environ for name in TORCHRUN[:3]):
-        return None
-    missing = [name for name in TORCHRUN if name not in os.environ]
-    if missing:
-        there = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN if name in os.environ)
-        raise GCNetError(
-            f"the environment has {there} without {', '.join(missing)}: unset it, or start with torchrun, "
-            "which sets all of them"
-        )
-    rank, world, local_rank = (_number(name) for name in TORCHRUN[:3])
-    local_world = _number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 0
-    if not rank < world:
-        raise GCNetError(
-            f"the environment has RANK={rank} of WORLD_SIZE={world}; unset both, or use torchrun"
-        )
-    return rank, world, local_rank, local_world
-
-
-def _from_slurm() -> tuple[int, int, int, int] | None:
-    """As `_from_torchrun`, for a job step of several tasks; the first host is the rendezvous address."""
-    if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) < 2:
-        return None
-    hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
-    os.environ.setdefault("MASTER_ADDR", first_host(hosts))
-    os.environ.setdefault("MASTER_PORT", str(12_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000))
-    return _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_LOCALID"), 0
-
-
-def first_host(nodes: str) -> str:
-    """The first host of a SLURM node list: `gpu[07-09,12],login` is gpu07 and others."""
-    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
-
-
-def _number(name: str) -> int:
-    try:
-        return int(os.environ[name])
-    except (KeyError, ValueError):
-        raise GCNetError(
-            f"the environment has {name}={os.environ.get(name, '')}, which is no number"
-        ) from None
 
 
 @contextlib.contextmanager

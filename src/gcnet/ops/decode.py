@@ -67,24 +67,31 @@ class TooManyPixelsError(GCNetError):
 
 
 def read_image(
-    path: str | os.PathLike[str], *, turned: bool = True, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    *,
+    data: bytes | None = None,
+    turned: bool = True,
+    max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The picture in a file, `turned` as its EXIF orientation says (a TIFF always is), or as it is stored.
 
-    Of several pictures in a file it is the first one; what is transparent is laid on white.
+    Of several pictures in a file it is the first one; what is transparent is laid on white. `data` are the
+    file's bytes, where they are at hand.
     Raises GCNetError naming the file where it is missing, unreadable, not an image in one of `FORMATS`, of
     more than `max_pixels`, or damaged.
     """
-    with _opened(path) as file, _blamed(path):
+    with _opened(path, data) as file, _blamed(path):
         return _decode(file, str(path), turned, max_pixels)
 
 
-def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(
+    path: str | os.PathLike[str], *, data: bytes | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
     """(height, width) of the picture in a file, turned as its EXIF orientation says, from its header alone.
 
     Raises GCNetError as `read_image` does, but sees damage in the header alone.
     """
-    with _opened(path) as file, _blamed(path):
+    with _opened(path, data) as file, _blamed(path):
         image = _header(file, max_pixels)
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
@@ -163,8 +170,13 @@ def as_list(images: Any | Sequence[Any]) -> Sequence[Any]:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader | io.BytesIO]:
+def _opened(
+    path: str | os.PathLike[str], data: bytes | None = None
+) -> Iterator[io.BufferedReader | io.BytesIO]:
     """A file that is one: a pipe would be waited for, and a device may have no end."""
+    if data is not None:
+        yield io.BytesIO(data)
+        return
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
         file = open(path, "rb") if regular else None  # noqa: SIM115  closed below

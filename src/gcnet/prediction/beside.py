@@ -25,6 +25,7 @@ from gcnet.found import Found
 from gcnet.ops.images import write_image
 from gcnet.prediction.formats import objects_of
 from gcnet.prediction.names import OutputNames
+from gcnet.remote import is_address
 from gcnet.viz.canvas import Piece
 from gcnet.viz.objects import draw_detections
 
@@ -100,9 +101,11 @@ class Beside:
         """Outlines, or boxes, with their scores as descriptions; the image is named as seen from the file."""
         height, width = results.size
         content = {"version": "5.5.0", "flags": {}, "shapes": list(self._shapes(results))}
-        path = os.path.relpath(os.path.abspath(self.names.paths[index]), os.path.abspath(folder))
+        path = os.fspath(self.names.paths[index])
+        if not is_address(path):
+            path = Path(os.path.relpath(os.path.abspath(path), os.path.abspath(folder))).as_posix()
         size = {"imageHeight": height, "imageWidth": width}
-        return json.dumps(content | {"imagePath": Path(path).as_posix(), "imageData": None} | size, indent=2)
+        return json.dumps(content | {"imagePath": path, "imageData": None} | size, indent=2)
 
     def _shapes(self, results: ImageResults) -> Iterator[dict[str, Any]]:
         for item in objects_of(results):
@@ -122,6 +125,8 @@ class Beside:
         lines = "".join(yolo_line(item, width, height) for item in objects_of(results))
         folder, name = self.folder / "yolo", self.names[index]
         write_bytes(folder / "labels" / f"{name}.txt", lines.encode())
+        if is_address(os.fspath(self.names.paths[index])):
+            return
         image = Path(self.names.paths[index]).absolute()
         place = folder / "images" / f"{name}{image.suffix}"
         with disk_errors(place):

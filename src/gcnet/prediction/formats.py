@@ -17,10 +17,11 @@ from jaxtyping import Int64
 
 from gcnet.data.dataset import Instance
 from gcnet.data.write import coco_object
-from gcnet.deploy.runtime import needs
+from gcnet.errors import needs
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import disk_errors, write_atomically, write_json
 from gcnet.ops.segmentations import segmentation_area
+from gcnet.remote import is_address
 from gcnet.weights.catalog import COCO_CLASSES
 
 # COCO's own ids go to 90; these have no class.
@@ -134,7 +135,7 @@ def write_coco(folder: Path, images: Images, class_names: Sequence[str]) -> None
 def _common_folder(paths: Iterable[str]) -> str:
     """The folder that all lie in; none of addresses."""
     folders = {os.path.dirname(path) for path in paths}
-    if not folders or any("://" in folder for folder in folders):
+    if not folders or any(is_address(folder) for folder in folders):
         return ""
     return os.path.commonpath([os.path.abspath(folder) for folder in folders])
 

@@ -134,6 +134,7 @@ class Classify:
 
 
 def _together(prepared: Sequence[Any]) -> Any:
+    """Images of one frame as a batch: exports take one at a time."""
     return prepared[0] if len(prepared) == 1 else type(prepared[0]).together(prepared)
 
 

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from gcnet.errors import GCNetError
 from gcnet.ops.decode import image_size, read_image
+from gcnet.remote import fetch, is_address
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -70,6 +71,15 @@ class Steps(Protocol):
     def failed(self, index: int, error: GCNetError) -> Done:
         """What is kept of an image that cannot be read."""
         ...
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose header is known, with its bytes where they came from afar."""
+
+    index: int
+    pixels: int
+    data: bytes | None
 
 
 @dataclass(frozen=True)
@@ -136,23 +146,26 @@ def _read(
 ) -> Generator[_Loaded | Done, None, None]:
     """The images in order. Those that cannot be read are done with."""
 
-    def measure(index: int) -> tuple[int, int]:
+    def open_image(index: int) -> _Opened | Done:
+        path = paths[index]
         try:
-            height, width = image_size(paths[index], max_pixels=max_pixels)
-        except GCNetError:  # reading it will say so
-            return index, 0
-        return index, height * width
-
-    def load(measured: tuple[int, int]) -> _Loaded | Done:
-        index, _ = measured
-        try:
-            image = read_image(paths[index], max_pixels=max_pixels)
+            data = fetch(path) if is_address(path) else None
+            height, width = image_size(path, data=data, max_pixels=max_pixels)
         except GCNetError as error:
             return steps.failed(index, error)
-        return _Loaded(index, image, steps.prepare(image))
+        return _Opened(index, height * width, data)
 
-    with contextlib.closing(_ahead(measure, indices, lambda index: 0)) as measured:
-        yield from _ahead(load, measured, lambda pair: pair[1])
+    def load(opened: _Opened | Done) -> _Loaded | Done:
+        if isinstance(opened, Done):
+            return opened
+        try:
+            image = read_image(paths[opened.index], data=opened.data, max_pixels=max_pixels)
+        except GCNetError as error:
+            return steps.failed(opened.index, error)
+        return _Loaded(opened.index, image, steps.prepare(image))
+
+    with contextlib.closing(_ahead(open_image, indices, lambda index: 0)) as opened:
+        yield from _ahead(load, opened, lambda one: one.pixels if isinstance(one, _Opened) else 0)
 
 
 def _ahead(

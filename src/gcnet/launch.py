@@ -1,0 +1,61 @@
+"""Which of several processes this one is, if torchrun or srun started them. No torch here."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from gcnet.errors import GCNetError
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+def find_launch() -> tuple[int, int, int, int] | None:
+    """Rank, number of processes, and both on this machine (0 where it is not known); None if it is alone.
+
+    Raises GCNetError if the environment is only half of what torchrun sets.
+    """
+    return _from_torchrun() or _from_slurm()
+
+
+def _from_torchrun() -> tuple[int, int, int, int] | None:
+    if not any(name in os.environ for name in TORCHRUN[:3]):
+        return None
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing:
+        there = ", ".join(f"{name}={os.environ[name]}" for name in TORCHRUN if name in os.environ)
+        raise GCNetError(
+            f"the environment has {there} without {', '.join(missing)}: unset it, or start with torchrun, "
+            "which sets all of them"
+        )
+    rank, world, local_rank = (_number(name) for name in TORCHRUN[:3])
+    local_world = _number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 0
+    if not rank < world:
+        raise GCNetError(
+            f"the environment has RANK={rank} of WORLD_SIZE={world}; unset both, or use torchrun"
+        )
+    return rank, world, local_rank, local_world
+
+
+def _from_slurm() -> tuple[int, int, int, int] | None:
+    """As `_from_torchrun`, for a job step of several tasks; the first host is the rendezvous address."""
+    if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) < 2:
+        return None
+    hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
+    os.environ.setdefault("MASTER_ADDR", first_host(hosts))
+    os.environ.setdefault("MASTER_PORT", str(12_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000))
+    return _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_LOCALID"), 0
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a SLURM node list: `gpu[07-09,12],login` is gpu07 and others."""
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
+
+
+def _number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except (KeyError, ValueError):
+        raise GCNetError(
+            f"the environment has {name}={os.environ.get(name, '')}, which is no number"
+        ) from None
