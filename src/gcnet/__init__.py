@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gcnet.version import __version__
 
 if TYPE_CHECKING:
-    from gcnet.api import evaluate, export, predict, train
+    from gcnet.api import evaluate, export, predict, predict_dataset, train
     from gcnet.context import GlobalContext, record
     from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
@@ -55,6 +55,7 @@ _HOME = {
     "load_model": "gcnet.weights.load",
     "load_splits": "gcnet.data.load",
     "predict": "gcnet.api",
+    "predict_dataset": "gcnet.api",
     "record": "gcnet.context",
     "save_model": "gcnet.weights.files",
     "train": "gcnet.api",
@@ -86,6 +87,7 @@ __all__ = [
     "load_model",
     "load_splits",
     "predict",
+    "predict_dataset",
     "record",
     "save_model",
     "train",

@@ -265,6 +265,57 @@ def predict(
     )
 
 
+def predict_dataset(
+    dataset: Any,
+    model: Any,
+    *,
+    weights: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "auto",
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+    top: int = 5,
+    max_pixels: int = MAX_PIXELS,
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    workers: int = 1,
+    gpus: float = 0.0,
+) -> Any:
+    """A Ray Data set with what is found in its images: Ray schedules the work, and repeats what is lost.
+
+    Args:
+        dataset: a `ray.data.Dataset` with images in a column `path` (files and addresses that the workers can
+            read) or `bytes` (the content of a file).
+        model: as `predict` takes it; a name or a file is found and read by each worker.
+        batch_size: rows that a worker gets at a time.
+        workers: processes with a model.
+        gpus: of each worker.
+        weights, mirror, device, score_threshold, max_detections, top, max_pixels, precision: as `predict`
+            takes them.
+
+    Returns:
+        A `ray.data.Dataset`, lazy as all are: the columns of `dataset` but for `bytes`, and `width`,
+        `height`, `detections` and `error`; of a classifier `predicted`, `probabilities` and `error`.
+
+    Raises:
+        GCNetError: there is no column with images.
+    """
+    from gcnet.prediction.cluster import map_dataset
+
+    def load() -> tuple[Any, float]:
+        if isinstance(model, str | os.PathLike) and Path(model).suffix in EXPORTS:
+            from gcnet.deploy.runtime import load_export
+
+            loaded = load_export(model)
+        else:
+            loaded = _load(_find(model, weights), mirror, device, precision, False, max_detections)
+        return loaded, shown_from(loaded) if score_threshold is None else score_threshold
+
+    return map_dataset(
+        dataset, load, top=top, max_pixels=max_pixels, batch_size=batch_size, workers=workers, gpus=gpus
+    )
+
+
 def shown_from(model: Any) -> float:
     """The score from which on a model's detections are shown, if nobody says another."""
     own = getattr(model, "provenance", {}).get("score_threshold")

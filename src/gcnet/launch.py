@@ -38,13 +38,18 @@ def _from_torchrun() -> tuple[int, int, int, int] | None:
 
 
 def _from_slurm() -> tuple[int, int, int, int] | None:
-    """As `_from_torchrun`, for a job step of several tasks; the first host is the rendezvous address."""
+    """As `find_launch`, for a job step of several tasks."""
     if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) < 2:
         return None
-    hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
-    os.environ.setdefault("MASTER_ADDR", first_host(hosts))
-    os.environ.setdefault("MASTER_PORT", str(12_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000))
     return _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_LOCALID"), 0
+
+
+def set_meeting_place() -> None:
+    """Where processes that srun started find each other: the first host, at a port of the job's."""
+    if "SLURM_PROCID" in os.environ:
+        hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
+        os.environ.setdefault("MASTER_ADDR", first_host(hosts))
+        os.environ.setdefault("MASTER_PORT", str(12_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000))
 
 
 def first_host(nodes: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ detector = FakeDetector(nan_at=int(what) if what.isdecimal() else None)
 if what == "die" and os.environ.get("LOCAL_RANK") == "1":
     detector.losses = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 try:
-    run_fake(Path(sys.argv[1]), detector=detector, devices=2, batch_size=4)
+    run_fake(Path(sys.argv[1]), detector=detector, devices=0 if what == "machines" else 2, batch_size=4)
 except GCNetError as error:
     sys.exit(f"refused: {error}")
 """
@@ -119,6 +121,32 @@ def test_two_processes_train_one_model(launcher: list[str], tmp_path: Path) -> N
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["iteration"] == 9
     assert len(read_metrics(tmp_path / "run" / "metrics.csv")) == 6
     assert all(torch.isfinite(v).all() for v in load_file(tmp_path / "run" / "last.safetensors").values())
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_machines(tmp_path: Path) -> None:
+    """Started once on each, here twice on this one: they meet at a port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    launchers = [[*meet, f"--master-port={port}", f"--node-rank={rank}"] for rank in (0, 1)]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        done = list(
+            pool.map(
+                lambda folder, launcher: run_script(
+                    folder, str(tmp_path / "run"), "machines", launcher=launcher
+                ),
+                folders,
+                launchers,
+            )
+        )
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr
+    assert [one.stdout.count("predict with it") for one in done] == [1, 0]
+    assert read_checkpoint(tmp_path / "run" / "last.ckpt")["iteration"] == 9
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from gcnet.errors import GCNetError
-from gcnet.launch import TORCHRUN, find_launch
+from gcnet.launch import TORCHRUN, find_launch, set_meeting_place
 from gcnet.recipe import Recipe
 
 PARENT = "GCNET_PARENT"  # in the environment of a process that another one started: the other's id
@@ -62,6 +62,8 @@ def find_place(recipe: Recipe) -> Place:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     on_gpu = recipe.accelerator == "gpu" or (recipe.accelerator == "auto" and gpus > 0)
     found = find_launch()
+    if found:
+        set_meeting_place()
     rank, world, local_rank, local_world = found or (0, 0, 0, 0)
     if found and recipe.devices and local_world and recipe.devices != local_world:
         raise GCNetError(

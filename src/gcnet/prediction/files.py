@@ -77,26 +77,26 @@ def predict_files(
     for name, number in (("top", top), ("batch_size", batch_size)):
         if number < 1:
             raise GCNetError(f"{name} is {number}; give 1 or more")
-    is_detector = not isinstance(model, ExportedClassifier) and not isinstance(model.spec, ClassifierSpec)
-    wanted.check_model(model.spec, is_detector=is_detector)
-    if tiles is not None and not is_detector:
+    of_detector = is_detector(model)
+    wanted.check_model(model.spec, is_detector=of_detector)
+    if tiles is not None and not of_detector:
         raise GCNetError(f"{model.spec.name} is an image classifier; tiles are for detectors")
-    model, weights = _ready(model)
-    kept = {"score_threshold": score_threshold} if is_detector else {"top": top}
+    model, weights = ready(model)
+    kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
-    if is_detector and not isinstance(model, ExportedDetector):
+    if of_detector and not isinstance(model, ExportedDetector):
         call["max_detections"] = model.spec.roi.detections
     if out is not None and wanted.shard[1] > 1:
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
     if tiles is not None:
         call |= {"tile": tiles.side, "overlap": tiles.overlap}
         model, batch_size = Tiled(model, tiles, batch_size), 1
-    with _folder(out, call, paths, is_detector=is_detector) as (folder, journal):
-        sheet = folder if wanted.overlays and not is_detector else None
+    with _folder(out, call, paths, is_detector=of_detector) as (folder, journal):
+        sheet = folder if wanted.overlays and not of_detector else None
         if sheet is not None:
             _check_sheet(sheet, paths)
-        if is_detector:
+        if of_detector:
             kinds = (*wanted.beside, *(["overlay"] if wanted.overlays else []))
             beside = _beside(folder, journal, paths, model, score_threshold, kinds) if kinds else None
             steps = Detect(model, paths, score_threshold, beside)
@@ -105,7 +105,12 @@ def predict_files(
         return _Run(steps, paths, folder, journal, wanted).run(batch_size, max_pixels, progress)
 
 
-def _ready(model: Any) -> tuple[Any, str]:
+def is_detector(model: Any) -> bool:
+    """Whether a model finds objects, and not classes of whole images."""
+    return not isinstance(model, ExportedClassifier) and not isinstance(model.spec, ClassifierSpec)
+
+
+def ready(model: Any) -> tuple[Any, str]:
     """The model for inference, and digits that stand for its weights."""
     if isinstance(model, ExportedDetector | ExportedClassifier):
         return model, model.fingerprint

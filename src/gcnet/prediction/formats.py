@@ -193,7 +193,7 @@ def write_jsonl(path: Path, images: Iterable[ImageFound], class_names: Sequence[
 def write_parquet(path: Path, images: Iterable[ImageFound], class_names: Sequence[str]) -> None:
     """A row for each image, with its detections in a list."""
     arrow, parquet = needs("pyarrow", "parquet"), needs("pyarrow.parquet", "parquet")
-    schema = _schema(arrow, of_detector=bool(class_names))
+    schema = row_schema(arrow, of_detector=bool(class_names))
     rows = (image_row(image, class_names) for image in images)
 
     def write(file: BinaryIO) -> None:
@@ -204,8 +204,8 @@ def write_parquet(path: Path, images: Iterable[ImageFound], class_names: Sequenc
     _write(path, write)
 
 
-def _schema(arrow: Any, *, of_detector: bool) -> Any:
-    """Written down: a file without detections has the columns of the others."""
+def row_schema(arrow: Any, *, of_detector: bool) -> Any:
+    """Of `image_row` in Arrow's words: a file without detections has the columns of the others."""
     text, whole, number = arrow.string(), arrow.int64(), arrow.float64()
     if not of_detector:
         classes = [("predicted", arrow.list_(text)), ("probabilities", arrow.list_(number))]

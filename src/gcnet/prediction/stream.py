@@ -101,11 +101,12 @@ def predict_all(
     *,
     batch_size: int = 1,
     max_pixels: int,
+    content: Callable[[int], bytes] | None = None,
 ) -> None:
     """Predicts the images of `paths` at `indices`, and calls `take` with each as it is done.
 
     They come in order, but for images of other sizes where several are predicted at once. Whatever ends the
-    run, images that were predicted are finished and taken.
+    run, images that were predicted are finished and taken. With `content`, it gives the bytes of the files.
     """
     pending: deque[tuple[int, Future[Done]]] = deque()
 
@@ -118,7 +119,7 @@ def predict_all(
 
     with (
         ThreadPoolExecutor(THREADS) as pool,
-        contextlib.closing(_read(steps, paths, indices, max_pixels)) as images,
+        contextlib.closing(_read(steps, paths, indices, max_pixels, content)) as images,
     ):
         try:
             for pixels, work in _predicted(steps, images, batch_size):
@@ -142,14 +143,18 @@ def _is_full(waiting: Iterable[tuple[int, Any]], pixels: int) -> bool:
 
 
 def _read(
-    steps: Steps, paths: Sequence[str], indices: Iterable[int], max_pixels: int
+    steps: Steps,
+    paths: Sequence[str],
+    indices: Iterable[int],
+    max_pixels: int,
+    content: Callable[[int], bytes] | None,
 ) -> Generator[_Loaded | Done, None, None]:
     """The images in order. Those that cannot be read are done with."""
 
     def open_image(index: int) -> _Opened | Done:
         path = paths[index]
         try:
-            data = fetch(path) if is_address(path) else None
+            data = content(index) if content else fetch(path) if is_address(path) else None
             height, width = image_size(path, data=data, max_pixels=max_pixels)
         except GCNetError as error:
             return steps.failed(index, error)

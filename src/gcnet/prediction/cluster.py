@@ -1,0 +1,82 @@
+"""Images of a Ray Data set through a model: Ray schedules, moves data, and repeats what a lost worker had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gcnet.errors import GCNetError, needs
+from gcnet.prediction.files import is_detector, ready
+from gcnet.prediction.formats import ImageFound, image_row, row_schema
+from gcnet.prediction.steps import Classify, Detect
+from gcnet.prediction.stream import Done, predict_all
+
+COLUMNS = ("path", "bytes")  # in one of which images come
+
+
+class Worker:
+    """A model in one of Ray's processes. `load` gives it there, and the least score of what it keeps."""
+
+    def __init__(self, load: Callable[[], tuple[Any, float]], *, top: int, max_pixels: int) -> None:
+        model, self.score_threshold = load()
+        self.of_detector = is_detector(model)
+        self.model, _ = ready(model)
+        self.top, self.max_pixels = top, max_pixels
+
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Any:
+        """The columns of the batch but for `bytes`, and those of `row_schema`, as an Arrow table."""
+        arrow = needs("pyarrow", "ray")
+        contents = batch.get("bytes")
+        count = len(next(iter(batch.values())))
+        paths = list(map(str, batch.get("path", [f"image {number} of a batch" for number in range(count)])))
+        done: dict[int, Done] = {}
+
+        def take(one: Done) -> None:
+            done[one.index] = one
+
+        predict_all(
+            self._steps(paths),
+            paths,
+            range(count),
+            take,
+            max_pixels=self.max_pixels,
+            content=None if contents is None else lambda index: bytes(contents[index]),
+        )
+        names = self.model.spec.class_names if self.of_detector else ()
+        rows = [image_row(ImageFound.of(done[i].entry, done[i].found), names) for i in range(count)]
+        table = arrow.Table.from_pylist(rows, schema=row_schema(arrow, of_detector=self.of_detector))
+        table = table.drop_columns([name for name in ("id", "file_name") if name in table.column_names])
+        for name, values in batch.items():
+            table = table if name == "bytes" else table.append_column(name, arrow.array(list(values)))
+        return table
+
+    def _steps(self, paths: Sequence[str]) -> Detect | Classify:
+        if self.of_detector:
+            return Detect(self.model, paths, self.score_threshold)
+        return Classify(self.model, paths, self.top, with_sheet=False)
+
+
+def map_dataset(
+    dataset: Any,
+    load: Callable[[], tuple[Any, float]],
+    *,
+    top: int,
+    max_pixels: int,
+    batch_size: int,
+    workers: int,
+    gpus: float,
+) -> Any:
+    """The data set with what is found; see `gcnet.predict_dataset`."""
+    columns = dataset.columns() or []
+    if not any(name in columns for name in COLUMNS):
+        raise GCNetError(
+            f"the data set has columns {', '.join(columns)}; images are in one called path or bytes"
+        )
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_args=[load],
+        fn_constructor_kwargs={"top": top, "max_pixels": max_pixels},
+        batch_size=batch_size,
+        concurrency=workers,
+        num_gpus=gpus,
+    )
