@@ -138,6 +138,11 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
             "gcnet: error: No space left on device: out/x; free space",
         ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 2, GPU_FULL),
+        (
+            ModuleNotFoundError("No module named 'torch._x'", name="torch._x"),
+            2,
+            "gcnet: error: this needs torch, which is not installed: pip install gcnet with all it needs",
+        ),
         (KeyboardInterrupt(), 130, "gcnet: interrupted"),
     ],
 )

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `gcnet models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (GCNetError, OSError, RuntimeError, MemoryError) as error:
+    except (GCNetError, OSError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         line = _one_line(error)
         if line is None or os.environ.get("GCNET_DEBUG"):
             raise
@@ -120,6 +120,9 @@ def _one_line(error: Exception) -> str | None:
         return one_line(f"{error.strerror}{where}{HINTS.get(error.errno or 0, '')}")
     if isinstance(error, GCNetError | OSError):
         return one_line(str(error), 500) or type(error).__name__  # with an address to copy
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("gcnet"):
+        package = error.name.partition(".")[0]
+        return f"this needs {package}, which is not installed: pip install gcnet with all it needs"
     if isinstance(error, MemoryError):
         return "the memory is full; use a smaller batch size or image size, or fewer --workers"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here

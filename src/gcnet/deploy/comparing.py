@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
+from gcnet.deploy.programs import Program, ResizedProgram
 from gcnet.deploy.runtime import (
     LEAST_SCORE,
     Details,
@@ -20,7 +20,8 @@ from gcnet.deploy.runtime import (
 )
 from gcnet.found import Found
 from gcnet.models.classifier import Classifier
-from gcnet.models.detector import Detector, PaddedDetections
+from gcnet.models.detector import Detector
+from gcnet.models.modes import in_eval_mode
 from gcnet.ops.boxes import box_iou
 from gcnet.ops.masks import paste_masks
 
@@ -32,7 +33,7 @@ TOLERANCE: dict[Width, tuple[float, float]] = {
     "fp16": (1.0, 0.02),
     "int8": (float("inf"), 1.0),  # whether that is good enough, AP on your own images says
 }
-RESIZES = (2.0, 0.05)  # of one that resizes by itself: its pixels differ by a level here and there
+RESIZES = (2.0, 0.05)  # of one that resizes by itself: a sum in another order may round a pixel otherwise
 # The share of detections that may be on one side alone: ties at the limit of places, or at the threshold.
 UNPAIRED: dict[Width, float] = {"fp32": 0.02, "fp16": 0.1, "int8": 0.5}
 
@@ -98,10 +99,10 @@ def compare(
         assert isinstance(exported, ExportedClassifier)
         return _compare_classes(model, exported, image)
     details = exported.spec
-    if details.resizes or details.size is None:
+    if details.resizes or details.size is not None:
+        exact = _as_prepared(model, image, details)
+    else:
         exact = model.predict_images(image)[0].arrays()
-    else:  # in the frame that the file has: zeros beside the image are seen by context blocks
-        exact = _in_frame(model, image, details)
     return apart(exported.predict_images(image)[0], exact)
 
 
@@ -118,17 +119,16 @@ def _compare_classes(
 
 
 @torch.no_grad()
-def _in_frame(detector: Detector, image: UInt8[np.ndarray, "H W 3"], details: Details) -> Found:
-    prepared = prepare(image, details)
-    pixels = torch.from_numpy(prepared.pixels).to(detector.mean.device)
-    found = as_found([part.cpu().numpy() for part in in_order(detector(pixels))], prepared, details)
+def _as_prepared(detector: Detector, image: UInt8[np.ndarray, "H W 3"], details: Details) -> Found:
+    """What the model finds in an image that is prepared as for the file, or in it.
+
+    Zeros beside it are seen by context blocks, and OpenCV's resize differs by a level here and there.
+    """
+    prepared, detector = prepare(image, details), in_eval_mode(detector)
+    program = ResizedProgram(detector, prepared.original) if details.resizes else Program(detector)
+    outputs = program.to(detector.mean.device)(torch.from_numpy(prepared.pixels).to(detector.mean.device))
+    found = as_found([part.cpu().numpy() for part in outputs], prepared, details)
     return found[found.scores > LEAST_SCORE]
-
-
-def in_order(found: PaddedDetections) -> tuple[Tensor, ...]:
-    """In the order of `runtime.OUTPUTS`."""
-    masks = () if found.mask_probs is None else (found.mask_probs,)
-    return (found.boxes, found.scores, found.labels, found.valid, *masks)
 
 
 def apart(ours: Found, exact: Found) -> Comparison:

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.nn import functional
 
-from gcnet.deploy.comparing import ClassComparison, Comparison, Width, compare, in_order
+from gcnet.deploy.comparing import ClassComparison, Comparison, Width, compare
 from gcnet.deploy.onnx_files import quantise, write_onnx, write_openvino
+from gcnet.deploy.programs import Probabilities, Program, ResizedProgram
 from gcnet.deploy.runtime import (
     DETAILS,
     Details,
@@ -38,7 +38,7 @@ from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
-from gcnet.ops.images import fit_size, middle_square, padded_size
+from gcnet.ops.images import middle_square, padded_size
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 
@@ -172,61 +172,6 @@ def _blobs(size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W 3"]:
 # How files are made -----------------------------------------------------------------------------------
 
 
-class _Program(torch.nn.Module):
-    """A detector with its outputs in the order of `runtime.OUTPUTS`.
-
-    Given the factors by which an image was resized, x, y, x, y, and its width and height twice, boxes are in
-    its pixels.
-    """
-
-    end: Tensor
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-        end = [0.0, 0.0, 1.0, 1.0] if detector.spec.coordinates == "inclusive" else [0.0] * 4
-        self.register_buffer("end", torch.tensor(end))
-
-    def forward(
-        self, images: Tensor, factors: Tensor | None = None, limits: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        boxes, *others = in_order(self.detector(images))
-        if factors is not None and limits is not None:
-            boxes = ((boxes - self.end) / factors + self.end).clamp(min=0).minimum(limits)
-        return boxes, *others
-
-
-class _ResizedProgram(torch.nn.Module):
-    """The same for an image of one (height, width) as it is."""
-
-    def __init__(self, detector: Detector, size: tuple[int, int]) -> None:
-        super().__init__()
-        spec = detector.spec
-        self.program, self.rule = _Program(detector), spec.resize
-        self.fitted = fit_size(size, spec.image_size, spec.resize)
-        x, y = (self.fitted[side] / size[side] for side in (1, 0))
-        self.register_buffer("factors", torch.tensor([x, y, x, y]))
-        self.register_buffer("limits", torch.tensor([size[1], size[0]] * 2, dtype=torch.float32))
-
-    def forward(self, image: UInt8[Tensor, "H W 3"]) -> tuple[Tensor, ...]:
-        values = image.permute(2, 0, 1)[None].float()
-        antialias = self.rule == "pillow"
-        images = functional.interpolate(
-            values, self.fitted, mode="bilinear", align_corners=False, antialias=antialias
-        )
-        images = images if self.rule == "torchvision" else images.round()
-        return self.program(images, self.factors, self.limits)
-
-
-class _Probabilities(torch.nn.Module):
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: UInt8[Tensor, "N 3 S S"]) -> tuple[Tensor, ...]:
-        return (self.classifier.logits(images).float().softmax(dim=1),)
-
-
 @torch.no_grad()
 def _trace(model: Detector | Classifier, details: Details) -> torch.export.ExportedProgram:
     import torchvision  # noqa: F401  (the shapes of its operators)
@@ -234,11 +179,11 @@ def _trace(model: Detector | Classifier, details: Details) -> torch.export.Expor
     if isinstance(model, Classifier):
         side = details.image_size[1]
         squares = torch.zeros(details.batch, 3, side, side, dtype=torch.uint8)
-        return torch.export.export(_Probabilities(model.cpu()).eval(), (squares,), strict=False)
+        return torch.export.export(Probabilities(model.cpu()).eval(), (squares,), strict=False)
     detector = model.optimize(precision="fp16" if details.precision == "fp16" else "fp32").cpu()
     if details.resizes and details.size is not None:
         image = torch.zeros(*details.size, 3, dtype=torch.uint8)
-        return torch.export.export(_ResizedProgram(detector, details.size).eval(), (image,), strict=False)
+        return torch.export.export(ResizedProgram(detector, details.size).eval(), (image,), strict=False)
     # For files that take every size, one that is not special: no side is a multiple of 32, or the other side.
     size, sides = details.size, None
     if size is None:
@@ -248,7 +193,7 @@ def _trace(model: Detector | Classifier, details: Details) -> torch.export.Expor
     if details.resizes:
         example = (*example, torch.ones(4), torch.full((4,), 1e9))
     shapes = None if sides is None else (sides, *[None for _ in example[1:]])
-    return torch.export.export(_Program(detector).eval(), example, strict=False, dynamic_shapes=shapes)
+    return torch.export.export(Program(detector).eval(), example, strict=False, dynamic_shapes=shapes)
 
 
 def _load(file: Path) -> ExportedDetector | ExportedClassifier:

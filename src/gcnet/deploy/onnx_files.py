@@ -34,24 +34,25 @@ def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Detai
         return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
 
     resizes = details.resizes and details.size is None
+    given = ["images", "factors", "limits"] if resizes else ["image" if details.resizes else "images"]
     exported = torch.onnx.export(
         program,
         dynamo=True,
         opset_version=OPSET,
-        input_names=["images", "factors", "limits"][: 3 if resizes else 1],
+        input_names=given,
         output_names=list(details.outputs),
         custom_translation_table={torch.ops.aten.sort.stable: sort},
         verbose=False,
     )
     assert exported is not None
-    _suit_openvino(exported.model.graph)
+    suit_openvino(exported.model.graph)
     exported.model.metadata_props[DETAILS] = json.dumps(asdict(details))
     exported.save(file)
     if resizes:
-        _put_resize_before(file, details)
+        put_resize_before(file, details)
 
 
-def _suit_openvino(graph: Any) -> None:
+def suit_openvino(graph: Any) -> None:
     """Takes out what OpenVINO 2026.4 cannot compile ("Default output not supported").
 
     That is a Split into one, and two Slices of the regions that together are the whole, which it makes a
@@ -126,7 +127,7 @@ resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] fact
 ROUNDED = "rounded = Round (resized)\n    fitted_image = Cast <to = 2> (rounded)"
 
 
-def _put_resize_before(file: Path, details: Details) -> None:
+def put_resize_before(file: Path, details: Details) -> None:
     """Makes a file that takes images, factors and limits take an image as it is, H x W x 3 uint8."""
     import onnx
     from onnx import compose, parser
@@ -145,6 +146,9 @@ def _put_resize_before(file: Path, details: Details) -> None:
     )
     names = [("fitted_image", "images"), ("factors", "factors"), ("limits", "limits")]
     merged = compose.merge_models(parser.parse_model(text), network, io_map=names, prefix1="resize/")
+    merged.graph.input[0].name = "image"
+    for node in merged.graph.node:
+        node.input[:] = ["image" if name == "resize/image" else name for name in node.input]
     onnx.save(merged, file)
 
 
