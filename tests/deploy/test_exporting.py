@@ -277,6 +277,8 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for name, (options, reason) in wrong.items():
         with pytest.raises(GCNetError, match=reason):
             export(detector, tmp_path / name, **options)
+    with pytest.raises(GCNetError, match="OpenVINO has no rule for"):
+        export(busy("mask_rcnn_tiny", deformable=True), tmp_path / "model.xml")
     with pytest.raises(GCNetError, match="is a classifier"):
         export(create_model("resnet_tiny"), tmp_path / "model.onnx", with_resize=True)
     for words, reason in {

@@ -37,6 +37,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
+from gcnet.models.layers import DeformableConv2d
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.images import middle_square, padded_size
 
@@ -124,6 +125,10 @@ def _check(
             )
         if precision == "fp16" and kind == ".onnx":
             raise GCNetError("a classifier's .onnx is fp32 or int8: fp16 is for .xml")
+    elif kind == ".xml" and any(isinstance(part, DeformableConv2d) for part in model.modules()):
+        raise GCNetError(
+            f"{model.spec.name} has deformable convolutions, which OpenVINO has no rule for: write a .onnx"
+        )
     elif kind == ".pt2" and size is None:  # its guards would refuse sides that are multiples of 32
         raise GCNetError("a .pt2 is for images of one size: give --size such as 800x1344")
 

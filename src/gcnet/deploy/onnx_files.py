@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gcnet.deploy.runtime import DETAILS, Details
-from gcnet.errors import needs
+from gcnet.errors import GCNetError, needs
 
 OPSET = 20
 REGION = 5  # numbers in a region: its image, and its box
@@ -171,13 +171,23 @@ def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
             return next(feeds, None)
 
     quantization.quantize_static(
-        file, file, Reader(), op_types_to_quantize=["Conv"], nodes_to_exclude=heads, per_channel=True
+        file,
+        file,
+        Reader(),
+        op_types_to_quantize=["Conv"],
+        nodes_to_exclude=heads,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,  # a ReLU leaves nothing below zero
     )
 
 
 def write_openvino(graph: Path, file: Path, details: Details) -> None:
     """Writes an ONNX file as OpenVINO's .xml, and the weights as a .bin beside it."""
     openvino = needs("openvino", "openvino")
-    model = openvino.convert_model(graph)
+    try:
+        model = openvino.convert_model(graph)
+    except Exception as error:  # its kinds have no common base
+        reasons = [line for line in str(error).splitlines() if line.startswith("-- ")]
+        raise GCNetError(f"OpenVINO cannot take {details.name} ({' '.join(reasons)[:200]})") from None
     model.set_rt_info(json.dumps(asdict(details)), DETAILS)
     openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")
