@@ -6,6 +6,7 @@ Imported when it is called: huggingface_hub is loaded only by those who want it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -177,6 +178,9 @@ def _resize(spec: ModelSpec | ClassifierSpec) -> str:
 def _one_line(name: str | Path, offline: str) -> Iterator[None]:
     """The hub's errors as ours; `offline` is what to say where it is out of reach."""
     hub = "the Hugging Face hub"
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # of each new try it would print two lines
     try:
         yield
     except HFValidationError as error:
@@ -198,6 +202,8 @@ def _one_line(name: str | Path, offline: str) -> Iterator[None]:
         raise GCNetError(f"{hub} does not give or take {name}: {reason}") from error
     except (ConnectionError, HTTPError) as error:
         raise _out_of_reach(name, offline) from error
+    finally:
+        logger.setLevel(before)
 
 
 def _out_of_reach(name: str | Path, offline: str) -> GCNetError:
