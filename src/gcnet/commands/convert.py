@@ -80,7 +80,9 @@ def _parser() -> Parser:
     parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--model", metavar="NAME", help="the model that IN holds, if it is not what is found")
     parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of IN's labels")
-    parser.add_argument("--part", choices=["teacher", "student"], help="of an IN that holds both")
+    parser.add_argument(
+        "--part", metavar="WORD", help="teacher, student or another word of an IN with several"
+    )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="the configuration that IN was trained with; only read"
     )
