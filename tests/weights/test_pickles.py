@@ -356,6 +356,8 @@ def test_of_two_detectors_somebody_has_to_say_which(tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match=r"several models \(day, night\): say which with --part"):
         read_checkpoint(tmp_path / "x.pth")
     assert read_checkpoint(tmp_path / "x.pth", part="night").tensors["rpn_head.rpn_cls.bias"] == 2
+    with pytest.raises(GCNetError, match="has no part noon"):
+        read_checkpoint(tmp_path / "x.pth", part="noon")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

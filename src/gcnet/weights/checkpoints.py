@@ -144,7 +144,10 @@ def _choose(path: Path, content: Any, part: str | None) -> _Model:
     if not models:
         raise GCNetError(f"{path} holds no tensors by name: {_instead(content)}")
     models = [model for model in models if model.is_detector] or models
-    models = [model for model in models if part in model.place] or models
+    wanted = [model for model in models if part in model.place]
+    if part not in (None, *PARTS) and not wanted:
+        raise GCNetError(f"{path} has no part {part}; leave out --part, or give a word that its error names")
+    models = wanted or models
     words = {word for model in models for word in model.place}
     if set(PARTS) <= words and part not in PARTS:
         raise GCNetError(

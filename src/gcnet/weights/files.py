@@ -28,7 +28,6 @@ from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
 from gcnet.weights.check_spec import check_spec
 
-SUFFIX = ".safetensors"
 DRAWING = (Tensor.normal_, Tensor.uniform_)
 SPARE = 1 << 20  # numbers that a model may have beside twice those of its file
 DTYPES = {  # in a header
