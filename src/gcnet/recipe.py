@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
@@ -35,6 +35,7 @@ _LIMITS = {
     "seed": (0, (1 << 31) - 1),  # with an iteration and a process, it still fits into torch's
     "mixup": (0, 1e6),
 }
+DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
 _BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
 
 
@@ -171,6 +172,10 @@ class Recipe:
         """The recipe that shows images as evaluation does."""
         still = {"flip": 0.0, "scale_jitter": (1.0, 1.0), "color_jitter": 0.0}
         return replace(self, **still, quarter_turns=0.0, rotation=0.0, crop=1.0, copy_paste=0.0)
+
+    def division(self) -> dict[str, Any]:
+        """The fields that say how a data set is read, as `gcnet.load_splits` takes them."""
+        return {name: getattr(self, name) for name in DIVISION}
 
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""

@@ -197,6 +197,8 @@ def test_help_has_each_field_of_the_recipe_once(capsys):
             parse_train([name, "--help"])
         shown = " ".join(capsys.readouterr().out.split())
         assert shown.count("passes over the training images") == 1
+        assert "of initialisation, sampling and augmentation (0)" in shown
+        assert "train on images without objects too (false)" in shown
         assert ("share of an image's area" in shown) == (name == CLASSIFIER)
 
 

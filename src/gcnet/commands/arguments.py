@@ -16,7 +16,7 @@ from gcnet.console import did_you_mean, shown
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 from gcnet.models.spec import Precision
-from gcnet.recipe import Recipe
+from gcnet.recipe import DIVISION, Recipe
 from gcnet.weights.start import load_trained
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ MIRROR_HELP = (
 ANNOTATIONS_HELP = "an annotation file, where --data cannot say it; with --images"
 IMAGES_HELP = "the folder of the images, where it cannot be found from the annotations"
 
-DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # of `load_splits`
 PRECISIONS = get_args(Precision)
 
 
@@ -125,7 +124,9 @@ def form_of(kind: Any) -> str:
 def _shown_default(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{','.join(map(str, value))}]"
-    return {None: "none", True: "true", False: "false", "": "none"}.get(value, str(value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value in (None, "") else str(value)
 
 
 def _field_docs(kind: type[Recipe]) -> dict[str, str]:

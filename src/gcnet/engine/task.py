@@ -60,14 +60,7 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
 
 
 def _load_splits(root: Path, images: Path | None, recipe: Recipe) -> dict[str, Any]:
-    return load_splits(
-        root,
-        images=images,
-        val_fraction=recipe.val_fraction,
-        group_by=recipe.group_by,
-        split_file=recipe.split_file,
-        crowd_as_objects=recipe.crowd_as_objects,
-    )
+    return load_splits(root, images=images, **recipe.division())
 
 
 def _load_split(root: Path, images: Path | None, split: str, names: Sequence[str], **options: Any) -> Any:
