@@ -28,7 +28,7 @@ from gcnet.prediction.wanted import Wanted
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import Source, find_source
-from gcnet.weights.start import find_origin, load_trained
+from gcnet.weights.start import find_start, load_trained, make_start
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
@@ -101,16 +101,11 @@ def train(
     place = _find_data(data, annotations, images)
     check_writable(Path(out))
     check_unused(Path(out), resume)
-    origin = find_origin(
-        model,
-        weights,
-        mirror,
-        backbone_weights=backbone_weights,
-        context=parse_context(add_context, ratio, stages),
-        remove_context=remove_context,
-        resume=resume is True,
-    )
-    spec = origin.spec
+    context = parse_context(add_context, ratio, stages)
+    if resume is True:  # its weights are in its checkpoint
+        weights = "auto"
+    held, file = find_start(model, weights, mirror, backbone_weights)
+    spec = held.spec
     own, few_images = _own_recipe(spec)
     settings = check_recipe(own, recipe)
     import torch
@@ -137,14 +132,24 @@ def train(
         keep_freed_memory()
     resume = goes_on(Path(out), resume)
     classes = splits["train"].class_names
-    in_memory = origin.file is None and not isinstance(model, str | os.PathLike)
-    if in_memory:
+    if held is model:
         check_classes(spec.class_names, classes)
-    start = origin.make(classes, settings.seed, trained=not resume)
+    else:
+        torch.manual_seed(settings.seed)
+    start = make_start(
+        held,
+        file,
+        classes,
+        weights=None if resume else weights,
+        backbone=None if resume else backbone_weights,
+        mirrors=mirror,
+        context=context,
+        remove_context=remove_context,
+    )
     if find_process(settings).leads and not resume:
         print("\n".join([*start.report, *changes]), flush=True)
     words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
-    words |= {"model": origin.file, "add_context": add_context}
+    words |= {"model": file, "add_context": add_context}
     if add_context:
         words |= {"ratio": str(ratio), "stages": stages}
     if remove_context:

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -62,11 +63,11 @@ def record(
     """
     maps: dict[str, Tensor] = {}
 
-    def keep(name: str, pool: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    def keep(name: str, pool: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         x = inputs[0].detach()
         with torch.no_grad():
-            chosen = flat_positions(queries, x.shape[2:]) if depends_on_query(pool) else None
-            maps[name] = attention_of(pool, x, chosen).float().cpu()
+            chosen = [flat_positions(queries, x.shape[2:])] if depends_on_query(pool) else []
+            maps[name] = pool.attention(x, *chosen).float().cpu()
 
     handles = [
         pool.register_forward_hook(partial(keep, name)) for name, pool in attention_pools(model).items()
@@ -114,13 +115,6 @@ def has_attention(pool: nn.Module) -> bool:
 def depends_on_query(pool: nn.Module) -> bool:
     """Whether each position has a map of its own, by the form of the method; `has_attention` must hold."""
     return "queries" in inspect.signature(pool.attention).parameters  # type: ignore[arg-type]
-
-
-def attention_of(
-    pool: nn.Module, x: Float[Tensor, "N C ..."], queries: Tensor | None
-) -> Float[Tensor, "N ..."]:
-    """The map of a pool for its input: (N, ...), or (N, Q, ...) with the flat indices `queries`."""
-    return pool.attention(x) if queries is None else pool.attention(x, queries)  # type: ignore[operator]
 
 
 def flat_positions(points: Sequence[Sequence[float]] | None, size: Sequence[int]) -> Tensor:
@@ -301,16 +295,16 @@ def _measure_block(
 
 
 def _measure_attention(
-    pool: nn.Module, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
+    pool: Any, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
     """Cosine distance, divergence and share for each image, and how many queries they come from."""
     if not has_attention(pool):
         return None, None, None, 0
     if depends_on_query(pool):
-        maps = attention_of(pool, x, chosen).flatten(2)
+        maps = pool.attention(x, chosen).flatten(2)
     else:
         # Every query has this map: two of them stand for all, and go through the measure like any others.
-        maps = attention_of(pool, x, None).flatten(1)[:, None].expand(-1, min(2, len(chosen)), -1)
+        maps = pool.attention(x).flatten(1)[:, None].expand(-1, min(2, len(chosen)), -1)
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
     positions, count = x[0, 0].numel(), len(chosen)
     fair = (1 - 1 / positions) / (1 - 1 / count) if count > 1 else 1.0
