@@ -31,6 +31,7 @@ VERBS = {
     "data": ("data", "what is in a data set, as a page: classes, sizes, what is odd, what is left out"),
     "models": ("models", "list the models"),
     "ablate": ("ablate", "compare context blocks: the paper's studies, trained and tabulated"),
+    "curve": ("curve", "what more images would give: trainings on parts of those there are"),
     "benchmark": ("benchmark", "time models on this machine, beside each other or another library"),
     "export": ("export", "write a detector for ONNX Runtime or torch.export, and compare"),
     "convert": ("convert", "turn an mmdetection checkpoint into our file"),

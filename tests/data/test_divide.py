@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from coco_files import content, write_split
 
-from gcnet.data.divide import image_names
+from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.divide import image_names, part_of
 from gcnet.data.divide import write_split as write_parts
 from gcnet.data.load import load_split, load_splits
 from gcnet.errors import GCNetError
@@ -86,3 +87,16 @@ def test_a_split_is_read_back(root: Path, values: dict[str, Any]) -> None:
     path.write_text('{"train": []}')
     with pytest.raises(GCNetError, match='has no list "valid"'):
         names(root, split_file=str(path))
+
+
+def test_parts_of_a_seed_hold_each_other_and_groups_stay_together(tmp_path: Path) -> None:
+    records = [ImageRecord(i, tmp_path / f"p{i // 4}_{i}.png", 9, 9, ()) for i in range(40)]
+    whole = DataSet(tmp_path, records, ("a",), (0,))
+    parts = [{record.id for record in part_of(whole, share, 3).records} for share in (0.25, 0.5, 1.0)]
+    assert [len(part) for part in parts] == [10, 20, 40]
+    assert parts[0] < parts[1] < parts[2]
+    assert parts[0] != {record.id for record in part_of(whole, 0.25, 4).records}
+    grouped = [record.id for record in part_of(whole, 0.25, 3, r"p\d").records]
+    assert len(grouped) == 12
+    assert all(sum(id // 4 == group for id in grouped) in (0, 4) for group in range(10))
+    assert len(part_of(whole, 0.001, 0)) == 1

@@ -56,7 +56,9 @@ def test_markdown_has_a_row_for_each_cell():
 
 
 def test_a_report_is_three_files_and_a_table(tmp_path, capsys):
-    write_report(tmp_path, "block", CELLS, title="which block", study={"recipe": {"epochs": 12}})
+    write_report(
+        tmp_path, "block", CELLS, title="which block", study={"recipe": {"epochs": 12}}, differences={}
+    )
     printed = capsys.readouterr().out
     assert "which block" in printed
     assert "0.250 ± 0.071" in printed
@@ -76,5 +78,5 @@ def test_a_report_is_three_files_and_a_table(tmp_path, capsys):
 
 
 def test_the_plot_draws_a_baseline_without_runs(tmp_path, capsys):
-    write_report(tmp_path, "x", [CELLS[2], CELLS[1]], title="x", study={})
+    write_report(tmp_path, "x", [CELLS[2], CELLS[1]], title="x", study={}, differences={})
     assert (tmp_path / "x.png").stat().st_size > 5000

@@ -64,6 +64,23 @@ def divide(
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
 
 
+def part_of(
+    dataset: DataSet[ImageRecord], share: float, seed: int, group_by: str = ""
+) -> DataSet[ImageRecord]:
+    """A share of the images, drawn by the seed; a larger share of the same seed holds a smaller one.
+
+    Images whose paths agree in the regular expression `group_by` are drawn together.
+    """
+    if share >= 1:
+        return dataset
+    groups = _groups(dataset, [], group_by)
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    place = np.random.default_rng(seed).permutation(len(numbers))
+    order = place[[numbers[name] for name in groups]]  # of each image's group
+    last = np.sort(order)[max(round(len(groups) * share), 1) - 1]
+    return _part(dataset, order <= last)
+
+
 def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) -> None:
     """Writes which images are in which part, as `split_file` takes it."""
     write_json(path, {"train": image_names(train_set), "valid": image_names(valid_set)})

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 
 from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.divide import part_of
 from gcnet.data.load import load_splits
 from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.task import DETECTION
@@ -29,6 +30,7 @@ from gcnet.files import write_json
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.report import Cell, write_report
 from gcnet.lab.study import FREE, Run, Study, find_grid, read_recipe
+from gcnet.lab.sureness import Difference, difference
 from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
@@ -58,14 +60,16 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
     if not made:
         raise GCNetError(f"{study.out} holds no ablation with a finished run; run it first")
     known = json.loads(made[0].with_name("run.json").read_text())
-    first = load_data(Path(known["data"]))["valid"].records[0]
+    valid_set = load_data(Path(known["data"]))["valid"]
+    first = valid_set.records[0]
     long, short = known["recipe"]["image_size"] or specs["none"].image_size
     size = padded_size(fit_size((first.height, first.width), (long, short)))
     cells = [_collect(study, cell, spec, size) for cell, spec in specs.items()]
     title = f"{study.grid}: {find_grid(study.grid).question} ({study.model})"
     shared = {name: value for name, value in known["recipe"].items() if name not in FREE}
     about = {"model": study.model, "data": known["data"], "imagenet": known["imagenet"], "recipe": shared}
-    write_report(study.out, study.grid, cells, title=title, study=about)
+    differences = _differences(study, specs, valid_set)
+    write_report(study.out, study.grid, cells, title=title, study=about, differences=differences)
     if failed:
         raise _failure(study, failed)
 
@@ -109,6 +113,22 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
     complexity = count_complexity(spec, size)
     scores = tuple(json.loads(path.read_text()) for path in paths)
     return Cell(cell, complexity.parameters, complexity.total_flops, scores)
+
+
+def _differences(
+    study: Study, specs: Mapping[str, ModelSpec], valid_set: DataSet[ImageRecord]
+) -> dict[str, Difference]:
+    """By how much each cell is better than the one without blocks, where both have runs."""
+    found = {
+        cell: sorted(study.cell_folder(spec).glob("seed-*/train/results.json"))
+        for cell, spec in specs.items()
+    }
+    baseline, *others = found
+    return {
+        cell: difference(found[cell], found[baseline], valid_set)
+        for cell in others
+        if found[cell] and found[baseline]
+    }
 
 
 def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
@@ -209,13 +229,14 @@ def train_run(folder: Path) -> None:
     values = json.loads((folder / "run.json").read_text())
     spec, recipe = ModelSpec.from_dict(values["spec"]), read_recipe(values["recipe"])
     splits = load_data(Path(values["data"]))
+    train_set = part_of(splits["train"], values.get("share", 1.0), recipe.seed, recipe.group_by)
     torch.manual_seed(recipe.seed)
     detector = Detector(replace(spec, class_names=splits["train"].class_names))
     if values["imagenet"]:
         load_backbone(detector.backbone, spec.backbone)
     out = folder / "train"
     done = train(
-        detector, splits["train"], splits["valid"], recipe, out, resume="auto", data={"data": values["data"]}
+        detector, train_set, splits["valid"], recipe, out, resume="auto", data={"data": values["data"]}
     )
     assert done.metrics is not None  # there is a validation split
     scores = {name: max(value, 0.0) for name, value in DETECTION.scores(done.metrics).items()}

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gcnet.files import write_atomically, write_bytes, write_json
+from gcnet.lab.sureness import Difference
 
 TITLES = {"box_AP": "box AP", "box_AP50": "box AP50", "mask_AP": "mask AP", "mask_AP50": "mask AP50"}
 ON_TERMINAL = ("cell", "seeds", "box AP", "box AP50", "mask AP", "Δ box AP", "+k params", "+MFLOP")
@@ -77,12 +78,18 @@ class Cell:
 
 
 def write_report(
-    out: Path, grid: str, cells: Sequence[Cell], *, title: str, study: Mapping[str, Any]
+    out: Path,
+    grid: str,
+    cells: Sequence[Cell],
+    *,
+    title: str,
+    study: Mapping[str, Any],
+    differences: Mapping[str, Difference],
 ) -> None:
     """Prints a table and writes `GRID.json`, `GRID.md` and the plot `GRID.png`.
 
-    The first cell is what the others are compared with. The JSON has everything in the tables and the scores
-    of each run.
+    The first cell is what the others are compared with, `differences` say how surely. The JSON has everything
+    in the tables and the scores of each run.
     """
     spreads = {cell.name: {score: cell.spread(score) for score in TITLES} for cell in cells}
     entries = [
@@ -91,13 +98,16 @@ def write_report(
             "parameters": cell.parameters,
             "flops": cell.flops,
             "runs": [dict(scores) for scores in cell.scores],
+            "difference": asdict(differences[cell.name]) if cell.name in differences else None,
             **{score: asdict(spread) if spread else None for score, spread in spreads[cell.name].items()},
         }
         for cell in cells
     ]
     write_json(out / f"{grid}.json", {"grid": grid, "study": dict(study), "cells": entries})
     rows = [table_row(cell, cells[0]) for cell in cells]
-    write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}".encode())
+    verdicts = [one.in_words(cell, cells[0].name) for cell, one in differences.items()]
+    listed = "\n".join(["", *(f"- {line}" for line in verdicts), ""]) if verdicts else ""
+    write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}{listed}".encode())
     draw_plot(cells, out / f"{grid}.png", title=title)
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for column in ON_TERMINAL:
@@ -105,6 +115,8 @@ def write_report(
     for row in rows:
         table.add_row(*(row[column] for column in ON_TERMINAL))
     Console(width=max(Console().width, 110)).print(table)
+    for line in verdicts:
+        print(line)
     print(f"wrote {out / grid}.md, .json and .png (AP against the FLOPs that the block adds)")
 
 

@@ -75,6 +75,7 @@ GRIDS: dict[str, Grid] = {
             for fusion in ("scale", "add")
         },
     ),
+    "context": Grid("does the model's own block help", {"with block": {}}),
 }
 
 

@@ -1,0 +1,158 @@
+"""A learning curve: the same training on a quarter, a half and all of the images, and what more would give.
+
+Each run is a program of its own, as in a study (`gcnet.lab.ablate`), and makes as many iterations as that on
+all images: what differs is what there is to learn from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcnet.data.divide import part_of
+from gcnet.errors import GCNetError
+from gcnet.files import prepare_folder, write_atomically, write_json
+from gcnet.lab.ablate import load_data, make_runs, start_process
+from gcnet.lab.study import Run
+from gcnet.lab.sureness import t95
+from gcnet.models.spec import ModelSpec
+from gcnet.recipe import Recipe
+
+SHARES = (0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class CurveStudy:
+    """What `gcnet curve` is asked for; `recipe` is that of all images, its seed the first of `seeds`."""
+
+    out: Path
+    spec: ModelSpec
+    recipe: Recipe
+    data: Path
+    imagenet: bool = False
+    seeds: int = 3
+    jobs: int = 1
+
+    def runs(self) -> dict[Run, dict[str, Any]]:
+        """Each run, and what its process has to know."""
+        found = {}
+        for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
+            for share in SHARES:
+                folder = self.out / "runs" / f"{share:.0%}".rstrip("%") / f"seed-{seed}"
+                epochs = round(self.recipe.epochs / share)
+                recipe = replace(self.recipe, seed=seed, epochs=epochs, validate_every=epochs)
+                values = {"spec": asdict(self.spec), "recipe": asdict(recipe), "data": str(self.data)}
+                values |= {"imagenet": self.imagenet, "share": share}
+                found[Run(f"{share:.0%} of the images", seed, folder)] = json.loads(json.dumps(values))
+        return found
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The error 1 - AP as a power of the number of images: how fast it falls, with 95 % bounds.
+
+    `error` is that with all images; `doubling` is what AP gains with twice as many, with its bounds.
+    """
+
+    exponent: float
+    error: float
+    doubling: float
+    low: float
+    high: float
+
+
+def fit_power_law(images: Sequence[int], scores: Sequence[float]) -> Fit | None:
+    """Least squares on logarithms; none where all runs are of one size, or too few to tell how sure it is."""
+    x, y = np.log2(np.array(images, float)), np.log2(1 - np.array(scores, float).clip(max=0.999))
+    freedom, spread = len(x) - 2, float(((x - x.mean()) ** 2).sum())
+    if freedom < 1 or len(set(images)) < 2:
+        return None
+    slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
+    error = float(2 ** (y.mean() + slope * (x.max() - x.mean())))
+    left = y - y.mean() - slope * (x - x.mean())
+    off = t95(freedom) * math.sqrt(float((left**2).sum()) / freedom / spread)
+
+    def gained(exponent: float) -> float:
+        return error * (1 - 2**-exponent)
+
+    return Fit(-slope, error, gained(-slope), gained(-slope - off), gained(-slope + off))
+
+
+def verdict(fit: Fit | None, images: int) -> str:
+    """What doubling the images would give, in a sentence."""
+    if fit is None:
+        return "What more images would give cannot be told from so few runs."
+    gain = f"{fit.doubling:+.3f} box AP (95% between {fit.low:+.3f} and {fit.high:+.3f})"
+    if fit.low <= 0:
+        return f"Whether more images help cannot be told from these runs: twice as many might give {gain}."
+    return f"Twice as many images ({2 * images}) would give about {gain}, if it goes on as it went."
+
+
+def draw_curve(study: CurveStudy, *, start: Callable[[Run], Any] = start_process) -> None:
+    """Makes the runs that are missing, then `curve.json` and `curve.png` in `study.out`.
+
+    Raises:
+        GCNetError: the folder holds runs of something else, the data cannot be used, or runs failed.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    train_set, runs = load_data(study.data)["train"], study.runs()
+    for run, values in runs.items():
+        path = prepare_folder(run.folder) / "run.json"
+        if path.exists() and json.loads(path.read_text()) != values:
+            raise GCNetError(f"{run.folder} holds a run of another recipe: give another --out")
+        write_json(path, values)
+    print(f"{len(runs)} runs, of {len(train_set)} images and parts of them, in {study.out}", flush=True)
+    failed = make_runs(list(runs), start, jobs=study.jobs)
+    if failed:
+        run, reason = failed[0]
+        count = f"{len(failed)} of {len(runs)} runs failed"
+        raise GCNetError(f"{count}, such as {run.label}: {reason}; the same command tries them again")
+    points = []
+    for run, values in runs.items():
+        assert run.result is not None  # or it had failed
+        part = part_of(train_set, values["share"], run.seed, study.recipe.group_by)
+        points.append({"images": len(part), "share": values["share"], **run.result})
+    images, scores = [one["images"] for one in points], [one["box_AP"] for one in points]
+    fit = fit_power_law(images, scores)
+    said = verdict(fit, len(train_set))
+    values = {"model": study.spec.name, "data": str(study.data), "runs": points, "verdict": said}
+    write_json(study.out / "curve.json", values | {"fit": asdict(fit) if fit else None})
+    _plot(study, images, scores, fit, said)
+    for share in SHARES:
+        own = [one for one in points if one["share"] == share]
+        each = ", ".join(f"{one['box_AP']:.3f}" for one in own)
+        print(f"{own[0]['images']} images: box AP {each}")
+    print(f"{said}\nwrote {study.out / 'curve'}.json and .png")
+
+
+def _plot(
+    study: CurveStudy, images: Sequence[int], scores: Sequence[float], fit: Fit | None, said: str
+) -> None:
+    """AP against images, on a logarithmic axis that goes on to twice as many."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(images, scores, color="#1b6ca8", zorder=3, label="a run each")
+    most = max(images)
+    if fit:
+        x = np.geomspace(min(images), 2 * most, 60)
+        axes.plot(x, 1 - fit.error * (x / most) ** -fit.exponent, color="#d1495b", label="1 - AP as a power")
+        bounds = 1 - fit.error + np.array([fit.low, fit.high])
+        axes.vlines([2 * most], *bounds.clip(0, 1), color="#d1495b", linewidth=3, label="95%")
+    ticks = sorted({*images, 2 * most})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="training images", ylabel="box AP", ylim=(0, 1), title=study.spec.name)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.supxlabel(said, fontsize=9, wrap=True)
+    write_atomically(study.out / "curve.png", lambda file: figure.savefig(file, format="png", dpi=120))
