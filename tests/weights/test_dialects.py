@@ -352,3 +352,26 @@ def test_detectron2_without_statistics(detectron2_weights: dict[str, Tensor], tm
     first = few["backbone.bottom_up.stem.conv1.weight"]
     assert torch.equal(ours.state_dict()["backbone.conv1.weight"], first)
     assert ours.state_dict()["backbone.bn1.running_var"].eq(1).all()
+
+
+@pytest.mark.parametrize("library", ["mmdetection 1.x", "torchvision", "detectron2"])
+def test_tensors_without_the_dimensions_that_they_need_are_one_line(library: str, tmp_path: Path) -> None:
+    names = {
+        "mmdetection 1.x": [
+            "rpn_head.rpn_cls",
+            "bbox_head.fc_cls",
+            "bbox_head.fc_reg",
+            "mask_head.conv_logits",
+        ],
+        "torchvision": [
+            "rpn.head.conv",
+            "roi_heads.box_predictor.cls_score",
+            "roi_heads.box_predictor.bbox_pred",
+        ],
+        "detectron2": ["proposal_generator.rpn_head.conv", "backbone.bottom_up.res2.0.conv2"],
+    }[library]
+    state = {f"{name}.weight": torch.tensor(1.0) for name in ["backbone.conv1", *names]}
+    state["backbone.layer2.0.bn1.num_batches_tracked"] = torch.tensor(float("nan"))
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(GCNetError):
+        load_model(tmp_path / "x.pth")

@@ -377,3 +377,11 @@ def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> Non
     path = saved(built(small()), "backbone = dict(style='caffe')", tmp_path / "x.pth")
     with pytest.raises(GCNetError, match="says that it is no mask_rcnn_r50: other style"):
         load_model(path, row="mask_rcnn_r50")
+
+
+@pytest.mark.parametrize("name", ["x_caffe.pth", "x_gn+ws.pth"])
+def test_a_first_convolution_that_is_none(name: str, tmp_path: Path) -> None:
+    state = as_mmdet(built(small())) | {"backbone.conv1.weight": torch.zeros(8)}
+    torch.save({"state_dict": state, "meta": {"CLASSES": NAMES}}, tmp_path / name)
+    with pytest.raises(GCNetError, match=r"backbone\.conv1\.weight is 8 there and 8x3x7x7 here"):
+        load_model(tmp_path / name)

@@ -168,7 +168,7 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
         named.setdefault(name.replace("weight", "running_mean"), torch.zeros_like(named[name]))
         named.setdefault(name.replace("weight", "running_var"), torch.ones_like(named[name]))
     grouped = named.get("backbone.layer1.0.conv2.weight", torch.zeros(1, 1))
-    is_resnext = grouped.shape[0] != grouped.shape[1]
+    is_resnext = grouped.shape[:1] != grouped.shape[1:2]
     mean, std = (CAFFE_MEAN, CAFFE_STD) if is_resnext else (CAFFE_MEAN, (1.0, 1.0, 1.0))
     style, channels = ("pytorch" if is_resnext else "caffe"), "bgr"
     note = f"detectron2's file: taken as its model zoo has them, BGR images and blocks of {style} style"

@@ -68,7 +68,7 @@ class Identified:
     def converted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of the file, under mmdetection 2.x's names, as `spec` computes with them."""
         ours = standardise(tensors, self.standardised)
-        first = next((key for key in FIRST if key in ours), None)
+        first = next((key for key in FIRST if key in ours and ours[key].dim() == 4), None)
         return ours | {first: ours[first].flip(1)} if self.bgr and first else ours
 
 
@@ -310,7 +310,9 @@ def _counted_norm(tensors: Mapping[str, Tensor]) -> Norm | None:
     counts = [
         int(tensor)
         for name, tensor in tensors.items()
-        if re.match(r"backbone\.layer[234]\..*num_batches_tracked$", name) and tensor.numel() == 1
+        if re.match(r"backbone\.layer[234]\..*num_batches_tracked$", name)
+        and tensor.numel() == 1
+        and tensor.isfinite().all()
     ]
     if not counts:
         return None

@@ -162,7 +162,7 @@ def _read_torchvision(
 def _torchvision_names(tensors: Mapping[str, Tensor]) -> tuple[str, ...] | None:
     """The 90 categories of COCO's numbering, some of which do not exist; None of other files."""
     logits = tensors.get("roi_head.bbox_head.fc_cls.weight")
-    if logits is None or len(logits) != 91:
+    if logits is None or logits.shape[:1] != (91,):
         return None
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 

@@ -124,7 +124,9 @@ def standardise(tensors: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str
     """The tensors with the weights that the standardised convolutions (arXiv 1903.10520) of `parts` use."""
     patterns = [re.compile(_CONVOLUTIONS[part]) for part in parts]
     return {
-        name: _standardised(tensor) if any(pattern.fullmatch(name) for pattern in patterns) else tensor
+        name: _standardised(tensor)
+        if tensor.dim() == 4 and any(pattern.fullmatch(name) for pattern in patterns)
+        else tensor
         for name, tensor in tensors.items()
     }
 
@@ -137,7 +139,7 @@ def _standardised(weight: Tensor) -> Tensor:
 
 def without_leading_background(name: str, tensor: Tensor) -> Tensor:
     """The tensor of a layer where background was the first class: here the last, of the logits alone."""
-    layer = name.rpartition(".")[0].rpartition(".")[2]
+    layer = name.rpartition(".")[0].rpartition(".")[2] if tensor.dim() else ""
     if layer == "fc_cls":
         return torch.cat([tensor[1:], tensor[:1]])
     if layer == "fc_reg" and len(tensor) > 4:  # four are those of all classes together
