@@ -75,6 +75,10 @@ def test_predicting_loads_torch_and_opencv_alone(tmp_path):
     assert loaded_after(f"import gc, gcnet\n{load}\n{predict}\n{collected}") == {"torch", "cv2"}
 
 
+def test_predicting_with_an_export_needs_no_torch():
+    assert "torch" not in loaded_after("import gcnet.prediction.files, gcnet.commands.predict")
+
+
 def test_every_public_name_exists():
     for name in gcnet.__all__:
         assert getattr(gcnet, name) is not None

@@ -9,6 +9,7 @@ Run by hand.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def run(photos: Path, count: int, out: Path, model: str, kill_at: int = 0) -> tu
     while not ended:
         time.sleep(0.2)
         if journal.exists() and journal.read_bytes().count(b"\n") > kill_at:
-            process.kill()
+            os.kill(process.pid, signal.SIGKILL)  # Popen.kill would take the end away from wait4
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, -9):

@@ -197,7 +197,7 @@ def test_an_overlay_that_cannot_be_written_is_a_warning(
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == sorted(
         image.name for image in images[:2]
     )
-    assert [record.getMessage()[:32] for record in caplog.records] == ["2 overlays are not drawn, first:"]
+    assert [record.getMessage()[:36] for record in caplog.records] == ["files of 2 images are not written, f"]
 
 
 def test_images_come_in_order_however_long_each_takes(

@@ -159,6 +159,13 @@ def test_fewer_images_leave_no_older_parts(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "out")) == ["images.json", "results-00000.jsonl"]
 
 
+def test_without_a_folder_nothing_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("results-00007.jsonl").write_text("mine")
+    predict(Finds(), write_photos(tmp_path / "photos", 1), None, formats=("jsonl",))
+    assert sorted(os.listdir(tmp_path)) == ["photos", "results-00007.jsonl"]
+
+
 def test_shards_share_the_images(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 7)
     whole = predict(Finds(), photos, tmp_path / "whole", overlays=False)

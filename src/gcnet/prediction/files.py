@@ -92,7 +92,7 @@ def predict_files(
     if tiles is not None:
         call |= {"tile": tiles.side, "overlap": tiles.overlap}
         model, batch_size = Tiled(model, tiles, batch_size), 1
-    with _folder(out, call, paths, is_detector=of_detector) as (folder, journal):
+    with _folder(out, call, is_detector=of_detector) as (folder, journal):
         sheet = folder if wanted.overlays and not of_detector else None
         if sheet is not None:
             _check_sheet(sheet, paths)
@@ -144,7 +144,7 @@ def _beside(
 
 @contextlib.contextmanager
 def _folder(
-    out: str | os.PathLike[str] | None, call: dict[str, Any], paths: Sequence[str], *, is_detector: bool
+    out: str | os.PathLike[str] | None, call: dict[str, Any], *, is_detector: bool
 ) -> Iterator[tuple[Path | None, Journal | None]]:
     """The folder of the results and the journal of what is done, while no other process writes there."""
     if out is None:
@@ -156,20 +156,10 @@ def _folder(
         journal = Journal(folder, call, {"taken": _other_pictures(folder)})
         finished = False
         try:
-            _check_same_images(journal, paths)
             yield folder, journal
             finished = True
         finally:
             journal.close(finished=finished)
-
-
-def _check_same_images(journal: Journal, paths: Sequence[str]) -> None:
-    ours = set(paths)
-    if others := sorted({key for _, key, _ in journal.entries()} - ours):
-        raise GCNetError(
-            f"{journal.path.parent} holds the unfinished work of another call, with {listed(others, 1)}: "
-            f"repeat that one to go on, delete {journal.path.name}, or give another --out"
-        )
 
 
 def _check_results(folder: Path, *, is_detector: bool) -> None:
@@ -249,8 +239,11 @@ class _Run:
             raise
         finally:
             if self.unwritten:
-                log.warning("%d overlays are not drawn, first: %s", len(self.unwritten), self.unwritten[0])
-        self.parts.remove_others(self.folder or Path())
+                log.warning(
+                    "files of %d images are not written, first: %s", len(self.unwritten), self.unwritten[0]
+                )
+        if self.folder is not None:
+            self.parts.remove_others(self.folder)
         return self._write()
 
     def _recall(self) -> None:
@@ -258,13 +251,22 @@ class _Run:
         if self.journal is None:
             return
         index_of: dict[str, int] = {}
+        others: list[str] = []
         for place, path, value in self.journal.entries():
             index_of = index_of or {path: index for index, path in enumerate(self.paths)}
-            index = index_of[path]
+            index = index_of.get(path)
+            if index is None:
+                others.append(path)
+                continue
             again = "error" in value["entry"] or value["stamp"] != _stamp(path)
             if isinstance(self.steps, Classify):
                 again = again or self.steps.wants(index)
             self.places[index] = -1 if again else place
+        if others:
+            raise GCNetError(
+                f"{self.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
+                f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
+            )
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
 
