@@ -56,6 +56,7 @@ def run(argv: list[str]) -> int:
             if isinstance(model, Detector) and options.max_detections:
                 model.limit_detections(options.max_detections)
             served = Served.of(model, precision=options.precision, compiled=options.compile)
+        served.warm_up()
         app = make_app(served, limits, allow_urls=options.allow_urls)
         _set_up_log()
         listener.listen(WAITING)

@@ -23,6 +23,7 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.types import Batch, Classification
 
+WARM = (480, 640)  # height and width of the image that a service begins with
 MIDDLE = ((0.5, 0.5),)  # the query of blocks whose attention depends on it
 
 
@@ -74,6 +75,11 @@ class Served:
         """
         prepared = self.model.prepare(image)
         return prepared, prepared.images.shape if isinstance(prepared, Batch) else prepared.pixels.shape
+
+    def warm_up(self) -> None:
+        """Predicts an image of nothing: what is slow once is done, and what cannot work says so."""
+        prepared, _ = self.prepare(np.zeros((*WARM, 3), np.uint8))
+        self.predict([Asked(prepared, 1)])
 
     def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification]:
         """What is in each of the images, which are alike."""
