@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gcnet.api import EXPORTS, load_trained
 from gcnet.commands.arguments import (
@@ -20,7 +21,12 @@ from gcnet.commands.arguments import (
 )
 from gcnet.engine.stop import end_by
 from gcnet.errors import GCNetError, needs
-from gcnet.weights.fetch import find_source
+from gcnet.weights.fetch import Source, find_source
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from gcnet.serve.served import Served
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra
 GRACE = 5  # seconds that a stop waits longer than a request may take
@@ -31,51 +37,68 @@ def run(argv: list[str]) -> int:
     """Serves until a signal comes, and ends what it has accepted before it goes."""
     options = _parser().parse(argv)
     is_export = Path(options.model).suffix in EXPORTS
+    others = (options.weights, options.max_detections, options.precision != "fp32", options.compile)
+    if is_export and (any(others) or options.device != "auto"):
+        raise GCNetError(
+            f"{options.model} runs as it was exported: leave out --weights, --device, --precision, "
+            "--compile, --max-detections"
+        )
     source = None if is_export else find_source(options.model, options.weights)
     with _bound(options.host, options.port) as listener:
-        from gcnet.deploy.runtime import ExportedDetector, load_export
-
         for package in PACKAGES:
             needs(package, "serve")
-        import uvicorn
+        served = _load(options, source)
 
-        from gcnet.models.detector import Detector
         from gcnet.serve.app import Limits, make_app
-        from gcnet.serve.served import Served
 
         limits = Limits(
             options.queue, options.batch_size, options.max_bytes, options.max_pixels, options.timeout
         )
-        if source is None:
-            exported = load_export(options.model)
-            if not isinstance(exported, ExportedDetector):
-                raise GCNetError(f"{options.model} is a classifier's export: serve the model itself")
-            served = Served.of(exported)
-        else:
-            model = load_trained(source, options.device, options.mirror)
-            if isinstance(model, Detector) and options.max_detections:
-                model.limit_detections(options.max_detections)
-            served = Served.of(model, precision=options.precision, compiled=options.compile)
-        served.warm_up()
         app = make_app(served, limits, allow_urls=options.allow_urls)
         _set_up_log()
         listener.listen(WAITING)
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         print(f"{served.model.spec.name} at http://{shown}:{port} until Ctrl-C", flush=True)
-        # uvicorn ends in good order, and then raises the signal again: then the command ends as others do.
-        signal.signal(signal.SIGTERM, lambda number, _: end_by(number))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            ws="none",
-            timeout_graceful_shutdown=int(options.timeout) + GRACE,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        _run(app, listener, int(options.timeout) + GRACE)
     return 0
+
+
+def _load(options: argparse.Namespace, source: Source | None) -> Served:
+    """The model, which has predicted once."""
+    from gcnet.deploy.runtime import load_export
+    from gcnet.models.detector import Detector
+    from gcnet.serve.served import Served
+
+    if source is None:
+        served = Served.of(load_export(options.model), options.score_threshold)
+    else:
+        model = load_trained(source, options.device, options.mirror)
+        if isinstance(model, Detector) and options.max_detections:
+            model.limit_detections(options.max_detections)
+        served = Served.of(
+            model, options.score_threshold, precision=options.precision, compiled=options.compile
+        )
+    served.warm_up()
+    return served
+
+
+def _run(app: FastAPI, listener: socket.socket, grace: int) -> None:
+    """Serves; a stop waits `grace` seconds for what was accepted."""
+    import uvicorn
+
+    # uvicorn ends in good order, and then raises the signal again: the command ends as others do.
+    signal.signal(signal.SIGTERM, lambda number, _: end_by(number))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=grace,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -108,6 +131,13 @@ def _seconds(word: str) -> float:
     if not 0 < seconds < 86400:
         raise argparse.ArgumentTypeError(f"give a number of seconds, not {word}")
     return seconds
+
+
+def _share(word: str) -> float:
+    share = float(word)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"give a number from 0 to 1, not {word}")
+    return share
 
 
 def _parser() -> Parser:
@@ -144,6 +174,12 @@ def _parser() -> Parser:
         "--allow-urls",
         action="store_true",
         help="POST /predict/urls: fetch images from public addresses that a request names",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=_share,
+        metavar="S",
+        help="of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)",
     )
     add_max_detections(parser)
     add_precision(parser)

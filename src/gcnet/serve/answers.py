@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
-from gcnet.found import Found
+from gcnet.found import Classified, Found
 from gcnet.ops.rle import encode_masks
 from gcnet.types import Classification
 from gcnet.viz.canvas import Piece
@@ -33,7 +33,9 @@ class Nothing(BaseModel):
 class Least(Nothing):
     """Which objects are wanted."""
 
-    score_threshold: float = Field(0.5, ge=0, le=1, description="what scores above it is given")
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="what scores above it is given; by default as the service was started"
+    )
 
 
 class Options(Least):
@@ -116,7 +118,7 @@ class Classes(BaseModel):
     classes: list[Class]
 
     @classmethod
-    def of(cls, found: Classification) -> Classes:
+    def of(cls, found: Classification | Classified) -> Classes:
         """Probabilities are rounded to seven digits."""
         labels, probabilities = found.labels.tolist(), found.probabilities.tolist()
         columns = zip(labels, list(found.names), probabilities, strict=True)

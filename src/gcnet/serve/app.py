@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -146,17 +146,14 @@ class Service:
 
     def decode(self, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         """The image in a file. Raises HTTPException: 413 for too many pixels, 415 for what is no image."""
-        try:
+        with _refused():
             return as_rgb_array(data, max_pixels=self.limits.pixels)
-        except TooManyPixelsError as error:
-            raise HTTPException(413, str(error)) from None
-        except GCNetError as error:
-            raise HTTPException(415, str(error)) from None
 
     def _prepare(self, data: bytes) -> tuple[tuple[int, int], Any, Any]:
         """(height, width), and what `Served.prepare` gives. The image itself is not kept while it waits."""
         image = self.decode(data)
-        return (image.shape[0], image.shape[1]), *self.served.prepare(image)
+        with _refused():  # by an export of one size
+            return (image.shape[0], image.shape[1]), *self.served.prepare(image)
 
     def _count_and_predict(self, asked: Any) -> Any:
         self.metrics.batches.observe(len(asked))
@@ -171,6 +168,16 @@ class Service:
         except Exception as error:
             log.exception("the model failed")
             raise HTTPException(500, f"the model failed on this image: {type(error).__name__}") from error
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """What is wrong with an image, as a status."""
+    try:
+        yield
+    except GCNetError as error:
+        status = 413 if isinstance(error, TooManyPixelsError) else 415
+        raise HTTPException(status, str(error)) from None
 
 
 def make_app(served: Served, limits: Limits | None = None, *, allow_urls: bool = False) -> FastAPI:
@@ -238,7 +245,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
 
         async with service.place():
             data, options = await read_upload(request, query)
-            jpeg = await service.predict(data, options.score_threshold, finish)
+            jpeg = await service.predict(data, _threshold(served, options), finish)
         return Response(jpeg, media_type="image/jpeg")
 
 
@@ -268,7 +275,11 @@ def _wanted(served: Served, options: Any) -> tuple[float, Callable[[Any], Object
     if served.is_classifier:
         return options.top, Classes.of
     names = served.model.spec.class_names
-    return options.score_threshold, partial(Objects.of, class_names=names, masks=options.masks)
+    return _threshold(served, options), partial(Objects.of, class_names=names, masks=options.masks)
+
+
+def _threshold(served: Served, options: Least) -> float:
+    return served.threshold if options.score_threshold is None else options.score_threshold
 
 
 def _add_attention(app: FastAPI, service: Service) -> None:

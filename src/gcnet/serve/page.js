@@ -3,7 +3,7 @@
 
 const $ = (id) => document.getElementById(id);
 const model = JSON.parse($("model").textContent);
-const LEAST = 0.05; // what the threshold can go down to: asked for once, then only shown or not
+const LEAST = $("threshold")?.min; // what is asked for, once; then it is only shown or not
 const SMALLEST_PNG = 960; // pixels of the long side: names are to be read on a small picture too
 
 let picture = null; // { name, blob, bitmap }

@@ -12,6 +12,8 @@ from gcnet.serve.served import Served
 from gcnet.viz.objects import class_colors
 from gcnet.viz.page import render_page
 
+LEAST = 0.05  # what the page's threshold can go down to
+
 _HERE = Path(__file__).parent
 
 
@@ -25,9 +27,10 @@ def add_pages(app: FastAPI, served: Served, most: int) -> None:
         "classifier": served.is_classifier,
         "masks": served.has_masks,
         "blocks": list(served.blocks.values()),
+        "threshold": max(served.threshold, LEAST),
         "most": most,
     }
-    page = render_page(_HERE / "start.html", model=model, known=listed(spec.class_names, 12))
+    page = render_page(_HERE / "start.html", model=model, least=LEAST, known=listed(spec.class_names, 12))
 
     @app.get("/", include_in_schema=False)
     async def start() -> Response:

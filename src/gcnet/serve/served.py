@@ -16,14 +16,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from gcnet.api import SHOW_FROM, shown_from
 from gcnet.context.look import attention_pools, block_titles, record
-from gcnet.deploy.runtime import ExportedDetector
-from gcnet.found import Found
+from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.found import Classified, Found
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.types import Batch, Classification
 
 WARM = (480, 640)  # height and width of the image that a service begins with
+Model = Detector | Classifier | ExportedDetector | ExportedClassifier
+
 MIDDLE = ((0.5, 0.5),)  # the query of blocks whose attention depends on it
 
 
@@ -40,22 +43,28 @@ class Served:
 
     Attributes:
         model: a detector, optimised or not, a classifier, or an export.
+        threshold: what a detector's scores must be above, where a request says nothing.
         plain: the same detector as papers draw it, where its blocks have attention maps.
     """
 
-    model: Detector | Classifier | ExportedDetector
+    model: Model
+    threshold: float = SHOW_FROM
     plain: Detector | None = None
 
     @classmethod
-    def of(cls, model: Detector | Classifier | ExportedDetector, **options: Any) -> Served:
-        """The model, a detector optimised with `options` (see `Detector.optimize`)."""
+    def of(cls, model: Model, threshold: float | None = None, **options: Any) -> Served:
+        """The model, a detector optimised with `options` (see `Detector.optimize`).
+
+        Without a threshold it is that of `gcnet predict`.
+        """
+        threshold = shown_from(model) if threshold is None else threshold
         if not isinstance(model, Detector):
-            return cls(model)
-        return cls(model.optimize(**options), model if attention_pools(model) else None)
+            return cls(model, threshold)
+        return cls(model.optimize(**options), threshold, model if attention_pools(model) else None)
 
     @property
     def is_classifier(self) -> bool:
-        return isinstance(self.model, Classifier)
+        return isinstance(self.model, Classifier | ExportedClassifier)
 
     @property
     def has_masks(self) -> bool:
@@ -74,18 +83,21 @@ class Served:
         They are padded to one size: what is found in an image does not depend on the others.
         """
         prepared = self.model.prepare(image)
-        return prepared, prepared.images.shape if isinstance(prepared, Batch) else prepared.pixels.shape
+        return prepared, prepared.images.shape if isinstance(prepared, Batch) else None
 
     def warm_up(self) -> None:
         """Predicts an image of nothing: what is slow once is done, and what cannot work says so."""
-        prepared, _ = self.prepare(np.zeros((*WARM, 3), np.uint8))
+        size = None if isinstance(self.model, Detector | Classifier) else self.model.spec.size
+        prepared, _ = self.prepare(np.zeros((*(size or WARM), 3), np.uint8))
         self.predict([Asked(prepared, 1)])
 
-    def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification]:
+    def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification | Classified]:
         """What is in each of the images, which are alike."""
         limits = [one.limit for one in asked]
         if isinstance(self.model, ExportedDetector):
             return [self.model.predict(one, score_threshold=limit)[0] for one, limit in asked]
+        if isinstance(self.model, ExportedClassifier):
+            return [self.model.classify(one, top=int(top))[0] for one, top in asked]
         batch = _joined([one.prepared for one in asked])
         if isinstance(self.model, Classifier):
             named = self.model.classify(batch, top=int(max(limits)))
