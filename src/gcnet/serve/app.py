@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ Result = TypeVar("Result")
 log = logging.getLogger("gcnet.serve")
 
 THREADS = min(4, os.cpu_count() or 1)  # that decode, and make JSON: each holds an image
+LATELY = 0.2  # weight of the last batch in the pace
+WORTH_WAITING = 0.5  # of the time limit: who would wait longer is refused at once, and not too late
 SOON = {"Retry-After": "1"}
 PROBLEMS = {
     status: {"model": Problem, "description": text}
@@ -100,6 +103,7 @@ class Service:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
         self.held = 0
+        self.pace = 0.0  # seconds that an image takes the model, lately
         self._pool = ThreadPoolExecutor(THREADS, "images")
         self._batcher = Batcher(limits.batch)
         waiting = Gauge("gcnet_requests_held", "Requests not yet answered", registry=self.metrics.registry)
@@ -119,8 +123,10 @@ class Service:
         """A place for a request. Raises HTTPException: 429, 503, or 504 when its time is over."""
         if not self.ready:
             raise HTTPException(503, "the service is stopping", SOON)
-        if self.held >= self.limits.queue:
-            raise HTTPException(429, f"{self.held} requests wait already; come again soon", SOON)
+        wait = self.held * self.pace
+        if self.held >= self.limits.queue or wait > WORTH_WAITING * self.limits.seconds:
+            again = {"Retry-After": str(max(1, round(wait / 2)))}
+            raise HTTPException(429, f"{self.held} requests wait already; come again soon", again)
         self.held += 1
         try:
             async with asyncio.timeout(self.limits.seconds):
@@ -157,7 +163,11 @@ class Service:
 
     def _count_and_predict(self, asked: Any) -> Any:
         self.metrics.batches.observe(len(asked))
-        return self.served.predict(asked)
+        started = time.perf_counter()
+        found = self.served.predict(asked)
+        pace = (time.perf_counter() - started) / len(asked)
+        self.pace = pace if not self.pace else self.pace + LATELY * (pace - self.pace)
+        return found
 
     async def _in_pool(self, work: Callable[..., Result], *values: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *values)
