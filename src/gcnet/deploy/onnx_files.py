@@ -18,6 +18,7 @@ from gcnet.deploy.runtime import DETAILS, Details
 from gcnet.errors import GCNetError, needs
 
 OPSET = 20
+QUANTISED = {"backbone", "neck"}  # parts whose convolutions are computed in 8 bits
 REGION = 5  # numbers in a region: its image, and its box
 
 
@@ -161,7 +162,7 @@ def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
     heads = [
         node.name
         for node in model.graph.node
-        if node.op_type == "Conv" and not node.input[1].startswith(("detector.backbone", "detector.neck"))
+        if node.op_type == "Conv" and not QUANTISED & set(node.input[1].split("."))
     ]
     given = model.graph.input[0].name
     feeds = iter([{given: image} for image in images])
