@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 import gcnet
 from gcnet.errors import GCNetError
+from gcnet.lab.context_shapes import CLASS_NAMES, write_context_shapes
 from gcnet.models.tiles import Tiled, Tiles
 
 
@@ -36,7 +39,7 @@ def test_tiles_that_make_no_sense_are_refused(side, overlap):
 @pytest.fixture(scope="module")
 def detector():
     torch.manual_seed(0)
-    return gcnet.create_model("mask_rcnn_tiny_gc4", weights=None, num_classes=3).eval()
+    return gcnet.create_model("mask_rcnn_tiny_gc4", weights=None, class_names=CLASS_NAMES).eval()
 
 
 def test_an_image_no_larger_than_a_tile_is_seen_as_without_tiles(detector, image):
@@ -58,6 +61,30 @@ def test_batches_of_tiles_give_what_single_ones_give(detector, image):
     assert one.image_size == (160, 400)
     assert len(one) == len(four) > 0
     torch.testing.assert_close(one.boxes, four.boxes, atol=0.01, rtol=0)
+
+
+def test_predict_and_evaluate_take_tiles(detector, tmp_path):
+    data = write_context_shapes(tmp_path / "data", train=1, valid=2, size=128)
+    file = sorted((data / "valid").glob("*.png"))[0]
+    model = copy.deepcopy(detector)
+    tiled = Tiled(model, Tiles(96, 0.3))
+    (alone,) = tiled.predict(tiled.prepare(file), score_threshold=0.34)
+    assert len(alone)
+    words = {"tile": 96, "overlap": 0.3, "progress": False}
+    (held,) = gcnet.predict(model, file, score_threshold=0.34, **words).found
+    assert torch.equal(held.boxes, alone.boxes)
+    assert held.image_size == (128, 128)
+    _, results = gcnet.evaluate(model, data, score_threshold=0.34, out=tmp_path / "e", workers=0, **words)
+    scores = [entry["score"] for entry in results if entry["image_id"] == 1]
+    assert scores == pytest.approx(alone.scores.tolist(), abs=1e-6)
+    with pytest.raises(GCNetError, match="tile, overlap differs"):
+        gcnet.evaluate(model, data, score_threshold=0.34, out=tmp_path / "e", progress=False)
+
+
+def test_a_classifier_takes_no_tiles(tmp_path, image):
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    with pytest.raises(GCNetError, match="tiles are for detectors"):
+        gcnet.predict(gcnet.create_model("resnet_tiny_gc4", weights=None), tmp_path / "a.png", tile=64)
 
 
 @pytest.fixture(scope="module")
