@@ -12,7 +12,7 @@ import torch
 
 import gcnet
 from gcnet import api
-from gcnet.commands import evaluate, predict
+from gcnet.commands import compare, evaluate, predict
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
@@ -44,7 +44,10 @@ def test_the_page_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("found/results.json").is_file()
 
 
-@pytest.mark.parametrize(("command", "function"), [(predict, gcnet.predict), (evaluate, gcnet.evaluate)])
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [(predict, gcnet.predict), (evaluate, gcnet.evaluate), (compare, api.compare)],
+)
 def test_the_words_are_those_of_the_command(command, function) -> None:
     parser = command._parser()
     options = {action.dest for action in parser._actions} - {"help"}

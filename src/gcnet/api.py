@@ -445,20 +445,24 @@ def compare(
     device: str = "auto",
     batch_size: int = 1,
     workers: int = 2,
+    tile: int | None = None,
+    overlap: float = 0.2,
     max_detections: int | None = None,
+    val_fraction: float = 0.2,
+    group_by: str = "",
+    split_file: AnyPath = "",
+    crowd_as_objects: bool = False,
     skip_bad_images: bool = False,
     max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
     progress: bool = True,
-    **division: Any,
 ) -> dict[str, Any]:
     """Two detectors on one data set, and how sure it is that they differ: `gcnet compare`.
 
     Args:
         out: a folder for compare.html, a page, compare.json, which says the same and is returned, and the
             results of both, in `a` and `b`.
-        division: `val_fraction`, `group_by`, `split_file` and `crowd_as_objects` as `evaluate` takes them.
 
     The others are as in `evaluate`. Raises GCNetError as that, and for a classifier.
     """
@@ -475,19 +479,24 @@ def compare(
     for one in loaded:
         if not isinstance(one, Detector):
             raise GCNetError(f"{one.spec.name} is a classifier: only detectors are compared")
-    dataset: Any = data if place is None else _loader(model, loaded[0].spec, place, **division)(split)
+    division: Any = {"val_fraction": val_fraction, "group_by": group_by, "split_file": split_file}
+    dataset: Any = data
+    if place is not None:
+        spec = loaded[0].spec
+        dataset = _loader(model, spec, place, crowd_as_objects=crowd_as_objects, **division)(split)
     checked = check_images({split: dataset}, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)
     dataset, results = checked[split], []
     for name, one in zip("ab", loaded, strict=True):
-        options: Any = {"batch_size": batch_size, "workers": workers, "progress": progress}
-        results.append(evaluate(one, dataset, split=split, out=Path(out) / name, **options)[1])
+        options: Any = {"batch_size": batch_size, "workers": workers, "tile": tile, "overlap": overlap}
+        _, found = evaluate(one, dataset, split=split, out=Path(out) / name, progress=progress, **options)
+        results.append(found)
     words = [
         one.spec.name if isinstance(given, Detector) else os.fspath(cast(Any, given))
         for given, one in zip((model, other), loaded, strict=True)
     ]
     about = {"a": words[0], "b": words[1], "data": str(dataset.source), "split": split}
-    limits = [cast(Detector, one).spec.roi.detections for one in loaded]
-    return write_comparison(results, limits, dataset, Path(out), about=about)
+    specs = [cast(Detector, one).spec for one in loaded]
+    return write_comparison(specs, results, dataset, Path(out), about=about)
 
 
 def _loader(

@@ -12,7 +12,9 @@ from judged_sets import NAMES, draw_scene
 
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.judge.compare import verdict, write_comparison
+from gcnet.weights.catalog import find_detector
 
+SPEC = find_detector("faster_rcnn_tiny_gc4").spec
 ABOUT = {"a": "<b>old</b>", "b": "new", "data": "photos", "split": "valid"}
 
 
@@ -30,7 +32,7 @@ def test_a_better_one_is_told_from_a_worse_one(tmp_path: Path) -> None:
         for record in dataset.records
     ]
     both = [CocoResults(worse), CocoResults(better)]
-    said = write_comparison(both, [100, 100], dataset, tmp_path, about=ABOUT)
+    said = write_comparison([SPEC, SPEC], both, dataset, tmp_path, about=ABOUT)
     assert said == json.loads((tmp_path / "compare.json").read_text())
     assert said["verdict"].startswith("B is better by 0.")
     box = said["ap"]["box"]
@@ -54,7 +56,7 @@ def test_a_better_one_is_told_from_a_worse_one(tmp_path: Path) -> None:
 def test_the_same_one_does_not_differ(tmp_path: Path) -> None:
     dataset, found = draw_scene(tmp_path)
     same = [CocoResults(found)] * 2
-    said = write_comparison(same, [100, 100], dataset, tmp_path, about=ABOUT)
+    said = write_comparison([SPEC, SPEC], same, dataset, tmp_path, about=ABOUT)
     assert set(said["ap"]["box"]["difference"]["AP"].values()) == {0.0}
     assert "cannot tell the two apart" in said["verdict"]
     assert said["differing_images"] == []

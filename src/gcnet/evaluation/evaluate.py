@@ -159,10 +159,17 @@ def score_all(
     """The metrics of what `model` found in each image of `dataset`."""
     if isinstance(model, Classifier):
         return class_metrics(found, dataset.class_names)
-    most = max([model.spec.roi.detections, *map(len, found)])  # tiles find more than one view may
+    return evaluator_of(model.spec, dataset, found).compute()
+
+
+def evaluator_of(
+    spec: ModelSpec, dataset: DataSet[ImageRecord], found: Sequence[ImageResults]
+) -> CocoEvaluator:
+    """What scores the results of a detector of `spec` in all images of `dataset`."""
+    most = max([spec.roi.detections, *map(len, found)])  # tiles find more than one view may
     evaluator = CocoEvaluator(dataset, most)
     evaluator.results = CocoResults(found)
-    return evaluator.compute()
+    return evaluator
 
 
 def predict_all(

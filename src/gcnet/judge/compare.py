@@ -16,10 +16,12 @@ import numpy as np
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.divide import image_name
 from gcnet.evaluation.bootstrap import RESAMPLES, SEED, image_weights
-from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.evaluate import evaluator_of
+from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
 from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
 from gcnet.judge.strips import Strip, draw_strip, plain
+from gcnet.models.spec import ModelSpec
 from gcnet.viz.page import render_page
 
 SHOWN = 12  # images that are drawn
@@ -27,8 +29,8 @@ LISTED = 200  # images in the JSON
 
 
 def write_comparison(
-    results: Sequence[Any],
-    limits: Sequence[int],
+    specs: Sequence[ModelSpec],
+    results: Sequence[CocoResults],
     dataset: DataSet[ImageRecord],
     folder: Path,
     *,
@@ -36,13 +38,10 @@ def write_comparison(
 ) -> dict[str, Any]:
     """Writes `compare.html` and `compare.json` of the results of two models, and returns what the second has.
 
-    `limits` are the detections of an image that count. `about` says which models `a` and `b` are.
+    `about` says which models `a` and `b` are.
     """
-    models = []
-    for found, limit in zip(results, limits, strict=True):
-        evaluator = CocoEvaluator(dataset, limit)
-        evaluator.results = found
-        models.append(judge(evaluator))
+    both_found = zip(specs, results, strict=True)
+    models = [judge(evaluator_of(spec, dataset, found.images)) for spec, found in both_found]
     a, b = models
     weights, kinds = image_weights(len(a.order)), {"box": [a.boxes, b.boxes]}
     if a.masks and b.masks:

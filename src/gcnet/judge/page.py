@@ -14,7 +14,7 @@ from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.data.divide import image_names
 from gcnet.data.same_images import same_images
 from gcnet.errors import GCNetError
-from gcnet.evaluation.coco_ap import CocoEvaluator
+from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.judge.classifier import describe_classes
 from gcnet.judge.detector import Judged, describe, judge, single_images
@@ -48,8 +48,7 @@ def write_report(
         write_json(folder / "report.json", plain(report))
         page = _page_of_classes(report, dataset)
     else:
-        evaluator = CocoEvaluator(dataset, spec.roi.detections)
-        evaluator.results = results
+        evaluator = evaluator_of(spec, dataset, results.images)
         judged = judge(evaluator)
         report = {**about, **shared, **describe(evaluator, judged), **single_images(judged, dataset, LISTED)}
         write_json(folder / "report.json", plain(report))
