@@ -1,6 +1,6 @@
 """Memory and file handles of one process over a long training and many predictions, drawn as a PNG.
 
-    python benchmarks/long_run.py [OUT.png] [--iterations 2000] [--pictures 5000]
+    python benchmarks/long_run.py [OUT.png] [--iterations 2000] [--images 5000]
 
 The tiny detector, generated images, one reader process. Printed: memory and handles after a tenth, and at the
 end, of each part; a leak of a kilobyte an image would show.
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default=Path("long-run.png"))
     parser.add_argument("--iterations", type=int, default=2000)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     figure = Figure(figsize=(11, 4), layout="constrained")
@@ -64,11 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         data = write_context_shapes(root / "data", train=8, valid=2, seed=0, size=96)
-        pictures = root / "pictures"
-        pictures.mkdir()
+        images = root / "images"
+        images.mkdir()
         sources = sorted((data / "train").glob("*.jpg")) + sorted((data / "train").glob("*.png"))
-        for number in range(options.pictures):
-            shutil.copy(sources[number % len(sources)], pictures / f"{number:05}{sources[0].suffix}")
+        for number in range(options.images):
+            shutil.copy(sources[number % len(sources)], images / f"{number:05}{sources[0].suffix}")
         small = {"image_size": (96, 96), "batch_size": 2, "epochs": options.iterations // 4, "workers": 1}
         quiet = {"loggers": (), "accelerator": "cpu", "validate_every": 10**6}
         run = root / "run"
@@ -76,8 +76,8 @@ def main() -> None:
             f"{options.iterations} iterations of training": lambda: train(
                 "mask_rcnn_tiny_gc4", data, out=run, weights="none", **small, **quiet
             ),
-            f"{options.pictures} predicted pictures": lambda: predict(
-                run, pictures, out=root / "found", device="cpu", overlays=False, progress=False
+            f"{options.images} predicted images": lambda: predict(
+                run, images, out=root / "found", device="cpu", overlays=False, progress=False
             ),
         }
         for axes, (title, part) in zip(panels, parts.items(), strict=True):

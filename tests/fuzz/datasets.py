@@ -22,7 +22,7 @@ import pyarrow.parquet
 
 SIZE = (40, 48)
 SQUARE = [[4, 4], [30, 4], [30, 30], [4, 30]]
-LARGEST = 1 << 20  # bytes of a text: what takes long because it is long does no harm
+LARGEST = 1 << 18  # bytes of a text: what takes long because it is long does no harm
 WORDS = (
     *("", "0", "-1", "1e7", "1e18", "-1e300", "1e999", "nan", "inf", "1" * 5000, "0x10", "1_0", "٣", "½"),
     *("cat", "\x1b[31mred", "bolt [m8]", "\u202e", "x" * 5000, "a\nb", "~", "[", "{", "- ", ": ", "&a", "*a"),

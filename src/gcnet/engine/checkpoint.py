@@ -62,9 +62,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def _is_dense(value: Any) -> bool:
+    """Whether it is a tensor whose numbers are all there: neither sparse nor a shape alone."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+
+
 def _are_tensors(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+        isinstance(name, str) and _is_dense(tensor) for name, tensor in value.items()
     )
 
 
@@ -80,7 +85,10 @@ def _are_moments(value: Any) -> bool:
     """Of each parameter, by its number, tensors and numbers by name."""
     moments = value.get("state") if isinstance(value, dict) else None
     return isinstance(moments, dict) and all(
-        isinstance(number, int) and isinstance(moment, dict) for number, moment in moments.items()
+        isinstance(number, int)
+        and isinstance(moment, dict)
+        and all(_is_dense(one) or one is None or isinstance(one, int | float) for one in moment.values())
+        for number, moment in moments.items()
     )
 
 
