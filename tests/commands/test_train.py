@@ -79,6 +79,13 @@ def test_printed_config_gives_the_same_run(tmp_path, capsys):
     assert (again.model, again.data, again.out) == (first.model, first.data, first.out)
 
 
+def test_class_names_of_a_recipe_are_those_of_the_run(tmp_path):
+    names = ("Bäcker 🥖", "👩‍👦", "面包", "a\x1b[31m", "bolt [m8], 'x'")
+    config = tmp_path / "recipe.yaml"
+    config.write_text(yaml.safe_dump({"model": TINY, "class_names": list(names)}, allow_unicode=True))
+    assert parse_train(["--config", str(config), "--data", "x"])[0].class_names == names
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

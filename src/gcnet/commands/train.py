@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -147,8 +148,17 @@ def read_config(path: str) -> list[str]:
         if not _is_plain(value) or (name in WORDS and not isinstance(value, str)):
             kind = "a word" if name in WORDS else "a number, a word, true or false, or a list of those"
             raise GCNetError(f"--config {path}: {name} is {shown(value)}; give {kind}")
-        words.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+        words.append(f"--{name}={value if isinstance(value, str) else _as_yaml(value)}")
     return words
+
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # but as escapes
+
+
+def _as_yaml(value: Any) -> str:
+    """A plain value on one line: JSON, but that YAML does not know signs escaped in two halves."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain_yaml(text: str) -> Any:
@@ -164,5 +174,5 @@ def _plain_yaml(text: str) -> Any:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(_is_plain(one) and not isinstance(one, list) for one in value)
+        return all(isinstance(one, str) or (_is_plain(one) and not isinstance(one, list)) for one in value)
     return value.isprintable() if isinstance(value, str) else value is None or isinstance(value, int | float)
