@@ -28,7 +28,8 @@ def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("os.fsync", full)
     assert main(["convert", str(source), str(tmp_path / "y.safetensors")]) == 2
-    assert capsys.readouterr().err == "gcnet: error: No space left on device; free space\n"
+    line = f"gcnet: error: No space left on device: {tmp_path / 'y.safetensors'}; free space\n"
+    assert capsys.readouterr().err == line
     assert [path.name for path in tmp_path.iterdir()] == ["ours.safetensors"]
 
 

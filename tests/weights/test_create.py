@@ -98,7 +98,7 @@ def test_classes_of_the_same_name_keep_their_rows(tmp_path: Path) -> None:
     )
 
 
-def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
+def test_file_of_another_model_lists_some(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": as_mmdet(create_model("mask_rcnn_tiny", num_classes=3))}, tmp_path / "plain.pth"
     )
@@ -106,7 +106,7 @@ def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
         create_model(NAME, weights=tmp_path / "plain.pth", num_classes=3)
     message = str(raised.value)
     assert "plain.pth does not fit this model" in message
-    assert message.count("missing backbone") == 10
+    assert message.count("missing backbone") == 2
     assert "context" in message
     assert "\n" not in message
 
@@ -114,7 +114,7 @@ def test_file_of_another_model_lists_ten(tmp_path: Path) -> None:
     save_model(Detector(wider), tmp_path / "wider.safetensors")
     with pytest.raises(GCNetError) as raised:
         create_model(NAME, weights=tmp_path / "wider.safetensors", num_classes=3)
-    assert "roi_heads.box_head.cls.weight is 81x128 there and 4x256 here" in str(raised.value)
+    assert "roi_heads.box_head.fc1.bias is 128 there and 256 here" in str(raised.value)
 
     torch.save(
         {"state_dict": {f"blocks.{i}.weight": torch.zeros(1) for i in range(40)}}, tmp_path / "vit.pth"

@@ -208,6 +208,7 @@ def changed(spec: dict[str, Any], where: str, value: object) -> dict[str, Any]:
         ("backbone.base_channels", True),
         ("backbone.base_channels", -16),
         ("backbone.base_channels", 10**9),
+        ("backbone.base_channels", 10**400),
         ("backbone.base_channels", 2**16),
         ("backbone.groups", 0),
         ("backbone.groups", 7),

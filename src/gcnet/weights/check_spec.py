@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -78,12 +77,12 @@ def _fits(hint: Any, value: object, name: str) -> bool:
         return isinstance(value, bool)
     if hint is str:
         return isinstance(value, str) and len(value) <= LONGEST
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return False
     if hint is int:
         least, most = (0 if name in MAY_BE_ZERO else 1), (MOST_BLOCKS if name == "blocks" else LARGEST)
         return isinstance(value, int) and least <= value <= most
-    if abs(value) > LARGEST or (value == 0 and name in POSITIVE):
+    if value == 0 and name in POSITIVE:
         return False
     return value >= 0 or name in MAY_BE_NEGATIVE
 

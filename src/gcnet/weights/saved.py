@@ -24,6 +24,8 @@ def is_safetensors(path: Path) -> bool:
 
 def is_foreign(path: Path) -> bool:
     """Whether it is no file of ours, but perhaps weights of other people's. Damaged ones count as ours."""
+    if not path.is_file():
+        return path.suffix != ".safetensors"
     if not is_safetensors(path):
         return True
     header = _header(path)
