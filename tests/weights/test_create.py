@@ -106,7 +106,7 @@ def test_file_of_another_model_lists_some(tmp_path: Path) -> None:
         create_model(NAME, weights=tmp_path / "plain.pth", num_classes=3)
     message = str(raised.value)
     assert "plain.pth does not fit this model" in message
-    assert message.count("missing backbone") == 2
+    assert message.count("missing backbone") == 3
     assert "context" in message
     assert "\n" not in message
 

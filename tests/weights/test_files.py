@@ -171,8 +171,8 @@ def test_what_does_not_fit_is_listed_and_nothing_is_copied() -> None:
     assert message.startswith(
         "file.pth does not fit this model (tensors: 1 missing, 20 unexpected): missing bias; unexpected "
     )
-    assert message.count("unexpected extra") == 1
-    assert message.endswith("and 19 more")
+    assert message.count("unexpected extra") == 2
+    assert message.endswith("and 18 more")
     assert "\n" not in message
     assert torch.equal(layer.weight, before)
 

@@ -188,7 +188,7 @@ def test_class_names(file) -> None:
         (["backbone.layer1.0.conv1.weight", "backbone.layer1.0.conv2.weight"], "neck.lateral_convs"),
         (["conv1.weight", "fc.weight"], "backbone"),
         (["backbone.layer1.0.conv2.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
-          "roi_head.bbox_head.fc_cls.weight"], "no "),
+          "roi_head.bbox_head.fc_cls.weight"], "1 whole stages"),
         (["backbone.layer1.0.conv2.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
           "roi_head.mask_head.convs.0.conv.weight"], "bbox_head"),
     ],

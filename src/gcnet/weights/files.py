@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -244,22 +245,24 @@ def fill_weights(
     With `take` they become its own, for callers that need them no more: no second copy where one is whole.
 
     Raises:
-        GCNetError: names or shapes differ; nothing has been copied then. All are counted, two listed.
+        GCNetError: names or shapes differ; nothing has been copied then. All are counted, three listed.
     """
     own = module.state_dict()
     # Files from before batch counts were stored lack them; nothing here depends on them.
     missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in tensors if name not in own]
     misshaped = [name for name in own if name in tensors and not _fits(tensors[name], own[name])]
-    problems = [f"missing {name}" for name in missing]
-    problems += [f"unexpected {shown(name)}" for name in unexpected]
-    problems += [
-        f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped
-    ]
+    kinds_of_problems = (
+        [f"missing {name}" for name in missing],
+        [f"unexpected {name}" for name in unexpected],
+        [f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped],
+    )
+    in_turn = (problem for problems in zip_longest(*kinds_of_problems) for problem in problems)
+    problems = [shown(problem, 58) for problem in in_turn if problem]
     if problems:
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(problems, 2, '; ')}")
+        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(problems, 3, '; ')}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
         return
