@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -48,7 +49,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"nothing to resume: {path} does not exist; train without --resume, into an empty --out"
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged file
+            state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"]
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
