@@ -50,6 +50,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: wrong.append(request.url) if is_elsewhere(request.url, address) else 0)
+    page.on("filechooser", lambda _: None)  # from here on the browser hands choosers over
     page.goto(address)
     yield page
     context.close()
