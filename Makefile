@@ -14,7 +14,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(PY) || { python=$$(sh tools/find-python.sh) && "$$python" -m venv .venv; }
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e ".[dev]"
+	$(PY) -m uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: setup

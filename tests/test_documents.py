@@ -86,6 +86,7 @@ def test_every_page_has_its_place_in_the_site():
 
 @pytest.mark.slow
 def test_the_site_needs_no_network(tmp_path):
+    pytest.importorskip("zensical")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(ROOT / "src", tmp_path / "src")
     shutil.copy(ROOT / "zensical.toml", tmp_path)

@@ -23,6 +23,6 @@ def test_a_file_that_does_not_name_its_classes_is_converted_as_the_message_says(
     words = [str(shapes / "valid"), "--device", "cpu"]
     assert main(["predict", "old.pth", *words]) == 2
     (advice,) = re.findall("`gcnet (.*)`", capsys.readouterr().err)
-    assert main(shlex.split(advice.replace("NAME ...", "cat dog"))) == 0
+    assert main(shlex.split(advice.replace("OUT", "old").replace("NAME ...", "cat dog"))) == 0
     assert load_model("old.safetensors").spec.class_names == ("cat", "dog")
     assert main(["predict", "old.safetensors", *words]) == 0

@@ -93,7 +93,7 @@ def test_the_recipe_file_is_the_command_line(unbroken: Path, tmp_path: Path) -> 
     assert recipe == fake_recipe(scale_jitter=(0.5, 1.0), image_size=(64, 48))
     assert (values.model, values.data) == ("mask_rcnn_tiny_gc4", "photos")
     assert (values.weights, values.out) == ("none", str(tmp_path))
-    assert values.class_names == ["square", "disc"]
+    assert values.class_names == ("square", "disc")
 
 
 def test_the_end_says_how_to_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,7 @@ def infer(model: Detector, device: str) -> list[Detections]:
     with torch.no_grad():
         batch = a_batch(device)
         with Moves() as moves:
-            detections = model._predict(batch, 0.05, model.static)
+            detections = model._predict(model.features(batch), batch, 0.05, model.static)
             assert all(one.masks.device.type == device for one in detections)
         assert moves.found == []
         return [one.to("cpu") for one in detections]

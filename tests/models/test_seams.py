@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnet.found import Found
-from gcnet.models.seams import View, join_views
-from gcnet.models.tiles import Tiles
+from gcnet.models.seams import join_views
+from gcnet.models.tiles import Tiles, View
 from gcnet.ops.masks import paste_masks
 from gcnet.types import Detections
 

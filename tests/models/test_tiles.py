@@ -13,7 +13,8 @@ import torch
 import gcnet
 from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import CLASS_NAMES, write_context_shapes
-from gcnet.models.tiles import Tiled, Tiles
+from gcnet.models.tiled import Tiled
+from gcnet.models.tiles import Tiles
 
 
 @pytest.mark.parametrize("size", [(2000, 3000), (1024, 1025), (100, 5000), (1500, 1100)])

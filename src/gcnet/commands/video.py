@@ -17,7 +17,7 @@ from gcnet.commands.arguments import (
     load_detector,
 )
 from gcnet.files import check_writable
-from gcnet.models.tiles import Tiled, Tiles
+from gcnet.models.tiles import Tiles
 from gcnet.weights.fetch import find_source
 
 
@@ -30,6 +30,7 @@ def run(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
 
     from gcnet.api import shown_from
+    from gcnet.models.tiled import Tiled
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
     from gcnet.prediction.video_files import Video
 

@@ -32,7 +32,8 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.models.spec import ModelSpec
-from gcnet.models.tiles import Tiled, Tiles, Uncut
+from gcnet.models.tiled import Tiled, Uncut
+from gcnet.models.tiles import Tiles
 from gcnet.ops.images import fit_size, padded_size
 
 log = logging.getLogger(__name__)

@@ -18,22 +18,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 
 from gcnet.found import Found
+from gcnet.models.tiles import View
 from gcnet.ops.rle import MASK_THRESHOLD
 
 SAME = 0.5  # from here on two overlap enough to be one, as in the detectors' own NMS
 EDGE, LEAST_EDGE = 0.01, 2.0  # a box so near to the edge of its view is cut: a share of the view, and pixels
 SAMPLES = 48  # a side: where two masks are compared
 MASK_BYTES = 256_000_000  # that masks of an image take at most by being finer than they were found
-
-
-@dataclass(frozen=True)
-class View:
-    """A part of the image that a detector looked at, in pixels."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
-from gcnet.models.tiles import Tiled, Tiles
+from gcnet.models.tiled import Tiled
+from gcnet.models.tiles import Tiles
 from gcnet.ops.images import write_image
 from gcnet.prediction.beside import Beside
 from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries

@@ -1,0 +1,74 @@
+"""Large images through a detector, a tile at a time; what the tiles find becomes one.
+
+H x W image. Arrays alone, no torch: the detector may be one in a file for another runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.found import Found
+from gcnet.models.seams import join_views
+from gcnet.models.tiles import Tiles, View
+from gcnet.ops.decode import as_rgb_array
+
+
+@dataclass(frozen=True)
+class Uncut:
+    """An image that is cut when its turn comes: all its tiles at once would take more than itself."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+
+    def __len__(self) -> int:
+        return 1
+
+    def to(self, device: Any) -> Uncut:
+        """Itself: tiles go to the model's device."""
+        return self
+
+
+class Tiled:
+    """A detector that sees large images as a whole, and in `tiles`, `batch_size` of them at a time.
+
+    It has the methods for inference of the `detector`, which is a `Detector` or an `ExportedDetector`.
+    """
+
+    def __init__(self, detector: Any, tiles: Tiles, batch_size: int = 1) -> None:
+        self.detector, self.tiles, self.batch_size = detector, tiles, batch_size
+
+    @property
+    def spec(self) -> Any:
+        return self.detector.spec
+
+    def prepare(self, image: Any) -> Uncut:
+        """An image as `Detector.prepare` takes it."""
+        return Uncut(as_rgb_array(image))
+
+    def predict(self, uncut: Uncut, *, score_threshold: float = 0.05) -> list[Any]:
+        """What is found in the image, as a list of one: on the CPU, of the kind that the detector gives.
+
+        Of a tile the detector gives as many objects as of an image. Of the image all are kept.
+        """
+        image = uncut.image
+        size = (image.shape[0], image.shape[1])
+        views = self.tiles.views(size)
+        found: list[Any] = []
+        for group in self._groups(views):
+            crops = [self.detector.prepare(image[v.top : v.bottom, v.left : v.right]) for v in group]
+            batch = crops[0] if len(crops) == 1 else type(crops[0]).together(crops)
+            found += self.detector.predict(batch, score_threshold=score_threshold)
+        if len(views) == 1:
+            return found
+        joined = join_views([one.arrays() for one in found], views, size)
+        return [joined if isinstance(found[0], Found) else type(found[0]).of_arrays(joined)]
+
+    def _groups(self, views: Sequence[View]) -> Iterator[Sequence[View]]:
+        """The whole image, then tiles that are predicted together."""
+        yield views[:1]
+        for first in range(1, len(views), self.batch_size):
+            yield views[first : first + self.batch_size]
