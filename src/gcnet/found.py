@@ -17,8 +17,8 @@ from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import rle_to_mask
 
 if TYPE_CHECKING:
-    import pandas
-    import supervision
+    import pandas  # pyright: ignore[reportMissingImports]
+    import supervision  # pyright: ignore[reportMissingImports]
 
 
 @runtime_checkable
@@ -53,21 +53,17 @@ class Found:
 
         Raises GCNetError if pandas is not installed.
         """
-        needs("pandas")
-        import pandas
-
+        frame = needs("pandas").DataFrame
         named = {"class_name": [class_names[label] for label in self.labels]} if class_names else {}
         corners = dict(zip(("x1", "y1", "x2", "y2"), self.boxes.T, strict=True))
-        return pandas.DataFrame({"label": self.labels, **named, "score": self.scores, **corners})
+        return frame({"label": self.labels, **named, "score": self.scores, **corners})
 
     def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
         """Roboflow's `supervision.Detections`, with full-size masks (D * H * W bytes).
 
         Raises GCNetError if supervision is not installed.
         """
-        needs("supervision")
-        import supervision
-
+        detections = needs("supervision").Detections
         masks = None
         if self.mask_probs is not None:
             counts = encode_masks(self.mask_probs, self.frames, self.image_size)
@@ -76,7 +72,7 @@ class Found:
         data: dict[str, Any] = {}
         if class_names:
             data["class_name"] = np.array([class_names[label] for label in self.labels])
-        return supervision.Detections(self.boxes, masks, self.scores, self.labels, data=data)
+        return detections(self.boxes, masks, self.scores, self.labels, data=data)
 
     def __getitem__(self, keep: Any) -> Found:
         """The detections that a slice, boolean mask or index array selects."""

@@ -25,8 +25,8 @@ from gcnet.ops.rle import encode_masks
 from gcnet.ops.segmentations import Segmentation
 
 if TYPE_CHECKING:
-    import pandas
-    import supervision
+    import pandas  # pyright: ignore[reportMissingImports]
+    import supervision  # pyright: ignore[reportMissingImports]
 
 Size = tuple[int, int]  # height, width
 Record = TypeVar("Record", "Targets", "Detections")
