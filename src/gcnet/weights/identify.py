@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gcnet.console import listed
+from gcnet.console import listed, one_line
 from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
@@ -234,9 +234,8 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
     if anchors not in (0, expected):
         wrong.append(f"{anchors} anchors at every place, where {expected} are expected (--config says which)")
     if wrong:
-        raise GCNetError(
-            f"{path} cannot be read, because it has what no model here has: {listed(wrong, 4, '; ')}"
-        )
+        parts = one_line(listed(wrong, 4, "; "), 180)
+        raise GCNetError(f"{path} cannot be read, because it has what no model here has: {parts}")
 
 
 def _style(spec: ModelSpec) -> dict[str, Any]:
