@@ -80,7 +80,7 @@ def _read_parquet(files: Sequence[Path]) -> Source:
                 id = len(images) + 1
                 images.append({"id": id, "file_name": str(_unpack(row["image"], folder / f"{place:08}"))})
                 annotations += _annotations(id, row["objects"], names)
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, ValueError) as error:  # names that are no text are ValueErrors
             line = str(error).partition("\n")[0]
             raise GCNetError(f"{path} cannot be read ({line}); fetch it again") from None
     source = Source.of_names(files[0].parent, files[0].parent, images, annotations, names)
