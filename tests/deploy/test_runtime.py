@@ -81,6 +81,12 @@ def test_boxes_come_back_to_the_image_as_given() -> None:
     np.testing.assert_allclose(inclusive.boxes, exact.clip(0, [100, 50, 100, 50]))
 
 
+def test_what_is_found_in_the_padding_is_left_out() -> None:
+    below = np.array([[[0, 81, 9, 96], [16, 8, 161, 96]]], np.float32)
+    found = as_found([below, *OUTPUTS[1:3], np.array([[True, True]])], RESIZED, replace(DETAILS, masks=False))
+    np.testing.assert_allclose(found.boxes, [[10, 5, 100, 50]])
+
+
 def test_masks_lie_where_torchvision_draws_them() -> None:
     masks = np.full((1, 2, 28, 28), 0.9, np.float32)
     found = as_found([*OUTPUTS, masks], RESIZED, replace(DETAILS, coordinates="torchvision"))

@@ -222,7 +222,8 @@ def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details
     found = Found(
         corners, scores.astype(np.float32), labels.astype(np.int64), probs, prepared.original, frames
     )
-    return found[valid.astype(bool)]
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)  # not in what an image of one size is padded with
+    return found[valid.astype(bool) & inside]
 
 
 def _whole_pixel_frames(boxes: Float[np.ndarray, "D 4"], grid: int) -> Float[np.ndarray, "D 4"]:
