@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gcnet.console import listed, one_line, shown
+from gcnet.console import listed, shown
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.models.classifier import Classifier
@@ -262,7 +262,8 @@ def fill_weights(
     if problems:
         kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        first = one_line(listed(problems, 3, "; "), 160)
+        first = listed(problems, 3, "; ")
+        first = first if len(first) <= 160 else listed(problems, 2, "; ")
         raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {first}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
