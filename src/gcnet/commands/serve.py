@@ -140,6 +140,14 @@ def _share(word: str) -> float:
     return share
 
 
+def _port(text: str) -> int:
+    """A number of 16 bits: the system would cut a larger one, and listen elsewhere."""
+    port = at_least(0)(text)
+    if port >= 1 << 16:
+        raise argparse.ArgumentTypeError(f"{port} is no port; give one up to 65535, or 0 for any free one")
+    return port
+
+
 def _parser() -> Parser:
     parser = Parser(
         "serve",
@@ -150,7 +158,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
     )
-    parser.add_argument("--port", type=at_least(0), default=8000, help="(8000; 0: any free one)")
+    parser.add_argument("--port", type=_port, default=8000, help="(8000; 0: any free one)")
     parser.add_argument(
         "--queue", type=at_least(1), default=64, metavar="N", help="requests held at a time; then 429 (64)"
     )
