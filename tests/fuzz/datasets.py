@@ -311,15 +311,8 @@ def _repeat(chance: random.Random, path: Path) -> None:
 
 
 def _replace(chance: random.Random, path: Path) -> None:
-    """Something that is no file, or nothing, of this name."""
     path.unlink()
-    kind = chance.choice(("pipe", "folder", "device", "loop", "nothing"))
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    elif kind in ("device", "loop"):
-        path.symlink_to("/dev/zero" if kind == "device" else path.name)
+    pictures.put_no_file(chance, path)
 
 
 def _word(chance: random.Random) -> str:

@@ -204,8 +204,8 @@ def _program(chance: random.Random, folder: Path) -> Path:
     return path
 
 
-def _no_file(chance: random.Random, folder: Path) -> Path:
-    path = folder / "none.jpg"
+def put_no_file(chance: random.Random, path: Path) -> None:
+    """Something that is no file, or nothing, of this name."""
     kind = chance.choice(("pipe", "folder", "device", "loop", "nothing"))
     if kind == "pipe":
         os.mkfifo(path)
@@ -213,6 +213,11 @@ def _no_file(chance: random.Random, folder: Path) -> Path:
         path.mkdir()
     elif kind in ("device", "loop"):
         path.symlink_to("/dev/zero" if kind == "device" else path.name)
+
+
+def _no_file(chance: random.Random, folder: Path) -> Path:
+    path = folder / "none.jpg"
+    put_no_file(chance, path)
     return path
 
 
