@@ -35,6 +35,7 @@ _LIMITS = {
     "seed": (0, (1 << 31) - 1),  # with an iteration and a process, it still fits into torch's
     "mixup": (0, 1e6),
 }
+Schedule = Literal["step", "cosine", "onecycle"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
 _BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
 
@@ -55,7 +56,8 @@ class Recipe:
         optimizer: "sgd" or "adamw".
         momentum: of "sgd".
         weight_decay: applied to every trained parameter, as upstream does.
-        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero.
+        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero; "onecycle" (arXiv
+            1708.07120) does so after a warm-up over 30 % of the run, in place of `warmup_iterations`.
         steps: epochs after which the rate is divided by ten; none are two thirds and eleven twelfths of
             `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
         warmup_iterations: linear warm-up from `warmup_factor` of the rate.
@@ -106,7 +108,7 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Schedule = "step"
     steps: tuple[int, ...] | None = None
     warmup_iterations: int = 500
     warmup_factor: float = 0.001
@@ -199,7 +201,7 @@ class ClassificationRecipe(Recipe):
     batch_size: int = 64
     lr: float = 0.01
     lr_batch_size: int = 64
-    schedule: Literal["step", "cosine"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup_iterations: int = 100
     scale_jitter: tuple[float, float] = (0.25, 1.0)
     label_smoothing: float = 0.1

@@ -34,6 +34,20 @@ def test_cosine_falls_from_one_to_nothing() -> None:
     assert lr_factor(1000, recipe, 10) == pytest.approx(0)
 
 
+def test_one_cycle_rises_over_three_tenths_and_falls_to_nothing() -> None:
+    recipe = Recipe(epochs=10, schedule="onecycle", warmup_iterations=7, warmup_factor=0.1)
+    factors = [lr_factor(i, recipe, 10) for i in range(101)]
+    assert factors[:31] == pytest.approx([0.1 + 0.9 * i / 30 for i in range(31)])
+    assert factors[30:] == pytest.approx([(1 + math.cos(math.pi * i / 70)) / 2 for i in range(71)])
+
+
+def test_the_other_schedules_are_to_the_bit_what_they_were() -> None:
+    recipe = Recipe(epochs=7, schedule="cosine", warmup_iterations=9, warmup_factor=0.01)
+    for iteration in range(70):
+        warmup = 0.01 + (1 - 0.01) * (iteration / 9) if iteration < 9 else 1.0
+        assert lr_factor(iteration, recipe, 10) == warmup * 0.5 * (1 + math.cos(math.pi * (iteration / 70)))
+
+
 def test_draws_depend_on_seed_iteration_and_rank() -> None:
     def draw(*key: int) -> float:
         seed_iteration(*key)

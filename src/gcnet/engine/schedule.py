@@ -23,6 +23,7 @@ SHORT = 1500  # iterations: three warm-ups of the 1x schedule. Longer runs are l
 ENOUGH = 1000
 SMALL_BATCH = 4  # fits into the memory of most GPUs
 VALIDATIONS = 12  # as many as the 1x schedule has
+ONE_CYCLE_RISE = 0.3  # share of a one-cycle run in which the rate rises
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
@@ -36,14 +37,16 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> float:
     """What the learning rate is multiplied by at `iteration` (0-based): warm-up times schedule."""
+    total, warmup, falls_from = recipe.epochs * iterations_per_epoch, recipe.warmup_iterations, 0.0
+    if recipe.schedule == "onecycle":
+        warmup = falls_from = ONE_CYCLE_RISE * total
     factor = 1.0
-    if iteration < recipe.warmup_iterations:
-        share = iteration / recipe.warmup_iterations
-        factor = recipe.warmup_factor + (1.0 - recipe.warmup_factor) * share
+    if iteration < warmup:
+        factor = recipe.warmup_factor + (1.0 - recipe.warmup_factor) * (iteration / warmup)
     if recipe.schedule == "step":
         epoch = iteration // iterations_per_epoch
         return factor * 0.1 ** sum(epoch >= step for step in recipe.step_epochs())
-    progress = min(iteration / (recipe.epochs * iterations_per_epoch), 1.0)
+    progress = min(max(iteration - falls_from, 0.0) / (total - falls_from), 1.0)
     return factor * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 

@@ -310,7 +310,7 @@ def _announce(run: Run, train_set: DataSet) -> None:
     )
     if not train_set.has_labels and (line := describe_left_out(train_set, run.recipe, run.task.masks)):
         print(line, flush=True)
-    if 0 < run.total <= run.recipe.warmup_iterations:
+    if 0 < run.total <= run.recipe.warmup_iterations and run.recipe.schedule != "onecycle":
         print(
             f"note: the warm-up ({run.recipe.warmup_iterations} iterations) is longer than the run "
             f"({run.total}), which never reaches its learning rate; lower warmup_iterations"
