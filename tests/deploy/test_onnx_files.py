@@ -24,18 +24,14 @@ network ({kind}[1, 3, h, w] images, float[4] factors, float[4] limits)
     ends = Identity (limits)
 }}
 """
-REGIONS = """
+SPLIT = """
 <ir_version: 10, opset_import: ["" : 20]>
-network (float[6, 5] regions) => (float[6, 4] boxes, float[6, 1] images) {
-    zero = Constant <value = int64[1] {0}> ()
-    one = Constant <value = int64[1] {1}> ()
-    far = Constant <value = int64[1] {9223372036854775807}> ()
-    all = Constant <value = int64[1] {6}> ()
-    later = Slice (regions, one, far, one, one)
-    first = Slice (regions, zero, one, one, one)
-    whole = Split <axis = 0> (later, all)
-    images = Identity (first)
-    boxes = Identity (whole)
+network (float[6, 4] boxes) => (bool[3, 4] first, bool[3, 4] second, bool[3, 4] itself) {
+    halves = Constant <value = int64[2] {3, 3}> ()
+    one, other = Split <axis = 0> (boxes, halves)
+    first = Cast <to = 9> (one)
+    second = Cast <to = 9> (other)
+    itself = Cast <to = 9> (first)
 }
 """
 
@@ -68,15 +64,20 @@ def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
         assert (apart > 0.5).mean() < 0.25
 
 
-def test_what_openvino_cannot_compile_is_written_otherwise() -> None:
-    model = onnx.parser.parse_model(REGIONS)
-    regions = np.random.default_rng(0).random((6, 5)).astype(np.float32)
-    before = run(model, regions=regions)
-    changed = onnx_ir.from_proto(model)
-    for value in [node.outputs[0] for node in changed.graph if node.op_type == "Constant"]:
-        value.const_value = onnx_ir.tensor(value.producer().attributes["value"].value.numpy())
+def test_openvino_compiles_truth_values_of_a_split(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    file, model = tmp_path / "network.onnx", onnx.parser.parse_model(SPLIT)
+    boxes = np.random.default_rng(0).integers(-1, 2, (6, 4)).astype(np.float32)
+    boxes[0, 0] = np.nan
+    changed = onnx_ir.from_proto(onnx.shape_inference.infer_shapes(model))
     suit_openvino(changed.graph)
-    after = onnx_ir.to_proto(changed)
-    assert {node.op_type for node in after.graph.node} == {"Constant", "Gather", "Identity"}
-    for ours, exact in zip(run(after, regions=regions), before, strict=True):
-        np.testing.assert_array_equal(ours, exact)
+    onnx_ir.save(changed, file)
+    ours = onnx.load(file)
+    onnx.checker.check_model(ours, full_check=True)
+    exact = run(model, boxes=boxes)
+    assert exact[0].any()
+    assert not exact[0].all()
+    compiled = openvino.Core().compile_model(file, "CPU")([boxes])
+    for place, expected in enumerate(exact):
+        np.testing.assert_array_equal(run(ours, boxes=boxes)[place], expected)
+        np.testing.assert_array_equal(compiled[place], expected)

@@ -19,7 +19,6 @@ from gcnet.errors import GCNetError, needs
 
 OPSET = 20
 QUANTISED = {"backbone", "neck"}  # parts whose convolutions are computed in 8 bits
-REGION = 5  # numbers in a region: its image, and its box
 
 
 def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Details) -> None:
@@ -54,38 +53,27 @@ def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Detai
 
 
 def suit_openvino(graph: Any) -> None:
-    """Takes out what OpenVINO 2026.4 cannot compile ("Default output not supported").
+    """Gives casts to truth values the comparison of their numbers with zero, which is the same.
 
-    That is a Split into one, and two Slices of the regions that together are the whole, which it makes a
-    Split of. Columns that are gathered are the same.
+    OpenVINO 2026.4 cannot compile such a cast of one of several outputs ("Default output not supported"):
+    those of a Split, or of two Slices that it makes a Split of.
     """
     import onnx_ir as ir
 
     for node in list(graph):
-        if node.op_type == "Split" and len(node.outputs) == 1:
-            ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
-            graph.remove(node, safe=True)
-        elif node.op_type == "Slice" and (columns := _columns(node)) is not None:
-            name = f"{node.outputs[0].name}_columns"
-            index = ir.Value(name=name, const_value=ir.tensor(columns, name=name))
-            graph.register_initializer(index)
-            gather = ir.node("Gather", [node.inputs[0], index], attributes={"axis": 1})
-            gather.outputs[0].shape, gather.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-            gather.outputs[0].name = name.removesuffix("_columns") + "_gathered"
-            graph.insert_before(node, gather)
-            ir.convenience.replace_all_uses_with(node.outputs[0], gather.outputs[0])
-            graph.remove(node, safe=True)
-
-
-def _columns(node: Any) -> np.ndarray | None:
-    """The columns of regions that a Slice takes, if it does."""
-    shape = node.inputs[0].shape
-    if shape is None or len(shape) != 2 or shape[1] != REGION:
-        return None
-    start, end, axis = (value.const_value for value in node.inputs[1:4])
-    if start is None or end is None or axis is None or int(axis.numpy().item()) != 1:
-        return None
-    return np.arange(REGION)[int(start.numpy().item()) : int(end.numpy().item())]
+        if node.op_type != "Cast" or node.attributes["to"].as_int() != ir.DataType.BOOL:
+            continue
+        numbers, name = node.inputs[0], node.outputs[0].name
+        if numbers.dtype in (None, ir.DataType.BOOL):
+            continue
+        zero = ir.Value(name=f"{name}_zero")
+        zero.const_value = ir.tensor(np.zeros((), numbers.dtype.numpy()), name=zero.name)
+        graph.register_initializer(zero)
+        equal = ir.node("Equal", [numbers, zero])
+        differs = ir.node("Not", [equal.outputs[0]])
+        equal.outputs[0].name, differs.outputs[0].name = f"{name}_equal", f"{name}_differs"
+        graph.insert_before(node, [equal, differs])
+        node.replace_input_with(0, differs.outputs[0])
 
 
 # Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut.
