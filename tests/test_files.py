@@ -4,7 +4,10 @@ import errno
 import json
 import os
 import resource
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from gcnet.files import (
     alone_in,
     check_handles,
     check_writable,
+    draft_folder,
     prepare_folder,
     remove_leftovers,
     write_atomically,
@@ -116,6 +120,26 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.jsonl.4712.part", ".mine.part"]
     with alone_in(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [".mine.part"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gcnet.files import draft_folder
+with draft_folder(Path(sys.argv[1])) as folder:
+    (folder / "model.onnx").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_drafts_of_killed_commands_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert (left / "model.onnx").exists()
+    with draft_folder(tmp_path) as first, draft_folder(tmp_path) as second:
+        assert set(tmp_path.iterdir()) == {first, second}
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_system_with_few_file_handles(monkeypatch: pytest.MonkeyPatch) -> None:

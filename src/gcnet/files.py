@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -31,6 +32,7 @@ LOADERS_END = 15.0  # seconds in which the loader processes of a killed command 
 LEAST_FILES = 128  # that have to be open at a time, by loaders above all
 # What a file system says that has no fsync; whatever else goes wrong there loses data.
 _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_DRAFTS = ".draft-"
 _NAME_KEPT = 40  # characters in the name of a temporary file, whatever the file system allows
 
 
@@ -166,6 +168,39 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def draft_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder in `parent` for files that are not done; it is gone afterwards.
+
+    Those of commands that were killed are removed: the lock of one ends with its process.
+    """
+    for leftover in parent.glob(f"{_DRAFTS}*.part"):
+        if (handle := _locked(leftover)) is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(handle)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_DRAFTS, suffix=".part") as folder:
+        handle = _locked(folder)
+        try:
+            yield Path(folder)
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def _locked(folder: AnyPath) -> int | None:
+    """A handle with the lock of a folder; None where another process has it, or there are no locks."""
+    if fcntl is None:
+        return None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            os.close(handle)
+    return None
 
 
 def remove_leftovers(folder: Path, name: str = "") -> None:

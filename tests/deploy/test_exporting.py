@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gcnet import create_model, load_model
+from gcnet.api import shown_from
 from gcnet.cli import main
 from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
 from gcnet.deploy.exporting import export
@@ -92,7 +93,7 @@ def run_export(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "busy.safetensors"
-    save_model(busy("mask_rcnn_tiny_gc4"), path)
+    save_model(busy("mask_rcnn_tiny_gc4"), path, provenance={"score_threshold": 0.25})
     return path
 
 
@@ -117,6 +118,7 @@ def test_onnx_of_one_size(exported: Path, model: Path) -> None:
     assert compared.within("fp32"), compared
     (seen,) = detector.predict_images(image)
     assert (seen.boxes[:, 2:] <= (80, 60)).all()
+    assert shown_from(detector) == 0.25
 
 
 def test_weights_are_in_a_file_once(exported: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,27 @@ def test_images_that_a_batch_lacks_are_repeated() -> None:
     assert seen == [(3, 3, 80, 160)]
 
 
+SAID = asdict(DETAILS)
+
+
+def test_what_a_file_says_of_itself() -> None:
+    details = replace(DETAILS, size=(96, 128), provenance={"score_threshold": 0.25})
+    assert Details.parse(json.dumps(asdict(details)), Path("model.onnx")) == details
+    before = {name: value for name, value in SAID.items() if name != "provenance"}
+    assert Details.parse(json.dumps(before), Path("model.onnx")) == DETAILS
+
+
 @pytest.mark.parametrize(
-    "text", [None, "", "[]", "{", '{"name": "x"}', '{"size": [1], "image_size": 3, "class_names": 1}']
+    "text",
+    [
+        None,
+        "",
+        "[]",
+        "{",
+        '{"name": "x"}',
+        '{"size": [1], "image_size": 3, "class_names": 1}',
+        json.dumps(SAID | {"provenance": "a file"}),
+    ],
 )
 def test_other_people_s_files(text: str | None) -> None:
     with pytest.raises(GCNetError, match=r"model\.onnx does not say how images are prepared"):

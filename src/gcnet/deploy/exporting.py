@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from gcnet.deploy.runtime import (
     prepare,
 )
 from gcnet.errors import GCNetError, needs
-from gcnet.files import prepare_folder
+from gcnet.files import draft_folder, prepare_folder
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.layers import DeformableConv2d
@@ -76,8 +75,8 @@ def export(
     details = _details(model, size, batch, precision, with_resize)
     if image is None:
         image = calibration[0] if calibration else _blobs(size if with_resize else None)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".export-") as folder, _quietly():
-        draft = Path(folder) / file.name
+    with draft_folder(file.parent) as folder, _quietly():
+        draft = folder / file.name
         program = _trace(model, details, half=precision == "fp16" and file.suffix == ".onnx")
         if file.suffix == ".pt2":
             torch.export.save(program, draft, extra_files={DETAILS: json.dumps(asdict(details))})
@@ -145,7 +144,14 @@ def _details(
     if isinstance(spec, ClassifierSpec):
         image_size = (spec.image_size[0], spec.image_size[1])
         return Details(
-            spec.name, spec.class_names, image_size, False, None, batch, precision, kind="classifier"
+            spec.name,
+            spec.class_names,
+            image_size,
+            masks=False,
+            batch=batch,
+            precision=precision,
+            kind="classifier",
+            provenance=model.provenance,
         )
     return Details(
         spec.name,
@@ -158,6 +164,7 @@ def _details(
         resize=spec.resize,
         coordinates=spec.coordinates,
         resizes=resizes,
+        provenance=model.provenance,
     )
 
 

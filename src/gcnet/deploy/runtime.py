@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class Details:
     `image_size` is the (long, short) side that images are resized to by the rule of `resize`; a classifier's
     as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given. It takes
     `batch` images at a time. A file with `resizes` takes one as it is, H x W x 3, and resizes it by itself.
-    `coordinates`: see `gcnet.models.coordinates`.
+    `coordinates`: see `gcnet.models.coordinates`. `provenance` is that of the model.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Details:
     resize: Resize = "opencv"
     coordinates: Coordinates = "continuous"
     resizes: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str | None, file: Path) -> Details:
@@ -63,6 +64,7 @@ class Details:
             words = {
                 name: said[name] for name in ("kind", "resize", "coordinates", "resizes") if name in said
             }
+            words["provenance"] = dict(said.get("provenance", {}))
             return cls(
                 str(said["name"]), names, (long, short), masks, size, batch, str(said["precision"]), **words
             )
@@ -93,6 +95,7 @@ class ExportedDetector:
 
     def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
         self.spec, self.run, self.fingerprint = spec, run, fingerprint
+        self.provenance = spec.provenance
 
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = LEAST_SCORE
@@ -120,6 +123,7 @@ class ExportedClassifier:
 
     def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
         self.spec, self.run, self.fingerprint = spec, run, fingerprint
+        self.provenance = spec.provenance
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classified]:
         """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
