@@ -6,11 +6,11 @@ model (`dataclasses.asdict` to JSON and back through its `from_dict`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from gcnet.context_spec import ContextSpec, own_options
+from gcnet.context_spec import ContextSpec
+from gcnet.models.read_spec import read_spec
 
 # How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
 # "batch" is plain batch norm, "sync" is batch norm synchronised over processes. Group norms need no
@@ -213,8 +213,11 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples."""
-        return _from_dict(cls, values)
+        """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples.
+
+        Raises ValueError for a value of another type, or outside of its bounds.
+        """
+        return read_spec(cls, values)
 
 
 @dataclass(frozen=True)
@@ -244,26 +247,4 @@ class ClassifierSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ClassifierSpec:
         """As `ModelSpec.from_dict`."""
-        return _from_dict(cls, values)
-
-
-def _from_dict(cls: Any, values: dict[str, Any]) -> Any:
-    hints = get_type_hints(cls)
-    unknown = values.keys() - {field.name for field in fields(cls)}
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {sorted(unknown)}")
-    if cls is ContextSpec:
-        values = own_options(values)
-    return cls(**{name: _revive(hints[name], value) for name, value in values.items()})
-
-
-def _revive(hint: Any, value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_revive(hint, entry) for entry in value)
-    kinds = [t for t in (hint, *get_args(hint)) if is_dataclass(t)]
-    return _from_dict(kind_of(kinds, value), value) if isinstance(value, dict) and kinds else value
-
-
-def kind_of(kinds: Sequence[Any], values: dict[str, Any]) -> Any:
-    """The first of several dataclasses that has all the fields that are given, or else the first."""
-    return next((k for k in kinds if values.keys() <= {field.name for field in fields(k)}), kinds[0])
+        return read_spec(cls, values)

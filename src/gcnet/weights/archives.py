@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gcnet.console import listed, shown
 from gcnet.errors import GCNetError
-from gcnet.weights.pickles import ARRAY_TYPES, Array, DType, RefusedError, Storage, View, load_pickle
+from gcnet.weights.pickles import NUMBERS, Array, DType, RefusedError, Storage, View, load_pickle
 
 # Bytes of tensors that a small file may claim: many views of few numbers are a model too.
 UNBACKED = 720 << 20
@@ -81,7 +81,7 @@ class Pickled:
             data = self.read(storage)
             if len(data) != storage.count * storage.dtype.itemsize:
                 raise ValueError(f"storage {storage.key} is not of its size")
-            self.storages[storage.key] = numbers(data, storage.dtype)
+            self.storages[storage.key] = _numbers(data, storage.dtype)
         whole = self.storages[storage.key]
         steps = zip(value.size, value.stride, strict=True)
         last = value.offset + sum((size - 1) * stride for size, stride in steps)
@@ -181,25 +181,16 @@ def _claim(value: View | Array) -> int:
 
 
 def _from_array(array: Array) -> Tensor:
-    dtype = ARRAY_TYPES.get(array.dtype.code) if isinstance(array.dtype, DType) else None
-    data, shape = array.data, array.shape
+    data, kind = array.data, array.dtype
     data = data.encode("latin1") if isinstance(data, str) else data  # written by Python 2
-    if (
-        dtype is None
-        or array.dtype.order != "<"
-        or not isinstance(data, bytes)
-        or not isinstance(shape, tuple)
-    ):
+    plain = isinstance(kind, DType) and kind.code in NUMBERS and kind.order == "<"
+    if not plain or not isinstance(data, bytes) or not isinstance(array.shape, tuple):
         raise ValueError("an array is not of plain numbers")
-    found = numbers(data, dtype)
-    return (
-        found.reshape(shape[::-1]).permute(*range(len(shape))[::-1])
-        if array.fortran
-        else found.reshape(shape)
-    )
+    found = np.frombuffer(data, kind.code).reshape(array.shape, order="F" if array.fortran else "C")
+    return torch.from_numpy(found.copy())
 
 
-def numbers(data: bytes | memoryview, dtype: torch.dtype) -> Tensor:
+def _numbers(data: bytes | memoryview, dtype: torch.dtype) -> Tensor:
     """The numbers that bytes are, in memory of their own."""
     found = torch.empty(len(data) // dtype.itemsize, dtype=dtype)
     found.view(torch.uint8).numpy()[:] = np.frombuffer(data, np.uint8)

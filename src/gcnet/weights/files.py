@@ -27,7 +27,6 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
-from gcnet.weights.check_spec import check_spec
 
 DRAWING = (Tensor.normal_, Tensor.uniform_)
 SPARE = 1 << 20  # numbers that a model may have beside twice those of its file
@@ -182,9 +181,7 @@ def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, T
             f"{path} has format {version} and this gcnet reads up to {FORMAT}: update gcnet, or save it again"
         )
     kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
-    values = json.loads(metadata["spec"])
-    check_spec(kind, values)
-    spec = kind.from_dict(values)
+    spec = kind.from_dict(json.loads(metadata["spec"]))
     rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
     return ModelFile(path, spec, **rest, tensors=tensors)
 

@@ -17,7 +17,6 @@ from gcnet.console import listed, one_line
 from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
-from gcnet.weights.check_spec import check_spec
 from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
@@ -125,7 +124,7 @@ def identify(
     version_1 = is_version_1(checkpoint.tensors)
     _refuse_unsupported(path, as_said, config, shapes, version_1)
     try:
-        check_spec(ModelSpec, asdict(as_said))
+        ModelSpec.from_dict(asdict(as_said))
     except ValueError as error:
         raise GCNetError(
             f"{path} says what no model here can be: {error} (--config FILE says otherwise)"

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 MOST_STEPS = 4_000_000  # of a pickle, each of which can make an object; those of published files take 60,000
 
-# Of storages by their class, of arrays by NumPy's code.
-_STORAGES = {
+# Of storages by their class.
+PLAIN = {
     "Float": torch.float32,
     "Double": torch.float64,
     "Half": torch.float16,
@@ -29,38 +30,17 @@ _STORAGES = {
     "Char": torch.int8,
     "Byte": torch.uint8,
     "Bool": torch.bool,
+}
+_STORAGES = PLAIN | {
     "ComplexFloat": torch.complex64,
     "ComplexDouble": torch.complex128,
     "QInt8": torch.qint8,
     "QUInt8": torch.quint8,
     "QInt32": torch.qint32,
 }
-ARRAY_TYPES = {
-    "f4": torch.float32,
-    "f8": torch.float64,
-    "f2": torch.float16,
-    "i8": torch.int64,
-    "i4": torch.int32,
-    "i2": torch.int16,
-    "i1": torch.int8,
-    "u1": torch.uint8,
-    "b1": torch.bool,
-}
+NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")  # NumPy's codes of arrays
+_SCALARS = (*NUMBERS, "u2", "u4", "u8")
 _OLD_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # of Python 2
-_FORMATS = {
-    "b1": "?",
-    "i1": "b",
-    "u1": "B",
-    "i2": "h",
-    "u2": "H",
-    "i4": "i",
-    "u4": "I",
-    "i8": "q",
-    "u8": "Q",
-    "f2": "e",
-    "f4": "f",
-    "f8": "d",
-}
 
 
 class RefusedError(Exception):
@@ -147,7 +127,7 @@ class View:
         """As `torch._utils._rebuild_tensor_v2` takes it."""
         sizes = (*size, *stride, offset) if isinstance(size, tuple) and isinstance(stride, tuple) else ("",)
         whole = all(type(number) is int and number >= 0 for number in sizes)
-        plain = isinstance(storage, Storage) and storage.dtype in (*ARRAY_TYPES.values(), torch.bfloat16)
+        plain = isinstance(storage, Storage) and storage.dtype in PLAIN.values()
         if not whole or not plain or len(size) != len(stride):
             return View()
         return View(storage, offset, size, stride)
@@ -160,10 +140,9 @@ def _scalar(dtype: object = None, data: object = b"", *_: object) -> Any:
         return Inert()
     if dtype.code[:1] == "U":
         return data.decode("utf-32-le" if dtype.order == "<" else "utf-32-be", errors="replace")
-    code = _FORMATS.get(dtype.code)
-    if code is None or struct.calcsize(code) != len(data):
+    if dtype.code not in _SCALARS or np.dtype(dtype.code).itemsize != len(data):
         return Inert()
-    return struct.unpack(dtype.order + code, data)[0]
+    return np.frombuffer(data, dtype.order + dtype.code)[0].item()
 
 
 def _array(

@@ -1,4 +1,4 @@
-"""Specs that come from files: every field is of its type and within bounds before a network is made of it."""
+"""Specs from files: every value is of its type and within bounds before a network is made of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import types
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from gcnet.models.spec import kind_of
+from gcnet.context_spec import ContextSpec, own_options
 
 LARGEST = 100_000  # of whole numbers; also most classes
 LONGEST = 1_000  # text, in characters
@@ -16,8 +16,8 @@ POSITIVE = {"anchor_scale", "anchor_ratios", "finest_scale", "ratio", "stds", "i
 MAY_BE_NEGATIVE = {"image_mean"}
 
 
-def check_spec(kind: type, values: object, where: str = "spec") -> None:
-    """Checks the values that a file has for a dataclass, and for those in it.
+def read_spec(kind: type, values: object, where: str = "spec") -> Any:
+    """A dataclass of `kind` with `values`, those of `dataclasses.asdict`, whose tuples JSON has made lists.
 
     Raises:
         ValueError: one is of another type, or outside of its bounds; it says which.
@@ -25,51 +25,52 @@ def check_spec(kind: type, values: object, where: str = "spec") -> None:
     if not isinstance(values, dict):
         raise ValueError(f"{where} is {_short(values)}, not the fields of a {kind.__name__}")
     hints = get_type_hints(kind)
-    for field in fields(kind):
-        if field.name in values:
-            _check(hints[field.name], values[field.name], field.name, f"{where}.{field.name}")
+    if unknown := values.keys() - hints.keys():
+        raise ValueError(f"{kind.__name__} has no field {sorted(unknown)}")
+    read = {name: _read(hints[name], value, name, f"{where}.{name}") for name, value in values.items()}
+    return kind(**own_options(read) if kind is ContextSpec else read)
 
 
-def _check(hint: Any, value: object, name: str, where: str) -> None:
+def _read(hint: Any, value: object, name: str, where: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        _check_any(get_args(hint), value, name, where)
-    elif is_dataclass(hint) and isinstance(hint, type):
-        check_spec(hint, value, where)
-    elif get_origin(hint) is tuple:
-        _check_sequence(get_args(hint), value, name, where)
-    elif get_origin(hint) is Literal:
+        return _read_any(get_args(hint), value, name, where)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return read_spec(hint, value, where)
+    if get_origin(hint) is tuple:
+        return _read_sequence(get_args(hint), value, name, where)
+    if get_origin(hint) is Literal:
         if value not in get_args(hint):
             raise ValueError(f"{where} is {_short(value)}, not one of {', '.join(map(str, get_args(hint)))}")
     elif not _fits(hint, value, name):
         raise ValueError(f"{where} is {_short(value)}, which it cannot be")
+    return value
 
 
-def _check_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> None:
-    """Raises the error of the last type, unless the value is of one of the types."""
+def _read_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> Any:
+    """By the first of some types that fits. Raises the error of the last one."""
+    if value is None and type(None) in hints:
+        return None
     kinds = [hint for hint in hints if is_dataclass(hint)]
     if isinstance(value, dict) and kinds:
-        hints = (kind_of(kinds, value),)
-    reason = None
-    for hint in hints:
-        if hint is type(None):
-            if value is None:
-                return None
-            continue
+        whole = (kind for kind in kinds if value.keys() <= {field.name for field in fields(kind)})
+        return read_spec(next(whole, kinds[0]), value, where)
+    reason = ValueError(f"{where} is {_short(value)}")
+    for hint in (hint for hint in hints if hint is not type(None)):
         try:
-            return _check(hint, value, name, where)
+            return _read(hint, value, name, where)
         except ValueError as error:
             reason = error
-    raise reason or ValueError(f"{where} is {_short(value)}")
+    raise reason
 
 
-def _check_sequence(hints: tuple[Any, ...], value: object, name: str, where: str) -> None:
+def _read_sequence(hints: tuple[Any, ...], value: object, name: str, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple) or len(value) > LARGEST:
         raise ValueError(f"{where} is {_short(value)}, not a list")
     each = hints[:1] * len(value) if hints[1:] == (...,) else hints
     if len(each) != len(value):
         raise ValueError(f"{where} has {len(value)} entries instead of {len(each)}")
-    for index, (hint, entry) in enumerate(zip(each, value, strict=True)):
-        _check(hint, entry, name, f"{where}[{index}]")
+    pairs = enumerate(zip(each, value, strict=True))
+    return tuple(_read(hint, entry, name, f"{where}[{index}]") for index, (hint, entry) in pairs)
 
 
 def _fits(hint: Any, value: object, name: str) -> bool:
