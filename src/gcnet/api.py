@@ -28,7 +28,7 @@ from gcnet.prediction.wanted import Wanted
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import Source, find_source
-from gcnet.weights.start import find_start, load_trained, make_start
+from gcnet.weights.start import find_start, load_trained
 
 if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
@@ -116,6 +116,7 @@ def train(
     from gcnet.engine.task import task_of
     from gcnet.engine.train import train as run
     from gcnet.evaluation.evaluate import check_classes
+    from gcnet.weights.create import start_model
 
     task = task_of(spec)
     splits = _splits(task, place or data, class_names, settings)
@@ -136,13 +137,13 @@ def train(
         check_classes(spec.class_names, classes)
     else:
         torch.manual_seed(settings.seed)
-    start = make_start(
+    start = start_model(
         held,
-        file,
+        None if resume else weights,
         classes,
-        weights=None if resume else weights,
-        backbone=None if resume else backbone_weights,
+        file=file,
         mirrors=mirror,
+        backbone=None if resume else backbone_weights,
         context=context,
         remove_context=remove_context,
     )

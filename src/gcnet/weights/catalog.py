@@ -361,22 +361,18 @@ IMAGENET: dict[tuple[tuple[int, ...], int, int, int], Weights] = {
 }
 
 
-def imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights:
-    """The published ImageNet weights of a backbone. Raises GCNetError if there are none."""
-    if weights := _find_imagenet_weights(spec):
-        return weights
-    raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
-
-
-def has_imagenet_weights(spec: ResNetSpec | LibrarySpec) -> bool:
-    """Whether ImageNet weights of a backbone are published."""
-    return _find_imagenet_weights(spec) is not None
-
-
-def _find_imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights | None:
+def find_imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights | None:
+    """The published ImageNet weights of a backbone, if there are any."""
     if isinstance(spec, LibrarySpec):
         return None
     return IMAGENET.get((spec.blocks, spec.base_channels, spec.groups, spec.group_width))
+
+
+def imagenet_weights(spec: ResNetSpec | LibrarySpec) -> Weights:
+    """The published ImageNet weights of a backbone. Raises GCNetError if there are none."""
+    if weights := find_imagenet_weights(spec):
+        return weights
+    raise GCNetError("there are no published ImageNet weights for this backbone; leave them out")
 
 
 def list_models() -> list[str]:

@@ -10,20 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from gcnet.console import listed
+from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
-from gcnet.weights.catalog import ClassifierRow, Row, find, has_imagenet_weights, imagenet_weights, unnamed
+from gcnet.weights.catalog import ClassifierRow, Row, find, find_imagenet_weights, imagenet_weights, unnamed
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
 from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
-from gcnet.weights.load import build_saved, new_parts, read_model, with_row, with_spec
+from gcnet.weights.load import build_saved, new_parts, read_model, with_context, with_row, with_spec
 from gcnet.weights.saved import is_foreign
-
-NOTHING = "none, all numbers are random"
-STAGES = ("the stem", "c2", "c3", "c4", "c5")
 
 
 @dataclass(frozen=True)
@@ -90,50 +88,66 @@ def create_model(
 
 
 def start_model(
-    row: Row | ClassifierRow,
-    weights: str | None,
+    held: Row | ClassifierRow | Detector | Classifier,
+    weights: str | Path | None,
     class_names: Sequence[str],
     *,
+    file: str | None = None,
     mirrors: Sequence[str] = (),
     backbone: str | Path | None = None,
+    context: ContextSpec | None = None,
+    remove_context: bool = False,
 ) -> Start:
-    """The model of `row` for `class_names`, ready to be trained.
+    """A model for `class_names`, ready to be trained. One of a caller's own stays as it is.
 
     Args:
+        held: what `gcnet.weights.start.find_start` found: a row, the model that was in `file`, or a caller's.
+        weights: of a row, as for `create_model`, or "none", or "auto": the published ones of the row, where
+            they cannot be had ImageNet's for the backbone, and none where neither is published.
         backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.
-        weights: as for `create_model`, or "auto": the published ones of the row, where they cannot be had
-            ImageNet's for the backbone, and none where neither is published.
+        context: blocks to add to a model that has none; `remove_context` takes out those that it has.
 
     Raises:
-        GCNetError: the weights cannot be fetched or read, or are of another model.
+        GCNetError: the weights cannot be fetched or read, or are of another model; or the model has blocks
+            already, or none to take out.
     """
-    why = ""
+    if isinstance(held, Row | ClassifierRow):
+        recorded, given, whose = _choose_weights(held, weights, mirrors, backbone)
+        model = _make(held, given, class_names, label=str(weights))
+    elif file:
+        recorded, given, whose = "auto", held, f"{file}, a {held.spec.name}"
+        model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=file)
+    else:
+        return Start(held, None, ())
+    known = given.spec.class_names if isinstance(given, Detector | Classifier) else ()
+    report = [f"weights: {whose}", _describe_classes(known, class_names), _describe_frozen(model)]
+    if remove_context:
+        report.append(f"context blocks: those of {model.spec.name} are taken out")
+        model = with_context(model, None)
+    if context:
+        stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
+        report.append(f"context blocks: {context.block} in {stages}, the identity until they are trained")
+        model = with_context(model, context)
+    return Start(model, recorded, tuple(report))
+
+
+def _choose_weights(
+    row: Row | ClassifierRow, weights: str | Path | None, mirrors: Sequence[str], backbone: str | Path | None
+) -> tuple[str, Given, str]:
+    """What does the same again, what was read, and whose it is."""
     if backbone is not None:
         tensors, line = read_backbone(Path(backbone), row.spec.backbone)
-        given = Backbone(tensors, line + ";", {"file": Path(backbone).name})
-    elif weights == "auto" and row.weights is not None:
-        weights, given, why = _read_published(row, mirrors)
-    else:
-        if weights == "auto":
-            weights = "imagenet" if has_imagenet_weights(row.spec.backbone) else None
-        given = None if weights is None else _read(row, weights, mirrors)
-    whose, known = NOTHING, ()
-    if isinstance(given, Backbone):
-        whose = f"{given.whose} for the backbone, random for the rest{why}"
-    elif given is not None:
-        whose, known = _whose(row, weights or "", given.spec.name), given.spec.class_names
-    model = _make(row, given, class_names, label=str(weights))
-    report = (f"weights: {whose}", _describe_classes(known, model.spec.class_names), _describe_frozen(model))
-    return Start(model, weights or "none", report)
-
-
-def start_with(held: Detector | Classifier, class_names: Sequence[str], *, label: str) -> Start:
-    """The model that was in a file, `label`, ready to be trained on other classes."""
-    known = held.spec.class_names
-    model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=label)
-    known = class_names if known == unnamed(len(class_names)) else known
-    report = (f"weights: {label}, a {held.spec.name}", _describe_classes(known, class_names))
-    return Start(model, label, (*report, _describe_frozen(model)))
+        given = Backbone(tensors, f"{line};", {"file": Path(backbone).name})
+        return "auto", given, _whose(row, "", given)
+    if weights == "auto" and row.weights is not None:
+        return _read_published(row, mirrors)
+    if weights == "auto" and find_imagenet_weights(row.spec.backbone):
+        weights = "imagenet"
+    if weights in (None, "none", "auto"):
+        return "none", None, "none, all numbers are random"
+    word = str(weights if weights in ("coco", "imagenet") else find_weights(weights))
+    given = _read(row, word, mirrors)
+    return word, given, _whose(row, word, given)
 
 
 def load_backbone(
@@ -199,14 +213,16 @@ def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:
 
 
 def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
-    """The published weights of a row, else ImageNet's: their word, what was read, and why not the first."""
+    """The published weights of a row, else ImageNet's: their word, what was read, and whose it is."""
     assert row.weights is not None
     try:
-        return "coco", _read(row, "coco", mirrors), ""
+        given = _read(row, "coco", mirrors)
+        return "coco", given, _whose(row, "coco", given)
     except GCNetError as error:
         reason = error
     try:
-        return "imagenet", _read(row, "imagenet", mirrors), f"; those of the whole model: {reason}"
+        given = _read(row, "imagenet", mirrors)
+        return "imagenet", given, f"{_whose(row, 'imagenet', given)}; those of the whole model: {reason}"
     except GCNetError as error:
         raise GCNetError(
             f"no weights to start from: neither {row.weights.file} nor those of ImageNet can be had; put the "
@@ -228,14 +244,16 @@ def _make(
     return model.eval()
 
 
-def _whose(row: Row | ClassifierRow, weights: str, name: str) -> str:
-    """Whose weights those of a whole model are, in words; `name` is that of their model."""
+def _whose(row: Row | ClassifierRow, weights: str, given: Detector | Classifier | Backbone) -> str:
+    """Whose weights they are, in words."""
+    if isinstance(given, Backbone):
+        return f"{given.whose} for the backbone, random for the rest"
     if weights == "coco":
         assert isinstance(row, Row)
         return f"{row.name} as published (COCO, mask AP {row.mask_ap})"
     if weights == "imagenet":
         return "ImageNet's"
-    return weights if name == row.name else f"{weights}, a {name}"
+    return weights if given.spec.name == row.name else f"{weights}, a {given.spec.name}"
 
 
 def _describe_classes(source: Sequence[str], target: Sequence[str]) -> str:
@@ -255,7 +273,7 @@ def _describe_frozen(model: Detector | Classifier) -> str:
     if backbone.frozen_stages:
         counts = [parameter.numel() for parameter in model.parameters() if not parameter.requires_grad]
         whole = sum(parameter.numel() for parameter in model.parameters())
-        stages = " and ".join(STAGES[: backbone.frozen_stages])
+        stages = " and ".join(("the stem", *STAGES)[: backbone.frozen_stages])
         parts.append(f"{stages} ({sum(counts) / 1e6:.1f} of {whole / 1e6:.1f} M parameters)")
     if backbone.norm == "frozen_stats":
         parts.append("the statistics of the backbone's norm")

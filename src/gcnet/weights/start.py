@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
 from gcnet.weights.catalog import ClassifierRow, Row, find
@@ -21,7 +20,6 @@ from gcnet.weights.fetch import Source, find_place, find_source, find_weights
 if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
-    from gcnet.weights.create import Start
 
     AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
@@ -73,43 +71,6 @@ def find_start(
     if weights not in WORDS:
         find_weights(os.fspath(weights))
     return find(os.fspath(model)), None
-
-
-def make_start(
-    held: Row | ClassifierRow | Detector | Classifier,
-    file: str | None,
-    class_names: Sequence[str],
-    *,
-    weights: AnyPath | None,
-    backbone: AnyPath | None,
-    mirrors: Sequence[str],
-    context: ContextSpec | None,
-    remove_context: bool,
-) -> Start:
-    """The model for these classes, of what `find_start` found; a caller's own model stays as it is."""
-    from gcnet.weights.create import Start, start_model, start_with
-    from gcnet.weights.load import with_context
-
-    recorded = "auto"
-    if isinstance(held, Row | ClassifierRow):
-        weights = weights if weights in WORDS else find_weights(os.fspath(weights))
-        word = None if weights in (None, "none") else str(weights)
-        own = None if backbone is None else Path(backbone)
-        start = start_model(held, word, class_names, mirrors=mirrors, backbone=own)
-        recorded = "auto" if backbone else start.weights
-    elif file:
-        start = start_with(held, class_names, label=file)
-    else:
-        return Start(held, None, ())
-    model, report = start.model, start.report
-    if remove_context:
-        line = f"context blocks: those of {model.spec.name} are taken out"
-        model, report = with_context(model, None), (*start.report, line)
-    if context:
-        stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
-        line = f"context blocks: {context.block} in {stages}, the identity until they are trained"
-        model, report = with_context(model, context), (*start.report, line)
-    return Start(model, recorded, report)
 
 
 def find_file(model: AnyModel, weights: AnyPath | None = "auto") -> Source | None:
