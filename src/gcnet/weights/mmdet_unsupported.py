@@ -1,0 +1,208 @@
+"""What a configuration of mmdetection has that no model here does, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gcnet.console import shown
+from gcnet.weights.config_text import at, computed, dicts, find, first_dict, nested, numbers, word
+from gcnet.weights.mmdet_places import (
+    POSITIONS,
+    TEST_PLACES,
+    anchor_strides,
+    anchors,
+    convolution_types,
+    normalisation,
+    plugins,
+    test_pipelines,
+    test_settings,
+)
+
+Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
+
+# Classes that compute what the models here do, or differ from one that does in training alone.
+KNOWN = {
+    "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector", "SoftTeacher", "SemiBaseDetector"},
+    "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
+    "neck": {"FPN", "PAFPN", "BFP"},
+    "rpn_head": {"RPNHead"},
+    "roi_head": {"StandardRoIHead", "CascadeRoIHead", "DynamicRoIHead", "PISARoIHead"},
+    "bbox_head": {
+        "BBoxHead",
+        "ConvFCBBoxHead",
+        "SharedFCBBoxHead",
+        "Shared2FCBBoxHead",
+        "Shared4Conv1FCBBoxHead",
+    },
+    "mask_head": {"FCNMaskHead", "HTCMaskHead"},
+    "bbox_coder": {"DeltaXYWHBBoxCoder"},
+    "bbox_roi_extractor": {"SingleRoIExtractor"},
+    "mask_roi_extractor": {"SingleRoIExtractor"},
+    "anchor_generator": {"AnchorGenerator"},
+    "cls_predictor_cfg": {"Linear"},
+    "reg_predictor_cfg": {"Linear"},
+}
+# Options that change what is computed, and all the values that are known of them.
+USUAL: dict[str, Options] = {
+    "backbone": {
+        "strides": ([1, 2, 2, 2],),
+        "dilations": ([1, 1, 1, 1],),
+        "num_stages": (4,),
+        "out_indices": ([0, 1, 2, 3],),
+    },
+    "neck": {
+        "start_level": (0,),
+        "num_outs": (5,),
+        "num_levels": (5,),
+        "add_extra_convs": (False,),
+        "no_norm_on_lateral": (False,),
+        "act_cfg": (None,),
+    },
+    "norm_cfg": {"num_groups": (32,), "eps": (1e-5,)},
+    "upsample_cfg": {"mode": ("nearest",)},
+    "anchor_generator": {
+        "base_sizes": (None,),
+        "centers": (None,),
+        "center_offset": (0,),
+        "scale_major": (True,),
+    },
+    "bbox_coder": {
+        "target_means": ([0.0, 0.0, 0.0, 0.0],),
+        "clip_border": (True,),
+        "add_ctr_clamp": (False,),
+    },
+    "bbox_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],), "roi_scale_factor": (None,)},
+    "mask_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],)},
+    # 1.x read two points in each direction of a cell, and ours does for its files.
+    "roi_layer": {"type": ("RoIAlign",), "sampling_ratio": (0,), "sample_num": (2,), "aligned": (True,)},
+    "roi_head": {"shared_head": (None,)},
+    "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
+    "nms": {"type": ("nms",), "class_agnostic": (False,), "max_num": (-1,)},
+    "data_preprocessor": {"pad_size_divisor": (32,)},
+}
+STEPS: dict[str, Options] = {  # of a test
+    "LoadImageFromFile": {
+        "color_type": (None, "color", "unchanged"),
+        "imdecode_backend": (None, "cv2", "turbojpeg"),
+    },
+    "Resize": {"scale_factor": (None, 1.0), "interpolation": (None, "bilinear"), "backend": (None, "cv2")},
+}
+PLUGINS: dict[str, Options] = {
+    "ContextBlock": {},
+    "NonLocal2d": {
+        "reduction": (2,),
+        "use_scale": (True,),
+        "mode": ("embedded_gaussian",),
+        "sub_sample": (False,),
+    },
+}
+PARTS = ("backbone", "neck", "bbox_head", "mask_head")
+# What need not be known of a part.
+UNNEEDED = re.compile(
+    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|meta_keys|file_client_args|backend_args)(\.|$)"
+)
+
+
+def unsupported(values: dict[str, Any]) -> Iterator[str]:
+    """All of it, part by part."""
+    for part, types in KNOWN.items():
+        for found in dicts(values, part):
+            if (kind := word(found.get("type", ""))) not in ("", *types):
+                yield f"{part} of type {kind}"
+    for part, options in USUAL.items():
+        for found in dicts(values, part):
+            yield from _unusual(found, options, part)
+    yield from _unread(values)
+    yield from _of_images(values)
+    yield from _of_backbone(values)
+    yield from unknown_plugins(values)
+    if len(necks := dicts(values, "neck")) > 2:
+        yield f"{len(necks)} necks in a row"
+    yield from _of_anchors(values)
+    yield from _of_boxes(values)
+    if test_settings(values)[0].get("max_per_img") == -1:
+        yield "any number of objects in an image (max_per_img=-1)"
+
+
+def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[str]:
+    for option, usual in options.items():
+        if option in found and found[option] not in usual:
+            yield f"{option}={shown(found[option])} of its {what}"
+
+
+def _unread(values: dict[str, Any]) -> Iterator[str]:
+    """What would have to be run, and what stands in other files."""
+    if values.get("_base_"):
+        yield "a configuration that builds on others (_base_): take the whole one, as a run prints it"
+    if "_run_" in values:
+        line = values["_run_"]
+        yield f"a configuration that does more than name values (line {line}): give the printed one"
+    parts = {name: at(values, name) for name in (*TEST_PLACES, "img_norm_cfg", "data_preprocessor")}
+    for part in (*PARTS, "rpn_head", "roi_head", "test_cfg", *parts):
+        found = parts[part] if part in parts else find(values.get("model", values), part)
+        places = [place for place in computed(found) if not UNNEEDED.search(place)]
+        if places:
+            place = shown(f"{part}.{places[0]}".rstrip("."))
+            yield f"a value that is computed, which is not done here ({place})"
+
+
+def _of_images(values: dict[str, Any]) -> Iterator[str]:
+    """How images are normalised, and what is done to them before."""
+    found, _ = normalisation(values)
+    mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
+    if "mean" in found and (mean is None or std is None or min(std) <= 0):
+        yield f"images are normalised by {shown(found['mean'])} and {shown(found.get('std'))}"
+    for steps, _ in test_pipelines(values):
+        if False in find(steps, "keep_ratio"):
+            yield "images are stretched to one size (keep_ratio=False)"
+        if any(divisor not in (32, None) for divisor in find(steps, "size_divisor")):
+            yield "images are padded to other multiples than of 32 pixels"
+        for step in nested(steps):
+            kind = word(step.get("type"))
+            yield from _unusual(step, STEPS.get(kind, {}), kind)
+
+
+def _of_backbone(values: dict[str, Any]) -> Iterator[str]:
+    style = first_dict(values, "backbone").get("style", "pytorch")
+    if style not in ("pytorch", "caffe"):
+        yield f"residual blocks of style {shown(style)}"
+    for part in PARTS:
+        for kind in sorted(convolution_types(values, part) - {"None", "ConvWS", "Conv2d", "Conv"}):
+            yield f"convolutions of type {kind} in its {part}"
+
+
+def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
+    """Layers in residual blocks that are no context blocks of ours, or stand elsewhere."""
+    for plugin in plugins(values):
+        own, position = first_dict(plugin, "cfg"), plugin.get("position", POSITIONS[-1])
+        kind = word(own.get("type"))
+        if kind not in PLUGINS:
+            yield f"a plugin of type {kind}"
+        if position not in POSITIONS:
+            yield f"a plugin at {word(position)}"
+        yield from _unusual(own, PLUGINS.get(kind, {}), kind)
+
+
+def _of_anchors(values: dict[str, Any]) -> Iterator[str]:
+    strides = anchors(values).get("strides")
+    others = strides is not None and anchor_strides(values) is None
+    if others and strides != [4, 8, 16, 32]:  # where a configuration was written for other levels
+        yield f"anchors with strides {shown(strides)}"
+    if False in [loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")]:
+        yield "proposals scored by softmax"
+
+
+def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
+    """How classes are scored, and how finely regions are read."""
+    losses = dicts(dicts(values, "bbox_head"), "loss_cls")
+    if True in find(losses, "use_sigmoid"):
+        yield "classes by sigmoid instead of softmax"
+    others = {word(loss.get("type", "CrossEntropyLoss")) for loss in losses} - {"CrossEntropyLoss"}
+    yield from (f"classes that are scored as for {kind}" for kind in sorted(others))
+    for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
+        for layer in dicts(dicts(values, part), "roi_layer"):
+            size = layer.get("output_size", layer.get("out_size", side))
+            if size not in (side, [side, side]):
+                yield f"regions of {shown(size)} cells a side in its {part}"
