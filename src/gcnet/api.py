@@ -10,6 +10,7 @@ import contextlib
 import copy
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -97,6 +98,7 @@ def train(
         GCNetError: a field is unknown or makes no sense, data or weights cannot be found or read, `out`
             cannot be written to or holds another run, or the training failed.
     """
+    began = time.monotonic()
     check_handles()
     place = _find_data(data, annotations, images)
     check_writable(Path(out))
@@ -164,6 +166,7 @@ def train(
         resume=resume,
         data={name: os.fspath(word) for name, word in words.items() if isinstance(word, str | os.PathLike)},
         weights=start.weights,
+        began=began,
     )
 
 

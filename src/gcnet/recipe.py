@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from gcnet.console import shown
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
+MOST_EPOCHS = 10**6
 # Least and most of each number. What goes beyond is a mistake, and would overflow, hang or fill the memory.
 _LIMITS = {
-    "epochs": (1, 10**6),
+    "epochs": (1, MOST_EPOCHS),
     "batch_size": (1, 1 << 16),
     "accumulate": (1, 1 << 16),
     "lr_batch_size": (0, 1 << 20),
@@ -39,6 +42,18 @@ Schedule = Literal["step", "cosine", "onecycle"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
 _BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
 
+_TIME = re.compile(r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")  # 1h30m
+
+
+def seconds_of(time: str) -> float:
+    """The seconds of a time such as "90s", "30m", "1h30m"; 0 of what is none."""
+    parts = _TIME.fullmatch(time)
+    try:
+        hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0,) * 3
+    except ValueError:  # of 1.2.3
+        return 0.0
+    return hours * 3600 + minutes * 60 + seconds
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -48,6 +63,9 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
+        time: such as "90s", "30m" or "1h30m": in place of `epochs`, as many as end within it, validations
+            included, by what the first iterations take on this machine; `warmup_iterations` are then at most
+            a tenth of the run, and there are at most 12 validations.
         batch_size: images in one step of the optimizer, over all devices together.
         accumulate: parts that a device computes its share of a batch in, one after the other; gradients are
             added up. Less memory, the same numbers where norms are frozen.
@@ -101,6 +119,7 @@ class Recipe:
     """
 
     epochs: int = 12
+    time: str = ""
     batch_size: int = 16
     accumulate: int = 1
     lr: float = 0.02
@@ -153,6 +172,8 @@ class Recipe:
         for name in _BELOW_ONE:
             if not 0 <= getattr(self, name, 0) < 1:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more, less than 1")
+        if self.time and not 0 < seconds_of(self.time) < float("inf"):
+            raise GCNetError(f"recipe: time is {shown(self.time)}; give a time such as 90s, 30m or 1h30m")
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         if not 0 < self.crop <= 1:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -107,6 +110,7 @@ def run_fake(
         "run.train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
             start_iteration, rank, world_size
         ),
+        "budget.predict_all": lambda _, __, indices, **___: [None] * len(indices),
         "validation.predict_all": lambda _, __, indices, **___: [None] * len(indices),
         "validation.score_all": lambda *_: validate()[0],
         "validation.as_results": lambda _: [],
@@ -123,6 +127,19 @@ def run_fake(
             resume=resume,
             data={"data": "photos"},
         )
+
+
+@contextlib.contextmanager
+def slow_clock(later: Callable[[int], float] = lambda look: 0.0, tick: float = 0.5) -> Iterator[None]:
+    """In it a run with a `time` sees iterations take `tick` seconds, and `later` more at the n-th look."""
+    start, looks = time.monotonic(), itertools.count()
+
+    def monotonic() -> float:
+        look = next(looks)
+        return start + look * tick + later(look)
+
+    with mock.patch("gcnet.engine.budget.time", SimpleNamespace(monotonic=monotonic)):
+        yield
 
 
 def press_ctrl_c(model: Any, at: int | None, number: int = signal.SIGINT) -> None:

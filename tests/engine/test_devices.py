@@ -25,14 +25,18 @@ from gcnet.launch import first_host
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from engine_fakes import FakeDetector, run_fake
+from engine_fakes import FakeDetector, run_fake, slow_clock
 from gcnet.errors import GCNetError
 what = sys.argv[2] if len(sys.argv) > 2 else ""
 detector = FakeDetector(nan_at=int(what) if what.isdecimal() else None)
 if what == "die" and os.environ.get("LOCAL_RANK") == "1":
     detector.losses = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+options = {"devices": 0 if what == "machines" else 2, "batch_size": 4}
+if what == "timed":
+    options |= {"time": "30s", "images": 6}
 try:
-    run_fake(Path(sys.argv[1]), detector=detector, devices=0 if what == "machines" else 2, batch_size=4)
+    with slow_clock(tick=0.5 if os.environ.get("LOCAL_RANK") == "1" else 0.6):
+        run_fake(Path(sys.argv[1]), detector=detector, **options)
 except GCNetError as error:
     sys.exit(f"refused: {error}")
 """
@@ -166,6 +170,15 @@ def test_srun_needs_no_wrapper(tmp_path: Path) -> None:
     ]
     assert [task.wait(timeout=240) for task in tasks] == [0, 0]
     assert read_checkpoint(tmp_path / "run" / "last.ckpt")["iteration"] == 9
+
+
+@pytest.mark.slow
+def test_all_processes_take_the_schedule_that_the_first_decides(tmp_path: Path) -> None:
+    done = run_script(tmp_path, str(tmp_path / "run"), "timed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("s an iteration and ") == 1
+    state = read_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert state["iteration"] == state["recipe"]["epochs"] * 3
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -60,6 +61,15 @@ def write_recipe(
         yaml.safe_dump(options, sort_keys=False, default_flow_style=None, allow_unicode=True),
     ]
     write_bytes(out / "recipe.yaml", "\n".join(lines).encode("utf-8", "backslashreplace"))
+
+
+def amend_recipe(out: Path, **changes: int) -> None:
+    """Puts other numbers into the `recipe.yaml` of a run."""
+    path = out / "recipe.yaml"
+    text = path.read_text(encoding="utf-8")
+    for name, value in changes.items():
+        text = re.sub(rf"^{name}: .*", f"{name}: {value}", text, flags=re.MULTILINE)
+    write_bytes(path, text.encode())
 
 
 def recorded(out: Path, name: str) -> Any:

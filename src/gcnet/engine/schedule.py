@@ -23,6 +23,7 @@ SHORT = 1500  # iterations: three warm-ups of the 1x schedule. Longer runs are l
 ENOUGH = 1000
 SMALL_BATCH = 4  # fits into the memory of most GPUs
 VALIDATIONS = 12  # as many as the 1x schedule has
+TIMED_FIELDS = ("epochs", "warmup_iterations", "validate_every")  # what a recipe's `time` decides
 ONE_CYCLE_RISE = 0.3  # share of a one-cycle run in which the rate rises
 
 
@@ -63,9 +64,10 @@ def for_few_images(recipe: Recipe, images: int, given: Collection[str], *, devic
     validations. These are customary figures for fine-tuning, not measured optima.
 
     Args:
-        given: names of fields that the user chose; they stay.
+        given: names of fields that the user chose; they stay, as do those that a `time` decides later.
         devices: that share a batch.
     """
+    given = {*given, *TIMED_FIELDS} if recipe.time else given
     if recipe.epochs * _per_epoch(images, recipe.batch_size) >= SHORT:
         return recipe
     batch_size = min(recipe.batch_size, max(SMALL_BATCH, devices * recipe.accumulate))

@@ -24,6 +24,7 @@ from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.detection import describe_left_out
 from gcnet.data.divide import write_split
 from gcnet.data.loader import iterations_per_epoch
+from gcnet.engine.budget import TimeLimit, decided_before, fit_schedule
 from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, restore_moments
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
@@ -76,6 +77,7 @@ def train(
     resume: bool | Literal["auto"] = False,
     data: Mapping[str, str] | None = None,
     weights: str | None = None,
+    began: float | None = None,
 ) -> TrainResult:
     """Trains `model` in place; everything it comes to is in `out`.
 
@@ -86,7 +88,8 @@ def train(
     noted there) and `versions.json`; of an undivided set also `split.json`.
     The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
     With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted;
-    with "auto" it begins if there is none.
+    with "auto" it begins if there is none. A recipe's `time` counts from `began` (of `time.monotonic`), or
+    from now.
 
     Raises:
         GCNetError: `out` cannot be written to, holds another run, or has none to resume; a loss became NaN
@@ -94,7 +97,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; the state is in `last.ckpt`.
         SystemExit: SIGTERM, with code 143; the state is in `last.ckpt`.
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     out, task, place = Path(out), task_of(model.spec), find_place(recipe)
     check_loggers(recipe.loggers)
     resume = goes_on(out, resume)
@@ -102,6 +105,8 @@ def train(
         check_classes(model.spec.class_names, dataset.class_names)
     with claimed(out, resume=resume) if place.leads else contextlib.nullcontext():
         state = read_checkpoint(out / "last.ckpt") if resume else None
+        if state is not None and recipe.time:
+            recipe = decided_before(recipe, state)
         if recipe.image_size is not None:
             spec = replace(model.spec, image_size=recipe.image_size)
             model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
@@ -109,6 +114,10 @@ def train(
             model.limit_detections(recipe.max_detections)
         run = _begin(model, task, train_set, recipe, out, place, state, data)
         with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
+            limit = None
+            if recipe.time:
+                limit = fit_schedule(run, losses_of, train_set, valid_set, stop, began)
+                recipe = run.recipe
             if place.leads:
                 if not resume:  # before all else, so that there is always one to resume from
                     with disk_errors(out / "last.ckpt"):
@@ -119,7 +128,7 @@ def train(
                     write_split(out / SPLIT_FILE, train_set, valid_set)
                 write_versions(out)
                 _announce(run, train_set)
-            metrics = _loop(run, losses_of, train_set, valid_set, stop)
+            metrics = _loop(run, losses_of, train_set, valid_set, stop, limit)
         if not place.leads:
             return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
         return _finish(run, metrics, time.monotonic() - began)
@@ -212,7 +221,12 @@ def _prepared(run: Run, state: dict[str, Any] | None) -> Iterator[nn.Module]:
 
 
 def _loop(
-    run: Run, losses_of: nn.Module, train_set: DataSet, valid_set: DataSet | None, stop: Stop
+    run: Run,
+    losses_of: nn.Module,
+    train_set: DataSet,
+    valid_set: DataSet | None,
+    stop: Stop,
+    limit: TimeLimit | None,
 ) -> Metrics | ClassMetrics | None:
     """Trains to the end, and gives the metrics of the last validation.
 
@@ -235,6 +249,8 @@ def _loop(
                     if place.leads:
                         print(f"no better {task.best_by} in {recipe.patience} validations: ended early")
                     break
+            if limit is not None and run.validation_is_due and limit.keep(run):
+                line.total = run.total
             if run.iteration >= run.total:
                 break
             started = time.monotonic()
