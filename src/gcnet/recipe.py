@@ -38,6 +38,7 @@ _LIMITS = {
     "seed": (0, (1 << 31) - 1),  # with an iteration and a process, it still fits into torch's
     "mixup": (0, 1e6),
 }
+BatchSize = int | Literal["auto"]
 Schedule = Literal["step", "cosine", "onecycle"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
 _BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
@@ -66,7 +67,8 @@ class Recipe:
         time: such as "90s", "30m" or "1h30m": in place of `epochs`, as many as end within it, validations
             included, by what the first iterations take on this machine; `warmup_iterations` are then at most
             a tenth of the run, and there are at most 12 validations.
-        batch_size: images in one step of the optimizer, over all devices together.
+        batch_size: images in one step of the optimizer, over all devices together; with "auto" the largest
+            power of two that fits into a GPU's memory and leaves the run 1000 iterations, on a CPU 4.
         accumulate: parts that a device computes its share of a batch in, one after the other; gradients are
             added up. Less memory, the same numbers where norms are frozen.
         lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
@@ -120,7 +122,7 @@ class Recipe:
 
     epochs: int = 12
     time: str = ""
-    batch_size: int = 16
+    batch_size: BatchSize = 16
     accumulate: int = 1
     lr: float = 0.02
     lr_batch_size: int = 16
@@ -166,7 +168,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name, None)
-            if value is not None and not least <= value <= most:  # NaN is not
+            if value not in (None, "auto") and not least <= value <= most:  # NaN is not
                 limit = f"{most} or less" if value > most else f"{least} or more"
                 raise GCNetError(f"recipe: {name} is {value}; give {limit}")
         for name in _BELOW_ONE:
@@ -202,7 +204,7 @@ class Recipe:
 
     def scaled_lr(self) -> float:
         """The rate that is used: `lr` in proportion to the batch size."""
-        return self.lr * self.batch_size / self.lr_batch_size if self.lr_batch_size else self.lr
+        return self.lr * int(self.batch_size) / self.lr_batch_size if self.lr_batch_size else self.lr
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ class ClassificationRecipe(Recipe):
     """
 
     epochs: int = 40
-    batch_size: int = 64
+    batch_size: BatchSize = 64
     lr: float = 0.01
     lr_batch_size: int = 64
     schedule: Schedule = "cosine"

@@ -105,6 +105,8 @@ def run_fake(
     task = replace(DETECTION, optimized=lambda detector: detector)
     stand_ins = {
         "train.task_of": lambda _: task,
+        "batch_size.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
+        "batch_size.epoch_size": lambda *_, **__: IMAGES,
         "train.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
         "validation.iterations_per_epoch": lambda *_, **__: PER_EPOCH * 2,
         "run.train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(

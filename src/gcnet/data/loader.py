@@ -59,7 +59,7 @@ def train_loader(
         indices,
         wide=wide,
         repeats=repeats,
-        batch_size=recipe.batch_size,
+        batch_size=int(recipe.batch_size),
         seed=recipe.seed,
         start_iteration=start_iteration,
         rank=rank,

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
 from torch import nn
 
 from gcnet.data.dataset import DataSet
 from gcnet.engine.processes import agree
-from gcnet.engine.run import Run, take_step
+from gcnet.engine.run import Run, take_step, taken_back
 from gcnet.engine.runfolder import amend_recipe
-from gcnet.engine.schedule import TIMED_FIELDS, VALIDATIONS, make_optimizer
+from gcnet.engine.schedule import VALIDATIONS
 from gcnet.engine.stop import Stop, end_by
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import predict_all
@@ -127,32 +125,22 @@ def describe(recipe: Recipe, per_epoch: int, costs: Costs, seconds: float, valid
     return f"time: {measured}, so {decided}: about {planned / 60:.1f} of {seconds / 60:g} min"
 
 
-def decided_before(recipe: Recipe, state: dict[str, Any]) -> Recipe:
-    """`recipe` with the schedule of a checkpoint in place of its `time`."""
-    saved = {name: state["recipe"].get(name) for name in TIMED_FIELDS}
-    return replace(recipe, time="", **{name: n for name, n in saved.items() if isinstance(n, int)})
-
-
 def _time_iterations(
     run: Run, losses_of: nn.Module, train_set: DataSet, most_seconds: float, stop: Stop
 ) -> float:
     """Seconds of an iteration, reading included; the run is afterwards as it was."""
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     batches = iter(run.loader(train_set, run.recipe, 0))
     times: list[float] = []
     count = UNTIMED + FEWEST
-    while len(times) < count:
-        started = time.monotonic()
-        images, targets = next(batches)
-        _, _, signal = take_step(run, losses_of, images, targets, stop)
-        if signal:
-            end_by(signal)
-        times.append(time.monotonic() - started)
-        if len(times) == UNTIMED:
-            count += agree(run.place, min(MOST - FEWEST, int(most_seconds / times[-1])))
-    run.model.load_state_dict(before)
-    run.optimizer = make_optimizer(run.model, run.recipe)
-    run.scaler = torch.amp.GradScaler(run.place.device.type, enabled=run.scaler.is_enabled())
+    with taken_back(run):
+        while len(times) < count:
+            started = time.monotonic()
+            images, targets = next(batches)
+            if signal := take_step(run, losses_of, images, targets, stop)[2]:
+                end_by(signal)
+            times.append(time.monotonic() - started)
+            if len(times) == UNTIMED:
+                count += agree(run.place, min(MOST - FEWEST, int(most_seconds / times[-1])))
     timed = times[UNTIMED:]
     return sum(timed) / len(timed)
 

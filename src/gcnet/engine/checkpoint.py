@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gcnet.console import listed
+from gcnet.engine.schedule import TIMED_FIELDS
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.recipe import Recipe
@@ -165,6 +166,20 @@ def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:
     now = asdict(recipe)
     defaults = asdict(type(recipe)())  # of fields that are younger than the checkpoint
     return [name for name in now if _plain(saved.get(name, defaults[name])) != _plain(now[name])]
+
+
+def decided_before(recipe: Recipe, saved: dict[str, Any]) -> Recipe:
+    """`recipe` with what a run decided by trial when it began, its `time` or a batch size "auto".
+
+    `saved` is the recipe of its checkpoint.
+    """
+    names = TIMED_FIELDS if recipe.time else ()
+    if recipe.batch_size == "auto":
+        names = (*names, "batch_size", "warmup_iterations")
+    numbers = {name: saved.get(name) for name in names}
+    if damaged := [name for name, number in numbers.items() if not isinstance(number, int)]:
+        raise GCNetError(f"cannot resume: {listed(damaged)} of the checkpoint's recipe is damaged")
+    return replace(recipe, time="", **numbers)
 
 
 def _plain(value: Any) -> Any:

@@ -76,7 +76,7 @@ def find_place(recipe: Recipe) -> Place:
             f"recipe: {wanted} GPUs asked for, {gpus} found; use --accelerator cpu or fewer --devices"
         )
     world = world or wanted
-    if recipe.batch_size % (world * recipe.accumulate):
+    if recipe.batch_size != "auto" and recipe.batch_size % (world * recipe.accumulate):
         parts = f" in {recipe.accumulate} parts each (accumulate)" if recipe.accumulate > 1 else ""
         raise GCNetError(
             f"recipe: batch_size {recipe.batch_size} cannot be divided over {world} devices{parts}; "

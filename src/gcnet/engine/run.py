@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from gcnet.data.dataset import DataSet
 from gcnet.data.loader import train_loader
 from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.processes import Place
-from gcnet.engine.schedule import lr_factor, seed_iteration
+from gcnet.engine.schedule import lr_factor, make_optimizer, seed_iteration
 from gcnet.engine.stop import Stop
 from gcnet.engine.task import Task
 from gcnet.errors import GCNetError
@@ -160,6 +161,19 @@ def take_step(
         run.scaler.step(run.optimizer)
     run.scaler.update()
     return values, grad_norm, signal
+
+
+@contextlib.contextmanager
+def taken_back(run: Run) -> Iterator[None]:
+    """What steps do in it to the model, the optimizer and the loss scale is undone."""
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    try:
+        yield
+    finally:
+        run.model.load_state_dict(before)
+        run.model.zero_grad()
+        run.optimizer = make_optimizer(run.model, run.recipe)
+        run.scaler = torch.amp.GradScaler(run.place.device.type, enabled=run.scaler.is_enabled())
 
 
 def to_device(targets: Any, device: torch.device) -> Any:

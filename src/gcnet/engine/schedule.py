@@ -68,11 +68,13 @@ def for_few_images(recipe: Recipe, images: int, given: Collection[str], *, devic
         devices: that share a batch.
     """
     given = {*given, *TIMED_FIELDS} if recipe.time else given
-    if recipe.epochs * _per_epoch(images, recipe.batch_size) >= SHORT:
+    own = recipe.batch_size
+    usual = recipe.lr_batch_size or SMALL_BATCH if own == "auto" else own
+    if recipe.epochs * _per_epoch(images, usual) >= SHORT:
         return recipe
-    batch_size = min(recipe.batch_size, max(SMALL_BATCH, devices * recipe.accumulate))
-    if "batch_size" in given:
-        batch_size = recipe.batch_size
+    batch_size = min(usual, max(SMALL_BATCH, devices * recipe.accumulate))
+    if "batch_size" in given and own != "auto":
+        batch_size = own
     per_epoch = _per_epoch(images, batch_size)
     epochs = recipe.epochs if "epochs" in given else max(recipe.epochs, -(-ENOUGH // per_epoch))
     changes = {
@@ -90,9 +92,9 @@ def describe_changes(before: Recipe, after: Recipe, images: int) -> str | None:
     changed = [f"{n} {getattr(after, n)}" for n in names if getattr(after, n) != getattr(before, n)]
     if not changed:
         return None
+    rate = "" if after.batch_size == "auto" else f" (rate {after.scaled_lr():g})"
     return (
-        f"schedule: {images} images are few, so {', '.join(changed)} (rate {after.scaled_lr():g}); "
-        "options of these names overrule"
+        f"schedule: {images} images are few, so {', '.join(changed)}{rate}; options of these names overrule"
     )
 
 

@@ -24,8 +24,15 @@ from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.detection import describe_left_out
 from gcnet.data.divide import write_split
 from gcnet.data.loader import iterations_per_epoch
-from gcnet.engine.budget import TimeLimit, decided_before, fit_schedule
-from gcnet.engine.checkpoint import changed_fields, read_checkpoint, restore_model, restore_moments
+from gcnet.engine.batch_size import settle_batch_size, smallest
+from gcnet.engine.budget import TimeLimit, fit_schedule
+from gcnet.engine.checkpoint import (
+    changed_fields,
+    decided_before,
+    read_checkpoint,
+    restore_model,
+    restore_moments,
+)
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
@@ -105,8 +112,11 @@ def train(
         check_classes(model.spec.class_names, dataset.class_names)
     with claimed(out, resume=resume) if place.leads else contextlib.nullcontext():
         state = read_checkpoint(out / "last.ckpt") if resume else None
-        if state is not None and recipe.time:
-            recipe = decided_before(recipe, state)
+        if state is not None:
+            recipe = decided_before(recipe, state["recipe"])
+        tries_sizes = recipe.batch_size == "auto"
+        if tries_sizes:
+            recipe = replace(recipe, batch_size=smallest(place, recipe))
         if recipe.image_size is not None:
             spec = replace(model.spec, image_size=recipe.image_size)
             model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
@@ -114,16 +124,17 @@ def train(
             model.limit_detections(recipe.max_detections)
         run = _begin(model, task, train_set, recipe, out, place, state, data)
         with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
+            if tries_sizes:
+                settle_batch_size(run, _Losses(model), train_set, stop)
             limit = None
             if recipe.time:
                 limit = fit_schedule(run, losses_of, train_set, valid_set, stop, began)
-                recipe = run.recipe
             if place.leads:
                 if not resume:  # before all else, so that there is always one to resume from
                     with disk_errors(out / "last.ckpt"):
                         run.write_checkpoint()
                 weights = (recorded(out, "weights") if resume else None) or weights
-                write_recipe(out, recipe, spec=model.spec, data=data or {}, weights=weights)
+                write_recipe(out, run.recipe, spec=model.spec, data=data or {}, weights=weights)
                 if valid_set is not None and valid_set.source == train_set.source:
                     write_split(out / SPLIT_FILE, train_set, valid_set)
                 write_versions(out)
