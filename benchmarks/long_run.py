@@ -21,7 +21,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gcnet.api import predict, train
+from gcnet import predict, train
 from gcnet.lab.context_shapes import write_context_shapes
 
 EVERY = 0.5  # seconds between two looks

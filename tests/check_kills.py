@@ -32,7 +32,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from gcnet.api import evaluate, predict
+from gcnet import evaluate, predict
 from gcnet.cli import main as gcnet
 from gcnet.data.load import load_splits
 from gcnet.engine.checkpoint import read_checkpoint

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import gcnet
-from gcnet import api
-from gcnet.commands import compare, evaluate, predict
+from gcnet.api.choices import shown_from
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
+from gcnet.recipe import DIVISION
 from gcnet.weights import start
 from gcnet.weights.fetch import find_source
 
@@ -44,25 +44,17 @@ def test_the_page_runs(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("found/results.json").is_file()
 
 
-@pytest.mark.parametrize(
-    ("command", "function"),
-    [(predict, gcnet.predict), (evaluate, gcnet.evaluate), (compare, api.compare)],
-)
-def test_the_words_are_those_of_the_command(command, function) -> None:
-    parser = command._parser()
-    options = {action.dest for action in parser._actions} - {"help"}
-    known = inspect.signature(function).parameters
-    assert options <= known.keys()
-    for name in options & {
-        "split",
-        "batch_size",
-        "workers",
-        "score_threshold",
-        "top",
-        "overlays",
-        "precision",
-    }:
-        assert parser.get_default(name) == known[name].default, name
+def test_options_that_two_take_are_the_same_in_both() -> None:
+    functions = (gcnet.predict, gcnet.evaluate, gcnet.train, gcnet.export)
+    own = {"batch_size", "score_threshold", "weights", "images", "device", "precision", "out"}
+    known: dict[str, object] = {}
+    for function in functions:
+        for name, one in inspect.signature(function).parameters.items():
+            if name not in own:
+                assert known.setdefault(name, one.default) == one.default, (function, name)
+    recipe, evaluated = gcnet.Recipe(), inspect.signature(gcnet.evaluate).parameters
+    for name in (*DIVISION, "skip_bad_images", "max_pixels"):
+        assert evaluated[name].default == getattr(recipe, name), name
 
 
 def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, photos: Path) -> None:
@@ -89,17 +81,15 @@ def test_the_threshold_of_a_file_is_what_its_model_shows_from(
 ) -> None:
     path, words = tmp_path / "m.safetensors", {"workers": 0, "progress": False}
     gcnet.save_model(detector, path)
-    assert api.shown_from(gcnet.load_model(path)) == 0.5
+    assert shown_from(gcnet.load_model(path)) == 0.5
     before = gcnet.load_model(path).state_dict()
     metrics, _ = gcnet.evaluate(path, photos, score_threshold=0.0, **words)
-    assert (
-        api.shown_from(gcnet.load_model(path)) == 0.5
-    )  # an evaluation changes no file unless it is asked to
+    assert shown_from(gcnet.load_model(path)) == 0.5  # an evaluation changes no file unless it is asked to
     gcnet.evaluate(path, photos, score_threshold=0.0, keep_threshold=True, **words)
     kept = gcnet.load_model(path)
     assert isinstance(metrics, Metrics)
     assert metrics.best is not None
-    assert api.shown_from(kept) == pytest.approx(metrics.best.score, abs=1e-4)
+    assert shown_from(kept) == pytest.approx(metrics.best.score, abs=1e-4)
     assert all(torch.equal(before[name], value) for name, value in kept.state_dict().items())
     detector.provenance["score_threshold"] = 0.0
     try:
@@ -142,6 +132,16 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.evaluate(model, data / "none"), "does not exist"),
         (lambda model, data: gcnet.evaluate(model, data, split="test"), "no split 'test'"),
         (lambda model, data: gcnet.evaluate(model, data, device="gpu"), "no such device"),
+        (
+            lambda model, data: gcnet.predict(model, data / "valid", batch_size=0),
+            "batch_size is 0; give 1 or",
+        ),
+        (lambda model, data: gcnet.predict("m.onnx", data / "valid", device="cpu"), "leave out device"),
+        (
+            lambda model, data: gcnet.evaluate("m.onnx", data),
+            "m.onnx is an export; give gcnet eval",
+        ),
+        (lambda model, data: gcnet.compare(model, model, data, out="x", worker=1), 'did you mean "workers"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs="3"), "epochs"),

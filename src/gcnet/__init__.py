@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 from gcnet.version import __version__
 
 if TYPE_CHECKING:
-    from gcnet.api import evaluate, export, predict, predict_dataset, train
+    from gcnet.api.evaluate import compare, evaluate
+    from gcnet.api.export import export
+    from gcnet.api.predict import predict, predict_dataset
+    from gcnet.api.train import train
     from gcnet.context import GlobalContext, record
     from gcnet.data.dataset import DataSet
     from gcnet.data.image_folder import ImageFolder, load_image_folders
@@ -46,19 +49,20 @@ _HOME = {
     "ModelSpec": "gcnet.models.spec",
     "Recipe": "gcnet.recipe",
     "Targets": "gcnet.types",
+    "compare": "gcnet.api.evaluate",
     "create_model": "gcnet.weights.create",
     "draw_detections": "gcnet.viz.objects",
-    "evaluate": "gcnet.api",
-    "export": "gcnet.api",
+    "evaluate": "gcnet.api.evaluate",
+    "export": "gcnet.api.export",
     "list_models": "gcnet.weights.catalog",
     "load_image_folders": "gcnet.data.image_folder",
     "load_model": "gcnet.weights.load",
     "load_splits": "gcnet.data.load",
-    "predict": "gcnet.api",
-    "predict_dataset": "gcnet.api",
+    "predict": "gcnet.api.predict",
+    "predict_dataset": "gcnet.api.predict",
     "record": "gcnet.context",
     "save_model": "gcnet.weights.files",
-    "train": "gcnet.api",
+    "train": "gcnet.api.train",
 }
 
 __all__ = [
@@ -78,6 +82,7 @@ __all__ = [
     "Recipe",
     "Targets",
     "__version__",
+    "compare",
     "create_model",
     "draw_detections",
     "evaluate",

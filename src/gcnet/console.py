@@ -6,9 +6,11 @@ Imported by commands before anything slow is: rich is loaded on first use.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
+
+from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
@@ -47,6 +49,14 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
     by_lower_case = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower_case, n=1)
     return f'did you mean "{by_lower_case[near[0]]}"?' if near else otherwise
+
+
+def check_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Raises GCNetError for an option that its owner does not have, with the nearest that it has."""
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known, f"there are {', '.join(known)}")
+            raise GCNetError(f"there is no option {name!r} of {owner}; {hint}")
 
 
 def progress_bar(

@@ -15,3 +15,10 @@ def needs(package: str, extra: str = "") -> ModuleType:
     except ImportError:
         install = f"'gcnet[{extra}]'" if extra else package.partition(".")[0]
         raise GCNetError(f"this needs {package}, which is not installed: pip install {install}") from None
+
+
+def check_least(least: int, **values: int | None) -> None:
+    """Raises GCNetError for a value that is given and less than `least`."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise GCNetError(f"{name} is {value}; give {least} or more")

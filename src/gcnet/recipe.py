@@ -1,7 +1,5 @@
 """How a model is trained, as frozen data: no torch here, so that `gcnet train --help` is quick."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -193,7 +191,7 @@ class Recipe:
             return self.steps
         return round(self.epochs * 2 / 3), round(self.epochs * 11 / 12)
 
-    def without_augmentation(self) -> Recipe:
+    def without_augmentation(self) -> "Recipe":
         """The recipe that shows images as evaluation does."""
         still = {"flip": 0.0, "scale_jitter": (1.0, 1.0), "color_jitter": 0.0}
         return replace(self, **still, quarter_turns=0.0, rotation=0.0, crop=1.0, copy_paste=0.0)
@@ -245,6 +243,6 @@ class ClassificationRecipe(Recipe):
                 f"recipe: image_size is {self.image_size}; give the side to resize to and a square within it"
             )
 
-    def without_augmentation(self) -> ClassificationRecipe:
+    def without_augmentation(self) -> "ClassificationRecipe":
         """The recipe that shows images as evaluation does."""
         return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0, mixup=0.0)

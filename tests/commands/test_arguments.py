@@ -1,15 +1,16 @@
 """What the words of several commands mean: which model, where to write."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pytest
 
+import gcnet
 from gcnet.cli import main
 from gcnet.commands import arguments
 from gcnet.errors import GCNetError
+from gcnet.files import AnyPath
 from gcnet.weights.create import create_model
-from gcnet.weights.fetch import find_source
-from gcnet.weights.files import save_model
 
 
 def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
@@ -18,22 +19,21 @@ def test_a_file_and_weights_contradict_each_other(tmp_path, capsys):
     assert "leave out --weights" in capsys.readouterr().err
 
 
-def test_detectors_alone(tmp_path):
-    save_model(create_model("resnet_tiny"), tmp_path / "c.safetensors")
+def test_detectors_alone():
     with pytest.raises(GCNetError, match="resnet_tiny is an image classifier; this command takes detectors"):
-        arguments.load_detector(find_source(tmp_path / "c.safetensors"), "cpu")
+        arguments.only_detector(create_model("resnet_tiny"))
 
 
 def test_a_split_goes_by_its_folders_name_too():
-    parser = arguments.Parser("eval", "")
-    arguments.add_split(parser)
+    parser = arguments.Parser("eval", "", "")
+    parser.add_options(gcnet.evaluate, ("split",))
     words = [[], ["--split", "val2017"], ["--split", "test"]]
     assert [parser.parse(given).split for given in words] == ["valid", "valid", "test"]
 
 
 def test_a_switch_stands_alone_or_has_a_word() -> None:
-    parser = arguments.Parser("eval", "")
-    parser.add_switch("--crowd", "")
+    parser = arguments.Parser("eval", "", "")
+    parser.add_option("--crowd", bool, "", default=False)
     parser.add_argument("model", nargs="?")
     values = [parser.parse(words).crowd for words in ([], ["--crowd"], ["--crowd", "true"])]
     assert values == [False, True, True]
@@ -41,3 +41,53 @@ def test_a_switch_stands_alone_or_has_a_word() -> None:
     assert vars(parser.parse(["--crowd", "name"])) == {"crowd": True, "model": "name"}
     with pytest.raises(GCNetError, match=r"give true\|false, not maybe"):
         parser.parse(["--crowd=maybe"])
+
+
+def example(
+    model: "gcnet.Detector",
+    images: AnyPath | Sequence[AnyPath],
+    *,
+    out: AnyPath | None = None,
+    size: tuple[int, int] | None = None,
+    kind: Literal["box", "mask"] = "box",
+    draw: bool = True,
+    mirror: Sequence[str] = (),
+    tile: int | None = None,
+    many: int = 20_000,
+    **others: Any,
+) -> None:
+    """An example.
+
+    Args:
+        model, tile: as `gcnet.predict` takes them.
+        images: files and
+            folders. In Python arrays, too.
+        out: where 100% of `many` go. In Python
+            nowhere.
+        size, kind, draw, mirror: of something.
+        many: of them.
+        others: more.
+    """
+
+
+def test_options_are_the_arguments_of_a_function(capsys) -> None:
+    parser = arguments.Parser("example", "MODEL IMAGES...", "")
+    parser.add_options(example, but=("size",), defaults={"out": "there"}, tile={"metavar": "SIDE"})
+    found = parser.parse(["m", "a", "b", "--mirror", "x", "--mirror", "y", "--no-draw", "--kind=mask"])
+    expected = {"model": "m", "images": ["a", "b"], "out": "there", "kind": "mask", "draw": False}
+    assert vars(found) == expected | {"mirror": ["x", "y"], "tile": None, "many": 20_000}
+    with pytest.raises(GCNetError, match=r"argument --tile: give INTEGER, not 1.5"):
+        parser.parse(["m", "a", "--tile", "1.5"])
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in (
+        "usage: gcnet example MODEL IMAGES... [options]",
+        "IMAGES files and folders",
+        "--out PATH where 100% of --many go (there)",
+        "--kind box|mask of something (box)",
+        "--tile SIDE of a detector: look at larger images",
+        "--many INTEGER of them (20,000)",
+    ):
+        assert text in shown
+    assert "arrays" not in shown

@@ -57,11 +57,11 @@ def parse_ablate(argv: list[str]) -> Study:
 def _parser() -> Parser:
     parser = Parser(
         "ablate",
+        "STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report]",
         "Trains a model with one context block after the other, and compares them. Studies: "
         + "; ".join(f"{name}: {grid.question}" for name, grid in GRIDS.items())
         + ". A finished run is never made again: the same command goes on where it was stopped. "
         "Studies of one folder share the runs that they have in common.",
-        usage="gcnet ablate STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report] [options]",
     )
     parser.add_argument("grid", nargs="?", metavar="STUDY", help=", ".join(GRIDS))
     parser.add_argument("--model", default=MODEL, metavar="NAME", help=f"whose block is changed ({MODEL})")
@@ -78,5 +78,6 @@ def _parser() -> Parser:
     parser.add_argument("--report", action="store_true", help="only make table and plot of what is there")
     weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
     parser.add_argument("--weights", choices=["none", "imagenet"], help=weights)
-    parser.add_recipe(context_shapes_recipe(find_detector(MODEL)))
+    recipe = context_shapes_recipe(find_detector(MODEL))
+    parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)
     return parser

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import Parser, add_model, add_split, at_least, load_detector
+from gcnet.api.evaluate import evaluate
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import MODEL, Parser, at_least, model_of, only_detector
 from gcnet.files import check_data, check_writable
-from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Measures block by block, prints a table, writes JSON and plot. 1 where an image could not be read."""
     options = _parser().parse(argv)
-    source = find_source(options.model, options.weights)
+    chosen = model_of(options)
+    chosen.refuse_export("gcnet analyse")
     check_data(options.data)
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
     check_writable(out)
@@ -20,7 +22,7 @@ def run(argv: list[str]) -> int:
     from gcnet.lab.look import analyse, choose_images, print_analysis
 
     paths = choose_images(options.data, split=options.split, count=options.images)
-    detector = load_detector(source, options.device, options.mirror)
+    detector = only_detector(chosen.read())
     analysis = analyse(detector, paths, out, queries=options.queries, seed=options.seed)
     print_analysis(analysis)
     print(f"wrote {out / 'analysis.json'} and {out / 'analysis.png'}")
@@ -29,13 +31,15 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "analyse", "Measures over a data set how much attention depends on the query, block by block."
+        "analyse",
+        "MODEL --data DIR [--out DIR]",
+        "Measures over a data set how much attention depends on the query, block by block.",
     )
-    add_model(parser)
+    parser.add_options(predict, MODEL)
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of images"
     )
-    add_split(parser)
+    parser.add_options(evaluate, ("split",))
     parser.add_argument("--images", type=at_least(1), metavar="N", help="at most so many, evenly spaced")
     parser.add_argument(
         "--queries",

@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import partial
+from inspect import Parameter, signature
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin
 
 import yaml
 
+import gcnet
+from gcnet.api.choices import ModelChoice
 from gcnet.console import did_you_mean, shown
 from gcnet.errors import GCNetError
-from gcnet.image_files import MAX_PIXELS
-from gcnet.models.spec import Precision
-from gcnet.recipe import DIVISION, Recipe
-from gcnet.weights.start import load_trained
+from gcnet.files import AnyPath
 
 if TYPE_CHECKING:
     from gcnet.models.detector import Detector
-    from gcnet.weights.fetch import Source
 
-MODEL_HELP = (
-    "a name that `gcnet models` lists (its published weights, or --weights), one of our .safetensors files, "
-    "a run folder, a checkpoint such as an mmdetection .pth, or OWNER/NAME on the Hugging Face hub"
-)
-WEIGHTS_HELP = "our .safetensors or an mmdetection .pth of this model, or `coco`: the published ones"
-MIRROR_HELP = (
-    "an address or folder with the published files, asked if the publisher fails; can be repeated "
-    "(GCNET_MIRRORS lists more)"
-)
-
-ANNOTATIONS_HELP = "an annotation file, where --data cannot say it; with --images"
-IMAGES_HELP = "the folder of the images, where it cannot be found from the annotations"
-
-PRECISIONS = get_args(Precision)
+_ENTRY = r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)"  # of a docstring's list of arguments
 
 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises GCNetError with one line, which names the nearest option."""
 
-    def __init__(self, verb: str, description: str, **options: Any) -> None:
-        super().__init__(prog=f"gcnet {verb}", description=description, allow_abbrev=False, **options)
+    def __init__(self, verb: str, usage: str, description: str, **options: Any) -> None:
+        usage = f"gcnet {verb} {usage} [options]"
+        super().__init__(
+            prog=f"gcnet {verb}", usage=usage, description=description, allow_abbrev=False, **options
+        )
         self.switches: dict[str, list[str]] = {}  # options that stand alone, and what may follow them
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
@@ -56,13 +47,61 @@ class Parser(argparse.ArgumentParser):
                 joined.append(word)
         return self.parse_intermixed_args([f"{w}=true" if w in self.switches else w for w in joined])
 
-    def add_switch(self, option: str, help: str, kind: Any = bool, **others: Any) -> None:
-        """An option that is on alone or with `true`; `kind` may allow other words."""
-        self.switches[option] = form_of(kind).split("|")
-        self.add_value(option, kind, help, **({"default": False} | others))
+    def add_options(
+        self,
+        source: Any,
+        names: Collection[str] | None = None,
+        *,
+        but: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
+        given_alone: bool = False,
+        **others: Mapping[str, Any],
+    ) -> None:
+        """Options as the arguments of a function or the fields of a dataclass; its docstring is their help.
 
-    def add_value(self, option: str, kind: Any, help: str, **others: Any) -> None:
-        """An option whose value is of a type, as in a dataclass."""
+        Args:
+            source: the function or the dataclass.
+            names: of the options, if not all are added.
+            but: those that are not.
+            defaults: others than those of `source`, on the command line.
+            given_alone: what is not given is not among the values; help shows the defaults nonetheless.
+            others: by name, what `add_argument` takes in place of what type and docstring say; `kind` is
+                another type.
+        """
+        helps = help_of(source)
+        for name, one in signature(source).parameters.items():
+            left_out = name in but or (names is not None and name not in names)
+            if left_out or one.kind is Parameter.VAR_KEYWORD:
+                continue
+            default = (defaults or {}).get(name, one.default)
+            option = name if default is Parameter.empty else f"--{name.replace('_', '-')}"
+            changed = {"kind": one.annotation, **COMMON.get(name, {}), **others.get(name, {})}
+            kind = changed.pop("kind")
+            text = changed.pop("help", helps[name] + _shown_default(default))
+            if given_alone:
+                changed = {"default": argparse.SUPPRESS} | changed
+            self.add_option(option, kind, text, **{"default": default} | changed)
+
+    def add_option(self, option: str, kind: Any, help: str, **others: Any) -> None:
+        """An option whose value is of a type, as in a dataclass; without dashes, a word that has to be given.
+
+        A truth that is false by default is a switch: it is on alone, or with `true`. Of one that is true by
+        default there are `--option` and `--no-option`. A sequence takes one word or more.
+        """
+        help = help.replace("%", "%%")
+        kind = AnyPath if isinstance(kind, str) else kind  # or what only Python can give
+        if kind is bool and others.get("default") is True:
+            self.add_argument(option, **{"action": argparse.BooleanOptionalAction, "help": help} | others)
+            return
+        values = next((one for one in (kind, *get_args(kind)) if get_origin(one) is Sequence), None)
+        if values is not None:
+            (kind,) = get_args(values)
+            others = {"nargs": "+"} | others
+            if option.startswith("-"):
+                others = {"action": "extend"} | others | {"default": list(others.get("default") or ())}
+        if not option.startswith("-"):
+            others.pop("default", None)
+            others.setdefault("metavar", option.upper())
 
         def read(word: str) -> Any:
             try:
@@ -70,16 +109,11 @@ class Parser(argparse.ArgumentParser):
             except (ValueError, yaml.YAMLError, RecursionError):
                 raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
 
-        self.add_argument(option, type=read, metavar=form_of(kind), help=help, **others)
-
-    def add_recipe(self, recipe: Recipe) -> None:
-        """The fields of a recipe, whose values help shows; what is not given is not among the values."""
-        kinds, helps = get_type_hints(type(recipe)), _field_docs(type(recipe))
-        for field in fields(recipe):
-            option, own = f"--{field.name.replace('_', '-')}", getattr(recipe, field.name)
-            text = f"{helps[field.name]} ({_shown_default(own)})".replace("%", "%%")
-            add = self.add_switch if field.default is False else self.add_value
-            add(option, help=text, kind=kinds[field.name], default=argparse.SUPPRESS)
+        form = form_of(kind)
+        if bool in (kind, *get_args(kind)):
+            self.switches[option] = form.split("|")
+            form = f"[{form}]"
+        self.add_argument(option, **{"type": read, "metavar": form, "help": help} | others)
 
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
@@ -93,6 +127,8 @@ def _dashed(word: str) -> str:
 def value_of(word: str, kind: Any) -> Any:
     """What a word means as a value of a type. Raises ValueError or YAMLError where it is none."""
     parts = get_args(kind)
+    if os.PathLike[str] in parts:
+        return word
     if get_origin(kind) in (Union, UnionType):
         for one in sorted(parts, key=lambda part: part is not NoneType):
             with suppress(ValueError, yaml.YAMLError):
@@ -113,6 +149,8 @@ def value_of(word: str, kind: Any) -> Any:
 def form_of(kind: Any) -> str:
     """How the values of a type are written."""
     parts = get_args(kind)
+    if os.PathLike[str] in parts:
+        return "PATH"
     if get_origin(kind) in (Union, UnionType):
         return "|".join(form_of(part) for part in parts if part is not NoneType)
     if get_origin(kind) is tuple:
@@ -122,20 +160,34 @@ def form_of(kind: Any) -> str:
 
 
 def _shown_default(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{','.join(map(str, value))}]"
+    """A default as help shows it, if it is a value: of others the text says what they mean."""
+    if value is Parameter.empty or value in (None, "", ()):
+        return ""
     if isinstance(value, bool):
-        return str(value).lower()
-    return "none" if value in (None, "") else str(value)
+        return f" ({str(value).lower()})"
+    if isinstance(value, tuple):
+        return f" ([{','.join(map(str, value))}])"
+    return f" ({value:,})" if isinstance(value, int) and value >= 10_000 else f" ({value})"
 
 
-def _field_docs(kind: type[Recipe]) -> dict[str, str]:
-    """What the docstrings of a recipe and its bases say of each field."""
+def help_of(source: Any) -> dict[str, str]:
+    """What the docstring of a function, or those of a dataclass and its bases, say of each name.
+
+    What is "as `gcnet.predict` takes it" is told in its words. What follows "In Python" is not for commands.
+    """
     found: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", base.__doc__ or "", re.MULTILINE):
-            found[name] = " ".join(text.split()).rstrip(".")
-    return found
+    for part in reversed(getattr(source, "__mro__", [source])):
+        for names, text in re.findall(_ENTRY, part.__doc__ or "", re.MULTILINE):
+            text = " ".join(text.split()).partition(" In Python ")[0]
+            other = re.search(r"^as `gcnet\.(\w+)` takes", text)
+            told = help_of(getattr(gcnet, other[1])) if other else {}
+            found |= {name: told.get(name, text.rstrip(".")) for name in names.split(", ")}
+    return {name: re.sub(r"`(\w+)`", partial(_as_option, found), text) for name, text in found.items()}
+
+
+def _as_option(names: Collection[str], found: re.Match[str]) -> str:
+    """`` `tile` `` as --tile, if that is a name."""
+    return f"--{found[1].replace('_', '-')}" if found[1] in names else found[0]
 
 
 def suggest(message: str, options: Iterable[str]) -> str:
@@ -158,126 +210,32 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """MODEL and --weights, as `find_source` takes them, --mirror and --device, as `load_trained` does."""
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--weights", help=WEIGHTS_HELP)
-    add_mirror(parser)
-    add_device(parser)
+def split_of(word: str) -> str:
+    """The name of a split; by the name of its folder, `val2017`, the validation split is meant too."""
+    return "valid" if word.startswith("val") else word
 
 
-def add_mirror(parser: argparse.ArgumentParser) -> None:
-    """--mirror, as `load_trained` takes it."""
-    parser.add_argument("--mirror", action="append", default=[], metavar="BASE", help=MIRROR_HELP)
+# Options that the command line takes otherwise than Python, in whatever command.
+COMMON = {
+    "mirror": {"nargs": None, "action": "append", "metavar": "PATH"},
+    "split": {"type": split_of},
+}
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """--device, as `choose_device` takes it."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+MODEL = ("model", "weights", "mirror", "device")  # of `gcnet.predict`, for commands with a model
 
 
-def add_split(parser: argparse.ArgumentParser) -> None:
-    """--split of a data set; by the name of its folder, `val2017`, the validation split is meant too."""
-    parser.add_argument(
-        "--split",
-        type=lambda word: "valid" if word.startswith("val") else word,
-        default="valid",
-        metavar="SPLIT",
-        help="train, valid or test (valid)",
-    )
+def model_of(options: argparse.Namespace) -> ModelChoice:
+    """The model that the options say."""
+    given = vars(options)
+    names = [one.name for one in fields(ModelChoice) if one.init and one.name in given]
+    return ModelChoice(**{name: given[name] for name in names})
 
 
-def add_division(parser: Parser) -> None:
-    """How a data set is read that comes in one part: `division_of` has the values for `load_splits`."""
-    parser.add_argument(
-        "--val-fraction",
-        type=float,
-        default=0.2,
-        help="share held out for validation where the data has no splits (0.2)",
-    )
-    parser.add_argument(
-        "--group-by",
-        default="",
-        metavar="WORD",
-        help="a field of COCO's images, or a regular expression for their paths, that keeps some together",
-    )
-    parser.add_argument(
-        "--split-file",
-        default="",
-        metavar="FILE",
-        help="the split.json of a run, whose images are held out again",
-    )
-    parser.add_switch("--crowd-as-objects", "take what is marked iscrowd as objects")
-
-
-def division_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What `add_division` added."""
-    return {name: getattr(options, name) for name in DIVISION}
-
-
-def add_max_detections(parser: argparse.ArgumentParser) -> None:
-    """--max-detections of a detector."""
-    parser.add_argument(
-        "--max-detections",
-        type=at_least(1),
-        metavar="N",
-        help="of a detector: most detections of an image (as it was trained, or 100)",
-    )
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """--precision of a detector at inference."""
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of a detector's network: bf16 and fp16 are faster on some hardware, and a little off (fp32)",
-    )
-
-
-def add_tiles(parser: argparse.ArgumentParser) -> None:
-    """--tile and --overlap of a detector at inference."""
-    parser.add_argument(
-        "--tile",
-        type=at_least(1),
-        metavar="N",
-        help="of a detector: look at larger images in squares of N pixels as well, for small objects",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="how much of a tile's side lies in the next tile (0.2)",
-    )
-
-
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-    """--max-pixels of images that are read."""
-    parser.add_argument(
-        "--max-pixels",
-        type=at_least(1),
-        default=MAX_PIXELS,
-        metavar="N",
-        help=f"images of more are not read ({MAX_PIXELS:,})",
-    )
-
-
-def add_compile(parser: argparse.ArgumentParser) -> None:
-    """--compile of a detector at inference."""
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="a detector on a GPU: compile it first, which takes a minute once and is kept; same results",
-    )
-
-
-def load_detector(source: Source, device: str, mirrors: Sequence[str] = ()) -> Detector:
-    """As `load_trained`, for commands that take detectors alone."""
-    trained = load_trained(source, device, mirrors)
-
+def only_detector(model: Any) -> Detector:
+    """The model, for commands that take detectors alone. Raises GCNetError for a classifier."""
     from gcnet.models.detector import Detector
 
-    if not isinstance(trained, Detector):
-        raise GCNetError(f"{trained.spec.name} is an image classifier; this command takes detectors")
-    return trained
+    if not isinstance(model, Detector):
+        raise GCNetError(f"{model.spec.name} is an image classifier; this command takes detectors")
+    return model

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import Parser, add_model, load_detector
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import MODEL, Parser, model_of, only_detector
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
-from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Draws the maps, and says block by block what they show."""
     options = _parser().parse(argv)
     queries = [_point(word) for word in options.query or ()]
-    source = find_source(options.model, options.weights)
+    chosen = model_of(options)
+    chosen.refuse_export("gcnet attention")
     check_writable(options.out)
     if not options.image.is_file():
         raise GCNetError(f"{options.image} is not a file; give an image")
-    detector = load_detector(source, options.device, options.mirror)
+    detector = only_detector(chosen.read())
 
     from gcnet.lab.look import QUERIES, draw_attention
 
@@ -33,8 +34,9 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("attention", "Draws where the context blocks of a model look in an image.")
-    add_model(parser)
+    usage = "MODEL IMAGE [--out DIR] [--query X,Y]"
+    parser = Parser("attention", usage, "Draws where the context blocks of a model look in an image.")
+    parser.add_options(predict, MODEL)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="an image")
     parser.add_argument("--out", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
     parser.add_argument(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
-from gcnet.commands.arguments import PRECISIONS, Parser, add_compile, add_device, at_least
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import Parser, at_least
 from gcnet.device import choose_device
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
+from gcnet.models.spec import Precision
 from gcnet.weights.catalog import find_detector
 
 
@@ -27,13 +30,17 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("benchmark", "Times models on this machine, beside each other or another library.")
+    parser = Parser(
+        "benchmark", "MODEL...", "Times models on this machine, beside each other or another library."
+    )
     parser.add_argument(
         "models", nargs="*", default=["mask_rcnn_r50", "mask_rcnn_r50_gc4"], metavar="MODEL", help="names"
     )
     parser.add_argument("--against", choices=["torchvision"], help="its Mask R-CNN, with the same weights")
     parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="(fp32)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=get_args(Precision), default=["fp32"], help="(fp32)"
+    )
     parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
     parser.add_argument("--batch", type=at_least(1), default=1, help="images at a time (1)")
     parser.add_argument("--repeats", type=at_least(1), default=7, help="of each measurement (7)")
@@ -41,8 +48,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--keep-memory", action="store_true", help="use freed memory again, as `gcnet predict` does on a CPU"
     )
-    add_compile(parser)
-    add_device(parser)
+    parser.add_options(predict, ("compile", "device"))
     parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
     return parser
 

@@ -6,7 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import Parser, add_mirror, at_least
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import Parser, at_least
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 from gcnet.weights.catalog import find
@@ -75,7 +76,11 @@ def _describe(model: Detector | Classifier, path: Path) -> list[str]:
 
 
 def _parser() -> Parser:
-    parser = Parser("convert", "Reads any checkpoint and writes our .safetensors, which knows its classes.")
+    parser = Parser(
+        "convert",
+        "IN OUT.safetensors",
+        "Reads any checkpoint and writes our .safetensors, which knows its classes.",
+    )
     parser.add_argument("source", metavar="IN", help=SOURCE_HELP)
     parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--model", metavar="NAME", help="the model that IN holds, if it is not what is found")
@@ -91,5 +96,5 @@ def _parser() -> Parser:
     parser.add_argument(
         "--image-size", type=at_least(32), nargs=2, metavar="SIDE", help="that images are fitted in for IN"
     )
-    add_mirror(parser)
+    parser.add_options(predict, ("mirror",))
     return parser

@@ -38,10 +38,10 @@ def run(argv: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         "curve",
+        "--data DIR [--model NAME] [--out DIR] [--seeds N] [--jobs N]",
         "Trains a model on 25, 50 and 100 percent of the images, as many iterations each, and says what "
         "twice as many images would give. A finished run is never made again: the same command goes on where "
         "it was stopped.",
-        usage="gcnet curve --data DIR [--model NAME] [--out DIR] [--seeds N] [--jobs N] [options]",
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="a data set with images to train and to validate on"
@@ -58,5 +58,6 @@ def _parser() -> Parser:
     )
     weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
     parser.add_argument("--weights", choices=["none", "imagenet"], help=weights)
-    parser.add_recipe(find_detector(MODEL).recipe)
+    recipe = find_detector(MODEL).recipe
+    parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)
     return parser

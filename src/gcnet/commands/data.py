@@ -6,15 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.commands.arguments import (
-    IMAGES_HELP,
-    Parser,
-    add_division,
-    add_max_pixels,
-    at_least,
-    division_of,
-)
+from gcnet.api.train import train
+from gcnet.commands.arguments import Parser, at_least
 from gcnet.files import check_data, check_writable, find_data
+from gcnet.recipe import DIVISION, Recipe
 
 PRINTED = 20  # classes on the terminal
 
@@ -39,8 +34,9 @@ def run(argv: list[str]) -> int:
     from gcnet.lab.data_look import look_through, notes_of_readers
     from gcnet.lab.data_page import draw_all, write_page
 
+    division = {name: getattr(options, name) for name in DIVISION}
     with notes_of_readers() as notes:
-        splits = load_splits(options.data, images=options.images, **division_of(options))
+        splits = load_splits(options.data, images=options.images, **division)
     splits = {split: replace(dataset, max_pixels=options.max_pixels) for split, dataset in splits.items()}
     look = look_through(options.data, splits, notes)
     prepare_folder(out.parent)
@@ -89,6 +85,7 @@ def _print(look: Look) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "data",
+        "DATA [--out FILE] [--draw DIR]",
         "What is in a data set: splits, classes, sizes, what training leaves out and what to look at, as a "
         "page to open in a browser. `gcnet data convert IN OUT --to coco|yolo` writes one in another format.",
     )
@@ -100,9 +97,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--show", type=at_least(0), default=24, metavar="N", help="images that the page shows (24)"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
-    add_division(parser)
-    add_max_pixels(parser)
+    parser.add_options(train, ("images",))
+    parser.add_options(Recipe, (*DIVISION, "max_pixels"))
     return parser
 
 
@@ -115,7 +111,8 @@ def _convert(argv: list[str]) -> int:
     from gcnet.data.load import load_splits
     from gcnet.data.write import write_splits
 
-    splits = load_splits(root, images=images, **division_of(options))
+    division = {name: getattr(options, name) for name in DIVISION}
+    splits = load_splits(root, images=images, **division)
     write_splits(splits, options.out, options.to)
     counts = ", ".join(f"{len(dataset)} images of {split}" for split, dataset in splits.items())
     print(f"wrote {options.out}: {counts}")
@@ -123,10 +120,12 @@ def _convert(argv: list[str]) -> int:
 
 
 def _convert_parser() -> Parser:
-    parser = Parser("data convert", "A data set, whatever its format, in COCO's or YOLO's.")
+    parser = Parser(
+        "data convert", "IN OUT --to coco|yolo", "A data set, whatever its format, in COCO's or YOLO's."
+    )
     parser.add_argument("data", type=Path, metavar="IN", help="a data set, or its annotation file")
     parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
     parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the format")
-    parser.add_argument("--images", type=Path, metavar="DIR", help=IMAGES_HELP)
-    add_division(parser)
+    parser.add_options(train, ("images",))
+    parser.add_options(Recipe, DIVISION)
     return parser

@@ -33,7 +33,9 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("demo", "Trains the tiny model on generated images, scores it and draws what it sees.")
+    parser = Parser(
+        "demo", "[--out DIR]", "Trains the tiny model on generated images, scores it and draws what it sees."
+    )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (demo)")
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and sampling (0)")
     parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")

@@ -25,7 +25,9 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("models", "Lists the models: size, published APs, and whether their weights are at hand.")
+    parser = Parser(
+        "models", "[WORD...]", "Lists the models: size, published APs, and whether their weights are at hand."
+    )
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="only models with all of them in a name, ours or upstream's"
     )

@@ -7,21 +7,13 @@ import logging
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gcnet.api import EXPORTS, load_trained
-from gcnet.commands.arguments import (
-    Parser,
-    add_compile,
-    add_max_detections,
-    add_model,
-    add_precision,
-    at_least,
-)
+from gcnet.api.choices import ModelChoice
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import MODEL, Parser, at_least, model_of
 from gcnet.engine.stop import end_by
 from gcnet.errors import GCNetError, needs
-from gcnet.weights.fetch import Source, find_source
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,18 +28,11 @@ WAITING = 2048  # connections that the system holds while the service is busy
 def run(argv: list[str]) -> int:
     """Serves until a signal comes, and ends what it has accepted before it goes."""
     options = _parser().parse(argv)
-    is_export = Path(options.model).suffix in EXPORTS
-    others = (options.weights, options.max_detections, options.precision != "fp32", options.compile)
-    if is_export and (any(others) or options.device != "auto"):
-        raise GCNetError(
-            f"{options.model} runs as it was exported: leave out --weights, --device, --precision, "
-            "--compile, --max-detections"
-        )
-    source = None if is_export else find_source(options.model, options.weights)
+    chosen = model_of(options)
     with _bound(options.host, options.port) as listener:
         for package in PACKAGES:
             needs(package, "serve")
-        served = _load(options, source)
+        served = _load(chosen, options.score_threshold)
 
         from gcnet.serve.app import Limits, make_app
 
@@ -64,21 +49,11 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace, source: Source | None) -> Served:
+def _load(chosen: ModelChoice, threshold: float | None) -> Served:
     """The model, which has predicted once."""
-    from gcnet.deploy.runtime import load_export
-    from gcnet.models.detector import Detector
     from gcnet.serve.served import Served
 
-    if source is None:
-        served = Served.of(load_export(options.model), options.score_threshold)
-    else:
-        model = load_trained(source, options.device, options.mirror)
-        if isinstance(model, Detector) and options.max_detections:
-            model.limit_detections(options.max_detections)
-        served = Served.of(
-            model, options.score_threshold, precision=options.precision, compiled=options.compile
-        )
+    served = Served.of(chosen.read(), threshold, precision=chosen.precision, compiled=chosen.compile)
     served.warm_up()
     return served
 
@@ -151,10 +126,11 @@ def _port(text: str) -> int:
 def _parser() -> Parser:
     parser = Parser(
         "serve",
+        "MODEL [--host ADDRESS] [--port N]",
         "A model as an HTTP service: POST /predict with an image gives JSON, / is a page to try it on, /docs "
         "says the rest. Takes detectors, classifiers and .onnx files of gcnet export.",
     )
-    add_model(parser)
+    parser.add_options(predict, MODEL)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
     )
@@ -189,7 +165,5 @@ def _parser() -> Parser:
         metavar="S",
         help="of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)",
     )
-    add_max_detections(parser)
-    add_precision(parser)
-    add_compile(parser)
+    parser.add_options(predict, ("max_detections", "precision", "compile"))
     return parser

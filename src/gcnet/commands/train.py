@@ -11,12 +11,12 @@ import json
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
-from gcnet.api import check_recipe, train
-from gcnet.commands.arguments import ANNOTATIONS_HELP, IMAGES_HELP, MIRROR_HELP, Parser
+from gcnet.api.train import check_recipe, train
+from gcnet.commands.arguments import Parser
 from gcnet.console import shown
 from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
@@ -24,13 +24,6 @@ from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.saved import saved_recipe
 from gcnet.weights.start import find_file
-
-START_HELP = (
-    "what to start from: `coco` (the published weights), `imagenet` (the backbone alone), `none` (random "
-    "numbers), our .safetensors, a run folder or an mmdetection .pth; `auto`: coco, imagenet where that "
-    "cannot be had, none for a tiny model"
-)
-
 
 LARGEST_CONFIG, DEEPEST = 1 << 20, 4  # bytes, and lists in lists
 WORDS = ("model", "data", "annotations", "images", "out", "weights", "mirror", "add_context")  # no numbers
@@ -43,10 +36,8 @@ def run(argv: list[str]) -> int:
     """Trains, after saying what from and with what changes to the recipe."""
     options, recipe = parse_train(argv)
     given = {name: getattr(recipe, name) for name in options.given}
-    names = ("annotations", "images", "resume", "weights", "class_names", "backbone_weights", "add_context")
-    others = {name: getattr(options, name) for name in (*names, "ratio", "stages", "remove_context")}
-    mirror = [options.mirror] if options.mirror else []
-    train(options.model, options.data, out=options.out, mirror=mirror, **others, **given)
+    words = {name: value for name, value in vars(options).items() if name not in (*NOT_IN_FILES, "given")}
+    train(**words | {"mirror": [options.mirror] if options.mirror else []}, **given)
     return 0
 
 
@@ -91,8 +82,8 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
 def _parser(name: str, recipe: Recipe) -> Parser:
     parser = Parser(
         "train",
+        "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]",
         "Trains a model. Defaults are the model's own recipe.",
-        usage="gcnet train MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE] [options]",
         add_help=False,  # it depends on the model
     )
     parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")
@@ -102,23 +93,15 @@ def _parser(name: str, recipe: Recipe) -> Parser:
         "--config", metavar="FILE", help="a YAML file of options, such as a run's recipe.yaml"
     )
     parser.add_argument("--print-config", action="store_true", help="print all options as such a file")
-    parser.add_argument(
-        "--data", help="a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/"
+    parser.add_options(
+        train,
+        but=("model",),
+        defaults={"out": None, "ratio": "1/16"},
+        out={"help": f"for checkpoints, logs and curves (runs/{name})"},
+        mirror={"kind": str, "action": "store", "default": None},
+        class_names={"kind": tuple[str, ...], "nargs": None, "default": None},
     )
-    parser.add_argument("--annotations", metavar="FILE", help=ANNOTATIONS_HELP)
-    parser.add_argument("--images", metavar="DIR", help=IMAGES_HELP)
-    parser.add_argument("--out", metavar="DIR", help=f"for checkpoints, logs and curves (runs/{name})")
-    resume = "go on from the last checkpoint in --out; `auto`: begin if there is none"
-    parser.add_switch("--resume", resume, bool | Literal["auto"])
-    parser.add_argument("--weights", default="auto", help=START_HELP)
-    parser.add_argument("--mirror", metavar="BASE", help=MIRROR_HELP.replace("; can be repeated", ""))
-    parser.add_value("--class-names", tuple[str, ...], "checked against the data, if given")
-    parser.add_argument("--backbone-weights", metavar="FILE", help="a ResNet to start from, by any library")
-    parser.add_argument("--add-context", metavar="BLOCK", help="blocks for a model without: gc, snl or nl")
-    parser.add_argument("--ratio", default="1/16", help="of the added blocks' bottleneck, such as 1/4")
-    parser.add_argument("--stages", default="c3-c5", help="that get the added blocks")
-    parser.add_switch("--remove-context", "take out the model's blocks")
-    parser.add_recipe(recipe)
+    parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)
     return parser
 
 

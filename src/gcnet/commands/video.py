@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from pathlib import Path
 
-from gcnet.commands.arguments import (
-    Parser,
-    add_max_detections,
-    add_model,
-    add_precision,
-    add_tiles,
-    at_least,
-    load_detector,
-)
+from gcnet.api.choices import shown_from
+from gcnet.api.predict import predict
+from gcnet.commands.arguments import MODEL, Parser, at_least, model_of, only_detector
 from gcnet.files import check_writable
 from gcnet.models.tiles import Tiles
-from gcnet.weights.fetch import find_source
 
 
 def run(argv: list[str]) -> int:
     """Follows the objects, writes lines and a drawn video. 1 where a video or a camera ended too soon."""
     options = _parser().parse(argv)
-    source = find_source(options.model, options.weights)
+    chosen = model_of(options)
+    chosen.refuse_export("gcnet video")
     tiles = None if options.tile is None else Tiles(options.tile, options.overlap)
     check_writable(options.out)
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
 
-    from gcnet.api import shown_from
     from gcnet.models.tiled import Tiled
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
     from gcnet.prediction.video_files import Video
 
     video = Video(options.video, every=options.every, most=options.max_frames)
-    detector = load_detector(source, options.device, options.mirror)
-    if options.max_detections is not None:
-        detector.limit_detections(options.max_detections)
-    detector = detector.optimize(precision=options.precision)
+    detector = only_detector(chosen.load())
     threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
     looks = detector if tiles is None else Tiled(detector, tiles)
     seen = follow(looks, video, options.out, score_threshold=threshold, draw=options.draw)
@@ -58,10 +47,11 @@ def _stop(number: int, _: object) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "video",
+        "MODEL VIDEO [--out DIR]",
         "Finds objects in a video and follows them: a line of JSON for each frame, and the video with them "
         "drawn. The exit code is 1 where the video or the camera ended before it should.",
     )
-    add_model(parser)
+    parser.add_options(predict, MODEL)
     parser.add_argument(
         "video", metavar="VIDEO", help="a file, a camera's number such as 0, or an address such as rtsp://..."
     )
@@ -76,13 +66,7 @@ def _parser() -> Parser:
         "--every", type=at_least(1), default=1, metavar="N", help="look at every N-th frame alone (1)"
     )
     parser.add_argument("--max-frames", type=at_least(1), metavar="N", help="look at so many frames (all)")
-    parser.add_argument(
-        "--draw",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="the video with objects drawn, or the lines alone",
-    )
-    add_tiles(parser)
-    add_max_detections(parser)
-    add_precision(parser)
+    drawn = "the video with objects drawn, or the lines alone"
+    parser.add_option("--draw", bool, drawn, default=True)
+    parser.add_options(predict, ("precision", "max_detections", "tile", "overlap"))
     return parser

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from gcnet.errors import GCNetError
 
 LEAST_TILE = 32  # pixels: less is no image to a detector
@@ -53,4 +51,5 @@ class Tiles:
             return [0]
         step = max(int(self.side * (1 - self.overlap)), 1)
         count = -(-(length - self.side) // step) + 1
-        return np.linspace(0, length - self.side, count).round().astype(int).tolist()
+        apart = (length - self.side) / (count - 1)
+        return [round(index * apart) for index in range(count)]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from gcnet.api import SHOW_FROM, shown_from
+from gcnet.api.choices import SHOW_FROM, shown_from
 from gcnet.context.look import attention_pools, block_titles, record
 from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
 from gcnet.found import Classified, Found

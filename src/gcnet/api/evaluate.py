@@ -1,0 +1,189 @@
+"""`gcnet.evaluate`: the scores of a model on a data set; and the scores of two beside each other."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from gcnet.api.choices import ModelChoice, find_data_set, read_split
+from gcnet.console import check_names
+from gcnet.errors import GCNetError, check_least
+from gcnet.files import AnyPath, check_handles, check_writable
+from gcnet.models.spec import Precision
+from gcnet.models.tiles import Tiles
+from gcnet.recipe import DIVISION, Recipe
+
+if TYPE_CHECKING:
+    from gcnet.api.choices import AnyModel
+    from gcnet.data.dataset import DataSet
+    from gcnet.evaluation.classify import ClassMetrics
+    from gcnet.evaluation.coco_ap import Metrics
+
+# Arguments that `compare` has not, or has for two.
+ALONE = ("model", "data", "out", "report", "keep_threshold", "weights", "score_threshold")
+SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
+
+
+def evaluate(
+    model: "AnyModel",
+    data: "AnyPath | DataSet[Any] | None" = None,
+    *,
+    split: str = "valid",
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
+    out: AnyPath | None = None,
+    report: AnyPath | None = None,
+    keep_threshold: bool = False,
+    weights: AnyPath | None = None,
+    mirror: Sequence[str] = (),
+    device: str = "auto",
+    batch_size: int = 1,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    workers: int = 2,
+    score_threshold: float = SCORE_FROM,
+    max_detections: int | None = None,
+    val_fraction: float = Recipe.val_fraction,
+    group_by: str = "",
+    split_file: AnyPath = "",
+    crowd_as_objects: bool = False,
+    skip_bad_images: bool = False,
+    max_pixels: int = Recipe.max_pixels,
+    precision: Precision = "fp32",
+    compile: bool = False,
+    progress: bool = True,
+) -> "tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]":
+    """The scores of a model on one split of a data set, and what it found: `gcnet eval`.
+
+    Of a run folder that is scored on the data it was trained on, the run's own split.json is taken.
+
+    Args:
+        model, weights, mirror, device, precision, compile, max_detections: as `gcnet.predict` takes them.
+        data, annotations, images: as `gcnet.train` takes them; in Python a data set, too.
+        split: "train", "valid" or "test".
+        out: a folder for results.json, written before anything is scored, and metrics.json.
+        report: a folder for report.html, a page that says how good the model is and where it fails, and
+            report.json, which says the same.
+        keep_threshold: write the score of the best F1 into the model's file, for `gcnet predict`.
+        batch_size: images at a time; with `tile`, tiles.
+        tile, overlap: as `gcnet.predict` takes them.
+        workers: processes that read images.
+        score_threshold: of a detector, in [0, 1]: what scores less does not count.
+        val_fraction, group_by, split_file, crowd_as_objects, skip_bad_images, max_pixels: as `gcnet.Recipe`
+            takes them.
+
+    Raises:
+        GCNetError: the data set or the model cannot be found or read, or they have different classes.
+    """
+    chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
+    chosen.refuse_export("gcnet eval")
+    check_least(1, batch_size=batch_size, max_pixels=max_pixels)
+    check_least(0, workers=workers)
+    tiles = None if tile is None else Tiles(tile, overlap)
+    check_handles()
+    place = find_data_set(data, annotations, images)
+    for folder in (out, report):
+        if folder is not None:
+            check_writable(Path(folder))
+    file = chosen.source and chosen.source.place
+    if keep_threshold and not (isinstance(file, Path) and file.suffix == ".safetensors"):
+        raise GCNetError("--keep-threshold is for a model in a file of ours; `gcnet convert` writes one")
+    loaded = chosen.load()
+
+    from gcnet.data.check import check_images
+    from gcnet.evaluation.evaluate import evaluate as score
+    from gcnet.models.detector import Detector
+
+    if keep_threshold and not isinstance(loaded, Detector):
+        raise GCNetError(f"--keep-threshold: {loaded.spec.name} is a classifier, whose answers have none")
+    division = {"val_fraction": val_fraction, "group_by": group_by, "split_file": split_file}
+    division["crowd_as_objects"] = crowd_as_objects
+    dataset = read_split(model, loaded.spec, place, split, division) if place else data
+    splits = {split: cast(Any, dataset)}
+    dataset = check_images(splits, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)[split]
+    metrics, results = score(
+        loaded,
+        dataset,
+        batch_size=batch_size,
+        workers=workers,
+        tiles=tiles,
+        out=out,
+        progress=progress,
+        **({"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}),
+    )
+    if report is not None:
+        from gcnet.judge.page import write_report
+
+        about = {"model": loaded.spec.name, "data": str(dataset.source), "split": split}
+        train_set = None
+        if place and split != "train":
+            with contextlib.suppress(GCNetError):  # there is none
+                train_set = read_split(model, loaded.spec, place, "train", division)
+        write_report(loaded.spec, results, dataset, Path(report), about=about, train_set=train_set)
+    if keep_threshold and isinstance(file, Path):
+        _keep_threshold(file, metrics)
+    return metrics, results
+
+
+def compare(
+    model: "AnyModel",
+    other: "AnyModel",
+    data: "AnyPath | DataSet[Any] | None" = None,
+    *,
+    out: AnyPath,
+    **options: Any,
+) -> dict[str, Any]:
+    """Two detectors on one data set, and how sure it is that they differ: `gcnet compare`.
+
+    Args:
+        model: as `gcnet.predict` takes it.
+        other: another.
+        data: as `gcnet.train` takes it. In Python a data set, too.
+        out: a folder for compare.html, a page, compare.json, which says the same, and the results of both,
+            in a/ and b/. In Python what compare.json says is returned.
+        options: as `evaluate` takes them, but for weights, report, keep_threshold and score_threshold.
+
+    Raises:
+        GCNetError: as `evaluate`, or one is a classifier.
+    """
+    known = {name: one.default for name, one in signature(evaluate).parameters.items() if name not in ALONE}
+    check_names(options, known, "gcnet.compare")
+    given = known | options
+    running = ("mirror", "device", "precision", "compile", "max_detections")
+    how = {name: given.pop(name) for name in running}
+    chosen = [ModelChoice(one, **how) for one in (model, other)]
+    for one in chosen:
+        one.refuse_export("gcnet compare")
+    check_handles()
+    place = find_data_set(data, given.pop("annotations"), given.pop("images"))
+    check_writable(Path(out))
+    loaded = [one.load() for one in chosen]
+
+    from gcnet.data.check import check_images
+    from gcnet.judge.compare import write_comparison
+    from gcnet.models.detector import Detector
+
+    for one in loaded:
+        if not isinstance(one, Detector):
+            raise GCNetError(f"{one.spec.name} is a classifier: only detectors are compared")
+    split, division = given["split"], {name: given.pop(name) for name in DIVISION}
+    dataset: Any = read_split(model, loaded[0].spec, place, split, division) if place else data
+    skip, most = given.pop("skip_bad_images"), given["max_pixels"]
+    dataset = check_images({split: dataset}, skip=skip, max_pixels=most, progress=given["progress"])[split]
+    results, about = [], {}
+    for name, word, one in zip("ab", (model, other), loaded, strict=True):
+        results.append(evaluate(one, dataset, out=Path(out) / name, **given)[1])
+        about[name] = str(word) if isinstance(word, str | os.PathLike) else one.spec.name
+    about |= {"data": str(dataset.source), "split": split}
+    return write_comparison([one.spec for one in loaded], results, dataset, Path(out), about=about)
+
+
+def _keep_threshold(file: Path, metrics: "Metrics | ClassMetrics") -> None:
+    from gcnet.evaluation.coco_ap import Metrics
+    from gcnet.weights.files import keep_in_file
+
+    if not isinstance(metrics, Metrics) or metrics.best is None:
+        raise GCNetError("--keep-threshold: without an object there is no best one")
+    keep_in_file(file, score_threshold=round(metrics.best.score, 4))

@@ -1,0 +1,195 @@
+"""`gcnet.train`: a model, from what it starts to the loop."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gcnet.api.choices import find_data_set
+from gcnet.console import check_names, listed
+from gcnet.context_spec import parse_context
+from gcnet.device import keep_freed_memory
+from gcnet.errors import GCNetError
+from gcnet.files import AnyPath, check_handles, check_unused, check_writable
+from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.recipe import ClassificationRecipe, Recipe
+from gcnet.weights.catalog import find
+from gcnet.weights.start import find_start
+
+if TYPE_CHECKING:
+    from gcnet.api.choices import AnyModel
+    from gcnet.data.dataset import DataSet
+    from gcnet.engine.task import Task
+    from gcnet.engine.train import TrainResult
+
+
+def train(
+    model: "AnyModel",
+    data: "AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any] | None" = None,
+    *,
+    out: AnyPath,
+    annotations: AnyPath | None = None,
+    images: AnyPath | None = None,
+    resume: bool | Literal["auto"] = False,
+    weights: AnyPath | None = "auto",
+    mirror: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
+    backbone_weights: AnyPath | None = None,
+    add_context: str | None = None,
+    ratio: float | str = 1 / 16,
+    stages: str = "c3-c5",
+    remove_context: bool = False,
+    **recipe: Any,
+) -> "TrainResult":
+    """Trains a model, and writes all results to the folder `out`: `gcnet train`.
+
+    Args:
+        model: a name that `gcnet models` lists; or, to start from what it holds, what `gcnet predict` takes.
+            In Python a model with the data's classes, too, which is trained in place.
+        data: a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/. In Python
+            splits ("train" and perhaps "valid") by name, too, or one to train on without validation.
+        out: a folder for checkpoints, logs and curves: see `gcnet.engine.train.train`.
+        annotations: an annotation file, where `data` cannot say it; with `images`.
+        images: the folder of the images, where it cannot be found from the annotations.
+        resume: go on from the last checkpoint in `out`; "auto": begin if there is none.
+        weights: of a name, what to start from: "coco" (the published weights), "imagenet" (the backbone
+            alone), "none" (random numbers), our .safetensors, a run folder or an mmdetection .pth; "auto":
+            coco, imagenet where that cannot be had, none for a tiny model.
+        mirror: as `gcnet.predict` takes it.
+        class_names: checked against the data, if given.
+        backbone_weights: of a name, in place of `weights`: a file with a ResNet, by torchvision, timm,
+            mmpretrain, MoCo, DINO, transformers or mmdetection. The rest starts random.
+        add_context: a block, gc, snl or nl, that a model without blocks gets in its residual blocks. It
+            changes nothing until it is trained.
+        ratio: of the added blocks' bottleneck, such as 1/4.
+        stages: in which each residual block gets an added one, such as c3-c5 or c4.
+        remove_context: take out the blocks that the model has.
+        recipe: fields of `gcnet.Recipe`, of a classifier `gcnet.ClassificationRecipe`, such as `epochs=12`;
+            the others are as in the model's own recipe.
+
+    Raises:
+        GCNetError: a field is unknown or makes no sense, data or weights cannot be found or read, `out`
+            cannot be written to or holds another run, or the training failed.
+    """
+    began = time.monotonic()
+    check_handles()
+    place = find_data_set(data, annotations, images)
+    check_writable(Path(out))
+    check_unused(Path(out), resume)
+    context = parse_context(add_context, ratio, stages)
+    if resume is True:  # its weights are in its checkpoint
+        weights = "auto"
+    held, file = find_start(model, weights, mirror, backbone_weights)
+    spec = held.spec
+    own, few_images = _own_recipe(spec)
+    settings = check_recipe(own, recipe)
+    import torch
+
+    from gcnet.data.check import check_images
+    from gcnet.engine.processes import find_place as find_process
+    from gcnet.engine.runfolder import goes_on
+    from gcnet.engine.task import task_of
+    from gcnet.engine.train import train as run
+    from gcnet.evaluation.evaluate import check_classes
+    from gcnet.weights.create import start_model
+
+    task = task_of(spec)
+    splits = _splits(task, place or data, class_names, settings)
+    splits = check_images(
+        splits,
+        skip=settings.skip_bad_images,
+        max_pixels=settings.max_pixels,
+        progress=find_process(settings).leads,
+    )
+    changes = []
+    if not few_images:
+        settings, changes = _suit(task, settings, splits["train"], recipe)
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
+    resume = goes_on(Path(out), resume)
+    classes = splits["train"].class_names
+    if held is model:
+        check_classes(spec.class_names, classes)
+    else:
+        torch.manual_seed(settings.seed)
+    start = start_model(
+        held,
+        None if resume else weights,
+        classes,
+        file=file,
+        mirrors=mirror,
+        backbone=None if resume else backbone_weights,
+        context=context,
+        remove_context=remove_context,
+    )
+    if find_process(settings).leads and not resume:
+        print("\n".join([*start.report, *changes]), flush=True)
+    words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
+    words |= {"model": file, "add_context": add_context}
+    if add_context:
+        words |= {"ratio": str(ratio), "stages": stages}
+    if remove_context:
+        words |= {"remove_context": "true"}
+    return run(
+        start.model,
+        splits["train"],
+        splits.get("valid"),
+        settings,
+        Path(out),
+        resume=resume,
+        data={name: os.fspath(word) for name, word in words.items() if isinstance(word, str | os.PathLike)},
+        weights=start.weights,
+        began=began,
+    )
+
+
+def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
+    """The recipe of a model's row, and whether it was made for small data sets: not for published models."""
+    try:
+        row = find(spec.name)
+    except GCNetError:
+        return (ClassificationRecipe(), True) if isinstance(spec, ClassifierSpec) else (Recipe(), False)
+    return row.recipe, row.weights is None
+
+
+def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """A recipe with the given fields. Raises GCNetError for one that is unknown or makes no sense."""
+    check_names(given, [field.name for field in fields(own)], "the recipe")
+    try:
+        return replace(own, **given)
+    except TypeError as error:
+        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise GCNetError(f"recipe: a value of {values} is of the wrong type ({error})") from error
+
+
+def _splits(
+    task: "Task", data: Any, class_names: Sequence[str] | None, recipe: Recipe
+) -> "Mapping[str, DataSet[Any]]":
+    """The splits of the data: train is among them, and its classes are the expected ones, if any are."""
+    if isinstance(data, tuple):
+        root, images = data
+        splits = task.load_splits(root, images, recipe)
+    else:
+        root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
+    if "train" not in splits:
+        raise GCNetError(f"{root} has no training split, only {', '.join(splits)}; see docs/your-data.md")
+    names = splits["train"].class_names
+    if class_names and tuple(class_names) != tuple(names):
+        raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
+    return splits
+
+
+def _suit(
+    task: "Task", recipe: Recipe, train_set: "DataSet[Any]", given: Mapping[str, Any]
+) -> tuple[Recipe, list[str]]:
+    """The recipe adapted to the number of training images, and lines that say what was changed."""
+    from gcnet.data.loader import epoch_size
+    from gcnet.engine.processes import find_place as find_process
+    from gcnet.engine.schedule import describe_changes, for_few_images
+
+    images = epoch_size(train_set, recipe, masks=task.masks)
+    suited = for_few_images(recipe, images, given, devices=find_process(recipe).world)
+    line = describe_changes(recipe, suited, images)
+    return suited, [line] if line else []
