@@ -97,7 +97,7 @@ def measure(detector: Detector) -> dict[str, Any]:
         files["onnxruntime"] = loaded
         failed = ""
         try:
-            write_openvino(onnx, openvino, loaded.spec)
+            write_openvino(onnx, openvino, loaded.details)
             read = load_export(openvino, threads=1)
             assert isinstance(read, ExportedDetector)
             files["openvino"] = read

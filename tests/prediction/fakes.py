@@ -36,7 +36,7 @@ class Finds(ExportedDetector):
         probs[0, :, 12:16] = 0
         scores, labels = np.array([0.9, 0.4], np.float32), np.array([0, 1])
         size = prepared.images.shape[:2]
-        found = Found(boxes, scores, labels, probs if self.spec.masks else None, size, boxes)
+        found = Found(boxes, scores, labels, probs if self.details.masks else None, size, boxes)
         return [found[found.scores > score_threshold]]
 
 

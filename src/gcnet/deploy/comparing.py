@@ -98,7 +98,7 @@ def compare(
         assert isinstance(model, Classifier)
         assert isinstance(exported, ExportedClassifier)
         return _compare_classes(model, exported, image)
-    details = exported.spec
+    details = exported.details
     if details.resizes or details.size is not None:
         exact = _as_prepared(model, image, details)
     else:

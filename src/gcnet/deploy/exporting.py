@@ -164,6 +164,7 @@ def _details(
         resize=spec.resize,
         coordinates=spec.coordinates,
         resizes=resizes,
+        detections=spec.roi.detections,
         provenance=model.provenance,
     )
 

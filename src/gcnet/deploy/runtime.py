@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 
 from gcnet.errors import GCNetError, needs
 from gcnet.found import Classified, Found
-from gcnet.models.spec import Coordinates, Resize
+from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
 from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import Pixels, fit_size, middle_square, resize_image
 
@@ -36,7 +36,8 @@ class Details:
     `image_size` is the (long, short) side that images are resized to by the rule of `resize`; a classifier's
     as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given. It takes
     `batch` images at a time. A file with `resizes` takes one as it is, H x W x 3, and resizes it by itself.
-    `coordinates`: see `gcnet.models.coordinates`. `provenance` is that of the model.
+    `coordinates`: see `gcnet.models.coordinates`. A detector finds up to `detections` objects in an image.
+    `provenance` is that of the model.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Details:
     resize: Resize = "opencv"
     coordinates: Coordinates = "continuous"
     resizes: bool = False
+    detections: int = RoISpec.detections
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -64,6 +66,7 @@ class Details:
             words = {
                 name: said[name] for name in ("kind", "resize", "coordinates", "resizes") if name in said
             }
+            words["detections"] = int(said.get("detections", cls.detections))
             words["provenance"] = dict(said.get("provenance", {}))
             return cls(
                 str(said["name"]), names, (long, short), masks, size, batch, str(said["precision"]), **words
@@ -72,6 +75,23 @@ class Details:
             raise GCNetError(
                 f"{file} does not say how images are prepared for it: make it with gcnet export"
             ) from None
+
+    @property
+    def spec(self) -> ModelSpec | ClassifierSpec:
+        """What is known of the model from outside: classes, image sizes, and what it finds.
+
+        What the network is made of, the file alone knows: these fields are those of any model.
+        """
+        if self.kind == "classifier":
+            return ClassifierSpec(self.name, self.class_names, image_size=self.image_size)
+        return ModelSpec(
+            self.name,
+            self.class_names,
+            roi=RoISpec(masks=self.masks, detections=self.detections),
+            coordinates=self.coordinates,
+            resize=self.resize,
+            image_size=self.image_size,
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -93,9 +113,9 @@ class Prepared:
 class ExportedDetector:
     """A detector in a file, with the methods for inference of a `Detector`, on NumPy arrays."""
 
-    def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
-        self.spec, self.run, self.fingerprint = spec, run, fingerprint
-        self.provenance = spec.provenance
+    def __init__(self, details: Details, run: Run, fingerprint: str = "") -> None:
+        self.details, self.run, self.fingerprint = details, run, fingerprint
+        self.spec, self.provenance = details.spec, details.provenance
 
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = LEAST_SCORE
@@ -107,23 +127,23 @@ class ExportedDetector:
 
     def prepare(self, image: Any) -> Prepared:
         """An image of any kind, as `predict` wants it."""
-        return prepare(as_rgb_array(image), self.spec)
+        return prepare(as_rgb_array(image), self.details)
 
     def predict(self, prepared: Prepared, *, score_threshold: float = LEAST_SCORE) -> list[Found]:
         """What is found in one image, as a list of one, as `Detector.predict` gives it."""
         pixels = prepared.pixels
-        if not self.spec.resizes:
-            pixels = np.repeat(pixels, self.spec.batch, axis=0)
-        found = as_found(self.run(pixels), prepared, self.spec)
+        if not self.details.resizes:
+            pixels = np.repeat(pixels, self.details.batch, axis=0)
+        found = as_found(self.run(pixels), prepared, self.details)
         return [found[found.scores > score_threshold]]
 
 
 class ExportedClassifier:
     """A classifier in a file, with the methods for inference of a `Classifier`, on NumPy arrays."""
 
-    def __init__(self, spec: Details, run: Run, fingerprint: str = "") -> None:
-        self.spec, self.run, self.fingerprint = spec, run, fingerprint
-        self.provenance = spec.provenance
+    def __init__(self, details: Details, run: Run, fingerprint: str = "") -> None:
+        self.details, self.run, self.fingerprint = details, run, fingerprint
+        self.spec, self.provenance = details.spec, details.provenance
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classified]:
         """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
@@ -136,9 +156,13 @@ class ExportedClassifier:
         square = middle_square(as_rgb_array(image), self.spec.image_size)
         return np.ascontiguousarray(square.transpose(2, 0, 1)[None])
 
+    def predict(self, square: UInt8[np.ndarray, "1 3 S S"]) -> Float[np.ndarray, "1 K"]:
+        """The probability of each class, of one image."""
+        return self.run(np.repeat(square, self.details.batch, axis=0))[0][:1].astype(np.float32)
+
     def classify(self, square: UInt8[np.ndarray, "1 3 S S"], *, top: int) -> list[Classified]:
         """The `top` most probable classes of one image, as a list of one, as `Classifier.classify` does."""
-        probabilities = self.run(np.repeat(square, self.spec.batch, axis=0))[0][0].astype(np.float32)
+        probabilities = self.predict(square)[0]
         labels = np.argsort(-probabilities, kind="stable")[:top]
         names = tuple(self.spec.class_names[label] for label in labels)
         return [Classified(labels, probabilities[labels], names)]

@@ -9,13 +9,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import Module
 
 from gcnet.console import listed, progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
@@ -28,11 +29,9 @@ from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import alone_in, prepare_folder, write_json
 from gcnet.journal import NAME as JOURNAL
 from gcnet.journal import Journal
-from gcnet.models.classifier import Classifier
-from gcnet.models.detector import Detector
 from gcnet.models.modes import fingerprint, in_eval_mode
-from gcnet.models.spec import ModelSpec
-from gcnet.models.tiled import Tiled, Uncut
+from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.models.tiled import Tiled
 from gcnet.models.tiles import Tiles
 from gcnet.ops.images import fit_size, padded_size
 
@@ -42,7 +41,7 @@ CALL = "call.json"  # what the results of an evaluation are of
 
 
 def evaluate(
-    model: Detector | Classifier,
+    model: Any,
     dataset: DataSet[Any],
     *,
     batch_size: int = 1,
@@ -54,6 +53,7 @@ def evaluate(
 ) -> tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]:
     """Metrics of `model` on every image of `dataset`, and what it found.
 
+    The model is a `Detector`, a `Classifier`, or an export of one, which takes an image at a time.
     Of a detector that is in COCO results format, of a classifier as `ClassResult` has it. Runs on the model's
     device. With `out`, what is found in an image is there at once (see `evaluation_in`), `results.json`
     before anything is scored, then `metrics.json`. With `tiles` a detector looks at large images in these as
@@ -66,7 +66,7 @@ def evaluate(
     check_classes(model.spec.class_names, dataset.class_names)
     if not dataset.has_labels and not any(record.objects(masks=False) for record in dataset.records):
         log.warning("there is nothing to score: %s has %s", dataset.source, why_nothing(dataset.records))
-    if tiles is not None and isinstance(model, Classifier):
+    if tiles is not None and isinstance(model.spec, ClassifierSpec):
         raise GCNetError(f"{model.spec.name} is an image classifier; tiles are for detectors")
     tiling = {} if tiles is None else {"tile": tiles.side, "overlap": tiles.overlap}
     with evaluation_in(out, model, dataset, **tiling, **options) as journal:
@@ -92,7 +92,7 @@ def evaluate(
 
 @contextmanager
 def evaluation_in(
-    out: str | os.PathLike[str] | None, model: Detector | Classifier, dataset: DataSet[Any], **options: Any
+    out: str | os.PathLike[str] | None, model: Any, dataset: DataSet[Any], **options: Any
 ) -> Iterator[Journal | None]:
     """Makes the folder `out` ready for an evaluation, if it is given, and gives the journal of its images.
 
@@ -105,15 +105,15 @@ def evaluation_in(
     if out is None:
         yield None
         return
-    folder = prepare_folder(out)
+    folder, spec = prepare_folder(out), model.spec
     images = [f"{record.path.name} {getattr(record, 'id', '')}" for record in dataset.records]
     call = {
         "command": "eval",
-        "model": model.spec.name,
-        "weights": fingerprint(model),
+        "model": spec.name,
+        "weights": fingerprint(model) if isinstance(model, Module) else model.fingerprint,
         "data": dataset.source.as_posix(),
         "images": hashlib.sha256("\n".join(images).encode("utf-8", "surrogateescape")).hexdigest()[:16],
-        **({"max_detections": model.spec.roi.detections} if isinstance(model, Detector) else {}),
+        **({"max_detections": spec.roi.detections} if isinstance(spec, ModelSpec) else {}),
         **options,
     }
     with alone_in(folder):
@@ -154,11 +154,9 @@ def as_results(found: Sequence[Any]) -> Sequence[dict[str, Any]]:
     return CocoResults(found)
 
 
-def score_all(
-    model: Detector | Classifier, dataset: DataSet[Any], found: Sequence[Any]
-) -> Metrics | ClassMetrics:
+def score_all(model: Any, dataset: DataSet[Any], found: Sequence[Any]) -> Metrics | ClassMetrics:
     """The metrics of what `model` found in each image of `dataset`."""
-    if isinstance(model, Classifier):
+    if isinstance(model.spec, ClassifierSpec):
         return class_metrics(found, dataset.class_names)
     return evaluator_of(model.spec, dataset, found).compute()
 
@@ -174,7 +172,7 @@ def evaluator_of(
 
 
 def predict_all(
-    model: Detector | Classifier,
+    model: Any,
     dataset: DataSet[Any],
     indices: Sequence[int],
     *,
@@ -190,18 +188,21 @@ def predict_all(
     A batch holds images of one padded size: what is found in an image does not depend on the others. With a
     `journal`, images that are in it are not looked at again, and the others are put there.
     """
-    model, size = in_eval_mode(model), model.spec.image_size
-    resize = model.spec.resize if isinstance(model.spec, ModelSpec) else "opencv"
+    device, is_export = torch.device("cpu"), not isinstance(model, Module)
+    if not is_export:
+        model = in_eval_mode(model)
+        device = next((parameter.device for parameter in model.parameters()), device)
     images = {} if journal is None else _recorded(journal, dataset)
     left = [index for index in indices if index not in images]
-    looks: Any = model
-    if tiles is None:
+    looks: Any = model if tiles is None else Tiled(model, tiles, batch_size)
+    if tiles is None and not is_export:
+        size = model.spec.image_size
+        resize = model.spec.resize if isinstance(model.spec, ModelSpec) else "opencv"
         batches = batches_of_one_size(dataset, left, image_size=size, resize=resize, batch_size=batch_size)
         loader = eval_loader(dataset, batches, image_size=size, resize=resize, workers=workers)
+        loader = (batch.to(device) for batch in loader)
     else:
-        looks, batches = Tiled(model, tiles, batch_size), [[index] for index in left]
-        loader = read_ahead(dataset, left)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        batches, loader = [[index] for index in left], read_ahead(dataset, left, looks.prepare)
 
     def encode(group: list[int], found: list[Any]) -> None:
         for index, one in zip(group, found, strict=True):
@@ -217,31 +218,32 @@ def predict_all(
         task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
         pending: Future[None] | None = None
         for group, batch in zip(batches, loader, strict=True):
-            found = looks.predict(batch.to(device), **options)
+            found = looks.predict(batch, **options)
             if pending is not None:
                 pending.result()
             # Masks are encoded while the network works on the next images.
-            pending = pool.submit(encode, group, [one.to("cpu") for one in found])
-            bar.advance(task, len(batch))
+            found = list(found) if is_export else [one.to("cpu") for one in found]
+            pending = pool.submit(encode, group, found)
+            bar.advance(task, len(group))
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
 
 
-def read_ahead(dataset: DataSet[Any], indices: Sequence[int]) -> Iterator[Uncut]:
-    """The images as they are: one is read while the one before is looked at, and no more are held."""
+def read_ahead(dataset: DataSet[Any], indices: Sequence[int], prepare: Callable[[Any], Any]) -> Iterator[Any]:
+    """The images as a model prepares them: one is read while the one before is looked at, and no more."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = [pool.submit(dataset.read_image, index) for index in indices[:1]]
         for index in [*indices[1:], None]:
             image = upcoming.pop().result()
             if index is not None:
                 upcoming.append(pool.submit(dataset.read_image, index))
-            yield Uncut(image)
+            yield prepare(image)
 
 
 def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | ClassResult:
     if dataset.has_labels:
-        return ClassResult.of(dataset, index, found)
+        return ClassResult.of(dataset, index, torch.as_tensor(found))
     return ImageResults.of(found, dataset.records[index].id, dataset.category_ids)
 
 

@@ -24,13 +24,6 @@ class Uncut:
 
     image: UInt8[np.ndarray, "H W 3"]
 
-    def __len__(self) -> int:
-        return 1
-
-    def to(self, device: Any) -> Uncut:
-        """Itself: tiles go to the model's device."""
-        return self
-
 
 class Tiled:
     """A detector that sees large images as a whole, and in `tiles`, `batch_size` of them at a time.

@@ -86,7 +86,7 @@ def predict_files(
     kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
-    if of_detector and not isinstance(model, ExportedDetector):
+    if of_detector:
         call["max_detections"] = model.spec.roi.detections
     if out is not None and wanted.shard[1] > 1:
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
@@ -108,7 +108,7 @@ def predict_files(
 
 def is_detector(model: Any) -> bool:
     """Whether a model finds objects, and not classes of whole images."""
-    return not isinstance(model, ExportedClassifier) and not isinstance(model.spec, ClassifierSpec)
+    return not isinstance(model.spec, ClassifierSpec)
 
 
 def ready(model: Any) -> tuple[Any, str]:

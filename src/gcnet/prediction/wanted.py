@@ -49,7 +49,7 @@ class Wanted:
                 raise GCNetError(
                     f"{spec.name} is an image classifier and finds no objects: leave out {', '.join(others)}"
                 )
-        elif self.cutouts and not (spec.roi.masks if hasattr(spec, "roi") else spec.masks):
+        elif self.cutouts and not spec.roi.masks:
             raise GCNetError(f"{spec.name} finds boxes alone: --crops in place of --cutouts")
 
     @property

@@ -22,6 +22,7 @@ from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
 from gcnet.found import Classified, Found
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
 from gcnet.types import Batch, Classification
 
 WARM = (480, 640)  # height and width of the image that a service begins with
@@ -68,9 +69,8 @@ class Served:
 
     @property
     def has_masks(self) -> bool:
-        if isinstance(self.model, Detector):
-            return self.model.spec.roi.masks
-        return isinstance(self.model, ExportedDetector) and self.model.spec.masks
+        spec = self.model.spec
+        return isinstance(spec, ModelSpec) and spec.roi.masks
 
     @property
     def blocks(self) -> dict[str, str]:
@@ -87,7 +87,7 @@ class Served:
 
     def warm_up(self) -> None:
         """Predicts an image of nothing: what is slow once is done, and what cannot work says so."""
-        size = None if isinstance(self.model, Detector | Classifier) else self.model.spec.size
+        size = None if isinstance(self.model, Detector | Classifier) else self.model.details.size
         prepared, _ = self.prepare(np.zeros((*(size or WARM), 3), np.uint8))
         self.predict([Asked(prepared, 1)])
 
