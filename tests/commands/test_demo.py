@@ -1,4 +1,4 @@
-"""`gcnet demo`: its pictures alone. The demo itself: tests/test_demo.py."""
+"""`gcnet demo`: its images alone. The demo itself: tests/lab/test_demo.py."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from gcnet.cli import main
-from gcnet.lab import context_classes
+from gcnet.lab import context_shapes
 
 
-def test_the_puzzle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    real = context_classes.write_context_classes
+def test_the_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = context_shapes.write_context_shapes
     monkeypatch.setattr(
-        context_classes,
-        "write_context_classes",
-        lambda folder, *, seed: real(folder, train=3, valid=3, seed=seed),
+        context_shapes,
+        "write_context_shapes",
+        lambda folder, *, seed: real(folder, train=2, valid=1, seed=seed, size=96),
     )
-    assert main(["demo", "--puzzle-only", str(tmp_path / "puzzle")]) == 0
-    assert {path.name for path in (tmp_path / "puzzle" / "train").iterdir()} <= {*context_classes.CLASS_NAMES}
+    assert main(["demo", "--data-only", str(tmp_path / "shapes")]) == 0
+    assert len(list((tmp_path / "shapes" / "train").glob("*.png"))) == 2

@@ -11,13 +11,6 @@ from gcnet.files import check_writable
 def run(argv: list[str]) -> int:
     """Writes the images, or writes, trains, scores and draws."""
     options = _parser().parse(argv)
-    if options.puzzle_only:
-        from gcnet.lab.context_classes import write_context_classes
-
-        check_writable(options.puzzle_only)
-        folder = write_context_classes(options.puzzle_only, seed=options.seed)
-        print(f"wrote {folder}; docs/classification.md says how to train on it")
-        return 0
     if options.data_only:
         from gcnet.lab.context_shapes import write_context_shapes
 
@@ -40,7 +33,4 @@ def _parser() -> Parser:
     parser.add_argument("--seed", type=int, default=0, help="of images, weights and sampling (0)")
     parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
     parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the images, as COCO JSON")
-    parser.add_argument(
-        "--puzzle-only", type=Path, metavar="DIR", help="only write the puzzle for classifiers (folders)"
-    )
     return parser

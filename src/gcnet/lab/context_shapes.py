@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from gcnet.errors import GCNetError
 from gcnet.lab import paint
 from gcnet.lab.paint import Circle
 
@@ -27,7 +29,7 @@ CUES = ("red", "green", "blue")
 CLASS_NAMES = tuple(f"{shape}/{cue}" for shape in SHAPES for cue in CUES)
 
 LAMP_COLORS = np.array([[255, 24, 16], [16, 235, 40], [24, 64, 255]], np.float32)
-REFERENCE_SIZE = 192
+REFERENCE_SIZE, SMALLEST = 192, 96
 CLEARANCE = 66.0  # pixels from the lamp's centre to the circle around any object
 
 
@@ -93,20 +95,32 @@ def write_context_shapes(
     `train` and `valid` count images. Returns `folder`.
     Raises GCNetError if the folder cannot be written or a number makes no sense.
     """
-    counts = {"train": train, "valid": valid}
-    return paint.write_splits(
-        folder, counts, _write_split, seed=seed, size=size, smallest=REFERENCE_SIZE // 2
-    )
+    folder, counts = Path(folder), {"train": train, "valid": valid}
+    if min(train, valid, seed) < 0 or not train + valid or size < SMALLEST:
+        raise GCNetError(
+            f"cannot draw {train} train and {valid} valid images of {size} pixels with seed {seed}: "
+            f"ask for at least one image, {SMALLEST} pixels or more, and a seed that is not negative"
+        )
+    try:
+        for index, (split, count) in enumerate(counts.items()):
+            if count:
+                (folder / split).mkdir(parents=True, exist_ok=True)
+                _write_split(folder / split, count, (seed, index), size)
+    except OSError as error:
+        raise GCNetError(f"cannot write the images to {folder} ({error}): choose another folder") from error
+    return folder
 
 
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     rng = np.random.default_rng((*seed, 0, 1))  # longer than any image's seed: a stream of its own
-    for i, cue in enumerate(paint.even_order(rng, len(CUES), count)):
+    rounds = [rng.permutation(len(CUES)) for _ in range(-(-count // len(CUES)))]  # as many of each as may be
+    for i, cue in enumerate(np.concatenate(rounds)[:count].tolist()):
         scene = draw_scene((*seed, i), cue=cue, size=size)
         name = f"{i + 1:05d}.png"
-        paint.write_png(folder / name, scene.image)
+        _, png = cv2.imencode(".png", scene.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        (folder / name).write_bytes(png.tobytes())
         lamp = [round(value, 2) for value in (scene.lamp.x, scene.lamp.y, scene.lamp.radius)]
         images.append(
             {"id": i + 1, "file_name": name, "width": size, "height": size, "cue": CUES[cue], "lamp": lamp}

@@ -1,4 +1,4 @@
-"""Generated images: how they are painted (textures, clutter, the lamp), and how their splits are written.
+"""Generated images: how their textures, clutter and lamp are painted.
 
 H x W pixels, S times as many each way in an *enlarged* mask, which is how outlines keep smooth edges.
 A canvas is H x W x 3 float32 RGB in 0..255 and is painted in place. `unit` is the length of one pixel of
@@ -7,14 +7,10 @@ the default image size: what is drawn grows with the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-
-from gcnet.errors import GCNetError
 
 HALO = 1.7  # radius of the lamp's glow, in radii of the lamp
 SUPERSAMPLING = 4
@@ -170,12 +166,6 @@ def cover(
     part += (_texture(rng, share.shape, unit) - part) * (share * np.float32(opacity))[..., None]
 
 
-def cover_flat(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray) -> None:
-    """Paints a mask in one colour."""
-    part, share, _ = _covered(canvas, mask)
-    part += (color - part) * share[..., None]
-
-
 def add_lamp(canvas: np.ndarray, lamp: Circle, color: np.ndarray) -> None:
     """A dark housing, a white ring, and a saturated core; the glow ends at `HALO` radii exactly."""
     reach = HALO * lamp.radius + 1
@@ -197,48 +187,3 @@ def with_noise(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     """The canvas as an image, uint8, with the noise of a camera."""
     canvas += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(2, 6))
     return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
-
-
-# Files ------------------------------------------------------------------------------------------------
-
-
-def write_splits(
-    folder: str | Path,
-    counts: Mapping[str, int],
-    write: Callable[[Path, int, tuple[int, int], int], None],
-    *,
-    seed: int,
-    size: int,
-    smallest: int,
-) -> Path:
-    """Calls `write(folder of a split, count of images, (seed, number of the split), size)` for each split.
-
-    Returns the folder. Raises GCNetError if it cannot be written or a number makes no sense.
-    """
-    folder = Path(folder)
-    if min(*counts.values(), seed) < 0 or not any(counts.values()) or size < smallest:
-        amounts = " and ".join(f"{count} {split}" for split, count in counts.items())
-        raise GCNetError(
-            f"cannot draw {amounts} images of {size} pixels with seed {seed}: "
-            f"ask for at least one image, {smallest} pixels or more, and a seed that is not negative"
-        )
-    try:
-        for index, (split, count) in enumerate(counts.items()):
-            if count:
-                (folder / split).mkdir(parents=True, exist_ok=True)
-                write(folder / split, count, (seed, index), size)
-    except OSError as error:
-        raise GCNetError(f"cannot write the images to {folder} ({error}): choose another folder") from error
-    return folder
-
-
-def even_order(rng: np.random.Generator, kinds: int, count: int) -> list[int]:
-    """The kind of each of `count` images, one at least: as many of each as possible, in random order."""
-    rounds = [rng.permutation(kinds) for _ in range(-(-count // kinds))]
-    return np.concatenate(rounds)[:count].tolist()
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes an RGB image. Raises OSError."""
-    _, png = cv2.imencode(".png", image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    path.write_bytes(png.tobytes())
