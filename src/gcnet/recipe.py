@@ -16,6 +16,7 @@ _LIMITS = {
     "accumulate": (1, 1 << 16),
     "lr_batch_size": (0, 1 << 20),
     "momentum": (0, 1),
+    "backbone_lr": (0, 100),
     "weight_decay": (0, 1e6),
     "warmup_iterations": (0, 10**9),
     "warmup_factor": (0, 1e6),
@@ -74,6 +75,10 @@ class Recipe:
         optimizer: "sgd" or "adamw".
         momentum: of "sgd".
         weight_decay: applied to every trained parameter, as upstream does.
+        backbone_lr: share of the rate that the backbone is trained at, such as 0.1.
+        freeze: the last stage of the backbone that is not trained, nor are those before it: "stem", "c2",
+            "c3", "c4", "backbone" for all of it, or "none"; "own" are the model's: of published ones stem
+            and c2.
         schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero; "onecycle" (arXiv
             1708.07120) does so after a warm-up over 30 % of the run, in place of `warmup_iterations`.
         steps: epochs after which the rate is divided by ten; none are two thirds and eleven twelfths of
@@ -127,6 +132,8 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    backbone_lr: float = 1.0
+    freeze: Literal["own", "none", "stem", "c2", "c3", "c4", "backbone"] = "own"
     schedule: Schedule = "step"
     steps: tuple[int, ...] | None = None
     warmup_iterations: int = 500

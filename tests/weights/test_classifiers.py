@@ -141,7 +141,6 @@ def test_starting_a_classifier(tmp_path: Path) -> None:
     assert start.report == (
         "weights: none, all numbers are random",
         "classes: all 3 are new: cat, dog, owl",
-        "frozen: no layer",
     )
     file = tmp_path / "c.safetensors"
     save_model(trained(class_names=("owl", "bee")), file)

@@ -41,13 +41,12 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
 
 
 @pytest.mark.parametrize("weights", ["auto", "coco"])
-def test_published_weights_and_three_lines(published: Row, weights: str, tmp_path: Path) -> None:
+def test_published_weights_and_two_lines(published: Row, weights: str, tmp_path: Path) -> None:
     begun = start_model(published, weights, CLASSES)
     assert begun.weights == "coco"
-    whose, classes, frozen = begun.report
+    whose, classes = begun.report
     assert whose == "weights: mask_rcnn_tiny_gc4 as published (COCO, mask AP 1.5)"
     assert classes == "classes: 1 of 2 keep their trained rows (Cell_Phone); new: board"
-    assert frozen.startswith("frozen: the stem and c2 (0.0 of 1.")
     theirs = create_model(TINY.name, weights=tmp_path / "published.safetensors").roi_heads.box_head.cls.weight
     ours = begun.model.roi_heads.box_head.cls.weight
     phone = find("mask_rcnn_r50").spec.class_names.index("cell phone")
@@ -93,7 +92,6 @@ def test_tiny_models_start_from_nothing(weights: str | None) -> None:
     begun = start_model(TINY, weights, CLASSES)
     assert begun.weights == "none"
     assert begun.report[0] == "weights: none, all numbers are random"
-    assert begun.report[2] == "frozen: no layer"
     assert begun.model.provenance == {}
 
 

@@ -153,11 +153,13 @@ def restore_model(
                 f"cannot resume from {path}: its class {label} is {old!r}, that of the data {new!r}; "
                 "use the classes it was trained with, in their order"
             )
-    if state["recipe"]["optimizer"] != recipe.optimizer:
-        raise GCNetError(
-            f"cannot resume from {path}: it was trained with optimizer {state['recipe']['optimizer']}, "
-            f"not {recipe.optimizer}; keep the recipe, or use another --out"
-        )
+    for name in ("optimizer", "freeze"):  # the moments are of these parameters
+        own = getattr(recipe, name)
+        if (before := state["recipe"].get(name, getattr(type(recipe), name))) != own:
+            raise GCNetError(
+                f"cannot resume from {path}: it was trained with {name} {before}, "
+                f"not {own}; keep the recipe, or use another --out"
+            )
     model.load_state_dict(saved)
 
 

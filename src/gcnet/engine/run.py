@@ -136,7 +136,7 @@ def take_step(
     """
     recipe, device = run.recipe, run.place.device
     for group in run.optimizer.param_groups:
-        group["lr"] = recipe.scaled_lr() * lr_factor(run.iteration, recipe, run.per_epoch)
+        group["lr"] = group["share"] * recipe.scaled_lr() * lr_factor(run.iteration, recipe, run.per_epoch)
     seed_iteration(recipe.seed, run.iteration, run.place.rank)
     run.optimizer.zero_grad()
     size = len(images) // recipe.accumulate

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,12 +29,21 @@ ONE_CYCLE_RISE = 0.3  # share of a one-cycle run in which the rate rises
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """SGD or AdamW over the parameters that are trained, at the recipe's scaled rate."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    """SGD or AdamW over the parameters that are trained, at the recipe's scaled rate.
+
+    Groups of parameters have the `share` of the rate that they are trained at; the last has all of it.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    groups: list[dict[str, Any]] = [{"params": list(trained.values()), "share": 1.0}]
+    if recipe.backbone_lr != 1:
+        own = [p for name, p in trained.items() if name.startswith("backbone.")]
+        rest = [p for name, p in trained.items() if not name.startswith("backbone.")]
+        groups = [{"params": own, "share": recipe.backbone_lr}] if own else []
+        groups.append({"params": rest, "share": 1.0})
     lr, decay = recipe.scaled_lr(), recipe.weight_decay
     if recipe.optimizer == "adamw":
-        return AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
-    return SGD(parameters, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True)
+        return AdamW(groups, lr=lr, weight_decay=decay, fused=True)
+    return SGD(groups, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True)
 
 
 def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> float:

@@ -33,6 +33,7 @@ from gcnet.engine.checkpoint import (
     restore_model,
     restore_moments,
 )
+from gcnet.engine.frozen import describe_frozen, freeze
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
@@ -177,6 +178,7 @@ def _begin(
                     f"note: the training images or their annotations have changed since the checkpoint "
                     f"({before['count']} images then, {images['count']} now)"
                 )
+    freeze(model, recipe.freeze)
     model.train().to(place.device)
     scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
     run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)
@@ -274,7 +276,7 @@ def _loop(
             run.stepping = False
             if log is not None:
                 _log(run, log, losses, grad_norm, time.monotonic() - started)
-                line.update(run.iteration, losses, run.optimizer.param_groups[0]["lr"], place.device)
+                line.update(run.iteration, losses, run.optimizer.param_groups[-1]["lr"], place.device)
                 run.save_if_due(now=signal or run.iteration == run.total)
             if signal:
                 end_by(signal)
@@ -320,7 +322,7 @@ def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seco
             total[1] += 1
     if run.iteration % run.per_epoch % LOG_EVERY == 0:
         means = {name: value / count if count else math.nan for name, (value, count) in run.sums.items()}
-        epoch, lr = run.iteration / run.per_epoch, run.optimizer.param_groups[0]["lr"]
+        epoch, lr = run.iteration / run.per_epoch, run.optimizer.param_groups[-1]["lr"]
         memory = memory_gb(run.place.device)
         log.write(run.iteration, "train", {"epoch": epoch, "lr": lr, **means, "memory_gb": memory})
         run.sums = {}
@@ -329,6 +331,7 @@ def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seco
 def _announce(run: Run, train_set: DataSet) -> None:
     parameters = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     world, kind = run.place.world, {"cuda": "GPU", "cpu": "CPU"}[run.place.device.type]
+    print(describe_frozen(run.model))
     print(
         f"training {run.model.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
         f"{world} {kind}{'s' if world > 1 and kind == 'GPU' else ''}, {run.recipe.precision}: "

@@ -6,6 +6,7 @@ A backbone is any module that returns its maps c2 to c5, at strides 4, 8, 16 and
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class LibraryBackbone(nn.Module):
 
     def __init__(self, spec: LibrarySpec) -> None:
         super().__init__()
+        self.frozen_stages = 0  # of the stem, c2, c3, ...
         network = _timm_network(spec.name) if spec.library == "timm" else _torchvision_network(spec.name)
         self.parts = nn.ModuleDict(dict(network.named_children()))
         shapes = self._probe()
@@ -62,6 +64,21 @@ class LibraryBackbone(nn.Module):
             if name in self.ends:
                 features.append(x.permute(0, 3, 1, 2) if self.ends[name] else x)
         return features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """What is in the stem, c2, c3, ...; all before the part that gives c2 is the stem."""
+        names, parts = list(self.parts), list(self.parts.values())
+        ends = [names.index(name) for name in self.ends]
+        bounds = [0, ends[0], *(end + 1 for end in ends)]
+        return [parts[start:end] for start, end in pairwise(bounds)]
+
+    def train(self, mode: bool = True) -> LibraryBackbone:
+        """As usual, except that frozen stages stay in eval mode."""
+        super().train(mode)
+        frozen = self.stages()[: self.frozen_stages] if self.frozen_stages else []
+        for module in (module for stage in frozen for module in stage):
+            module.eval()
+        return self
 
     @torch.no_grad()
     def _probe(self) -> dict[str, tuple[int, int, bool]]:

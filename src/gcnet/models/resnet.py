@@ -156,9 +156,13 @@ class ResNet(nn.Module):
                     module.eval()
         return self
 
+    def stages(self) -> list[list[nn.Module]]:
+        """What is in the stem, c2, c3, ..."""
+        layers = [getattr(self, f"layer{stage + 1}") for stage in range(len(self.out_channels))]
+        return [[self.conv1, self.bn1], *([layer] for layer in layers)]
+
     def _frozen(self) -> list[nn.Module]:
-        stem: list[nn.Module] = [self.conv1, self.bn1] if self.frozen_stages > 0 else []
-        return stem + [getattr(self, f"layer{stage}") for stage in range(1, self.frozen_stages)]
+        return [module for stage in self.stages()[: self.frozen_stages] for module in stage]
 
     def _initialise(self, zero_init_residual: bool) -> None:
         """Kaiming fan-out convolutions; deformable ones start as ordinary ones."""

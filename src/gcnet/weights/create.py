@@ -29,7 +29,7 @@ class Start:
     """A model about to be trained.
 
     `weights` is what does the same again: "coco", "imagenet", "none" or a file; None where nothing does.
-    `report` says in some lines whose weights these are, which classes are new, and what is frozen.
+    `report` says in some lines whose weights these are, and which classes are new.
     """
 
     model: Detector | Classifier
@@ -120,7 +120,7 @@ def start_model(
     else:
         return Start(held, None, ())
     known = given.spec.class_names if isinstance(given, Detector | Classifier) else ()
-    report = [f"weights: {whose}", _describe_classes(known, class_names), _describe_frozen(model)]
+    report = [f"weights: {whose}", _describe_classes(known, class_names)]
     if remove_context:
         report.append(f"context blocks: those of {model.spec.name} are taken out")
         model = with_context(model, None)
@@ -265,16 +265,3 @@ def _describe_classes(source: Sequence[str], target: Sequence[str]) -> str:
     if not new:
         return f"classes: all {len(kept)} keep their trained rows: {listed(kept)}"
     return f"classes: {len(kept)} of {len(rows)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
-
-
-def _describe_frozen(model: Detector | Classifier) -> str:
-    backbone = model.spec.backbone
-    parts = []
-    if backbone.frozen_stages:
-        counts = [parameter.numel() for parameter in model.parameters() if not parameter.requires_grad]
-        whole = sum(parameter.numel() for parameter in model.parameters())
-        stages = " and ".join(("the stem", *STAGES)[: backbone.frozen_stages])
-        parts.append(f"{stages} ({sum(counts) / 1e6:.1f} of {whole / 1e6:.1f} M parameters)")
-    if backbone.norm == "frozen_stats":
-        parts.append("the statistics of the backbone's norm")
-    return f"frozen: {'; '.join(parts)}" if parts else "frozen: no layer"
