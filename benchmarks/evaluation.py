@@ -60,7 +60,7 @@ def detect(objects: list[tuple[int, np.ndarray]], rng: np.random.Generator) -> A
     """Detections of an image, best first, as a model would give them."""
     import torch
 
-    from gcnet.ops.segmentations import crop_segmentations
+    from gcnet.ops.mask_targets import crop_segmentations
     from gcnet.types import Detections
 
     polygons = [polygon for _, polygon in objects]

@@ -99,7 +99,7 @@ class Targets:
     """The objects of one image, in pixels of the resized image. Crowd regions are not among them.
 
     `ignored` are regions that may hold objects: what lies in one is not learnt as background.
-    `outlines` and `frames`, which a loader adds, are the same masks as `ops.segmentations.draw_outlines`
+    `outlines` and `frames`, which a loader adds, are the same masks as `ops.mask_targets.draw_outlines`
     draws them: with them a training step never looks at `masks`.
     """
 

@@ -28,7 +28,7 @@ from gcnet.models import light
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
 from gcnet.models.spec import CascadeSpec, ContextSpec
-from gcnet.ops.segmentations import draw_outlines
+from gcnet.ops.mask_targets import draw_outlines
 from gcnet.types import Batch, Targets
 from lively import lively_detector, lively_resnet
 

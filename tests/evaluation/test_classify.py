@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from gcnet.evaluation.classify import ClassResult, class_metrics, print_class_metrics
+from gcnet.evaluation.classify import ClassResult, class_metrics
+from gcnet.evaluation.table import print_class_metrics
 
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox")
 

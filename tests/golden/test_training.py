@@ -18,7 +18,8 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.spec import RoISpec
 from gcnet.ops.decode import read_image
 from gcnet.ops.images import fit_size, resize_image
-from gcnet.ops.segmentations import draw_outlines, resize_segmentation
+from gcnet.ops.mask_targets import draw_outlines
+from gcnet.ops.segmentations import resize_segmentation
 from gcnet.types import Batch, Targets, stack_images
 from gcnet.weights.mmdet_keys import mmdet_key
 

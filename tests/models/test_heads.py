@@ -25,8 +25,8 @@ from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec
 from gcnet.ops.boxes import box_area
+from gcnet.ops.mask_targets import draw_outlines
 from gcnet.ops.matching import BACKGROUND, IGNORED
-from gcnet.ops.segmentations import draw_outlines
 from gcnet.types import Batch, Targets
 
 CPU = torch.device("cpu")

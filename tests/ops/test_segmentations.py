@@ -12,8 +12,8 @@ from pycocotools import mask as coco_mask
 from torchvision.ops import roi_align
 
 from gcnet.errors import GCNetError
+from gcnet.ops.mask_targets import crop_segmentations
 from gcnet.ops.segmentations import (
-    crop_segmentations,
     flip_segmentation,
     outline_bounds,
     parse_segmentation,

@@ -21,8 +21,9 @@ from gcnet.models.backbone import make_backbone
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ContextSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
-from gcnet.weights.catalog import IMAGENET, ROWS, Weights
+from gcnet.weights.catalog import ROWS, Weights
 from gcnet.weights.create import load_backbone
+from gcnet.weights.imagenet import IMAGENET
 
 # Small, but with the channels of the published ones.
 SPEC = ResNetSpec(blocks=(1, 1, 1, 1), context=ContextSpec(ratio=1 / 4))

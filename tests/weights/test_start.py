@@ -10,11 +10,11 @@ import torch
 
 from gcnet.context_spec import ContextSpec
 from gcnet.errors import GCNetError
-from gcnet.weights import catalog
 from gcnet.weights.catalog import Row, Weights, find
 from gcnet.weights.create import create_model, start_model
 from gcnet.weights.fetch import LocalFile
 from gcnet.weights.files import save_model
+from gcnet.weights.imagenet import IMAGENET
 from gcnet.weights.load import with_context
 
 TINY = find("mask_rcnn_tiny_gc4")
@@ -63,7 +63,7 @@ def test_without_published_weights_the_backbone_of_imagenet(
     tensors = {n: t for n, t in create_model(TINY.name).backbone.state_dict().items() if "context" not in n}
     torch.save(tensors | {"conv1.weight": torch.full((16, 3, 7, 7), 7.0)}, tmp_path / "imagenet.pth")
     key = (TINY.spec.backbone.blocks, 16, 1, 4)
-    monkeypatch.setitem(catalog.IMAGENET, key, Weights("https://nowhere.invalid/imagenet.pth", "0"))
+    monkeypatch.setitem(IMAGENET, key, Weights("https://nowhere.invalid/imagenet.pth", "0"))
     begun = start_model(published, "auto", CLASSES)
     assert begun.weights == "imagenet"
     assert (begun.model.backbone.conv1.weight == 7).all()

@@ -18,8 +18,8 @@ def run(argv: list[str]) -> int:
     options.out = out
     metrics, _ = evaluate(**vars(options))
 
-    from gcnet.evaluation.classify import ClassMetrics, print_class_metrics
-    from gcnet.evaluation.table import print_metrics
+    from gcnet.evaluation.classify import ClassMetrics
+    from gcnet.evaluation.table import print_class_metrics, print_metrics
 
     if isinstance(metrics, ClassMetrics):
         print_class_metrics(metrics)

@@ -167,7 +167,7 @@ _SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}
 
 
 def name_splits(
-    root: Path, parts: Sequence[tuple[str, Part]], *, shown: Callable[[Part], object]
+    root: Path, parts: Sequence[tuple[str, Part]], *, shown: Callable[[Part], object] = str
 ) -> dict[str, Part]:
     """Those of `parts` that are "train", "valid" (also val2017 or validation), "test", or "all" (trainval).
 

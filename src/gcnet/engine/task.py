@@ -9,9 +9,9 @@ from typing import Any
 
 from gcnet.data import image_folder
 from gcnet.data.load import load_split, load_splits
-from gcnet.evaluation.classify import ClassMetrics, print_class_metrics
+from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.table import print_metrics
+from gcnet.evaluation.table import print_class_metrics, print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
 

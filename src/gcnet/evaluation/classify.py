@@ -8,10 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jaxtyping import Float
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from gcnet.data.dataset import DataSet, LabelledImage
@@ -96,22 +92,3 @@ def class_metrics(found: Sequence[ClassResult], class_names: Sequence[str]) -> C
     top1 = sum(true == best for true, best in pairs) / count
     top5 = sum(result["class"] in result["predicted"] for result in results) / count
     return ClassMetrics(top1, top5, sum(losses) / count, per_class, len(results))
-
-
-def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -> None:
-    """Prints the overall line and the table by class."""
-    console = console or Console()
-    top5 = f"top-5 {metrics.top5:.3f}, " if len(metrics.per_class) > TOP else ""  # else it is 1
-    console.print(
-        f"{metrics.images} images: top-1 {metrics.top1:.3f}, {top5}cross-entropy {metrics.loss:.3f}",
-        highlight=False,
-    )
-    table = Table(title="by class", title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("class", max_width=32, no_wrap=True, overflow="ellipsis")
-    table.add_column("images", justify="right")
-    table.add_column("top-1", justify="right")
-    table.add_column("most often taken for", max_width=32, no_wrap=True, overflow="ellipsis")
-    for name, values in metrics.per_class.items():
-        taken_for = Text(values["taken_for"] or "")
-        table.add_row(Text(name), str(values["images"]), f"{values['top1']:.3f}", taken_for)
-    console.print(table)

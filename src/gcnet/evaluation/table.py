@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gcnet.evaluation.classify import TOP, ClassMetrics
 from gcnet.evaluation.coco_ap import NONE, Metrics
 
 _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -16,46 +19,58 @@ _CLASS = ("AP", "AP50", "AP75")
 def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class: bool = True) -> None:
     """Prints the overall tables, and the one by class unless there is only one class or it is not wanted."""
     console = console or Console()
-    console.print(overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
+    console.print(_overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
     if metrics.best is not None:
         best = metrics.best
         line = f"best F1 {best.f1:.3f} from score {best.score:.2f} on: precision {best.precision:.3f}, "
         console.print(f"{line}recall {best.recall:.3f} (boxes, IoU 0.5)", highlight=False)
     recalls = tuple(name for name in metrics.box if name.startswith("AR"))
-    console.print(overall_table(metrics, recalls, "COCO average recall"))
+    console.print(_overall_table(metrics, recalls, "COCO average recall"))
     if per_class and len(metrics.per_class) > 1:
-        console.print(class_table(metrics))
+        console.print(_class_table(metrics))
 
 
-def overall_table(metrics: Metrics, names: tuple[str, ...], title: str) -> Table:
+def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -> None:
+    """Prints the overall line and the table by class."""
+    console = console or Console()
+    top5 = f"top-5 {metrics.top5:.3f}, " if len(metrics.per_class) > TOP else ""  # else it is 1
+    line = f"{metrics.images} images: top-1 {metrics.top1:.3f}, {top5}cross-entropy {metrics.loss:.3f}"
+    console.print(line, highlight=False)
+    table = _table("by class", ["images", "top-1"], "class", width=32)
+    table.add_column("most often taken for", max_width=32, no_wrap=True, overflow="ellipsis")
+    for name, values in metrics.per_class.items():
+        taken_for = Text(values["taken_for"] or "")
+        table.add_row(Text(name), str(values["images"]), f"{values['top1']:.3f}", taken_for)
+    console.print(table)
+
+
+def _overall_table(metrics: Metrics, names: Sequence[str], title: str) -> Table:
     """A row for boxes and one for masks, if there are any; a column for each name."""
-    table = _table(title)
-    table.add_column("")
-    for name in names:
-        table.add_column(name, justify="right")
+    table = _table(title, names)
     for row, values in (("box", metrics.box), ("mask", metrics.mask)):
         if values:
             table.add_row(row, *(_show(values[name]) for name in names))
     return table
 
 
-def class_table(metrics: Metrics) -> Table:
+def _class_table(metrics: Metrics) -> Table:
     """A row for each class. Classes without annotations show "-" and count in no average."""
-    table = _table("by class")
-    table.add_column("class", max_width=24, no_wrap=True, overflow="ellipsis")
-    table.add_column("objects", justify="right")
     kinds = ("box", "mask") if metrics.mask else ("box",)
-    for kind in kinds:
-        for i, name in enumerate(_CLASS):
-            table.add_column(f"{kind} {name}" if i == 0 else name, justify="right")
+    columns = [f"{kind} {name}" if name == "AP" else name for kind in kinds for name in _CLASS]
+    table = _table("by class", ["objects", *columns], "class")
     for name, values in metrics.per_class.items():
-        columns = (values[f"{kind}_{column}"] for kind in kinds for column in _CLASS)
-        table.add_row(Text(name), f"{values['instances']:.0f}", *(_show(value) for value in columns))
+        numbers = (values[f"{kind}_{column}"] for kind in kinds for column in _CLASS)
+        table.add_row(Text(name), f"{values['instances']:.0f}", *map(_show, numbers))
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+def _table(title: str, numbers: Sequence[str], first: str = "", width: int = 24) -> Table:
+    """A column of names, cut to `width`, and one for each of some numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, max_width=width, no_wrap=True, overflow="ellipsis")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _show(value: float) -> str:

@@ -18,8 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from gcnet.models.heads import MASK_GRID, MASK_SIZE, MaskHead
 from gcnet.models.spec import RoISpec
 from gcnet.ops.boxes import encode_boxes
+from gcnet.ops.mask_targets import crop_segmentations
 from gcnet.ops.matching import IGNORED, MISSING, Sampler, match_boxes, sample_matches
-from gcnet.ops.segmentations import crop_segmentations
 from gcnet.types import Targets
 
 Stds = tuple[float, float, float, float]

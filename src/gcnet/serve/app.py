@@ -30,7 +30,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gcnet.errors import GCNetError
-from gcnet.ops.decode import TooManyPixelsError, as_rgb_array
+from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.image_header import TooManyPixelsError
 from gcnet.serve.addresses import fetch_image
 from gcnet.serve.answers import (
     Attention,

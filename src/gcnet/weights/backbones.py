@@ -19,15 +19,16 @@ from gcnet.models.backbone import make_backbone
 from gcnet.models.spec import LibrarySpec, ResNetSpec
 from gcnet.weights.checkpoints import read_checkpoint
 from gcnet.weights.files import building
+from gcnet.weights.mmdet_keys import rename
 
 PREFIXES = ("encoder_q.", "base_encoder.", "backbone.", "encoder.", "resnet.")
 _TRANSFORMERS = [
     (r"embedder\.embedder\.convolution\.", "conv1."),
     (r"embedder\.embedder\.normalization\.", "bn1."),
-    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.convolution\.", r"layer<\1>.\2.downsample.0."),
-    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.normalization\.", r"layer<\1>.\2.downsample.1."),
-    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution\.", r"layer<\1>.\2.conv<\3>."),
-    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.normalization\.", r"layer<\1>.\2.bn<\3>."),
+    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.convolution\.", r"layer<\1+1>.\2.downsample.0."),
+    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.normalization\.", r"layer<\1+1>.\2.downsample.1."),
+    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution\.", r"layer<\1+1>.\2.conv<\3+1>."),
+    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.normalization\.", r"layer<\1+1>.\2.bn<\3+1>."),
 ]
 _OURS = re.compile(r"(conv1|bn1|layer[1-4])\.")
 
@@ -68,8 +69,4 @@ def _library_names(tensors: Iterable[str], spec: LibrarySpec) -> dict[str, str]:
 def _our_name(name: str) -> str:
     while prefix := next((p for p in PREFIXES if name.startswith(p)), None):
         name = name.removeprefix(prefix)
-    for pattern, replacement in _TRANSFORMERS:
-        if match := re.match(pattern, name):
-            new = re.sub(r"<(\d)>", lambda number: str(int(number[1]) + 1), match.expand(replacement))
-            return new + name[match.end() :]
-    return name
+    return rename(name, _TRANSFORMERS)

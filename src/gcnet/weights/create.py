@@ -16,10 +16,11 @@ from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
-from gcnet.weights.catalog import ClassifierRow, Row, find, find_imagenet_weights, imagenet_weights, unnamed
+from gcnet.weights.catalog import ClassifierRow, Row, find, unnamed
 from gcnet.weights.class_rows import match_classes
 from gcnet.weights.fetch import Source, fetch, find_weights, store
 from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
+from gcnet.weights.imagenet import find_imagenet_weights, imagenet_weights
 from gcnet.weights.load import build_saved, new_parts, read_model, with_context, with_row, with_spec
 from gcnet.weights.saved import is_foreign
 

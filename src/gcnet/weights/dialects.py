@@ -17,7 +17,7 @@ from torch import Tensor
 from gcnet.errors import GCNetError
 from gcnet.models.spec import Coordinates, Resize
 from gcnet.weights.mmdet_config import CAFFE_MEAN, CAFFE_STD, Config
-from gcnet.weights.mmdet_keys import modernise, without_leading_background
+from gcnet.weights.mmdet_keys import modernise, rename, without_leading_background
 
 EPS = 1e-5  # of the norms here
 
@@ -81,6 +81,7 @@ _TORCHVISION = [
     (r"roi_heads\.box_predictor\.bbox_pred\.", f"{_BOX}fc_reg."),
     (r"roi_heads\.mask_head\.(\d)\.0\.", rf"{_MASK}convs.\1.conv."),
     (r"roi_heads\.mask_head\.(\d)\.1\.", rf"{_MASK}convs.\1.bn."),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", rf"{_MASK}convs.<\1-1>.conv."),  # until torchvision 0.13
     (r"roi_heads\.mask_predictor\.conv5_mask\.", f"{_MASK}upsample."),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.", f"{_MASK}conv_logits."),
 ]
@@ -88,7 +89,6 @@ _TORCHVISION = [
 
 def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     """`maskrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn`, their `_v2`, and the like on other ResNets."""
-    tensors = {_numbered_from_0(name): tensor for name, tensor in tensors.items()}
     # Linear layers behind convolutions are numbered on after them; there is one, or there are several.
     linear = [match[0] for name in tensors if (match := re.match(r"roi_heads\.box_head\.\d+\.weight", name))]
     fcs = [
@@ -97,7 +97,7 @@ def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     ]
     several = "rpn.head.conv.1.0.weight" in tensors
     one_conv = [] if several else [(r"rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv.")]
-    named = _renamed(tensors, fcs + one_conv + _TORCHVISION)
+    named = {rename(name, fcs + one_conv + _TORCHVISION): tensor for name, tensor in tensors.items()}
     named = {name: without_leading_background(name, tensor) for name, tensor in named.items()}
     note = None
     if "backbone.bn1.num_batches_tracked" not in named and "backbone.bn1.running_var" in named:
@@ -106,12 +106,6 @@ def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     config = Config(style="pytorch", channels="rgb", mean=mean, std=std, image_size=(1333, 800))
     return Dialect("torchvision", named, config, "torchvision", "torchvision", note)
-
-
-def _numbered_from_0(name: str) -> str:
-    """Until torchvision 0.13 the mask head's convolutions had names that counted from 1."""
-    old = re.fullmatch(r"(roi_heads\.mask_head\.)mask_fcn(\d)\.(.*)", name)
-    return f"{old[1]}{int(old[2]) - 1}.0.{old[3]}" if old else name
 
 
 def _put_eps(tensors: dict[str, Tensor]) -> None:
@@ -162,7 +156,7 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
             "one mask head; no model here does"
         )
     weights = {name: tensor for name, tensor in tensors.items() if not _SETTINGS.match(name)}
-    named = _renamed(weights, _DETECTRON2)
+    named = {rename(name, _DETECTRON2): tensor for name, tensor in weights.items()}
     for name in [name for name in named if re.match(r"backbone\..*(bn\d|downsample\.1)\.weight$", name)]:
         # Caffe2's backbones come without statistics, which are in weight and bias already.
         named.setdefault(name.replace("weight", "running_mean"), torch.zeros_like(named[name]))
@@ -181,16 +175,3 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
 
 def _three(tensor: Tensor) -> Any:
     return tuple(round(float(value), 4) for value in tensor.flatten())
-
-
-def _renamed(tensors: Mapping[str, Tensor], table: list[tuple[str, str]]) -> dict[str, Tensor]:
-    """Each name by the first pattern that it begins with; `<2-1>` in a replacement is worked out."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in table:
-            if match := re.match(pattern, name):
-                name = match.expand(replacement) + name[match.end() :]
-                name = re.sub(r"<(\d)-(\d)>", lambda sum: str(int(sum[1]) - int(sum[2])), name)
-                break
-        renamed[name] = tensor
-    return renamed

@@ -19,7 +19,8 @@ from urllib.request import url2pathname
 
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, user_cache
-from gcnet.weights.catalog import ClassifierRow, Row, Weights, find, imagenet_weights
+from gcnet.weights.catalog import ClassifierRow, Row, Weights, find
+from gcnet.weights.imagenet import imagenet_weights
 from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
 
 MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last

@@ -18,11 +18,10 @@ from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
 from gcnet.weights.checkpoints import Checkpoint
+from gcnet.weights.mmdet_blocks import UNSAID_POSITION, Shapes
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
 from gcnet.weights.mmdet_shapes import (
-    UNSAID_POSITION,
-    Shapes,
     class_count,
     other_parts,
     read_structure,
@@ -120,7 +119,7 @@ def identify(
         backbone = structure.backbone if grouped else replace(structure.backbone, norm=norm)
         unlisted = replace(structure, name=path.stem, backbone=backbone)
         spec, fallback = row.spec if row else unlisted, None
-    as_said = apply_config(spec, config)
+    as_said = config.applied_to(spec)
     version_1 = is_version_1(checkpoint.tensors)
     _refuse_unsupported(path, as_said, config, shapes, version_1)
     try:
@@ -135,13 +134,12 @@ def identify(
         spec, row = replace(as_said, name=path.stem), None
     notes += _settings(config)
     notes.append(UNPARSED if checkpoint.config and read_config(checkpoint.config) is None else None)
-    names = _class_names(path, checkpoint, count, class_names, fallback)
+    names, told_by["class_names"] = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     note = "; ".join(filter(None, notes)) or None
     bgr, standardised = config.channels == "bgr", config.standardised or ()
     if bgr:
         told_by["channels"] += ": BGR, turned into RGB"
-    told_by["class_names"] = _names_told_by(names, class_names, checkpoint)
     usual = f"as {row.name}" if row else ASSUMED
     told_by = {name: told_by.get(name, usual) for name in TELLABLE}
     return Identified(spec, row.name if row else None, note, bgr, standardised, told_by)
@@ -169,49 +167,6 @@ def _settings(config: Config) -> list[str]:
     return notes
 
 
-def apply_config(spec: ModelSpec, config: Config) -> ModelSpec:
-    """The model with what a configuration says of it; its input is RGB, whichever order that says."""
-    flip = -1 if config.channels == "bgr" else 1
-    cascade, backbone = spec.cascade, spec.backbone
-    if isinstance(backbone, ResNetSpec):
-        backbone = _changed(backbone, style=config.style, frozen_stages=config.frozen_stages)
-    stds, stages = config.stds or (), len(cascade.ious) if cascade else 1
-    if len(stds) == 1:  # one head is written for all stages
-        stds *= stages
-    if cascade and len(stds) == stages:
-        cascade = replace(cascade, stds=stds)
-    return _changed(
-        spec,
-        backbone=backbone,
-        rpn=_changed(
-            spec.rpn,
-            anchor_scale=config.anchor_scale,
-            anchor_ratios=config.anchor_ratios,
-            anchor_strides=config.anchor_strides,
-            stds=config.anchor_stds,
-            nms_threshold=config.rpn_nms_threshold,
-            pre_nms_test=config.pre_nms,
-            proposals_test=config.proposals,
-        ),
-        roi=_changed(
-            spec.roi,
-            stds=stds[0] if stds and not cascade else None,
-            nms_threshold=config.nms_threshold,
-            detections=config.detections,
-            finest_scale=config.finest_scale,
-        ),
-        cascade=cascade,
-        image_size=config.image_size,
-        image_mean=config.mean and config.mean[::flip],
-        image_std=config.std and config.std[::flip],
-    )
-
-
-def _changed(part: Any, **values: Any) -> Any:
-    """A part of a spec with the values that are not None."""
-    return replace(part, **{name: value for name, value in values.items() if value is not None})
-
-
 def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> tuple[Config, dict[str, str]]:
     """What is said of a model by its file's name, its configuration and others; and by whom each field."""
     own = read_config(checkpoint.config) if checkpoint.config else None
@@ -237,29 +192,25 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
         raise GCNetError(f"{path} cannot be read, because it has what no model here has: {parts}")
 
 
-def _style(spec: ModelSpec) -> dict[str, Any]:
-    return {"style": spec.backbone.style} if isinstance(spec.backbone, ResNetSpec) else {}
-
-
-def _anchors(spec: ModelSpec) -> tuple[object, ...]:
-    return spec.rpn.anchor_scales, spec.rpn.anchor_ratios, spec.rpn.anchor_strides, spec.rpn.stds
-
-
 def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
     """Raises if a file that is to fill the model of a row says that it holds one that computes otherwise."""
-    ours = row.spec
-    differ = {
-        "style": ours.backbone != replace(ours.backbone, **_style(as_said)),
-        "mean and deviation of images": (ours.image_mean, ours.image_std)
-        != (as_said.image_mean, as_said.image_std),
-        "anchors": _anchors(ours) != _anchors(as_said),
-        "deviations of deltas": (ours.cascade, ours.roi.stds) != (as_said.cascade, as_said.roi.stds),
-    }
-    if any(differ.values()):
-        words = ", ".join(name for name, other in differ.items() if other)
+    ours, theirs = _computes(row.spec), _computes(as_said)
+    if others := [name for name in ours if ours[name] != theirs[name]]:
         raise GCNetError(
-            f"{path} says that it is no {row.name}: other {words}; give the file in place of the name"
+            f"{path} says that it is no {row.name}: other {', '.join(others)}; "
+            "give the file in place of the name"
         )
+
+
+def _computes(spec: ModelSpec) -> dict[str, object]:
+    """What a configuration can say of a model that computes otherwise, in words."""
+    rpn = spec.rpn
+    return {
+        "style": spec.backbone.style if isinstance(spec.backbone, ResNetSpec) else None,
+        "mean and deviation of images": (spec.image_mean, spec.image_std),
+        "anchors": (rpn.anchor_scales, rpn.anchor_ratios, rpn.anchor_strides, rpn.stds),
+        "deviations of deltas": (spec.cascade, spec.roi.stds),
+    }
 
 
 def _choose(
@@ -323,25 +274,20 @@ def _class_names(
     count: int,
     given: Sequence[str] | None,
     fallback: tuple[str, ...] | None,
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], str]:
+    """The names of its classes, and who says them."""
     if given is not None:
         if len(given) != count:
             raise GCNetError(f"{path} knows {count} classes, but {len(given)} class names were given")
-        return tuple(given)
+        return tuple(given), "option"
     if checkpoint.class_names is not None and len(checkpoint.class_names) == count:
-        return checkpoint.class_names
+        return checkpoint.class_names, "file"
     if count == len(COCO_CLASSES):
-        return COCO_CLASSES
+        return COCO_CLASSES, ASSUMED
     if fallback is not None:
-        return fallback
+        return fallback, ASSUMED
     said = f"names {len(checkpoint.class_names)}" if checkpoint.class_names else "does not name them"
     raise GCNetError(
         f"{path} knows {count} classes but {said}: say what they are, in the order of its labels, with "
         f"`gcnet convert {path} OUT.safetensors --class-names NAME ...`"
     )
-
-
-def _names_told_by(names: tuple[str, ...], given: Sequence[str] | None, checkpoint: Checkpoint) -> str:
-    if given is not None:
-        return "option"
-    return "file" if names == checkpoint.class_names else ASSUMED

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.weights.config_text import dicts, find, first_dict, nested, numbers, parse, plain, word
 from gcnet.weights.mmdet_places import (
     POSITIONS,
@@ -83,6 +84,43 @@ class Config:
     def overruled_by(self, other: Config) -> Config:
         """With what the other says in place of what this one does."""
         return replace(self, **other.said())
+
+    def applied_to(self, spec: ModelSpec) -> ModelSpec:
+        """The model with what is said of it; its input is RGB, whichever order that says."""
+        flip = -1 if self.channels == "bgr" else 1
+        cascade, backbone = spec.cascade, spec.backbone
+        if isinstance(backbone, ResNetSpec):
+            backbone = _changed(backbone, style=self.style, frozen_stages=self.frozen_stages)
+        stds, stages = self.stds or (), len(cascade.ious) if cascade else 1
+        if len(stds) == 1:  # one head is written for all stages
+            stds *= stages
+        if cascade and len(stds) == stages:
+            cascade = replace(cascade, stds=stds)
+        rpn = _changed(
+            spec.rpn,
+            anchor_scale=self.anchor_scale,
+            anchor_ratios=self.anchor_ratios,
+            anchor_strides=self.anchor_strides,
+            stds=self.anchor_stds,
+            nms_threshold=self.rpn_nms_threshold,
+            pre_nms_test=self.pre_nms,
+            proposals_test=self.proposals,
+        )
+        roi = _changed(
+            spec.roi,
+            stds=stds[0] if stds and not cascade else None,
+            nms_threshold=self.nms_threshold,
+            detections=self.detections,
+            finest_scale=self.finest_scale,
+        )
+        spec = replace(spec, backbone=backbone, rpn=rpn, roi=roi, cascade=cascade)
+        mean, std = self.mean and self.mean[::flip], self.std and self.std[::flip]
+        return _changed(spec, image_size=self.image_size, image_mean=mean, image_std=std)
+
+
+def _changed(part: Any, **values: Any) -> Any:
+    """A part of a spec with the values that are not None."""
+    return replace(part, **{name: value for name, value in values.items() if value is not None})
 
 
 def named_config(name: str) -> Config:

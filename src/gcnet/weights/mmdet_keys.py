@@ -67,6 +67,15 @@ _CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
 _BLOCK = re.compile(r"(backbone\.layer\d\.\d+\.)((?:context|nonlocal)_block\w*)(?=\.)")
 
 
+def rename(name: str, table: list[tuple[str, str]]) -> str:
+    """By the first pattern that the name begins with; `<2-1>` in a replacement is worked out."""
+    for pattern, replacement in table:
+        if match := re.match(pattern, name):
+            new = match.expand(replacement) + name[match.end() :]
+            return re.sub(r"<(\d)([+-]\d)>", lambda sum: str(int(sum[1]) + int(sum[2])), new)
+    return name
+
+
 def mmdet_key(ours: str) -> str:
     """mmdetection's name of one of our tensors."""
     for pattern, replacement in _RENAMED:

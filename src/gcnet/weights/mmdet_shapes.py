@@ -6,8 +6,7 @@ Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from gcnet.errors import GCNetError
@@ -15,7 +14,6 @@ from gcnet.models.resnet import EXPANSION
 from gcnet.models.spec import (
     BalanceSpec,
     CascadeSpec,
-    ContextSpec,
     LibrarySpec,
     ModelSpec,
     Norm,
@@ -24,9 +22,9 @@ from gcnet.models.spec import (
     RPNSpec,
 )
 from gcnet.weights.catalog import CASCADE_RPN
+from gcnet.weights.mmdet_blocks import STAGES, Shapes, count_of, read_contexts, stage_lengths
 from gcnet.weights.mmdet_config import Config
 
-STAGES = (1, 2, 3, 4)
 CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
 NEEDED = ("backbone.layer1.0.conv2", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head")
 # Beginnings of names that no model here has, and what they belong to.
@@ -47,23 +45,6 @@ OTHER_PARTS = {
     r"rpn_head\.(conv_loc|conv_shape|stages)\b": "anchors that are learnt (Guided Anchoring, Cascade RPN)",
 }
 CELLS = 7  # of a region, across and down, that a box head takes
-UNSAID_POSITION = "after_conv2"  # of a block on fewer channels than its residual block ends with
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class _Block:
-    """A context block of a file: which of its residual block, and what its tensors tell."""
-
-    number: int  # 0 is the first in its residual block
-    stage: int
-    index: int
-    kind: str
-    pooling: Any
-    fusion: Any
-    position: Any
-    width: int
-    channels: int
 
 
 def class_count(shapes: Shapes) -> int | None:
@@ -93,14 +74,12 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
                 f"{source} holds another kind of model: it has no {part}; what can be read are Mask, "
                 "Faster and Cascade R-CNN with a ResNet or ResNeXt and an FPN"
             )
-    stages = _count(shapes, r"roi_head\.bbox_head\.(\d+)\.fc_cls\.weight")
+    stages = count_of(shapes, r"roi_head\.bbox_head\.(\d+)\.fc_cls\.weight")
     if stages not in (0, 2, 3):
         raise GCNetError(f"{source} holds a cascade of {stages} stages; only those of 2 or 3 can be read")
     head = "0." if stages else ""
-    usual = CascadeSpec()
-    cascade = replace(
-        usual, ious=usual.ious[:stages], loss_weights=usual.loss_weights[:stages], stds=usual.stds[:stages]
-    )
+    cascade = CascadeSpec(*(values[:stages] for values in astuple(CascadeSpec())))
+    rpn_convs = count_of(shapes, r"rpn_head\.rpn_conv\.(\d)\.conv\.weight") or 1
     try:
         return ModelSpec(
             "",
@@ -110,7 +89,7 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
             fpn_norm=_norm(shapes, "neck.lateral_convs.0.bn"),
             fpn_bottom_up=_has(shapes, r"neck\.pafpn_convs\."),
             balance=_balance(shapes, config),
-            rpn=replace(CASCADE_RPN if stages else RPNSpec(), convs=_rpn_convs(shapes)),
+            rpn=replace(CASCADE_RPN if stages else RPNSpec(), convs=rpn_convs),
             roi=_roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
             cascade=cascade if stages else None,
         )
@@ -165,12 +144,12 @@ def _norm(shapes: Shapes, name: str) -> Norm | None:
 
 def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
     bottleneck = "backbone.layer1.0.conv3.weight" in shapes
-    blocks: Any = tuple(_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES)
+    blocks: Any = tuple(stage_lengths(shapes))
     if not all(blocks):
         raise ValueError(f"{sum(map(bool, blocks))} whole stages in its backbone and not 4")
     if "backbone.bn1.weight" not in shapes:
         raise ValueError("a backbone without norms")
-    levels = _count(shapes, r"neck\.lateral_convs\.(\d+)\.conv\.weight")
+    levels = count_of(shapes, r"neck\.lateral_convs\.(\d+)\.conv\.weight")
     if levels != len(STAGES):
         raise ValueError(f"an FPN on {levels} maps of its backbone")
     deep = "backbone.conv1.0.weight" in shapes
@@ -193,14 +172,14 @@ def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
         and len(shapes["backbone.layer2.0.downsample.1.weight"]) == 4,
         **_deformable(shapes, blocks),
         norm="frozen_stats" if _norm(shapes, "backbone.bn1") == "sync" else "group32",
-        **_contexts(shapes, config),
+        **read_contexts(shapes, config),
     )
 
 
 def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
     """Two numbers for each of the nine points of an offset group, or three with a weight."""
     pattern = r"backbone\.layer{}\.(\d+)\.conv2\.conv_offset\.weight"
-    counts = [_count(shapes, pattern.format(stage)) for stage in STAGES]
+    counts = [count_of(shapes, pattern.format(stage)) for stage in STAGES]
     if not any(counts):
         return {}
     if any(count not in (0, whole) for count, whole in zip(counts, blocks, strict=True)):
@@ -214,81 +193,6 @@ def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
-    """The context blocks as few specs: one for those that are alike in all but stage and place."""
-    groups: dict[tuple[Any, ...], list[_Block]] = {}
-    for block in _context_blocks(shapes, config):
-        alike = (block.number, block.kind, block.pooling, block.fusion, block.position)
-        groups.setdefault(alike, []).append(block)
-    specs = []
-    for _, group in sorted(groups.items(), key=lambda pair: pair[0][0]):
-        for part, ratio in _by_ratio(group):
-            one = part[0]
-            options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
-            places = _places(shapes, part)
-            specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
-    return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
-
-
-def _context_blocks(shapes: Shapes, config: Config) -> Iterator[_Block]:
-    pattern = r"backbone\.layer(\d)\.(\d+)\.context_block(\d*)\."
-    found = {match[0]: match.groups() for name in shapes if (match := re.match(pattern, name))}
-    last = 3 if "backbone.layer1.0.conv3.weight" in shapes else 2
-    for name, (stage, index, count) in found.items():
-        number = int(count or 1) - 1
-        kind, pooling, fusion, (width, channels) = _block_kind(shapes, name)
-        said = config.plugins[int(stage) - 1] if config.plugins else ()
-        out = shapes[f"backbone.layer{stage}.{index}.conv{last}.weight"][0]
-        position: Any = f"after_conv{last}" if channels == out else UNSAID_POSITION
-        if number < len(said):
-            position = said[number]
-        if position == f"after_conv{last}":
-            position = "after1x1"
-        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, width, channels)
-
-
-def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ...]]:
-    """Its name here, pooling, fusion, and (P, C)."""
-    theta = shapes.get(f"{name}theta.conv.weight")
-    if theta is not None:
-        if theta[0] != theta[1] // 2:
-            raise ValueError("non-local blocks of another width than half their channels")
-        return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
-    branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
-    fusion = tuple(word for word, key in branches.items() if key in shapes)
-    pooling = "attention" if f"{name}conv_mask.weight" in shapes else "average"
-    return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
-
-
-def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:
-    """The blocks, with the ratio that gives the widths of all; without one, for each width by itself."""
-    if group[0].kind != "gc":
-        return [(group, None)]
-    widths = {(block.width, block.channels) for block in group}
-    ratio = _ratio(widths)
-    if ratio is not None:
-        return [(group, ratio)]
-    alone = [[block for block in group if (block.width, block.channels) == width] for width in sorted(widths)]
-    alone.sort(key=lambda part: part[0].stage)
-    return [(part, _ratio({(part[0].width, part[0].channels)})) for part in alone]
-
-
-def _ratio(widths: set[tuple[int, int]]) -> float | None:
-    """The ratio of which (bottleneck, channels) of all blocks follow, a simple one if there is."""
-    low = max(width / channels for width, channels in widths)
-    high = min((width + 1) / channels for width, channels in widths)
-    simple = [1 / max(round(1 / low), 1), round(low, 2), round(high, 2), low, (low + high) / 2]
-    return next((r for r in simple if all(int(channels * r) == width for width, channels in widths)), None)
-
-
-def _places(shapes: Shapes, blocks: list[_Block]) -> dict[str, Any]:
-    """The stages of some blocks, and their residual blocks where these are not all of a stage."""
-    own = [tuple(block.index for block in blocks if block.stage == stage) for stage in range(4)]
-    counts = [_count(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES]
-    whole = all(len(numbers) in (0, count) for numbers, count in zip(own, counts, strict=True))
-    return {"stages": tuple(map(bool, own)), "only": () if whole else tuple(own)}
-
-
 def _balance(shapes: Shapes, config: Config) -> BalanceSpec | None:
     refined = _has(shapes, r"neck\.1\.refine\.")
     if not refined:
@@ -300,7 +204,7 @@ def _balance(shapes: Shapes, config: Config) -> BalanceSpec | None:
 
 def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
     classes = shapes[f"{box}fc_cls.weight"][0] - 1
-    fcs = _count(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight")
+    fcs = count_of(shapes, re.escape(box) + r"shared_fcs\.(\d+)\.weight")
     if fcs not in (1, 2):
         raise ValueError(f"{fcs} linear layers in its box head and not 1 or 2")
     channels = shapes["neck.lateral_convs.0.conv.weight"][0]
@@ -316,7 +220,7 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
         raise ValueError("another norm in its box head than in its mask head")
     agnostic = classes > 1 and shapes[f"{box}fc_reg.weight"][0] == 4
     roi = RoISpec(
-        box_convs=_count(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
+        box_convs=count_of(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
         box_fcs=fcs,
         box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
         class_agnostic=agnostic
@@ -331,17 +235,9 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
         roi,
         masks=True,
         mask_channels=shapes[f"{mask}upsample.weight"][0],
-        mask_convs=_count(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
+        mask_convs=count_of(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
         class_agnostic_masks=classes > 1 and shapes[f"{mask}conv_logits.weight"][0] == 1,
     )
-
-
-def _rpn_convs(shapes: Shapes) -> int:
-    return _count(shapes, r"rpn_head\.rpn_conv\.(\d)\.conv\.weight") or 1
-
-
-def _count(shapes: Shapes, pattern: str) -> int:
-    return len({match[1] for name in shapes if (match := re.fullmatch(pattern, name))})
 
 
 def _has(shapes: Shapes, pattern: str) -> bool:

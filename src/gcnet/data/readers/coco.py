@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
-from gcnet.data.readers.files import Readers, folder_with, read_json
+from gcnet.data.readers.files import Readers, folder_with, read_json, splits_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -60,29 +60,23 @@ def find_coco(root: Path) -> Readers:
             return {}
         above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
         return {WHOLE: partial(read_coco, root, image_folders(above, root) or [root.parent])}
-    groups = [
-        [(path.parent.name, path) for path in json_files(root, "*/_annotations.coco.json*")],
-        *(
-            [
-                (path.name.removeprefix("instances_"), path)
-                for path in json_files(root, f"{folder}/instances_*")
-            ]
-            for folder in ANNOTATION_FOLDERS
-        ),
-        *([(path.name, path) for path in json_files(root, f"{folder}/*")] for folder in ANNOTATION_FOLDERS),
-        [(path.name, path) for path in json_files(root, "*")],
-        [(path.parent.name, path) for path in json_files(root, "*/*")],
-        [(path.parent.parent.name, path) for path in json_files(root, "*/*/*")],
+    # Patterns of paths, and which part of such a path has the name of its split.
+    patterns = [
+        ("*/_annotations.coco.json*", -2),
+        *((f"{folder}/instances_*", -1) for folder in ANNOTATION_FOLDERS),
+        *((f"{folder}/*", -1) for folder in ANNOTATION_FOLDERS),
+        ("*", -1),
+        ("*/*", -2),
+        ("*/*/*", -3),
     ]
-    for group in groups:
-        if len(group) > _MOST_FILES:
+    for pattern, part in patterns:
+        files = json_files(root, pattern)
+        if len(files) > _MOST_FILES:
             continue
-        found = [(name, path) for name, path in group if is_coco(path)]
-        splits = name_splits(root, found, shown=str)
-        if not splits and len(found) == 1:
-            splits = {WHOLE: found[0][1]}
+        prefix = "instances_" if pattern.endswith("instances_*") else ""
+        found = [(path.parts[part].removeprefix(prefix), path) for path in files if is_coco(path)]
         readers: Readers = {}
-        for split, path in splits.items():
+        for split, path in splits_of(root, found).items():
             if folders := image_folders(root, path):
                 readers[split] = partial(read_coco, path, folders)
             else:
@@ -151,7 +145,7 @@ def image_folders(root: Path, path: Path) -> list[Path]:
 def _has_images_inside(folder: Path) -> bool:
     """Whether there are some in its folders, unless those are of splits."""
     parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts, shown=str) and _has_images(folder.rglob("*"))
+    return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

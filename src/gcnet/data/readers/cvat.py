@@ -31,13 +31,13 @@ def find_cvat(root: Path) -> Readers:
     if not found:
         return {}
     if len(found) > 1:
-        splits = name_splits(root, [(path.parent.name, path) for path in found], shown=str)
+        splits = name_splits(root, [(path.parent.name, path) for path in found])
         return {split: partial(_read_cvat, path, None) for split, path in splits.items()}
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
     subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
-    named = name_splits(root, [(subset, subset) for subset in subsets], shown=str)
+    named = name_splits(root, [(subset, subset) for subset in subsets])
     if "train" not in named:
         return {WHOLE: partial(_read_cvat, found[0], None)}
     return {split: partial(_read_cvat, found[0], subset) for split, subset in named.items()}

@@ -197,7 +197,7 @@ def file_an_image(
     splits: dict[str, Path] = {}
     for pattern in ("*/", "*/*/"):  # train/, or annotations/train/ beside images/train/
         folders = [path for path in sorted(root.glob(pattern)) if next(path.rglob(f"*.{suffix}"), None)]
-        splits = splits or name_splits(root, [(path.name, path) for path in folders], shown=str)
+        splits = splits or name_splits(root, [(path.name, path) for path in folders])
     readers: Readers = {}
     for split, folder in (splits or {WHOLE: root}).items():
         files = sorted(folder.rglob(f"*.{suffix}"))
@@ -206,10 +206,15 @@ def file_an_image(
     return readers
 
 
+def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
+    """By `name_splits`, or the only one as an undivided set."""
+    return name_splits(root, parts) or ({WHOLE: parts[0][1]} if len(parts) == 1 else {})
+
+
 def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
     """Files by the split that a folder above them is named after; all in one where none is for training."""
     parts = {part: part for path in paths for part in path.relative_to(root).parts[:-1]}
-    splits = name_splits(root, list(parts.items()), shown=str)
+    splits = name_splits(root, list(parts.items()))
     if "train" not in splits:
         return {WHOLE: list(paths)}
     return {

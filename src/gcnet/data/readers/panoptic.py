@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.dataset import WHOLE
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, image_folders
-from gcnet.data.readers.files import Readers, folder_with, head_of, object_of, read_mask, read_object
+from gcnet.data.readers.files import (
+    Readers,
+    folder_with,
+    head_of,
+    object_of,
+    read_mask,
+    read_object,
+    splits_of,
+)
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import mask_to_rle
@@ -25,9 +33,7 @@ def find_panoptic(root: Path) -> Readers:
     for folder in (*ANNOTATION_FOLDERS, "."):
         files = sorted((root / folder).glob("*.json"))
         found = [path for path in files if is_panoptic(path) and path.with_suffix("").is_dir()]
-        splits = name_splits(root, [(path.stem.removeprefix("panoptic_"), path) for path in found], shown=str)
-        splits = splits or ({WHOLE: found[0]} if len(found) == 1 else {})
-        if splits:
+        if splits := splits_of(root, [(path.stem.removeprefix("panoptic_"), path) for path in found]):
             return {split: partial(_read_panoptic, root, path) for split, path in splits.items()}
     return {}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, head_of, read_lines
+from gcnet.data.readers.files import Readers, head_of, read_lines, splits_of
 from gcnet.data.source import Source, whole
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, prepare_folder, write_bytes
@@ -36,13 +36,12 @@ def find_table(root: Path) -> Readers:
     ]
     if parquet:  # several are the parts of a split
         names = list(dict.fromkeys(path.name.split("-")[0] for path in parquet))
-        splits = name_splits(root, [(name, name) for name in names], shown=str) or {WHOLE: ""}
+        splits = name_splits(root, [(name, name) for name in names]) or {WHOLE: ""}
         return {
             split: partial(_read_parquet, [path for path in parquet if path.name.startswith(name)])
             for split, name in splits.items()
         }
-    found = name_splits(root, [(path.parent.name, path) for path in lists], shown=str)
-    found = found or ({WHOLE: lists[0]} if len(lists) == 1 else {})
+    found = splits_of(root, [(path.parent.name, path) for path in lists])
     return {split: partial(_read_lines, path) for split, path in found.items()}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, ellipse, folder_with, head_of, object_of, read_object
+from gcnet.data.readers.files import Readers, ellipse, folder_with, head_of, object_of, read_object, splits_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
@@ -20,13 +20,9 @@ def find_via(root: Path) -> Readers:
     if root.is_file():
         return {WHOLE: partial(_read_via, root)} if is_via(root) else {}
     inside, here = sorted(root.glob("*/*.json"))[:_MOST_FILES], sorted(root.glob("*.json"))[:_MOST_FILES]
-    found = [(path.parent.name, path) for path in inside if is_via(path)]
-    splits = name_splits(root, found, shown=str)
-    if not splits:  # one folder of annotations
-        found = [(path.name, path) for path in (*here, *inside) if is_via(path)]
-        splits = name_splits(root, found, shown=str)
-    if not splits and len(found) == 1:
-        splits = {WHOLE: found[0][1]}
+    splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
+    # One folder of annotations where folders are not of splits.
+    splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
     return {split: partial(_read_via, path) for split, path in splits.items()}
 
 

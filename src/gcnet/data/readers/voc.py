@@ -42,7 +42,7 @@ def find_voc(root: Path) -> Readers:
     masked = (base / "SegmentationObject").is_dir()
     lists = base / "ImageSets" / ("Segmentation" if masked else "Main")
     named = [(name, lists / f"{name}.txt") for name in ("train", "val", "test", "trainval")]
-    splits = name_splits(root, [(name, path) for name, path in named if path.is_file()], shown=str)
+    splits = name_splits(root, [(name, path) for name, path in named if path.is_file()])
     readers: Readers = {}
     for split, path in splits.items():
         stems = dict.fromkeys(line.split()[0] for line in read_lines(path))

@@ -1,0 +1,118 @@
+"""The context blocks that the shapes of an mmdetection state dict tell of.
+
+Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's bottleneck.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gcnet.models.spec import ContextSpec
+from gcnet.weights.mmdet_config import Config
+
+STAGES = (1, 2, 3, 4)
+UNSAID_POSITION = "after_conv2"  # of a block on fewer channels than its residual block ends with
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def count_of(shapes: Shapes, pattern: str) -> int:
+    """How many different numbers names have where the pattern has its group."""
+    return len({match[1] for name in shapes if (match := re.fullmatch(pattern, name))})
+
+
+def stage_lengths(shapes: Shapes) -> list[int]:
+    """Residual blocks of c2 to c5."""
+    return [count_of(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A context block of a file: which of its residual block, and what its tensors tell."""
+
+    number: int  # 0 is the first in its residual block
+    stage: int
+    index: int
+    kind: str
+    pooling: Any
+    fusion: Any
+    position: Any
+    width: int
+    channels: int
+
+
+def read_contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
+    """The context blocks as few specs: one for those that are alike in all but stage and place."""
+    groups: dict[tuple[Any, ...], list[_Block]] = {}
+    for block in _context_blocks(shapes, config):
+        alike = (block.number, block.kind, block.pooling, block.fusion, block.position)
+        groups.setdefault(alike, []).append(block)
+    specs = []
+    for _, group in sorted(groups.items(), key=lambda pair: pair[0][0]):
+        for part, ratio in _by_ratio(group):
+            one = part[0]
+            options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
+            places = _places(shapes, part)
+            specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
+    return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
+
+
+def _context_blocks(shapes: Shapes, config: Config) -> Iterator[_Block]:
+    pattern = r"backbone\.layer(\d)\.(\d+)\.context_block(\d*)\."
+    found = {match[0]: match.groups() for name in shapes if (match := re.match(pattern, name))}
+    last = 3 if "backbone.layer1.0.conv3.weight" in shapes else 2
+    for name, (stage, index, count) in found.items():
+        number = int(count or 1) - 1
+        kind, pooling, fusion, (width, channels) = _block_kind(shapes, name)
+        said = config.plugins[int(stage) - 1] if config.plugins else ()
+        out = shapes[f"backbone.layer{stage}.{index}.conv{last}.weight"][0]
+        position: Any = f"after_conv{last}" if channels == out else UNSAID_POSITION
+        if number < len(said):
+            position = said[number]
+        if position == f"after_conv{last}":
+            position = "after1x1"
+        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, width, channels)
+
+
+def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ...]]:
+    """Its name here, pooling, fusion, and (P, C)."""
+    theta = shapes.get(f"{name}theta.conv.weight")
+    if theta is not None:
+        if theta[0] != theta[1] // 2:
+            raise ValueError("non-local blocks of another width than half their channels")
+        return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
+    branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
+    fusion = tuple(word for word, key in branches.items() if key in shapes)
+    pooling = "attention" if f"{name}conv_mask.weight" in shapes else "average"
+    return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
+
+
+def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:
+    """The blocks, with the ratio that gives the widths of all; without one, for each width by itself."""
+    if group[0].kind != "gc":
+        return [(group, None)]
+    widths = {(block.width, block.channels) for block in group}
+    ratio = _ratio(widths)
+    if ratio is not None:
+        return [(group, ratio)]
+    alone = [[block for block in group if (block.width, block.channels) == width] for width in sorted(widths)]
+    alone.sort(key=lambda part: part[0].stage)
+    return [(part, _ratio({(part[0].width, part[0].channels)})) for part in alone]
+
+
+def _ratio(widths: set[tuple[int, int]]) -> float | None:
+    """The ratio of which (bottleneck, channels) of all blocks follow, a simple one if there is."""
+    low = max(width / channels for width, channels in widths)
+    high = min((width + 1) / channels for width, channels in widths)
+    simple = [1 / max(round(1 / low), 1), round(low, 2), round(high, 2), low, (low + high) / 2]
+    return next((r for r in simple if all(int(channels * r) == width for width, channels in widths)), None)
+
+
+def _places(shapes: Shapes, blocks: list[_Block]) -> dict[str, Any]:
+    """The stages of some blocks, and their residual blocks where these are not all of a stage."""
+    own = [tuple(block.index for block in blocks if block.stage == stage) for stage in range(4)]
+    pairs = zip(own, stage_lengths(shapes), strict=True)
+    whole = all(len(numbers) in (0, length) for numbers, length in pairs)
+    return {"stages": tuple(map(bool, own)), "only": () if whole else tuple(own)}
