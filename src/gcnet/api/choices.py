@@ -67,6 +67,12 @@ class ModelChoice:
         if self.is_export:
             raise GCNetError(f"{self.model} is an export; give {command} the model that it was made of")
 
+    def check_batch(self, batch_size: int) -> None:
+        """Raises GCNetError if the model does not take so many images at a time."""
+        check_least(1, batch_size=batch_size)
+        if self.is_export and batch_size != 1:
+            raise GCNetError(f"{self.model} runs as it was exported: leave out batch_size")
+
     def read(self) -> Any:
         """The model as its file has it, on its device."""
         if self.is_export:

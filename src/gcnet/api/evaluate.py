@@ -11,7 +11,7 @@ from gcnet.api.choices import ModelChoice, find_data_set, read_split
 from gcnet.console import check_names
 from gcnet.errors import GCNetError, check_least
 from gcnet.files import AnyPath, check_handles, check_writable
-from gcnet.models.spec import Precision
+from gcnet.models.spec import ModelSpec, Precision
 from gcnet.models.tiles import Tiles
 from gcnet.recipe import DIVISION, Recipe
 
@@ -78,8 +78,8 @@ def evaluate(
         GCNetError: the data set or the model cannot be found or read, or they have different classes.
     """
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
-    chosen.refuse_export("gcnet eval")
-    check_least(1, batch_size=batch_size, max_pixels=max_pixels)
+    chosen.check_batch(batch_size)
+    check_least(1, max_pixels=max_pixels)
     check_least(0, workers=workers)
     tiles = None if tile is None else Tiles(tile, overlap)
     check_handles()
@@ -94,9 +94,9 @@ def evaluate(
 
     from gcnet.data.check import check_images
     from gcnet.evaluation.evaluate import evaluate as score
-    from gcnet.models.detector import Detector
 
-    if keep_threshold and not isinstance(loaded, Detector):
+    of_detector = isinstance(loaded.spec, ModelSpec)
+    if keep_threshold and not of_detector:
         raise GCNetError(f"--keep-threshold: {loaded.spec.name} is a classifier, whose answers have none")
     division = {"val_fraction": val_fraction, "group_by": group_by, "split_file": split_file}
     division["crowd_as_objects"] = crowd_as_objects
@@ -111,7 +111,7 @@ def evaluate(
         tiles=tiles,
         out=out,
         progress=progress,
-        **({"score_threshold": score_threshold} if isinstance(loaded, Detector) else {}),
+        **({"score_threshold": score_threshold} if of_detector else {}),
     )
     if report is not None:
         from gcnet.judge.page import write_report
@@ -154,8 +154,6 @@ def compare(
     running = ("mirror", "device", "precision", "compile", "max_detections")
     how = {name: given.pop(name) for name in running}
     chosen = [ModelChoice(one, **how) for one in (model, other)]
-    for one in chosen:
-        one.refuse_export("gcnet compare")
     check_handles()
     place = find_data_set(data, given.pop("annotations"), given.pop("images"))
     check_writable(Path(out))
@@ -163,10 +161,9 @@ def compare(
 
     from gcnet.data.check import check_images
     from gcnet.judge.compare import write_comparison
-    from gcnet.models.detector import Detector
 
     for one in loaded:
-        if not isinstance(one, Detector):
+        if not isinstance(one.spec, ModelSpec):
             raise GCNetError(f"{one.spec.name} is a classifier: only detectors are compared")
     split, division = given["split"], {name: given.pop(name) for name in DIVISION}
     dataset: Any = read_split(model, loaded[0].spec, place, split, division) if place else data

@@ -50,8 +50,8 @@ def predict(
 
     Args:
         model: a name that `gcnet models` lists, a model file, a run folder, a checkpoint such as an
-            mmdetection .pth, or OWNER/NAME on the Hugging Face hub; to predict and to serve, an .onnx or .xml
-            of `gcnet export`, too. In Python a model, too.
+            mmdetection .pth, or OWNER/NAME on the Hugging Face hub; to predict, score, compare and serve, an
+            .onnx or .xml of `gcnet export`, too. In Python a model, too.
         images: files, folders, quoted patterns such as "photos/*.jpg", @list.txt (a file of paths), and
             addresses such as s3://bucket/photos. In Python a list of those, too; arrays and PIL images are
             for the models' own `predict_images`.
@@ -86,7 +86,7 @@ def predict(
     Raises:
         GCNetError: nothing matches, model or weights cannot be found or read, `out` cannot be written.
     """
-    check_least(1, top=top, batch_size=batch_size, max_pixels=max_pixels)
+    check_least(1, top=top, max_pixels=max_pixels)
     formats = (format,) if isinstance(format, str) else tuple(format)
     launch = find_launch() if shard is None else None
     if shard is None:
@@ -96,8 +96,7 @@ def predict(
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
-    if chosen.is_export and batch_size != 1:
-        raise GCNetError(f"{model} runs as it was exported: leave out batch_size")
+    chosen.check_batch(batch_size)
     tiles = None if tile is None else Tiles(tile, overlap)
     check_handles()
     if out is not None:

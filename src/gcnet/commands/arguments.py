@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import partial
 from inspect import Parameter, signature
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
 
@@ -20,9 +20,7 @@ from gcnet.api.choices import ModelChoice
 from gcnet.console import did_you_mean, shown
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
-
-if TYPE_CHECKING:
-    from gcnet.models.detector import Detector
+from gcnet.models.spec import ModelSpec
 
 _ENTRY = r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)"  # of a docstring's list of arguments
 
@@ -232,10 +230,8 @@ def model_of(options: argparse.Namespace) -> ModelChoice:
     return ModelChoice(**{name: given[name] for name in names})
 
 
-def only_detector(model: Any) -> Detector:
+def only_detector(model: Any) -> Any:
     """The model, for commands that take detectors alone. Raises GCNetError for a classifier."""
-    from gcnet.models.detector import Detector
-
-    if not isinstance(model, Detector):
+    if not isinstance(model.spec, ModelSpec):
         raise GCNetError(f"{model.spec.name} is an image classifier; this command takes detectors")
     return model

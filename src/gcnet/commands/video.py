@@ -17,7 +17,6 @@ def run(argv: list[str]) -> int:
     """Follows the objects, writes lines and a drawn video. 1 where a video or a camera ended too soon."""
     options = _parser().parse(argv)
     chosen = model_of(options)
-    chosen.refuse_export("gcnet video")
     tiles = None if options.tile is None else Tiles(options.tile, options.overlap)
     check_writable(options.out)
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
