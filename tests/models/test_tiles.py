@@ -84,7 +84,7 @@ def test_predict_and_evaluate_take_tiles(detector, tmp_path):
 
 def test_a_classifier_takes_no_tiles(tmp_path, image):
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    with pytest.raises(GCNetError, match="tiles are for detectors"):
+    with pytest.raises(GCNetError, match="tiles, flip and scales are for detectors"):
         gcnet.predict(gcnet.create_model("resnet_tiny_gc4", weights=None), tmp_path / "a.png", tile=64)
 
 

@@ -12,6 +12,7 @@ from gcnet.device import choose_device
 from gcnet.errors import GCNetError, check_least
 from gcnet.files import AnyPath, find_data
 from gcnet.models.spec import ClassifierSpec, ModelSpec, Precision
+from gcnet.models.views import Views
 from gcnet.weights.fetch import Source, find_source
 from gcnet.weights.start import load_trained
 
@@ -61,6 +62,11 @@ class ModelChoice:
     def is_export(self) -> bool:
         """Whether it is a file that `gcnet export` wrote."""
         return isinstance(self.model, str | os.PathLike) and Path(self.model).suffix in EXPORTS
+
+    def check_views(self, views: Views) -> None:
+        """Raises GCNetError if the model is an export, and views ask for more than it holds."""
+        if views.augmented:
+            self.refuse_export("--flip and --scales")
 
     def refuse_export(self, command: str) -> None:
         """Raises GCNetError if the model is one, for what needs its network."""

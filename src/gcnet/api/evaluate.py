@@ -12,7 +12,7 @@ from gcnet.console import check_names
 from gcnet.errors import GCNetError, check_least
 from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.models.spec import ModelSpec, Precision
-from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 from gcnet.recipe import DIVISION, Recipe
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def evaluate(
     batch_size: int = 1,
     tile: int | None = None,
     overlap: float = 0.2,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     workers: int = 2,
     score_threshold: float = SCORE_FROM,
     max_detections: int | None = None,
@@ -67,8 +69,8 @@ def evaluate(
         report: a folder for report.html, a page that says how good the model is and where it fails, and
             report.json, which says the same.
         keep_threshold: write the score of the best F1 into the model's file, for `gcnet predict`.
-        batch_size: images at a time; with `tile`, tiles.
-        tile, overlap: as `gcnet.predict` takes them.
+        batch_size: images at a time; with `tile`, tiles; with `flip`, an image and its mirror image.
+        tile, overlap, flip, scales: as `gcnet.predict` takes them.
         workers: processes that read images.
         score_threshold: of a detector, in [0, 1]: what scores less does not count.
         val_fraction, group_by, split_file, crowd_as_objects, skip_bad_images, max_pixels: as `gcnet.Recipe`
@@ -81,7 +83,8 @@ def evaluate(
     chosen.check_batch(batch_size)
     check_least(1, max_pixels=max_pixels)
     check_least(0, workers=workers)
-    tiles = None if tile is None else Tiles(tile, overlap)
+    views = Views.of(tile, overlap, flip, scales)
+    chosen.check_views(views)
     check_handles()
     place = find_data_set(data, annotations, images)
     for folder in (out, report):
@@ -108,7 +111,7 @@ def evaluate(
         dataset,
         batch_size=batch_size,
         workers=workers,
-        tiles=tiles,
+        views=views,
         out=out,
         progress=progress,
         **({"score_threshold": score_threshold} if of_detector else {}),

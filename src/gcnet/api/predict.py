@@ -11,7 +11,7 @@ from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.launch import find_launch
 from gcnet.models.spec import Precision
-from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 from gcnet.prediction.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def predict(
     batch_size: int = 1,
     tile: int | None = None,
     overlap: float = 0.2,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     max_pixels: int = MAX_PIXELS,
     precision: Precision = "fp32",
     compile: bool = False,
@@ -75,10 +77,13 @@ def predict(
         images_a_file: of "jsonl" and "parquet".
         shard: part I of N of the images, the first is 0/N: so N calls share the work. By default as torchrun
             or srun says. In Python (I, N).
-        batch_size: images at a time, where their padded sizes are the same, with `tile` tiles: faster on a
-            GPU, same results.
+        batch_size: images at a time, where their padded sizes are the same, with `tile` tiles, with `flip`
+            from 2 on an image and its mirror image: faster on a GPU, same results.
         tile: of a detector: look at larger images in squares of so many pixels as well, for small objects.
         overlap: how much of a tile's side lies in the next tile, in [0, 0.8].
+        flip: of a detector: look at the mirror image of each image as well, and merge what is found.
+        scales: of a detector: look at each image in several sizes, such as 0.8,1,1.25 times its own, each
+            factor in [0.1, 10].
         max_pixels: images of more are not read; it is known from their headers.
         precision: of a detector's network: "bf16" and "fp16" are faster on some hardware, and a little off.
         compile: a detector on a GPU: compile it first, which takes a minute once and is kept; same results.
@@ -97,7 +102,8 @@ def predict(
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
     chosen.check_batch(batch_size)
-    tiles = None if tile is None else Tiles(tile, overlap)
+    views = Views.of(tile, overlap, flip, scales)
+    chosen.check_views(views)
     check_handles()
     if out is not None:
         check_writable(Path(out))
@@ -114,7 +120,7 @@ def predict(
         top=top,
         wanted=wanted,
         batch_size=batch_size,
-        tiles=tiles,
+        views=views,
         max_pixels=max_pixels,
         progress=progress and (not launch or launch[0] == 0),
     )

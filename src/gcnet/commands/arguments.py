@@ -213,10 +213,19 @@ def split_of(word: str) -> str:
     return "valid" if word.startswith("val") else word
 
 
+def scales_of(word: str) -> tuple[float, ...]:
+    """The numbers in `0.8,1,1.25`."""
+    try:
+        return tuple(map(float, word.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give numbers such as 0.8,1,1.25, not {shown(word)}") from None
+
+
 # Options that the command line takes otherwise than Python, in whatever command.
 COMMON = {
     "mirror": {"nargs": None, "action": "append", "metavar": "PATH"},
     "split": {"type": split_of},
+    "scales": {"type": scales_of, "kind": float, "metavar": "F,F,..."},
 }
 
 

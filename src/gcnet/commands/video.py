@@ -10,25 +10,25 @@ from gcnet.api.choices import shown_from
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, at_least, model_of, only_detector
 from gcnet.files import check_writable
-from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 
 
 def run(argv: list[str]) -> int:
     """Follows the objects, writes lines and a drawn video. 1 where a video or a camera ended too soon."""
     options = _parser().parse(argv)
     chosen = model_of(options)
-    tiles = None if options.tile is None else Tiles(options.tile, options.overlap)
+    views = Views.of(options.tile, options.overlap, options.flip, options.scales)
+    chosen.check_views(views)
     check_writable(options.out)
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
 
-    from gcnet.models.tiled import Tiled
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
     from gcnet.prediction.video_files import Video
 
     video = Video(options.video, every=options.every, most=options.max_frames)
     detector = only_detector(chosen.load())
     threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
-    looks = detector if tiles is None else Tiled(detector, tiles)
+    looks = views.through(detector, 1)
     seen = follow(looks, video, options.out, score_threshold=threshold, draw=options.draw)
     for line in seen.remarks:
         print(f"note: {line}")
@@ -67,5 +67,5 @@ def _parser() -> Parser:
     parser.add_argument("--max-frames", type=at_least(1), metavar="N", help="look at so many frames (all)")
     drawn = "the video with objects drawn, or the lines alone"
     parser.add_option("--draw", bool, drawn, default=True)
-    parser.add_options(predict, ("precision", "max_detections", "tile", "overlap"))
+    parser.add_options(predict, ("precision", "max_detections", "tile", "overlap", "flip", "scales"))
     return parser

@@ -31,8 +31,7 @@ from gcnet.journal import NAME as JOURNAL
 from gcnet.journal import Journal
 from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.models.spec import ClassifierSpec, ModelSpec
-from gcnet.models.tiled import Tiled
-from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 from gcnet.ops.images import fit_size, padded_size
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def evaluate(
     *,
     batch_size: int = 1,
     workers: int = 2,
-    tiles: Tiles | None = None,
+    views: Views = Views(),  # noqa: B008  (frozen)
     out: str | os.PathLike[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -56,8 +55,8 @@ def evaluate(
     The model is a `Detector`, a `Classifier`, or an export of one, which takes an image at a time.
     Of a detector that is in COCO results format, of a classifier as `ClassResult` has it. Runs on the model's
     device. With `out`, what is found in an image is there at once (see `evaluation_in`), `results.json`
-    before anything is scored, then `metrics.json`. With `tiles` a detector looks at large images in these as
-    well, and AP counts as many detections of an image as it finds. `options` are those of the model's
+    before anything is scored, then `metrics.json`. A detector looks at each image in its `views`; of tiles AP
+    counts as many detections of an image as they find. `options` are those of the model's
     `predict`; a detector's threshold of 0.05 is the one that published AP is measured with.
 
     Raises GCNetError if the classes of model and data set differ, an image cannot be read or `out` cannot be
@@ -66,17 +65,15 @@ def evaluate(
     check_classes(model.spec.class_names, dataset.class_names)
     if not dataset.has_labels and not any(record.objects(masks=False) for record in dataset.records):
         log.warning("there is nothing to score: %s has %s", dataset.source, why_nothing(dataset.records))
-    if tiles is not None and isinstance(model.spec, ClassifierSpec):
-        raise GCNetError(f"{model.spec.name} is an image classifier; tiles are for detectors")
-    tiling = {} if tiles is None else {"tile": tiles.side, "overlap": tiles.overlap}
-    with evaluation_in(out, model, dataset, **tiling, **options) as journal:
+    views.check_model(model.spec.name, is_detector=not isinstance(model.spec, ClassifierSpec))
+    with evaluation_in(out, model, dataset, **views.as_dict(), **options) as journal:
         found = predict_all(
             model,
             dataset,
             range(len(dataset)),
             batch_size=batch_size,
             workers=workers,
-            tiles=tiles,
+            views=views,
             progress=progress,
             journal=journal,
             **options,
@@ -178,7 +175,7 @@ def predict_all(
     *,
     batch_size: int = 1,
     workers: int = 2,
-    tiles: Tiles | None = None,
+    views: Views = Views(),  # noqa: B008  (frozen)
     progress: bool = True,
     journal: Journal | None = None,
     **options: Any,
@@ -194,8 +191,8 @@ def predict_all(
         device = next((parameter.device for parameter in model.parameters()), device)
     images = {} if journal is None else _recorded(journal, dataset)
     left = [index for index in indices if index not in images]
-    looks: Any = model if tiles is None else Tiled(model, tiles, batch_size)
-    if tiles is None and not is_export:
+    looks: Any = views.through(model, batch_size)
+    if views.plain and not is_export:
         size = model.spec.image_size
         resize = model.spec.resize if isinstance(model.spec, ModelSpec) else "opencv"
         batches = batches_of_one_size(dataset, left, image_size=size, resize=resize, batch_size=batch_size)

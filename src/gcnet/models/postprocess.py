@@ -102,14 +102,29 @@ def to_original(
         # One side at a time: a tensor of factors would have to be copied to the GPU, a synchronisation.
         sides = zip(found.boxes.unbind(1), (x, y, x, y), strict=True)
         boxes = torch.stack([side / factor for side, factor in sides], dim=1)
-    probs, frames = found.mask_probs, None
-    if probs is not None and coordinates == "torchvision":
-        frames = whole_pixel_frames(boxes, probs.shape[-1])
     return Detections(
         boxes=boxes,
         scores=found.scores,
         labels=found.labels,
-        mask_probs=probs,
+        mask_probs=found.mask_probs,
         image_size=(height, width),
-        frames=frames,
+        frames=None if found.mask_probs is None else mask_frames(boxes, found.mask_probs, coordinates),
     )
+
+
+def to_resized(
+    boxes: Float[Tensor, "D 4"], batch: Batch, index: int, coordinates: Coordinates = "continuous"
+) -> Float[Tensor, "D 4"]:
+    """Boxes of the image as it was given in pixels of the resized one: what `to_original` undoes."""
+    x, y = batch.scale_factors(index)
+    if coordinates == "inclusive":
+        return resize_inclusive(boxes, x, y)
+    sides = zip(boxes.unbind(1), (x, y, x, y), strict=True)
+    return torch.stack([side * factor for side, factor in sides], dim=1)
+
+
+def mask_frames(
+    boxes: Float[Tensor, "D 4"], probs: Float[Tensor, "D M M"], coordinates: Coordinates
+) -> Float[Tensor, "D 4"] | None:
+    """Where masks lie in the image, if not on the boxes."""
+    return whole_pixel_frames(boxes, probs.shape[-1]) if coordinates == "torchvision" else None

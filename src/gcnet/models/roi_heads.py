@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
@@ -115,10 +115,25 @@ class RoIHeads(nn.Module):
         *,
         static: bool = False,
     ) -> list[RegionDetections]:
-        """The detections of each image, in pixels of the resized image.
+        """The detections of each image, in pixels of the resized image."""
+        found = self.find_boxes(features, proposals, batch, threshold, static=static)
+        if not self.mask_stages:
+            return found
+        labels = torch.cat([f.labels for f in found])
+        return attach_masks(found, self.mask_probs(features, [f.boxes for f in found], labels, static=static))
 
-        Of several stages, the mean of all logits gives the classes, the last deltas give the boxes, and the
-        mean of all probabilities the masks.
+    def find_boxes(
+        self,
+        features: list[Tensor],
+        proposals: Boxes,
+        batch: Batch,
+        threshold: float,
+        *,
+        static: bool = False,
+    ) -> list[RegionDetections]:
+        """The detections of each image without their masks, in pixels of the resized image.
+
+        Of several stages, the mean of all logits gives the classes, and the last deltas give the boxes.
         """
         pool = partial(self.pool, features, static=static)
         rois, all_logits = with_images(proposals), []
@@ -133,7 +148,7 @@ class RoIHeads(nn.Module):
         deltas = deltas.expand(-1, self.num_classes, -1)
         counts = [boxes.shape[0] for boxes in proposals]
         parts = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
-        found = [
+        return [
             select_detections(
                 *part,
                 size=size,
@@ -144,12 +159,18 @@ class RoIHeads(nn.Module):
             )
             for part, size in zip(parts, batch.image_sizes, strict=True)
         ]
-        if not self.mask_stages:
-            return found
-        pooled = pool(with_images([f.boxes for f in found]), size=MASK_GRID)
-        labels = torch.cat([f.labels for f in found])
-        probs = torch.stack([head(pooled, labels).sigmoid() for head in self.mask_stages]).mean(dim=0)
-        return attach_masks(found, probs)
+
+    def mask_probs(
+        self,
+        features: list[Tensor],
+        boxes: Boxes,
+        labels: Int64[Tensor, " S"],
+        *,
+        static: bool = False,
+    ) -> Float[Tensor, "S M M"]:
+        """The mask of each box of all images in a row: the mean of the probabilities of all stages."""
+        pooled = self.pool(features, with_images(boxes), size=MASK_GRID, static=static)
+        return torch.stack([head(pooled, labels).sigmoid() for head in self.mask_stages]).mean(dim=0)
 
     def sample_regions(
         self, stage: int, proposals: Boxes, targets: list[Targets], *, static: bool = False

@@ -19,8 +19,8 @@ from gcnet.ops.decode import as_rgb_array
 
 
 @dataclass(frozen=True)
-class Uncut:
-    """An image that is cut when its turn comes: all its tiles at once would take more than itself."""
+class WholeImage:
+    """An image whose views are made when its turn comes: all at once would take more than itself."""
 
     image: UInt8[np.ndarray, "H W 3"]
 
@@ -28,7 +28,8 @@ class Uncut:
 class Tiled:
     """A detector that sees large images as a whole, and in `tiles`, `batch_size` of them at a time.
 
-    It has the methods for inference of the `detector`, which is a `Detector` or an `ExportedDetector`.
+    It has the methods for inference of the `detector`, which is a `Detector`, an `ExportedDetector`, or, with
+    a `batch_size` of 1, an `Augmented` one.
     """
 
     def __init__(self, detector: Any, tiles: Tiles, batch_size: int = 1) -> None:
@@ -38,16 +39,16 @@ class Tiled:
     def spec(self) -> Any:
         return self.detector.spec
 
-    def prepare(self, image: Any) -> Uncut:
+    def prepare(self, image: Any) -> WholeImage:
         """An image as `Detector.prepare` takes it."""
-        return Uncut(as_rgb_array(image))
+        return WholeImage(as_rgb_array(image))
 
-    def predict(self, uncut: Uncut, *, score_threshold: float = 0.05) -> list[Any]:
+    def predict(self, whole: WholeImage, *, score_threshold: float = 0.05) -> list[Any]:
         """What is found in the image, as a list of one: on the CPU, of the kind that the detector gives.
 
         Of a tile the detector gives as many objects as of an image. Of the image all are kept.
         """
-        image = uncut.image
+        image = whole.image
         size = (image.shape[0], image.shape[1])
         views = self.tiles.views(size)
         found: list[Any] = []

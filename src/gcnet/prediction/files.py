@@ -20,8 +20,7 @@ from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
-from gcnet.models.tiled import Tiled
-from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 from gcnet.ops.images import write_image
 from gcnet.prediction.beside import Beside
 from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries
@@ -45,7 +44,7 @@ def predict_files(
     top: int = 5,
     wanted: Wanted = Wanted(),  # noqa: B008  (frozen)
     batch_size: int = 1,
-    tiles: Tiles | None = None,
+    views: Views = Views(),  # noqa: B008  (frozen)
     max_pixels: int = MAX_PIXELS,
     progress: bool = True,
 ) -> Predictions:
@@ -67,7 +66,8 @@ def predict_files(
 
     Args:
         model: a `Detector`, a `Classifier`, or an export of one, for which PyTorch is not needed.
-        tiles: of a detector: large images are looked at in these as well, `batch_size` of them at a time.
+        views: of a detector: what it is shown of an image, `batch_size` of them at a time where there are
+            several.
 
     Raises:
         GCNetError: before the model runs, if `out` cannot be written or holds other results, a picture would
@@ -80,8 +80,7 @@ def predict_files(
             raise GCNetError(f"{name} is {number}; give 1 or more")
     of_detector = is_detector(model)
     wanted.check_model(model.spec, is_detector=of_detector)
-    if tiles is not None and not of_detector:
-        raise GCNetError(f"{model.spec.name} is an image classifier; tiles are for detectors")
+    views.check_model(model.spec.name, is_detector=of_detector)
     model, weights = ready(model)
     kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
@@ -90,9 +89,9 @@ def predict_files(
         call["max_detections"] = model.spec.roi.detections
     if out is not None and wanted.shard[1] > 1:
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
-    if tiles is not None:
-        call |= {"tile": tiles.side, "overlap": tiles.overlap}
-        model, batch_size = Tiled(model, tiles, batch_size), 1
+    if not views.plain:
+        call |= views.as_dict()
+        model, batch_size = views.through(model, batch_size), 1
     with _folder(out, call, is_detector=of_detector) as (folder, journal):
         sheet = folder if wanted.overlays and not of_detector else None
         if sheet is not None:
