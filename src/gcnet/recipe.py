@@ -1,5 +1,6 @@
 """How a model is trained, as frozen data: no torch here, so that `gcnet train --help` is quick."""
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -107,6 +108,9 @@ class Recipe:
             objects marked `ignore`; published models were trained without.
         repeat_threshold: classes in a smaller share of the images than this are shown more often, images
             sqrt(threshold / share) times (LVIS, arXiv 1908.03195, takes 0.001); 0 shows all once.
+        class_weights: how much classes count in the classification loss: "auto" for one over the square root
+            of their number of objects, with a mean of 1; or by name, as JSON, such as {"crack": 3}, the
+            others 1. Background counts once.
         max_detections: most detections of an image; none takes the model's own, 100.
         image_size: (long, short) side to fit images in; none takes the model's own.
         precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
@@ -156,6 +160,7 @@ class Recipe:
     keep_empty: bool = False
     ignore_crowds: bool = False
     repeat_threshold: float = 0.0
+    class_weights: str = ""
     max_detections: int | None = None
     image_size: tuple[int, int] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -181,6 +186,7 @@ class Recipe:
                 raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more, less than 1")
         if self.time and not 0 < seconds_of(self.time) < float("inf"):
             raise GCNetError(f"recipe: time is {shown(self.time)}; give a time such as 90s, 30m or 1h30m")
+        self.parsed_class_weights()
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         if not 0 < self.crop <= 1:
@@ -197,6 +203,21 @@ class Recipe:
         if self.steps is not None:
             return self.steps
         return round(self.epochs * 2 / 3), round(self.epochs * 11 / 12)
+
+    def parsed_class_weights(self) -> dict[str, float] | None:
+        """The weights by name, none for "auto". Raises GCNetError for what is neither."""
+        if self.class_weights == "auto":
+            return None
+        try:
+            found = json.loads(self.class_weights or "{}")
+            if isinstance(found, dict) and all(0 < float(weight) <= 1e6 for weight in found.values()):
+                return {name: float(weight) for name, weight in found.items()}
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            pass
+        raise GCNetError(
+            f"recipe: class_weights is {shown(self.class_weights)}; give auto, or positive numbers by name, "
+            'such as {"crack": 3}'
+        )
 
     def without_augmentation(self) -> "Recipe":
         """The recipe that shows images as evaluation does."""

@@ -33,6 +33,7 @@ from gcnet.engine.checkpoint import (
     restore_model,
     restore_moments,
 )
+from gcnet.engine.class_weights import weigh_classes
 from gcnet.engine.frozen import describe_frozen, freeze
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
@@ -179,6 +180,8 @@ def _begin(
                     f"({before['count']} images then, {images['count']} now)"
                 )
     freeze(model, recipe.freeze)
+    if (weighed := weigh_classes(model, train_set, recipe, masks=task.masks)) and place.leads:
+        print(weighed)
     model.train().to(place.device)
     scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
     run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)

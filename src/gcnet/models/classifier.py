@@ -33,6 +33,7 @@ class Classifier(Pretrained, nn.Module):
 
     mean: Tensor
     std: Tensor
+    class_weights: Tensor | None
 
     def __init__(self, spec: ClassifierSpec) -> None:
         super().__init__()
@@ -40,12 +41,14 @@ class Classifier(Pretrained, nn.Module):
         self.provenance: dict[str, Any] = {}
         self.backbone = ResNet(spec.backbone)
         self.fc = nn.Linear(self.backbone.out_channels[-1], spec.num_classes)
+        self.register_buffer("class_weights", None, persistent=False)  # how much each counts in the loss
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
 
     def losses(self, batch: Batch, targets: ClassTargets) -> dict[str, Tensor]:
         """The cross-entropy with the classes' shares, averaged over the images."""
-        return {"loss_cls": functional.cross_entropy(self.logits(batch.images), targets.shares)}
+        logits = self.logits(batch.images)
+        return {"loss_cls": functional.cross_entropy(logits, targets.shares, weight=self.class_weights)}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "N K"]:

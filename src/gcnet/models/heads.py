@@ -23,14 +23,18 @@ class BoxHead(nn.Module):
     """3x3 convolutions, one or two linear layers, then class logits and deltas.
 
     Convolutions keep the number of channels; with a norm, each is followed by one and has no bias. With
-    `class_agnostic` there are four deltas for all classes (B = 1, else K).
+    `class_agnostic` there are four deltas for all classes (B = 1, else K). `class_weights` is how much each
+    class counts in the loss, background last; none: all once.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self, channels: int, num_classes: int, spec: RoISpec, *, class_agnostic: bool = False
     ) -> None:
         super().__init__()
         self.spec, self.num_classes, self.class_agnostic = spec, num_classes, class_agnostic
+        self.register_buffer("class_weights", None, persistent=False)
         self.convs = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=1, bias=spec.norm is None) for _ in range(spec.box_convs)
         )
@@ -91,7 +95,8 @@ class BoxHead(nn.Module):
         chosen = deltas.gather(1, own[:, None, None].expand(-1, 1, 4))[:, 0]
         distance = F.smooth_l1_loss(chosen, target_deltas, reduction="none", beta=self.spec.smooth_l1_beta)
         count = (labels != MISSING).sum().clamp(min=1)
-        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=MISSING)
+        options = {"weight": self.class_weights, "ignore_index": MISSING}
+        loss = F.cross_entropy(logits, labels, reduction="sum", **options)
         return {"loss_cls": loss / count, "loss_box": (distance * positive[:, None]).sum() / count}
 
 
