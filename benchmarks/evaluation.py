@@ -87,7 +87,7 @@ def detect(objects: list[tuple[int, np.ndarray]], rng: np.random.Generator) -> A
 
 def simulate(folder: Path, images: int) -> dict[str, float]:
     """Writes `annotations.json` and `results.json`; what encoding the results took."""
-    from gcnet.evaluation.results import coco_results
+    from gcnet.evaluation.results import ImageResults
 
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def simulate(folder: Path, images: int) -> dict[str, float]:
                 entries.append(annotation(len(entries) + 1, image, label, polygon))
             detections = detect(objects, rng)
             began = time.process_time()
-            found = coco_results(detections, image, range(1, CLASSES + 1))
+            found = ImageResults.of(detections, image, range(1, CLASSES + 1)).entries()
             encoding += time.process_time() - began
             counts += sum(len(entry["segmentation"]["counts"]) for entry in found)
             file.write("[" if image == 1 else ",\n")

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from gcnet.evaluation.results import coco_results
+from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_json
 from gcnet.ops.images import write_image
 from gcnet.types import Detections
@@ -57,7 +57,7 @@ def run_step(step: str, found: Detections, image: np.ndarray, folder: Path) -> d
     if step == "RLE":
         found.rles()
     elif step == "results.json":
-        write_json(folder / "results.json", coco_results(found, 0, range(len(NAMES))))
+        write_json(folder / "results.json", ImageResults.of(found, 0, range(len(NAMES))).entries())
     elif step == "overlay":
         draw_detections(image, found, NAMES)
     else:

@@ -10,7 +10,7 @@ import pytest
 from coco_files import content, write_split
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.data.divide import image_names, part_of
+from gcnet.data.divide import part_of
 from gcnet.data.divide import write_split as write_parts
 from gcnet.data.load import load_split, load_splits
 from gcnet.errors import GCNetError
@@ -35,7 +35,7 @@ def root(tmp_path: Path, values: dict[str, Any]) -> Path:
 
 def names(root: Path, **options: Any) -> tuple[list[str], list[str]]:
     splits = load_splits(root, **options)
-    return image_names(splits["train"]), image_names(splits["valid"])
+    return splits["train"].names(), splits["valid"].names()
 
 
 def test_the_same_images_are_held_out_each_time(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -43,7 +43,7 @@ def test_the_same_images_are_held_out_each_time(root: Path, caplog: pytest.LogCa
     assert (len(train), len(valid)) == (6, 2)
     assert sorted(train + valid) == [f"cow{i // 3}_{i}.png" for i in range(8)]
     assert "2 of its 8 images, drawn at random, are held out for validation" in caplog.text
-    assert image_names(load_split(root, "valid")) == valid
+    assert load_split(root, "valid").names() == valid
     assert list(load_splits(root, val_fraction=0)) == ["train"]
 
 
@@ -74,7 +74,7 @@ def test_a_split_is_read_back(root: Path, values: dict[str, Any]) -> None:
     path = root / "run" / "split.json"
     path.parent.mkdir()
     write_parts(path, splits["train"], splits["valid"])
-    valid = image_names(splits["valid"])
+    valid = splits["valid"].names()
     assert json.loads(path.read_text())["valid"] == valid
     values["images"].append(values["images"][0] | {"id": 999, "file_name": "new.png"})
     write_split(root, values)

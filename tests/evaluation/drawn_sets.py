@@ -8,7 +8,7 @@ import numpy as np
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.evaluation.coco_ap import CocoEvaluator
-from gcnet.evaluation.results import CocoResults, ImageResults
+from gcnet.evaluation.results import ImageResults
 
 SIDE = 640
 
@@ -42,6 +42,4 @@ def draw_set(
 
 def evaluator_of(dataset: DataSet[ImageRecord], results: list[ImageResults]) -> CocoEvaluator:
     """What scores the results."""
-    evaluator = CocoEvaluator(dataset)
-    evaluator.results = CocoResults(results)
-    return evaluator
+    return CocoEvaluator(dataset, results)

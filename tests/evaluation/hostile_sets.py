@@ -97,9 +97,7 @@ class HostileSet:
         for image in self.images:
             (folder / image["file_name"]).touch()
         source = Source(folder, folder, self.images, self.annotations, self.categories)
-        evaluator = CocoEvaluator(build(source), self.limit)
-        evaluator.results = CocoResults(self.found)
-        return evaluator.compute()
+        return CocoEvaluator(build(source), self.found, self.limit).compute()
 
     def reference(self, kind: str) -> COCOeval:
         """pycocotools' precision and recall of `kind` "bbox" or "segm"."""

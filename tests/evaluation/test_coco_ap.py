@@ -16,8 +16,8 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 
 from gcnet.data.readers.coco import CocoDataset
-from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
+from gcnet.evaluation.results import ImageResults
 from gcnet.evaluation.table import print_metrics
 from gcnet.types import Detections
 
@@ -32,12 +32,16 @@ Filled = Callable[..., CocoEvaluator]
 @pytest.fixture
 def filled(detections: LookUp) -> Filled:
     def fill(dataset: CocoDataset, **kwargs: Any) -> CocoEvaluator:
-        evaluator = CocoEvaluator(dataset)
         ids = [record.id for record in dataset.records]
-        evaluator.update(ids, [detections(dataset, image_id, **kwargs) for image_id in ids])
-        return evaluator
+        return evaluator_of(dataset, {image_id: detections(dataset, image_id, **kwargs) for image_id in ids})
 
     return fill
+
+
+def evaluator_of(dataset: CocoDataset, found: dict[int | str, Detections], **options: int) -> CocoEvaluator:
+    """What scores the detections in images by their ids."""
+    results = [ImageResults.of(one, image_id, dataset.category_ids) for image_id, one in found.items()]
+    return CocoEvaluator(dataset, results, **options)
 
 
 def pycocotools_stats(
@@ -96,11 +100,9 @@ def test_a_class_without_annotations_counts_in_no_average(make_dataset: MakeData
 
 def test_finding_nothing_scores_zero(make_dataset: MakeDataset, detections: LookUp) -> None:
     dataset = make_dataset()
-    evaluator = CocoEvaluator(dataset)
-    assert evaluator.compute().mask["AP50"] == 0
-    record = dataset.records[0]
-    empty = detections(dataset, int(record.id))[:0]
-    evaluator.update([record.id], [empty])
+    assert CocoEvaluator(dataset).compute().mask["AP50"] == 0
+    image_id = dataset.records[0].id
+    evaluator = evaluator_of(dataset, {image_id: detections(dataset, int(image_id))[:0]})
     metrics = evaluator.compute()
     assert list(evaluator.results) == []
     assert metrics.box["AP"] == metrics.mask["AR100"] == 0
@@ -143,20 +145,6 @@ def test_an_object_without_a_mask_counts_for_boxes_only(make_dataset: MakeDatase
     assert metrics.mask["AR100"] == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("ids", "label", "message"),
-    [([99], 0, "image 99"), ([10, 10], 0, "came twice"), ([10], 3, "label 3, the data set has 3 classes")],
-)
-def test_wrong_predictions_are_refused(
-    make_dataset: MakeDataset, detections: LookUp, ids: list[int], label: int, message: str
-) -> None:
-    dataset = make_dataset()
-    found = detections(dataset, 10)[:1]
-    found.labels[:] = torch.tensor(label)
-    with pytest.raises(GCNetError, match=message):
-        CocoEvaluator(dataset).update(ids, [found] * len(ids))
-
-
 def test_results_are_in_coco_format(make_dataset: MakeDataset, filled: Filled, detections: LookUp) -> None:
     dataset = make_dataset()
     entry = json.loads(json.dumps(filled(dataset, jitter=3.0).results[0]))
@@ -175,10 +163,8 @@ def test_a_detector_of_boxes_alone_is_scored_by_boxes(make_dataset: MakeDataset,
     drawn, boxes_only = make_dataset(), make_dataset(edit=forget_masks)
     scored = []
     for dataset in (drawn, boxes_only):
-        evaluator = CocoEvaluator(dataset)
-        ids = [record.id for record in dataset.records]
-        found = [detections(drawn, image_id, jitter=6.0) for image_id in ids]
-        evaluator.update(ids, [replace(one, mask_probs=None) for one in found])
+        found = {record.id: detections(drawn, record.id, jitter=6.0) for record in dataset.records}
+        evaluator = evaluator_of(dataset, {id: replace(one, mask_probs=None) for id, one in found.items()})
         assert "segmentation" not in evaluator.results[0]
         scored.append(evaluator.compute())
     assert scored[0] == scored[1]
@@ -193,9 +179,8 @@ def test_a_detector_of_boxes_alone_is_scored_by_boxes(make_dataset: MakeDataset,
 def test_more_than_255_detections_of_an_image(make_dataset: MakeDataset, detections: LookUp) -> None:
     """pycocotools counts the masks whose areas it is asked for in 8 bits."""
     dataset = make_dataset()
-    evaluator = CocoEvaluator(dataset)
     few = detections(dataset, 10, jitter=6.0)
-    evaluator.update([10], [few[torch.arange(300) % len(few)]])
+    evaluator = evaluator_of(dataset, {10: few[torch.arange(300) % len(few)]})
     assert len(evaluator.results) == 300
     assert evaluator.compute().mask == pycocotools_stats(dataset, evaluator.results, "segm")
 
@@ -218,9 +203,7 @@ def test_hostile_sets_score_as_pycocotools_has_them(start: int, tmp_path: Path) 
 def test_recall_is_named_by_the_limit(make_dataset: MakeDataset, detections: LookUp) -> None:
     dataset = make_dataset()
     for limit, names in ((300, ["AR1", "AR10", "AR300"]), (5, ["AR1", "AR5"])):
-        evaluator = CocoEvaluator(dataset, limit)
-        evaluator.update([10], [detections(dataset, 10)])
-        metrics = evaluator.compute()
+        metrics = evaluator_of(dataset, {10: detections(dataset, 10)}, limit=limit).compute()
         assert [name for name in metrics.box if name[2:].isdecimal() and name[:2] == "AR"] == names
         assert "box_AR100" not in metrics.per_class["star"]
         stream = io.StringIO()

@@ -12,10 +12,10 @@ from torchvision.ops import nms
 
 from gcnet.models.coordinates import resize_inclusive
 from gcnet.models.pooler import pool_regions, region_levels, with_images
-from gcnet.models.postprocess import RegionDetections, to_original
+from gcnet.models.postprocess import to_original
 from gcnet.models.rpn import level_anchors
 from gcnet.ops.boxes import box_iou, decode_boxes, encode_boxes
-from gcnet.types import Batch
+from gcnet.types import Batch, Detections
 
 LAST = torch.tensor([0.0, 0, 1, 1])
 STDS = (0.1, 0.1, 0.2, 0.2)
@@ -132,9 +132,8 @@ def test_pooling(stride: int) -> None:
 def test_boxes_of_the_picture_as_given() -> None:
     """It was the last pixel that was divided by the resize factor; boxes stay within the picture."""
     found = torch.tensor([[20.0, 10, 61, 81], [100, 100, 200, 160]])
-    detections = RegionDetections(
-        found, torch.ones(2), torch.zeros(2, dtype=torch.int64), torch.zeros(2, 28, 28)
-    )
+    labels = torch.zeros(2, dtype=torch.int64)
+    detections = Detections(found, torch.ones(2), labels, torch.zeros(2, 28, 28), (160, 200))
     batch = Batch(torch.zeros(1, 3, 160, 224, dtype=torch.uint8), [(160, 200)], [(80, 100)], [0])
     old = to_original(detections, batch, 0, coordinates="inclusive").boxes
     assert old.tolist() == [[10, 5, 31, 41], [50, 50, 100, 80]]

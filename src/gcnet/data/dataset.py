@@ -7,6 +7,7 @@ when they are needed. H x W pixels.
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -143,9 +144,13 @@ class DataSet(Generic[Record]):
         )
 
     def name(self, index: int) -> str:
-        """The path of image `index`, as seen from the source where it is a folder that holds it."""
-        path = self.records[index].path
-        return (path.relative_to(self.source) if path.is_relative_to(self.source) else path).as_posix()
+        """The path of image `index`, as seen from the folder of the annotations."""
+        folder = self.source if self.source.is_dir() else self.source.parent
+        return Path(os.path.relpath(self.records[index].path, folder)).as_posix()
+
+    def names(self) -> list[str]:
+        """Those of all images."""
+        return [self.name(index) for index in range(len(self))]
 
 
 @contextmanager

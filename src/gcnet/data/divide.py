@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +28,13 @@ class Division:
     """How an undivided set is divided. The same words give the same parts.
 
     Attributes:
-        fraction: share of the images that is held out, drawn by a fixed seed; 0 holds out none.
+        val_fraction: share of the images that is held out, drawn by a fixed seed; 0 holds out none.
         group_by: a field of COCO's image entries, such as `patient`, or a regular expression for the path of
             an image: those of the same value, or whose matches are the same, stay on one side.
         split_file: a `split.json`, whose images are held out again; the others do not count then.
     """
 
-    fraction: float = 0.2
+    val_fraction: float = 0.2
     group_by: str = ""
     split_file: str = ""
 
@@ -49,10 +48,10 @@ def divide(
     """
     if division.split_file:
         return _as_listed(dataset, Path(division.split_file))
-    if len(dataset) < 2 or division.fraction == 0:
+    if len(dataset) < 2 or division.val_fraction == 0:
         return {"train": dataset}
     groups = _groups(dataset, entries, division.group_by)
-    valid = _draw(groups, division.fraction)
+    valid = _draw(groups, division.val_fraction)
     by = f", all of the same {shown(division.group_by)} together" if division.group_by else ""
     log.warning(
         "%s is not divided into splits: %d of its %d images, drawn at random%s, are held out for validation",
@@ -83,18 +82,7 @@ def part_of(
 
 def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) -> None:
     """Writes which images are in which part, as `split_file` takes it."""
-    write_json(path, {"train": image_names(train_set), "valid": image_names(valid_set)})
-
-
-def image_names(dataset: DataSet[Any]) -> list[str]:
-    """The paths of the images, as seen from the folder of the annotations."""
-    return [image_name(dataset, index) for index in range(len(dataset))]
-
-
-def image_name(dataset: DataSet[Any], index: int) -> str:
-    """The path of an image, as seen from the folder of the annotations."""
-    folder = dataset.source if dataset.source.is_dir() else dataset.source.parent
-    return Path(os.path.relpath(dataset.records[index].path, folder)).as_posix()
+    write_json(path, {"train": train_set.names(), "valid": valid_set.names()})
 
 
 def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
@@ -110,7 +98,7 @@ def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
 
 def _groups(dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]], by: str) -> list[str]:
     """The group of each image; each is its own where there are no groups."""
-    names = image_names(dataset)
+    names = dataset.names()
     if not by:
         return [str(number) for number in range(len(names))]
     fields = {whole(entry["id"]): entry[by] for entry in entries if entry.get(by) is not None}
@@ -139,7 +127,7 @@ def _as_listed(dataset: DataSet[ImageRecord], path: Path) -> dict[str, DataSet[I
     if not isinstance(held, list):
         raise GCNetError(f'{path} has no list "valid"; give the split.json of a run')
     listed = {name for name in held if isinstance(name, str)}
-    valid = np.array([name in listed for name in image_names(dataset)], bool)
+    valid = np.array([name in listed for name in dataset.names()], bool)
     if not valid.any():
         raise GCNetError(
             f"no image of {dataset.source} is held out in {path}; give the split.json of a run on it"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split
@@ -77,20 +78,17 @@ def load_split(
     class_names: Sequence[str] | None = None,
     *,
     images: AnyPath | None = None,
-    val_fraction: float = 0.2,
-    group_by: str = "",
-    split_file: str = "",
     crowd_as_objects: bool = False,
+    **division: Any,
 ) -> DataSet[ImageRecord]:
     """One split of a data set, with the classes of a trained model; else as `load_splits`."""
     found = find_splits(root, images)
-    if WHOLE in found and split not in found:
-        source = found[WHOLE]()
-        dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
-        division = Division(val_fraction, group_by, split_file)
-        return pick_split(root, divide(dataset, source.images, division), split)
-    read = pick_split(root, found, split)
-    return build(read(), class_names, crowd_as_objects=crowd_as_objects)
+    is_whole = WHOLE in found and split not in found
+    source = pick_split(root, found, WHOLE if is_whole else split)()
+    dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
+    if not is_whole:
+        return dataset
+    return pick_split(root, divide(dataset, source.images, Division(**division)), split)
 
 
 def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:

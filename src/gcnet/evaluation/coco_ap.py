@@ -6,7 +6,7 @@ A area ranges (all, small, medium, large), M limits on detections an image (1, 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.errors import GCNetError
 from gcnet.evaluation.average_precision import (
     AREAS,
     LIMIT,
@@ -30,7 +29,6 @@ from gcnet.evaluation.average_precision import (
 from gcnet.evaluation.operating import Point, best_point
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.ops.segmentations import segmentation_to_rle
-from gcnet.types import Detections
 
 _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
@@ -73,16 +71,18 @@ class Metrics:
 
 
 class CocoEvaluator:
-    """Collects detections image by image, as COCO results, and scores them at the end.
+    """Scores what was `found` in images, with masks as run-length encodings.
 
-    Masks are kept run-length encoded. Images of the data set that no detections came for count as images
-    in which nothing was found. All annotated objects count, crowds and those too degenerate to train on too,
-    as COCO's own tool has it. Of an image and class, the best `limit` detections are looked at.
+    Images of the data set that are not among them count as images in which nothing was found. All annotated
+    objects count, crowds and those too degenerate to train on too, as COCO's own tool has it. Of an image and
+    class, the best `limit` detections are looked at.
 
     `order` has the places in the data set of the images as they are numbered here.
     """
 
-    def __init__(self, dataset: DataSet[ImageRecord], limit: int = LIMIT) -> None:
+    def __init__(
+        self, dataset: DataSet[ImageRecord], found: Iterable[ImageResults] = (), limit: int = LIMIT
+    ) -> None:
         self.limit = limit
         self.class_names = dataset.class_names
         self.category_ids = dataset.category_ids
@@ -90,35 +90,12 @@ class CocoEvaluator:
         ids = {record.id: index for index, record in enumerate(dataset.records)}
         ids = dict(sorted(ids.items(), key=lambda one: (isinstance(one[0], str), one[0])))
         self.order = list(ids.values())
+        self.results = CocoResults(found)
         self._numbers = {id: number for number, id in enumerate(ids)}
-        self.results = CocoResults()
-        self._seen: set[int | str] = set()
         self._truth = _truth(dataset, self._numbers)
 
-    def update(self, image_ids: Sequence[int | str], detections: Sequence[Detections]) -> None:
-        """Adds the detections of some images.
-
-        Raises GCNetError for an image that is not in the data set or came before, or a label without class.
-        """
-        for image_id, found in zip(image_ids, detections, strict=True):
-            if image_id not in self._numbers:
-                raise GCNetError(
-                    f"detections are for image {image_id}, which the data set does not have; "
-                    "evaluate on the data set that was predicted on"
-                )
-            if image_id in self._seen:
-                raise GCNetError(f"detections for image {image_id} came twice; give each image once")
-            classes = len(self.category_ids)
-            if len(found) and int(found.labels.max()) >= classes:
-                raise GCNetError(
-                    f"detections in image {image_id} have label {int(found.labels.max())}, the data set has "
-                    f"{classes} classes; use a model that was trained for these classes"
-                )
-            self._seen.add(image_id)
-            self.results.append(ImageResults.of(found, image_id, self.category_ids))
-
     def compute(self) -> Metrics:
-        """Box and mask metrics of all that was collected."""
+        """Box and mask metrics of all images."""
         truth, crowd = self._truth
         matches = self.matches()
         kinds = {kind: score(one) for kind, one in matches.items()}
@@ -145,7 +122,7 @@ class CocoEvaluator:
         return kinds
 
     def _found(self) -> tuple[Objects, Float[np.ndarray, " N"]]:
-        """What was collected, with the areas of masks if there are any, and its scores."""
+        """What was found, with the areas of masks if there are any, and its scores."""
         masks = all(image.counts is not None for image in self.results.images)
         images = [image for image in self.results.images if len(image)]
         counts = [len(image) for image in images]

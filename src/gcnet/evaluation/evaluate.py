@@ -163,9 +163,7 @@ def evaluator_of(
 ) -> CocoEvaluator:
     """What scores the results of a detector of `spec` in all images of `dataset`."""
     most = max([spec.roi.detections, *map(len, found)])  # tiles find more than one view may
-    evaluator = CocoEvaluator(dataset, most)
-    evaluator.results = CocoResults(found)
-    return evaluator
+    return CocoEvaluator(dataset, found, most)
 
 
 def predict_all(

@@ -117,14 +117,3 @@ class CocoResults(Sequence[dict[str, Any]]):
     def __iter__(self) -> Any:
         for image in self.images:
             yield from image.entries()
-
-
-def coco_results(
-    detections: AnyDetections, image_id: int | str, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """One entry a detection, best first, as COCO's results format has it.
-
-    `bbox` is x, y, width, height in pixels of the original image, rounded to 1/1000 pixel; `segmentation` is
-    a compressed RLE whose counts are text; `category_id` is `category_ids[label]`.
-    """
-    return ImageResults.of(detections, image_id, category_ids).entries()

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.data.divide import image_name
 from gcnet.evaluation.bootstrap import RESAMPLES, SEED, image_weights
 from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.evaluation.results import CocoResults
@@ -100,7 +99,7 @@ def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[
     errors = [np.stack(errors_of_images(model), 1) for model in models]  # of each image, false and missed
     more = errors[1].sum(1) - errors[0].sum(1)
     return [
-        {"file_name": image_name(dataset, place), "place": place}
+        {"file_name": dataset.name(place), "place": place}
         | {
             who: {"false": int(counts[image, 0]), "missed": int(counts[image, 1])}
             for who, counts in zip("ab", errors, strict=True)

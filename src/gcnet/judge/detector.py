@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.data.divide import image_name
 from gcnet.evaluation.average_precision import NONE, Matches, score
 from gcnet.evaluation.bootstrap import (
     RESAMPLES,
@@ -216,7 +215,7 @@ def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.
 
 def _image(judged: Judged, dataset: DataSet[ImageRecord], image: int) -> dict[str, Any]:
     place = judged.order[image]
-    return {"file_name": image_name(dataset, place), "place": place}
+    return {"file_name": dataset.name(place), "place": place}
 
 
 def _mistake(judged: Judged, dataset: DataSet[ImageRecord], row: int) -> dict[str, Any]:

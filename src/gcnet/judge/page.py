@@ -11,7 +11,6 @@ import numpy as np
 
 from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
-from gcnet.data.divide import image_names
 from gcnet.data.same_images import same_images
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import evaluator_of
@@ -99,7 +98,7 @@ def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage])
 
 def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
     """Images that are among those that were trained on too."""
-    names = [*image_names(dataset), *image_names(train_set)]
+    names = [*dataset.names(), *train_set.names()]
     groups = same_images([record.path for record in (*dataset.records, *train_set.records)])
     return [
         {"file_name": names[group[0]], "trained_on": names[group[-1]]}

@@ -15,7 +15,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.evaluation.average_precision import Matches
 from gcnet.evaluation.bootstrap import ap_samples, image_weights, nan_mean
 from gcnet.evaluation.coco_ap import CocoEvaluator
-from gcnet.evaluation.results import CocoResults, ImageResults
+from gcnet.evaluation.results import ImageResults
 
 # Student's t that leaves 2.5 % above, by degrees of freedom from 1 on.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -67,19 +67,17 @@ def difference(cell: Sequence[Path], baseline: Sequence[Path], dataset: DataSet[
 
 def _box_ap(path: Path, dataset: DataSet[ImageRecord], weights: np.ndarray) -> tuple[float, np.ndarray]:
     """AP, and what it is on drawn images."""
-    evaluator = CocoEvaluator(dataset)
-    evaluator.results = read_boxes(path, dataset)
-    matches: Matches = evaluator.matches(masks=False)["box"]
+    matches: Matches = CocoEvaluator(dataset, read_boxes(path, dataset)).matches(masks=False)["box"]
     once = np.ones((1, len(dataset)), np.float32)
     return float(nan_mean(ap_samples(matches, once))), nan_mean(ap_samples(matches, weights), (1, 2))
 
 
-def read_boxes(path: Path, dataset: DataSet[ImageRecord]) -> CocoResults:
+def read_boxes(path: Path, dataset: DataSet[ImageRecord]) -> list[ImageResults]:
     """The boxes of a `results.json`."""
     found: dict[Any, list[Mapping[str, Any]]] = {record.id: [] for record in dataset.records}
     for entry in json.loads(path.read_bytes()):
         found[entry["image_id"]].append(entry)
-    return CocoResults(
+    return [
         ImageResults(
             record.id,
             (record.height, record.width),
@@ -89,4 +87,4 @@ def read_boxes(path: Path, dataset: DataSet[ImageRecord]) -> CocoResults:
             None,
         )
         for record in dataset.records
-    )
+    ]

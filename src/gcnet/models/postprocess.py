@@ -5,8 +5,7 @@ R regions, K classes, D detections, M side of a mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -23,19 +22,6 @@ STATIC_CANDIDATES = 4096
 STATIC_SHARE = 4  # where more than a thousand are kept: times what is kept
 
 
-@dataclass(frozen=True)
-class RegionDetections:
-    """Detections of one image in pixels of the resized image, best first.
-
-    With static shapes their number is fixed: places that nothing was found for come last and score 0.
-    """
-
-    boxes: Float[Tensor, "D 4"]
-    scores: Float[Tensor, " D"]
-    labels: Int64[Tensor, " D"]
-    mask_probs: Float[Tensor, "D M M"] | None = None  # until a mask head has seen the boxes
-
-
 def select_detections(
     boxes: Float[Tensor, "R 4"],
     scores: Float[Tensor, "R K1"],
@@ -46,11 +32,12 @@ def select_detections(
     score_threshold: float,
     spec: RoISpec,
     static: bool = False,
-) -> RegionDetections:
-    """The best (region, class) pairs that score above the threshold, after NMS in each class.
+) -> Detections:
+    """The best (region, class) pairs that score above the threshold, after NMS in each class, without masks.
 
-    `scores` has background as its last column. A box of zeros is no region. With `static` shapes only the
-    best `STATIC_CANDIDATES` pairs come to the NMS, more where more are kept.
+    `size` is that of the resized image. `scores` has background as its last column. A box of zeros is no
+    region. With `static` shapes only the best `STATIC_CANDIDATES` pairs come to the NMS, more where more are
+    kept; the number of detections is fixed: places that nothing was found for come last and score 0.
     """
     if static:
         count = max(STATIC_CANDIDATES, STATIC_SHARE * spec.detections)
@@ -62,12 +49,11 @@ def select_detections(
     box = decode_boxes(boxes[region], deltas[region, label], stds, size)
     if not static:
         keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
-        return RegionDetections(box[keep], score[keep], label[keep])
+        return Detections(box[keep], score[keep], label[keep], None, size)
     keep, filled = grouped_nms_static(box, score, label, spec.nms_threshold, spec.detections)
     filled = filled & (score[keep] > 0)
-    return RegionDetections(
-        box[keep].where(filled[:, None], 0), score[keep].where(filled, 0), label[keep].where(filled, 0)
-    )
+    box, score, label = box[keep].where(filled[:, None], 0), score[keep].where(filled, 0), label[keep]
+    return Detections(box, score, label.where(filled, 0), None, size)
 
 
 def _best_pairs(
@@ -79,18 +65,10 @@ def _best_pairs(
     return best.values[:count], best.indices[:count]
 
 
-def attach_masks(
-    found: Sequence[RegionDetections], mask_probs: Float[Tensor, "S M M"]
-) -> list[RegionDetections]:
-    """The detections with their masks, which are given for all images in a row."""
-    counts = [f.labels.shape[0] for f in found]
-    return [replace(f, mask_probs=probs) for f, probs in zip(found, mask_probs.split(counts), strict=True)]
-
-
 def to_original(
-    found: RegionDetections, batch: Batch, index: int, coordinates: Coordinates = "continuous"
+    found: Detections, batch: Batch, index: int, coordinates: Coordinates = "continuous"
 ) -> Detections:
-    """Boxes divided by the resize factors of image `index`; masks, on a grid over the box, need none.
+    """Boxes of a resized image, divided by the factors of image `index`; masks, over the boxes, need none.
 
     Of "inclusive" boxes it is the last pixels that are divided.
     """
@@ -102,14 +80,8 @@ def to_original(
         # One side at a time: a tensor of factors would have to be copied to the GPU, a synchronisation.
         sides = zip(found.boxes.unbind(1), (x, y, x, y), strict=True)
         boxes = torch.stack([side / factor for side, factor in sides], dim=1)
-    return Detections(
-        boxes=boxes,
-        scores=found.scores,
-        labels=found.labels,
-        mask_probs=found.mask_probs,
-        image_size=(height, width),
-        frames=None if found.mask_probs is None else mask_frames(boxes, found.mask_probs, coordinates),
-    )
+    frames = None if found.mask_probs is None else mask_frames(boxes, found.mask_probs, coordinates)
+    return replace(found, boxes=boxes, image_size=(height, width), frames=frames)
 
 
 def to_resized(

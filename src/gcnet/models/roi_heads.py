@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import pool_regions, with_images
-from gcnet.models.postprocess import RegionDetections, attach_masks, select_detections
+from gcnet.models.postprocess import select_detections
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
 from gcnet.ops.boxes import clip_boxes, decode_boxes
 from gcnet.ops.matching import MISSING, Sampler, random_sample
-from gcnet.types import Batch, Targets
+from gcnet.types import Batch, Detections, Targets
 
 STRIDES = (4, 8, 16, 32)
 CASCADE_BETA = 1.0  # of the smooth L1 loss of boxes
@@ -114,13 +114,15 @@ class RoIHeads(nn.Module):
         threshold: float,
         *,
         static: bool = False,
-    ) -> list[RegionDetections]:
+    ) -> list[Detections]:
         """The detections of each image, in pixels of the resized image."""
         found = self.find_boxes(features, proposals, batch, threshold, static=static)
         if not self.mask_stages:
             return found
         labels = torch.cat([f.labels for f in found])
-        return attach_masks(found, self.mask_probs(features, [f.boxes for f in found], labels, static=static))
+        probs = self.mask_probs(features, [f.boxes for f in found], labels, static=static)
+        parts = probs.split([f.labels.shape[0] for f in found])
+        return [replace(f, mask_probs=part) for f, part in zip(found, parts, strict=True)]
 
     def find_boxes(
         self,
@@ -130,7 +132,7 @@ class RoIHeads(nn.Module):
         threshold: float,
         *,
         static: bool = False,
-    ) -> list[RegionDetections]:
+    ) -> list[Detections]:
         """The detections of each image without their masks, in pixels of the resized image.
 
         Of several stages, the mean of all logits gives the classes, and the last deltas give the boxes.

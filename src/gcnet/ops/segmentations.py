@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pycocotools import mask
 
 from gcnet.console import shown
@@ -246,6 +246,6 @@ def rle_to_mask(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
     return coco_mask.decode(rle)
 
 
-def mask_to_rle(bitmap: UInt8[np.ndarray, "H W"]) -> dict[str, Any]:
+def mask_to_rle(bitmap: UInt8[np.ndarray, "H W"] | Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     """The compressed RLE of a mask of 0 and 1."""
-    return coco_mask.encode(np.asfortranarray(bitmap))
+    return coco_mask.encode(np.asfortranarray(bitmap, np.uint8))

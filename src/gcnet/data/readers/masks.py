@@ -160,7 +160,7 @@ def _numbers(path: Path) -> set[int]:
 def _objects(paths: Sequence[Path], size: tuple[int, int], *, by_area: bool) -> _Found:
     if len(paths) > 1:  # one an object
         areas = (read_index_mask(path) != 0 for path in paths)
-        return _Found(size, [(1, _rle(area)) for area in areas if area.any()])
+        return _Found(size, [(1, mask_to_rle(area)) for area in areas if area.any()])
     found = _Found(size, [])
     mask = read_index_mask(paths[0]) if paths else np.zeros((0, 0), np.uint8)
     for number in np.unique(mask).tolist():
@@ -170,7 +170,7 @@ def _objects(paths: Sequence[Path], size: tuple[int, int], *, by_area: bool) -> 
         count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
         found.scattered += int((stats[1:, cv2.CC_STAT_AREA] > _SPECK).sum()) > 1
         parts = (labels == label for label in range(1, count)) if by_area else [area]
-        found.objects += [(_class_number(paths[0], area, number), _rle(part)) for part in parts]
+        found.objects += [(_class_number(paths[0], area, number), mask_to_rle(part)) for part in parts]
     return found
 
 
@@ -185,7 +185,3 @@ def _class_number(path: Path, area: Bool[np.ndarray, "H W"], number: int) -> int
         raise GCNetError(f"{other} is not of the size of {path}; export both again")
     numbers, counts = np.unique(classes[area], return_counts=True)
     return int(numbers[counts.argmax()])
-
-
-def _rle(area: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    return mask_to_rle(area.astype(np.uint8))

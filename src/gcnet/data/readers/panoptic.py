@@ -97,4 +97,4 @@ def _outline(mask: np.ndarray | None, id: Any) -> dict[str, Any]:
     if mask is None:
         return {}
     found = mask == int(id)
-    return {"segmentation": mask_to_rle(found.astype(np.uint8))} if found.any() else {}
+    return {"segmentation": mask_to_rle(found)} if found.any() else {}

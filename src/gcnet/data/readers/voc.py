@@ -90,7 +90,7 @@ def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any
         found["bbox"] = [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1]
     points = _polygon(item)
     if mask is not None and mask.any():
-        found["segmentation"] = mask_to_rle(mask.astype(np.uint8))
+        found["segmentation"] = mask_to_rle(mask)
     elif points:
         found["segmentation"] = [points]
     return found
