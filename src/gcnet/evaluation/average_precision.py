@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int32, Int64
-from pycocotools import mask
 
-coco_mask: Any = mask  # its type stubs know only half of what it accepts
+from gcnet.ops.segmentations import coco_mask
 
 NONE = -1.0  # COCO's value where there is nothing to measure against
 IOUS = np.linspace(0.5, 0.95, 10)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from gcnet.ops.segmentations import coco_mask
+
 MASK_THRESHOLD = 0.5
-TOGETHER = 100_000  # edges that are turned into text at once: what more there are would only take memory
 
 
 def encode_masks(
@@ -25,14 +26,13 @@ def encode_masks(
     length of an outline, not with the area.
     """
     grids = probs.astype(np.float32, copy=False)
-    encoded: list[bytes] = []
-    edges: list[Int64[np.ndarray, " _"]] = []
-    for grid, box in zip(grids, boxes.tolist(), strict=True):
-        edges.append(mask_edges(grid, box, size))
-        if sum(map(len, edges)) > TOGETHER:
-            encoded += _compress(edges, size[0] * size[1])
-            edges.clear()
-    return encoded + _compress(edges, size[0] * size[1])
+    return [_encode(grid, box, size) for grid, box in zip(grids, boxes.tolist(), strict=True)]
+
+
+def _encode(probs: Float[np.ndarray, "M M"], box: list[float], size: tuple[int, int]) -> bytes:
+    runs = np.diff(mask_edges(probs, box, size), prepend=0, append=size[0] * size[1])
+    counts = runs[:-1] if runs[-1] == 0 else runs  # a mask that reaches the last pixel has none after it
+    return coco_mask.frPyObjects({"size": size, "counts": counts.tolist()}, *size)["counts"]
 
 
 def sample_positions(
@@ -129,42 +129,3 @@ def _search(
     while (early := ~passed(guess)).any():
         guess += early
     return guess
-
-
-def _compress(edges: list[Int64[np.ndarray, " _"]], pixels: int) -> list[bytes]:
-    """Masks in an image of so many `pixels`, given by where they begin and end, as COCO's text.
-
-    All but the first three run lengths of a mask are differences from the last but one. Five bits a
-    character, low ones first; 32 is added to all but the last of a number.
-    """
-    if not edges:
-        return []
-    last = np.array([pixels])
-    counts = np.array([len(one) + 1 for one in edges])
-    stops = np.concatenate([part for one in edges for part in (one, last)])
-    runs = np.diff(stops + np.repeat(np.arange(len(edges)) * pixels, counts), prepend=0)
-    # A mask that reaches the last pixel has no empty run after it.
-    final = counts.cumsum() - 1
-    empty = runs[final] == 0
-    runs, counts = np.delete(runs, final[empty]), counts - empty
-    ends = counts.cumsum()
-    place = np.arange(len(runs)) - np.repeat(ends - counts, counts)
-    rest = runs.copy()
-    rest[2:] -= np.where(place[2:] > 2, runs[:-2], 0)
-    return _as_text(rest, ends)
-
-
-def _as_text(numbers: Int64[np.ndarray, " R"], ends: Int64[np.ndarray, " D"]) -> list[bytes]:
-    """The numbers up to each of `ends`, from the one before."""
-    characters = []
-    going = np.ones(len(numbers), bool)
-    lengths = np.zeros(len(numbers), np.int64)
-    while going.any():
-        lengths += going
-        low, numbers = numbers & 31, numbers >> 5
-        more = going & (numbers != -(low >> 4))  # the last one's highest bit is the sign
-        characters.append((low + 32 * more + 48).astype(np.uint8))
-        going = more
-    text = np.stack(characters, 1)[np.arange(len(characters)) < lengths[:, None]].tobytes()
-    stops = lengths.cumsum()[ends - 1].tolist()
-    return [text[start:stop] for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
