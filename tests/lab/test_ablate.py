@@ -21,8 +21,9 @@ import torch
 from gcnet.commands.ablate import parse_ablate
 from gcnet.errors import GCNetError
 from gcnet.files import write_json
-from gcnet.lab.ablate import ablate, make_runs, start_process, train_run
+from gcnet.lab.ablate import ablate
 from gcnet.lab.context_shapes import write_context_shapes
+from gcnet.lab.runs import make_runs, start_process, train_run
 from gcnet.lab.study import GRIDS, Run, Study
 from gcnet.weights.load import load_model
 
@@ -81,7 +82,7 @@ class FakeStart:
 
 
 def runs_in(out: Path, count: int = 4) -> list[Run]:
-    return [Run("gc", seed, out / f"seed-{seed}") for seed in range(count)]
+    return [Run("gc", seed, out / f"seed-{seed}", {}) for seed in range(count)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 9])
@@ -227,7 +228,7 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
 
 def prepared(options: Study, cell: str = "after1x1") -> Run:
     run = next(run for run in options.runs() if run.cell == cell)
-    options.claim()
+    options.claim(options.runs())
     return run
 
 

@@ -13,8 +13,8 @@ import pytest
 from gcnet.errors import GCNetError
 from gcnet.files import write_json
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.lab.curve import CurveStudy, Fit, draw_curve, fit_power_law, verdict
-from gcnet.lab.study import Run
+from gcnet.lab.curve import Fit, draw_curve, fit_power_law, verdict
+from gcnet.lab.study import Run, Study
 from gcnet.weights.catalog import find_detector
 
 ROW = find_detector("mask_rcnn_tiny_gc4")
@@ -58,7 +58,7 @@ class Finished:
 def test_from_data_to_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_context_shapes(tmp_path / "data", train=8, valid=1)
     recipe = replace(ROW.recipe, epochs=6, devices=1, seed=4)
-    study = CurveStudy(tmp_path / "out", ROW.spec, recipe, data, seeds=2)
+    study = Study(tmp_path / "out", ROW.name, recipe, data, seeds=2)
     shares: list[float] = []
 
     def start(run: Run) -> Any:
@@ -80,5 +80,5 @@ def test_from_data_to_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (tmp_path / "out/curve.png").stat().st_size > 5000
     draw_curve(study, start=start)
     assert len(shares) == 6  # all are there
-    with pytest.raises(GCNetError, match="another recipe"):
+    with pytest.raises(GCNetError, match="made with epochs 24, not 48"):
         draw_curve(replace(study, recipe=replace(recipe, epochs=12)), start=start)

@@ -24,12 +24,16 @@ RECIPE = Recipe(epochs=2, image_size=(128, 96), seed=5)
 
 def study(out: Path, grid: str = "position", **changes) -> Study:
     """A study of the tiny model."""
-    return replace(Study(grid, out, "mask_rcnn_tiny_gc4", RECIPE), **changes)
+    return replace(Study(out, "mask_rcnn_tiny_gc4", RECIPE, grid=grid), **changes)
 
 
 def with_recipe(out: Path, **changes) -> Study:
     """The same with another recipe."""
     return study(out, recipe=replace(RECIPE, **changes))
+
+
+def claim(asked: Study) -> None:
+    asked.claim(asked.runs())
 
 
 def contexts(grid: str) -> dict[str, ContextSpec | None]:
@@ -90,31 +94,31 @@ def test_unknown_grid_gets_the_nearest() -> None:
     ],
 )
 def test_another_recipe_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    study(tmp_path).claim()
+    claim(study(tmp_path))
     with pytest.raises(GCNetError, match=message):
-        with_recipe(tmp_path, **change).claim()
+        claim(with_recipe(tmp_path, **change))
     with pytest.raises(GCNetError, match=message):  # though none of the runs is the same
-        with_recipe(tmp_path, **change, seed=50).claim()
+        claim(with_recipe(tmp_path, **change, seed=50))
 
 
 def test_what_changes_no_number_may_differ(tmp_path: Path) -> None:
-    study(tmp_path).claim()
-    with_recipe(tmp_path, seed=9, workers=7, loggers=()).claim()
-    study(tmp_path, "ratio", seeds=9, jobs=2).claim()
+    claim(study(tmp_path))
+    claim(with_recipe(tmp_path, seed=9, workers=7, loggers=()))
+    claim(study(tmp_path, "ratio", seeds=9, jobs=2))
 
 
 def test_other_data_or_another_model_is_refused(tmp_path: Path) -> None:
-    study(tmp_path).claim()
+    claim(study(tmp_path))
     with pytest.raises(GCNetError, match=r"made with data .*, not"):
-        study(tmp_path, data=tmp_path).claim()
+        claim(study(tmp_path, data=tmp_path))
     with pytest.raises(GCNetError, match="a run of another model"):
-        study(tmp_path, model="mask_rcnn_tiny_gc16").claim()
+        claim(study(tmp_path, model="mask_rcnn_tiny_gc16"))
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(GCNetError, match="no ablation: give another --out"):
-        study(tmp_path).claim()
+    with pytest.raises(GCNetError, match="no study: give another --out"):
+        claim(study(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -139,8 +143,8 @@ def test_studies_share_the_runs_of_equal_blocks() -> None:
 
 def test_a_run_holds_all_it_needs(tmp_path: Path) -> None:
     ratio = study(tmp_path, "ratio")
-    ratio.claim()
-    ratio.claim()  # the same: nothing to complain about
+    claim(ratio)
+    claim(ratio)  # the same: nothing to complain about
     run = ratio.runs()[2]
     values = json.loads((run.folder / "run.json").read_text())
     spec = ModelSpec.from_dict(values["spec"])
@@ -149,8 +153,8 @@ def test_a_run_holds_all_it_needs(tmp_path: Path) -> None:
     assert read_recipe(values["recipe"]) == replace(RECIPE, seed=5, validate_every=2)
     assert values["data"] == str(tmp_path / "data")
     assert not values["imagenet"]
-    other = json.dumps(values | {"spec": ratio.describe(ratio.runs()[1])["spec"]})
+    other = json.dumps(values | {"spec": ratio.runs()[1].values["spec"]})
     (run.folder.parent / "seed-8").mkdir()
     (run.folder.parent / "seed-8" / "run.json").write_text(other)
     with pytest.raises(GCNetError, match="remove it"):
-        ratio.claim()
+        claim(ratio)

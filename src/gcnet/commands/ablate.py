@@ -5,6 +5,7 @@ Like those of `gcnet train`, its options are the fields of the `Recipe`; their d
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from gcnet.commands.arguments import Parser, at_least
 from gcnet.errors import GCNetError
 from gcnet.files import check_data, check_writable
 from gcnet.lab.study import GRIDS, Study, context_shapes_recipe, find_grid
-from gcnet.weights.catalog import find_detector
+from gcnet.recipe import Recipe
+from gcnet.weights.catalog import Row, find_detector
 
 MODEL = "mask_rcnn_tiny_gc4"
 
@@ -37,21 +39,17 @@ def parse_ablate(argv: list[str]) -> Study:
     if options.data:
         check_data(options.data)
     own = replace(row.recipe, devices=1) if options.data else context_shapes_recipe(row)
-    given = {name: value for name, value in vars(options).items() if name in vars(own)}
     out = options.out or Path("runs") / f"ablate-{row.name}"
+    return replace(study_of(options, row, own, out), grid=options.grid, report_only=options.report)
+
+
+def study_of(options: Namespace, row: Row, own: Recipe, out: Path) -> Study:
+    """The study that options of `add_study` ask for, whose recipe is `own` but for what is given."""
     check_writable(out)
+    given = {name: value for name, value in vars(options).items() if name in vars(own)}
     weights = options.weights or ("imagenet" if row.spec.backbone.frozen_stages else "none")
-    return Study(
-        grid=options.grid,
-        out=out,
-        model=row.name,
-        recipe=replace(own, **given),
-        data=options.data,
-        imagenet=weights == "imagenet",
-        seeds=options.seeds,
-        jobs=options.jobs,
-        report_only=options.report,
-    )
+    recipe, imagenet = replace(own, **given), weights == "imagenet"
+    return Study(out, row.name, recipe, options.data, imagenet, options.seeds, options.jobs)
 
 
 def _parser() -> Parser:
@@ -64,20 +62,19 @@ def _parser() -> Parser:
         "Studies of one folder share the runs that they have in common.",
     )
     parser.add_argument("grid", nargs="?", metavar="STUDY", help=", ".join(GRIDS))
-    parser.add_argument("--model", default=MODEL, metavar="NAME", help=f"whose block is changed ({MODEL})")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="a COCO-format data set (context shapes, drawn in --out)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for tables and plots (runs/ablate-NAME)")
-    parser.add_argument(
-        "--seeds", type=at_least(1), default=3, metavar="N", help="runs of each cell, from --seed on (3)"
-    )
-    parser.add_argument(
-        "--jobs", type=at_least(1), default=1, metavar="N", help="runs at a time, a process each (1)"
-    )
     parser.add_argument("--report", action="store_true", help="only make table and plot of what is there")
+    data = "a data set with images to train and to validate on (context shapes, drawn in --out)"
+    add_study(parser, context_shapes_recipe(find_detector(MODEL)), data)
+    return parser
+
+
+def add_study(parser: Parser, recipe: Recipe, data: str) -> None:
+    """Options of studies: which runs are made, and the recipe of each."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help=data)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for runs, tables and plots (in runs/)")
+    parser.add_argument("--model", default=MODEL, metavar="NAME", help=f"of the catalog ({MODEL})")
+    whole = {"type": at_least(1)}
+    parser.add_options(Study, ("seeds", "jobs"), seeds=whole, jobs=whole)
     weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
     parser.add_argument("--weights", choices=["none", "imagenet"], help=weights)
-    recipe = context_shapes_recipe(find_detector(MODEL))
     parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)
-    return parser

@@ -1,56 +1,36 @@
 """A learning curve: the same training on a quarter, a half and all of the images, and what more would give.
 
-Each run is a program of its own, as in a study (`gcnet.lab.ablate`), and makes as many iterations as that on
+Each run is a program of its own, as in a study (`gcnet.lab.runs`), and makes as many iterations as that on
 all images: what differs is what there is to learn from.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from gcnet.data.divide import part_of
-from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_atomically, write_json
-from gcnet.lab.ablate import load_data, make_runs, start_process
-from gcnet.lab.study import Run
+from gcnet.files import write_atomically, write_json
+from gcnet.lab.runs import failure, load_data, make_runs, start_process
+from gcnet.lab.study import Run, Study
 from gcnet.lab.sureness import t95
-from gcnet.models.spec import ModelSpec
-from gcnet.recipe import Recipe
+from gcnet.weights.catalog import find_detector
 
 SHARES = (0.25, 0.5, 1.0)
 
 
-@dataclass(frozen=True)
-class CurveStudy:
-    """What `gcnet curve` is asked for; `recipe` is that of all images, its seed the first of `seeds`."""
-
-    out: Path
-    spec: ModelSpec
-    recipe: Recipe
-    data: Path
-    imagenet: bool = False
-    seeds: int = 3
-    jobs: int = 1
-
-    def runs(self) -> dict[Run, dict[str, Any]]:
-        """Each run, and what its process has to know."""
-        found = {}
-        for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
-            for share in SHARES:
-                folder = self.out / "runs" / f"{share:.0%}".rstrip("%") / f"seed-{seed}"
-                epochs = round(self.recipe.epochs / share)
-                recipe = replace(self.recipe, seed=seed, epochs=epochs, validate_every=epochs)
-                values = {"spec": asdict(self.spec), "recipe": asdict(recipe), "data": str(self.data)}
-                values |= {"imagenet": self.imagenet, "share": share}
-                found[Run(f"{share:.0%} of the images", seed, folder)] = json.loads(json.dumps(values))
-        return found
+def curve_runs(study: Study) -> list[Run]:
+    """A run for each seed and share of the images."""
+    spec, names = find_detector(study.model).spec, {share: f"{share:.0%}" for share in SHARES}
+    return [
+        study.run(f"{name} of the images", study.out / "runs" / name.rstrip("%"), seed, spec, share)
+        for seed in study.all_seeds
+        for share, name in names.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -94,34 +74,33 @@ def verdict(fit: Fit | None, images: int) -> str:
     return f"Twice as many images ({2 * images}) would give about {gain}, if it goes on as it went."
 
 
-def draw_curve(study: CurveStudy, *, start: Callable[[Run], Any] = start_process) -> None:
+def draw_curve(study: Study, *, start: Callable[[Run], Any] = start_process) -> None:
     """Makes the runs that are missing, then `curve.json` and `curve.png` in `study.out`.
 
     Raises:
         GCNetError: the folder holds runs of something else, the data cannot be used, or runs failed.
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
-    train_set, runs = load_data(study.data)["train"], study.runs()
-    for run, values in runs.items():
-        path = prepare_folder(run.folder) / "run.json"
-        if path.exists() and json.loads(path.read_text()) != values:
-            raise GCNetError(f"{run.folder} holds a run of another recipe: give another --out")
-        write_json(path, values)
+    train_set, runs = load_data(study.data_folder)["train"], curve_runs(study)
+    study.claim(runs)
     print(f"{len(runs)} runs, of {len(train_set)} images and parts of them, in {study.out}", flush=True)
-    failed = make_runs(list(runs), start, jobs=study.jobs)
-    if failed:
-        run, reason = failed[0]
-        count = f"{len(failed)} of {len(runs)} runs failed"
-        raise GCNetError(f"{count}, such as {run.label}: {reason}; the same command tries them again")
+    if failed := make_runs(runs, start, jobs=study.jobs):
+        raise failure(failed, len(runs))
     points = []
-    for run, values in runs.items():
+    for run in runs:
         assert run.result is not None  # or it had failed
-        part = part_of(train_set, values["share"], run.seed, study.recipe.group_by)
-        points.append({"images": len(part), "share": values["share"], **run.result})
+        share = run.values["share"]
+        part = part_of(train_set, share, run.seed, study.recipe.group_by)
+        points.append({"images": len(part), "share": share, **run.result})
     images, scores = [one["images"] for one in points], [one["box_AP"] for one in points]
     fit = fit_power_law(images, scores)
     said = verdict(fit, len(train_set))
-    values = {"model": study.spec.name, "data": str(study.data), "runs": points, "verdict": said}
+    values = {
+        "model": study.model,
+        "data": str(study.data),
+        "runs": points,
+        "verdict": said,
+    }
     write_json(study.out / "curve.json", values | {"fit": asdict(fit) if fit else None})
     _plot(study, images, scores, fit, said)
     for share in SHARES:
@@ -131,9 +110,7 @@ def draw_curve(study: CurveStudy, *, start: Callable[[Run], Any] = start_process
     print(f"{said}\nwrote {study.out / 'curve'}.json and .png")
 
 
-def _plot(
-    study: CurveStudy, images: Sequence[int], scores: Sequence[float], fit: Fit | None, said: str
-) -> None:
+def _plot(study: Study, images: Sequence[int], scores: Sequence[float], fit: Fit | None, said: str) -> None:
     """AP against images, on a logarithmic axis that goes on to twice as many."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
@@ -151,7 +128,7 @@ def _plot(
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="training images", ylabel="box AP", ylim=(0, 1), title=study.spec.name)
+    axes.set(xlabel="training images", ylabel="box AP", ylim=(0, 1), title=study.model)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     figure.supxlabel(said, fontsize=9, wrap=True)

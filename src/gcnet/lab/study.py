@@ -1,15 +1,14 @@
-"""The paper's studies of the context block (arXiv 1904.11492, section 5.1), and the folder of their runs.
+"""Trainings that are compared, the folder of their runs, and the paper's studies of the context block.
 
-A *cell* is one context block, a *run* is one training of a cell with one seed. Everything else is the same
-for all runs of a folder; studies whose cells mean the same block share their runs.
+A *cell* is what is compared, in the paper's studies (arXiv 1904.11492, section 5.1) a context block. A *run*
+is one training of a cell with one seed. Everything else is the same for all runs of a folder; studies whose
+cells mean the same share their runs.
 
 No torch here, so that `gcnet ablate --help` is quick.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,11 +105,15 @@ def with_context(spec: ModelSpec, context: ContextSpec | None) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: `folder` holds what it is (`run.json`), its log, its training and its `result.json`."""
+    """One training: `folder` holds what it is (`run.json`), its log, its training and its `result.json`.
+
+    `values` are what a process needs to make it, as JSON has them.
+    """
 
     cell: str
     seed: int
     folder: Path
+    values: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -125,20 +128,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """What `gcnet ablate` is asked for.
+    """What `gcnet ablate` and `gcnet curve` are asked for.
 
     Attributes:
-        grid: a name in `GRIDS`.
-        out: the folder of runs and reports.
-        model: whose context block is changed. One without a block lends the cells the default one.
+        out: a folder for runs, tables and plots.
+        model: a name of the catalog. One without a context block lends cells the default one.
         recipe: of every run; its seed is the first of `seeds` seeds.
-        data: folder of a COCO-format data set; None stands for context shapes, drawn in `out`/data.
+        data: a data set with images to train and to validate on; None stands for context shapes, drawn in
+            `out`/data.
         imagenet: start backbones from ImageNet weights.
-        jobs: runs at a time.
+        seeds: runs of each cell, from --seed on.
+        jobs: runs at a time, a process each.
+        grid: of an ablation, a name in `GRIDS`.
         report_only: make no runs, only the report on those that are finished.
     """
 
-    grid: str
     out: Path
     model: str
     recipe: Recipe
@@ -146,6 +150,7 @@ class Study:
     imagenet: bool = False
     seeds: int = 3
     jobs: int = 1
+    grid: str = ""
     report_only: bool = False
 
     @property
@@ -153,8 +158,12 @@ class Study:
         """The folder of the data set."""
         return self.data or self.out / "data"
 
+    @property
+    def all_seeds(self) -> range:
+        return range(self.recipe.seed, self.recipe.seed + self.seeds)
+
     def specs(self) -> dict[str, ModelSpec]:
-        """The model of each cell; its classes are those of the catalog."""
+        """The model of each cell of an ablation; its classes are those of the catalog."""
         spec = find_detector(self.model).spec
         base = spec.backbone.context or ContextSpec()
         contexts = {name: base.changed(**change) for name, change in find_grid(self.grid).cells.items()}
@@ -165,36 +174,37 @@ class Study:
         return self.out / "runs" / context_name(spec.backbone.context)
 
     def runs(self) -> list[Run]:
-        """All runs, seed by seed: what is finished after an interruption compares all cells."""
-        first = self.recipe.seed
+        """All runs of an ablation, seed by seed: what is there after an interruption compares all cells."""
         return [
-            Run(cell, seed, self.cell_folder(spec) / f"seed-{seed}")
-            for seed in range(first, first + self.seeds)
+            self.run(cell, self.cell_folder(spec), seed, spec)
+            for seed in self.all_seeds
             for cell, spec in self.specs().items()
         ]
 
-    def describe(self, run: Run) -> dict[str, Any]:
-        """All that a process needs to make a run, for JSON."""
+    def run(self, cell: str, folder: Path, seed: int, spec: ModelSpec, share: float | None = None) -> Run:
+        """A run; on a share of the training images it makes as many iterations as on all."""
+        epochs = round(self.recipe.epochs / (share or 1))
         # The one validation that counts is that of the final model.
-        recipe = replace(self.recipe, seed=run.seed, validate_every=self.recipe.epochs)
-        values = {"spec": asdict(self.specs()[run.cell]), "recipe": asdict(recipe)}
+        recipe = replace(self.recipe, seed=seed, epochs=epochs, validate_every=epochs)
+        values = {"spec": asdict(spec), "recipe": asdict(recipe)}
         values |= {"data": str(self.data_folder), "imagenet": self.imagenet}
-        return json.loads(json.dumps(values))  # lists for tuples, as they are read
+        values |= {} if share is None else {"share": share}
+        # Lists for tuples, as they are read.
+        return Run(cell, seed, folder / f"seed-{seed}", json.loads(json.dumps(values)))
 
-    def claim(self) -> None:
+    def claim(self, runs: Sequence[Run]) -> None:
         """Writes `run.json` for each run, after a look at those that are there.
 
         Raises:
             GCNetError: `out` cannot be written to, holds something else, or runs that would not compare.
         """
         if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / "runs").is_dir():
-            raise GCNetError(f"{self.out} holds something that is no ablation: give another --out")
-        runs = self.runs()
+            raise GCNetError(f"{self.out} holds something that is no study: give another --out")
         for run in runs:
             for path in sorted(run.folder.parent.glob("seed-*/run.json")):
-                _check_alike(path.parent, json.loads(path.read_text()), self.describe(run))
+                _check_alike(path.parent, json.loads(path.read_text()), run.values)
         for run in runs:
-            write_json(prepare_folder(run.folder) / "run.json", self.describe(run))
+            write_json(prepare_folder(run.folder) / "run.json", run.values)
 
 
 def _check_alike(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
