@@ -19,8 +19,9 @@ from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
 from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
-from gcnet.judge.strips import Strip, draw_strip, plain
+from gcnet.judge.strips import draw_strip, plain
 from gcnet.models.spec import ModelSpec
+from gcnet.viz.figures import Figure
 from gcnet.viz.page import render_page
 
 SHOWN = 12  # images that are drawn
@@ -110,6 +111,6 @@ def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[
     ]
 
 
-def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Strip | None:
+def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure | None:
     words = [f"{who.upper()}: {entry[who]['missed']} missed, {entry[who]['false']} false" for who in "ab"]
     return draw_strip(models, dataset, entry["place"], "; ".join(words), entry["file_name"])

@@ -17,11 +17,11 @@ from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.judge.classifier import describe_classes
 from gcnet.judge.detector import Judged, describe, judge, single_images
-from gcnet.judge.strips import Strip, draw_strip, plain
+from gcnet.judge.strips import draw_strip, plain
 from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.viz.figures import Figure, draw_window
-from gcnet.viz.page import embedded, render_page
+from gcnet.viz.page import render_page
 
 SHOWN = 12  # drawings of a kind
 LISTED = 200  # entries of a kind in the JSON
@@ -57,7 +57,7 @@ def write_report(
 
 def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
     kinds = ("worst_images", "mistakes", "suspects")
-    drawn: dict[str, list[Strip]] = {}
+    drawn: dict[str, list[Figure]] = {}
     with progress_bar(transient=True) as bar:
         task = bar.add_task("drawing", total=sum(len(report[kind][:SHOWN]) for kind in kinds))
         for kind in kinds:
@@ -85,7 +85,7 @@ def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage])
             image = draw_window(image, (0, 0, image.shape[1], image.shape[0]), [], dataset.class_names)
             head = f"{entry['taken_for']} {entry['probability']:.2f}"
             text = f"is {entry['class']}; {entry['file_name']}"
-            figures.append(Figure(embedded(image), image.shape[1], image.shape[0], head, text))
+            figures.append(Figure.of([image], head, text))
     return render_page(
         Path(__file__).with_name("classes.html"),
         report=report,
@@ -110,7 +110,7 @@ def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dic
 # What the page draws -----------------------------------------------------------------------------------
 
 
-def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Strip | None:
+def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure | None:
     """The ground truth beside what was found, in an image or around one detection; none of a broken image."""
     if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"

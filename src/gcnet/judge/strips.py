@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,9 @@ import numpy as np
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.judge.detector import Judged
-from gcnet.viz.figures import draw_window
-from gcnet.viz.page import embedded
+from gcnet.viz.figures import Figure, draw_window
 
 CLOSE = 3  # sides of a detection that its close-up shows
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Drawings of one size, as addresses that hold them, and words."""
-
-    images: tuple[str, ...]
-    width: int
-    height: int
-    head: str
-    text: str
 
 
 def draw_strip(
@@ -36,7 +23,7 @@ def draw_strip(
     head: str,
     text: str,
     detection: Mapping[str, Any] | None = None,
-) -> Strip | None:
+) -> Figure | None:
     """An image of the data set, or what is around one detection of a model; none where it cannot be read."""
     record = dataset.records[place]
     try:
@@ -52,8 +39,7 @@ def draw_strip(
         rows = [detection["detection"]] if detection else sure
         items, scores = _found(model, rows), model.shown.scores[rows].tolist()
         drawn.append(draw_window(image, window, items, dataset.class_names, scores))
-    height, width = drawn[0].shape[:2]
-    return Strip(tuple(map(embedded, drawn)), width, height, head, text)
+    return Figure.of(drawn, head, text)
 
 
 def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from gcnet.viz.page import Line
 
 FEW = 30  # images: with fewer, intervals say little
 GAIN = 0.01  # of AP50, that is worth a sentence
@@ -27,14 +28,6 @@ ADVICE = {
     "background": "images without objects (--keep-empty), and a look at objects that nobody annotated",
     "missed": "more images, or a larger --image-size if they are small",
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """A finding: something to mend ("stop"), to look at, to know ("note"), or "good"."""
-
-    level: Literal["stop", "look", "note", "good"]
-    text: str
 
 
 def findings(report: Mapping[str, Any]) -> list[Line]:

@@ -17,7 +17,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.same_images import same_images
 from gcnet.data.survey import SMALL_SHARE, Survey, survey
 from gcnet.data.suspects import Suspect, find_suspects
-from gcnet.viz.page import percent
+from gcnet.viz.page import Line, percent
 
 Place = tuple[str, int]  # a split, and an index in it
 
@@ -112,14 +112,6 @@ TITLES = {
     "huge": "as large as the image",
     "tiny": "tiny, under 8 pixels a side where images are fitted in 1333 x 800",
 }
-
-
-@dataclass(frozen=True)
-class Line:
-    """One thing to know. `level` is "stop" (mend it), "look", "note" or "good"."""
-
-    level: str
-    text: str
 
 
 def findings(look: Look) -> list[Line]:

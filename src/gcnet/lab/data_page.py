@@ -25,7 +25,7 @@ from gcnet.ops.images import write_image
 from gcnet.prediction.names import OutputNames, check_inputs
 from gcnet.viz import draw_targets
 from gcnet.viz.figures import Figure, draw_window
-from gcnet.viz.page import count_bars, embedded, render_page, size_bars
+from gcnet.viz.page import count_bars, render_page, size_bars
 
 EACH = 6  # figures of a kind of suspect, and images that are in two splits
 CLOSE = 4  # sides of an object that its close-up shows
@@ -166,7 +166,7 @@ def _draw(
     except GCNetError:
         return None
     drawn = draw_window(image, window, items, look.survey.class_names)
-    return Figure(embedded(drawn), drawn.shape[1], drawn.shape[0], head, text)
+    return Figure.of([drawn], head, text)
 
 
 def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]:

@@ -16,19 +16,25 @@ from jaxtyping import UInt8
 from gcnet.data.dataset import ImageRecord, Instance
 from gcnet.ops.segmentations import move_segmentation
 from gcnet.viz.objects import draw_targets
+from gcnet.viz.page import embedded
 
 SIDE = 400  # pixels, of the longer side of a figure
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing and its words; the image is in its address."""
+    """Drawings of one size beside each other, as addresses that hold them, and words."""
 
-    address: str
+    images: tuple[str, ...]
     width: int
     height: int
     head: str
     text: str
+
+    @classmethod
+    def of(cls, drawn: Sequence[UInt8[np.ndarray, "H W 3"]], head: str, text: str) -> Figure:
+        height, width = drawn[0].shape[:2]
+        return cls(tuple(map(embedded, drawn)), width, height, head, text)
 
 
 def draw_window(

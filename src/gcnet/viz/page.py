@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -20,6 +20,14 @@ from jaxtyping import Float, Int, UInt8
 from gcnet.console import printable
 
 _HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finding: something to mend ("stop"), to look at, to know ("note"), or "good"."""
+
+    level: Literal["stop", "look", "note", "good"]
+    text: str
 
 
 @dataclass(frozen=True)
