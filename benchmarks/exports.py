@@ -1,10 +1,13 @@
 """What exports find beside their models, and how long they take: a row for each model, written as it is done.
 
     python benchmarks/exports.py --out exports.json [NAME ...]
+    python benchmarks/exports.py --to torch --out programs.json [NAME ...]
 
-Weights are random: no figure depends on what is found, but that much is. Models take images of 256 x 320, so
-that a row takes minutes. Seconds are of the processor, on one thread, the median of runs in turn: other work
-on the machine changes them little. The same call goes on where an earlier one ended.
+The second compares programs of torch.export with their models, and measures nothing else.
+
+Weights are random: no figure depends on what is found, but that much is. Models take images of --size, by
+default so small that a row takes minutes. Seconds are of the processor, on one thread, the median of runs in
+turn: other work on the machine changes them little. The same call goes on where an earlier one ended.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from gcnet.files import write_json
 from gcnet.lab.subjects import busy_detector
 from gcnet.models.detector import Detector
 
-HEIGHT, WIDTH = 256, 320
+Size = tuple[int, int]  # height and width
 ROUNDS = 5
 FIRST = (  # one of each kind
     "mask_rcnn_r50_gc4",
@@ -53,44 +56,60 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="(all detectors)")
+    parser.add_argument("--to", choices=["runtimes", "torch"], default="runtimes")
+    parser.add_argument("--size", type=int, nargs=2, default=(256, 320), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--out", type=Path, default=Path("exports.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     detectors = [name for name in list_models() if not name.startswith("resnet")]
     rows = json.loads(options.out.read_bytes()) if options.out.exists() else {}
+    size = (options.size[0], options.size[1])
+    way, line = (measure, _line) if options.to == "runtimes" else (compare_program, _line_of_program)
     for name in options.names or sorted(detectors, key=lambda name: (name not in FIRST, *_place(name))):
         if name not in rows:
-            rows[name] = measure(_detector(name))
+            rows[name] = way(_detector(name, size), size)
             write_json(options.out, rows)
-        print(_line(name, rows[name]), flush=True)
+        print(line(name, rows[name]), flush=True)
 
 
 def _place(name: str) -> tuple[int, str]:
     return (FIRST.index(name) if name in FIRST else 0, name)
 
 
-def _detector(name: str) -> Detector:
+def _detector(name: str, size: Size) -> Detector:
     """With blocks and offsets that change something, as those of a trained model do."""
     detector = busy_detector(name)
     torch.manual_seed(1)
     for parameter in detector.backbone.parameters():
         if parameter.dim() == 4 and not parameter.any():
             nn.init.normal_(parameter, std=0.01)
-    detector.spec = replace(detector.spec, image_size=(WIDTH, HEIGHT))
+    detector.spec = replace(detector.spec, image_size=(max(size), min(size)))
     return detector
 
 
-def measure(detector: Detector) -> dict[str, Any]:
-    """Differences to eager, seconds of the processor, and megabytes, by runtime."""
+def _image(size: Size) -> np.ndarray:
     rng = np.random.default_rng(3)
-    image = rng.integers(0, 200, (HEIGHT // 16, WIDTH // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
-    image += rng.integers(0, 56, image.shape, np.uint8)
+    image = rng.integers(0, 200, (size[0] // 16, size[1] // 16, 3), np.uint8).repeat(16, 0).repeat(16, 1)
+    return image + rng.integers(0, 56, image.shape, np.uint8)
+
+
+def compare_program(detector: Detector, size: Size) -> dict[str, Any]:
+    """Differences between a program of torch.export, written and read again, and eager."""
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        apart = export(detector, Path(folder) / "model.pt2", image=_image(size), size=size)
+    return asdict(apart) | {"seconds": time.process_time() - start}
+
+
+def measure(detector: Detector, size: Size) -> dict[str, Any]:
+    """Differences to eager, seconds of the processor, and megabytes, by runtime."""
+    image = _image(size)
     with tempfile.TemporaryDirectory() as folder:
         onnx, openvino = Path(folder) / "model.onnx", Path(folder) / "model.xml"
         start = time.process_time()
-        export(detector, onnx, size=(HEIGHT, WIDTH))
+        export(detector, onnx, size=size)
         seconds = {"export": time.process_time() - start}
-        size = onnx.stat().st_size / 1e6
+        megabytes = onnx.stat().st_size / 1e6
         files: dict[str, ExportedDetector] = {}
         loaded = load_export(onnx, threads=1)
         assert isinstance(loaded, ExportedDetector)
@@ -114,7 +133,7 @@ def measure(detector: Detector) -> dict[str, Any]:
             way(image)
             taken[name].append(time.process_time() - start)
     seconds |= {name: statistics.median(times[1:]) for name, times in taken.items()}
-    return {"apart": apart, "seconds": seconds, "megabytes": size, "openvino_failed": failed}
+    return {"apart": apart, "seconds": seconds, "megabytes": megabytes, "openvino_failed": failed}
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
@@ -123,6 +142,10 @@ def _line(name: str, row: dict[str, Any]) -> str:
     seconds = [row["seconds"].get(way) for way in ("eager", "optimize", "onnxruntime", "openvino")]
     times = ["-" if one is None else f"{one:.2f}" for one in seconds]
     return f"| {' | '.join([f'`{name}`', *apart, *times, format(row['megabytes'], '.0f')])} |"
+
+
+def _line_of_program(name: str, row: dict[str, Any]) -> str:
+    return f"| `{name}` | {row['detections']} | {_apart(row)} |"
 
 
 def _apart(found: dict[str, Any] | None) -> str:
