@@ -342,6 +342,9 @@ def test_owner_and_name_is_a_repository_unless_the_owner_is_a_folder(
     for word in ("runs/typo", "someone/model.pth", "a/b/c", "/no/where"):
         with pytest.raises(GCNetError, match=f"no such file or folder: {word}"):
             find_source(word)
+    Path("mine.pt2").touch()
+    with pytest.raises(GCNetError, match=r"mine\.pt2 is an export; give the model that it was made of"):
+        find_source("mine.pt2")
 
 
 def test_a_mirror_over_plain_http_is_not_trusted_with_a_few_digits(tmp_path: Path) -> None:

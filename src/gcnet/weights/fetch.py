@@ -26,6 +26,7 @@ from gcnet.weights.transfer import Patience, UnavailableError, copy, download, h
 MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last
 LOOPBACK = ("127.0.0.1", "localhost")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pkl", ".bin")
+EXPORTS = (".onnx", ".xml", ".pt2")  # models as programs of other runtimes: no weights to read
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def find_place(word: str | Path) -> Path | str | None:
     OWNER/NAME is a repository if there is no folder OWNER here, else a file that is missing.
 
     Raises:
-        GCNetError: `word` is a path, and nothing is there.
+        GCNetError: `word` is a path, and nothing is there, or an export.
     """
     path = Path(word)
     if path.is_dir():
@@ -111,6 +112,8 @@ def find_place(word: str | Path) -> Path | str | None:
                 return path / name
         raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
     if path.is_file():
+        if path.suffix in EXPORTS:
+            raise GCNetError(f"{path} is an export; give the model that it was made of")
         return path
     if path.suffix in SUFFIXES or len(path.parts) > 1:
         repository = re.fullmatch(r"[\w.-]+/[\w.-]+", str(word)) and path.suffix not in SUFFIXES
