@@ -8,6 +8,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from gcnet.commands.arguments import Parser, at_least
 from gcnet.errors import GCNetError
@@ -62,7 +63,7 @@ def _parser() -> Parser:
         "Studies of one folder share the runs that they have in common.",
     )
     parser.add_argument("grid", nargs="?", metavar="STUDY", help=", ".join(GRIDS))
-    parser.add_argument("--report", action="store_true", help="only make table and plot of what is there")
+    parser.add_option("--report", bool, "only make table and plot of what is there", False)
     data = "a data set with images to train and to validate on (context shapes, drawn in --out)"
     add_study(parser, context_shapes_recipe(find_detector(MODEL)), data)
     return parser
@@ -70,11 +71,11 @@ def _parser() -> Parser:
 
 def add_study(parser: Parser, recipe: Recipe, data: str) -> None:
     """Options of studies: which runs are made, and the recipe of each."""
-    parser.add_argument("--data", type=Path, metavar="DIR", help=data)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for runs, tables and plots (in runs/)")
-    parser.add_argument("--model", default=MODEL, metavar="NAME", help=f"of the catalog ({MODEL})")
-    whole = {"type": at_least(1)}
+    parser.add_option("--data", Path, data)
+    parser.add_option("--out", Path, "for runs, tables and plots (in runs/)")
+    parser.add_option("--model", str, "of the catalog", MODEL)
+    whole = {"kind": at_least(1)}
     parser.add_options(Study, ("seeds", "jobs"), seeds=whole, jobs=whole)
     weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
-    parser.add_argument("--weights", choices=["none", "imagenet"], help=weights)
+    parser.add_option("--weights", Literal["none", "imagenet"], weights)
     parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)

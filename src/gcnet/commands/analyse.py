@@ -36,18 +36,10 @@ def _parser() -> Parser:
         "Measures over a data set how much attention depends on the query, block by block.",
     )
     parser.add_options(predict, MODEL)
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="a COCO data set or a folder of images"
-    )
+    parser.add_option("--data", Path, "a COCO data set or a folder of images", required=True)
     parser.add_options(evaluate, ("split",))
-    parser.add_argument("--images", type=at_least(1), metavar="N", help="at most so many, evenly spaced")
-    parser.add_argument(
-        "--queries",
-        type=at_least(2),
-        default=128,
-        metavar="Q",
-        help="positions that are compared (128)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of positions (0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for analysis.json and analysis.png")
+    parser.add_option("--images", at_least(1), "at most so many, evenly spaced")
+    parser.add_option("--queries", at_least(2), "positions that are compared", 128)
+    parser.add_option("--seed", int, "of the choice of positions", 0)
+    parser.add_option("--out", Path, "for analysis.json and analysis.png")
     return parser

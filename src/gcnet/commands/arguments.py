@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
-from inspect import Parameter, signature
+from inspect import Parameter, isfunction, signature
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
@@ -75,30 +76,32 @@ class Parser(argparse.ArgumentParser):
             option = name if default is Parameter.empty else f"--{name.replace('_', '-')}"
             changed = {"kind": one.annotation, **COMMON.get(name, {}), **others.get(name, {})}
             kind = changed.pop("kind")
-            text = changed.pop("help", helps[name] + _shown_default(default))
+            text = changed.pop("help", helps[name])
             if given_alone:
-                changed = {"default": argparse.SUPPRESS} | changed
+                text, default = text + _shown_default(default), argparse.SUPPRESS
             self.add_option(option, kind, text, **{"default": default} | changed)
 
-    def add_option(self, option: str, kind: Any, help: str, **others: Any) -> None:
-        """An option whose value is of a type, as in a dataclass; without dashes, a word that has to be given.
+    def add_option(self, option: str, kind: Any, help: str, default: Any = None, **others: Any) -> None:
+        """An option whose value is of a type, or what a function makes of a word; `others` go to argparse.
 
+        Without dashes it is a word that has to be given.
         A truth that is false by default is a switch: it is on alone, or with `true`. Of one that is true by
         default there are `--option` and `--no-option`. A sequence takes one word or more.
         """
-        help = help.replace("%", "%%")
+        help = (help + _shown_default(default)).replace("%", "%%")
         kind = AnyPath if isinstance(kind, str) else kind  # or what only Python can give
-        if kind is bool and others.get("default") is True:
-            self.add_argument(option, **{"action": argparse.BooleanOptionalAction, "help": help} | others)
+        if kind is bool and default is True:
+            self.add_argument(option, action=argparse.BooleanOptionalAction, default=True, help=help)
             return
         values = next((one for one in (kind, *get_args(kind)) if get_origin(one) is Sequence), None)
         if values is not None:
             (kind,) = get_args(values)
             others = {"nargs": "+"} | others
             if option.startswith("-"):
-                others = {"action": "extend"} | others | {"default": list(others.get("default") or ())}
-        if not option.startswith("-"):
-            others.pop("default", None)
+                others, default = {"action": "extend"} | others, list(default or ())
+        if option.startswith("-"):
+            others["default"] = default
+        else:
             others.setdefault("metavar", option.upper())
 
         def read(word: str) -> Any:
@@ -124,6 +127,8 @@ def _dashed(word: str) -> str:
 
 def value_of(word: str, kind: Any) -> Any:
     """What a word means as a value of a type. Raises ValueError or YAMLError where it is none."""
+    if isfunction(kind):
+        return kind(word)
     parts = get_args(kind)
     if os.PathLike[str] in parts:
         return word
@@ -146,6 +151,8 @@ def value_of(word: str, kind: Any) -> Any:
 
 def form_of(kind: Any) -> str:
     """How the values of a type are written."""
+    if isfunction(kind):
+        return kind.__name__.strip("_").upper()
     parts = get_args(kind)
     if os.PathLike[str] in parts:
         return "PATH"
@@ -153,13 +160,13 @@ def form_of(kind: Any) -> str:
         return "|".join(form_of(part) for part in parts if part is not NoneType)
     if get_origin(kind) is tuple:
         return f"[{','.join('...' if part is Ellipsis else form_of(part) for part in parts)}]"
-    plain = {bool: "true|false", int: "INTEGER", float: "NUMBER", str: "WORD"}
+    plain = {bool: "true|false", Path: "PATH", int: "INTEGER", float: "NUMBER", str: "WORD"}
     return plain.get(kind) or "|".join(map(str, parts))
 
 
 def _shown_default(value: Any) -> str:
     """A default as help shows it, if it is a value: of others the text says what they mean."""
-    if value is Parameter.empty or value in (None, "", ()):
+    if value in (Parameter.empty, argparse.SUPPRESS, None, "", ()):
         return ""
     if isinstance(value, bool):
         return f" ({str(value).lower()})"
@@ -198,17 +205,17 @@ def suggest(message: str, options: Iterable[str]) -> str:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The `type` of an option that is a whole number of `least` or more."""
+    """What makes a whole number, of `least` or more, of the word of an option."""
 
-    def number(word: str) -> int:
+    def integer(word: str) -> int:
         if not word.lstrip("-").isdecimal() or int(word) < least:
             raise argparse.ArgumentTypeError(f"give {least} or more, not {word}")
         return int(word)
 
-    return number
+    return integer
 
 
-def split_of(word: str) -> str:
+def split(word: str) -> str:
     """The name of a split; by the name of its folder, `val2017`, the validation split is meant too."""
     return "valid" if word.startswith("val") else word
 
@@ -224,7 +231,7 @@ def scales_of(word: str) -> tuple[float, ...]:
 # Options that the command line takes otherwise than Python, in whatever command.
 COMMON = {
     "mirror": {"nargs": None, "action": "append", "metavar": "PATH"},
-    "split": {"type": split_of},
+    "split": {"kind": split},
     "scales": {"type": scales_of, "kind": float, "metavar": "F,F,..."},
 }
 

@@ -37,18 +37,12 @@ def _parser() -> Parser:
     usage = "MODEL IMAGE [--out DIR] [--query X,Y]"
     parser = Parser("attention", usage, "Draws where the context blocks of a model look in an image.")
     parser.add_options(predict, MODEL)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="an image")
-    parser.add_argument("--out", type=Path, default=Path("attention"), metavar="DIR", help="(attention)")
-    parser.add_argument(
-        "--query",
-        action="append",
-        metavar="X,Y",
-        help="a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
-        "0.5,0.25; may be repeated (three points)",
-    )
-    parser.add_argument(
-        "--layers", default="*", metavar="GLOB", help="blocks by title or module, such as 'c4.*' (all)"
-    )
+    parser.add_option("image", Path, "an image")
+    parser.add_option("--out", Path, "a folder for the maps", Path("attention"))
+    query = "a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
+    query += "0.5,0.25; may be repeated (three points)"
+    parser.add_option("--query", str, query, action="append", metavar="X,Y")
+    parser.add_option("--layers", str, "blocks by title or module, such as 'c4.*'", "*")
     return parser
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, at_least
@@ -33,23 +33,20 @@ def _parser() -> Parser:
     parser = Parser(
         "benchmark", "MODEL...", "Times models on this machine, beside each other or another library."
     )
-    parser.add_argument(
-        "models", nargs="*", default=["mask_rcnn_r50", "mask_rcnn_r50_gc4"], metavar="MODEL", help="names"
-    )
-    parser.add_argument("--against", choices=["torchvision"], help="its Mask R-CNN, with the same weights")
-    parser.add_argument("--train", action="store_true", help="a training step in place of an inference")
-    parser.add_argument(
-        "--precision", nargs="+", choices=get_args(Precision), default=["fp32"], help="(fp32)"
-    )
-    parser.add_argument("--size", default="800x1216", help="height x width, multiples of 32 (800x1216)")
-    parser.add_argument("--batch", type=at_least(1), default=1, help="images at a time (1)")
-    parser.add_argument("--repeats", type=at_least(1), default=7, help="of each measurement (7)")
-    parser.add_argument("--plain", action="store_true", help="the models as they train, not optimised")
-    parser.add_argument(
-        "--keep-memory", action="store_true", help="use freed memory again, as `gcnet predict` does on a CPU"
-    )
+    models = ["mask_rcnn_r50", "mask_rcnn_r50_gc4"]
+    parser.add_argument("models", nargs="*", default=models, metavar="MODEL", help="names")
+    parser.add_option("--against", Literal["torchvision"], "its Mask R-CNN, with the same weights")
+    parser.add_option("--train", bool, "a training step in place of an inference", False)
+    precisions = get_args(Precision)
+    parser.add_argument("--precision", nargs="+", choices=precisions, default=["fp32"], help="(fp32)")
+    parser.add_option("--size", str, "height x width, multiples of 32", "800x1216")
+    parser.add_option("--batch", at_least(1), "images at a time", 1)
+    parser.add_option("--repeats", at_least(1), "of each measurement", 7)
+    parser.add_option("--plain", bool, "the models as they train, not optimised", False)
+    kept = "use freed memory again, as `gcnet predict` does on a CPU"
+    parser.add_option("--keep-memory", bool, kept, False)
     parser.add_options(predict, ("compile", "device"))
-    parser.add_argument("--out", type=Path, default=Path("benchmark"), metavar="DIR", help="(benchmark)")
+    parser.add_option("--out", Path, "a folder for benchmark.json", Path("benchmark"))
     return parser
 
 

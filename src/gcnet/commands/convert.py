@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, at_least
@@ -81,20 +81,14 @@ def _parser() -> Parser:
         "IN OUT.safetensors",
         "Reads any checkpoint and writes our .safetensors, which knows its classes.",
     )
-    parser.add_argument("source", metavar="IN", help=SOURCE_HELP)
-    parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--model", metavar="NAME", help="the model that IN holds, if it is not what is found")
-    parser.add_argument("--class-names", nargs="+", metavar="NAME", help="in the order of IN's labels")
-    parser.add_argument(
-        "--part", metavar="WORD", help="teacher, student or another word of an IN with several"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the configuration that IN was trained with; only read"
-    )
-    parser.add_argument("--style", choices=["pytorch", "caffe"], help="of IN's residual blocks")
-    parser.add_argument("--channel-order", choices=["rgb", "bgr"], help="of the images that IN takes")
-    parser.add_argument(
-        "--image-size", type=at_least(32), nargs=2, metavar="SIDE", help="that images are fitted in for IN"
-    )
+    parser.add_option("source", str, SOURCE_HELP, metavar="IN")
+    parser.add_option("out", Path, "the .safetensors file to write")
+    parser.add_option("--model", str, "the model that IN holds, if it is not what is found")
+    parser.add_option("--class-names", str, "in the order of IN's labels", nargs="+")
+    parser.add_option("--part", str, "teacher, student or another word of an IN with several")
+    parser.add_option("--config", Path, "the configuration that IN was trained with; only read")
+    parser.add_option("--style", Literal["pytorch", "caffe"], "of IN's residual blocks")
+    parser.add_option("--channel-order", Literal["rgb", "bgr"], "of the images that IN takes")
+    parser.add_option("--image-size", at_least(32), "that images are fitted in for IN", nargs=2)
     parser.add_options(predict, ("mirror",))
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.train import train
 from gcnet.commands.arguments import Parser, at_least
@@ -89,14 +89,10 @@ def _parser() -> Parser:
         "What is in a data set: splits, classes, sizes, what training leaves out and what to look at, as a "
         "page to open in a browser. `gcnet data convert IN OUT --to coco|yolo` writes one in another format.",
     )
-    parser.add_argument("data", type=Path, metavar="DATA", help="a data set, or its annotation file")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (runs/data-NAME.html)")
-    parser.add_argument(
-        "--draw", type=Path, metavar="DIR", help="draw all images with their ground truth in this folder"
-    )
-    parser.add_argument(
-        "--show", type=at_least(0), default=24, metavar="N", help="images that the page shows (24)"
-    )
+    parser.add_option("data", Path, "a data set, or its annotation file")
+    parser.add_option("--out", Path, "the page (runs/data-NAME.html)")
+    parser.add_option("--draw", Path, "draw all images with their ground truth in this folder")
+    parser.add_option("--show", at_least(0), "images that the page shows", 24)
     parser.add_options(train, ("images",))
     parser.add_options(Recipe, (*DIVISION, "max_pixels"))
     return parser
@@ -123,9 +119,9 @@ def _convert_parser() -> Parser:
     parser = Parser(
         "data convert", "IN OUT --to coco|yolo", "A data set, whatever its format, in COCO's or YOLO's."
     )
-    parser.add_argument("data", type=Path, metavar="IN", help="a data set, or its annotation file")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    parser.add_argument("--to", choices=("coco", "yolo"), required=True, help="the format")
+    parser.add_option("data", Path, "a data set, or its annotation file", metavar="IN")
+    parser.add_option("out", Path, "a new folder")
+    parser.add_option("--to", Literal["coco", "yolo"], "the format", required=True)
     parser.add_options(train, ("images",))
     parser.add_options(Recipe, DIVISION)
     return parser

@@ -29,8 +29,8 @@ def _parser() -> Parser:
     parser = Parser(
         "demo", "[--out DIR]", "Trains the tiny model on generated images, scores it and draws what it sees."
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything (demo)")
-    parser.add_argument("--seed", type=int, default=0, help="of images, weights and sampling (0)")
-    parser.add_argument("--compare", action="store_true", help="also train the same model without its blocks")
-    parser.add_argument("--data-only", type=Path, metavar="DIR", help="only write the images, as COCO JSON")
+    parser.add_option("--out", Path, "folder for everything", Path("demo"))
+    parser.add_option("--seed", int, "of images, weights and sampling", 0)
+    parser.add_option("--compare", bool, "also train the same model without its blocks", False)
+    parser.add_option("--data-only", Path, "only write the images, as COCO JSON")
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Literal
 
 from gcnet.api.export import export
 from gcnet.commands.arguments import Parser
@@ -46,11 +47,11 @@ def _parser() -> Parser:
         "probabilities of classes. The file is run on an image and compared with the model before it is "
         "kept.",
     )
-    parser.add_argument("--to", choices=SUFFIXES, default="onnx", help="(onnx)")
+    parser.add_option("--to", Literal["onnx", "openvino", "torch"], "the runtime", "onnx")
     parser.add_options(
         export,
         defaults={"out": None, "device": "auto"},
         out={"help": "(the model's name, here)"},
-        size={"type": _size, "metavar": "HxW"},
+        size={"kind": _size, "metavar": "HxW"},
     )
     return parser

@@ -28,10 +28,9 @@ def _parser() -> Parser:
     parser = Parser(
         "models", "[WORD...]", "Lists the models: size, published APs, and whether their weights are at hand."
     )
-    parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="only models with all of them in a name, ours or upstream's"
-    )
-    parser.add_argument("--json", action="store_true", help="all that is known of each, for programs")
+    words = "only models with all of them in a name, ours or upstream's"
+    parser.add_argument("words", nargs="*", metavar="WORD", help=words)
+    parser.add_option("--json", bool, "all that is known of each, for programs", False)
     return parser
 
 

@@ -64,6 +64,6 @@ def _parser() -> Parser:
         but=("progress",),
         defaults={"out": "predictions"},
         images={"kind": Sequence[AnyPath]},
-        shard={"type": parse_shard, "metavar": "I/N"},
+        shard={"kind": parse_shard, "metavar": "I/N"},
     )
     return parser

@@ -131,39 +131,16 @@ def _parser() -> Parser:
         "says the rest. Takes detectors, classifiers and .onnx files of gcnet export.",
     )
     parser.add_options(predict, MODEL)
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
-    )
-    parser.add_argument("--port", type=_port, default=8000, help="(8000; 0: any free one)")
-    parser.add_argument(
-        "--queue", type=at_least(1), default=64, metavar="N", help="requests held at a time; then 429 (64)"
-    )
-    parser.add_argument(
-        "--batch-size", type=at_least(1), default=8, metavar="N", help="images predicted together (8)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=_seconds,
-        default=60.0,
-        metavar="S",
-        help="seconds that a request may take, half of them to come (60)",
-    )
-    parser.add_argument(
-        "--max-bytes", type=at_least(1), default=20_000_000, metavar="N", help="of a request (20,000,000)"
-    )
-    parser.add_argument(
-        "--max-pixels", type=at_least(1), default=64_000_000, metavar="N", help="of an image (64,000,000)"
-    )
-    parser.add_argument(
-        "--allow-urls",
-        action="store_true",
-        help="POST /predict/urls: fetch images from public addresses that a request names",
-    )
-    parser.add_argument(
-        "--score-threshold",
-        type=_share,
-        metavar="S",
-        help="of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)",
-    )
+    parser.add_option("--host", str, "address to listen at; the default is this machine alone", "127.0.0.1")
+    parser.add_option("--port", _port, "0: any free one", 8000)
+    parser.add_option("--queue", at_least(1), "requests held at a time; then 429", 64)
+    parser.add_option("--batch-size", at_least(1), "images predicted together", 8)
+    parser.add_option("--timeout", _seconds, "that a request may take, half of them to come", 60.0)
+    parser.add_option("--max-bytes", at_least(1), "of a request", 20_000_000)
+    parser.add_option("--max-pixels", at_least(1), "of an image", 64_000_000)
+    urls = "POST /predict/urls: fetch images from public addresses that a request names"
+    parser.add_option("--allow-urls", bool, urls, False)
+    least = "of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)"
+    parser.add_option("--score-threshold", _share, least)
     parser.add_options(predict, ("max_detections", "precision", "compile"))
     return parser

@@ -20,6 +20,7 @@ from gcnet.commands.arguments import Parser
 from gcnet.console import shown
 from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
+from gcnet.files import AnyPath
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
 from gcnet.weights.saved import saved_recipe
@@ -88,10 +89,8 @@ def _parser(name: str, recipe: Recipe) -> Parser:
     )
     parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")
     parser.add_argument("-h", "--help", action="store_true", help="show this, with the model's own recipe")
-    parser.add_argument("--model", help="the same as MODEL_OR_FILE, for config files")
-    parser.add_argument(
-        "--config", metavar="FILE", help="a YAML file of options, such as a run's recipe.yaml"
-    )
+    parser.add_option("--model", str, "the same as MODEL_OR_FILE, for config files")
+    parser.add_option("--config", AnyPath, "a YAML file of options, such as a run's recipe.yaml")
     parser.add_argument("--print-config", action="store_true", help="print all options as such a file")
     parser.add_options(
         train,

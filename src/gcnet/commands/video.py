@@ -51,21 +51,12 @@ def _parser() -> Parser:
         "drawn. The exit code is 1 where the video or the camera ended before it should.",
     )
     parser.add_options(predict, MODEL)
-    parser.add_argument(
-        "video", metavar="VIDEO", help="a file, a camera's number such as 0, or an address such as rtsp://..."
-    )
-    parser.add_argument("--out", type=Path, default=Path("video"), metavar="DIR", help="(video)")
-    parser.add_argument(
-        "--score-threshold",
-        type=float,
-        metavar="S",
-        help="least score of what begins a track; fainter objects only go on with one (as in gcnet predict)",
-    )
-    parser.add_argument(
-        "--every", type=at_least(1), default=1, metavar="N", help="look at every N-th frame alone (1)"
-    )
-    parser.add_argument("--max-frames", type=at_least(1), metavar="N", help="look at so many frames (all)")
-    drawn = "the video with objects drawn, or the lines alone"
-    parser.add_option("--draw", bool, drawn, default=True)
+    parser.add_option("video", str, "a file, a camera's number such as 0, or an address such as rtsp://...")
+    parser.add_option("--out", Path, "a folder for lines and drawings", Path("video"))
+    least = "least score of what begins a track; fainter objects only go on with one (as in gcnet predict)"
+    parser.add_option("--score-threshold", float, least)
+    parser.add_option("--every", at_least(1), "look at every N-th frame alone", 1)
+    parser.add_option("--max-frames", at_least(1), "look at so many frames (all)")
+    parser.add_option("--draw", bool, "the video with objects drawn, or the lines alone", True)
     parser.add_options(predict, ("precision", "max_detections", "tile", "overlap", "flip", "scales"))
     return parser
