@@ -65,7 +65,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(unbroken: Path) -> None:
     names = "best.safetensors last.safetensors last.ckpt metrics.json results.json metrics.csv curves.png"
-    names += " recipe.yaml versions.json split.json tensorboard"
+    names += " recipe.yaml versions.json split.json tensorboard live.html"
     assert {path.name for path in unbroken.iterdir()} == set(names.split())
     assert read_checkpoint(unbroken / "last.ckpt")["iteration"] == TOTAL
     assert {"gcnet", "torch", "python"} <= json.loads((unbroken / "versions.json").read_text()).keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,7 +32,8 @@ def weigh_classes(model: Model, train_set: DataSet, recipe: Recipe, *, masks: bo
     else:
         weights = torch.tensor([given.get(name, 1.0) for name in names])
     alike = bool((weights == 1).all())
-    for module in model.modules():
+    modules: Any = model.modules()
+    for module in modules:
         if hasattr(module, "class_weights"):
             background = torch.ones(1 if isinstance(module, BoxHead) else 0)
             module.class_weights = None if alike else torch.cat([weights, background])

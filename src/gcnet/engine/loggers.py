@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from gcnet.data.dataset import DataSet
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
 from gcnet.recipe import Recipe
@@ -26,6 +27,15 @@ class Logger(Protocol):
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Page(Logger, Protocol):
+    """A logger that also shows what was found in the first images of a validation, from a score on."""
+
+    def begin(self) -> None: ...
+
+    def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None: ...
 
 
 class MetricsFile:
@@ -212,6 +222,17 @@ class RunLog:
         self._loggers: list[Logger] = [self.metrics]
         self._loggers += [LOGGERS[name][1](out, start, recipe) for name in recipe.loggers]
         self._warned: set[str] = set()
+
+    def add(self, page: Page) -> None:
+        """Begins a page, and keeps it up to date from now on."""
+        self._loggers.append(page)
+        self._guard(page, page.begin)
+
+    def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
+        """Has pages show samples of a validation."""
+        for page in self._loggers:
+            if isinstance(page, Page):
+                self._guard(page, lambda page=page: page.show(dataset, found, threshold))
 
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
         for logger in self._loggers:

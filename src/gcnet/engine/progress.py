@@ -76,7 +76,7 @@ class ProgressLine:
             for name, short in sorted(names.items(), key=lambda item: item[0] != "loss")
         )
         epoch = min(self._iteration // self.iterations_per_epoch + 1, self.total // self.iterations_per_epoch)
-        left = _clock(seconds * (self.total - self._iteration))
+        left = clock(seconds * (self.total - self._iteration))
         memory = f"{memory_gb(device):.1f} GB"
         return f"epoch {epoch} | {losses} | lr {lr:.2g} | {seconds:.2f} s/it | left {left} | {memory}"
 
@@ -91,7 +91,8 @@ def memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -35,6 +35,7 @@ from gcnet.engine.checkpoint import (
 )
 from gcnet.engine.class_weights import weigh_classes
 from gcnet.engine.frozen import describe_frozen, freeze
+from gcnet.engine.live import LivePage
 from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import Place, agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
@@ -92,9 +93,9 @@ def train(
 
     A detector takes COCO data sets, a classifier image folders and a `ClassificationRecipe`. `out` gets
     `last.safetensors` and `best.safetensors` (by mask AP or top-1; models for `gcnet predict`), `last.ckpt`
-    (to resume from), `metrics.json` and `results.json` of the last validation, `metrics.csv`, `tensorboard/`,
-    `curves.png`, `recipe.yaml` (reruns it; `data`, the options that say which images, and `weights` are only
-    noted there) and `versions.json`; of an undivided set also `split.json`.
+    (to resume from), `live.html` (to watch it), `metrics.json` and `results.json` of the last validation,
+    `metrics.csv`, `tensorboard/`, `curves.png`, `recipe.yaml` (reruns it; `data`, the options that say which
+    images, and `weights` are only noted there) and `versions.json`; of an undivided set also `split.json`.
     The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
     With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted;
     with "auto" it begins if there is none. A recipe's `time` counts from `began` (of `time.monotonic`), or
@@ -252,6 +253,8 @@ def _loop(
     task, recipe, place = run.task, run.recipe, run.place
     scores = (*task.score_names, "valid_loss") if recipe.validation_loss else task.score_names
     log = RunLog(run.out, run.iteration, recipe, scores=scores) if place.leads else None
+    if log is not None:
+        log.add(LivePage(run, log.metrics, (task.best_by, *scores)))
     line = ProgressLine(run.total, run.iteration, run.per_epoch)
     batches = iter(run.loader(train_set, recipe, run.iteration))
     metrics, scored = None, False
@@ -338,7 +341,8 @@ def _announce(run: Run, train_set: DataSet) -> None:
     print(
         f"training {run.model.spec.name} ({parameters / 1e6:.1f} M trained parameters) on "
         f"{world} {kind}{'s' if world > 1 and kind == 'GPU' else ''}, {run.recipe.precision}: "
-        f"{run.recipe.epochs} epochs of {run.per_epoch} iterations, logs in {run.out}",
+        f"{run.recipe.epochs} epochs of {run.per_epoch} iterations, logs in {run.out}; "
+        "open live.html there to watch it",
         flush=True,
     )
     if not train_set.has_labels and (line := describe_left_out(train_set, run.recipe, run.task.masks)):

@@ -24,6 +24,8 @@ from gcnet.evaluation.evaluate import as_results, predict_all, score_all, write_
 from gcnet.models.modes import in_eval_mode
 from gcnet.weights.files import save_model
 
+SHOW_FROM = 0.5  # score of what is drawn where no other is best
+
 
 def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLine, stop: Stop) -> Any:
     """Scores the model, or the average of its weights; each process predicts its share of the images.
@@ -49,6 +51,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
             recorded_scores = {name: values[name] for name in task.recorded} | _threshold(metrics)
             _keep_going(lambda: save_model(scored, best, provenance=run.stage() | recorded_scores))
         _keep_going(lambda: write_results(run.out, metrics, as_results(found)))
+        log.show(valid_set, found, _threshold(metrics).get("score_threshold", SHOW_FROM))
         log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
     shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
     print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)

@@ -1,0 +1,153 @@
+"""`live.html`: a page on a run as it goes, which loads itself anew: losses, rate, AP, time left, samples."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gcnet.data.dataset import DataSet, Instance
+from gcnet.engine.loggers import MetricsFile
+from gcnet.engine.progress import clock
+from gcnet.engine.run import Run
+from gcnet.evaluation.classify import ClassResult
+from gcnet.evaluation.results import ImageResults
+from gcnet.files import write_bytes
+from gcnet.viz.figures import draw_window
+from gcnet.viz.page import embedded, render_page
+
+NAME = "live.html"
+SHARE = 0.01  # of a run's time that its page may take
+SELDOM = 30.0  # seconds after which a page is old, whatever the length of an epoch
+SAMPLES, OBJECTS = 6, 20  # images of a validation, and the best so many detections of each
+POINTS = 200  # of a line
+
+
+class LivePage:
+    """A logger. `recorded` has all rows; `scores` name a validation's numbers, the one that counts first."""
+
+    def __init__(self, run: Run, recorded: MetricsFile, scores: Sequence[str]) -> None:
+        self._run, self._recorded, self._scores = run, recorded, scores
+        self._began, self._from = time.monotonic(), run.iteration
+        self._written, self._cost = -math.inf, 0.0
+        self._samples: list[dict[str, Any]] = []
+
+    def begin(self) -> None:
+        """Writes a page for who opens it at once."""
+        self._render(running=True)
+
+    def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        """Writes the page after an epoch or a validation, or when it is old, if it is not too soon."""
+        since = time.monotonic() - self._written
+        wanted = group == "valid" or iteration % self._run.per_epoch == 0 or since > SELDOM
+        if wanted and since * SHARE >= self._cost:
+            self._render(running=True)
+
+    def close(self) -> None:
+        """Writes the page as it stays."""
+        self._render(running=False)
+
+    def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
+        """Draws what was found in the first images of a validation, and in a detector's from a score on."""
+        self._samples = [
+            draw_sample(dataset, i, found[i], threshold) for i in range(min(SAMPLES, len(found)))
+        ]
+
+    def _render(self, *, running: bool) -> None:
+        started = time.monotonic()
+        write_bytes(self._run.out / NAME, self._page(started, running=running))
+        self._written = time.monotonic()
+        self._cost = self._written - started
+
+    def _page(self, now: float, *, running: bool) -> bytes:
+        run, rows = self._run, self._recorded.rows
+        trained = [row for row in rows if not math.isnan(row.get("loss", math.nan))]
+        done = run.iteration - self._from
+        pace = (now - self._began) / done if done else math.nan
+        best = max((row[self._scores[0]] for row in self._validations()), default=math.nan)
+        losses = [name for name in (trained[-1] if trained else ()) if name.startswith("loss")]
+        return render_page(
+            Path(__file__).with_name("live.html"),
+            name=run.model.spec.name,
+            out=str(run.out),
+            refresh=min(max(round(pace * run.per_epoch if done else 0), 5), 60) if running else 0,
+            iteration=run.iteration,
+            total=run.total,
+            epoch=run.iteration / run.per_epoch,
+            epochs=run.recipe.epochs,
+            pace=pace,
+            left=clock(pace * (run.total - run.iteration)) if done else "",
+            rate=trained[-1]["lr"] if trained else math.nan,
+            best=best,
+            score=self._scores[0].replace("_", " "),
+            losses=[(name, trained[0].get(name, math.nan), trained[-1][name]) for name in losses],
+            charts=self._charts(trained),
+            samples=self._samples,
+        )
+
+    def _validations(self) -> list[dict[str, float]]:
+        return [row for row in self._recorded.rows if not math.isnan(row.get(self._scores[0], math.nan))]
+
+    def _charts(self, trained: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
+        """Lines in the unit square, with the largest value of each chart."""
+        wanted = {
+            "Losses": (trained, ["loss", "loss_cls", "loss_box"]),
+            "Learning rate": (trained, ["lr"]),
+            "Validation": (self._validations(), list(dict.fromkeys(self._scores))[:3]),
+        }
+        charts = []
+        for title, (rows, names) in wanted.items():
+            shown = [*rows[:: math.ceil(len(rows) / POINTS) or 1], *rows[-1:]]
+            names = [name for name in names if any(name in row for row in shown)]
+            values = [row[name] for row in shown for name in names if not math.isnan(row.get(name, math.nan))]
+            if not values:
+                continue
+            top = 1.0 if title == "Validation" else max(values) or 1.0
+            lines = [
+                {
+                    "name": name.replace("_", " "),
+                    "points": [
+                        (row["iteration"] / self._run.total, row[name] / top)
+                        for row in shown
+                        if not math.isnan(row.get(name, math.nan))
+                    ],
+                }
+                for name in names
+            ]
+            charts.append({"title": title, "lines": lines, "top": top})
+        return charts
+
+
+def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> dict[str, Any]:
+    """An image beside what was found in it, as `parts.html` shows strips."""
+    image, record = dataset.read_image(index), dataset.records[index]
+    window = (0, 0, image.shape[1], image.shape[0])
+    truth = [] if isinstance(found, ClassResult) else [item for item in record.instances if item.usable]
+    drawn = [draw_window(image, window, truth, dataset.class_names)]
+    head, text = "", record.path.name
+    if isinstance(found, ClassResult):
+        entry = found.entry
+        head = f"{entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
+        text = f"is {entry['class']}; {text}"
+    else:
+        items, scores = as_instances(found, dataset.category_ids, threshold)
+        drawn.append(draw_window(image, window, items, dataset.class_names, scores))
+    height, width = drawn[0].shape[:2]
+    addresses = [embedded(one) for one in drawn]
+    return {"images": addresses, "width": width, "height": height, "head": head, "text": text}
+
+
+def as_instances(
+    found: ImageResults, category_ids: Sequence[int], threshold: float
+) -> tuple[list[Instance], list[float]]:
+    """The best detections from a score on as what can be drawn, and their scores."""
+    rows = [row for row, score in enumerate(found.scores.tolist()) if score >= threshold][:OBJECTS]
+    items = []
+    for row in rows:
+        x, y, width, height = found.boxes[row].tolist()
+        mask: Any = {"size": list(found.size), "counts": found.counts[row]} if found.counts else []
+        label = category_ids.index(int(found.category_ids[row]))
+        items.append(Instance(row, label, (x, y, x + width, y + height), mask, width * height, crowd=False))
+    return items, found.scores[rows].tolist()
