@@ -14,6 +14,7 @@ from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
+    from rich.table import Table
 
 
 def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
@@ -57,6 +58,30 @@ def check_names(given: Iterable[str], known: Collection[str], owner: str) -> Non
         if name not in known:
             hint = did_you_mean(name, known, f"there are {', '.join(known)}")
             raise GCNetError(f"there is no option {name!r} of {owner}; {hint}")
+
+
+def make_table(
+    title: str | None,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]] = (),
+    *,
+    words: int = 1,
+    width: int | None = None,
+) -> Table:
+    """A table for the terminal: `words` columns of text, cut to `width`, and then numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for place, head in enumerate(heads):
+        if place < words:
+            table.add_column(head, max_width=width, no_wrap=True, overflow="ellipsis")
+        else:
+            table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*map(Text, row))  # as markup `bolt [m8]` would lose what is in brackets
+    return table
 
 
 def progress_bar(

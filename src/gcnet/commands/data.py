@@ -51,30 +51,19 @@ def run(argv: list[str]) -> int:
 
 def _print(look: Look) -> None:
     """Splits and classes as tables, and what stands out."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from gcnet.console import printable
+    from gcnet.console import make_table, printable
     from gcnet.lab.data_look import findings
 
     console = Console()
-    splits, classes = (Table(box=SIMPLE_HEAD, pad_edge=False) for _ in range(2))
-    for name in ("split", "images", "trained on", "objects"):
-        splits.add_column(name, justify="left" if name == "split" else "right")
-    for name, count in look.survey.splits.items():
-        splits.add_row(name, *(f"{n:,}" for n in (count.images, count.trained_images, count.objects)))
-    classes.add_column("class", overflow="ellipsis", no_wrap=True)
-    for name in look.survey.splits:
-        classes.add_column(name, justify="right")
-    counts = look.survey.class_counts
+    counts, total = look.survey.class_counts, look.survey.splits.items()
+    rows = [[name, *(f"{n:,}" for n in (one.images, one.trained_images, one.objects))] for name, one in total]
+    console.print(make_table(None, ["split", "images", "trained on", "objects"], rows))
     order = (-counts.sum(1)).argsort(kind="stable").tolist()
-    for label in order[:PRINTED]:
-        # As text: in rich's markup `bolt [m8]` would lose what is in brackets.
-        classes.add_row(Text(printable(look.survey.class_names[label])), *(f"{n:,}" for n in counts[label]))
-    console.print(splits)
-    console.print(classes)
+    names = [printable(name) for name in look.survey.class_names]
+    rows = [[names[label], *(f"{n:,}" for n in counts[label])] for label in order[:PRINTED]]
+    console.print(make_table(None, ["class", *look.survey.splits], rows))
     if len(order) > PRINTED:
         console.print(f"and {len(order) - PRINTED} more classes", highlight=False)
     told = [f"{line.level}: {line.text}" for line in findings(look)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gcnet.console import make_table
 from gcnet.evaluation.classify import TOP, ClassMetrics
 from gcnet.evaluation.coco_ap import NONE, Metrics
 
@@ -36,7 +36,7 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
     top5 = f"top-5 {metrics.top5:.3f}, " if len(metrics.per_class) > TOP else ""  # else it is 1
     line = f"{metrics.images} images: top-1 {metrics.top1:.3f}, {top5}cross-entropy {metrics.loss:.3f}"
     console.print(line, highlight=False)
-    table = _table("by class", ["images", "top-1"], "class", width=32)
+    table = make_table("by class", ["class", "images", "top-1"], width=32)
     table.add_column("most often taken for", max_width=32, no_wrap=True, overflow="ellipsis")
     for name, values in metrics.per_class.items():
         taken_for = Text(values["taken_for"] or "")
@@ -46,31 +46,21 @@ def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -
 
 def _overall_table(metrics: Metrics, names: Sequence[str], title: str) -> Table:
     """A row for boxes and one for masks, if there are any; a column for each name."""
-    table = _table(title, names)
-    for row, values in (("box", metrics.box), ("mask", metrics.mask)):
-        if values:
-            table.add_row(row, *(_show(values[name]) for name in names))
-    return table
+    both = (("box", metrics.box), ("mask", metrics.mask))
+    rows = [[kind, *(_show(values[name]) for name in names)] for kind, values in both if values]
+    return make_table(title, ["", *names], rows)
 
 
 def _class_table(metrics: Metrics) -> Table:
     """A row for each class. Classes without annotations show "-" and count in no average."""
     kinds = ("box", "mask") if metrics.mask else ("box",)
     columns = [f"{kind} {name}" if name == "AP" else name for kind in kinds for name in _CLASS]
-    table = _table("by class", ["objects", *columns], "class")
-    for name, values in metrics.per_class.items():
-        numbers = (values[f"{kind}_{column}"] for kind in kinds for column in _CLASS)
-        table.add_row(Text(name), f"{values['instances']:.0f}", *map(_show, numbers))
-    return table
-
-
-def _table(title: str, numbers: Sequence[str], first: str = "", width: int = 24) -> Table:
-    """A column of names, cut to `width`, and one for each of some numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(first, max_width=width, no_wrap=True, overflow="ellipsis")
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
+    rows = [
+        [name, f"{values['instances']:.0f}"]
+        + [_show(values[f"{kind}_{column}"]) for kind in kinds for column in _CLASS]
+        for name, values in metrics.per_class.items()
+    ]
+    return make_table("by class", ["class", "objects", *columns], rows, width=24)
 
 
 def _show(value: float) -> str:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from gcnet.console import progress_bar
+from gcnet.console import make_table, progress_bar
 from gcnet.device import keep_freed_memory
 from gcnet.engine.schedule import make_optimizer
 from gcnet.files import prepare_folder, write_json
@@ -240,12 +240,8 @@ def _table(title: str, records: Notes) -> Table:
     """Medians, and their ratios to the first row's."""
     first = next(iter(records.values()))
     shown = [name for name in ("detections", "saved MB", "peak MB") if name in first]
-    table = Table(title=title)
-    table.add_column("", no_wrap=True)
-    for heading in ("median s", "+-", "ratio", "images/s", *shown):
-        table.add_column(heading, justify="right")
+    rows = []
     for name, record in records.items():
         figures = [f"{record['median_s']:.3g}", f"{record['spread']:.0%}", f"{record['ratio']:.3f}"]
-        figures += [f"{record['images_per_s']:.3g}", *(str(record[note]) for note in shown)]
-        table.add_row(name, *figures)
-    return table
+        rows.append([name, *figures, f"{record['images_per_s']:.3g}", *(str(record[note]) for note in shown)])
+    return make_table(title, ["", "median s", "+-", "ratio", "images/s", *shown], rows)

@@ -19,12 +19,10 @@ import cv2
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from gcnet.console import progress_bar
+from gcnet.console import make_table, progress_bar
 from gcnet.context import record
 from gcnet.context.look import (
     attention_pools,
@@ -307,17 +305,14 @@ def choose_images(data: Path, *, split: str = "valid", count: int | None = None)
 def print_analysis(report: Mapping[str, Any], console: Console | None = None) -> None:
     """The table of blocks, and what its columns are."""
     title = f"mean distance between positions, {report['images']} images of {report['model']}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("block")
-    table.add_column("kind")
-    for heading in (*(heading for _, heading, _ in DISTANCES), "covers"):
-        table.add_column(heading, justify="right")
+    rows = []
     for block in report["blocks"]:
         figures = [_show(block[field]) for field, _, _ in DISTANCES]
         covers = "-" if block["share"] is None else f"{100 * block['share']:.1f} %"
-        table.add_row(block["title"], SHORT.get(block["kind"], block["kind"]), *figures, covers)
+        rows.append([block["title"], SHORT.get(block["kind"], block["kind"]), *figures, covers])
+    heads = ["block", "kind", *(heading for _, heading, _ in DISTANCES), "covers"]
     console = console or Console()
-    console.print(table)
+    console.print(make_table(title, heads, rows, words=2))
     for line in LEGEND:
         console.print(line, highlight=False, soft_wrap=True)
 

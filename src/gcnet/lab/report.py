@@ -14,10 +14,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
+from gcnet.console import make_table
 from gcnet.files import write_atomically, write_bytes, write_json
 from gcnet.lab.sureness import Difference
 
@@ -109,12 +108,8 @@ def write_report(
     listed = "\n".join(["", *(f"- {line}" for line in verdicts), ""]) if verdicts else ""
     write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}{listed}".encode())
     draw_plot(cells, out / f"{grid}.png", title=title)
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ON_TERMINAL:
-        table.add_column(column, justify="left" if column == "cell" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[column] for column in ON_TERMINAL))
-    Console(width=max(Console().width, 110)).print(table)
+    shown = ([row[column] for column in ON_TERMINAL] for row in rows)
+    Console(width=max(Console().width, 110)).print(make_table(title, ON_TERMINAL, shown))
     for line in verdicts:
         print(line)
     print(f"wrote {out / grid}.md, .json and .png (AP against the FLOPs that the block adds)")
