@@ -14,8 +14,6 @@ from torchvision.ops import roi_align
 
 from gcnet.models import regions
 from gcnet.models.pooler import (
-    _pool_at_all_levels,
-    _pool_level_by_level,
     pool_regions,
     region_levels,
     with_images,
@@ -102,10 +100,8 @@ def test_pooling_at_all_levels_is_pooling_level_by_level(coordinates: Coordinate
     regions = with_images([boxes[:10], boxes[10:]])
     levels = region_levels(boxes, 4, 28)
     assert len(levels.unique()) == 4
-    pooled, ours = (
-        pool(features, regions, levels, STRIDES, 7, coordinates)
-        for pool in (_pool_at_all_levels, _pool_level_by_level)
-    )
+    options = {"strides": STRIDES, "size": 7, "finest_scale": 28, "coordinates": coordinates}
+    pooled, ours = (pool_regions(features, regions, **options, static=static) for static in (True, False))
     torch.testing.assert_close(pooled, ours)
 
 
@@ -115,9 +111,7 @@ def test_pooling_at_all_levels_keeps_boxes_exact_in_half_precision(dtype: torch.
     slope = (torch.arange(320.0) - 306)[None, None, None].expand(1, 1, 8, -1) / 4
     regions = torch.tensor([[0.0, 1213.5, 5, 1241.5, 27]])
     halves, full = (
-        _pool_at_all_levels(
-            [slope.to(kind)], regions, region_levels(regions[:, 1:], 1, 56), [4], 7, "continuous"
-        )
+        pool_regions([slope.to(kind)], regions, strides=[4], size=7, finest_scale=56, static=True)
         for kind in (dtype, torch.float32)
     )
     assert halves.dtype == dtype

@@ -16,6 +16,9 @@ from gcnet.models.spec import Coordinates
 from gcnet.ops.boxes import box_area
 from gcnet.ops.roi_align import roi_align_sparse
 
+# Features of a level, its stride, and the regions as RoIAlign is to read them there.
+Map = tuple[Float[Tensor, "N C _h _w"], int, Float[Tensor, "R 5"]]
+
 
 def with_images(boxes: Sequence[Float[Tensor, "_R 4"]]) -> Float[Tensor, "R 5"]:
     """The boxes of all images in one tensor, the number of its image before each."""
@@ -39,36 +42,30 @@ def pool_regions(
     finest level. `coordinates`: see `gcnet.models.coordinates`. With `static` no shape depends on values.
     """
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
+    moved = [
+        torch.cat([regions[:, :1], shift_regions(regions[:, 1:], stride, coordinates)], dim=1)
+        for stride in strides
+    ]
+    maps = list(zip(features, strides, moved, strict=False))
     pool = _pool_at_all_levels if static else _pool_level_by_level
-    return pool(features, regions, levels, strides, size, coordinates)
+    return pool(maps, levels, size, 0 if coordinates == "continuous" else SAMPLES)
 
 
 def _pool_level_by_level(
-    features: Sequence[Float[Tensor, "N C _h _w"]],
-    regions: Float[Tensor, "R 5"],
-    levels: Int64[Tensor, " R"],
-    strides: Sequence[int],
-    size: int,
-    coordinates: Coordinates,
+    maps: Sequence[Map], levels: Int64[Tensor, " R"], size: int, samples: int
 ) -> Float[Tensor, "R C S S"]:
     """Each level's own regions, then all in their order again."""
     order = levels.argsort(stable=True)
-    counts = torch.bincount(levels, minlength=len(strides)).tolist()
-    parts = []
-    samples = 0 if coordinates == "continuous" else SAMPLES
-    for feature, stride, own in zip(features, strides, regions[order].split(counts), strict=False):
-        own = torch.cat([own[:, :1], shift_regions(own[:, 1:], stride, coordinates)], dim=1)
-        parts.append(roi_align_sparse(feature, own, size=size, scale=1 / stride, samples=samples))
+    counts = torch.bincount(levels, minlength=len(maps)).tolist()
+    parts = [
+        roi_align_sparse(feature, regions[own], size=size, scale=1 / stride, samples=samples)
+        for (feature, stride, regions), own in zip(maps, order.split(counts), strict=True)
+    ]
     return torch.cat(parts)[order.argsort()]
 
 
 def _pool_at_all_levels(
-    features: Sequence[Float[Tensor, "N C _h _w"]],
-    regions: Float[Tensor, "R 5"],
-    levels: Int64[Tensor, " R"],
-    strides: Sequence[int],
-    size: int,
-    coordinates: Coordinates,
+    maps: Sequence[Map], levels: Int64[Tensor, " R"], size: int, samples: int
 ) -> Float[Tensor, "R C S S"]:
     """All regions at all levels: how many belong to each is never asked.
 
@@ -79,14 +76,14 @@ def _pool_at_all_levels(
     """
     from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
 
-    pooled, dtype = regions.new_zeros(()), features[0].dtype
-    samples = 0 if coordinates == "continuous" else SAMPLES
+    first, _, regions = maps[0]
+    pooled, dtype = regions.new_zeros(()), first.dtype
     if not samples:
         levels = levels.where(box_area(regions[:, 1:]) > 0, -1)
-    for level, (feature, stride) in enumerate(zip(features, strides, strict=False)):
+    for level, (feature, stride, regions) in enumerate(maps):
         is_own = (levels == level)[:, None]
-        own = torch.where(is_own, shift_regions(regions[:, 1:], stride, coordinates), 0)
         feature = feature.to(torch.promote_types(dtype, torch.float32))
+        own = torch.where(is_own, regions[:, 1:], 0)
         own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
         part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)
         pooled = torch.where(is_own[:, :, None, None], part, pooled)

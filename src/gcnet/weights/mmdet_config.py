@@ -10,17 +10,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gcnet.models.spec import ModelSpec, ResNetSpec
+from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, nested, numbers, parse, plain, word
-from gcnet.weights.mmdet_places import (
-    POSITIONS,
-    anchor_strides,
-    anchors,
-    convolution_types,
-    normalisation,
-    plugins,
-    test_pipelines,
-    test_settings,
-)
 from gcnet.weights.mmdet_unsupported import PARTS, unknown_plugins, unsupported
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
@@ -146,11 +137,11 @@ def read_config(given: str | dict[str, Any]) -> Config | None:
 def _input(values: dict[str, Any]) -> dict[str, Any]:
     """How images become the network's input: normalisation, order of channels, size, and other steps."""
     said: dict[str, Any] = {}
-    found, is_rgb = normalisation(values)
+    found, is_rgb = places.normalisation(values)
     mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
     if mean and std and min(std) > 0:
         said |= {"mean": mean, "std": std, "channels": "rgb" if is_rgb else "bgr"}
-    for steps, size in test_pipelines(values):
+    for steps, size in places.test_pipelines(values):
         if size:
             said["image_size"] = (int(max(size)), int(min(size)))
         kinds = dict.fromkeys(word(step.get("type")) for step in nested(steps))
@@ -171,18 +162,18 @@ def _backbone(values: dict[str, Any]) -> dict[str, Any]:
         said["norm"] = "sync"
     elif frozen or "BN" in kinds:
         said["norm"] = "frozen_stats" if True in frozen or not frozen else "batch"
-    said["standardised"] = tuple(part for part in PARTS if "ConvWS" in convolution_types(values, part))
+    said["standardised"] = tuple(part for part in PARTS if "ConvWS" in places.convolution_types(values, part))
     return said
 
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:
     """Where context blocks stand, stage by stage; nothing where some are unknown."""
     stages: list[list[str]] = [[], [], [], []]
-    for plugin in plugins(values):
+    for plugin in places.plugins(values):
         where = plugin.get("stages")
         for positions, has in zip(stages, where if isinstance(where, list) else [True] * 4, strict=False):
             if has:
-                positions.append(str(plugin.get("position", POSITIONS[-1])))
+                positions.append(str(plugin.get("position", places.POSITIONS[-1])))
     if not any(stages) or any(unknown_plugins(values)):
         return {}
     return {"plugins": tuple(tuple(sorted(positions)) for positions in stages)}
@@ -195,7 +186,7 @@ def _neck(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _anchors(values: dict[str, Any]) -> dict[str, Any]:
-    own = anchors(values)
+    own = places.anchors(values)
     scales = numbers(own.get("scales"))
     base, each = own.get("octave_base_scale"), own.get("scales_per_octave")
     if isinstance(base, int | float) and isinstance(each, int) and 0 < each < 100:
@@ -204,7 +195,7 @@ def _anchors(values: dict[str, Any]) -> dict[str, Any]:
     return {
         "anchor_scale": scales[0] if scales and len(scales) == 1 else scales,
         "anchor_ratios": numbers(own.get("ratios")),
-        "anchor_strides": anchor_strides(values),
+        "anchor_strides": places.anchor_strides(values),
         "anchor_stds": numbers(coder.get("target_stds"), 4),
     }
 
@@ -223,7 +214,7 @@ def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
 
 def _test(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of inference: of the second stage, and of proposals."""
-    rcnn, rpn = test_settings(values)
+    rcnn, rpn = places.test_settings(values)
     thresholds = {
         "nms_threshold": _nms_threshold(rcnn),
         "rpn_nms_threshold": _nms_threshold(rpn),

@@ -7,18 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gcnet.console import shown
+from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import at, computed, dicts, find, first_dict, nested, numbers, word
-from gcnet.weights.mmdet_places import (
-    POSITIONS,
-    TEST_PLACES,
-    anchor_strides,
-    anchors,
-    convolution_types,
-    normalisation,
-    plugins,
-    test_pipelines,
-    test_settings,
-)
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -122,7 +112,7 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
         yield f"{len(necks)} necks in a row"
     yield from _of_anchors(values)
     yield from _of_boxes(values)
-    if test_settings(values)[0].get("max_per_img") == -1:
+    if places.test_settings(values)[0].get("max_per_img") == -1:
         yield "any number of objects in an image (max_per_img=-1)"
 
 
@@ -139,22 +129,21 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
     if "_run_" in values:
         line = values["_run_"]
         yield f"a configuration that does more than name values (line {line}): give the printed one"
-    parts = {name: at(values, name) for name in (*TEST_PLACES, "img_norm_cfg", "data_preprocessor")}
+    parts = {name: at(values, name) for name in (*places.TEST_PLACES, "img_norm_cfg", "data_preprocessor")}
     for part in (*PARTS, "rpn_head", "roi_head", "test_cfg", *parts):
         found = parts[part] if part in parts else find(values.get("model", values), part)
-        places = [place for place in computed(found) if not UNNEEDED.search(place)]
-        if places:
-            place = shown(f"{part}.{places[0]}".rstrip("."))
+        if unknown := [place for place in computed(found) if not UNNEEDED.search(place)]:
+            place = shown(f"{part}.{unknown[0]}".rstrip("."))
             yield f"a value that is computed, which is not done here ({place})"
 
 
 def _of_images(values: dict[str, Any]) -> Iterator[str]:
     """How images are normalised, and what is done to them before."""
-    found, _ = normalisation(values)
+    found, _ = places.normalisation(values)
     mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
     if "mean" in found and (mean is None or std is None or min(std) <= 0):
         yield f"images are normalised by {shown(found['mean'])} and {shown(found.get('std'))}"
-    for steps, _ in test_pipelines(values):
+    for steps, _ in places.test_pipelines(values):
         if False in find(steps, "keep_ratio"):
             yield "images are stretched to one size (keep_ratio=False)"
         if any(divisor not in (32, None) for divisor in find(steps, "size_divisor")):
@@ -169,25 +158,25 @@ def _of_backbone(values: dict[str, Any]) -> Iterator[str]:
     if style not in ("pytorch", "caffe"):
         yield f"residual blocks of style {shown(style)}"
     for part in PARTS:
-        for kind in sorted(convolution_types(values, part) - {"None", "ConvWS", "Conv2d", "Conv"}):
+        for kind in sorted(places.convolution_types(values, part) - {"None", "ConvWS", "Conv2d", "Conv"}):
             yield f"convolutions of type {kind} in its {part}"
 
 
 def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
     """Layers in residual blocks that are no context blocks of ours, or stand elsewhere."""
-    for plugin in plugins(values):
-        own, position = first_dict(plugin, "cfg"), plugin.get("position", POSITIONS[-1])
+    for plugin in places.plugins(values):
+        own, position = first_dict(plugin, "cfg"), plugin.get("position", places.POSITIONS[-1])
         kind = word(own.get("type"))
         if kind not in PLUGINS:
             yield f"a plugin of type {kind}"
-        if position not in POSITIONS:
+        if position not in places.POSITIONS:
             yield f"a plugin at {word(position)}"
         yield from _unusual(own, PLUGINS.get(kind, {}), kind)
 
 
 def _of_anchors(values: dict[str, Any]) -> Iterator[str]:
-    strides = anchors(values).get("strides")
-    others = strides is not None and anchor_strides(values) is None
+    strides = places.anchors(values).get("strides")
+    others = strides is not None and places.anchor_strides(values) is None
     if others and strides != [4, 8, 16, 32]:  # where a configuration was written for other levels
         yield f"anchors with strides {shown(strides)}"
     if False in [loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")]:
