@@ -21,12 +21,7 @@ from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_blocks import UNSAID_POSITION, Shapes
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
-from gcnet.weights.mmdet_shapes import (
-    class_count,
-    other_parts,
-    read_structure,
-    told_by_shapes,
-)
+from gcnet.weights.mmdet_shapes import class_count, other_parts, read_structure, told_by_shapes
 
 UNTOLD = "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation"
 UNTOLD_STYLE = ', and residual blocks of "pytorch" style'
@@ -98,27 +93,12 @@ def identify(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config, told_by = _config(path, checkpoint, told or {})
-    notes: list[str | None] = []
-    given = row
+    count = class_count(shapes) or (row.spec.num_classes if row else 0)
     if row is not None:
-        count = class_count(shapes) or row.spec.num_classes
-        spec, fallback = row.spec, unnamed(count)
+        own, spec, notes, fallback = row, row.spec, [], unnamed(count)
     else:
-        structure = read_structure(shapes, config, source=str(path))
-        count = class_count(shapes) or 0
-        candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-        row, norm, norm_by = _choose(path, config, tensors, digest, candidates)
-        grouped = structure.backbone.norm == "group32"
-        told_by["norm"] = "shapes" if grouped else norm_by
-        notes.append(_misnamed(path, candidates) or (UNTRAINED if told_by["norm"] == ASSUMED else None))
-        if row is None and config.channels is None:
-            notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
-        unplaced = _unplaced(structure, config)
-        notes.append(UNPLACED if unplaced else None)
-        told_by["position"] = ASSUMED if unplaced else "configuration" if config.plugins else "shapes"
-        backbone = structure.backbone if grouped else replace(structure.backbone, norm=norm)
-        unlisted = replace(structure, name=path.stem, backbone=backbone)
-        spec, fallback = row.spec if row else unlisted, None
+        structure, fallback = read_structure(shapes, config, source=str(path)), None
+        own, spec, notes = _find_out(path, config, tensors, digest, structure, told_by)
     as_said = config.applied_to(spec)
     version_1 = is_version_1(checkpoint.tensors)
     _refuse_unsupported(path, as_said, config, shapes, version_1)
@@ -128,29 +108,56 @@ def identify(
         raise GCNetError(
             f"{path} says what no model here can be: {error} (--config FILE says otherwise)"
         ) from None
-    if given is not None:
-        _refuse_another(path, given, as_said)
+    if row is not None:
+        _refuse_another(path, row, as_said)
     elif as_said != spec:
-        spec, row = replace(as_said, name=path.stem), None
+        own, spec = None, replace(as_said, name=path.stem)
     notes += _settings(config)
-    notes.append(UNPARSED if checkpoint.config and read_config(checkpoint.config) is None else None)
+    if checkpoint.config and read_config(checkpoint.config) is None:
+        notes.append(UNPARSED)
     names, told_by["class_names"] = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
-    note = "; ".join(filter(None, notes)) or None
     bgr, standardised = config.channels == "bgr", config.standardised or ()
     if bgr:
         told_by["channels"] += ": BGR, turned into RGB"
-    usual = f"as {row.name}" if row else ASSUMED
+    usual = f"as {own.name}" if own else ASSUMED
     told_by = {name: told_by.get(name, usual) for name in TELLABLE}
-    return Identified(spec, row.name if row else None, note, bgr, standardised, told_by)
+    return Identified(spec, own.name if own else None, "; ".join(notes) or None, bgr, standardised, told_by)
 
 
-def _unplaced(structure: ModelSpec, config: Config) -> bool:
-    """Whether the place of a context block within its residual block is a guess."""
-    backbone = structure.backbone
-    return config.plugins is None and any(
-        context.position == UNSAID_POSITION for context in getattr(backbone, "contexts", ())
-    )
+def _find_out(
+    path: Path,
+    config: Config,
+    tensors: Mapping[str, Tensor],
+    digest: str,
+    structure: ModelSpec,
+    told_by: dict[str, str],
+) -> tuple[Row | None, ModelSpec, list[str]]:
+    """The row that a file of a `structure` holds, if any, the model, and what had to be assumed.
+
+    Who tells the norm and the place of blocks is added to `told_by`.
+    """
+    candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
+    row, norm, told_by["norm"] = _choose(path, config, tensors, digest, candidates)
+    if structure.backbone.norm == "group32":
+        norm, told_by["norm"] = "group32", "shapes"
+    notes = []
+    named = _named(path, ROWS)
+    if named is not None and named not in candidates:
+        notes.append(f"it is named like {named.name}, but holds another model")
+    elif told_by["norm"] == ASSUMED:
+        notes.append(UNTRAINED)
+    if row is None and config.channels is None:
+        notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
+    told_by["position"] = "configuration" if config.plugins else "shapes"
+    positions = [context.position for context in getattr(structure.backbone, "contexts", ())]
+    if config.plugins is None and UNSAID_POSITION in positions:
+        told_by["position"] = ASSUMED
+        notes.append(UNPLACED)
+    if row is not None:
+        return row, row.spec, notes
+    backbone: Any = replace(structure.backbone, norm=norm)
+    return None, replace(structure, name=path.stem, backbone=backbone), notes
 
 
 def _settings(config: Config) -> list[str]:
@@ -239,13 +246,6 @@ def _named(path: Path, rows: Sequence[Row]) -> Row | None:
         if re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z0-9]|_gc|_dcn|_syncbn|_4conv)", path.name)
     ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def _misnamed(path: Path, candidates: Sequence[Row]) -> str | None:
-    row = _named(path, ROWS)
-    if row is None or row in candidates:
-        return None
-    return f"it is named like {row.name}, but holds another model"
 
 
 def _said_norm(path: Path, config: Config) -> Norm | None:

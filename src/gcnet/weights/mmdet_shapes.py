@@ -49,7 +49,7 @@ CELLS = 7  # of a region, across and down, that a box head takes
 
 def class_count(shapes: Shapes) -> int | None:
     """How many classes its box head knows."""
-    return next((shapes[key][0] - 1 for key in CLASS_LOGITS if key in shapes), None)
+    return next((shapes[key][0] - 1 for key in CLASS_LOGITS if shapes.get(key)), None)
 
 
 def other_parts(shapes: Shapes) -> list[str]:
