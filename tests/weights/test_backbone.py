@@ -57,9 +57,9 @@ def loaded(backbone: ResNet, file: Path) -> bool:
     return all(torch.equal(own[name], value) for name, value in state.items() if not name.startswith("fc."))
 
 
-def test_from_a_local_file_blocks_stay(published: Path) -> None:
+def test_blocks_stay(published: Path) -> None:
     backbone, before = fresh(), fresh().state_dict()
-    load_backbone(backbone, SPEC, published)
+    load_backbone(backbone, SPEC)
     assert loaded(backbone, published)
     blocks = {name: value for name, value in backbone.state_dict().items() if ".context." in name}
     assert len(blocks) == 3 * 8
@@ -68,7 +68,7 @@ def test_from_a_local_file_blocks_stay(published: Path) -> None:
 
 def test_deformable_stages_keep_their_offsets(published: Path) -> None:
     backbone = ResNet(replace(SPEC, deformable_stages=(False, True, False, False)))
-    load_backbone(backbone, SPEC, published)
+    load_backbone(backbone, SPEC)
     assert loaded(backbone, published)
     assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
 
@@ -92,14 +92,15 @@ def test_fetched_into_the_cache(published: Path, home: Path) -> None:
         load_backbone(fresh(), SPEC)
 
 
-def test_mirrors_are_asked(published: Path, tmp_path: Path) -> None:
+def test_mirrors_are_asked(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = tmp_path / "mirror"
     mirror.mkdir()
     moved = published.rename(mirror / published.name)
     with pytest.raises(GCNetError, match=f"get .*{published.name} by hand"):
         load_backbone(fresh(), SPEC)
     backbone = fresh()
-    load_backbone(backbone, SPEC, mirrors=[str(mirror)])
+    monkeypatch.setenv("GCNET_MIRRORS", str(mirror))
+    load_backbone(backbone, SPEC)
     assert loaded(backbone, moved)
 
 
@@ -110,15 +111,14 @@ def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
     state = ResNet(ResNetSpec(blocks=SPEC.blocks, groups=32)).state_dict()
     wrapped = {"state_dict": state | {"last_linear.weight": torch.zeros(10, 2048)}}
     torch.save(wrapped, tmp_path / "x.pth")
-    backbone = ResNet(spec)
-    load_backbone(backbone, spec, tmp_path / "x.pth")
-    assert torch.equal(backbone.state_dict()["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
+    tensors, _ = read_backbone(tmp_path / "x.pth", spec)
+    assert torch.equal(tensors["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
 
 
 def test_file_of_another_network(published: Path, tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
     with pytest.raises(GCNetError, match=r"vgg\.pth holds no ResNet"):
-        load_backbone(fresh(), SPEC, tmp_path / "vgg.pth")
+        read_backbone(tmp_path / "vgg.pth", SPEC)
 
 
 def test_names_are_torchvision_s() -> None:

@@ -28,9 +28,8 @@ class ImageFolder(DataSet[LabelledImage]):
         class folders, sorted. Files that are no images by their suffix are left out and counted in a
         warning; hidden ones are left out.
 
-        Raises:
-            GCNetError: there is no class folder, one of them has no images, or the folders are not
-                those of `class_names`.
+        Raises GCNetError if there is no class folder, one of them has no images, or the folders are not those
+        of `class_names`.
         """
         folder = Path(folder)
         found = _classes(folder)

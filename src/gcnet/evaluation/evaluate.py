@@ -95,9 +95,8 @@ def evaluation_in(
 
     When all is written, `call.json` says what it is of. The same call goes on where an earlier one ended.
 
-    Raises:
-        GCNetError: `out` cannot be written to, another process writes there, or it holds results of another
-            model, data set or kind.
+    Raises GCNetError if `out` cannot be written to, another process writes there, or it holds results of
+    another model, data set or kind.
     """
     if out is None:
         yield None

@@ -31,8 +31,7 @@ def make_backbone(spec: ResNetSpec | LibrarySpec) -> nn.Module:
 class LibraryBackbone(nn.Module):
     """A network of a library as a chain of its parts, of which the last at each stride gives a map.
 
-    Raises:
-        GCNetError: the library or the name is not there, or the network is no such chain.
+    Raises GCNetError if the library or the name is not there, or the network is no such chain.
     """
 
     def __init__(self, spec: LibrarySpec) -> None:

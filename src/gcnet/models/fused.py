@@ -48,9 +48,8 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     A backbone with group norm or with blocks that `gcnet.context.insert` put there stays as it is. The copy
     can be moved, copied and pickled; training, saving, loading weights and optimising it are refused.
 
-    Raises:
-        GCNetError: `compiled`, and there is no C compiler, which torch.compile needs; or `detector` is such a
-            copy already.
+    Raises GCNetError if it is to be compiled and there is no C compiler, which torch.compile needs, or if
+    `detector` is such a copy already.
     """
     if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
         raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")

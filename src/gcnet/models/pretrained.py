@@ -55,8 +55,7 @@ class Pretrained:
     ) -> str:
         """Uploads what `save_pretrained` writes to "OWNER/NAME" and returns the address of the commit.
 
-        Raises:
-            GCNetError: the hub is out of reach, or refuses.
+        Raises GCNetError if the hub is out of reach, or refuses.
         """
         options = {"revision": branch, "create_pr": create_pr, "commit_message": commit_message}
         return _above("hub").push(self, repository, card, private=private, token=token, **options)

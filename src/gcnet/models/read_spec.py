@@ -19,8 +19,7 @@ MAY_BE_NEGATIVE = {"image_mean"}
 def read_spec(kind: type, values: object, where: str = "spec") -> Any:
     """A dataclass of `kind` with `values`, those of `dataclasses.asdict`, whose tuples JSON has made lists.
 
-    Raises:
-        ValueError: one is of another type, or outside of its bounds; it says which.
+    Raises ValueError if one is of another type, or outside of its bounds; it says which.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where} is {_short(values)}, not the fields of a {kind.__name__}")

@@ -7,7 +7,7 @@ model (`dataclasses.asdict` to JSON and back through its `from_dict`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gcnet.context_spec import ContextSpec
 from gcnet.models.read_spec import read_spec
@@ -22,6 +22,7 @@ Norm = Literal["frozen_stats", "batch", "sync", "group", "group32"]
 Coordinates = Literal["continuous", "inclusive", "torchvision"]
 Resize = Literal["opencv", "pillow", "torchvision"]
 
+Spec = TypeVar("Spec")  # typing.Self is more than beartype can take here
 Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inference
 
 
@@ -175,7 +176,27 @@ class BalanceSpec:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class NamedSpec:
+    """What a model is called, and its classes in the order of the labels."""
+
+    name: str
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def from_dict(cls: type[Spec], values: dict[str, Any]) -> Spec:
+        """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples.
+
+        Raises ValueError for a value of another type, or outside of its bounds.
+        """
+        return read_spec(cls, values)
+
+
+@dataclass(frozen=True)
+class ModelSpec(NamedSpec):
     """A Mask R-CNN: its parts, its classes, and how images are prepared for it.
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
@@ -186,8 +207,6 @@ class ModelSpec:
     `image_mean` and `image_std` are in 0..255 RGB.
     """
 
-    name: str
-    class_names: tuple[str, ...]
     backbone: ResNetSpec | LibrarySpec = ResNetSpec()
     fpn_channels: int = 256
     fpn_norm: Norm | None = None
@@ -203,25 +222,13 @@ class ModelSpec:
     image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def norms(self) -> tuple[Norm | None, ...]:
         """Of backbone, neck and heads."""
         return self.backbone.norm, self.fpn_norm, self.roi.norm
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
-        """The inverse of `dataclasses.asdict`, also after JSON has made lists of the tuples.
-
-        Raises ValueError for a value of another type, or outside of its bounds.
-        """
-        return read_spec(cls, values)
-
 
 @dataclass(frozen=True)
-class ClassifierSpec:
+class ClassifierSpec(NamedSpec):
     """An image classifier: a backbone, global average pooling and one linear layer (arXiv 1512.03385).
 
     Images are resized until their short side is the first of `image_size`, then the middle square with a
@@ -229,22 +236,11 @@ class ClassifierSpec:
     detectors' own, so that its weights go from one to the other; nothing of it is frozen here.
     """
 
-    name: str
-    class_names: tuple[str, ...]
     backbone: ResNetSpec = ResNetSpec(norm="batch", frozen_stages=0)
     image_size: tuple[int, int] = (256, 224)
     image_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     image_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def norms(self) -> tuple[Norm | None, ...]:
         return (self.backbone.norm,)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ClassifierSpec:
-        """As `ModelSpec.from_dict`."""
-        return read_spec(cls, values)

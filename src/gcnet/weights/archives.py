@@ -53,8 +53,8 @@ class Pickled:
     def tensors(self, named: Mapping[str, Any]) -> dict[str, Tensor]:
         """The tensors among named objects.
 
-        Raises:
-            GCNetError: they are not plain numbers, or there are more of them than fits the size of the file.
+        Raises GCNetError if they are not plain numbers, or there are more of them than fits the size of the
+        file.
         """
         found = {name: value for name, value in named.items() if isinstance(value, View | Array)}
         for name, value in found.items():
@@ -93,8 +93,7 @@ class Pickled:
 def open_checkpoint(path: Path) -> Pickled:
     """The objects of a pickle, or of a file that `torch.save` wrote, now or before torch 1.6.
 
-    Raises:
-        GCNetError: the file is damaged, or names what cannot be in a file of weights.
+    Raises GCNetError if the file is damaged, or names what cannot be in a file of weights.
     """
     with open(path, "rb") as file:
         if file.read(6).startswith(PACKED):

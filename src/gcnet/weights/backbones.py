@@ -36,8 +36,7 @@ _OURS = re.compile(r"(conv1|bn1|layer[1-4])\.")
 def read_backbone(path: Path, spec: ResNetSpec | LibrarySpec) -> tuple[dict[str, Tensor], str]:
     """The tensors of a backbone under our names, and a line on what was found, renamed and left over.
 
-    Raises:
-        GCNetError: the file cannot be read, or there is no such network in it.
+    Raises GCNetError if the file cannot be read, or there is no such network in it.
     """
     tensors = read_checkpoint(path, part="teacher").tensors
     if isinstance(spec, LibrarySpec):

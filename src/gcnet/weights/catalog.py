@@ -348,8 +348,7 @@ def list_models() -> list[str]:
 def find(name: str) -> Row | ClassifierRow:
     """The row of a detector or classifier, by our name or either upstream spelling.
 
-    Raises:
-        GCNetError: there is none; the nearest names are given.
+    Raises GCNetError if there is none; the nearest names are given.
     """
     by_name = {spelling: row for row in (*ROWS, *CLASSIFIERS) for spelling in (row.name, *row.upstream)}
     if name in by_name:

@@ -151,22 +151,12 @@ def _choose_weights(
     return word, given, _whose(row, word, given)
 
 
-def load_backbone(
-    backbone: nn.Module,
-    spec: ResNetSpec | LibrarySpec,
-    file: str | Path | None = None,
-    *,
-    mirrors: Sequence[str] = (),
-) -> None:
-    """Fills a ResNet with ImageNet weights, from a local `file` or fetched (see `gcnet.weights.fetch.fetch`).
+def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec) -> None:
+    """Fills a ResNet with the published ImageNet weights, but for context blocks and deformable offsets.
 
-    Context blocks and deformable offsets are not part of these files and keep their initial weights.
-
-    Raises:
-        GCNetError: no such weights are published, they cannot be fetched or do not match their hash.
+    Raises GCNetError if no such weights are published, they cannot be fetched or do not match their hash.
     """
-    path = Path(file) if file else fetch(imagenet_weights(spec), mirrors=mirrors).path
-    _fill_backbone(backbone, _read_imagenet(path, spec), label=str(path))
+    _fill_backbone(backbone, _read_imagenet(spec, ()), label="the file of ImageNet weights")
 
 
 def _read(
@@ -174,12 +164,9 @@ def _read(
 ) -> Detector | Classifier | Backbone:
     """Weights for the model of `row`: of a whole model with its own classes, or of a backbone alone."""
     if weights == "imagenet":
-        file = fetch(imagenet_weights(row.spec.backbone), mirrors=mirrors)
-        return (
-            _read_imagenet(file.path, row.spec.backbone)
-            if isinstance(row, Row)
-            else read_model(file, row, draw=draw)
-        )
+        if isinstance(row, Row):
+            return _read_imagenet(row.spec.backbone, mirrors)
+        return read_model(fetch(imagenet_weights(row.spec.backbone), mirrors=mirrors), row, draw=draw)
     if weights == "coco":
         if isinstance(row, ClassifierRow):
             raise GCNetError(f"{row.name} is a classifier and has no COCO weights; try weights imagenet")
@@ -203,9 +190,10 @@ def _backbone_of(held: ModelFile) -> Backbone:
     return Backbone(own, f"{held.path}, a {held.spec.name},{blocks}", origin)
 
 
-def _read_imagenet(path: Path, spec: ResNetSpec | LibrarySpec) -> Backbone:
+def _read_imagenet(spec: ResNetSpec | LibrarySpec, mirrors: Sequence[str]) -> Backbone:
     """The backbone of a published classifier of ImageNet's classes."""
-    return Backbone(read_backbone(path, spec)[0], "ImageNet's", "ImageNet")
+    file = fetch(imagenet_weights(spec), mirrors=mirrors)
+    return Backbone(read_backbone(file.path, spec)[0], "ImageNet's", "ImageNet")
 
 
 def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:

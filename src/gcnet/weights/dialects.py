@@ -44,8 +44,7 @@ class Dialect:
 def translate(tensors: Mapping[str, Tensor], *, source: str) -> Dialect:
     """The weights of a detector under mmdetection 2.x's names.
 
-    Raises:
-        GCNetError: it has a head that no model here has.
+    Raises GCNetError if it has a head that no model here has.
     """
     if any(re.match(r"roi_heads\.(keypoint|point)_", name) for name in tensors):
         raise GCNetError(f"{source} cannot be read: it has a head for keypoints or points, as no model here")

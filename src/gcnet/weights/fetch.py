@@ -102,8 +102,7 @@ def find_place(word: str | Path) -> Path | str | None:
 
     OWNER/NAME is a repository if there is no folder OWNER here, else a file that is missing.
 
-    Raises:
-        GCNetError: `word` is a path, and nothing is there, or an export.
+    Raises GCNetError if `word` is a path, and nothing is there, or an export.
     """
     path = Path(word)
     if path.is_dir():
@@ -173,8 +172,7 @@ def read_cached(weights: Weights) -> LocalFile | None:
     It is read through each time: half a second for the largest row, and a file that was copied here by
     hand, or damaged since, is noticed.
 
-    Raises:
-        GCNetError: the file in our folder is not the published one. It may be the user's: it stays.
+    Raises GCNetError if the file in our folder is not the published one. It may be the user's: it stays.
     """
     ours, hub = store() / weights.file, _hub() / weights.file
     if ours.is_file():

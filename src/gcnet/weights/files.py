@@ -109,8 +109,7 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str,
 def keep_in_file(path: str | Path, **values: Any) -> None:
     """Adds to the provenance of the model file at `path`; its weights stay as they are.
 
-    Raises:
-        GCNetError: it cannot be read, or is not one of ours.
+    Raises GCNetError if it cannot be read, or is not one of ours.
     """
     held = read_model_file(path)
     with safe_open(path, framework="pt") as file:
@@ -121,8 +120,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
 def read_model_file(path: str | Path) -> ModelFile:
     """What is in the model file at `path`.
 
-    Raises:
-        GCNetError: the file is missing, damaged, not one of ours, or of a later format.
+    Raises GCNetError if the file is missing, damaged, not one of ours, or of a later format.
     """
     path = Path(path)
     if not path.is_file():
@@ -223,8 +221,7 @@ def build_for(
 ) -> Detector | Classifier:
     """The network that a file describes, for its `tensors` if it describes it itself; see `building`.
 
-    Raises:
-        GCNetError: there can be no such network, or it is of another size than the tensors.
+    Raises GCNetError if there can be no such network, or it is of another size than the tensors.
     """
     try:
         with building(tensors, draw=draw):
@@ -241,8 +238,7 @@ def fill_weights(
 
     With `take` they become its own, for callers that need them no more: no second copy where one is whole.
 
-    Raises:
-        GCNetError: names or shapes differ; nothing has been copied then. All are counted, three listed.
+    Raises GCNetError if names or shapes differ; nothing has been copied then. All are counted, three listed.
     """
     own = module.state_dict()
     # Files from before batch counts were stored lack them; nothing here depends on them.

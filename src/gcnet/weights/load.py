@@ -185,8 +185,7 @@ def with_row(
     Classes that `source` does not name are taken to be `class_names` if there are as many. A classifier may
     have context blocks that `source` lacks.
 
-    Raises:
-        GCNetError: they differ in more than that; `label` says what `source` is.
+    Raises GCNetError if they differ in more than that; `label` says what `source` is.
     """
     if isinstance(source.spec, ClassifierSpec) != isinstance(row, ClassifierRow):
         kinds = ("a detector", "an image classifier")
@@ -226,9 +225,8 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
 
     New blocks are the identity until they are trained.
 
-    Raises:
-        GCNetError: the model has blocks already and others are to be added, or it has none to be removed; the
-            block is never the identity.
+    Raises GCNetError if the model has blocks already and others are to be added, or it has none to be
+    removed; the block is never the identity.
     """
     backbone = model.spec.backbone
     has = backbone.context is not None
@@ -257,8 +255,7 @@ def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
 
     These are deformable offsets, and context blocks, of which `tensors` have all or none.
 
-    Raises:
-        GCNetError: `tensors` have blocks and `module` has none.
+    Raises GCNetError if `tensors` have blocks and `module` has none.
     """
     own = module.state_dict()
     has_blocks, wants_blocks = (any(map(OF_CONTEXT.search, names)) for names in (tensors, own))
@@ -277,8 +274,7 @@ def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
 def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:
     """Gives the classes of `model` other names, in the order of the labels.
 
-    Raises:
-        GCNetError: there are more or fewer names than classes; `label` says what `model` is.
+    Raises GCNetError if there are more or fewer names than classes; `label` says what `model` is.
     """
     count = model.spec.num_classes
     if len(class_names) != count:

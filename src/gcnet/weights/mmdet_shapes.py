@@ -64,9 +64,8 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
     behind the first or the second convolution. All else that shapes do not tell is at its default; norms are
     "frozen_stats" in the backbone and "sync" elsewhere, unless they are group norms.
 
-    Raises:
-        GCNetError: it is not a Mask or Faster R-CNN, or a cascade of two or three stages, with a ResNet and
-            an FPN.
+    Raises GCNetError if it is not a Mask or Faster R-CNN, or a cascade of two or three stages, with a ResNet
+    and an FPN.
     """
     for part in NEEDED:
         if not any(name.startswith(part) for name in shapes):
