@@ -57,9 +57,9 @@ def loaded(backbone: ResNet, file: Path) -> bool:
     return all(torch.equal(own[name], value) for name, value in state.items() if not name.startswith("fc."))
 
 
-def test_blocks_stay(published: Path) -> None:
+def test_from_a_local_file_blocks_stay(published: Path) -> None:
     backbone, before = fresh(), fresh().state_dict()
-    load_backbone(backbone, SPEC)
+    load_backbone(backbone, SPEC, published)
     assert loaded(backbone, published)
     blocks = {name: value for name, value in backbone.state_dict().items() if ".context." in name}
     assert len(blocks) == 3 * 8
@@ -68,7 +68,7 @@ def test_blocks_stay(published: Path) -> None:
 
 def test_deformable_stages_keep_their_offsets(published: Path) -> None:
     backbone = ResNet(replace(SPEC, deformable_stages=(False, True, False, False)))
-    load_backbone(backbone, SPEC)
+    load_backbone(backbone, SPEC, published)
     assert loaded(backbone, published)
     assert not backbone.state_dict()["layer2.0.conv2.offset.weight"].any()
 
@@ -111,14 +111,15 @@ def test_a_classifier_by_another_name_and_a_wrapper(tmp_path: Path) -> None:
     state = ResNet(ResNetSpec(blocks=SPEC.blocks, groups=32)).state_dict()
     wrapped = {"state_dict": state | {"last_linear.weight": torch.zeros(10, 2048)}}
     torch.save(wrapped, tmp_path / "x.pth")
-    tensors, _ = read_backbone(tmp_path / "x.pth", spec)
-    assert torch.equal(tensors["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
+    backbone = ResNet(spec)
+    load_backbone(backbone, spec, tmp_path / "x.pth")
+    assert torch.equal(backbone.state_dict()["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
 
 
 def test_file_of_another_network(published: Path, tmp_path: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / "vgg.pth")
     with pytest.raises(GCNetError, match=r"vgg\.pth holds no ResNet"):
-        read_backbone(tmp_path / "vgg.pth", SPEC)
+        load_backbone(fresh(), SPEC, tmp_path / "vgg.pth")
 
 
 def test_names_are_torchvision_s() -> None:

@@ -151,12 +151,14 @@ def _choose_weights(
     return word, given, _whose(row, word, given)
 
 
-def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec) -> None:
-    """Fills a ResNet with the published ImageNet weights, but for context blocks and deformable offsets.
+def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec, file: Path | None = None) -> None:
+    """Fills a ResNet from a `file`, or with the published ImageNet weights.
 
-    Raises GCNetError if no such weights are published, they cannot be fetched or do not match their hash.
+    Context blocks and deformable offsets that these do not have keep their initial weights. Raises GCNetError
+    if no such weights are published, or they cannot be fetched or read.
     """
-    _fill_backbone(backbone, _read_imagenet(spec, ()), label="the file of ImageNet weights")
+    path = file or fetch(imagenet_weights(spec)).path
+    _fill_backbone(backbone, read_backbone(path, spec)[0], label=str(path))
 
 
 def _read(
@@ -196,9 +198,8 @@ def _read_imagenet(spec: ResNetSpec | LibrarySpec, mirrors: Sequence[str]) -> Ba
     return Backbone(read_backbone(file.path, spec)[0], "ImageNet's", "ImageNet")
 
 
-def _fill_backbone(backbone: nn.Module, given: Backbone, *, label: str) -> None:
-    new = new_parts(backbone, given.tensors, source=label)
-    fill_weights(backbone, new | dict(given.tensors), source=label)
+def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label: str) -> None:
+    fill_weights(backbone, new_parts(backbone, tensors, source=label) | dict(tensors), source=label)
 
 
 def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
@@ -228,7 +229,7 @@ def _make(
         return with_row(given, row, class_names, label=label)
     model = build_model(replace(row.spec, class_names=tuple(class_names)))
     if given is not None:
-        _fill_backbone(model.backbone, given, label=label)
+        _fill_backbone(model.backbone, given.tensors, label=label)
         model.provenance = {"backbone": given.provenance}
     return model.eval()
 
