@@ -114,7 +114,7 @@ def start_model(
     """
     if isinstance(held, Row | ClassifierRow):
         recorded, given, whose = _choose_weights(held, weights, mirrors, backbone)
-        model = _make(held, given, class_names, label=str(weights))
+        model = _make(held, given, class_names, label=str(backbone or recorded))
     elif file:
         recorded, given, whose = "auto", held, f"{file}, a {held.spec.name}"
         model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=file)
