@@ -6,6 +6,7 @@ Names that a file gives are looked up by `os.path`, for which one that is too lo
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import json
 import logging
@@ -40,18 +41,29 @@ _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 Value = TypeVar("Value")
 
 
+def read_bytes(path: Path) -> bytes:
+    """What is in a file. Raises GCNetError naming it where it cannot be read.
+
+    That is also of a pipe, which would be waited for, and of a device, which may have no end.
+    """
+    if not os.path.isfile(path):
+        raise GCNetError(f"{path} cannot be read (no file, or no regular one); give an annotation file")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
+
+
 @collection_paused()
 def read_json(path: Path) -> Any:
     """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
-    _check_file(path)
+    data = read_bytes(path)
     try:
-        return json.loads(_read_gzip(path) if path.suffix == ".gz" else path.read_bytes())
+        return json.loads(_unpacked(path, data) if path.suffix == ".gz" else data)
     except GCNetError:
         raise
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise GCNetError(f"{path} is not whole ({error}); compress or export it again") from None
-    except OSError as error:
-        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise GCNetError(
@@ -66,19 +78,13 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def _check_file(path: Path) -> None:
-    """Raises GCNetError for a pipe, which would be waited for, or a device, which may have no end."""
-    if not os.path.isfile(path):
-        raise GCNetError(f"{path} cannot be read (no file, or no regular one); give an annotation file")
-
-
-def _read_gzip(path: Path) -> bytes:
-    most = max(_INFLATED * path.stat().st_size, _SMALL)
-    with gzip.open(path) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
+def _unpacked(path: Path, data: bytes) -> bytes:
+    most = max(_INFLATED * len(data), _SMALL)
+    with gzip.open(io.BytesIO(data)) as file:
+        unpacked = file.read(most + 1)
+    if len(unpacked) > most:
         raise GCNetError(f"{path} unpacks to more than {_INFLATED} times its size; unpack it by hand")
-    return data
+    return unpacked
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -91,13 +97,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_xml(path: Path) -> ElementTree.Element:
     """The root of an XML file. Raises GCNetError naming it."""
-    _check_file(path)
+    data = read_bytes(path)
     try:
-        return ElementTree.parse(path).getroot()
+        return ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, RecursionError) as error:
         raise GCNetError(f"{path} is not XML ({error}); export the annotations again") from None
-    except OSError as error:
-        raise GCNetError(f"{path} cannot be read ({error.strerror}); give an annotation file") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -114,11 +118,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_text(path: Path) -> str:
     """The text of a file, with marks where it is not UTF-8. Raises GCNetError where it cannot be read."""
-    _check_file(path)
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise GCNetError(f"{path} cannot be read ({error.strerror})") from None
+    return read_bytes(path).decode("utf-8-sig", errors="replace")
 
 
 def read_lines(path: Path) -> list[str]:
