@@ -155,7 +155,7 @@ def test_mistakes(tmp_path: Path) -> None:
     save_model(create_model("mask_rcnn_tiny", num_classes=2), tmp_path / "d.safetensors")
     with pytest.raises(GCNetError, match="is a detector"):
         create_model("resnet_tiny", weights=tmp_path / "d.safetensors")
-    with pytest.raises(GCNetError, match="no COCO weights"):
+    with pytest.raises(GCNetError, match="no published weights: add --weights imagenet or FILE"):
         create_model("resnet_tiny", weights="coco")
     with pytest.raises(GCNetError, match="no published ImageNet weights"):
         create_model("resnet_tiny", weights="imagenet")

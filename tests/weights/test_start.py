@@ -36,7 +36,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
             raise GCNetError("no network")
         return LocalFile(path)
 
-    monkeypatch.setattr("gcnet.weights.create.fetch", fetch)
+    monkeypatch.setattr("gcnet.weights.fetch.fetch", fetch)
     return row
 
 

@@ -18,7 +18,7 @@ from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import ClassifierRow, Row, find, unnamed
 from gcnet.weights.class_rows import match_classes
-from gcnet.weights.fetch import Source, fetch, find_weights, store
+from gcnet.weights.fetch import fetch, find_weights, source_of, store
 from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
 from gcnet.weights.imagenet import find_imagenet_weights, imagenet_weights
 from gcnet.weights.load import build_saved, new_parts, read_model, with_context, with_row, with_spec
@@ -165,17 +165,9 @@ def _read(
     row: Row | ClassifierRow, weights: str, mirrors: Sequence[str], *, draw: bool = True
 ) -> Detector | Classifier | Backbone:
     """Weights for the model of `row`: of a whole model with its own classes, or of a backbone alone."""
-    if weights == "imagenet":
-        if isinstance(row, Row):
-            return _read_imagenet(row.spec.backbone, mirrors)
-        return read_model(fetch(imagenet_weights(row.spec.backbone), mirrors=mirrors), row, draw=draw)
-    if weights == "coco":
-        if isinstance(row, ClassifierRow):
-            raise GCNetError(f"{row.name} is a classifier and has no COCO weights; try weights imagenet")
-        if row.weights is None:
-            raise GCNetError(f"there are no published weights of {row.name}: give a file in their place")
-        return read_model(fetch(row.weights, mirrors=mirrors), row, draw=draw)
-    file = Source(row, find_weights(weights)).fetch(mirrors)
+    file = source_of(row, weights).fetch(mirrors)
+    if weights == "imagenet" and isinstance(row, Row):
+        return Backbone(read_backbone(file.path, row.spec.backbone)[0], "ImageNet's", "ImageNet")
     if is_foreign(file.path):
         return read_model(file, row, draw=draw)
     held = read_model_file(file.path)
@@ -190,12 +182,6 @@ def _backbone_of(held: ModelFile) -> Backbone:
     blocks = " with its context blocks" if held.spec.backbone.context else ""
     origin = {"file": held.path.name, "model": held.spec.name, **held.provenance}
     return Backbone(own, f"{held.path}, a {held.spec.name},{blocks}", origin)
-
-
-def _read_imagenet(spec: ResNetSpec | LibrarySpec, mirrors: Sequence[str]) -> Backbone:
-    """The backbone of a published classifier of ImageNet's classes."""
-    file = fetch(imagenet_weights(spec), mirrors=mirrors)
-    return Backbone(read_backbone(file.path, spec)[0], "ImageNet's", "ImageNet")
 
 
 def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label: str) -> None:

@@ -77,15 +77,24 @@ def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
             )
         return Source(None, place)
     row = find(str(model))
+    if weights == "imagenet" and isinstance(row, Row):
+        raise GCNetError(f"--weights imagenet are those of a backbone alone; {row.name} is a detector")
+    return source_of(row, weights or "coco")
+
+
+def source_of(row: Row | ClassifierRow, weights: str | Path) -> Source:
+    """Where the weights of a row are: "coco", the published ones, "imagenet", or a file or folder.
+
+    Raises GCNetError if there is no such file, or nothing is published.
+    """
     if weights == "imagenet":
-        if isinstance(row, Row):
-            raise GCNetError(f"--weights imagenet are those of a backbone alone; {row.name} is a detector")
         return Source(row, imagenet_weights(row.spec.backbone))
-    if weights not in (None, "coco"):
+    if weights != "coco":
         return Source(row, find_weights(weights))
     if row.weights is None:
+        other = "FILE" if isinstance(row, Row) else "imagenet or FILE"
         raise GCNetError(
-            f"{row.name} has no published weights: add --weights FILE, or give a run folder in its place"
+            f"{row.name} has no published weights: add --weights {other}, or give a run folder in its place"
         )
     return Source(row, row.weights)
 
