@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from gcnet.commands.arguments import Parser, at_least
+from gcnet.commands.arguments import Parser, number
 from gcnet.errors import GCNetError
 from gcnet.files import check_data, check_writable
 from gcnet.lab.study import GRIDS, Study, context_shapes_recipe, find_grid
@@ -74,7 +74,7 @@ def add_study(parser: Parser, recipe: Recipe, data: str) -> None:
     parser.add_option("--data", Path, data)
     parser.add_option("--out", Path, "for runs, tables and plots (in runs/)")
     parser.add_option("--model", str, "of the catalog", MODEL)
-    whole = {"kind": at_least(1)}
+    whole = {"kind": number(int, 1)}
     parser.add_options(Study, ("seeds", "jobs"), seeds=whole, jobs=whole)
     weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
     parser.add_option("--weights", Literal["none", "imagenet"], weights)

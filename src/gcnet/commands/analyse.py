@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gcnet.api.evaluate import evaluate
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import MODEL, Parser, at_least, model_of, only_detector
+from gcnet.commands.arguments import MODEL, Parser, model_of, number, only_detector
 from gcnet.files import check_data, check_writable
 
 
@@ -38,8 +38,8 @@ def _parser() -> Parser:
     parser.add_options(predict, MODEL)
     parser.add_option("--data", Path, "a COCO data set or a folder of images", required=True)
     parser.add_options(evaluate, ("split",))
-    parser.add_option("--images", at_least(1), "at most so many, evenly spaced")
-    parser.add_option("--queries", at_least(2), "positions that are compared", 128)
+    parser.add_option("--images", number(int, 1), "at most so many, evenly spaced")
+    parser.add_option("--queries", number(int, 2), "positions that are compared", 128)
     parser.add_option("--seed", int, "of the choice of positions", 0)
     parser.add_option("--out", Path, "for analysis.json and analysis.png")
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,6 +25,10 @@ from gcnet.files import AnyPath
 from gcnet.models.spec import ModelSpec
 
 _ENTRY = r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)"  # of a docstring's list of arguments
+
+
+# How values are written.
+PLAIN = {bool: "true|false", Path: "PATH", int: "INTEGER", float: "NUMBER", str: "WORD"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,8 +165,7 @@ def form_of(kind: Any) -> str:
         return "|".join(form_of(part) for part in parts if part is not NoneType)
     if get_origin(kind) is tuple:
         return f"[{','.join('...' if part is Ellipsis else form_of(part) for part in parts)}]"
-    plain = {bool: "true|false", Path: "PATH", int: "INTEGER", float: "NUMBER", str: "WORD"}
-    return plain.get(kind) or "|".join(map(str, parts))
+    return PLAIN.get(kind) or "|".join(map(str, parts))
 
 
 def _shown_default(value: Any) -> str:
@@ -204,15 +208,18 @@ def suggest(message: str, options: Iterable[str]) -> str:
     return f"{message}; {hint}" if hint else message
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """What makes a whole number, of `least` or more, of the word of an option."""
+def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """What makes a number, from `least` to `most`, of the word of an option."""
+    limits = f"{least} or more" if most == math.inf else f"{least} to {most}"
 
-    def integer(word: str) -> int:
-        if not word.lstrip("-").isdecimal() or int(word) < least:
-            raise argparse.ArgumentTypeError(f"give {least} or more, not {word}")
-        return int(word)
+    def read(word: str) -> float:
+        with suppress(ValueError):
+            if least <= (value := kind(word)) <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"give {limits}, not {shown(word)}")
 
-    return integer
+    read.__name__ = PLAIN[kind]
+    return read
 
 
 def split(word: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import Parser, at_least
+from gcnet.commands.arguments import Parser, number
 from gcnet.device import choose_device
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
@@ -40,8 +40,8 @@ def _parser() -> Parser:
     precisions = get_args(Precision)
     parser.add_argument("--precision", nargs="+", choices=precisions, default=["fp32"], help="(fp32)")
     parser.add_option("--size", str, "height x width, multiples of 32", "800x1216")
-    parser.add_option("--batch", at_least(1), "images at a time", 1)
-    parser.add_option("--repeats", at_least(1), "of each measurement", 7)
+    parser.add_option("--batch", number(int, 1), "images at a time", 1)
+    parser.add_option("--repeats", number(int, 1), "of each measurement", 7)
     parser.add_option("--plain", bool, "the models as they train, not optimised", False)
     kept = "use freed memory again, as `gcnet predict` does on a CPU"
     parser.add_option("--keep-memory", bool, kept, False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import Parser, at_least
+from gcnet.commands.arguments import Parser, number
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 from gcnet.weights.catalog import find
@@ -89,6 +89,6 @@ def _parser() -> Parser:
     parser.add_option("--config", Path, "the configuration that IN was trained with; only read")
     parser.add_option("--style", Literal["pytorch", "caffe"], "of IN's residual blocks")
     parser.add_option("--channel-order", Literal["rgb", "bgr"], "of the images that IN takes")
-    parser.add_option("--image-size", at_least(32), "that images are fitted in for IN", nargs=2)
+    parser.add_option("--image-size", number(int, 32), "that images are fitted in for IN", nargs=2)
     parser.add_options(predict, ("mirror",))
     return parser

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.train import train
-from gcnet.commands.arguments import Parser, at_least
+from gcnet.commands.arguments import Parser, number
 from gcnet.files import check_data, check_writable, find_data
 from gcnet.recipe import DIVISION, Recipe
 
@@ -81,7 +81,7 @@ def _parser() -> Parser:
     parser.add_option("data", Path, "a data set, or its annotation file")
     parser.add_option("--out", Path, "the page (runs/data-NAME.html)")
     parser.add_option("--draw", Path, "draw all images with their ground truth in this folder")
-    parser.add_option("--show", at_least(0), "images that the page shows", 24)
+    parser.add_option("--show", number(int, 0), "images that the page shows", 24)
     parser.add_options(train, ("images",))
     parser.add_options(Recipe, (*DIVISION, "max_pixels"))
     return parser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
 import socket
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gcnet.api.choices import ModelChoice
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import MODEL, Parser, at_least, model_of
+from gcnet.commands.arguments import MODEL, Parser, model_of, number
 from gcnet.engine.stop import end_by
 from gcnet.errors import GCNetError, needs
 
@@ -101,28 +100,6 @@ def _set_up_log() -> None:
     log.propagate = False
 
 
-def _seconds(word: str) -> float:
-    seconds = float(word)
-    if not 0 < seconds < 86400:
-        raise argparse.ArgumentTypeError(f"give a number of seconds, not {word}")
-    return seconds
-
-
-def _share(word: str) -> float:
-    share = float(word)
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"give a number from 0 to 1, not {word}")
-    return share
-
-
-def _port(text: str) -> int:
-    """A number of 16 bits: the system would cut a larger one, and listen elsewhere."""
-    port = at_least(0)(text)
-    if port >= 1 << 16:
-        raise argparse.ArgumentTypeError(f"{port} is no port; give one up to 65535, or 0 for any free one")
-    return port
-
-
 def _parser() -> Parser:
     parser = Parser(
         "serve",
@@ -132,15 +109,21 @@ def _parser() -> Parser:
     )
     parser.add_options(predict, MODEL)
     parser.add_option("--host", str, "address to listen at; the default is this machine alone", "127.0.0.1")
-    parser.add_option("--port", _port, "0: any free one", 8000)
-    parser.add_option("--queue", at_least(1), "requests held at a time; then 429", 64)
-    parser.add_option("--batch-size", at_least(1), "images predicted together", 8)
-    parser.add_option("--timeout", _seconds, "that a request may take, half of them to come", 60.0)
-    parser.add_option("--max-bytes", at_least(1), "of a request", 20_000_000)
-    parser.add_option("--max-pixels", at_least(1), "of an image", 64_000_000)
+    # The system would cut a larger port to 16 bits, and listen elsewhere.
+    parser.add_option("--port", number(int, 0, 65535), "0: any free one", 8000)
+    parser.add_option("--queue", number(int, 1), "requests held at a time; then 429", 64)
+    parser.add_option("--batch-size", number(int, 1), "images predicted together", 8)
+    parser.add_option(
+        "--timeout",
+        number(float, 0.001, 86400),
+        "seconds that a request may take, half of them to come",
+        60.0,
+    )
+    parser.add_option("--max-bytes", number(int, 1), "of a request", 20_000_000)
+    parser.add_option("--max-pixels", number(int, 1), "of an image", 64_000_000)
     urls = "POST /predict/urls: fetch images from public addresses that a request names"
     parser.add_option("--allow-urls", bool, urls, False)
     least = "of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)"
-    parser.add_option("--score-threshold", _share, least)
+    parser.add_option("--score-threshold", number(float, 0, 1), least)
     parser.add_options(predict, ("max_detections", "precision", "compile"))
     return parser

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gcnet.api.choices import shown_from
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import MODEL, Parser, at_least, model_of, only_detector
+from gcnet.commands.arguments import MODEL, Parser, model_of, number, only_detector
 from gcnet.files import check_writable
 from gcnet.models.views import Views
 
@@ -55,8 +55,8 @@ def _parser() -> Parser:
     parser.add_option("--out", Path, "a folder for lines and drawings", Path("video"))
     least = "least score of what begins a track; fainter objects only go on with one (as in gcnet predict)"
     parser.add_option("--score-threshold", float, least)
-    parser.add_option("--every", at_least(1), "look at every N-th frame alone", 1)
-    parser.add_option("--max-frames", at_least(1), "look at so many frames (all)")
+    parser.add_option("--every", number(int, 1), "look at every N-th frame alone", 1)
+    parser.add_option("--max-frames", number(int, 1), "look at so many frames (all)")
     parser.add_option("--draw", bool, "the video with objects drawn, or the lines alone", True)
     parser.add_options(predict, ("precision", "max_detections", "tile", "overlap", "flip", "scales"))
     return parser

@@ -15,22 +15,17 @@ from fnmatch import fnmatchcase
 from functools import cache, partial, wraps
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules.conv import _ConvNd
 
 from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
 from gcnet.context.residual import CONTAINERS, called_modules, residual_blocks
+from gcnet.context.widths import Expect, is_inserted, layout, probed_channels, shown
 from gcnet.context_spec import find_block
 from gcnet.errors import GCNetError
 
 Position = Literal["after1x1", "after_add", "output"]
 MakeBlock = Callable[[int], nn.Module]
-
-TRIED_SIDES = ((56, 112), (48, 96))  # height and width that windows of attention divide
-WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
 
 
 def insert(
@@ -84,14 +79,20 @@ def insert(
             )
         if hasattr(model.get_submodule(place.holder), name):
             raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
-    found = {place.site: _layout(model, place) for place in places}
+    found = {}
+    for place in places:
+        holder = model.get_submodule(place.holder)
+        found[place.site] = layout(holder, _within(place.site, place.holder))
     dims = {site: channel_dim or dim for site, (_, dim) in found.items()}
     if channels is not None:
         widths = dict.fromkeys(found, channels)
     elif example is not None:
-        widths = _probed_channels(model, dims, example)
+        widths = probed_channels(model, dims, example)
     else:
-        widths = {site: _told(site, width) for site, (width, _) in found.items()}
+        widths = {site: width for site, (width, _) in found.items() if width is not None}
+        if unknown := [site for site in found if site not in widths]:
+            told = f"{shown(unknown[0])} does not tell how many channels it returns"
+            raise GCNetError(f"{told}: pass channels=, or example= an input")
     blocks = [_made(make, widths[place.site], model, place, dims[place.site]) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
@@ -123,31 +124,7 @@ def remove(model: nn.Module, *, name: str | None = None) -> list[str]:
 
 def inserted_blocks(model: nn.Module) -> list[str]:
     """The names of all blocks that `insert` put into `model`."""
-    return [path for path, module in model.named_modules() if path and _is_inserted(module)]
-
-
-def output_channels(module: nn.Module) -> int | None:
-    """C of what `module` returns, as its last convolution, norm or linear layer tells; None if none does."""
-    layer = _last_layer(module)
-    return None if layer is None else _width(layer)
-
-
-def _last_layer(module: nn.Module) -> nn.Module | None:
-    """The last part of a module that tells C."""
-    if _width(module) is not None:
-        return module
-    layers = (_last_layer(child) for child in reversed(list(module.children())) if not _is_inserted(child))
-    return next((layer for layer in layers if layer is not None), None)
-
-
-def _width(layer: nn.Module) -> int | None:
-    for attribute in WIDTHS:
-        width = getattr(layer, attribute, None)
-        # 1 is a gate that slides over the channels (efficient channel attention), not a width.
-        if isinstance(width, int) and width > 1:
-            return width
-    shape = getattr(layer, "normalized_shape", None)
-    return shape[0] if isinstance(shape, tuple) and len(shape) == 1 else None
+    return [path for path, module in model.named_modules() if path and is_inserted(module)]
 
 
 class _Place(NamedTuple):
@@ -324,126 +301,6 @@ class ChannelsFirst(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x.movedim(self.channel_dim, 1)).movedim(1, self.channel_dim)
-
-
-class Expect:
-    """Forward pre-hook of an inserted block, and its mark: refuses what the block was not made for."""
-
-    def __init__(self, site: str, channels: int, channel_dim: int) -> None:
-        self.site, self.channels, self.channel_dim = site, channels, channel_dim
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        (x,) = inputs
-        if not isinstance(x, Tensor):
-            raise GCNetError(
-                f"{shown(self.site)} returns a {type(x).__name__}, not a tensor: name a module inside it"
-            )
-        if x.shape[self.channel_dim] != self.channels:
-            raise GCNetError(
-                f"{shown(self.site)} returns a map of shape {tuple(x.shape)}, but its block was made for "
-                f"{self.channels} channels in dimension {self.channel_dim}: insert it with channels= or "
-                "example=, and channel_dim="
-            )
-
-
-def _layout(model: nn.Module, place: _Place) -> tuple[int | None, int]:
-    """C of the map at a place, None if it is not known, and which dimension that is.
-
-    Where the module around the place cannot be run by itself, the last layer tells; stochastic depth and
-    attention along the channels do not, and then the last one around them does. C is last after a linear
-    layer, and in a module of linear layers without convolutions.
-    """
-    site, holder = model.get_submodule(place.site), model.get_submodule(place.holder)
-    if layout := _run_alone(holder, _within(place.site, place.holder)):
-        return layout
-    last = _last_layer(site) or _last_layer(holder)
-    kinds = {type(part) for part in holder.modules()}
-    linear = nn.Linear in kinds and not any(issubclass(kind, _ConvNd) for kind in kinds)
-    tokens = linear or isinstance(_last_layer(site), nn.Linear)
-    return (None if last is None else _width(last)), (-1 if tokens else 1)
-
-
-def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
-    """C, and its dimension, of what `site` in `module` returns when that runs on a map or on tokens.
-
-    It runs without memory for its numbers. None if its input is something else.
-    """
-    width = next((width for part in module.modules() if (width := _input_width(part))), None)
-    if width is None:
-        return None
-    high, wide = next(sides for sides in TRIED_SIDES if width not in sides)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    for shape in ((width, high, wide), (high * wide, width), (high, wide, width)):
-        seen: set[tuple[int, ...]] = set()
-        see = lambda _, __, output, seen=seen: seen.add(tuple(output.shape))  # noqa: E731
-        handle = module.get_submodule(site).register_forward_hook(see)
-        try:
-            with torch.no_grad():
-                functional_call(module, empty, (torch.zeros(1, *shape, dtype=dtype, device="meta"),))
-        except Exception:  # whatever it cannot be run on
-            continue
-        finally:
-            handle.remove()
-        (out,) = seen if len(seen) == 1 else ((),)
-        if len(out) == 4 and out[3] == 2 * out[2]:
-            return out[1], 1
-        if len(out) == 3 or (len(out) == 4 and out[2] == 2 * out[1]):
-            return out[-1], -1
-    return None
-
-
-def _input_width(layer: nn.Module) -> int | None:
-    width = getattr(layer, "in_channels", None) or getattr(layer, "in_features", None) or _width(layer)
-    return width if isinstance(width, int) else None
-
-
-def _told(site: str, channels: int | None) -> int:
-    if channels is None:
-        raise GCNetError(
-            f"{shown(site)} does not tell how many channels it returns: pass channels=, or example= an input"
-        )
-    return channels
-
-
-def _probed_channels(
-    model: nn.Module, dims: Mapping[str, int], example: Tensor | tuple[Any, ...]
-) -> dict[str, int]:
-    """C, in dimension `dims`, of what modules return in one forward pass of `model`, in eval mode."""
-    found: dict[str, set[int]] = {site: set() for site in dims}
-
-    def see(site: str, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
-        if not isinstance(output, Tensor):
-            raise GCNetError(
-                f"{shown(site)} returns a {type(output).__name__}, not a tensor: name a module inside it"
-            )
-        found[site].add(output.shape[dims[site]])
-
-    modes = [(module, module.training) for module in model.modules()]
-    handles = [model.get_submodule(site).register_forward_hook(partial(see, site)) for site in found]
-    try:
-        with torch.no_grad():
-            model.eval()(*(example if isinstance(example, tuple) else (example,)))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
-    for site, widths in found.items():
-        if len(widths) != 1:
-            seen = f"returns {sorted(widths)} channels at different calls" if widths else "is not called"
-            raise GCNetError(f"{shown(site)} {seen} when the model runs on the example: name another module")
-    return {site: widths.pop() for site, widths in found.items()}
-
-
-def shown(path: str) -> str:
-    """What messages call a module: its name in quotes; the whole model has none."""
-    return f'"{path}"' if path else "the model"
-
-
-def _is_inserted(module: nn.Module) -> bool:
-    return any(isinstance(hook, Expect) for hook in module._forward_pre_hooks.values())
 
 
 def _runs_children(module: nn.Module) -> bool:

@@ -28,8 +28,8 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from gcnet.context.blocks import AttentionPool, ContextBlock
-from gcnet.context.insertion import output_channels
 from gcnet.context.pairwise import PairwiseAttention
+from gcnet.context.widths import output_channels
 
 CHUNK = 4096  # positions that are held in float64 at once
 _THIRDS = (1 / 6, 3 / 6, 5 / 6)

@@ -1,0 +1,169 @@
+"""What the maps at a place of a network are like: found out before a block is put there, and held to after.
+
+N images, C channels, `...` positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd
+
+from gcnet.errors import GCNetError
+
+TRIED_SIDES = ((56, 112), (48, 96))  # height and width that windows of attention divide
+WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
+
+
+class Expect:
+    """Forward pre-hook of an inserted block, and its mark: refuses what the block was not made for."""
+
+    def __init__(self, site: str, channels: int, channel_dim: int) -> None:
+        self.site, self.channels, self.channel_dim = site, channels, channel_dim
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        (x,) = inputs
+        if not isinstance(x, Tensor):
+            raise _no_tensor(self.site, type(x).__name__)
+        if x.shape[self.channel_dim] != self.channels:
+            raise GCNetError(
+                f"{shown(self.site)} returns a map of shape {tuple(x.shape)}, but its block was made for "
+                f"{self.channels} channels in dimension {self.channel_dim}: insert it with channels= or "
+                "example=, and channel_dim="
+            )
+
+
+def is_inserted(module: nn.Module) -> bool:
+    """Whether `gcnet.context.insert` put it where it is."""
+    return any(isinstance(hook, Expect) for hook in module._forward_pre_hooks.values())
+
+
+def shown(path: str) -> str:
+    """What messages call a module: its name in quotes; the whole model has none."""
+    return f'"{path}"' if path else "the model"
+
+
+def output_channels(module: nn.Module) -> int | None:
+    """C of what `module` returns, as its last convolution, norm or linear layer tells; None if none does."""
+    layer = _last_layer(module)
+    return None if layer is None else _width(layer)
+
+
+def layout(holder: nn.Module, site: str) -> tuple[int | None, int]:
+    """C of what `site` in `holder` returns, None if it is not known, and which dimension that is.
+
+    Where `holder` cannot be run by itself, the last layer tells; stochastic depth and attention along the
+    channels do not, and then the last one around them does. C is last after a linear layer, and in a module
+    of linear layers without convolutions.
+    """
+    if found := _run_alone(holder, site):
+        return found
+    own = _last_layer(holder.get_submodule(site))
+    last = own or _last_layer(holder)
+    kinds = {type(part) for part in holder.modules()}
+    linear = nn.Linear in kinds and not any(issubclass(kind, _ConvNd) for kind in kinds)
+    tokens = linear or isinstance(own, nn.Linear)
+    return (None if last is None else _width(last)), (-1 if tokens else 1)
+
+
+def probed_channels(
+    model: nn.Module, dims: Mapping[str, int], example: Tensor | tuple[Any, ...]
+) -> dict[str, int]:
+    """C, in dimension `dims`, of what modules return in one forward pass of `model`, in eval mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with _outputs(model, dims) as found, torch.no_grad():
+            model.eval()(*(example if isinstance(example, tuple) else (example,)))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    channels = {}
+    for site, outputs in found.items():
+        for output in outputs:
+            if isinstance(output, str):
+                raise _no_tensor(site, output)
+        widths = {output[dims[site]] for output in outputs}
+        if len(widths) != 1:
+            seen = f"returns {sorted(widths)} channels at different calls" if widths else "is not called"
+            raise GCNetError(f"{shown(site)} {seen} when the model runs on the example: name another module")
+        (channels[site],) = widths
+    return channels
+
+
+@contextmanager
+def _outputs(model: nn.Module, sites: Iterable[str]) -> Iterator[dict[str, list[Any]]]:
+    """The shapes of what modules return while the model runs; of what is no tensor, the name of its class."""
+    found: dict[str, list[Any]] = {site: [] for site in sites}
+
+    def see(site: str, output: Any) -> None:
+        found[site].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
+
+    handles = [
+        model.get_submodule(site).register_forward_hook(lambda *args, site=site: see(site, args[-1]))
+        for site in found
+    ]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
+    """C, and its dimension, of what `site` in `module` returns when that runs on a map or on tokens.
+
+    It runs without memory for its numbers. None if its input is something else.
+    """
+    width = next((width for part in module.modules() if (width := _input_width(part))), None)
+    if width is None:
+        return None
+    high, wide = next(sides for sides in TRIED_SIDES if width not in sides)
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
+    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    for shape in ((width, high, wide), (high * wide, width), (high, wide, width)):
+        try:
+            with _outputs(module, [site]) as found, torch.no_grad():
+                functional_call(module, empty, (torch.zeros(1, *shape, dtype=dtype, device="meta"),))
+        except Exception:  # whatever it cannot be run on
+            continue
+        (out,) = set(found[site]) if len(set(found[site])) == 1 else ((),)
+        if isinstance(out, str):
+            continue
+        if len(out) == 4 and out[3] == 2 * out[2]:
+            return out[1], 1
+        if len(out) == 3 or (len(out) == 4 and out[2] == 2 * out[1]):
+            return out[-1], -1
+    return None
+
+
+def _last_layer(module: nn.Module) -> nn.Module | None:
+    """The last part of a module that tells C."""
+    if _width(module) is not None:
+        return module
+    layers = (_last_layer(child) for child in reversed(list(module.children())) if not is_inserted(child))
+    return next((layer for layer in layers if layer is not None), None)
+
+
+def _width(layer: nn.Module) -> int | None:
+    for attribute in WIDTHS:
+        width = getattr(layer, attribute, None)
+        # 1 is a gate that slides over the channels (efficient channel attention), not a width.
+        if isinstance(width, int) and width > 1:
+            return width
+    shape = getattr(layer, "normalized_shape", None)
+    return shape[0] if isinstance(shape, tuple) and len(shape) == 1 else None
+
+
+def _input_width(layer: nn.Module) -> int | None:
+    width = getattr(layer, "in_channels", None) or getattr(layer, "in_features", None) or _width(layer)
+    return width if isinstance(width, int) else None
+
+
+def _no_tensor(site: str, kind: str) -> GCNetError:
+    return GCNetError(f"{shown(site)} returns a {kind}, not a tensor: name a module inside it")
