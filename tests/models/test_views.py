@@ -102,8 +102,9 @@ def test_batches_and_static_shapes_find_the_same(image):
     assert_same(looked(detector, views, image), one)
 
 
-def test_nothing_found_is_nothing(image):
-    augmented = Augmented(finder(), flip=True, scales=(1.0,))
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_nothing_found_is_nothing(image, batch_size):
+    augmented = Augmented(finder(), flip=True, scales=(1.0, 0.1), batch_size=batch_size)
     (found,) = augmented.predict(augmented.prepare(image), score_threshold=1.0)
     assert len(found) == 0
     assert found.mask_probs is not None

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,11 +164,14 @@ def predict_dataset(
     """
     from gcnet.prediction.cluster import map_dataset
 
-    def load() -> tuple[Any, float]:
-        chosen = ModelChoice(model, weights, mirror, device, precision, False, max_detections)
-        loaded = chosen.load()
-        return loaded, shown_from(loaded) if score_threshold is None else score_threshold
-
+    chosen = (model, weights, mirror, device, precision, False, max_detections)
+    load = partial(_load_shown, chosen, score_threshold)
     return map_dataset(
         dataset, load, top=top, max_pixels=max_pixels, batch_size=batch_size, workers=workers, gpus=gpus
     )
+
+
+def _load_shown(chosen: tuple[Any, ...], score_threshold: float | None) -> tuple[Any, float]:
+    """A model as chosen, and the score from which on it shows what it finds; Ray pickles this by name."""
+    loaded = ModelChoice(*chosen).load()
+    return loaded, shown_from(loaded) if score_threshold is None else score_threshold

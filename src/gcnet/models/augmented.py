@@ -140,7 +140,7 @@ def _masks(model: Detector, look: _Look, merged: Detections) -> Float[Tensor, "N
         boxes.append(to_resized(shown, look.batch, index, model.spec.coordinates))
     labels = merged.labels.repeat(len(boxes))
     probs = model.roi_heads.mask_probs(look.features, boxes, labels, static=model.static)
-    views = zip(probs.split(len(merged)), look.mirrored, strict=True)
+    views = zip(probs.unflatten(0, (len(boxes), len(merged))), look.mirrored, strict=True)
     return torch.stack([view.flip(-1) if mirrored else view for view, mirrored in views])
 
 
