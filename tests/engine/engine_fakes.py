@@ -107,7 +107,7 @@ def run_fake(
         "train.task_of": lambda _: task,
         "batch_size.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
         "batch_size.epoch_size": lambda *_, **__: IMAGES,
-        "train.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
+        "begin.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
         "validation.iterations_per_epoch": lambda *_, **__: PER_EPOCH * 2,
         "run.train_loader": lambda _, *, start_iteration, rank, world_size, **__: FakeLoader(
             start_iteration, rank, world_size

@@ -11,11 +11,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from engine_fakes import FakeDetector, press_ctrl_c, run_fake
+import torch
+from engine_fakes import FakeDetector, fake_recipe, press_ctrl_c, run_fake
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance, LabelledImage
 from gcnet.engine import live
-from gcnet.engine.live import as_instances, draw_sample
+from gcnet.engine.live import LivePage, as_instances, draw_sample
+from gcnet.engine.loggers import MetricsFile
+from gcnet.engine.processes import Place
+from gcnet.engine.run import Run
+from gcnet.engine.schedule import make_optimizer
+from gcnet.engine.task import DETECTION
 from gcnet.evaluation.classify import ClassResult
 from gcnet.evaluation.results import ImageResults
 from gcnet.ops.segmentations import segmentation_to_rle
@@ -74,6 +80,21 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "a.png"
 
 
+def assert_shown(out: Path, dataset: DataSet, found: Any) -> None:
+    """The sample stands on a page."""
+    place, model = Place(torch.device("cpu")), FakeDetector()
+    state: Any = (model, DETECTION, fake_recipe(), out, place, 3, {}, make_optimizer(model, fake_recipe()))
+    page = LivePage(
+        Run(*state, torch.amp.GradScaler("cpu", enabled=False)), MetricsFile(out / "m.csv", scores=()), ["x"]
+    )
+    page.show(dataset, [found], 0.5)
+    page.begin()
+    figure = draw_sample(dataset, 0, found, 0.5)
+    text = (out / "live.html").read_text()
+    assert all(address in text for address in figure.images)
+    assert figure.text in text
+
+
 def test_a_sample_of_a_detector(photo: Path) -> None:
     item = Instance(1, 0, (2.0, 2.0, 22.0, 12.0), OUTLINE, 100.0, crowd=False)
     dataset = DataSet(photo, [ImageRecord(7, photo, 40, 30, (item,))], ("nut", "bolt"), (3, 5))
@@ -84,15 +105,18 @@ def test_a_sample_of_a_detector(photo: Path) -> None:
     assert [(one.label, one.box) for one in items] == [(1, (2, 2, 22, 12)), (0, (2, 2, 22, 12))]
     assert kept == [0.9, 0.6]
     sample = draw_sample(dataset, 0, found, 0.5)
-    truth, drawn = sample["images"]
+    truth, drawn = sample.images
     assert truth != drawn
-    assert (sample["width"], sample["height"], sample["text"]) == (400, 300, "a.png")
+    assert (sample.width, sample.height, sample.text) == (400, 300, "a.png")
+    assert_shown(photo.parent, dataset, found)
     nothing = ImageResults(7, (30, 40), boxes[:0], scores[:0], np.array([], int), None)
-    assert len(draw_sample(dataset, 0, nothing, 0.5)["images"]) == 2
+    assert len(draw_sample(dataset, 0, nothing, 0.5).images) == 2
 
 
 def test_a_sample_of_a_classifier(photo: Path) -> None:
     dataset = DataSet(photo.parent, [LabelledImage(photo, 0)], ("cat", "dog"), (1, 2))
     entry = {"file_name": "a.png", "class": "cat", "predicted": ["dog", "cat"], "probabilities": [0.7, 0.3]}
-    sample = draw_sample(dataset, 0, ClassResult(entry, 1.2), 0.5)
-    assert (len(sample["images"]), sample["head"], sample["text"]) == (1, "dog 0.70", "is cat; a.png")
+    found = ClassResult(entry, 1.2)
+    sample = draw_sample(dataset, 0, found, 0.5)
+    assert (len(sample.images), sample.head, sample.text) == (1, "dog 0.70", "is cat; a.png")
+    assert_shown(photo.parent, dataset, found)

@@ -15,8 +15,8 @@ from gcnet.engine.run import Run
 from gcnet.evaluation.classify import ClassResult
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import write_bytes
-from gcnet.viz.figures import draw_window
-from gcnet.viz.page import embedded, render_page
+from gcnet.viz.figures import Figure, draw_window
+from gcnet.viz.page import render_page
 
 NAME = "live.html"
 SHARE = 0.01  # of a run's time that its page may take
@@ -32,7 +32,7 @@ class LivePage:
         self._run, self._recorded, self._scores = run, recorded, scores
         self._began, self._from = time.monotonic(), run.iteration
         self._written, self._cost = -math.inf, 0.0
-        self._samples: list[dict[str, Any]] = []
+        self._samples: list[Figure] = []
 
     def begin(self) -> None:
         """Writes a page for who opens it at once."""
@@ -120,23 +120,22 @@ class LivePage:
         return charts
 
 
-def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> dict[str, Any]:
-    """An image beside what was found in it, as `parts.html` shows strips."""
+def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> Figure:
+    """An image beside what was found in it, or of a classifier with what it says."""
     image, record = dataset.read_image(index), dataset.records[index]
     window = (0, 0, image.shape[1], image.shape[0])
-    truth = [] if isinstance(found, ClassResult) else [item for item in record.instances if item.usable]
-    drawn = [draw_window(image, window, truth, dataset.class_names)]
-    head, text = "", record.path.name
     if isinstance(found, ClassResult):
         entry = found.entry
         head = f"{entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
-        text = f"is {entry['class']}; {text}"
-    else:
-        items, scores = as_instances(found, dataset.category_ids, threshold)
-        drawn.append(draw_window(image, window, items, dataset.class_names, scores))
-    height, width = drawn[0].shape[:2]
-    addresses = [embedded(one) for one in drawn]
-    return {"images": addresses, "width": width, "height": height, "head": head, "text": text}
+        drawn = [draw_window(image, window, [], dataset.class_names)]
+        return Figure.of(drawn, head, f"is {entry['class']}; {record.path.name}")
+    truth = [item for item in record.instances if item.usable]
+    items, scores = as_instances(found, dataset.category_ids, threshold)
+    drawn = [
+        draw_window(image, window, truth, dataset.class_names),
+        draw_window(image, window, items, dataset.class_names, scores),
+    ]
+    return Figure.of(drawn, "", record.path.name)
 
 
 def as_instances(

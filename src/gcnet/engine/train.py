@@ -6,38 +6,26 @@ Each process of a run (one a device) does the same; the first writes files, prin
 from __future__ import annotations
 
 import contextlib
-import copy
-import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from gcnet.data.dataset import DataSet, LabelledImage
+from gcnet.data.dataset import DataSet
 from gcnet.data.detection import describe_left_out
 from gcnet.data.divide import write_split
-from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.batch_size import settle_batch_size, smallest
+from gcnet.engine.begin import Losses, begin_run, prepared
 from gcnet.engine.budget import TimeLimit, fit_schedule
-from gcnet.engine.checkpoint import (
-    changed_fields,
-    decided_before,
-    read_checkpoint,
-    restore_model,
-    restore_moments,
-)
-from gcnet.engine.class_weights import weigh_classes
-from gcnet.engine.frozen import describe_frozen, freeze
+from gcnet.engine.checkpoint import decided_before, read_checkpoint
+from gcnet.engine.frozen import describe_frozen
 from gcnet.engine.live import LivePage
 from gcnet.engine.loggers import RunLog, check_loggers
-from gcnet.engine.processes import Place, agree, find_place, joined
+from gcnet.engine.processes import agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
 from gcnet.engine.run import Model, NotFiniteError, Run, take_step, update_average
 from gcnet.engine.runfolder import (
@@ -49,9 +37,8 @@ from gcnet.engine.runfolder import (
     write_recipe,
     write_versions,
 )
-from gcnet.engine.schedule import make_optimizer
 from gcnet.engine.stop import Stop, end_by
-from gcnet.engine.task import Task, task_of
+from gcnet.engine.task import task_of
 from gcnet.engine.validation import validate
 from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
@@ -59,9 +46,7 @@ from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
 from gcnet.files import disk_errors
 from gcnet.models.detector import Detector
-from gcnet.models.modes import recompute_activations
 from gcnet.recipe import Recipe
-from gcnet.types import Batch
 from gcnet.weights.files import save_model
 
 LOG_EVERY = 10  # iterations in a row of metrics.csv
@@ -125,10 +110,10 @@ def train(
             model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
         if recipe.max_detections is not None and isinstance(model, Detector):
             model.limit_detections(recipe.max_detections)
-        run = _begin(model, task, train_set, recipe, out, place, state, data)
-        with joined(place), Stop(speaks=place.leads) as stop, _prepared(run, state) as losses_of:
+        run = begin_run(model, task, train_set, recipe, out, place, state, data)
+        with joined(place), Stop(speaks=place.leads) as stop, prepared(run, state) as losses_of:
             if tries_sizes:
-                settle_batch_size(run, _Losses(model), train_set, stop)
+                settle_batch_size(run, Losses(model), train_set, stop)
             limit = None
             if recipe.time:
                 limit = fit_schedule(run, losses_of, train_set, valid_set, stop, began)
@@ -146,95 +131,6 @@ def train(
         if not place.leads:
             return TrainResult(None, None, out / "last.safetensors", time.monotonic() - began)
         return _finish(run, metrics, time.monotonic() - began)
-
-
-def _begin(
-    model: Model,
-    task: Task,
-    train_set: DataSet,
-    recipe: Recipe,
-    out: Path,
-    place: Place,
-    state: dict[str, Any] | None,
-    data: Mapping[str, str] | None,
-) -> Run:
-    """The run on its device, at the iteration of the checkpoint `state`, if there is one."""
-    images = _describe_images(train_set)
-    per_epoch = iterations_per_epoch(train_set, recipe, masks=task.masks)
-    if state is None:
-        origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
-        # The name alone, because the files travel.
-        where = {"trained_on": Path(next(iter(data.values()))).resolve().name} if data else {}
-        model.provenance = {**where, "train_images": len(train_set), **origin}
-    else:
-        state.setdefault("class_names", recorded(out, "class_names") or [])  # older checkpoints have none
-        restore_model(model, state, out / "last.ckpt", recipe, model.spec.class_names)
-        model.provenance = state.get("provenance") or {}
-        if place.leads:
-            print(f"resuming {out} after iteration {state['iteration']} of {recipe.epochs * per_epoch}")
-            if changed := changed_fields(state["recipe"], recipe):
-                print(f"note: the recipe differs from that of the checkpoint in {', '.join(changed)}")
-            before = state.get("images") or images
-            if before != images:
-                print(
-                    f"note: the training images or their annotations have changed since the checkpoint "
-                    f"({before['count']} images then, {images['count']} now)"
-                )
-    freeze(model, recipe.freeze)
-    if (weighed := weigh_classes(model, train_set, recipe, masks=task.masks)) and place.leads:
-        print(weighed)
-    model.train().to(place.device)
-    scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
-    run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)
-    if state is not None:
-        restore_moments(run.optimizer, state, out / "last.ckpt")
-        run.iteration = run.saved = state["iteration"]
-        run.sums = state.get("sums") or {}
-        if state.get("scaler"):
-            scaler.load_state_dict(state["scaler"])
-    return run
-
-
-def _describe_images(dataset: DataSet) -> dict[str, Any]:
-    """What a checkpoint keeps of the training images, to tell whether they are still the same."""
-    lines = [
-        f"{record.path.name} {record.label if isinstance(record, LabelledImage) else len(record.instances)}"
-        for record in dataset.records
-    ]
-    return {"count": len(lines), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
-
-
-class _Losses(nn.Module):
-    """The model's losses as a forward pass, which DistributedDataParallel needs."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, targets: Any) -> dict[str, Tensor]:
-        return self.model.losses(batch, targets)
-
-
-@contextlib.contextmanager
-def _prepared(run: Run, state: dict[str, Any] | None) -> Iterator[nn.Module]:
-    """The run's losses as a module that averages gradients over all processes."""
-    model, place = run.model, run.place
-    norms: dict[str, nn.Module] = {}
-    if place.world > 1 and place.device.type == "cuda" and "sync" in model.spec.norms:
-        norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    losses_of: nn.Module = _Losses(model)
-    if place.world > 1:
-        losses_of = DistributedDataParallel(losses_of)  # gives all processes the weights of the first
-    if run.recipe.ema:
-        run.average = copy.deepcopy(model).requires_grad_(False)
-        if state is not None and state.get("ema"):
-            run.average.load_state_dict(state["ema"])
-    saves_memory = run.recipe.recompute_activations
-    with recompute_activations(model) if saves_memory else contextlib.nullcontext():
-        yield losses_of
-    for name, norm in norms.items():  # they share parameters and statistics with those that took their place
-        model.set_submodule(name, norm)
 
 
 def _loop(
