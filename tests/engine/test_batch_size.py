@@ -12,7 +12,7 @@ import yaml
 from engine_fakes import FakeDetector, fake_recipe, press_ctrl_c, run_fake
 from safetensors.torch import load_file
 
-from gcnet.api import check_recipe
+from gcnet.api.train import check_recipe
 from gcnet.commands.train import parse_train
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.engine import batch_size as module
