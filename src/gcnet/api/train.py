@@ -87,7 +87,6 @@ def train(
     settings = check_recipe(own, recipe)
     import torch
 
-    from gcnet.data.check import check_images
     from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.runfolder import goes_on
     from gcnet.engine.task import task_of
@@ -97,12 +96,6 @@ def train(
 
     task = task_of(spec)
     splits = _splits(task, place or data, class_names, settings)
-    splits = check_images(
-        splits,
-        skip=settings.skip_bad_images,
-        max_pixels=settings.max_pixels,
-        progress=find_process(settings).leads,
-    )
     changes = []
     if not few_images:
         settings, changes = _suit(task, settings, splits["train"], recipe)
@@ -167,7 +160,10 @@ def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
 def _splits(
     task: "Task", data: Any, class_names: Sequence[str] | None, recipe: Recipe
 ) -> "Mapping[str, DataSet[Any]]":
-    """The splits of the data: train is among them, and its classes are the expected ones, if any are."""
+    """The splits of the data, their images checked: train is among them, its classes the expected ones."""
+    from gcnet.data.check import check_images
+    from gcnet.engine.processes import find_place as find_process
+
     if isinstance(data, tuple):
         root, images = data
         splits = task.load_splits(root, images, recipe)
@@ -178,7 +174,8 @@ def _splits(
     names = splits["train"].class_names
     if class_names and tuple(class_names) != tuple(names):
         raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
-    return splits
+    skip, most = recipe.skip_bad_images, recipe.max_pixels
+    return check_images(splits, skip=skip, max_pixels=most, progress=find_process(recipe).leads)
 
 
 def _suit(

@@ -12,7 +12,7 @@ from gcnet.data.loader import iterations_per_epoch
 from gcnet.errors import GCNetError
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.report import Cell, write_report
-from gcnet.lab.runs import failure, load_data, make_runs, start_process
+from gcnet.lab.runs import failed_runs, load_data, make_runs, start_process
 from gcnet.lab.study import FREE, Run, Study, find_grid
 from gcnet.lab.sureness import Difference, difference
 from gcnet.models.complexity import count_complexity
@@ -38,7 +38,7 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
         failed = _make_missing(study, start or start_process)
     made = [path for spec in specs.values() for path in study.cell_folder(spec).glob("seed-*/result.json")]
     if failed and not made:
-        raise failure(failed, len(study.runs()))
+        raise failed_runs(failed, len(study.runs()))
     if not made:
         raise GCNetError(f"{study.out} holds no ablation with a finished run; run it first")
     known = json.loads(made[0].with_name("run.json").read_text())
@@ -53,7 +53,7 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
     differences = _differences(study, specs, valid_set)
     write_report(study.out, study.grid, cells, title=title, study=about, differences=differences)
     if failed:
-        raise failure(failed, len(study.runs()))
+        raise failed_runs(failed, len(study.runs()))
 
 
 def _check_buildable(cell: str, spec: ModelSpec) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from gcnet.data.divide import part_of
 from gcnet.files import write_atomically, write_json
-from gcnet.lab.runs import failure, load_data, make_runs, start_process
+from gcnet.lab.runs import failed_runs, load_data, make_runs, start_process
 from gcnet.lab.study import Run, Study
 from gcnet.lab.sureness import t95
 from gcnet.weights.catalog import find_detector
@@ -85,7 +85,7 @@ def draw_curve(study: Study, *, start: Callable[[Run], Any] = start_process) -> 
     study.claim(runs)
     print(f"{len(runs)} runs, of {len(train_set)} images and parts of them, in {study.out}", flush=True)
     if failed := make_runs(runs, start, jobs=study.jobs):
-        raise failure(failed, len(runs))
+        raise failed_runs(failed, len(runs))
     points = []
     for run in runs:
         assert run.result is not None  # or it had failed

@@ -86,7 +86,7 @@ def make_runs(
     return failed
 
 
-def failure(failed: Sequence[tuple[Run, str]], total: int) -> GCNetError:
+def failed_runs(failed: Sequence[tuple[Run, str]], total: int) -> GCNetError:
     """What to raise of runs that failed."""
     run, reason = failed[0]
     count = f"{len(failed)} of {total} runs failed"

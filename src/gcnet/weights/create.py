@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gcnet.console import listed
 from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.errors import GCNetError
+from gcnet.files import AnyPath
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
@@ -90,12 +91,12 @@ def create_model(
 
 def start_model(
     held: Row | ClassifierRow | Detector | Classifier,
-    weights: str | Path | None,
+    weights: AnyPath | None,
     class_names: Sequence[str],
     *,
     file: str | None = None,
     mirrors: Sequence[str] = (),
-    backbone: str | Path | None = None,
+    backbone: AnyPath | None = None,
     context: ContextSpec | None = None,
     remove_context: bool = False,
 ) -> Start:
