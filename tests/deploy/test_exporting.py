@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from gcnet import create_model, load_model
-from gcnet.api import shown_from
+from gcnet.api.choices import shown_from
 from gcnet.cli import main
 from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
 from gcnet.deploy.exporting import export

@@ -74,7 +74,9 @@ def export(
     prepare_folder(file.parent)
     details = _details(model, size, batch, precision, with_resize)
     if image is None:
-        image = calibration[0] if calibration else _blobs(size if with_resize else None)
+        # As large as the file takes it: on zeros beside an image many boxes are alike, and rounding tells
+        # which of them suppress others.
+        image = calibration[0] if calibration else _blobs(details.size or (480, 640))
     with draft_folder(file.parent) as folder, _quietly():
         draft = folder / file.name
         program = _trace(model, details, half=precision == "fp16" and file.suffix == ".onnx")
@@ -178,9 +180,9 @@ def _given(image: UInt8[np.ndarray, "H W 3"], details: Details) -> np.ndarray:
     return pixels if details.resizes else np.repeat(pixels, details.batch, axis=0)
 
 
-def _blobs(size: tuple[int, int] | None) -> UInt8[np.ndarray, "H W 3"]:
+def _blobs(size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """Coloured squares, for something to be found; with noise, so that no two places score alike."""
-    height, width = size or (480, 640)
+    height, width = size
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 200, (-(-height // 40), -(-width // 40), 3), dtype=np.uint8)
     squares = coarse.repeat(40, axis=0).repeat(40, axis=1)[:height, :width]
