@@ -3,12 +3,14 @@
     python tests/prediction/check_stream.py FOLDER 20000 [MODEL]
 
 Without a MODEL a stand-in finds two objects in each picture: it shows what the stream takes, not the network.
-Run by hand.
+Pictures that are in FOLDER/photos already are kept. Run by hand, on Linux.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # to `fakes`
+
+EACH = 2500  # images from one reading of the memory that is shown to the next
 
 
 def make_pictures(folder: Path, count: int) -> None:
@@ -30,51 +34,57 @@ def make_pictures(folder: Path, count: int) -> None:
             cv2.imwrite(str(path), cv2.resize(coarse, (64, 64)))
 
 
-def predict(photos: Path, count: int, out: Path, model: str) -> None:
+def find_with_stand_in(photos: Path, out: Path) -> None:
     from fakes import Finds
 
-    import gcnet
     from gcnet.image_files import find_images
     from gcnet.prediction.files import predict_files
     from gcnet.prediction.wanted import Wanted
 
-    paths = find_images([photos])[:count]
-    if not model:
-        wanted = Wanted(("coco-results", "jsonl"), overlays=False, images_a_file=1000)
-        predict_files(Finds(), paths, out, score_threshold=0.3, wanted=wanted, progress=False)
-        return
-    formats = ("coco-results", "jsonl")
-    gcnet.predict(model, paths, out=out, overlays=False, format=formats, device="cpu", score_threshold=0.55)
+    wanted = Wanted(("coco-results", "jsonl"), overlays=False, images_a_file=1000)
+    paths = find_images([photos])
+    predict_files(Finds(), paths, out, score_threshold=0.3, wanted=wanted, progress=False)
 
 
-def run(photos: Path, count: int, out: Path, model: str, kill_at: int = 0) -> tuple[int, float]:
-    """The largest memory [MB] of a call, and its processor time [s]; killed when so many images are done."""
-    words = [sys.executable, __file__, "--call", str(photos), str(count), str(out), model]
+def run(photos: Path, out: Path, model: str, kill_at: int = 0) -> None:
+    """One call, killed when so many images are done: says its memory as it goes, and its processor time."""
+    words = [sys.executable, __file__, "--call", str(photos), str(out)]
+    if model:
+        words = [sys.executable, "-m", "gcnet", "predict", model, str(photos), "--out", str(out)]
+        words += ["--format", "coco-results", "jsonl", "--images-a-file", "1000", "--no-overlays"]
+        words += ["--device", "cpu", "--score-threshold", "0.2"]
     process = subprocess.Popen(words)
-    journal = out / "unfinished.jsonl"
-    ended, status, usage = os.wait4(process.pid, os.WNOHANG if kill_at else 0)
+    journal, resident, done = out / "unfinished.jsonl", {}, 0
+    ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     while not ended:
         time.sleep(0.2)
-        if journal.exists() and journal.read_bytes().count(b"\n") > kill_at:
+        if journal.exists():
+            with contextlib.suppress(OSError):  # it is removed at the end
+                done = max(done, journal.read_bytes().count(b"\n"))
+        kilobytes = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())
+        if kilobytes:  # it still lives
+            resident[done // EACH * EACH] = int(kilobytes[1]) // 1024
+        if kill_at and done > kill_at:
             os.kill(process.pid, signal.SIGKILL)  # Popen.kill would take the end away from wait4
         ended, status, usage = os.wait4(process.pid, os.WNOHANG)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, -9):
         sys.exit(f"the call ended with {process.returncode}")
-    return usage.ru_maxrss // 1024, usage.ru_utime + usage.ru_stime
+    print(
+        f"killed after {kill_at} images:" if kill_at else "to the end:",
+        f"{usage.ru_maxrss // 1024} MB at most, {usage.ru_utime + usage.ru_stime:.0f} s of a processor;",
+        "MB from so many images on:",
+        ", ".join(f"{images}: {megabytes}" for images, megabytes in resident.items()),
+        flush=True,
+    )
 
 
 def main(folder: Path, count: int, model: str) -> None:
-    photos = folder / "photos"
+    photos, whole, out = folder / "photos", folder / "whole", folder / "killed"
     make_pictures(photos, count)
-    for part in (count // 20, count // 2, count):
-        memory, seconds = run(photos, part, folder / f"whole-{part}", model)
-        print(f"{part} images: {memory} MB at most, {seconds:.0f} s of a processor", flush=True)
-    out = folder / "killed"
+    run(photos, whole, model)
     for kill_at in (count // 4, count * 3 // 5, 0):
-        memory, _ = run(photos, count, out, model, kill_at)
-        print(f"{f'killed after {kill_at} images' if kill_at else 'resumed'}: {memory} MB", flush=True)
-    whole = folder / f"whole-{count}"
+        run(photos, out, model, kill_at)
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in out.iterdir()), names
     for name in names:
@@ -84,6 +94,6 @@ def main(folder: Path, count: int, model: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--call":
-        predict(Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])
+        find_with_stand_in(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
         main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
