@@ -222,6 +222,19 @@ def number(kind: type[int] | type[float], least: float, most: float = math.inf) 
     return read
 
 
+def size_in(multiples: int) -> Callable[[str], tuple[int, int]]:
+    """What makes (height, width), both multiples of a number, of a word such as 800x1344."""
+
+    def size(word: str) -> tuple[int, int]:
+        height, _, width = word.lower().partition("x")
+        if not all(side.isdecimal() and int(side) and int(side) % multiples == 0 for side in (height, width)):
+            whole = f" in multiples of {multiples}" if multiples > 1 else ""
+            raise argparse.ArgumentTypeError(f"give HEIGHTxWIDTH{whole} such as 800x1344, not {shown(word)}")
+        return int(height), int(width)
+
+    return size
+
+
 def split(word: str) -> str:
     """The name of a split; by the name of its folder, `val2017`, the validation split is meant too."""
     return "valid" if word.startswith("val") else word

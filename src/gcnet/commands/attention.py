@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+from contextlib import suppress
 from pathlib import Path
 
 from gcnet.api.predict import predict
@@ -13,7 +15,6 @@ from gcnet.files import check_writable
 def run(argv: list[str]) -> int:
     """Draws the maps, and says block by block what they show."""
     options = _parser().parse(argv)
-    queries = [_point(word) for word in options.query or ()]
     chosen = model_of(options)
     chosen.refuse_export("gcnet attention")
     check_writable(options.out)
@@ -24,10 +25,10 @@ def run(argv: list[str]) -> int:
     from gcnet.lab.look import QUERIES, draw_attention
 
     summary = draw_attention(
-        detector, options.image, options.out, queries=queries or QUERIES, layers=options.layers
+        detector, options.image, options.out, queries=options.query or QUERIES, layers=options.layers
     )
     print("\n".join(summary.lines))
-    if queries and not summary.per_query:
+    if options.query and not summary.per_query:
         print("these blocks share one map between all queries: --query changes nothing")
     print(f"wrote {summary.sheet} and {len(summary.files)} single maps beside it")
     return 0
@@ -41,17 +42,16 @@ def _parser() -> Parser:
     parser.add_option("--out", Path, "a folder for the maps", Path("attention"))
     query = "a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
     query += "0.5,0.25; may be repeated (three points)"
-    parser.add_option("--query", str, query, action="append", metavar="X,Y")
+    parser.add_option("--query", _point, query, action="append", metavar="X,Y")
     parser.add_option("--layers", str, "blocks by title or module, such as 'c4.*'", "*")
     return parser
 
 
 def _point(word: str) -> tuple[float, float]:
     """`0.5,0.25` as numbers."""
-    try:
-        x, y = (float(part) for part in word.split(","))
-    except ValueError:
-        raise GCNetError(
-            f"--query {word}: give x,y as shares of the image's width and height, such as 0.5,0.25"
-        ) from None
-    return x, y
+    with suppress(ValueError):
+        x, y = map(float, word.split(","))
+        return x, y
+    raise ArgumentTypeError(
+        f"give x,y as shares of the image's width and height, such as 0.5,0.25, not {word}"
+    )

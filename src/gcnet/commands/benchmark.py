@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import Parser, number
+from gcnet.commands.arguments import Parser, number, size_in
 from gcnet.device import choose_device
-from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 from gcnet.models.spec import Precision
 from gcnet.weights.catalog import find_detector
@@ -17,7 +16,6 @@ from gcnet.weights.catalog import find_detector
 def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse(argv)
-    options.size = _size(options.size)
     options.models = [find_detector(name).name for name in options.models]
     options.device = choose_device(options.device)
     out = options.__dict__.pop("out")
@@ -39,7 +37,7 @@ def _parser() -> Parser:
     parser.add_option("--train", bool, "a training step in place of an inference", False)
     precisions = get_args(Precision)
     parser.add_argument("--precision", nargs="+", choices=precisions, default=["fp32"], help="(fp32)")
-    parser.add_option("--size", str, "height x width, multiples of 32", "800x1216")
+    parser.add_option("--size", size_in(32), "height x width, multiples of 32", "800x1216")
     parser.add_option("--batch", number(int, 1), "images at a time", 1)
     parser.add_option("--repeats", number(int, 1), "of each measurement", 7)
     parser.add_option("--plain", bool, "the models as they train, not optimised", False)
@@ -48,11 +46,3 @@ def _parser() -> Parser:
     parser.add_options(predict, ("compile", "device"))
     parser.add_option("--out", Path, "a folder for benchmark.json", Path("benchmark"))
     return parser
-
-
-def _size(word: str) -> tuple[int, int]:
-    """`800x1216` as (height, width)."""
-    sides = word.lower().split("x")
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) % 32 == 0 and int(side) for side in sides):
-        raise GCNetError(f"--size {word}: give height x width in multiples of 32, such as 800x1216")
-    return int(sides[0]), int(sides[1])

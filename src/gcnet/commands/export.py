@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Literal
 
 from gcnet.api.export import export
-from gcnet.commands.arguments import Parser
+from gcnet.commands.arguments import Parser, size_in
 from gcnet.errors import GCNetError
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
@@ -32,13 +31,6 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _size(word: str) -> tuple[int, int]:
-    height, cross, width = word.partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"give HEIGHTxWIDTH such as 800x1344, not {word}")
-    return int(height), int(width)
-
-
 def _parser() -> Parser:
     parser = Parser(
         "export",
@@ -52,6 +44,6 @@ def _parser() -> Parser:
         export,
         defaults={"out": None, "device": "auto"},
         out={"help": "(the model's name, here)"},
-        size={"kind": _size, "metavar": "HxW"},
+        size={"kind": size_in(1), "metavar": "HxW"},
     )
     return parser

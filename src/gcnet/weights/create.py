@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,7 +135,7 @@ def start_model(
 
 
 def _choose_weights(
-    row: Row | ClassifierRow, weights: str | Path | None, mirrors: Sequence[str], backbone: str | Path | None
+    row: Row | ClassifierRow, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
 ) -> tuple[str, Given, str]:
     """What does the same again, what was read, and whose it is."""
     if backbone is not None:
@@ -147,7 +148,7 @@ def _choose_weights(
         weights = "imagenet"
     if weights in (None, "none", "auto"):
         return "none", None, "none, all numbers are random"
-    word = str(weights if weights in ("coco", "imagenet") else find_weights(weights))
+    word = str(weights if weights in ("coco", "imagenet") else find_weights(os.fspath(weights)))
     given = _read(row, word, mirrors)
     return word, given, _whose(row, word, given)
 
