@@ -92,7 +92,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves(whole: Path, data: Path) -> None:
     names = "best.safetensors last.safetensors last.ckpt metrics.json results.json metrics.csv curves.png"
-    names += " recipe.yaml versions.json tensorboard"
+    names += " recipe.yaml versions.json tensorboard live.html"
     assert {path.name for path in whole.iterdir()} == set(names.split())
     rows = read_metrics(whole / "metrics.csv")
     assert [row["iteration"] for row in rows if row["top1"] >= 0] == [8, 16]
