@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
     out = options.out or Path("runs") / f"analyse-{Path(options.model).stem}"
     check_writable(out)
 
-    from gcnet.lab.look import analyse, choose_images, print_analysis
+    from gcnet.lab.analysis import analyse, choose_images, print_analysis
 
     paths = choose_images(options.data, split=options.split, count=options.images)
     detector = only_detector(chosen.read())

@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
         raise GCNetError(f"{options.image} is not a file; give an image")
     detector = only_detector(chosen.read())
 
-    from gcnet.lab.look import QUERIES, draw_attention
+    from gcnet.lab.attention import QUERIES, draw_attention
 
     summary = draw_attention(
         detector, options.image, options.out, queries=options.query or QUERIES, layers=options.layers

@@ -26,8 +26,8 @@ from gcnet.engine.train import train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.files import prepare_folder, write_json
+from gcnet.lab.attention import valid_share
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.lab.look import valid_share
 from gcnet.lab.paint import HALO, Circle
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
