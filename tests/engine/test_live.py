@@ -46,6 +46,21 @@ def test_a_run_has_a_page_from_beginning_to_end(tmp_path: Path, monkeypatch: pyt
     assert not re.search(r'(src|href)="(?!data:)', pages[-1])  # it asks nothing of a network
 
 
+def test_losses_are_their_sum_and_its_largest_parts() -> None:
+    nan = float("nan")
+    row = {
+        "loss": 5.0,
+        "s0.loss_cls": 1.0,
+        "s1.loss_cls": 3.0,
+        "loss_mask": 1.5,
+        "lr": 9.0,
+        "valid_loss": nan,
+    }
+    assert live._losses([row]) == ["loss", "s1.loss_cls", "loss_mask", "s0.loss_cls"]
+    assert live._losses([{"loss_cls": 2.0, "loss": 2.0}]) == ["loss"]
+    assert live._losses([]) == []
+
+
 def test_a_run_that_is_stopped_says_where(tmp_path: Path) -> None:
     detector = FakeDetector()
     press_ctrl_c(detector, 5)

@@ -50,10 +50,9 @@ class LivePage:
         self._render(running=False)
 
     def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
-        """Draws what was found in the first images of a validation, and in a detector's from a score on."""
-        self._samples = [
-            draw_sample(dataset, i, found[i], threshold) for i in range(min(SAMPLES, len(found)))
-        ]
+        """Draws what was found in some images of a validation, and in a detector's from a score on."""
+        spread = range(0, len(found), max(1, len(found) // SAMPLES))[:SAMPLES]
+        self._samples = [draw_sample(dataset, i, found[i], threshold) for i in spread]
 
     def _render(self, *, running: bool) -> None:
         started = time.monotonic()
@@ -67,7 +66,7 @@ class LivePage:
         done = run.iteration - self._from
         pace = (now - self._began) / done if done else math.nan
         best = max((row[self._scores[0]] for row in self._validations()), default=math.nan)
-        losses = [name for name in (trained[-1] if trained else ()) if name.startswith("loss")]
+        losses = _losses(trained)
         return render_page(
             Path(__file__).with_name("live.html"),
             name=run.model.spec.name,
@@ -93,7 +92,7 @@ class LivePage:
     def _charts(self, trained: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
         """Lines in the unit square, with the largest value of each chart."""
         wanted = {
-            "Losses": (trained, ["loss", "loss_cls", "loss_box"]),
+            "Losses": (trained, _losses(trained)[:3]),
             "Learning rate": (trained, ["lr"]),
             "Validation": (self._validations(), list(dict.fromkeys(self._scores))[:3]),
         }
@@ -118,6 +117,15 @@ class LivePage:
             ]
             charts.append({"title": title, "lines": lines, "top": top})
         return charts
+
+
+def _losses(trained: Sequence[Mapping[str, float]]) -> list[str]:
+    """The names of the losses: their sum, then its parts, if they are several, the largest first."""
+    if not trained:
+        return []
+    names = [name for name, value in trained[-1].items() if "loss" in name and not math.isnan(value)]
+    names.sort(key=lambda name: -trained[0].get(name, 0.0))  # as at first: lines keep their colours
+    return names if len(names) > 2 else ["loss"]
 
 
 def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> Figure:

@@ -31,7 +31,7 @@ class Logger(Protocol):
 
 @runtime_checkable
 class Page(Logger, Protocol):
-    """A logger that also shows what was found in the first images of a validation, from a score on."""
+    """A logger that also shows what was found in some images of a validation, from a score on."""
 
     def begin(self) -> None: ...
 
