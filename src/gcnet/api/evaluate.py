@@ -157,6 +157,9 @@ def compare(
     running = ("mirror", "device", "precision", "compile", "max_detections")
     how = {name: given.pop(name) for name in running}
     chosen = [ModelChoice(one, **how) for one in (model, other)]
+    views = Views.of(*(given[name] for name in ("tile", "overlap", "flip", "scales")))
+    for one in chosen:
+        one.check_views(views)
     check_handles()
     place = find_data_set(data, given.pop("annotations"), given.pop("images"))
     check_writable(Path(out))
