@@ -9,7 +9,7 @@ class GCNetError(ValueError):
 
 
 def needs(package: str, extra: str = "") -> ModuleType:
-    """An optional package. Raises GCNetError, with what to install, if it is missing."""
+    """Imports an optional package. Raises GCNetError, which says what to install, if it is missing."""
     try:
         return importlib.import_module(package)
     except ImportError:
@@ -18,7 +18,7 @@ def needs(package: str, extra: str = "") -> ModuleType:
 
 
 def check_least(least: int, **values: int | None) -> None:
-    """Raises GCNetError for a value that is given and less than `least`."""
+    """Raises GCNetError if a value is less than `least`; None passes."""
     for name, value in values.items():
         if value is not None and value < least:
             raise GCNetError(f"{name} is {value}; give {least} or more")

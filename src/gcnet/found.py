@@ -1,4 +1,4 @@
-"""Detections and classes as arrays: what results files and drawings are made of.
+"""Detections and classes as NumPy arrays, for results files and drawings.
 
 D detections, M side of a mask, T named classes.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class AnyDetections(Protocol):
-    """`Found`, or a `gcnet.types.Detections` of tensors: files and drawings are made without PyTorch."""
+    """`Found` (arrays) or `gcnet.types.Detections` (tensors). Files and drawings need no PyTorch."""
 
     @property
     def image_size(self) -> tuple[int, int]: ...
@@ -33,9 +33,10 @@ class AnyDetections(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in one image, best first, in pixels of the original image.
+    """The detections of one image, best first, in pixels of the original image.
 
-    Fields are those of `gcnet.types.Detections`: `image_size` is (height, width), masks lie over `frames`.
+    The fields are those of `gcnet.types.Detections`: `image_size` is (height, width), and each mask lies over
+    its frame.
     """
 
     boxes: Float[np.ndarray, "D 4"]
@@ -49,9 +50,10 @@ class Found:
         return len(self.scores)
 
     def to_dataframe(self, class_names: Sequence[str] = ()) -> pandas.DataFrame:
-        """A row a detection: label, score, corners of the box, and with `class_names` the name.
+        """A pandas table with one row for each detection.
 
-        Raises GCNetError if pandas is not installed.
+        Its columns are label, class_name (if `class_names` are given), score, x1, y1, x2 and y2. Raises
+        GCNetError if pandas is not installed.
         """
         frame = needs("pandas").DataFrame
         named = {"class_name": [class_names[label] for label in self.labels]} if class_names else {}
@@ -83,7 +85,7 @@ class Found:
         return Found(boxes, scores, labels, probs, self.image_size, frames)
 
     def arrays(self) -> Found:
-        """Itself: `Detections.arrays` makes one of tensors."""
+        """Itself, as `Detections.arrays` gives a `Found`."""
         return self
 
 

@@ -10,7 +10,7 @@ from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
 MOST_EPOCHS = 10**6
-# Least and most of each number. What goes beyond is a mistake, and would overflow, hang or fill the memory.
+# Least and most of each number. A value outside is a mistake, and would overflow, hang or fill the memory.
 _LIMITS = {
     "epochs": (1, MOST_EPOCHS),
     "batch_size": (1, 1 << 16),
@@ -47,7 +47,7 @@ _TIME = re.compile(r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")  # 1h30m
 
 
 def seconds_of(time: str) -> float:
-    """The seconds of a time such as "90s", "30m", "1h30m"; 0 of what is none."""
+    """The seconds of a time such as "90s", "30m", "1h30m"; 0 if it is not one."""
     parts = _TIME.fullmatch(time)
     try:
         hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0,) * 3
@@ -58,73 +58,75 @@ def seconds_of(time: str) -> float:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The paper's "1x" schedule (arXiv 1904.11492, section 5.1) unless said otherwise.
+    """How a detector is trained. The defaults are the paper's "1x" schedule (arXiv 1904.11492, section 5.1).
 
-    Its "2x" schedule is the same with 24 epochs: the steps follow.
+    `Recipe(epochs=24)` is its "2x" schedule: the steps follow the number of epochs.
 
     Attributes:
         epochs: passes over the training images.
-        time: such as "90s", "30m" or "1h30m": in place of `epochs`, as many as end within it, validations
-            included, by what the first iterations take on this machine; `warmup_iterations` are then at most
-            a tenth of the run, and there are at most 12 validations.
-        batch_size: images in one step of the optimizer, over all devices together; with "auto" the largest
-            power of two that fits into a GPU's memory and leaves the run 1000 iterations, on a CPU 4.
-        accumulate: parts that a device computes its share of a batch in, one after the other; gradients are
-            added up. Less memory, the same numbers where norms are frozen.
-        lr: learning rate at `lr_batch_size` images a step; scaled in proportion to `batch_size`.
+        time: how long to train, such as "90s", "30m" or "1h30m", validations included. It replaces `epochs`:
+            the first iterations are timed, and their number is chosen to fit. `warmup_iterations` are then at
+            most a tenth of the run, and there are at most 12 validations.
+        batch_size: images in one step of the optimizer, over all devices together. "auto" takes the largest
+            power of two that fits into a GPU's memory and leaves the run 1000 iterations; on a CPU it is 4.
+        accumulate: number of parts that a device splits its share of a batch into. They are computed one
+            after the other and their gradients added, which takes less memory. The result is the same where
+            norms are frozen.
+        lr: learning rate for `lr_batch_size` images a step; it is scaled in proportion to `batch_size`.
         lr_batch_size: the batch size that `lr` is meant for; 0 takes `lr` as it is.
         optimizer: "sgd" or "adamw".
         momentum: of "sgd".
-        weight_decay: applied to every trained parameter, as upstream does.
-        backbone_lr: share of the rate that the backbone is trained at, such as 0.1.
-        freeze: the last stage of the backbone that is not trained, nor are those before it: "stem", "c2",
-            "c3", "c4", "backbone" for all of it, or "none"; "own" are the model's: of published ones stem
-            and c2.
-        schedule: "step" divides the rate by ten at `steps`, "cosine" lets it fall to zero; "onecycle" (arXiv
-            1708.07120) does so after a warm-up over 30 % of the run, in place of `warmup_iterations`.
-        steps: epochs after which the rate is divided by ten; none are two thirds and eleven twelfths of
+        weight_decay: weight decay of every trained parameter, norms and biases included, as in mmdetection.
+        backbone_lr: learning rate of the backbone as a share of `lr`, such as 0.1.
+        freeze: the backbone is not trained up to and including this stage: "stem", "c2", "c3" or "c4".
+            "backbone" freezes all of it, "none" nothing, "own" what the model's row says: stem and c2 in
+            published models.
+        schedule: "step" divides the rate by ten at `steps`; "cosine" lowers it to zero; "onecycle" (arXiv
+            1708.07120) raises it over the first 30 % of the run, then lowers it to zero, and ignores
+            `warmup_iterations`.
+        steps: epochs after which "step" divides the rate by ten. By default two thirds and eleven twelfths of
             `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
-        warmup_iterations: linear warm-up from `warmup_factor` of the rate.
+        warmup_iterations: iterations in which the rate rises linearly from `warmup_factor` of itself.
         warmup_factor: share of the rate that the warm-up begins with.
         clip_norm: largest gradient norm; 0 does not clip.
-        ema: decay of a moving average of the weights, such as 0.999; it is what is then validated, and saved
-            as best.safetensors and last-ema.safetensors. 0 keeps none.
+        ema: decay of a moving average of the weights, such as 0.999; 0 keeps none. The average is what is
+            validated, and is saved as best.safetensors and last-ema.safetensors.
         flip: probability of a horizontal flip.
         scale_jitter: smallest and largest factor on the size that images are resized to.
         color_jitter: strength of random brightness, contrast and saturation, 0 for none.
         quarter_turns: probability of a turn by 90, 180 or 270 degrees.
-        rotation: largest angle of a random turn either way, in degrees.
+        rotation: largest angle of a random rotation in either direction, in degrees.
         crop: smallest share of each side that a random crop shows; 1 does not crop.
         copy_paste: probability that objects of another image are pasted in (arXiv 2012.07177).
-        val_fraction: share of the images that is held out for validation where the data has no splits.
-        group_by: a field of COCO's images, such as `patient`, or a regular expression for their paths: images
-            that agree in it are held out together, where the data has no splits.
+        val_fraction: share of the images that is held out for validation if the data has no splits.
+        group_by: if the data has no splits, images that agree in this are held out together: a field of
+            COCO's images, such as `patient`, or a regular expression for their paths.
         split_file: the split.json of a run: its validation images are held out again.
-        crowd_as_objects: take what is marked iscrowd as objects, as CVAT marks masks drawn by its brush.
+        crowd_as_objects: use objects marked iscrowd like all others. CVAT marks masks of its brush so.
         skip_bad_images: leave out images that are broken or not of their annotated size.
-        max_pixels: most pixels of an image: larger ones are bad, and are known by their headers.
+        max_pixels: largest number of pixels of an image. Larger images count as bad; they are not decoded.
         keep_empty: train on images without objects too.
-        ignore_crowds: what lies in a region marked iscrowd is not learnt as background, as is always so with
-            objects marked `ignore`; published models were trained without.
-        repeat_threshold: classes in a smaller share of the images than this are shown more often, images
-            sqrt(threshold / share) times (LVIS, arXiv 1908.03195, takes 0.001); 0 shows all once.
-        class_weights: how much classes count in the classification loss: "auto" for one over the square root
-            of their number of objects, with a mean of 1; or by name, as JSON, such as {"crack": 3}, the
-            others 1. Background counts once.
-        max_detections: most detections of an image; none takes the model's own, 100.
-        image_size: (long, short) side to fit images in; none takes the model's own.
-        precision: "fp32", or "bf16" or "fp16" (mixed; fp16 with a scaled loss).
-        recompute_activations: keep less in memory between forward and backward, for a third more computing;
-            the numbers stay the same.
+        ignore_crowds: do not learn regions marked iscrowd as background. Objects marked `ignore` are always
+            treated so. Published models were trained without this option.
+        repeat_threshold: show images of rare classes more often: of a class in a smaller share of the images
+            than this, sqrt(threshold / share) times (LVIS, arXiv 1908.03195, takes 0.001). 0 shows all once.
+        class_weights: weights of the classes in the classification loss. "auto" is one over the square root
+            of a class's number of objects, scaled to a mean of 1. Or JSON by name, such as {"crack": 3}; the
+            other classes, and background always, have weight 1.
+        max_detections: most detections in an image; by default the model's own number, 100.
+        image_size: (long, short) side that images are resized to fit in; by default the model's own.
+        precision: "fp32", or mixed precision with "bf16" or "fp16" (whose loss is scaled).
+        recompute_activations: save memory by computing activations again in the backward pass, for a third
+            more computing; the numbers stay the same.
         validate_every: epochs between validations; the last epoch is always validated.
         validation_loss: compute the losses of the validation images too, as `valid_loss`.
         patience: validations without a better score after which the run ends; 0 never ends it early.
-        loggers: where numbers go beside metrics.csv: "tensorboard", "wandb", "mlflow".
+        loggers: where metrics are written beside metrics.csv: "tensorboard", "wandb", "mlflow".
         checkpoint_every: minutes between checkpoints, beside the one at the end of each epoch.
         workers: loader processes for each device.
         devices: number of devices; 0 takes all there are.
         accelerator: "auto", "cpu" or "gpu".
-        seed: of initialisation, sampling and augmentation.
+        seed: seed of initialisation, sampling and augmentation.
     """
 
     epochs: int = 12
@@ -199,13 +201,13 @@ class Recipe:
             )
 
     def step_epochs(self) -> tuple[int, ...]:
-        """`steps`, or what they are for this number of epochs."""
+        """`steps`, or their default for this number of epochs."""
         if self.steps is not None:
             return self.steps
         return round(self.epochs * 2 / 3), round(self.epochs * 11 / 12)
 
     def parsed_class_weights(self) -> dict[str, float] | None:
-        """The weights by name, none for "auto". Raises GCNetError for what is neither."""
+        """The class weights by name; None for "auto". Raises GCNetError if the field is neither."""
         if self.class_weights == "auto":
             return None
         try:
@@ -220,7 +222,7 @@ class Recipe:
         )
 
     def without_augmentation(self) -> "Recipe":
-        """The recipe that shows images as evaluation does."""
+        """A copy that shows images as evaluation does."""
         still = {"flip": 0.0, "scale_jitter": (1.0, 1.0), "color_jitter": 0.0}
         return replace(self, **still, quarter_turns=0.0, rotation=0.0, crop=1.0, copy_paste=0.0)
 
@@ -229,19 +231,19 @@ class Recipe:
         return {name: getattr(self, name) for name in DIVISION}
 
     def scaled_lr(self) -> float:
-        """The rate that is used: `lr` in proportion to the batch size."""
+        """The learning rate that is used: `lr` in proportion to the batch size."""
         return self.lr * int(self.batch_size) / self.lr_batch_size if self.lr_batch_size else self.lr
 
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """How a classifier is trained: the fields of `Recipe`, of which two mean something else, and two more.
+    """How a classifier is trained: the fields of `Recipe`, two of them with another meaning, and two more.
 
     Attributes:
         scale_jitter: smallest and largest share of an image's area that a random crop shows; (1, 1) shows
             the middle square, as evaluation does.
-        image_size: short side that images are resized to, and side of the square that is cut from their
-            middle (random crops are resized to it); none takes the model's own.
+        image_size: the short side that images are resized to, and the side of the square that is cut from
+            their middle. Random crops are resized to this square. By default the model's own.
         label_smoothing: share of a label that is divided evenly over all classes, in [0, 1).
         mixup: strength (alpha) of mixing pairs of images and their labels; 0 does not mix, 0.2 is usual.
     """
@@ -272,5 +274,5 @@ class ClassificationRecipe(Recipe):
             )
 
     def without_augmentation(self) -> "ClassificationRecipe":
-        """The recipe that shows images as evaluation does."""
+        """A copy that shows images as evaluation does."""
         return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0, mixup=0.0)

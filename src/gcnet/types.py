@@ -1,8 +1,8 @@
-"""What flows between the parts: batches in, targets beside them, detections out.
+"""The inputs and outputs of models: batches of images, targets, detections and classifications.
 
-N images, H x W pixels, G objects in an image and I regions to ignore, D detections, M side of a predicted
-mask, K classes, T of them named in a classification.
-Boxes are xyxy float32 in pixels of the image they belong to; labels are 0-based, without background.
+N images of H x W pixels; G objects and I ignored regions in an image; D detections; M x M predicted mask;
+K classes, T of them in a classification.
+Boxes are float32 (x1, y1, x2, y2) in pixels of their image. Labels count from 0, without background.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Record = TypeVar("Record", "Targets", "Detections")
 
 
 def _with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
-    """A copy whose tensors are changed."""
+    """A copy in which `change` was applied to each tensor."""
     tensors = {field.name: getattr(record, field.name) for field in fields(record)}
     return replace(record, **{name: change(t) for name, t in tensors.items() if isinstance(t, Tensor)})
 
@@ -51,10 +51,14 @@ def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[T
 
 @dataclass(frozen=True)
 class Batch:
-    """Resized images padded together to one size, still uint8 so that they travel cheaply.
+    """Resized images, padded to one size. They stay uint8, so that copies are small.
 
-    `images` are RGB, zero-padded at the right and bottom to a multiple of 32. `image_sizes` are the
-    (height, width) of the valid part of each image, `original_sizes` those before resizing.
+    Attributes:
+        images: RGB, 0 to 255, padded with zeros at the right and bottom to multiples of 32. float32 only for
+            models that resize by torchvision's rule.
+        image_sizes: (height, width) of each image without its padding.
+        original_sizes: (height, width) of each image before it was resized.
+        image_ids: id of each image in its data set.
     """
 
     images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]
@@ -66,14 +70,14 @@ class Batch:
         return len(self.image_sizes)
 
     def __getitem__(self, part: slice) -> Batch:
-        """The images of a slice, padded as they are."""
+        """The images that a slice selects; their padding stays."""
         return Batch(
             self.images[part], self.image_sizes[part], self.original_sizes[part], self.image_ids[part]
         )
 
     @classmethod
     def together(cls, batches: Sequence[Batch]) -> Batch:
-        """Batches whose images are padded to one size, as one."""
+        """One batch of several, whose images must be padded to the same size."""
         return cls(
             torch.cat([one.images for one in batches]),
             [size for one in batches for size in one.image_sizes],
@@ -85,22 +89,26 @@ class Batch:
         return replace(self, images=self.images.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; a data loader calls this where there is a GPU to copy to."""
+        """The batch in page-locked memory, for a fast copy to a GPU; data loaders call this."""
         return replace(self, images=self.images.pin_memory())
 
     def scale_factors(self, index: int) -> tuple[float, float]:
-        """(x, y) factors by which image `index` was resized, kept apart because rounding differs."""
+        """The factors in x and y by which image `index` was resized; rounding makes them differ."""
         (height, width), (old_height, old_width) = self.image_sizes[index], self.original_sizes[index]
         return width / old_width, height / old_height
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The objects of one image, in pixels of the resized image. Crowd regions are not among them.
+    """The annotated objects of one image, in pixels of the resized image, without crowds.
 
-    `ignored` are regions that may hold objects: what lies in one is not learnt as background.
-    `outlines` and `frames`, which a loader adds, are the same masks as `ops.mask_targets.draw_outlines`
-    draws them: with them a training step never looks at `masks`.
+    Attributes:
+        boxes: (x1, y1, x2, y2) of each object.
+        labels: class of each object, from 0.
+        masks: polygons or RLE of each object.
+        outlines, frames: the masks as `ops.mask_targets.draw_outlines` draws them, which the data loader
+            adds. A training step with these does not read `masks`.
+        ignored: boxes of regions that are not learnt as background.
     """
 
     boxes: Float[Tensor, "G 4"]
@@ -122,11 +130,18 @@ class Targets:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one image, best first, in pixels of the original image.
+    """The detections of one image, best first, in pixels of the original image.
 
-    Masks are kept as the head predicts them (probabilities on an M x M grid over each box) and drawn
-    at full size only when asked for: a hundred of them on a large photograph would fill gigabytes.
-    `mask_probs` is None if the detector has no mask heads. `frames` is where masks lie, if not on the boxes.
+    Masks are kept as the mask head predicts them, and drawn at full size only by `masks`: a hundred masks of
+    a large photograph would fill gigabytes.
+
+    Attributes:
+        boxes: (x1, y1, x2, y2) of each detection.
+        scores: probability of its class, in [0, 1].
+        labels: its class, from 0.
+        mask_probs: probabilities on an M x M grid over each frame; None if the detector has no mask heads.
+        image_size: (height, width) of the image.
+        frames: the boxes that the masks lie over; None if they are `boxes`.
     """
 
     boxes: Float[Tensor, "D 4"]
@@ -152,11 +167,11 @@ class Detections:
         return self.boxes if self.frames is None else self.frames
 
     def to_dataframe(self, class_names: Sequence[str] = ()) -> pandas.DataFrame:
-        """A row a detection; see `gcnet.found.Found.to_dataframe`."""
+        """A pandas table with one row for each detection; see `gcnet.found.Found.to_dataframe`."""
         return self.arrays().to_dataframe(class_names)
 
     def to_supervision(self, class_names: Sequence[str] = ()) -> supervision.Detections:
-        """Roboflow's `supervision.Detections`; see `gcnet.found.Found.to_supervision`."""
+        """Roboflow's `supervision.Detections`, with full-size masks; see `Found.to_supervision`."""
         return self.arrays().to_supervision(class_names)
 
     def arrays(self) -> Found:
@@ -176,14 +191,17 @@ class Detections:
 
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:
-        """Full-size masks; D * H * W bytes, computed on first use.
+        """Masks of the size of the image, D * H * W bytes, computed on first use.
 
-        Raises GCNetError, as `rles` does, if the detector has no mask heads.
+        Raises GCNetError if the detector has no mask heads.
         """
         return paste_masks(self._mask_probs(), self.mask_frames, self.image_size)
 
     def rles(self) -> list[dict[str, Any]]:
-        """The masks as COCO run-length encodings, which are found without drawing them."""
+        """The masks as COCO run-length encodings, computed without drawing them.
+
+        Raises GCNetError if the detector has no mask heads.
+        """
         probs, frames = self._mask_probs().float().cpu().numpy(), self.mask_frames.cpu().numpy()
         counts = encode_masks(probs, frames, self.image_size)
         return [{"size": list(self.image_size), "counts": text.decode("ascii")} for text in counts]
@@ -196,9 +214,9 @@ class Detections:
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """What a classifier should say of a batch: the share of each class in each image, rows that sum to 1.
+    """The classes of the images of a batch, as a share of each class; the shares of an image sum to 1.
 
-    A share and not a label, because smoothing and mixing of images divide it among classes.
+    They are not labels, because label smoothing and mixup divide an image among several classes.
     """
 
     shares: Float[Tensor, "N K"]
@@ -207,7 +225,7 @@ class ClassTargets:
         return len(self.shares)
 
     def __getitem__(self, part: slice) -> ClassTargets:
-        """The targets of a slice of the images."""
+        """The targets of the images that a slice selects."""
         return ClassTargets(self.shares[part])
 
     def to(self, device: torch.device | str) -> ClassTargets:
@@ -219,7 +237,13 @@ class ClassTargets:
 
 @dataclass(frozen=True)
 class Classification:
-    """The most probable classes of one image, best first; probabilities in [0, 1] over all classes."""
+    """The most probable classes of one image, best first.
+
+    Attributes:
+        labels: the classes, from 0.
+        probabilities: in [0, 1]; those of all classes of the model would sum to 1.
+        names: the names of these classes.
+    """
 
     labels: Int64[Tensor, " T"]
     probabilities: Float[Tensor, " T"]

@@ -1,6 +1,6 @@
-"""What the commands of these names call: `gcnet.train`, `predict`, `evaluate`, `compare` and `export`.
+"""`gcnet.train`, `predict`, `evaluate`, `compare` and `export`, which the commands of these names call.
 
-Their arguments are the options of the commands, whose types, defaults and help are read from the signatures
-and docstrings here: `commands/arguments.py`. What is in quotes in a signature can be given in Python alone.
-What can be wrong is found out before anything slow is imported.
+`commands/arguments.py` makes the commands' options from the arguments here: types and defaults come from the
+signatures, help from the docstrings. A type in quotes can be given in Python alone. Arguments are checked
+before anything slow is imported.
 """

@@ -1,4 +1,4 @@
-"""Which model and which data set are meant: what several of the calls have in common."""
+"""How the calls of `gcnet.api` find the model and the data set that they are given."""
 
 import copy
 import logging
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPORTS = (".onnx", ".xml")  # files of models that other runtimes run
-SHOW_FROM = 0.5  # score of what is drawn and written, of models that do not say theirs
+SHOW_FROM = 0.5  # score threshold of drawing and writing, for models whose file has none
 
 
 @dataclass
 class ModelChoice:
-    """A model and how it runs, as `gcnet.predict` takes it.
+    """A model and how it runs, with the arguments of `gcnet.predict`.
 
-    To make one finds the model's file, and reports mistakes before anything slow is imported. `source` is
-    what was found; None of a model in memory and of an export.
+    The constructor finds the model's file, and reports mistakes before anything slow is imported. `source`
+    is the file that was found; it is None for a model in memory and for an export.
 
     Raises:
-        GCNetError: there is no such model, or something is said that does not go with it.
+        GCNetError: there is no such model, or an argument does not go with it.
     """
 
     model: Any
@@ -64,23 +64,23 @@ class ModelChoice:
         return isinstance(self.model, str | os.PathLike) and Path(self.model).suffix in EXPORTS
 
     def check_views(self, views: Views) -> None:
-        """Raises GCNetError if the model is an export, and views ask for more than it holds."""
+        """Raises GCNetError if the model is an export and `views` asks for flips or scales."""
         if views.augmented:
             self.refuse_export("--flip and --scales")
 
     def refuse_export(self, command: str) -> None:
-        """Raises GCNetError if the model is one, for what needs its network."""
+        """Raises GCNetError if the model is an export, for a `command` that needs its network."""
         if self.is_export:
             raise GCNetError(f"{self.model} is an export; give {command} the model that it was made of")
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises GCNetError if the model does not take so many images at a time."""
+        """Raises GCNetError if the model cannot take `batch_size` images at a time."""
         check_least(1, batch_size=batch_size)
         if self.is_export and batch_size != 1:
             raise GCNetError(f"{self.model} runs as it was exported: leave out batch_size")
 
     def read(self) -> Any:
-        """The model as its file has it, on its device."""
+        """The model as its file holds it, on its device."""
         if self.is_export:
             from gcnet.deploy.runtime import load_export
 
@@ -99,7 +99,7 @@ class ModelChoice:
         return model
 
     def load(self) -> Any:
-        """The model for inference: detectors are optimised, one in memory only where that is asked for."""
+        """The model for inference. Detectors are optimised; one in memory only if an option asks for it."""
         model = self.read()
         in_memory = self.source is None and self.precision == "fp32" and not self.compile
         if self.is_export or in_memory:
@@ -121,7 +121,7 @@ class ModelChoice:
 def find_data_set(
     data: Any, annotations: AnyPath | None, images: AnyPath | None
 ) -> tuple[Path, Path | None] | None:
-    """Where the data set and its images are; nothing if it is given in memory."""
+    """The paths of the data set and of its images; None if the data set is given in memory."""
     if data is None or isinstance(data, str | os.PathLike):
         return find_data(data, annotations, images)
     if annotations is not None or images is not None:
@@ -136,7 +136,7 @@ def read_split(
     split: str,
     division: Mapping[str, Any],
 ) -> Any:
-    """A split with a model's classes; by itself divided as for the run that the model is of."""
+    """A split with a model's classes. By default the data is divided as the model's own run divided it."""
     from gcnet.engine.runfolder import own_split
     from gcnet.engine.task import task_of
 
@@ -149,7 +149,7 @@ def read_split(
 
 
 def shown_from(model: Any) -> float:
-    """The score from which on a model's detections are shown, if nobody says another."""
+    """The model's own score threshold for showing detections, or 0.5 if it has none."""
     own = getattr(model, "provenance", {}).get("score_threshold")
     if not isinstance(own, float) or not 0 <= own <= 1:
         return SHOW_FROM

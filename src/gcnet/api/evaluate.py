@@ -1,4 +1,4 @@
-"""`gcnet.evaluate`: the scores of a model on a data set; and the scores of two beside each other."""
+"""`gcnet.evaluate` scores a model on a data set; `gcnet.compare` scores two side by side."""
 
 import contextlib
 import os
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from gcnet.evaluation.classify import ClassMetrics
     from gcnet.evaluation.coco_ap import Metrics
 
-# Arguments that `compare` has not, or has for two.
+# Arguments of `evaluate` that `compare` does not pass on.
 ALONE = ("model", "data", "out", "report", "keep_threshold", "weights", "score_threshold")
-SCORE_FROM = 0.05  # for AP, whose curve needs the unlikely ones too: what published figures are measured with
+SCORE_FROM = 0.05  # AP needs unlikely detections too; published figures are measured with this threshold
 
 
 def evaluate(
@@ -57,27 +57,33 @@ def evaluate(
     compile: bool = False,
     progress: bool = True,
 ) -> "tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]":
-    """The scores of a model on one split of a data set, and what it found: `gcnet eval`.
+    """Scores a model on one split of a data set: `gcnet eval`.
 
-    Of a run folder that is scored on the data it was trained on, the run's own split.json is taken.
+    A run folder that is scored on the data it was trained on keeps its own division into splits, which is in
+    its split.json.
 
     Args:
         model, weights, mirror, device, precision, compile, max_detections: as `gcnet.predict` takes them.
-        data, annotations, images: as `gcnet.train` takes them; in Python a data set, too.
+        data, annotations, images: as `gcnet.train` takes them; `data` may also be a data set in memory.
         split: "train", "valid" or "test".
         out: a folder for results.json, written before anything is scored, and metrics.json.
-        report: a folder for report.html, a page that says how good the model is and where it fails, and
-            report.json, which says the same.
-        keep_threshold: write the score of the best F1 into the model's file, for `gcnet predict`.
+        report: a folder for report.html, a page that says how good the model is and where it fails, and for
+            report.json, the same in numbers.
+        keep_threshold: write the score threshold with the best F1 into the model's file, for `gcnet predict`.
         batch_size: images at a time; with `tile`, tiles; with `flip`, an image and its mirror image.
         tile, overlap, flip, scales: as `gcnet.predict` takes them.
         workers: processes that read images.
-        score_threshold: of a detector, in [0, 1]: what scores less does not count.
+        score_threshold: for detectors, in [0, 1]: detections that score less do not count.
         val_fraction, group_by, split_file, crowd_as_objects, skip_bad_images, max_pixels: as `gcnet.Recipe`
             takes them.
 
+    Returns:
+        The metrics (of a detector COCO AP, of a classifier accuracy), and the detections or classes behind
+        them, an entry each as in results.json.
+
     Raises:
-        GCNetError: the data set or the model cannot be found or read, or they have different classes.
+        GCNetError: the data set or the model cannot be found or read, they have different classes, or a
+            folder cannot be written to.
     """
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
     chosen.check_batch(batch_size)
@@ -138,18 +144,21 @@ def compare(
     out: AnyPath,
     **options: Any,
 ) -> dict[str, Any]:
-    """Two detectors on one data set, and how sure it is that they differ: `gcnet compare`.
+    """Scores two detectors on one data set, with confidence intervals of the difference: `gcnet compare`.
 
     Args:
         model: as `gcnet.predict` takes it.
-        other: another.
-        data: as `gcnet.train` takes it. In Python a data set, too.
-        out: a folder for compare.html, a page, compare.json, which says the same, and the results of both,
-            in a/ and b/. In Python what compare.json says is returned.
-        options: as `evaluate` takes them, but for weights, report, keep_threshold and score_threshold.
+        other: the detector to compare with it.
+        data: as `gcnet.train` takes it. In Python also a data set in memory.
+        out: a folder for the page compare.html, for compare.json, the same in numbers, and for the results of
+            both, in a/ and b/.
+        options: arguments of `evaluate`, except weights, report, keep_threshold and score_threshold.
+
+    Returns:
+        The content of compare.json.
 
     Raises:
-        GCNetError: as `evaluate`, or one is a classifier.
+        GCNetError: as `evaluate`; or one of the two is a classifier.
     """
     known = {name: one.default for name, one in signature(evaluate).parameters.items() if name not in ALONE}
     check_names(options, known, "gcnet.compare")

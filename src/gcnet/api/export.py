@@ -1,4 +1,4 @@
-"""`gcnet.export`: a model as a file for another runtime."""
+"""`gcnet.export` writes a model as a file for another runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gcnet.api.choices import AnyModel
     from gcnet.deploy.comparing import ClassComparison, Comparison
 
-CALIBRATION = 100  # images that int8 is measured on: more change little
+CALIBRATION = 100  # images that int8 is calibrated on at most: more change little
 
 
 def export(
@@ -30,30 +30,30 @@ def export(
     calibration: Sequence[AnyPath] = (),
     with_resize: bool = False,
 ) -> "Comparison | ClassComparison":
-    """A model as a file for another runtime: `gcnet export`.
+    """Writes a model as a file for another runtime, and compares the two: `gcnet export`.
 
     Args:
         model: as `gcnet.predict` takes it.
         out: a .onnx for ONNX Runtime, an .xml (and a .bin beside it) for OpenVINO, or a .pt2 for
             `torch.export.load`.
-        image: where what the file finds is compared with what the model finds; by default the first of
-            `calibration`, or a generated one.
+        image: the image on which the file is compared with the model; by default the first of `calibration`,
+            or a generated one.
         weights, mirror: as `gcnet.predict` takes them.
         device: where the model runs for the comparison.
-        size: fixed size of the images that the file is given, smaller ones on zeros; without it the file
-            takes all, but for torch, which needs one. In Python (height, width).
+        size: fix the size of the file's input; smaller images are padded with zeros. Without it the file
+            takes images of any size. A detector's .pt2 needs it. In Python (height, width).
         batch_size: images at a time.
-        precision: of the weights; "int8" measures ranges on `calibration`.
-        calibration: some of your images for int8: files, folders and patterns, of which 100 are read at most.
-        with_resize: of a detector: the file takes an image as it is, H x W x 3, resizes it, and gives boxes
-            in its pixels; `size` is then that of the image.
+        precision: "fp32", "fp16", or "int8", which needs `calibration`.
+        calibration: some of your images, for int8: files, folders and patterns. At most 100 are read.
+        with_resize: for detectors: the file takes an image of any size, H x W x 3, resizes it itself, and
+            gives boxes in pixels of the image as given. `size` is then the size of that image.
 
     Returns:
-        How far the two are apart.
+        The differences between the results of the file and of the model.
 
     Raises:
-        GCNetError: a package is missing (`pip install 'gcnet[export]'`), the model cannot be written so, or
-            the file finds something else, and is not kept.
+        GCNetError: a package is missing (`pip install 'gcnet[export]'`), the model cannot be exported so, or
+            the file's results differ from the model's; the file is then deleted.
     """
     check_least(1, batch_size=batch_size)
     chosen = ModelChoice(model, weights, mirror, device)

@@ -1,4 +1,4 @@
-"""`gcnet.predict`: the objects in images, or the classes of images."""
+"""`gcnet.predict` finds the objects in images, or the classes of images."""
 
 import os
 from collections.abc import Sequence
@@ -49,48 +49,56 @@ def predict(
     compile: bool = False,
     progress: bool = True,
 ) -> "Predictions":
-    """The objects in images, or the classes of images: `gcnet predict`.
+    """Finds the objects in images, or the classes of images: `gcnet predict`.
 
     Args:
         model: a name that `gcnet models` lists, a model file, a run folder, a checkpoint such as an
-            mmdetection .pth, or OWNER/NAME on the Hugging Face hub; to predict, score, compare and serve, an
-            .onnx or .xml of `gcnet export`, too. In Python a model, too.
+            mmdetection .pth, or OWNER/NAME on the Hugging Face hub. `predict`, `eval`, `compare`, `video` and
+            `serve` also take an .onnx or .xml that `gcnet export` wrote. In Python also a model in memory.
         images: files, folders, quoted patterns such as "photos/*.jpg", @list.txt (a file of paths), and
-            addresses such as s3://bucket/photos. In Python a list of those, too; arrays and PIL images are
-            for the models' own `predict_images`.
-        out: a folder for results and overlays. In Python nothing is written without it, and what was found
-            is in `Predictions.found`; see `gcnet.prediction.files.predict_files`.
-        weights: of a model that is given by its name: our .safetensors, an mmdetection .pth, or "coco", the
-            published ones, which are the default.
-        mirror: an address or folder with the published files, asked if the publisher fails; can be repeated
-            (GCNET_MIRRORS lists more).
-        device: "auto", "cpu", "cuda" or "cuda:N". In Python "auto" leaves a model that is given where it is.
-        score_threshold: of a detector, in [0, 1]: what scores above it is kept. By default what was best in
-            the validation of the training, as the model's file says, or 0.5; `gcnet eval` counts from 0.05,
+            addresses such as s3://bucket/photos. In Python also a list of these. For arrays and PIL images
+            call the model's `predict_images`.
+        out: a folder for results and overlays. In Python nothing is written without it, and the detections
+            are in `Predictions.found`; see `gcnet.prediction.files.predict_files`.
+        weights: for a model that is given by name: our .safetensors, an mmdetection .pth, or "coco" for the
+            published weights, which are the default.
+        mirror: an address or folder with the published files, used if the publisher cannot be reached. Can be
+            repeated; GCNET_MIRRORS lists more.
+        device: "auto", "cpu", "cuda" or "cuda:N". In Python "auto" leaves a model in memory where it is.
+        score_threshold: for detectors, in [0, 1]: detections that score more are kept. By default the
+            threshold in the model's file, which was best in validation, or else 0.5. `gcnet eval` takes 0.05,
             as papers do.
-        max_detections: of a detector: the best so many of an image; by default as it was trained, or 100.
-        top: of a classifier: how many classes an image is given.
-        overlays: drawings beside the JSON, or the JSON alone.
-        crops: each object as an image of its own: what is in its box.
-        cutouts: each object as a PNG of its own, transparent around its mask.
-        format: what is written, one or more of "coco-results" (the default), "coco", "csv", "jsonl",
+        max_detections: for detectors: most detections in an image, best first; by default the model's own
+            number, 100 if it was not trained with another.
+        top: for classifiers: number of classes that are given for an image.
+        overlays: draw the detections on a copy of each image.
+        crops: write the content of each object's box as an image.
+        cutouts: write each object as a PNG that is transparent around its mask.
+        format: formats of the results, one or more of "coco-results" (the default), "coco", "csv", "jsonl",
             "labelme", "parquet" and "yolo": see docs/predicting.md.
-        images_a_file: of "jsonl" and "parquet".
-        shard: part I of N of the images, the first is 0/N: so N calls share the work. By default as torchrun
-            or srun says. In Python (I, N).
-        batch_size: images at a time, where their padded sizes are the same, with `tile` tiles, with `flip`
-            from 2 on an image and its mirror image: faster on a GPU, same results.
-        tile: of a detector: look at larger images in squares of so many pixels as well, for small objects.
-        overlap: how much of a tile's side lies in the next tile, in [0, 0.8].
-        flip: of a detector: look at the mirror image of each image as well, and merge what is found.
-        scales: of a detector: look at each image in several sizes, such as 0.8,1,1.25 times its own, each
-            factor in [0.1, 10].
-        max_pixels: images of more are not read; it is known from their headers.
-        precision: of a detector's network: "bf16" and "fp16" are faster on some hardware, and a little off.
-        compile: a detector on a GPU: compile it first, which takes a minute once and is kept; same results.
+        images_a_file: for "jsonl" and "parquet": images in each file.
+        shard: predict only part I of N of the images; the first part is 0/N. N calls share the work so. By
+            default as torchrun or srun says. In Python (I, N).
+        batch_size: images at a time, if their padded sizes are equal; with `tile`, tiles; with `flip`, 2 or
+            more take an image and its mirror image together. Faster on a GPU, with the same results.
+        tile: for detectors: also look at larger images in square tiles of so many pixels a side. For small
+            objects.
+        overlap: share of a tile's side that lies in the next tile, in [0, 0.8].
+        flip: for detectors: also look at the mirror image of each image, and merge the detections.
+        scales: for detectors: look at each image in several sizes, such as 0.8,1,1.25 times the usual one.
+            Each factor is in [0.1, 10].
+        max_pixels: largest number of pixels of an image. Larger images are not read; headers tell their size.
+        precision: precision of a detector's network. "bf16" and "fp16" are faster on some hardware, and
+            slightly less exact.
+        compile: for detectors on a GPU: compile the network first. That takes a minute, once, and the results
+            stay the same.
+
+    Returns:
+        The images with their sizes and errors, and what was found in them: `Predictions`.
 
     Raises:
-        GCNetError: nothing matches, model or weights cannot be found or read, `out` cannot be written.
+        GCNetError: no image matches, the model or its weights cannot be found or read, or `out` cannot be
+            written to.
     """
     check_least(1, top=top, max_pixels=max_pixels)
     formats = (format,) if isinstance(format, str) else tuple(format)
@@ -143,21 +151,22 @@ def predict_dataset(
     workers: int = 1,
     gpus: float = 0.0,
 ) -> Any:
-    """A Ray Data set with what is found in its images: Ray schedules the work, and repeats what is lost.
+    """Predicts the images of a Ray data set. Ray schedules the work, and repeats what a lost worker had.
 
     Args:
         dataset: a `ray.data.Dataset` with images in a column `path` (files and addresses that the workers can
             read) or `bytes` (the content of a file).
-        model: as `predict` takes it; a name or a file is found and read by each worker.
+        model: as `predict` takes it; each worker finds and reads a name or a file itself.
         batch_size: rows that a worker gets at a time.
-        workers: processes with a model.
-        gpus: of each worker.
+        workers: number of processes, each with a model of its own.
+        gpus: GPUs of each worker; a fraction shares one.
         weights, mirror, device, score_threshold, max_detections, top, max_pixels, precision: as `predict`
             takes them.
 
     Returns:
-        A `ray.data.Dataset`, lazy as all are: the columns of `dataset` but for `bytes`, and `width`,
-        `height`, `detections` and `error`; of a classifier `predicted`, `probabilities` and `error`.
+        A `ray.data.Dataset`, which is lazy like all of Ray's. It has the columns of `dataset` except `bytes`,
+        and `width`, `height`, `detections` and `error`; for a classifier `predicted`, `probabilities` and
+        `error`.
 
     Raises:
         GCNetError: there is no column with images.
@@ -172,6 +181,6 @@ def predict_dataset(
 
 
 def _load_shown(chosen: tuple[Any, ...], score_threshold: float | None) -> tuple[Any, float]:
-    """A model as chosen, and the score from which on it shows what it finds; Ray pickles this by name."""
+    """The chosen model and its score threshold. Ray pickles this function by name."""
     loaded = ModelChoice(*chosen).load()
     return loaded, shown_from(loaded) if score_threshold is None else score_threshold

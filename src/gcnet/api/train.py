@@ -1,4 +1,4 @@
-"""`gcnet.train`: a model, from what it starts to the loop."""
+"""`gcnet.train`: reads the data, makes the model to start from, and calls the training loop."""
 
 import os
 import time
@@ -46,32 +46,37 @@ def train(
     """Trains a model, and writes all results to the folder `out`: `gcnet train`.
 
     Args:
-        model: a name that `gcnet models` lists; or, to start from what it holds, what `gcnet predict` takes.
-            In Python a model with the data's classes, too, which is trained in place.
-        data: a data set or its annotation file; of a classifier, train/CLASS/ and val/CLASS/. In Python
-            splits ("train" and perhaps "valid") by name, too, or one to train on without validation.
+        model: a name that `gcnet models` lists, or whatever else `gcnet predict` takes, except an export; its
+            weights are then what the training starts from. In Python also a model in memory that has the
+            data's classes; it is trained in place.
+        data: a data set or its annotation file; for a classifier, a folder with train/CLASS/ and val/CLASS/.
+            In Python also a dict of splits ("train" and perhaps "valid"), or one split, to train on without
+            validation.
         out: a folder for checkpoints, logs and curves: see `gcnet.engine.train.train`.
-        annotations: an annotation file, where `data` cannot say it; with `images`.
-        images: the folder of the images, where it cannot be found from the annotations.
-        resume: go on from the last checkpoint in `out`; "auto": begin if there is none.
-        weights: of a name, what to start from: "coco" (the published weights), "imagenet" (the backbone
-            alone), "none" (random numbers), our .safetensors, a run folder or an mmdetection .pth; "auto":
-            coco, imagenet where that cannot be had, none for a tiny model.
+        annotations: an annotation file, in place of `data`; with `images`.
+        images: the folder of the images, if it cannot be found from the annotations.
+        resume: go on from the last checkpoint in `out`. "auto" begins a new run if there is none.
+        weights: for a model that is given by name, the weights to start from: "coco" (the published ones),
+            "imagenet" (the backbone alone), "none" (random numbers), our .safetensors, a run folder or an
+            mmdetection .pth. "auto" takes coco, else imagenet, and none for a tiny model.
         mirror: as `gcnet.predict` takes it.
-        class_names: checked against the data, if given.
-        backbone_weights: of a name, in place of `weights`: a file with a ResNet, by torchvision, timm,
-            mmpretrain, MoCo, DINO, transformers or mmdetection. The rest starts random.
-        add_context: a block, gc, snl or nl, that a model without blocks gets in its residual blocks. It
-            changes nothing until it is trained.
-        ratio: of the added blocks' bottleneck, such as 1/4.
-        stages: in which each residual block gets an added one, such as c3-c5 or c4.
-        remove_context: take out the blocks that the model has.
-        recipe: fields of `gcnet.Recipe`, of a classifier `gcnet.ClassificationRecipe`, such as `epochs=12`;
-            the others are as in the model's own recipe.
+        class_names: the classes that you expect; training fails if the data has others.
+        backbone_weights: for a model that is given by name, in place of `weights`: a ResNet's file, from
+            torchvision, timm, mmpretrain, MoCo, DINO, transformers or mmdetection. All else starts random.
+        add_context: context blocks for a model that has none: gc, snl, nl, se, eca, cbam or gct. gc, snl, nl
+            and gct change nothing until they are trained; the others scale the maps from the start.
+        ratio: bottleneck ratio of the added blocks, such as 1/4.
+        stages: the stages whose residual blocks get a context block, such as c3-c5 or c4.
+        remove_context: remove the model's context blocks.
+        recipe: fields of `gcnet.Recipe`, for a classifier of `gcnet.ClassificationRecipe`, such as
+            `epochs=12`. All others are as in the model's own recipe.
+
+    Returns:
+        The paths of the saved models, and the metrics of the last validation.
 
     Raises:
-        GCNetError: a field is unknown or makes no sense, data or weights cannot be found or read, `out`
-            cannot be written to or holds another run, or the training failed.
+        GCNetError: a field is unknown or out of range, data or weights cannot be found or read, `out` cannot
+            be written to or holds another run, or the training failed.
     """
     began = time.monotonic()
     check_handles()
@@ -139,7 +144,7 @@ def train(
 
 
 def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
-    """The recipe of a model's row, and whether it was made for small data sets: not for published models."""
+    """The recipe of a model's row, and whether it was made for small data sets, as no published row's is."""
     try:
         row = find(spec.name)
     except GCNetError:
@@ -148,7 +153,7 @@ def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
 
 
 def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """A recipe with the given fields. Raises GCNetError for one that is unknown or makes no sense."""
+    """`own` with the given fields. Raises GCNetError if one is unknown or out of range."""
     check_names(given, [field.name for field in fields(own)], "the recipe")
     try:
         return replace(own, **given)
@@ -160,7 +165,7 @@ def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
 def _splits(
     task: "Task", data: Any, class_names: Sequence[str] | None, recipe: Recipe
 ) -> "Mapping[str, DataSet[Any]]":
-    """The splits of the data, their images checked: train is among them, its classes the expected ones."""
+    """Reads the splits and checks their images. Raises GCNetError if "train" or a class is missing."""
     from gcnet.data.check import check_images
     from gcnet.engine.processes import find_place as find_process
 
@@ -181,7 +186,7 @@ def _splits(
 def _suit(
     task: "Task", recipe: Recipe, train_set: "DataSet[Any]", given: Mapping[str, Any]
 ) -> tuple[Recipe, list[str]]:
-    """The recipe adapted to the number of training images, and lines that say what was changed."""
+    """The recipe adapted to the number of training images, and a line that says what was changed."""
     from gcnet.data.loader import epoch_size
     from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.schedule import describe_changes, for_few_images

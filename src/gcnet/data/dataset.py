@@ -102,10 +102,12 @@ class DataSet(Generic[Record]):
 
     Attributes:
         source: the file or folder that the annotations came from; messages name it.
+        records: one entry for each image: its path, size and annotations.
+        class_names: names of the classes, in the order of the labels.
         category_ids: `category_ids[label]` is the id of `class_names[label]` in the source and in results.
-        transforms: a person's own augmentation (`gcnet.data.transforms`): in training, each is called with a
-            `Sample` and a random generator, before what the recipe does.
-        max_pixels: images of more are not read.
+        transforms: your own augmentation (`gcnet.data.transforms`): in training, each is called with a
+            `Sample` and a NumPy random generator, before the recipe's augmentation.
+        max_pixels: larger images are not read.
     """
 
     source: Path

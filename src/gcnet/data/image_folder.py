@@ -41,9 +41,10 @@ class ImageFolder(DataSet[LabelledImage]):
 
 
 def load_image_folders(root: str | Path) -> dict[str, ImageFolder]:
-    """Every split of an image set, all with the classes of the first (the training split if any).
+    """Reads every split of images in class folders, by name: "train", "valid", "test".
 
-    Raises GCNetError for what `ImageFolder.load` names, such as a class that one of the splits lacks.
+    All have the classes of the training split, or of the first one if there is none. Raises GCNetError as
+    `ImageFolder.load` does, for example if a split lacks a class.
     """
     splits: dict[str, ImageFolder] = {}
     class_names: tuple[str, ...] | None = None

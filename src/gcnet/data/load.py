@@ -50,16 +50,18 @@ def load_splits(
     split_file: str = "",
     crowd_as_objects: bool = False,
 ) -> dict[str, DataSet[ImageRecord]]:
-    """Every split of a data set, all with the classes of the first (the training split if any).
+    """Reads every split of a data set, by name: "train", "valid", "test".
+
+    All have the classes of the training split, or of the first one if there is none.
 
     Args:
         root: the folder of a data set, an annotation file or a data.yaml.
-        images: the folder of the images, where it cannot be found from there.
-        val_fraction, group_by, split_file: how a set is divided that comes in one; see `Division`.
-        crowd_as_objects: take what is marked iscrowd as objects.
+        images: the folder of the images, if it cannot be found from `root`.
+        val_fraction, group_by, split_file: how a data set without splits is divided; see `Division`.
+        crowd_as_objects: use objects marked iscrowd like all others.
 
     Raises:
-        GCNetError: there is no data set, or what is there is of no use.
+        GCNetError: there is no data set, or it has an error that would spoil a training.
     """
     sources = {split: read() for split, read in find_splits(root, images).items()}
     if not any(source.annotations or source.categories for source in sources.values()):

@@ -54,7 +54,7 @@ LOG_EVERY = 10  # iterations in a row of metrics.csv
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to. `metrics` and `best` are none without validation images."""
+    """The result of a training. `metrics` and `best` are None if there are no validation images."""
 
     metrics: Metrics | ClassMetrics | None
     best: Path | None

@@ -24,11 +24,11 @@ from gcnet.types import Batch, Classification, ClassTargets
 
 
 class Classifier(Pretrained, nn.Module):
-    """The mean of c5 over all positions, and one linear layer. The backbone may hold context blocks.
+    """A ResNet, global average pooling of c5, and one linear layer. The backbone may hold context blocks.
 
-    `spec` says what it is made of, which classes it knows, and how images are prepared for it. Its
-    tensors are `backbone.*`, named as a detector's are, and `fc.*`, named as torchvision's are.
-    `provenance` says where its weights come from and travels with them into files.
+    `spec` holds its structure, its class names, and how images are prepared. Its tensors are `backbone.*`,
+    named as a detector's, and `fc.*`, named as torchvision's. `provenance` says where its weights come from;
+    it is saved with them.
     """
 
     mean: Tensor
@@ -46,27 +46,27 @@ class Classifier(Pretrained, nn.Module):
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
 
     def losses(self, batch: Batch, targets: ClassTargets) -> dict[str, Tensor]:
-        """The cross-entropy with the classes' shares, averaged over the images."""
+        """The cross-entropy with the target shares, averaged over the images: {"loss_cls": a scalar}."""
         logits = self.logits(batch.images)
         return {"loss_cls": functional.cross_entropy(logits, targets.shares, weight=self.class_weights)}
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Float[Tensor, "N K"]:
-        """The probability of each class, whatever the training mode is; threads can share the model."""
+        """The probability of each class. Eval mode is not needed, and threads can share the model."""
         return in_eval_mode(self).logits(batch.images).float().softmax(dim=1)
 
     def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K"]:
-        """The score of each class before the softmax; images are RGB, of any one size."""
+        """The score of each class before the softmax. Images are RGB, 0 to 255, of any one size."""
         features = self.backbone((images.float() - self.mean) / self.std)[-1]
         return self.fc(features.mean(dim=(2, 3)))
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classification]:
-        """The `top` most probable classes of images as they come, whatever the training mode is.
+        """The `top` most probable classes of images of any size. Eval mode is not needed.
 
         Args:
             images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
                 a tensor: see `gcnet.ops.decode.as_rgb_array`.
-            top: how many classes; all if there are fewer.
+            top: number of classes, 1 or more; all classes if the model has fewer.
 
         Returns:
             One `Classification` for each image, best class first, on the CPU.
@@ -80,7 +80,7 @@ class Classifier(Pretrained, nn.Module):
         return [model.classify(model.prepare(image), top=top)[0] for image in as_list(images)]
 
     def prepare(self, image: Any) -> Batch:
-        """An image as `predict_images` takes it, as a batch on the model's device."""
+        """A batch of one image, resized, on the model's device. `image` is as for `predict_images`."""
         array = as_rgb_array(image)
         batch = classifier_batch([middle_square(array, self.spec.image_size)], [array.shape[:2]], [0])
         return batch.to(self.mean.device)
@@ -98,9 +98,9 @@ class Classifier(Pretrained, nn.Module):
 def classifier_batch(
     squares: Sequence[UInt8[Any, "S S 3"]], sizes: Sequence[tuple[int, ...]], ids: Sequence[int | str]
 ) -> Batch:
-    """Squares of one size as a batch, without padding: a mean over the map would count it.
+    """A batch of square images of one size. They are not padded, since the mean over c5 would count padding.
 
-    `sizes` are the (height, width) of the images that they come from.
+    `sizes` are the (height, width) of the images that the squares were cut from.
     """
     images = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
     side = images.shape[-1]

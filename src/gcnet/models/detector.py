@@ -31,7 +31,7 @@ Shapes = Literal["auto", "dynamic", "static"]
 
 
 class PaddedDetections(NamedTuple):
-    """What `Detector.forward` returns: D places for each image, best first; those that are `valid` count."""
+    """The result of `Detector.forward`: D rows for each image, best first; only the `valid` ones count."""
 
     boxes: Float[Tensor, "N D 4"]
     scores: Float[Tensor, "N D"]
@@ -41,13 +41,14 @@ class PaddedDetections(NamedTuple):
 
 
 class Detector(Pretrained, nn.Module):
-    """Mask R-CNN (arXiv 1703.06870) with an FPN, or its cascade; the backbone may hold context blocks.
+    """A Mask, Faster or Cascade R-CNN with an FPN (arXiv 1703.06870). The backbone may hold context blocks.
 
-    `spec` says what it is made of, which classes it knows, and how images are prepared for it.
-    `provenance` says where its weights come from and travels with them into files.
-    `shapes` says how regions are computed. "dynamic": those that there are, so that shapes depend on values.
-    "static": a fixed number of places, some of them empty; it spares a GPU syncs, and can be compiled and
-    exported. "auto": "dynamic" on the CPU and "static" elsewhere.
+    Attributes:
+        spec: the structure, the class names, and how images are prepared.
+        provenance: where the weights come from; it is saved with them.
+        shapes: "dynamic" computes as many regions as there are, so that tensor shapes depend on the image.
+            "static" computes a fixed number, some of them empty; a GPU then need not wait for the CPU, and
+            the network can be compiled and exported. "auto" is "dynamic" on the CPU and "static" elsewhere.
     """
 
     mean: Tensor
@@ -72,14 +73,14 @@ class Detector(Pretrained, nn.Module):
 
     @property
     def static(self) -> bool:
-        """Whether shapes are static now: what `shapes` says, and for "auto" on every device but the CPU."""
+        """Whether shapes are static now; for "auto", on every device except the CPU."""
         return self.mean.device.type != "cpu" if self.shapes == "auto" else self.shapes == "static"
 
     def limit_detections(self, most: int) -> None:
-        """Gives at most so many detections of an image from now on, by itself 100; files keep it.
+        """Sets the largest number of detections in an image (100 by default). It is saved with the model.
 
-        What proposes regions in inference is widened where that would be the limit. Raises GCNetError for
-        less than 1.
+        The number of proposals in inference is raised to `most` if it is less. Raises GCNetError if `most`
+        is less than 1.
         """
         if most < 1:
             raise GCNetError(f"max_detections is {most}; give 1 or more")
@@ -90,17 +91,21 @@ class Detector(Pretrained, nn.Module):
         self.rpn.spec, self.roi_heads.spec = rpn, replace(self.roi_heads.spec, detections=most)
 
     def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
-        """The training losses by name; their sum is what to minimise."""
+        """The training losses by name, each a scalar. The sum of all is minimised.
+
+        Args:
+            batch: N images.
+            targets: the objects of each image, in pixels of the resized image.
+        """
         features, static = self.features(batch), self.static
         proposals, rpn_losses = self.rpn.losses(features, batch, targets, static=static)
         return rpn_losses | self.roi_heads.losses(features, proposals, targets, batch, static=static)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
-        """The detections of each image, in pixels of the image before resizing.
+        """The detections of each image that score above `score_threshold`, in pixels before resizing.
 
-        They depend on the weights alone, not on the training mode, and nothing of the model changes: threads
-        can share it.
+        Eval mode is not needed, and the model is not changed, so threads can share it.
         """
         model = in_eval_mode(self)
         found = model._predict(model.features(batch), batch, score_threshold, self.static)
@@ -109,7 +114,7 @@ class Detector(Pretrained, nn.Module):
     def forward(
         self, images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], score_threshold: float = 0.05
     ) -> PaddedDetections:
-        """The detections with static shapes, for compilers and exporters. Call it in eval mode.
+        """Detections with static shapes, for compilers and exporters. The model must be in eval mode.
 
         Args:
             images: RGB, 0 to 255, resized as the model's spec says.
@@ -117,7 +122,7 @@ class Detector(Pretrained, nn.Module):
         """
         count, _, height, width = images.shape
         batch = Batch(images, [(height, width)] * count, [(height, width)] * count, range(count))
-        # Padded afterwards: there is nothing to set to zero then, which runtimes have no rule for.
+        # Padding after standardising leaves nothing to set to zero; runtimes cannot assign to slices.
         padding = (0, -width % PAD_MULTIPLE, 0, -height % PAD_MULTIPLE)
         normal = self._for_network(functional.pad(self._standardise(images), padding))
         found = self._predict(self.neck(self.backbone(normal)), batch, score_threshold, static=True)
@@ -138,7 +143,7 @@ class Detector(Pretrained, nn.Module):
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = 0.05
     ) -> list[Detections]:
-        """Detections in images as they come, one after the other, whatever the training mode is.
+        """Finds the objects in images of any size, one image after the other. Eval mode is not needed.
 
         Args:
             images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
@@ -155,7 +160,12 @@ class Detector(Pretrained, nn.Module):
         return [model._predict_image(image, score_threshold) for image in as_list(images)]
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
-        """A copy that gives the same detections sooner, for inference: see `gcnet.models.fused.optimize`."""
+        """A faster copy for inference, with the same detections: see `gcnet.models.fused.optimize`.
+
+        Args:
+            precision: "fp32", "bf16" or "fp16"; the last two change scores and boxes slightly.
+            compiled: use `torch.compile`.
+        """
         from gcnet.models.fused import optimize
 
         return optimize(self, precision=precision, compiled=compiled)
@@ -164,7 +174,7 @@ class Detector(Pretrained, nn.Module):
         return self.predict(self.prepare(image), score_threshold=score_threshold)[0].to("cpu")
 
     def prepare(self, image: Any) -> Batch:
-        """An image as `predict_images` takes it, resized and padded, as a batch on the model's device."""
+        """A batch of one image, resized and padded, on the model's device; see `predict_images`."""
         array = as_rgb_array(image)
         original = (array.shape[0], array.shape[1])
         rule = self.spec.resize
@@ -173,11 +183,11 @@ class Detector(Pretrained, nn.Module):
         return Batch(pixels, [size], [original], [0]).to(self.mean.device)
 
     def features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
-        """The levels of the feature pyramid, finest first: what all heads work on."""
+        """The levels of the feature pyramid, finest first, which are the input of all heads."""
         return self.neck(self.backbone(self.normalise(batch)))
 
     def normalise(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
-        """Zero mean and unit variance; the padding stays exactly zero, as the reference pads afterwards."""
+        """Images with zero mean and unit variance. Padding stays exactly zero, as in mmdetection."""
         images = self._standardise(batch.images)
         for image, (height, width) in zip(images, batch.image_sizes, strict=True):
             image[:, height:] = 0
@@ -195,6 +205,7 @@ class Detector(Pretrained, nn.Module):
                 'optimize(precision="bf16") or "fp16", which keeps the last layers exact'
             )
         images = images.to(self.compute_dtype)
-        # All maps take after the images. Pooling with dynamic shapes, and a CPU's convolutions, like it so.
+        # All maps inherit the images' memory layout. Convolutions on a CPU, and pooling with dynamic shapes,
+        # are fastest channels-last.
         layout = torch.contiguous_format if self.static else torch.channels_last
         return images.contiguous(memory_format=layout)

@@ -1,4 +1,4 @@
-"""Methods that detectors and classifiers share: from and to folders in the Hugging Face hub's layout."""
+"""The methods of detectors and classifiers that load and save in the Hugging Face hub's layout."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Pretrained:
 
     @classmethod
     def from_pretrained(cls: type[Model], name: str | Path, **options: Any) -> Model:
-        """A model from a folder that `save_pretrained` wrote or from a repository of the Hugging Face hub.
+        """Loads a model from a folder that `save_pretrained` wrote, or from the Hugging Face hub.
 
         Args:
             name: the folder, or the repository as "OWNER/NAME".
-            options: of a repository, as `huggingface_hub.hf_hub_download` takes them: revision, token,
+            options: for a repository, options of `huggingface_hub.hf_hub_download`: revision, token,
                 cache_dir, force_download, local_files_only.
 
         Returns:
@@ -31,11 +31,11 @@ class Pretrained:
         return _above("load").load_pretrained(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path, *, card: dict[str, Any] | None = None) -> None:
-        """Writes `model.safetensors`, `config.json` and a model card, as the Hugging Face hub has them.
+        """Writes `model.safetensors`, `config.json` and a model card, in the Hugging Face hub's layout.
 
         Args:
-            card: more fields for the header of the card, such as `{"license": "mit"}`. A README.md that is
-                there already stays as it is.
+            card: more fields for the header of the model card (README.md), such as `{"license": "mit"}`. A
+                README.md that exists already is kept.
 
         Raises:
             GCNetError: the folder cannot be written to.
@@ -53,14 +53,23 @@ class Pretrained:
         branch: str | None = None,
         create_pr: bool | None = None,
     ) -> str:
-        """Uploads what `save_pretrained` writes to "OWNER/NAME" and returns the address of the commit.
+        """Uploads the files of `save_pretrained` to "OWNER/NAME" and returns the address of the commit.
 
-        Raises GCNetError if the hub is out of reach, or refuses.
+        Args:
+            repository: "OWNER/NAME"; it is created if it does not exist.
+            card: as in `save_pretrained`.
+            private: whether a new repository is private; None takes the account's default.
+            token: a token of the hub; None takes the one that is logged in.
+            branch: the branch to commit to; None takes the main one.
+            create_pr: open a pull request instead of committing.
+
+        Raises:
+            GCNetError: the hub is out of reach, or refuses.
         """
         options = {"revision": branch, "create_pr": create_pr, "commit_message": commit_message}
         return _above("hub").push(self, repository, card, private=private, token=token, **options)
 
 
 def _above(module: str) -> Any:
-    """Files stand above networks, which they are read into: their code is found when it is called."""
+    """A module of `gcnet.weights`, imported late: that package is a layer above this one."""
     return import_module(f"gcnet.weights.{module}")

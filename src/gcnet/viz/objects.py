@@ -38,15 +38,16 @@ def draw_detections(
     enlarge: int = 1,
     tracks: Int[np.ndarray, " _"] | None = None,
 ) -> np.ndarray:
-    """The image under masks, boxes, names and scores.
+    """Draws masks, boxes, names and scores on a copy of an image.
 
     Args:
         image: H x W x 3 RGB or H x W gray, uint8, as large as `detections.image_size`.
         detections: in pixels of `image`.
-        class_names: by label.
-        score_threshold: detections that score less are left out.
-        enlarge: whole factor on the result's size; a small image has no room for names without it.
-        tracks: a number for each detection, below 0 for none: its name has it, and its colour comes from it.
+        class_names: name of each class, in the order of the labels.
+        score_threshold: in [0, 1]; detections that score less are left out.
+        enlarge: integer factor on the size of the result; small images need it to have room for names.
+        tracks: track number of each detection, negative for none. It is written behind the name, and each
+            track has a colour of its own.
 
     Returns:
         H x W x 3 RGB uint8 (times `enlarge`), a new array.

@@ -60,25 +60,25 @@ def create_model(
     class_names: Sequence[str] | None = None,
     mirrors: Sequence[str] = (),
 ) -> Detector | Classifier:
-    """The model of a row, in eval mode on the CPU: a detector, or a classifier such as `resnet50_gc16`.
+    """Creates a model of the catalog by name, in eval mode on the CPU: a detector or a classifier.
 
-    Where the classes are not those of the weights, classes of the same name keep what was learnt of them and
-    the others start anew (`gcnet.weights.class_rows`). Context blocks that a classifier's or a backbone's
-    weights do not have are new, and change nothing until they are trained.
+    If the classes are not those of the weights, classes of the same name keep their trained rows in the
+    output layers, and the others start random (`gcnet.weights.class_rows`). Context blocks that the weights
+    of a classifier or a backbone do not have are new, and change nothing until they are trained.
 
     Args:
-        name: our name of the row, or mmdetection's (2.x or 3.x).
-        weights: None for random ones, "coco" for the published ones, "imagenet" for a trained backbone, or
-            whatever `gcnet.load_model` reads, of this row; or a classifier's .safetensors, for the backbone
-            of a detector.
-        num_classes: ignored if `class_names` are given; by default those of the weights, without any 80, of a
-            classifier 1000.
-        class_names: one name for each class, in the order of the labels; by default those of the weights,
-            COCO's without any.
-        mirrors: where else to look for what has to be fetched; see `gcnet.weights.fetch.fetch`.
+        name: our name of the row, or mmdetection's (2.x or 3.x); `gcnet.list_models` gives ours.
+        weights: None for random weights, "coco" for the published ones, "imagenet" for a trained backbone, or
+            any source of `gcnet.load_model` that holds this row. A detector's backbone also takes a
+            classifier's .safetensors.
+        num_classes: number of classes; ignored if `class_names` are given. By default that of the weights;
+            without weights 80, for a classifier 1000.
+        class_names: one name for each class, in the order of the labels. By default those of the weights;
+            without weights COCO's.
+        mirrors: where else to look for files that have to be fetched; see `gcnet.weights.fetch.fetch`.
 
     Raises:
-        GCNetError: the name is unknown, weights cannot be fetched, or the file is missing, damaged or of
+        GCNetError: the name is unknown, the weights cannot be fetched, or the file is missing, damaged or of
             another model.
     """
     row = find(name)
@@ -129,7 +129,7 @@ def start_model(
         model = with_context(model, None)
     if context:
         stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
-        report.append(f"context blocks: {context.block} in {stages}, the identity until they are trained")
+        report.append(f"context blocks: {context.block} in {stages}, new")
         model = with_context(model, context)
     return Start(model, recorded, tuple(report))
 

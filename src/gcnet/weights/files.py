@@ -62,13 +62,13 @@ class ModelFile:
 def save_model(
     model: Detector | Classifier, path: str | Path, *, provenance: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes weights, spec, preprocessing and provenance to `path`, whole or not at all.
+    """Saves weights, spec and provenance to `path`, a .safetensors file. It is written whole or not at all.
 
     Args:
-        provenance: what to add to `model.provenance` in the file.
+        provenance: entries to add to `model.provenance` in the file.
 
     Raises:
-        OSError: the disk is full or the folder not there; an older file at `path` is untouched.
+        OSError: the disk is full or the folder does not exist; an older file at `path` is untouched.
     """
     path = Path(path)
     tensors = model.state_dict()

@@ -47,19 +47,20 @@ def load_model(
     class_names: Sequence[str] | None = None,
     mirrors: Sequence[str] = (),
 ) -> Detector | Classifier:
-    """The model that is in a file, on the CPU, in eval mode; its `provenance` says where it comes from.
+    """Loads a model from a file, on the CPU, in eval mode; its `provenance` says where it comes from.
 
     Args:
-        source: one of our .safetensors files, a run folder, a folder of the Hugging Face hub's layout, the
-            name of a repository there ("OWNER/NAME"), a checkpoint of mmdetection or the GCNet authors, a
-            catalog name with published weights, or with a classifier's `row` a ResNet of torchvision's.
-        row: name of the catalog row that it holds; by default it is found out.
-        class_names: what its classes are called, in the order of its labels; by default what the file says.
+        source: one of our .safetensors files, a run folder, a folder in the Hugging Face hub's layout, a
+            repository there ("OWNER/NAME"), a checkpoint of mmdetection, torchvision, detectron2 or the GCNet
+            authors, or a catalog name with published weights. With a classifier's `row` also a ResNet of
+            torchvision's.
+        row: name of the catalog row that the file holds; by default it is recognised.
+        class_names: names of its classes, in the order of its labels; by default those in the file.
         mirrors: where else to look for published weights; see `gcnet.weights.fetch.fetch`.
 
     Raises:
-        GCNetError: there is no such file, it is damaged or cannot be fetched, loading it would run code, it
-            holds another model than `row` or one that cannot be read, or it does not name its classes.
+        GCNetError: the file is missing, damaged or cannot be fetched; loading it would run code; it holds
+            another model than `row`, or one that cannot be read; or it does not name its classes.
     """
     found = source if isinstance(source, Source) else find_source(source)
     return read_model(found.fetch(mirrors), find(row) if row else found.row, class_names)
