@@ -86,7 +86,7 @@ def test_options_are_the_arguments_of_a_function(capsys) -> None:
         "IMAGES files and folders",
         "--out PATH where 100% of --many go (there)",
         "--kind box|mask of something (box)",
-        "--tile SIDE of a detector: look at larger images",
+        "--tile SIDE for detectors: also look at larger images",
         "--many INTEGER of them (20,000)",
     ):
         assert text in shown
