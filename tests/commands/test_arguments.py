@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 
 import gcnet
-from gcnet.cli import main
+from gcnet.cli import VERBS, main
 from gcnet.commands import arguments
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
@@ -91,3 +91,14 @@ def test_options_are_the_arguments_of_a_function(capsys) -> None:
     ):
         assert text in shown
     assert "arrays" not in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_command_is_for_the_command_line(verb: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith(f"usage: gcnet {verb} ")
+    assert "In Python" not in shown
+    assert "as `gcnet." not in shown
+    assert "Sequence" not in shown
