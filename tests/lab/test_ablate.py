@@ -262,7 +262,8 @@ def _weights(run: Run) -> dict[str, torch.Tensor]:
 def test_processes_make_runs_and_stop_when_asked(options):
     """Two real processes: one comes to its end, the other is asked to stop and leaves a checkpoint."""
     short = prepared(options)
-    long = prepared(replace(options, recipe=replace(options.recipe, epochs=500)), "none")
+    recipe, apart = replace(options.recipe, epochs=500), options.out.with_name("long")
+    long = prepared(replace(options, recipe=recipe, out=apart), "none")
     jobs = [start_process(run) for run in (short, long)]
     try:
         _wait(lambda: (long.folder / "train" / "metrics.csv").exists(), 300)
@@ -274,7 +275,7 @@ def test_processes_make_runs_and_stop_when_asked(options):
     assert short.result is not None
     assert long.result is None
     assert (long.folder / "train" / "last.ckpt").exists()
-    assert "stopped; go on with" in (long.folder / "log.txt").read_text()
+    assert "stopped; go on after" in (long.folder / "log.txt").read_text()
 
 
 def _wait(condition, seconds: float) -> None:
