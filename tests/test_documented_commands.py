@@ -1,7 +1,8 @@
 """Every `gcnet` command of the documents runs, page by page, in a folder that holds what the pages speak of.
 
 What is large is small here: models are the tiny ones under the names of the pages, data sets hold six images,
-a training takes an epoch. The words of the commands are those of the pages.
+a training takes an epoch, the runs of a study are made here and not by programs of their own, and a service
+ends when it has answered once. The words of the commands are those of the pages, and `SMALLER` after them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
+import re
 import shlex
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import jaxtyping
+import numpy as np
 import pytest
+import requests
 import torch
 
 import gcnet.engine.train
+import gcnet.lab.ablate
+import gcnet.lab.curve
 import gcnet.lab.demo
+import gcnet.lab.runs
 from gcnet.cli import main
 from gcnet.data.load import load_splits
 from gcnet.lab.context_shapes import write_context_shapes
@@ -39,9 +52,14 @@ sys.path += [str(TESTS / "data"), str(TESTS / "weights")]
 from foreign_files import as_mmdet  # noqa: E402
 from image_folders import write_folders  # noqa: E402
 
-# Studies start dozens of trainings, each a program of its own; the benchmark is of models of the published
-# size; video needs an extra; a service does not end. Their own tests run them small.
-LEFT_OUT = ("ablate", "benchmark", "video", "serve", "curve")
+# Options that make a command small: the last of two counts.
+SMALLER = {
+    "ablate": ["--seeds", "1"],
+    "benchmark": ["--size", "64x96", "--repeats", "2"],
+    "curve": ["--seeds", "1"],
+    "serve": ["--port", "0"],
+}
+NEEDS = {"video": ("trackers", "av"), "serve": ("fastapi", "uvicorn")}  # extras
 TINY = "mask_rcnn_tiny_gc4"
 
 
@@ -49,18 +67,34 @@ def run(command: str, folder: Path) -> None:
     """Runs a line of a page as a shell would, and fails unless its exit code is 0."""
     words = shlex.split(command, comments=True)[1:]
     words, target = (words[:-2], words[-1]) if ">" in words else (words, None)
+    words += SMALLER.get(words[0], [])
     for option in ("--out",) if "--resume" not in words else ():
         if option in words:  # made by a command before, or by `things`
             shutil.rmtree(folder / words[words.index(option) + 1], ignore_errors=True)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    said, serves = io.StringIO(), words[0] == "serve"
+    with contextlib.redirect_stdout(said), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask_once, said, folder / "photo.jpg") if serves else None
         try:
             code = main(words)
-        except SystemExit as end:  # of --help
+        except SystemExit as end:  # of --help, and of a service that is ended
             code = end.code
-    assert code in (0, None), command
+    assert code == 128 + signal.SIGTERM if serves else code in (0, None), command
+    if asked is not None:
+        assert asked.result()["width"]
     if target is not None:
         (folder / target).write_text(said.getvalue())
+
+
+def ask_once(said: io.StringIO, photo: Path) -> dict[str, Any]:
+    """What the service that says its address answers to a photo. It is ended then, as an operator does it."""
+    until = time.monotonic() + 120
+    while not (address := re.search(r" at (http://\S+) until", said.getvalue())):
+        assert time.monotonic() < until, "the service does not begin"
+        time.sleep(0.1)
+    try:
+        return requests.post(f"{address[1]}/predict", files={"image": photo.read_bytes()}, timeout=300).json()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.slow
@@ -68,15 +102,17 @@ def run(command: str, folder: Path) -> None:
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # torch.export cannot trace the checks
-    _shrink(monkeypatch)
-    _write_things(tmp_path, classes=page == "docs/classification.md")
+    _shrink(monkeypatch, rows=page != "docs/performance.md")  # it times models of the published size
+    _write_things(tmp_path, page)
+    before = signal.getsignal(signal.SIGTERM)
     for command in commands_of(page):
-        if command.startswith("gcnet") and command.split()[1] not in LEFT_OUT:
+        if command.startswith("gcnet") and all(map(find_spec, NEEDS.get(command.split()[1], ()))):
             run(command, tmp_path)
+    signal.signal(signal.SIGTERM, before)
 
 
-def _shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The models of the catalog become tiny, with weights that are already fetched, and trainings short."""
+def _shrink(monkeypatch: pytest.MonkeyPatch, *, rows: bool) -> None:
+    """Trainings and studies become short; the models of the catalog tiny, with weights that are fetched."""
     whole = gcnet.engine.train.train
 
     def short(model: Any, train_set: Any, valid_set: Any, recipe: Any, *args: Any, **options: Any) -> Any:
@@ -85,10 +121,24 @@ def _shrink(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(gcnet.engine.train, "train", short)
     monkeypatch.setattr(gcnet.lab.demo, "train", short)
+    monkeypatch.setattr(gcnet.lab.runs, "train", short)
+    monkeypatch.setattr(gcnet.lab.ablate, "TRAIN_IMAGES", 2)
+    monkeypatch.setattr(gcnet.lab.ablate, "VALID_IMAGES", 2)
+    for study in (gcnet.lab.ablate, gcnet.lab.curve):
+        monkeypatch.setattr(study, "make_runs", _make_here)
     few = gcnet.lab.demo.Settings(train_pictures=2, valid_pictures=2, epochs=1)
     monkeypatch.setattr(gcnet.lab.demo, "Settings", lambda seed: replace(few, seed=seed))
-    monkeypatch.setattr(catalog, "ROWS", tuple(map(_tiny, catalog.ROWS)))
-    monkeypatch.setattr(catalog, "CLASSIFIERS", tuple(map(_tiny, catalog.CLASSIFIERS)))
+    if rows:
+        monkeypatch.setattr(catalog, "ROWS", tuple(map(_tiny, catalog.ROWS)))
+        monkeypatch.setattr(catalog, "CLASSIFIERS", tuple(map(_tiny, catalog.CLASSIFIERS)))
+
+
+def _make_here(runs: Sequence[Any], start: object, *, jobs: int) -> list[Any]:
+    """The runs of a study, each as its own program would make it."""
+    for one in runs:
+        if one.result is None:
+            gcnet.lab.runs.train_run(one.folder)
+    return []
 
 
 def _tiny(row: Any) -> Any:
@@ -108,16 +158,20 @@ def _tiny(row: Any) -> Any:
     return replace(row, spec=spec, weights=catalog.Weights(f"https://models.example/{path.name}", digest))
 
 
-def _write_things(folder: Path, *, classes: bool) -> None:
+def _write_things(folder: Path, page: str) -> None:
     """What a reader of the pages has: photos with and without outlines, checkpoints, trained models."""
     shapes = write_context_shapes(folder / "boxes", train=4, valid=2, size=96)
     shutil.copytree(shapes, folder / "demo" / "data")
-    if classes:
+    if page == "docs/classification.md":
         write_folders(folder / "photos")
     else:
         shutil.copytree(shapes, folder / "photos")
     write_folders(folder / "digits")
     image = cv2.imread(str(next((shapes / "valid").glob("*.png"))))
+    clip = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, image.shape[1::-1])
+    for number in range(8):
+        clip.write(np.roll(image, number, 1))
+    clip.release()
     for place in ("photo.jpg", "new/one.jpg", "new-photos/one.jpg", "more/deep/one.jpg"):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / place), image)
@@ -135,3 +189,5 @@ def _write_things(folder: Path, *, classes: bool) -> None:
             model = Detector(replace(spec, class_names=names, backbone=nonlocal_blocks))
         (folder / run_folder).mkdir(parents=True, exist_ok=True)
         save_model(model, folder / run_folder / "best.safetensors")
+    if page == "docs/serving.md":
+        gcnet.export(folder / "runs" / "mine", folder / "mine.onnx")
