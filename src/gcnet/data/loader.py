@@ -130,7 +130,7 @@ def epoch_size(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> 
 
 def iterations_per_epoch(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> int:
     """Iterations in which `train_loader` shows that many images, or a few more, to fill the last."""
-    return -(-epoch_size(dataset, recipe, masks=masks) // recipe.batch_size)
+    return -(-epoch_size(dataset, recipe, masks=masks) // int(recipe.batch_size))
 
 
 class IterationSampler(Sampler[list[tuple[int, int]]]):

@@ -49,7 +49,7 @@ def _read_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> A
     """By the first of some types that fits. Raises the error of the last one."""
     if value is None and type(None) in hints:
         return None
-    kinds = [hint for hint in hints if is_dataclass(hint)]
+    kinds: list[Any] = [hint for hint in hints if is_dataclass(hint)]
     if isinstance(value, dict) and kinds:
         whole = (kind for kind in kinds if value.keys() <= {field.name for field in fields(kind)})
         return read_spec(next(whole, kinds[0]), value, where)
