@@ -101,7 +101,8 @@ def test_random_parts_of_the_picture() -> None:
     image = np.stack([x * 2, y * 4, 0 * x], 2).astype(np.uint8)
 
     def cut(seed: int, **options: Any) -> np.ndarray:
-        return train_square(image, image_size=SIZE, rng=np.random.default_rng(seed), **options)
+        recipe = ClassificationRecipe(**options)
+        return train_square(image, SIZE, recipe, np.random.default_rng(seed))
 
     whole = cut(1, flip=0.0, scale_jitter=(1.0, 1.0))
     assert np.array_equal(whole, middle_square(image, SIZE))
@@ -119,7 +120,8 @@ def test_tiny_and_extreme_pictures_are_cut_too() -> None:
     for shape in ((1, 1, 3), (1, 500, 3), (500, 2, 3)):
         image = np.zeros(shape, np.uint8)
         for seed in range(5):
-            assert train_square(image, image_size=SIZE, rng=np.random.default_rng(seed)).shape == (32, 32, 3)
+            square = train_square(image, SIZE, ClassificationRecipe(), np.random.default_rng(seed))
+            assert square.shape == (32, 32, 3)
 
 
 def test_evaluation_sees_every_picture_once(root: Path) -> None:

@@ -39,14 +39,7 @@ class Examples:
         """A part of an image and its label; all chance comes from `rng`."""
         image, recipe = self.dataset.read_image(index), self.recipe
         sample = apply([*self.dataset.transforms, *turns(recipe)], Sample.without_objects(image), rng)
-        square = train_square(
-            sample.image,
-            image_size=self.image_size,
-            rng=rng,
-            flip=recipe.flip,
-            scale_jitter=recipe.scale_jitter,
-            color_jitter=recipe.color_jitter,
-        )
+        square = train_square(sample.image, self.image_size, recipe, rng)
         return (square, image.shape[:2], self.dataset.name(index)), self.dataset.records[index].label
 
     def join(
@@ -77,23 +70,20 @@ def join_whole(squares: Sequence[Square]) -> Batch:
 
 def train_square(
     image: UInt8[np.ndarray, "H W 3"],
-    *,
     image_size: tuple[int, int],
+    recipe: ClassificationRecipe,
     rng: np.random.Generator,
-    flip: float = 0.5,
-    scale_jitter: tuple[float, float] = (0.08, 1.0),
-    color_jitter: float = 0.0,
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """A random part of the image (arXiv 1409.4842, section 6), perhaps mirrored and recoloured.
+    """A random part of the image (arXiv 1409.4842, section 6), perhaps mirrored and recoloured by a recipe.
 
     The part's share of the area is drawn from `scale_jitter`, its aspect from 3:4 to 4:3; a side that is then
     longer than the image's is cut to it. With `scale_jitter` (1, 1) it is the square of the evaluation.
     All chance comes from `rng`, in the same number of draws whatever the settings.
     """
-    share, aspect = rng.uniform(*scale_jitter), math.exp(rng.uniform(*LOG_ASPECTS))
+    share, aspect = rng.uniform(*recipe.scale_jitter), math.exp(rng.uniform(*LOG_ASPECTS))
     across, down, flip_draw = rng.random(3)
     color_draws = rng.uniform(-1, 1, 3)
-    if scale_jitter == (1.0, 1.0):
+    if recipe.scale_jitter == (1.0, 1.0):
         square = middle_square(image, image_size)
     else:
         height, width = image.shape[:2]
@@ -101,10 +91,10 @@ def train_square(
         h = min(max(round(math.sqrt(height * width * share / aspect)), 1), height)
         left, top = int(across * (width - w + 1)), int(down * (height - h + 1))
         square = shrink_image(image[top : top + h, left : left + w], (image_size[1], image_size[1]))
-    if flip_draw < flip:
+    if flip_draw < recipe.flip:
         square = cv2.flip(square, 1)
-    if color_jitter:
-        square = jitter_colors(square, 1 + color_jitter * color_draws)
+    if recipe.color_jitter:
+        square = jitter_colors(square, 1 + recipe.color_jitter * color_draws)
     return square
 
 

@@ -7,10 +7,8 @@ from itertools import groupby
 from typing import Any
 
 from gcnet.console import listed
-from gcnet.context_spec import ContextSpec
+from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ModelSpec
-
-STAGES = ("c2", "c3", "c4", "c5")
 
 
 def describe_parts(spec: ModelSpec | ClassifierSpec, told_by: object = None) -> list[str]:
