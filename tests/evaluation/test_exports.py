@@ -20,6 +20,7 @@ from gcnet.deploy.runtime import Details, ExportedClassifier, ExportedDetector, 
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.evaluate import evaluate
 from gcnet.models.tiles import Tiles
+from gcnet.models.views import Views
 from gcnet.ops.images import write_image
 from lively import lively_detector
 
@@ -53,7 +54,7 @@ def test_tiles(make_dataset: Callable[..., CocoDataset]) -> None:
     middle = [np.array([[[32, 32, 64, 64]]], np.float32), np.ones((1, 1)), np.zeros((1, 1)), np.ones((1, 1))]
     details = Details("middle", dataset.class_names, (96, 96), masks=False)
     exported = ExportedDetector(details, lambda images: middle, "0123")
-    _, results = evaluate(exported, dataset, workers=0, tiles=Tiles(80, 0.2), progress=False)
+    _, results = evaluate(exported, dataset, workers=0, views=Views(Tiles(80, 0.2)), progress=False)
     boxes = [one["bbox"] for one in results if one["image_id"] == 12]
     assert [26.667, 26.667, 26.667, 26.667] in boxes
     assert len(boxes) == 9
