@@ -1,7 +1,7 @@
 """The command line: `gcnet COMMAND ...`.
 
-Whatever a user can get wrong is one line on stderr and exit code 2 (`GCNET_DEBUG=1` shows the traceback). The
-exit code is 1 where a command did its work but could not read some of many images.
+A mistake of the user ends in one line on stderr and exit code 2 (`GCNET_DEBUG=1` shows the traceback). The
+exit code is 1 if a command did its work but could not read some of many images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Text for the terminal: long lists cut short, the nearest known word, a progress bar.
+"""Text for the terminal: shortened lists, the nearest known name, tables and a progress bar.
 
-Imported by commands before anything slow is: rich is loaded on first use.
+Commands import this first, so it must be quick: rich is loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a model runs, and how its process gets its memory. torch is imported when it is asked for."""
+"""The device of a model, and how its process reuses memory. torch is imported on first use."""
 
 from __future__ import annotations
 

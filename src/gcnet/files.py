@@ -1,6 +1,6 @@
-"""Files are written whole or not at all: a crash or a full disk leaves what was there before.
+"""Writes files whole or not at all: after a crash, or on a full disk, the old file is still there.
 
-Also where things are cached between runs: fetched weights, compiled code.
+Also the folders for caches: fetched weights, compiled code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The image files that a command line names: files, folders, patterns. No torch here: errors come at once."""
+"""Finds the image files that a command line names: files, folders, patterns.
+
+This does not import torch, so that errors come at once.
+"""
 
 from __future__ import annotations
 

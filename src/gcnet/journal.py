@@ -1,7 +1,7 @@
-"""What a long call has done so far, on disk as it is done: whatever ends it, the same call goes on from it.
+"""The journal of a long call: the result of each item is written at once, so that the same call can continue.
 
-`unfinished.jsonl` says in its first line of which call, then has a line for each item. A call that comes to
-its end removes it. What was recorded stays on disk: in memory an item is the place of its line.
+The first line of `unfinished.jsonl` describes the call; each further line is an item. A call that finishes
+removes the file. Memory holds only the offset of each item's line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which of several processes this one is, if torchrun or srun started them. No torch here."""
+"""The rank of this process, if torchrun or srun started several. This does not import torch."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The version, where every part can import it without importing the others."""
+"""The version, in a module that imports nothing."""
 
 __version__ = "0.1.0"

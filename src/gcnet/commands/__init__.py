@@ -1,4 +1,4 @@
-"""One module for each command of `gcnet`: `run(argv)` takes the words after its name, returns the exit code.
+"""One module for each command of `gcnet`: `run(argv)` takes its arguments and returns the exit code.
 
-A module imports what is slow (torch, OpenCV) inside `run`, once the words are known to be good.
+A module imports what is slow (torch, OpenCV) inside `run`, after the arguments have been checked.
 """

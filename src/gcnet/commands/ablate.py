@@ -1,6 +1,6 @@
-"""`gcnet ablate`: the paper's studies, trained and tabulated.
+"""`gcnet ablate` trains the paper's studies and writes their tables.
 
-Like those of `gcnet train`, its options are the fields of the `Recipe`; their defaults suit the data.
+Its options are those of `gcnet train`, the fields of the `Recipe`; their defaults depend on the data.
 """
 
 from __future__ import annotations

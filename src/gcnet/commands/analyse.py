@@ -1,4 +1,4 @@
-"""`gcnet analyse`: how much attention depends on the query, over a data set."""
+"""`gcnet analyse` measures on a data set how much attention depends on the query."""
 
 from __future__ import annotations
 

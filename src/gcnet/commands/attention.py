@@ -1,4 +1,4 @@
-"""`gcnet attention`: where the context blocks of a model look in an image."""
+"""`gcnet attention` draws what the context blocks of a model attend to in an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gcnet benchmark`: the time that models take on this machine."""
+"""`gcnet benchmark` measures the time that models take on this machine."""
 
 from __future__ import annotations
 

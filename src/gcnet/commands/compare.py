@@ -1,4 +1,4 @@
-"""`gcnet compare`: two detectors on one data set, and how sure it is that they differ."""
+"""`gcnet compare` scores two detectors on one data set, with confidence intervals of the difference."""
 
 from __future__ import annotations
 

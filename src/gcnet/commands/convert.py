@@ -1,4 +1,4 @@
-"""`gcnet convert`: any checkpoint as a model file of this project."""
+"""`gcnet convert` writes any checkpoint as a model file of this project."""
 
 from __future__ import annotations
 

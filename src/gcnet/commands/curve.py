@@ -1,6 +1,6 @@
-"""`gcnet curve`: what more images would give, from trainings on parts of those that there are.
+"""`gcnet curve` trains on parts of the images, and says what more images would give.
 
-Like those of `gcnet train`, its options are the fields of the `Recipe`; their defaults are the model's own.
+Its options are those of `gcnet train`, the fields of the `Recipe`; their defaults are the model's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`gcnet data`: what is in a data set, as a page and a short table."""
+"""`gcnet data` shows what is in a data set, as a page and a short table, or converts it to another format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gcnet demo`: the whole path on generated images, or the images alone."""
+"""`gcnet demo` generates images, trains a model on them, scores it and draws what it finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gcnet eval`: the scores of a model on one split of a data set."""
+"""`gcnet eval` scores a model on one split of a data set."""
 
 from __future__ import annotations
 

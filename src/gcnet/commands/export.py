@@ -1,4 +1,4 @@
-"""`gcnet export`: a model as a file for ONNX Runtime, OpenVINO or `torch.export`."""
+"""`gcnet export` writes a model as a file for ONNX Runtime, OpenVINO or `torch.export`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gcnet models`: the catalog as a table and as JSON. No torch here: it answers at once."""
+"""`gcnet models` prints the catalog, as a table or as JSON. It does not import torch, so that it is quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`gcnet predict`: the objects in images, or their classes."""
+"""`gcnet predict` finds the objects in images, or their classes."""
 
 from __future__ import annotations
 

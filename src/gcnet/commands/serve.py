@@ -1,4 +1,4 @@
-"""`gcnet serve`: a model as an HTTP service, and a page to try it on."""
+"""`gcnet serve` runs a model as an HTTP service, with a page to try it on."""
 
 from __future__ import annotations
 

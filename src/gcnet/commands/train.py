@@ -1,7 +1,7 @@
-"""`gcnet train`: a detector on a COCO-format data set, a classifier on folders of images.
+"""`gcnet train` trains a detector on a data set, or a classifier on folders of images.
 
-Its options are the fields of the model's `Recipe`. Later wins: the model's own recipe, then the file given
-with --config, then the command line.
+Its options are the fields of the model's `Recipe`. The command line overrules the file given with --config,
+which overrules the model's own recipe.
 """
 
 from __future__ import annotations

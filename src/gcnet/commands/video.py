@@ -1,4 +1,4 @@
-"""`gcnet video`: the objects of a video and their tracks."""
+"""`gcnet video` finds and tracks the objects of a video."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Context blocks for any network: needs PyTorch and nothing else."""
+"""Context blocks for any network. This package needs only PyTorch."""
 
 from gcnet.context.blocks import (
     AttentionPool,

@@ -1,9 +1,9 @@
-"""Context blocks into any network, without touching its code (where: arXiv 1904.11492, section 5.1).
+"""Puts context blocks into any network, without changes to its code (where: arXiv 1904.11492, section 5.1).
 
-A block becomes a child of the module that it is put into: the network's own parameters keep their names,
-and the block's are added. The module whose `forward` calls that place gets a subclass of its class, which
-runs the same `forward` on a view of the module: what is called there is the place and then the block. So
-tracers, compilers and copies see two modules of the network, one after the other.
+A block becomes a child of the module that it is put into; the network's own parameters keep their names. The
+module whose `forward` calls the block gets a subclass of its class. The subclass runs the same `forward` on a
+view of the module in which the preceding module is replaced by that module followed by the block. So tracers,
+compilers and copies see two modules of the network, one after the other.
 
 N images, C channels, `...` positions.
 """

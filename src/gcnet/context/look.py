@@ -1,9 +1,9 @@
-"""Attention maps of context blocks in a running model, how far they depend on the query, what blocks cost.
+"""Attention maps of context blocks in a running model, how they depend on the query, and what blocks cost.
 
 N images, C channels, P positions of a map (the queries), Q of them that are compared, M positions that are
-attended to, `...` positions: a sequence, an H x W map or a volume. Sums of measures are in float64.
+attended to, `...` positions: a sequence, an H x W map or a volume. Measures are summed in float64.
 
-`measure` is arXiv 1904.11492, section 3.2: the mean distance over all pairs of positions,
+`measure` follows arXiv 1904.11492, section 3.2: the mean distance over all pairs of positions,
 1 / P^2 sum_ij dist(v_i, v_j), with
 
 - the cosine distance, (1 - cos) / 2, of features and of attention maps, in [0, 1];

@@ -1,8 +1,8 @@
-"""Which modules of a network are residual blocks, and where in them the residual branch ends.
+"""Finds the residual blocks of a network, and the end of the residual branch in each.
 
-A block is known by what its `forward` computes, not by its class: it returns its input, or a projection of
-it, plus a branch, with nothing learnt after the sum. So the blocks of torchvision, of timm and of one's own
-network are found by the same rule.
+A block is recognised by what its `forward` computes, not by its class: it returns its input, or a projection
+of it, plus a branch, and no layer with weights follows the sum. So one rule finds the blocks of torchvision,
+of timm, and of your own networks.
 """
 
 from __future__ import annotations

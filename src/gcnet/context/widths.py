@@ -1,4 +1,4 @@
-"""What the maps at a place of a network are like: found out before a block is put there, and held to after.
+"""Finds the number of channels of a module's maps before a block is inserted, and checks it afterwards.
 
 N images, C channels, `...` positions.
 """

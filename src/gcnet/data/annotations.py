@@ -1,8 +1,9 @@
-"""From annotations as people have them to data sets: the one place where entries are mended or left out.
+"""Turns annotations into data sets. Only here are faulty entries corrected or left out.
 
-A reader gives a `Source` for each split. What is useless is left out, what can be known otherwise is taken
-from there; either is told in one warning a kind, with how many and the first. An error is what leaves nothing
-to learn from, or what would teach something false.
+A reader gives a `Source` for each split. A value that is missing or wrong is computed from others where that
+is possible; entries that are of no use are left out. Each kind of fault gives one warning, with the number of
+cases and the first of them. Faults that leave nothing to learn from, or would teach something false, are
+errors.
 """
 
 from __future__ import annotations

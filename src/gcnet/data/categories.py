@@ -1,4 +1,4 @@
-"""From the categories of annotation files to the classes of a data set."""
+"""Turns the categories of annotation files into the classes of a data set."""
 
 from __future__ import annotations
 

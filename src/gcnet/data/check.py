@@ -1,6 +1,6 @@
-"""Images are looked at before a training begins: their headers and ends, of all splits, in parallel.
+"""Checks the headers and ends of all images before a training, in parallel.
 
-What was found whole is remembered with the size and the time of its file, in the cache folder.
+Files that passed are remembered in the cache folder by size and time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a classifier learns from an image, and the batches that it takes: squares of one size.
+"""The images and labels that a classifier learns from, in batches of squares of one size.
 
 N images, H x W original image, S side of the square that the network sees, K classes.
 """

@@ -1,6 +1,6 @@
-"""A data set in memory: the entries of one split, and where they came from.
+"""A data set in memory: the entries of one split, and the file or folder that they came from.
 
-Every reader ends in a `DataSet`; training, evaluation and drawing know nothing else. Images are opened only
+Every reader ends in a `DataSet`; training, evaluation and drawing use nothing else. Images are opened only
 when they are needed. H x W pixels.
 """
 

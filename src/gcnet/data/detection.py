@@ -1,4 +1,4 @@
-"""What a detector learns from an image, and the batches that it takes: images padded together."""
+"""The images and objects that a detector learns from, in batches of images padded to one size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A set that comes in one, in two: what is trained on, and what is held out for validation."""
+"""Divides a data set without splits into training and validation images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image sets for classification: a folder for each split, and in it one for each class.
+"""Data sets for classification: a folder for each split, and in it one for each class.
 
 `photos/train/cat/a.jpg`, `photos/val/dog/b.png`. Images are opened only when they are needed.
 """

@@ -1,4 +1,4 @@
-"""The images that annotations list: where each is, and how large."""
+"""Finds the images that annotations list, and their sizes."""
 
 from __future__ import annotations
 

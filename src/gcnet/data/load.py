@@ -1,4 +1,4 @@
-"""What `--data` names: the reader that knows it, and its splits as data sets."""
+"""Finds the reader for what `--data` names, and reads its splits as data sets."""
 
 from __future__ import annotations
 

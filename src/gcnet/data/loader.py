@@ -1,9 +1,9 @@
 """Batches for training and evaluation, read by worker processes.
 
-The training stream is endless and a pure function of (seed, position): which images come at iteration i,
-and how each is mirrored, scaled and recoloured, depends neither on the number of workers nor on where the
-run started. Resuming is starting at another iteration. What is read of an image, and how images become a
-batch, is of two kinds: `gcnet.data.detection` and `gcnet.data.classification`.
+The training stream is endless and a pure function of (seed, position): which images come at iteration i, and
+how each is mirrored, scaled and recoloured, does not depend on the number of workers, nor on the iteration at
+which the run started. To resume is to start at another iteration. `gcnet.data.detection` and
+`gcnet.data.classification` read the images and join them to batches.
 """
 
 from __future__ import annotations

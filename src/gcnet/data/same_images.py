@@ -1,4 +1,4 @@
-"""Which files show the same image: byte by byte, and by small gray copies of them.
+"""Finds files that show the same image: equal bytes, or nearly equal small gray copies.
 
 M images.
 """

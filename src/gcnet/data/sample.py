@@ -1,4 +1,4 @@
-"""An image and its objects on their way through the transforms, and what a detector learns from them.
+"""An image and its objects, which transforms change, and the targets that a detector learns from.
 
 H x W image, G objects.
 """

@@ -1,4 +1,4 @@
-"""A split as it is annotated, before anything is mended; and how ids and numbers are read."""
+"""The annotations of a split as a reader gives them, unchecked; and how ids and numbers in them are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a data set, in numbers, from its annotations alone: no image is opened.
+"""Counts and sizes of what is in a data set, from its annotations alone: no image is opened.
 
 N objects of all splits together, M images, K classes, S splits. A side is the square root of an area [px].
 """

@@ -1,9 +1,9 @@
-"""From an image and its annotations to what a detector is trained on: the one place for augmentation.
+"""Transforms of an image and its annotations, for augmentation in training.
 
-A transform is any callable that takes a `Sample` and a random generator and gives a new `Sample`: image,
-boxes and outlines change together. `train_transforms` makes the list of a recipe; a person's own stand in
-`DataSet.transforms` and come first. H x W image, G objects. Images stay RGB uint8; normalising and padding
-are done later, on whole batches.
+A transform is any callable that takes a `Sample` and a random generator and returns a new `Sample`: image,
+boxes and outlines change together. `train_transforms` makes the list of a recipe; your own go into
+`DataSet.transforms` and are applied first. H x W image, G objects. Images stay RGB uint8; they are normalised
+and padded later, in batches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A folder that no reader knows: what was looked for, what is there, and why each file was not taken."""
+"""The error for a folder that no reader knows: what was looked for, and why each file was refused."""
 
 from __future__ import annotations
 

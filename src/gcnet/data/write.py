@@ -1,4 +1,4 @@
-"""Data sets to files in COCO's and in YOLO's format, with copies of their images."""
+"""Writes data sets in COCO's and in YOLO's format, with copies of their images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far what an export finds in an image is from what its model finds."""
+"""Compares the results of an export on an image with those of its model."""
 
 from __future__ import annotations
 

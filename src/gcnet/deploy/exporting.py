@@ -1,9 +1,8 @@
-"""A model as a file for another runtime: ONNX, OpenVINO, or `torch.export`'s own.
+"""Writes a model as a file for another runtime: ONNX, OpenVINO, or `torch.export`'s own.
 
-The whole prediction goes into the file: uint8 pixels in, boxes, scores, labels and masks out, in fixed places
-of which `valid` says those that count (`Detector.forward`). What was written is run on an image and compared
-with the model before it stands under its name.
-N images of H x W pixels, D places.
+The file contains the whole prediction (`Detector.forward`): its input is uint8 pixels, its outputs are boxes,
+scores, labels and masks in a fixed number of rows, of which `valid` says which count. Before the file gets
+its name, it is run on an image and compared with the model. N images of H x W pixels, D rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Programs of `torch.export` as ONNX files, a resize before one, and convolutions in 8 bits.
+"""Writes programs of `torch.export` as ONNX files, adds a resize, and quantises convolutions to 8 bits.
 
-H x W pixels of the image as it is given, h x w after the resize, D places.
+H x W pixels of the image as it is given, h x w after the resize, D rows of detections.
 """
 
 from __future__ import annotations

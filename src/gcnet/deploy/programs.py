@@ -1,4 +1,4 @@
-"""What is in a file: models as modules that take tensors and give tensors, to be traced.
+"""Models as modules from tensors to tensors, for `torch.export` to trace.
 
 N images of H x W pixels, S side of a classifier's squares.
 """

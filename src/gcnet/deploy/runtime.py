@@ -1,6 +1,6 @@
-"""Models in ONNX Runtime and OpenVINO, from files that `gcnet export` wrote, on NumPy arrays.
+"""Runs files that `gcnet export` wrote, in ONNX Runtime and OpenVINO, on NumPy arrays.
 
-N images of H x W pixels, D places, K classes.
+N images of H x W pixels, D rows of detections, K classes.
 """
 
 from __future__ import annotations

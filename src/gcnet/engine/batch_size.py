@@ -1,6 +1,7 @@
 """The batch size "auto": the largest power of two whose step fits into the memory of a GPU.
 
-Steps on growing batches are tried and taken back. On a CPU, where larger batches are not faster, it is small.
+Steps with growing batches are tried, and their effects undone. On a CPU, where larger batches are not faster,
+the batch is small.
 """
 
 from __future__ import annotations

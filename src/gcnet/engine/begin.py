@@ -1,4 +1,4 @@
-"""What a run begins with: the model as its recipe wants it, a fresh state or that of a checkpoint."""
+"""Prepares a run: the model as its recipe says, and the state of a checkpoint if the run is resumed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A schedule for a time: as many epochs as end within it, from what iterations and images take here.
+"""Chooses the number of epochs that end within a given time, from measured iterations and validations.
 
-They are tried and taken back: a run with a `time` is to the bit the run of the epochs that were decided on.
-Those stand in its checkpoints and its recipe.yaml in place of the time, so that a resumed run has them too.
+The iterations that are timed are undone, so that a run with a `time` equals, to the bit, a run with the
+number of epochs that was chosen. Checkpoints and recipe.yaml hold this number in place of the time, so that a
+resumed run has it too.
 """
 
 from __future__ import annotations

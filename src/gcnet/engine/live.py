@@ -1,4 +1,4 @@
-"""`live.html`: a page on a run as it goes, which loads itself anew: losses, rate, AP, time left, samples."""
+"""`live.html`, a page that reloads itself during a run: losses, learning rate, AP, time left, samples."""
 
 from __future__ import annotations
 

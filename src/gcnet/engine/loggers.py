@@ -1,6 +1,6 @@
-"""Loggers of a run: `metrics.csv`, and those that the recipe names.
+"""The loggers of a run: `metrics.csv`, and those that the recipe names.
 
-Another logger is a class here and its line in LOGGERS.
+To add a logger, write a class here and a line in LOGGERS.
 """
 
 from __future__ import annotations

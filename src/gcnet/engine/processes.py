@@ -1,7 +1,7 @@
 """The processes of a run, one for each device: the rank of this one, how the others start, and how they end.
 
 `torchrun` and `srun` start all of them. Otherwise the first process starts the others, with its own command
-line, and ends with one line of error when one of them dies.
+line. If one of them dies, the run ends with one line.
 """
 
 from __future__ import annotations

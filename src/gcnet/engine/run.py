@@ -1,4 +1,4 @@
-"""A run, and one iteration of it: losses, gradients, and the step of the optimizer."""
+"""The state of a run, and one iteration of it: losses, gradients, and the step of the optimizer."""
 
 from __future__ import annotations
 

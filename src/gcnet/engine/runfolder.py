@@ -1,4 +1,4 @@
-"""What a run leaves beside its checkpoints: the recipe it can be rerun from, versions, and curves."""
+"""The files that a run writes beside its checkpoints: the recipe to repeat it, versions, and curves."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The optimizer, and learning rate and random numbers of every iteration as functions of its number alone.
+"""The optimizer; the learning rate and random numbers of an iteration, as functions of its number alone.
 
-Nothing here keeps state, so a resumed run takes exactly the rates and draws of an unbroken one. An iteration
-is one step of the optimizer.
+Nothing here keeps state, so that a resumed run has exactly the rates and random numbers of an unbroken one.
+An iteration is one step of the optimizer.
 
-Here COCO's schedule is also adapted to small data sets. It has 12 epochs in batches of 16, 90,000 iterations;
-with a hundred images that would be some eighty iterations, all of them warm-up.
+COCO's schedule is also adapted to small data sets here. It has 12 epochs in batches of 16, 90,000 iterations;
+with a hundred images it would be some eighty iterations, all of them warm-up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What differs between training a detector and a classifier: data and scores. The engine is one."""
+"""The differences between training a detector and a classifier: data and scores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Training from a recipe to a folder with models, metrics and curves: the loop, read from top to bottom.
+"""The training loop, from a recipe to a folder with models, metrics and curves. Read it from top to bottom.
 
-Each process of a run (one a device) does the same; the first writes files, prints, and scores.
+Each process of a run (one for each device) runs it; the first one also writes files, prints, and scores.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The validation of a run: the model scored on images that it does not train on, by all its processes."""
+"""Validation during a run: all its processes score the model on images that it does not train on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How sure a figure is: it is counted again on images drawn with replacement (Efron, 1979).
+"""Confidence intervals by the bootstrap (Efron, 1979): a figure is computed again on resampled images.
 
-Detections are not matched again: the objects that they find do not depend on other images, so an image that
-is drawn twice counts its matches twice. B resamples, I images, N detections, T IoU thresholds, K classes.
+Detections are not matched again: their matches do not depend on other images, so an image that is drawn twice
+counts its matches twice. B resamples, I images, N detections, T IoU thresholds, K classes.
 """
 
 from __future__ import annotations

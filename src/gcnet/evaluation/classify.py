@@ -1,4 +1,4 @@
-"""What a classifier says of images, and how often it is right. K classes."""
+"""The results of a classifier on images, and its accuracy. K classes."""
 
 from __future__ import annotations
 

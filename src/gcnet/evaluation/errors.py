@@ -1,7 +1,7 @@
-"""Kinds of error of a detector, and what mending each would give: TIDE (arXiv 2008.08115).
+"""Kinds of error of a detector, and what AP would be without each: TIDE (arXiv 2008.08115).
 
-The definitions are those of section 2.2, told apart in the order of its authors' own tool. All is at IoU 0.5
-in all areas. N1 objects, N2 detections, E pairs of both, K classes.
+The definitions are those of section 2.2, checked in the order of its authors' own tool, at IoU 0.5 and for
+all areas. N1 objects, N2 detections, E pairs of both, K classes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A model over a whole data set, scored; for `gcnet eval` and for validation in training alike.
+"""Predicts and scores a whole data set, for `gcnet eval` and for validation in training alike.
 
-What a detector finds in an image are `ImageResults`, what a classifier says of one is a `ClassResult`.
+The detections of an image are `ImageResults`; a classifier's result is a `ClassResult`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What a detector does at one score, or at each: precision, recall and F1, what it confuses, calibration.
+"""Figures of a detector at a score threshold: precision, recall, F1, confusion; and its calibration.
 
-All is counted from `Matches` at IoU 0.5 in all areas. N detections, N1 objects, K classes, S score levels.
+All are counted from `Matches` at IoU 0.5 and for all areas. N detections, N1 objects, K classes, S
+thresholds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Detections as COCO results.
+"""Detections in COCO's results format.
 
 N images, D detections.
 """

@@ -1,4 +1,4 @@
-"""What an evaluation says of a classifier, in plain values: the content of its `report.json`.
+"""The content of a classifier's `report.json`: what an evaluation says of it, in plain values.
 
 I images, K classes.
 """

@@ -1,7 +1,7 @@
-"""Two detectors on one data set: by how much they differ, how sure that is, and where.
+"""Compares two detectors on one data set: the difference, its interval, and the images that differ most.
 
-Both are counted on the same images, drawn equally often: what makes images hard for both is not taken for a
-difference (paired bootstrap).
+Both are scored on the same resampled images (paired bootstrap), so that images that are hard for both do not
+widen the interval.
 """
 
 from __future__ import annotations

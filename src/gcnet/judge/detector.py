@@ -1,6 +1,6 @@
-"""What an evaluation says of a detector, in plain values: the content of `report.json`.
+"""The content of a detector's `report.json`: what an evaluation says of it, in plain values.
 
-Everything is counted from matches of boxes, but for AP and the kinds of error, which masks have too. N1
+All figures except AP and the kinds of error, which masks have too, are counted from matches of boxes. N1
 objects, N2 detections, I images, K classes, B resamples.
 """
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation as a page, and as JSON beside it. The template has the words."""
+"""The report of an evaluation as a page, and as JSON. The template holds the texts of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawings of an image beside each other: its ground truth, and what models find in it."""
+"""Drawings of one image side by side: its ground truth, and the detections of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report in sentences: what a reader should know first."""
+"""The findings of a report in sentences, the most important first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study of the context block from its data to its report; how its runs are made is in `gcnet.lab.runs`."""
+"""Runs a study of the context block, from its data to its report; `gcnet.lab.runs` trains its models."""
 
 from __future__ import annotations
 

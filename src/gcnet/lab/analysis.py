@@ -1,4 +1,4 @@
-"""How much the attention of every context block depends on the query, over many images.
+"""Measures over many images how much the attention of every context block depends on the query.
 
 As in Table 1 of the paper (arXiv 1904.11492); `gcnet.context.look` has the measures.
 """

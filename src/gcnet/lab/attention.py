@@ -1,4 +1,4 @@
-"""Where the context blocks of a model look in an image, as in Figure 1 of the paper (arXiv 1904.11492).
+"""Draws what the context blocks of a model attend to in an image, as in Figure 1 of arXiv 1904.11492.
 
 H x W image, h x w map, Q queries. Images are RGB uint8.
 """

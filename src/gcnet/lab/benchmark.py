@@ -1,6 +1,6 @@
-"""`gcnet benchmark`: how fast models are on this machine, beside each other and beside torchvision's.
+"""`gcnet benchmark`: the speed of models on this machine, compared with each other and with torchvision's.
 
-A machine that is shared or throttles changes its speed within minutes. So everything is timed in turn, in one
+A shared or throttled machine changes its speed within minutes. So all models are timed in turn, in one
 process, and compared by ratios of medians.
 """
 

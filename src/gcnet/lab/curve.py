@@ -1,7 +1,7 @@
 """A learning curve: the same training on a quarter, a half and all of the images, and what more would give.
 
-Each run is a program of its own, as in a study (`gcnet.lab.runs`), and makes as many iterations as that on
-all images: what differs is what there is to learn from.
+Each run is a process of its own, as in a study (`gcnet.lab.runs`). All have the same number of iterations, so
+that only the images differ.
 """
 
 from __future__ import annotations

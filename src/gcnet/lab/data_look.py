@@ -1,4 +1,4 @@
-"""A look through a data set before a training: what is counted and found, and what a person should know."""
+"""Looks through a data set before a training: counts, checks, and the findings that a person should know."""
 
 from __future__ import annotations
 

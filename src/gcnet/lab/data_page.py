@@ -1,6 +1,6 @@
-"""The page of a data set: what was found in it, in numbers, words and drawings of its ground truth.
+"""The page of a data set: counts, findings and drawings of its ground truth.
 
-The template beside this file has the words.
+The template beside this file holds the texts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The whole path in minutes: generated images, training, AP, and drawings of what the model sees.
+"""The whole path in minutes: generated images, training, AP, and drawings of detections and attention.
 
-The data set is context shapes (docs/context-shapes.md): a class cannot be told without the lamp far away
-from the object, so the table shows whether context blocks do their work.
+The data set is context shapes (docs/context-shapes.md): a class depends on a lamp far away from the object,
+so the table shows whether context blocks work.
 """
 
 from __future__ import annotations

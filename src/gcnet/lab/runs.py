@@ -1,6 +1,6 @@
-"""The runs of a study: each is a process of its own, so that others go on if one fails.
+"""The runs of a study. Each is a process of its own, so that others continue if one fails.
 
-A finished run is never made again; the same command goes on where it was stopped.
+Finished runs are never repeated; after an interruption the same command continues.
 """
 
 from __future__ import annotations

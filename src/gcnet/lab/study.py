@@ -1,10 +1,10 @@
 """Trainings that are compared, the folder of their runs, and the paper's studies of the context block.
 
-A *cell* is what is compared, in the paper's studies (arXiv 1904.11492, section 5.1) a context block. A *run*
-is one training of a cell with one seed. Everything else is the same for all runs of a folder; studies whose
-cells mean the same share their runs.
+A *cell* is a variant that is compared with others; in the paper's studies (arXiv 1904.11492, section 5.1) it
+is a context block. A *run* is one training of a cell with one seed. Everything else is the same for all runs
+of a folder; studies share the runs of cells that are equal.
 
-No torch here, so that `gcnet ablate --help` is quick.
+This does not import torch, so that `gcnet ablate --help` is quick.
 """
 
 import json

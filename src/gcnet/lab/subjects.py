@@ -1,7 +1,7 @@
-"""What is timed: our models, and torchvision's Mask R-CNN with the same weights, on the same noise.
+"""The models that are timed: ours, and torchvision's Mask R-CNN with the same weights, on the same noise.
 
-Weights are random numbers from a fixed seed, spread so that as many objects are found as may be: time depends
-on how many there are, not on whether they are right.
+Weights are random numbers from a fixed seed, scaled so that as many objects as possible are found: time
+depends on the number of detections, not on whether they are right.
 """
 
 from __future__ import annotations

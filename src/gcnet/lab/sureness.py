@@ -1,4 +1,4 @@
-"""How sure a difference between trainings is: from their seeds, and from the images they were scored on."""
+"""Confidence intervals of a difference between trainings, over seeds and over images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: an image in several sizes and mirrored; what a detector finds in them becomes one.
+"""Test-time augmentation: predicts an image in several sizes and mirrored, and merges the detections.
 
 Boxes of all views are merged in the image. Then the mask head sees each of them in every view, and the mean
 of its probabilities is the mask, as in detectron2: a union of masks would be as large as all their shifts.

@@ -1,16 +1,17 @@
-"""What other libraries do otherwise about where things are: anchors, RoIAlign, boxes resized, masks pasted.
+"""The pixel conventions of other libraries: anchors, RoIAlign, resized boxes, pasted masks.
 
-"continuous" is mmdetection's from 2.0 on, detectron2's, and ours: nothing here applies.
+"continuous" is the convention of mmdetection from 2.0 on, of detectron2, and of this package; it needs
+nothing from here.
 
-"inclusive" is that of mmdetection 1.x, in which the authors' files of 2019 were trained. There a box contains
-its last pixel: [x1, y1, x2, y2] is x2 - x1 + 1 wide. It covers the same area as our [x1, y1, x2 + 1, y2 + 1],
-and written like this its coder, IoU, NMS and choice of level are exactly ours. What differs is where anchors
-stand, where RoIAlign reads, and how boxes change with the size of the image, because it was the last pixel
-that was multiplied.
+"inclusive" is that of mmdetection 1.x, with which the authors' files of 2019 were trained. A box includes its
+last pixel: [x1, y1, x2, y2] is x2 - x1 + 1 wide, and covers the same area as our [x1, y1, x2 + 1, y2 + 1]. If
+it is written like this, its coder, IoU, NMS and choice of level are exactly ours. Different are the positions
+of anchors, the positions that RoIAlign reads, and how boxes are scaled with the image, because 1.x scaled the
+index of the last pixel.
 
-"torchvision": anchors are rounded, and their distance is the padded image's side divided by the map's, cut to
-whole pixels; RoIAlign reads half a pixel of the map further right and below, and one pixel at least; a mask
-is drawn over whole pixels.
+"torchvision": anchors are rounded, and their distance is the padded image's side divided by the map's,
+rounded down; RoIAlign reads half a pixel of the map further right and below, and at least one pixel; masks
+are drawn over whole pixels.
 
 h x w map of a level; R regions, D detections. Boxes are ours throughout: xyxy with widths x2 - x1.
 """

@@ -1,6 +1,6 @@
-"""Batch norm as what it is once its statistics are known: a factor and a shift for each channel.
+"""Batch norm with known statistics as a factor and a shift for each channel.
 
-N images, D channels, H x W map. Where they are fixed, a convolution and its norm are one convolution.
+N images, D channels, H x W map. If they are fixed, a convolution and its norm become one convolution.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Feature pyramid (arXiv 1612.03144), and what others have put behind it.
+"""Feature pyramid network (arXiv 1612.03144), and its extensions PAFPN and the balanced pyramid.
 
 N images, C channels, h x w map of a level.
 """

@@ -1,5 +1,6 @@
-"""A detector for inference: norms folded into convolutions, ReLUs and sums done by them, context for free.
+"""A faster copy of a detector for inference: norms, ReLUs and sums are part of its convolutions.
 
+The context of a block is computed from the input of its last convolution.
 N images, C channels, c = C / 4 channels inside a block, H x W map.
 """
 

@@ -1,4 +1,4 @@
-"""The heads of the second stage: what a region is and where exactly, and which pixels are the object.
+"""The heads of the second stage: the class and box of each region, and its mask.
 
 Box head: arXiv 1506.01497, two linear layers as in arXiv 1612.03144. Mask head: arXiv 1703.06870, section 3.
 R regions, C channels, S side of the pooled grid, M side of a mask, K classes; class K is background.

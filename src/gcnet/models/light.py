@@ -1,14 +1,15 @@
-"""A residual block in training, with less to compute and to keep than its layers one by one.
+"""A residual block in training that computes and saves less than its layers one by one.
 
 N images, C channels, c = C / 4 channels inside a block, H x W map.
 
-- Norms with frozen statistics are folded into their convolutions: the map between the two is neither made nor
-  kept.
-- The context is found from the input y of the last convolution, z = W y + b, which its gradient needs anyway:
-  pooling commutes with it, sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a
-  constant that the softmax does not see. So the block keeps no map of its own, and reads c channels, not C.
-- After a norm that is trained, z = s u + t. The norm keeps u, so the context keeps that in place of z.
-- Shortcut, context and ReLU are put on z in place.
+- Norms with frozen statistics are folded into their convolutions: the map between the two is neither computed
+  nor saved.
+- The context is computed from the input y of the last convolution, z = W y + b, which autograd saves anyway.
+  Pooling commutes with it, sum_p a_p z_p = W sum_p a_p y_p + b, and the logits w' z_p are (W' w)' y_p up to a
+  constant, which does not change the softmax. So the block saves no map of its own, and reads c channels, not
+  C.
+- After a norm that is trained, z = s u + t. The norm saves u, so the context uses u in place of z.
+- Shortcut, context and ReLU are applied to z in place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A model for inference beside training, and activation checkpointing (arXiv 1604.06174)."""
+"""A model in eval mode that shares the tensors of one in training; activation checkpointing.
+
+Checkpointing is that of arXiv 1604.06174.
+"""
 
 from __future__ import annotations
 

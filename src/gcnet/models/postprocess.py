@@ -1,4 +1,4 @@
-"""From class scores and deltas to the detections that are kept, and back to the image as it was given.
+"""From class scores and deltas to detections, and back to pixels of the original image.
 
 R regions, K classes, D detections, M side of a mask.
 """

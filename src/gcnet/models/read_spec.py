@@ -1,4 +1,4 @@
-"""Specs from files: every value is of its type and within bounds before a network is made of it."""
+"""Reads specs from files: each value is checked for type and bounds before a network is made."""
 
 from __future__ import annotations
 

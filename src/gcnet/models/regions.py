@@ -1,6 +1,6 @@
 """The regions that are sampled for a training step of the second stage, and their targets.
 
-N images, R regions of all images, P positive ones, B places for regions in each image, M side of a mask.
+N images, R regions of all images, P positive ones, B sampled regions in each image, M side of a mask.
 """
 
 from __future__ import annotations

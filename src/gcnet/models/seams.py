@@ -1,12 +1,11 @@
-"""What several views of an image found, as one: duplicates go, and objects that a view cuts are put together.
+"""Merges the detections of several views: removes duplicates, and joins objects that a view's edge cuts.
 
 V views, D detections, P pairs of them, M side of a mask, S side of a finer one. Boxes are xyxy in pixels of
 the image.
 
-Two views are compared where both look, so that halves of an object, each seen by one, agree on the part that
-both see. What one view holds for two objects stays two: its own NMS has seen to that. This is why two small
-objects are not taken for parts of a large one that is seen behind them, as they are where boxes are compared
-by the overlap with the smaller one alone.
+Two views are compared in the area that both see, where two parts of one object agree. Two objects of one
+view are never joined, because its own NMS kept both. So small objects are not taken for parts of a large one
+behind them, which happens if boxes are compared by their overlap with the smaller one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a model is made of, as frozen data: no torch here, so that listing models costs nothing.
+"""The structure of models, as frozen data. This does not import torch, so that listing models is quick.
 
-A `Detector` is made of a `ModelSpec`, a `Classifier` of a `ClassifierSpec`. A spec travels inside every saved
-model (`dataclasses.asdict` to JSON and back through its `from_dict`).
+A `Detector` is made from a `ModelSpec`, a `Classifier` from a `ClassifierSpec`. A spec is stored in every
+saved model (`dataclasses.asdict` to JSON, and back through its `from_dict`).
 """
 
 from __future__ import annotations

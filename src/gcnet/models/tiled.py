@@ -1,6 +1,6 @@
-"""Large images through a detector, a tile at a time; what the tiles find becomes one.
+"""Predicts large images tile by tile, and merges the detections.
 
-H x W image. Arrays alone, no torch: the detector may be one in a file for another runtime.
+H x W image. This uses arrays and does not import torch: the detector may be an export.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a detector is shown of an image in inference, beside the image itself. No torch here."""
+"""The views of an image in inference: tiles, sizes and mirror images. This does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes: overlap, and the deltas that regress one box to another.
+"""Boxes: overlap, and the deltas that turn one box into another.
 
 R, S boxes; xyxy float pixels with widths x2 - x1; H x W image.
 """

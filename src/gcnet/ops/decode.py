@@ -1,6 +1,6 @@
-"""Images of every kind, from files to tensors, into arrays: H x W x 3 RGB uint8.
+"""Reads images of every kind, from files to tensors, as arrays: H x W x 3 RGB uint8.
 
-What is broken in a file ends in one line. The same image gives the same pixels whatever it is handed over as.
+A damaged file gives an error of one line. The same image gives the same pixels in whatever form it is passed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Image files before they are decoded: whether they are images, how large, and which way up.
+"""Reads the headers of image files before they are decoded: format, size and orientation.
 
-A file is a stranger's. Its format is one of a closed list, and its size is known from its header.
+Files come from strangers: only a fixed list of formats is opened, and the size is checked in the header.
 """
 
 from __future__ import annotations

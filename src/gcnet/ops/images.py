@@ -1,4 +1,4 @@
-"""Images are resized and written. They are H x W x 3 RGB uint8."""
+"""Resizes and writes images, which are H x W x 3 RGB uint8."""
 
 from __future__ import annotations
 

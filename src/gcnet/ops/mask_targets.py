@@ -1,7 +1,7 @@
-"""What the mask head learns: the views that regions have of annotated masks.
+"""The targets of the mask head: annotated masks, cropped to regions.
 
-R regions, G objects, P points, S side of a view. Polygons are never drawn at image size: they are moved and
-scaled to the region that wants them. Coordinates are those of `gcnet.ops.segmentations`.
+R regions, G objects, P points, S side of a target. Polygons are never drawn at the size of the image: they
+are moved and scaled to the region. Coordinates are those of `gcnet.ops.segmentations`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which candidate box is matched to which object, and which candidates are sampled for training.
+"""Matches candidate boxes with objects, and samples candidates for training.
 
 N images, A candidates (anchors or proposals) of each, G objects, I regions to ignore, B sampled candidates
 of each image.
 
-Nothing here synchronises with a GPU: samples have a fixed size, with a mask of those that count.
+Nothing here makes the CPU wait for a GPU: samples have a fixed size, with a mask of those that count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Non-maximum suppression within groups (classes or pyramid levels).
 
-R boxes, L places for those that are kept.
+R boxes, L rows for those that are kept.
 
-The operator is torchvision's, taken from its compiled library: the package imports its models and with them
-PyTorch's compiler, more than all else that a prediction needs. Derivatives are in the package alone, which
-training imports.
+The operator is loaded from torchvision's compiled library. Importing the package torchvision would also
+import its models and PyTorch's compiler, which takes longer than all other imports of a prediction.
+Derivatives are defined only in the package, which training imports.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arrays of gray, colour and opacity, of whatever depth, as RGB uint8.
+"""Converts arrays of gray, colour and opacity, of any depth, to RGB uint8.
 
 H x W pixels, C channels: 1 (gray), 2 (gray and opacity), 3 (RGB) or 4 (RGB and opacity).
 """

@@ -1,9 +1,9 @@
-"""Run-length encodings of predicted masks, found without drawing them.
+"""Run-length encodings of predicted masks, computed without drawing them.
 
 D detections, M x M grid of probabilities over each box, H x W image; w columns and h rows of pixels in a box.
 
-Bilinear sampling is linear between two cells of the grid. Down a column of pixels a mask can therefore begin
-or end but once between them: M + 1 places are looked at, however tall the box is.
+Bilinear sampling is linear between two cells of the grid. In a column of pixels a mask can therefore begin or
+end at most once between them, so that only M + 1 positions are evaluated, however tall the box is.
 COCO counts pixels down the columns, from the top left.
 """
 

@@ -1,1 +1,1 @@
-"""Images in, objects or classes out, written as they are found."""
+"""Predicts many images or a video, and writes the detections or classes as they are found."""

@@ -1,4 +1,4 @@
-"""Images of a Ray Data set through a model: Ray schedules, moves data, and repeats what a lost worker had."""
+"""Predicts the images of a Ray data set. Ray schedules the work, and repeats what a lost worker had."""
 
 from __future__ import annotations
 

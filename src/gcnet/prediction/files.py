@@ -1,4 +1,4 @@
-"""Image files through a model, and what is found in them into a folder."""
+"""Predicts image files, and writes the results into a folder."""
 
 from __future__ import annotations
 

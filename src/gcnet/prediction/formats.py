@@ -1,4 +1,4 @@
-"""What was found, in the files that a person asked for: written from the journal, an image at a time."""
+"""Writes detections in the formats of `--format`, from the journal, one image at a time."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is written about an image is named after it: how two images of one name are told apart.
+"""Names of the files that are written for each image, and how images of the same name are told apart.
 
-A number an image is held, not a name: a call may have millions.
+Memory holds a number for each image, not a name: a call may have millions.
 """
 
 from __future__ import annotations

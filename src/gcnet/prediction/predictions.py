@@ -1,4 +1,4 @@
-"""What came of a call: counts, and the entries of all images, from memory or from its files."""
+"""The result of `gcnet.predict`: counts, and the entries of all images, from memory or from files."""
 
 from __future__ import annotations
 

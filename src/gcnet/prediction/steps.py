@@ -1,4 +1,4 @@
-"""What a detector and a classifier do with an image, and what is kept of it.
+"""How detectors and classifiers predict a batch, and what is kept of each image.
 
 H x W images, RGB uint8.
 """

@@ -1,7 +1,7 @@
-"""Images through a model, a few at a time: read ahead, predicted, and finished while the next are predicted.
+"""Predicts a stream of images: some are read ahead, and others are written, while one is predicted.
 
-However many images there are, no more are held than the threads have in hand and `AHEAD` pixels of them at
-either end. H x W images, RGB uint8.
+Memory does not grow with the number of images: each thread holds an image, and at most `AHEAD` pixels wait
+before the model and as many after it. H x W images, RGB uint8.
 """
 
 from __future__ import annotations

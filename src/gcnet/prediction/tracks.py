@@ -1,4 +1,4 @@
-"""Which object of a frame is which of the frames before: ByteTrack (arXiv 2110.06864), with trackers.
+"""Tracks objects from frame to frame with ByteTrack (arXiv 2110.06864) of the package trackers.
 
 D detections.
 """

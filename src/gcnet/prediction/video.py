@@ -1,4 +1,4 @@
-"""A video through a detector: its objects and their tracks as JSON lines, and drawn as a video."""
+"""Predicts a video: its objects and their tracks as JSON lines, and drawn as a video."""
 
 from __future__ import annotations
 

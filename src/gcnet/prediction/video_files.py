@@ -1,4 +1,4 @@
-"""Videos as files and cameras: read ahead by a thread, and written.
+"""Reads videos and cameras ahead in a thread, and writes videos.
 
 H x W frames, RGB uint8. Only a few frames are held.
 """

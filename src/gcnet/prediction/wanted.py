@@ -1,4 +1,4 @@
-"""What is to be written of what is found, checked before anything slow is imported."""
+"""The formats and files that a prediction writes, checked before anything slow is imported."""
 
 from __future__ import annotations
 

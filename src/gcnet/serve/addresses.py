@@ -1,7 +1,8 @@
-"""Images from addresses that a request names.
+"""Fetches images from addresses in a request.
 
-Whoever can send a request chooses where this machine connects to. So only public addresses are asked: the
-host's name is looked up once, and the connection goes to what was found then. Redirects are not followed.
+Anyone who can send a request chooses what this machine connects to. So only public addresses are allowed: the
+host's name is looked up once, and the connection goes to the address that was checked. Redirects are not
+followed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a service takes and gives, as types: they check what is asked, make the JSON and describe the API.
+"""The requests and responses of the service, as types: they check requests, make JSON, and describe the API.
 
 D detections, P points of an outline.
 """

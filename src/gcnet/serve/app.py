@@ -1,8 +1,7 @@
-"""The HTTP service: what it answers, and how much it takes on at a time.
+"""The HTTP service: its routes, and the number of requests that it handles at a time.
 
-A request has a place from its first byte to its answer. Bodies come, images are decoded by a few threads,
-the model's thread predicts what waits, and the threads make JSON of it. Where all places are taken, the
-answer is 429 at once.
+A request holds one of a limited number of slots from its first byte to its response. A few threads decode
+images and make JSON; the model's thread predicts. If all slots are taken, the response is 429 at once.
 """
 
 # No `from __future__ import annotations`: FastAPI reads the signatures of functions in a function.

@@ -1,4 +1,4 @@
-"""One thread that owns a model, and what waits for it: jobs that are alike are done together."""
+"""One thread that runs a model, and its queue: waiting jobs that can share a batch are predicted together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around all requests: they are measured and logged, and bodies that are too large or slow are stopped."""
+"""A middleware for all requests: it measures and logs them, and stops bodies that are too large or slow."""
 
 from __future__ import annotations
 

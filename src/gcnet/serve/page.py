@@ -1,4 +1,4 @@
-"""The page for people at `/`, its script, and the description of the API. They ask nothing of other hosts."""
+"""The page at `/`, its script, and the description of the API. They make no requests to other hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as a service uses it: images prepared by many threads, batches run by one, answers as JSON.
+"""A model in the service: many threads prepare images, one runs batches, and results are made into JSON.
 
 N images of H x W pixels, h x w map of a context block.
 """

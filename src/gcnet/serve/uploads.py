@@ -1,4 +1,4 @@
-"""An image as it comes in a request: a multipart field, or the body itself."""
+"""Reads the image of a request: a multipart field, or the body itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing: objects on images, attention over them, and many of them on a sheet."""
+"""Drawing: objects on images, attention over images, and sheets of images."""
 
 from gcnet.viz.heat import attention_overlay, mark_point
 from gcnet.viz.objects import class_colors, draw_detections, draw_targets

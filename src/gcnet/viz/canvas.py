@@ -1,4 +1,4 @@
-"""What is drawn on: a copy of an image, and a transparent layer of masks that is laid over it.
+"""The canvas of drawings: a copy of an image, and a transparent layer of masks over it.
 
 H x W image, h x w layer or part of it, M x M grid of probabilities over a box. A layer has a few megapixels
 at most: a hundred objects on a large photograph cost little more than on a small one.

@@ -1,4 +1,4 @@
-"""Figures of a page: parts of images with some of what is in them.
+"""Figures for pages: parts of images with some of their objects.
 
 H x W images, RGB uint8.
 """

@@ -1,4 +1,4 @@
-"""Where a context block looks: attention maps over images.
+"""Attention maps drawn over images.
 
 H x W image, h x w map. Images are RGB uint8.
 """

@@ -1,4 +1,4 @@
-"""Drawings of what a model finds and of what is annotated.
+"""Drawings of detections and of annotated objects.
 
 H x W images, D objects in the order in which they are drawn: the last is in front. Images are RGB uint8.
 Masks are on a layer over the image (`gcnet.viz.canvas`), frames and names on both.

@@ -1,7 +1,7 @@
-"""Pages that a person reads: one HTML file that asks nothing of a network.
+"""HTML pages for people, each one file that needs no network.
 
-A page is a template of its own that extends `page.html` (head, style) and puts together what `parts.html`
-has: tables, bars, figures. Whatever comes from data is escaped.
+A page is a template that extends `page.html` (head, style) and uses the macros of `parts.html`: tables, bars,
+figures. All data is escaped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many images in one, with words over them. Images are RGB uint8."""
+"""Sheets of many images with titles. Images are RGB uint8."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that hold a pickle: a plain one, or `torch.save`'s of today or before torch 1.6.
 
-Weights are read when they are asked for, after what they claim to be was held against the file.
+A tensor is read only after its declared size has been checked against the file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Any file with a backbone in it, as the beginning of a detector: a ResNet, or a network of a library.
+"""Starts a detector's backbone from any file that holds one: a ResNet, or a network of a library.
 
-torchvision's and timm's names are those of our ResNet. mmpretrain and mmdetection put them behind
-`backbone.`, MoCo behind `encoder_q.` (v3 `base_encoder.`), DINO behind `backbone.` of its teacher, and
-transformers has names of its own.
+torchvision's and timm's names are those of our ResNet. mmpretrain and mmdetection put `backbone.` before
+them, MoCo `encoder_q.` (v3 `base_encoder.`), DINO `backbone.` of its teacher; transformers has names of its
+own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The models by name: what they are made of and what was published about them. No torch here.
+"""The models by name: their specs, recipes and published figures. This does not import torch.
 
 The detectors are mmdetection's published rows (arXiv 1904.11492), the authors' own with larger heads, and a
-tiny family for CPUs. The classifiers (section 5.2) stand on the same backbones: the weights of one fit the
-other.
+tiny family for CPUs. The classifiers (section 5.2) have the same backbones, so that the weights of one fit
+the other.
 """
 
 from __future__ import annotations

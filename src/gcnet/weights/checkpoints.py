@@ -1,4 +1,4 @@
-"""Other people's checkpoints: where the weights are in them, and what else they say."""
+"""Finds the weights in other people's checkpoints, and the facts that come with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class-dependent layers for other classes: rows of classes that are known move along, the others start anew.
+"""Adapts class-dependent layers to other classes: rows of known classes are kept, others start random.
 
 These are the class logits and per-class deltas of box heads and the logits of mask heads, in each stage of a
 cascade, and the last layer of a classifier. Background, the last class row of a box head, keeps its row.

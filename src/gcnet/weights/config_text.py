@@ -1,4 +1,4 @@
-"""The text of a configuration as plain values, and what is in them by name. Nothing in it is executed."""
+"""Reads the text of a configuration as plain values, by name. Nothing in it is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models by name, with random weights or with given ones; and the model that a training starts from."""
+"""Creates models by name, with random or given weights, and the model that a training starts from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The detectors of torchvision and detectron2, as mmdetection would have written them.
+"""Translates detectors of torchvision and detectron2 into mmdetection's form.
 
-Layers get mmdetection's names, and background comes last. What the two libraries do otherwise is the same for
-all their files, and no file says it.
+Layers get mmdetection's names, and background comes last. What the two libraries compute differently is the
+same for all their files, and is not written in them.
 """
 
 from __future__ import annotations

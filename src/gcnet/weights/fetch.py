@@ -1,8 +1,8 @@
 """Finds the file that a user names, and caches published files. No torch here: errors come at once.
 
-A file is fetched once, and never used without checking what came. Order: the cache; the published address;
-the mirrors that the caller lists; those in `GCNET_MIRRORS`. The publisher goes first because eight hex digits
-of a SHA-256 tell damage, not malice. A publisher that is down costs a few seconds, once for each file.
+A file is fetched once, and always checked. Order: the cache; the published address; the mirrors that the
+caller lists; those in `GCNET_MIRRORS`. The publisher comes first, because eight hex digits of a SHA-256
+detect damage, but no attack. A publisher that is down costs a few seconds, once for each file.
 """
 
 from __future__ import annotations

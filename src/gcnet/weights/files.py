@@ -1,7 +1,7 @@
-"""Our own model files: safetensors that know their architecture, class names and preprocessing.
+"""Our own model files: safetensors that hold their spec, class names and preprocessing.
 
 The header's `__metadata__` holds JSON under `spec`, `preprocessing`, `provenance` and `versions`: enough to
-use the weights without this code. `kind` is "classifier" for one, and not there for a detector.
+use the weights without this code. `kind` is "classifier" for a classifier, and absent for a detector.
 """
 
 from __future__ import annotations

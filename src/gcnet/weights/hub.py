@@ -1,7 +1,7 @@
 """Models in the layout of the Hugging Face hub: `model.safetensors`, `config.json` and a model card.
 
-The safetensors file is our own and complete in itself; the two others tell the hub and people what it is.
-Imported when it is called: huggingface_hub is loaded only by those who want it.
+The safetensors file is our own and complete in itself; the two others describe it to the hub and to people.
+This module is imported late, because it imports huggingface_hub.
 """
 
 from __future__ import annotations

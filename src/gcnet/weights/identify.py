@@ -1,4 +1,4 @@
-"""Which model a checkpoint of mmdetection holds: from the shapes of its tensors, its name and what it says.
+"""Recognises the model in a checkpoint of mmdetection by the shapes of its tensors, name and metadata.
 
 C channels of a block, P of its bottleneck.
 """

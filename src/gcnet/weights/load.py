@@ -1,4 +1,4 @@
-"""A model from anything: our files, run folders, the hub, published names, and other people's checkpoints."""
+"""Loads models from anything: our files, run folders, the hub, published names, others' checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The context blocks that the shapes of an mmdetection state dict tell of.
+"""Finds the context blocks in an mmdetection state dict, from the shapes of its tensors.
 
 Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's bottleneck.
 """

@@ -1,6 +1,6 @@
 """Reads the text of an mmdetection configuration. It is parsed; nothing in it is executed.
 
-2.x keeps its text in a checkpoint as `config`, 3.x as `cfg`; 1.x has older words for some things.
+2.x keeps its text in a checkpoint as `config`, 3.x as `cfg`; 1.x has other names for some options.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The key map between mmdetection's state dicts (2.x and 3.x) and ours; what 1.x did otherwise is undone."""
+"""The map between the keys of mmdetection's state dicts (2.x and 3.x) and ours; 1.x is modernised first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the configurations of mmdetection 1.x, 2.x and 3.x keep what is asked of them."""
+"""Where the configurations of mmdetection 1.x, 2.x and 3.x keep the options that are read."""
 
 from __future__ import annotations
 

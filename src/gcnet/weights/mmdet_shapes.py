@@ -1,4 +1,4 @@
-"""What the shapes of an mmdetection state dict tell of a model, and which parts in it no model here has.
+"""Reads a model's structure from the shapes in an mmdetection state dict, and finds unsupported parts.
 
 Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's bottleneck.
 """

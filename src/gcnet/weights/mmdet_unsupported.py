@@ -1,4 +1,4 @@
-"""What a configuration of mmdetection has that no model here does, in words."""
+"""Lists in words what a configuration of mmdetection has that no model here supports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is made of in a few lines, each fact with where it comes from, for a person to check."""
+"""Describes a model in a few lines, each fact with its source, for a person to check."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Pickles, read without running anything and without the libraries that wrote them.
+"""Reads pickles without running anything, and without the libraries that wrote them.
 
-A pickle is a program that names functions to call. Here every name stands for something of ours: plain
-values, numbers and arrays as they are written, and objects that keep what they are given and do nothing.
+A pickle is a program that names functions to call. Here every name stands for an object of ours: plain
+values, numbers and arrays are read, all else becomes an object that stores its arguments and does nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the header of a .safetensors tells without torch: whose it is, and its model's recipe."""
+"""Reads the header of a .safetensors without torch: who wrote it, and its model's recipe."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Models ready for work: on their device for inference, or with weights and classes to begin a training.
+"""Loads models for inference on their device, and finds what a training starts from.
 
-No torch here: mistakes in the words come before slow imports.
+This does not import torch, so that mistakes in arguments are reported before slow imports.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One file from one address: over HTTP, going on where a cut connection left off, or from a folder.
+"""Downloads one file from one address over HTTP and resumes cut downloads; or copies it from a folder.
 
-What arrives is not checked here; `gcnet.weights.fetch` knows what it should be.
+The content is not checked here, but in `gcnet.weights.fetch`.
 """
 
 from __future__ import annotations

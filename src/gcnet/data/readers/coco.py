@@ -1,4 +1,4 @@
-"""COCO instance files: which of a folder's files is which split, where its images are, and reading it."""
+"""Reads COCO instance files: which file of a folder is which split, and where its images are."""
 
 from __future__ import annotations
 

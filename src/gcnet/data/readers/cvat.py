@@ -1,4 +1,4 @@
-"""CVAT's own XML, "CVAT for images"; an image may name its subset."""
+"""Reads CVAT's own XML, "CVAT for images". An image may name the split that it belongs to."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What readers share: files of JSON, XML, YAML and lines; where images are; outlines of shapes and masks.
+"""Functions for all readers: JSON, XML, YAML and text files, the images of annotations, outlines and masks.
 
-Names that a file gives are looked up by `os.path`, for which one that is too long is of no file.
+Paths from files are checked with `os.path`: for a name that is too long it returns False, `Path` raises.
 """
 
 from __future__ import annotations

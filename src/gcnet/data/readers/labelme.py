@@ -1,4 +1,4 @@
-"""LabelMe: a JSON an image, with its `shapes`."""
+"""Reads LabelMe: a JSON file for each image, with its `shapes`."""
 
 from __future__ import annotations
 

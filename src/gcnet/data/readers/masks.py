@@ -1,8 +1,8 @@
-"""Folders of masks: one image of numbers for each image, or one image of black and white for each object.
+"""Reads folders of masks: one image of numbers for each image, or one black and white image for each object.
 
-`masks/a.png` of `images/a.jpg`: what has the same number is an object; of black and white, each area that
-hangs together is. Several in `masks/a/`, or in `a/masks/` beside `a/images/a.png`, are an object each. A
-`classes.txt` names the classes.
+In `masks/a.png` of `images/a.jpg` each number is an object; in a black and white mask, each connected area.
+Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a.png`, are one object each. A `classes.txt`
+names the classes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""COCO's panoptic format: a PNG an image whose colours are segments; the things among them are objects."""
+"""Reads COCO's panoptic format: a PNG for each image, whose colours are segments. Things are the objects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Object detection sets of the Hugging Face hub: a row an image, with its `objects`.
+"""Reads object detection data sets of the Hugging Face hub: a row for each image, with its `objects`.
 
-Parquet files, whose images are unpacked once into the cache folder, or a `metadata.jsonl` beside the images.
+They are Parquet files, whose images are unpacked once into the cache folder, or a `metadata.jsonl` beside the
+images.
 """
 
 from __future__ import annotations

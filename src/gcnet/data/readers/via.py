@@ -1,4 +1,4 @@
-"""VGG Image Annotator: its own JSON or a project file, one a split among its images, or one."""
+"""Reads VGG Image Annotator: its JSON or project files among the images, one for each split or one in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML of boxes an image, and perhaps a mask of its objects."""
+"""Reads Pascal VOC: an XML file of boxes for each image, and perhaps a mask of its objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""YOLO and Darknet: `labels/a.txt` has a line for each object of `images/a.jpg`; classes stand elsewhere."""
+"""Reads YOLO and Darknet: `labels/a.txt` has a line for each object of `images/a.jpg`.
+
+The names of the classes are in another file.
+"""
 
 from __future__ import annotations
 
