@@ -70,14 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Lines(logging.Formatter):
-    """A line for each warning, whatever names are in it."""
+    """Formats each warning as one line, whatever names it contains."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"gcnet: {one_line(record.getMessage())}"
 
 
 def set_up_output() -> None:
-    """Warnings as lines, on streams that take every character, whatever the locale."""
+    """Makes warnings lines, and lets the output streams take every character in any locale."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -115,7 +115,7 @@ def _overview() -> str:
 
 
 def _one_line(error: Exception) -> str | None:
-    """What to tell the user; None for a bug."""
+    """The message for the user; None if the error is a bug."""
     if isinstance(error, OSError) and error.strerror:
         where = f": {error.filename}" if error.filename else ""
         return one_line(f"{error.strerror}{where}{HINTS.get(error.errno or 0, '')}")

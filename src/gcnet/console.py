@@ -24,20 +24,20 @@ def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
 
 
 def printable(text: str) -> str:
-    """The text on one line: what would move the cursor or cannot be encoded is escaped, as \\x1b is."""
+    """The text on one line; control characters and those that cannot be encoded are escaped, as \x1b."""
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value from a file as messages show it: printable, and cut short after `most` signs."""
+    """A value from a file for a message: printable, and cut after `most` characters."""
     text = printable(value if isinstance(value, str) else reprlib.repr(value))
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def one_line(text: str, most: int = 280) -> str:
-    """`text` as `printable`, in `most` characters: its middle is left out where it is longer."""
+    """`text` as `printable`, in at most `most` characters: a longer one loses its middle."""
     shown = printable(" ".join(text.split()))
     if len(shown) <= most:
         return shown
@@ -53,7 +53,7 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
 
 
 def check_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
-    """Raises GCNetError for an option that its owner does not have, with the nearest that it has."""
+    """Raises GCNetError if an option is unknown; the message has the nearest known one."""
     for name in given:
         if name not in known:
             hint = did_you_mean(name, known, f"there are {', '.join(known)}")

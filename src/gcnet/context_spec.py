@@ -80,7 +80,7 @@ class ContextSpec:
         find_block(self.block, [f.name for f in options if getattr(self, f.name) != f.default])
 
     def is_in(self, stage: int, index: int) -> bool:
-        """Whether residual block `index` of a stage (0 is c2) carries it."""
+        """Whether residual block `index` of a stage (0 is c2) has a context block."""
         return self.stages[stage] and (not self.only or index in self.only[stage])
 
     @property
@@ -89,13 +89,13 @@ class ContextSpec:
         return {name: getattr(self, name) for name in BLOCKS[self.block].options}
 
     def changed(self, **changes: Any) -> ContextSpec:
-        """With these fields. With another `block`, options that only the old one has go with it."""
+        """A copy with these fields. If `block` changes, options that only the old one has are dropped."""
         kept = own_options(asdict(self) | {"block": changes.get("block", self.block)})
         return ContextSpec(**kept | changes)
 
 
 def own_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a `ContextSpec` without the options that its block does not have.
+    """The fields of a `ContextSpec`, without options that its block does not have.
 
     Files from before options belonged to blocks hold those of others.
     """

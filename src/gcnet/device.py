@@ -12,7 +12,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def keep_freed_memory() -> bool:
-    """Lets the process use memory again that it freed, rather than give it back to the system each time.
+    """Lets the process keep freed memory for later use, and not return it to the system.
 
     A large map is otherwise memory that the system must first fill with zeros, page by page, whenever a layer
     makes one: a sixth of a training step on a CPU. The process then holds until its end what it needed at
@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(device: str) -> str:
-    """The device that the word of --device stands for; of several processes each has its own GPU.
+    """The device that --device names; each of several processes has a GPU of its own.
 
     Raises:
         GCNetError: it is not a device's, or of a GPU that is not there.

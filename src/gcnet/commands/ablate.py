@@ -21,7 +21,7 @@ MODEL = "mask_rcnn_tiny_gc4"
 
 
 def run(argv: list[str]) -> int:
-    """Makes what runs of a study are missing, then its table and plot."""
+    """Trains the missing runs of a study, then writes its table and plot."""
     study = parse_ablate(argv)
 
     from gcnet.lab.ablate import ablate
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
 
 
 def parse_ablate(argv: list[str]) -> Study:
-    """The study that is asked for. Raises GCNetError for whatever is wrong with them."""
+    """The study that the arguments describe. Raises GCNetError if one of them is wrong."""
     options = _parser().parse(argv)
     row = find_detector(options.model)
     if not options.grid:
@@ -45,7 +45,7 @@ def parse_ablate(argv: list[str]) -> Study:
 
 
 def study_of(options: Namespace, row: Row, own: Recipe, out: Path) -> Study:
-    """The study that options of `add_study` ask for, whose recipe is `own` but for what is given."""
+    """The study from options of `add_study`; its recipe is `own` with the given fields."""
     check_writable(out)
     given = {name: value for name, value in vars(options).items() if name in vars(own)}
     weights = options.weights or ("imagenet" if row.spec.backbone.frozen_stages else "none")
@@ -70,7 +70,7 @@ def _parser() -> Parser:
 
 
 def add_study(parser: Parser, recipe: Recipe, data: str) -> None:
-    """Options of studies: which runs are made, and the recipe of each."""
+    """Adds the options of studies: which runs are trained, and their recipe."""
     parser.add_option("--data", Path, data)
     parser.add_option("--out", Path, "for runs, tables and plots (in runs/)")
     parser.add_option("--model", str, "of the catalog", MODEL)

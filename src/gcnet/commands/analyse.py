@@ -11,7 +11,7 @@ from gcnet.files import check_data, check_writable
 
 
 def run(argv: list[str]) -> int:
-    """Measures block by block, prints a table, writes JSON and plot. 1 where an image could not be read."""
+    """Measures each block, prints a table, writes JSON and a plot. 1 if an image could not be read."""
     options = _parser().parse(argv)
     chosen = model_of(options)
     chosen.refuse_export("gcnet analyse")

@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         self.switches: dict[str, list[str]] = {}  # options that stand alone, and what may follow them
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The values of the words, options and others in any order; `--batch_size` is `--batch-size`."""
+        """Parses the arguments, options and others in any order; `--batch_size` is `--batch-size`."""
         joined: list[str] = []
         for word in map(_dashed, words):
             if joined and word in self.switches.get(joined[-1], ()):
@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         given_alone: bool = False,
         **others: Mapping[str, Any],
     ) -> None:
-        """Options as the arguments of a function or the fields of a dataclass; its docstring is their help.
+        """Adds the arguments of a function, or the fields of a dataclass, as options with their help.
 
         Args:
             source: the function or the dataclass.
@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
             self.add_option(option, kind, text, **{"default": default} | changed)
 
     def add_option(self, option: str, kind: Any, help: str, default: Any = None, **others: Any) -> None:
-        """An option whose value is of a type, or what a function makes of a word; `others` go to argparse.
+        """Adds an option with values of a type or from a parser; `others` are passed to argparse.
 
         Without dashes it is a word that has to be given.
         A truth that is false by default is a switch: it is on alone, or with `true`. Of one that is true by
@@ -131,7 +131,7 @@ def _dashed(word: str) -> str:
 
 
 def value_of(word: str, kind: Any) -> Any:
-    """What a word means as a value of a type. Raises ValueError or YAMLError where it is none."""
+    """Parses an argument as a value of a type. Raises ValueError or YAMLError if it is not one."""
     if isfunction(kind):
         return kind(word)
     parts = get_args(kind)
@@ -169,7 +169,7 @@ def form_of(kind: Any) -> str:
 
 
 def _shown_default(value: Any) -> str:
-    """A default as help shows it, if it is a value: of others the text says what they mean."""
+    """A default as help shows it; empty for None and the like, which the text explains."""
     if value in (Parameter.empty, argparse.SUPPRESS, None, "", ()):
         return ""
     if isinstance(value, bool):
@@ -180,7 +180,7 @@ def _shown_default(value: Any) -> str:
 
 
 def help_of(source: Any) -> dict[str, str]:
-    """What the docstring of a function, or those of a dataclass and its bases, say of each name.
+    """The help of each argument or field, from the docstrings of a function or dataclass and its bases.
 
     What is "as `gcnet.predict` takes it" is told in its words. What follows "In Python" is not for commands.
     """
@@ -195,12 +195,12 @@ def help_of(source: Any) -> dict[str, str]:
 
 
 def _as_option(names: Collection[str], found: re.Match[str]) -> str:
-    """`` `tile` `` as --tile, if that is a name."""
+    """`` `tile` `` as --tile, if it is the name of an option."""
     return f"--{found[1].replace('_', '-')}" if found[1] in names else found[0]
 
 
 def suggest(message: str, options: Iterable[str]) -> str:
-    """Adds the nearest option to a complaint about an unknown one."""
+    """Adds the nearest option to an error about an unknown one."""
     unknown = [word for word in message.replace("'", " ").split() if word.startswith("--")]
     if "unrecognized" not in message or not unknown:
         return message
@@ -209,7 +209,7 @@ def suggest(message: str, options: Iterable[str]) -> str:
 
 
 def number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
-    """What makes a number, from `least` to `most`, of the word of an option."""
+    """A parser for numbers from `least` to `most`, for the value of an option."""
     limits = f"{least} or more" if most == math.inf else f"{least} to {most}"
 
     def read(word: str) -> float:
@@ -223,7 +223,7 @@ def number(kind: type[int] | type[float], least: float, most: float = math.inf) 
 
 
 def size_in(multiples: int) -> Callable[[str], tuple[int, int]]:
-    """What makes (height, width), both multiples of a number, of a word such as 800x1344."""
+    """A parser for sizes such as 800x1344: (height, width), both multiples of a number."""
 
     def size(word: str) -> tuple[int, int]:
         height, _, width = word.lower().partition("x")
@@ -236,7 +236,7 @@ def size_in(multiples: int) -> Callable[[str], tuple[int, int]]:
 
 
 def split(word: str) -> str:
-    """The name of a split; by the name of its folder, `val2017`, the validation split is meant too."""
+    """The name of a split; names such as `val2017` mean the validation split."""
     return "valid" if word.startswith("val") else word
 
 
@@ -260,7 +260,7 @@ MODEL = ("model", "weights", "mirror", "device")  # of `gcnet.predict`, for comm
 
 
 def model_of(options: argparse.Namespace) -> ModelChoice:
-    """The model that the options say."""
+    """The model that the options choose."""
     given = vars(options)
     names = [one.name for one in fields(ModelChoice) if one.init and one.name in given]
     return ModelChoice(**{name: given[name] for name in names})

@@ -13,7 +13,7 @@ from gcnet.files import check_writable
 
 
 def run(argv: list[str]) -> int:
-    """Draws the maps, and says block by block what they show."""
+    """Draws the attention maps, and describes each in a line."""
     options = _parser().parse(argv)
     chosen = model_of(options)
     chosen.refuse_export("gcnet attention")

@@ -25,7 +25,7 @@ SOURCE_HELP = (
 
 
 def run(argv: list[str]) -> int:
-    """Finds out what a file holds, says it, and writes the .safetensors."""
+    """Recognises the model in a file, describes it, and writes the .safetensors."""
     options = _parser().parse(argv)
     if options.out.suffix != ".safetensors":
         raise GCNetError(f"{options.out}: files of models end in .safetensors; name it SOMETHING.safetensors")
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
 
 
 def _told(options: Namespace) -> Config:
-    """What the options state about the model; they overrule its file."""
+    """The facts about the model that options give; they overrule its file."""
     from gcnet.weights.mmdet_config import Config, read_config
 
     config = Config()
@@ -62,7 +62,7 @@ def _told(options: Namespace) -> Config:
 
 
 def _describe(model: Detector | Classifier, path: Path) -> list[str]:
-    """What was found in a file, part by part, and what the file says of itself."""
+    """Prints what was recognised in a file, part by part, and what the file says of itself."""
     from gcnet.weights.parts import describe_parts
 
     said = model.provenance

@@ -16,7 +16,7 @@ from gcnet.weights.catalog import find_detector
 
 
 def run(argv: list[str]) -> int:
-    """Makes the runs that are missing, then the curve."""
+    """Trains the missing runs, then writes the curve."""
     options = _parser().parse(argv)
     row = find_detector(options.model)
     if options.data is None:

@@ -50,7 +50,7 @@ def run(argv: list[str]) -> int:
 
 
 def _print(look: Look) -> None:
-    """Splits and classes as tables, and what stands out."""
+    """Prints splits and classes as tables, and the findings."""
     from rich.console import Console
 
     from gcnet.console import make_table, printable

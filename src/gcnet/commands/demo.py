@@ -9,7 +9,7 @@ from gcnet.files import check_writable
 
 
 def run(argv: list[str]) -> int:
-    """Writes the images, or writes, trains, scores and draws."""
+    """Writes the images; unless only these are wanted, also trains, scores and draws."""
     options = _parser().parse(argv)
     if options.data_only:
         from gcnet.lab.context_shapes import write_context_shapes

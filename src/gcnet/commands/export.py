@@ -13,7 +13,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 def run(argv: list[str]) -> int:
-    """Writes the file, and prints how far what it finds is from what the model finds."""
+    """Writes the file, and prints how its results differ from the model's."""
     options = _parser().parse(argv)
     to = options.__dict__.pop("to")
     out = Path(options.out or f"{Path(options.model).stem}{SUFFIXES[to]}")

@@ -14,7 +14,7 @@ from gcnet.weights.fetch import find_cached, store
 
 
 def run(argv: list[str]) -> int:
-    """Prints the table, or all that is known as JSON."""
+    """Prints the table, or everything known as JSON."""
     options = _parser().parse(argv)
     rows = matching_rows(options.words)
     if options.json:
@@ -35,7 +35,7 @@ def _parser() -> Parser:
 
 
 def matching_rows(words: Sequence[str]) -> list[Row | ClassifierRow]:
-    """The rows in whose names, ours and mmdetection's taken together, all words occur; all rows without any.
+    """The rows whose names, ours and mmdetection's together, contain all words; all rows without words.
 
     Raises:
         GCNetError: there are none.
@@ -52,7 +52,7 @@ def matching_rows(words: Sequence[str]) -> list[Row | ClassifierRow]:
 
 
 def record(row: Row | ClassifierRow) -> dict[str, Any]:
-    """All that the catalog knows of a row, for JSON; `weights.cached` is the file if it was fetched."""
+    """A row as JSON; `weights.cached` is the path of its weights if they have been fetched."""
     values = asdict(row)
     spec, recipe, weights = values.pop("spec"), values.pop("recipe"), values.pop("weights")
     if row.weights:

@@ -21,7 +21,7 @@ PRINTED = 20  # images that a classifier names on the terminal
 
 
 def run(argv: list[str]) -> int:
-    """Predicts, writes results and drawings. 1 where some images could not be read, 2 where none could."""
+    """Predicts, writes results and drawings. 1 if some images could not be read, 2 if none could."""
     options = _parser().parse(argv)
     predictions = predict(**vars(options))
     counts = predictions.counts

@@ -25,7 +25,7 @@ WAITING = 2048  # connections that the system holds while the service is busy
 
 
 def run(argv: list[str]) -> int:
-    """Serves until a signal comes, and ends what it has accepted before it goes."""
+    """Serves until a signal comes, and then finishes the accepted requests."""
     options = _parser().parse(argv)
     chosen = model_of(options)
     with _bound(options.host, options.port) as listener:
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> int:
 
 
 def _load(chosen: ModelChoice, threshold: float | None) -> Served:
-    """The model, which has predicted once."""
+    """The model, after a first prediction."""
     from gcnet.serve.served import Served
 
     served = Served.of(chosen.read(), threshold, precision=chosen.precision, compiled=chosen.compile)
@@ -58,7 +58,7 @@ def _load(chosen: ModelChoice, threshold: float | None) -> Served:
 
 
 def _run(app: FastAPI, listener: socket.socket, grace: int) -> None:
-    """Serves; a stop waits `grace` seconds for what was accepted."""
+    """Serves; after a stop, accepted requests have `grace` seconds to finish."""
     import uvicorn
 
     # uvicorn ends in good order, and then raises the signal again: the command ends as others do.
@@ -76,7 +76,7 @@ def _run(app: FastAPI, listener: socket.socket, grace: int) -> None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket at the address, taken before anything slow is done."""
+    """A socket at the address, opened before anything slow is done."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family)
@@ -91,7 +91,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _set_up_log() -> None:
-    """A line a request on stderr, with the time."""
+    """Logs each request as a line on stderr, with the time."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     log = logging.getLogger("gcnet.serve")

@@ -34,7 +34,7 @@ TEXTS = [field.name for field in fields(ClassificationRecipe) if isinstance(fiel
 
 
 def run(argv: list[str]) -> int:
-    """Trains, after saying what from and with what changes to the recipe."""
+    """Trains, and first says what the training starts from and how the recipe was changed."""
     options, recipe = parse_train(argv)
     given = {name: getattr(recipe, name) for name in options.given}
     words = {name: value for name, value in vars(options).items() if name not in (*NOT_IN_FILES, "given")}
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
 
 
 def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
-    """The options, of which `given` are the fields of the recipe that were set, and the recipe.
+    """The options, the recipe, and which of its fields were given (`given`).
 
     Raises GCNetError for whatever is wrong with them.
     """
@@ -105,7 +105,7 @@ def _parser(name: str, recipe: Recipe) -> Parser:
 
 
 def read_config(path: str) -> list[str]:
-    """The options in a YAML file, as the words that they would be on the command line.
+    """The options in a YAML file, as arguments of the command line.
 
     Raises GCNetError for what is no option with a number, a word, yes or no, or a list of those. Aliases,
     which could stand for more than memory holds, are refused.
@@ -138,13 +138,13 @@ _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff
 
 
 def _as_yaml(value: Any) -> str:
-    """A plain value on one line: JSON, but that YAML does not know signs escaped in two halves."""
+    """A plain value on one line as JSON, without surrogate pairs, which YAML does not read."""
     text = json.dumps(value, ensure_ascii=False)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _plain_yaml(text: str) -> Any:
-    """What YAML holds, unless it has aliases or lists in lists in lists, as no recipe has."""
+    """The content of a YAML file. Raises if it has aliases or deeply nested lists; recipes have none."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
     for event in yaml.parse(text, Loader=loader):

@@ -14,7 +14,7 @@ from gcnet.models.views import Views
 
 
 def run(argv: list[str]) -> int:
-    """Follows the objects, writes lines and a drawn video. 1 where a video or a camera ended too soon."""
+    """Tracks the objects, writes lines and a drawn video. 1 if a video or camera ended early."""
     options = _parser().parse(argv)
     chosen = model_of(options)
     views = Views.of(options.tile, options.overlap, options.flip, options.scales)

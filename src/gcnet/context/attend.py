@@ -64,7 +64,7 @@ def _weighted(flat: Tensor, weights: Tensor) -> Tensor:
 
 
 class _Attend(torch.autograd.Function):
-    """Returns the weights too, so that their derivatives are known: gradients of gradients come out right."""
+    """Also returns the weights, so that second derivatives are right."""
 
     generate_vmap_rule = True
 
@@ -124,7 +124,7 @@ class _AttendNormed(torch.autograd.Function):
 
 
 def _grad_logits(weights: Tensor, grad_weights: Tensor) -> Tensor:
-    """The gradient of the logits. Its sum is zero, and so is the gradient of their bias: a shift of all."""
+    """The gradient of the logits. It sums to zero, so the gradient of their bias is zero."""
     return weights * (grad_weights - (weights * grad_weights).sum(1, keepdim=True))
 
 

@@ -100,7 +100,7 @@ def insert(
 
 
 def remove(model: nn.Module, *, name: str | None = None) -> list[str]:
-    """Takes out what `insert` put in: all of it, or the blocks of one `name`. Returns their names.
+    """Removes the blocks that `insert` added, all or those of one `name`. Returns their names.
 
     Afterwards the model's state dict and outputs are those of a model that never had them, but for what
     training changed in its own parameters.
@@ -179,7 +179,7 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
 
 
 def _parts(model: nn.Module, top: str) -> list[str]:
-    """The larger modules at most two levels below `top`, whose outputs a block can follow."""
+    """The larger modules at most two levels below `top` that a block can follow."""
     around = model.get_submodule(top)
     below = [(path, module) for path, module in around.named_modules() if path.count(".") < 2]
     larger = [path for path, module in below if path and any(True for _ in module.children())]
@@ -293,7 +293,7 @@ def _block(module: nn.Module, run: _Run) -> nn.Module:
 
 
 class ChannelsFirst(nn.Module):
-    """A block for maps that have C elsewhere than in dimension 1."""
+    """Runs a block on maps whose channels are not in dimension 1."""
 
     def __init__(self, block: nn.Module, channel_dim: int) -> None:
         super().__init__()
@@ -304,7 +304,7 @@ class ChannelsFirst(nn.Module):
 
 
 def _runs_children(module: nn.Module) -> bool:
-    """Whether it is a sequence that calls its children in order."""
+    """Whether the module is a sequence that calls its children in order."""
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 

@@ -95,25 +95,25 @@ def context_blocks(model: nn.Module) -> dict[str, ContextBlock]:
 
 
 def block_titles(names: Iterable[str]) -> dict[str, str]:
-    """The titles of blocks by their module names; the names themselves where two have one title."""
+    """Short titles of blocks by module name; the module names themselves if titles are not unique."""
     titles = {name: block_title(name) for name in names}
     once = len(set(titles.values())) == len(titles)
     return titles if once else {name: name for name in titles}
 
 
 def block_title(module: str) -> str:
-    """The paper's name of a module's place: `c4.0` is the first block (`layer3.0`) of stage c4."""
+    """The paper's name of a block: `c4.0` for the first residual block of stage c4 (`layer3.0`)."""
     place = re.search(r"layer(\d)\.(\d+)", module)
     return f"c{int(place[1]) + 1}.{place[2]}" if place else module
 
 
 def has_attention(pool: nn.Module) -> bool:
-    """Whether a pool can say how it weighs the positions."""
+    """Whether a pool has attention maps."""
     return callable(getattr(pool, "attention", None))
 
 
 def depends_on_query(pool: nn.Module) -> bool:
-    """Whether each position has a map of its own, by the form of the method; `has_attention` must hold."""
+    """Whether the attention map depends on the query, by the signature of `attention`."""
     return "queries" in inspect.signature(pool.attention).parameters  # type: ignore[arg-type]
 
 

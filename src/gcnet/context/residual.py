@@ -97,7 +97,7 @@ class _Trace:
         return node if isinstance(node, fx.Node) else None
 
     def last_call(self, node: Any) -> str | None:
-        """The module that made `node`, but before stochastic depth, so that the block drops with the branch.
+        """The module that made `node`; stochastic depth is skipped, so that it drops the block too.
 
         A module that is called twice (a shared activation) marks no place; then it is the one before it.
         """
@@ -143,6 +143,6 @@ def _leaves_with_parameters(module: nn.Module) -> int:
 
 
 def _drops(module: nn.Module) -> bool:
-    """Stochastic depth and dropout, whatever library they come from; timm puts Identity where it is off."""
+    """Whether a module is stochastic depth or dropout of any library; timm uses Identity if it is off."""
     name = type(module).__name__.lower()
     return isinstance(module, nn.Identity) or "drop" in name or "stochastic" in name

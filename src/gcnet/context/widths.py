@@ -21,7 +21,7 @@ WIDTHS = ("out_channels", "num_features", "num_channels", "out_features")
 
 
 class Expect:
-    """Forward pre-hook of an inserted block, and its mark: refuses what the block was not made for."""
+    """A forward pre-hook that marks an inserted block, and refuses maps that it was not made for."""
 
     def __init__(self, site: str, channels: int, channel_dim: int) -> None:
         self.site, self.channels, self.channel_dim = site, channels, channel_dim
@@ -39,12 +39,12 @@ class Expect:
 
 
 def is_inserted(module: nn.Module) -> bool:
-    """Whether `gcnet.context.insert` put it where it is."""
+    """Whether `gcnet.context.insert` added this block."""
     return any(isinstance(hook, Expect) for hook in module._forward_pre_hooks.values())
 
 
 def shown(path: str) -> str:
-    """What messages call a module: its name in quotes; the whole model has none."""
+    """A module's name in quotes, for messages."""
     return f'"{path}"' if path else "the model"
 
 
@@ -143,7 +143,7 @@ def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
 
 
 def _last_layer(module: nn.Module) -> nn.Module | None:
-    """The last part of a module that tells C."""
+    """The last layer of a module that has a number of channels."""
     if _width(module) is not None:
         return module
     layers = (_last_layer(child) for child in reversed(list(module.children())) if not is_inserted(child))

@@ -39,7 +39,7 @@ FLOAT32 = 1e-6  # share of a side that float32, in which boxes are learnt, canno
 def build_splits(
     sources: Mapping[str, Source], *, crowd_as_objects: bool = False
 ) -> dict[str, DataSet[ImageRecord]]:
-    """Data sets of all splits, with the classes of the first (the training split if there is one).
+    """The data sets of all splits, with the classes of the training split or else of the first one.
 
     Categories are matched by name. One that has objects in a later split but is not listed in the first
     is an error; one that is listed but has no objects to learn from gets a warning.
@@ -119,7 +119,7 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
 
 
 def _flaw(box: Sequence[float], area: float, size: tuple[int, int]) -> str:
-    """Why an object is of no use. As upstream: it needs a pixel each way, some of it inside the image."""
+    """Why an object cannot be used. As in mmdetection, it needs a pixel each way, inside the image."""
     (x1, y1, x2, y2), (height, width) = box, size
     if x2 - x1 < 1 or y2 - y1 < 1 or area <= 0:
         return "an empty box or area"
@@ -262,7 +262,7 @@ def _borders(drafts: Sequence[_Draft]) -> Float[np.ndarray, "N 4"]:
 
 
 def _area(draft: _Draft, box: Sequence[float]) -> float:
-    """As annotated; where that is no number, or nothing, what the outline covers, or else the box."""
+    """The annotated area; if that is no positive number, the area of the mask or else of the box."""
     if draft.area > 0 or (draft.area <= 0 and not draft.segmentation):
         return draft.area
     if draft.segmentation:

@@ -41,7 +41,7 @@ def category_names(source: Source) -> dict[int, str]:
 
 
 def _drop_namesakes(source: Source, names: dict[int, str]) -> None:
-    """Takes those without annotations out of several of one name."""
+    """If several categories have one name, drops those without annotations."""
     ids: dict[str, list[int]] = {}
     for id, name in names.items():
         ids.setdefault(name, []).append(id)
@@ -57,7 +57,7 @@ def _drop_namesakes(source: Source, names: dict[int, str]) -> None:
 
 
 def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
-    """Annotations of each category, by name. Raises GCNetError if there are some, but all of others."""
+    """Annotations of each category, by name. Raises GCNetError if all are of other categories."""
     ids = Counter(known(annotation.get("category_id"), names) for annotation in source.annotations)
     counts = Counter[str]()
     for id, count in ids.items():
@@ -75,7 +75,7 @@ def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
 def choose_classes(
     sources: Sequence[Source], names: Sequence[Mapping[int, str]], counts: Sequence[Counter[str]]
 ) -> tuple[str, ...]:
-    """The classes of a data set: the first source's categories by id.
+    """The classes of a data set: the categories of the first source, by id.
 
     Left out is a category that no source annotates and that is only the parent of others, such as the
     root that Roboflow writes, or LabelMe's `_background_`. Other categories without objects stay: COCO's 80
@@ -104,7 +104,7 @@ def choose_classes(
 
 
 def warn_of_unlearnt(sources: Sequence[Source], counts: Sequence[Counter[str]], classes: set[str]) -> None:
-    """A warning for each source that has objects of classes of which the first has none."""
+    """Warns of each source with objects of classes that have none in the first source."""
     for other, own in zip(sources[1:], counts[1:], strict=True):
         unlearnt = [shown(name) for name in own if name in classes and not counts[0][name]]
         if unlearnt:

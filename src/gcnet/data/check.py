@@ -40,7 +40,7 @@ def check_images(
     max_pixels: int = MAX_PIXELS,
     progress: bool = False,
 ) -> dict[str, DataSet[Any]]:
-    """The splits, whose images are there, whole, and of their annotated sizes. They read up to `max_pixels`.
+    """Checks that all images exist, are whole, and have their annotated sizes. Returns the splits.
 
     Raises GCNetError with all images that are not so. With `skip` those are left out, in a warning; it is
     an error if a split has no others.
@@ -53,7 +53,7 @@ def check_images(
 
 
 def find_problems(splits: Mapping[str, DataSet[Any]], *, progress: bool = False) -> dict[Path, str]:
-    """What is wrong with each of the images that `check_images` would refuse."""
+    """The problem of each image that `check_images` would refuse."""
     records = [record for dataset in splits.values() for record in dataset.records]
     limits = [dataset.max_pixels for dataset in splits.values() for _ in dataset.records]
     cache = _cache(splits)
@@ -99,7 +99,7 @@ def _without(dataset: DataSet[Any], problems: Mapping[Path, str]) -> DataSet[Any
 def _look(
     known: Known, record: ImageRecord | LabelledImage, max_pixels: int
 ) -> str | tuple[int, int, int, int]:
-    """What is wrong with an image, or what is to be remembered of it."""
+    """The problem of an image, or the state of its file to remember."""
     try:
         about = _state(record.path)
         *then, height, width = known.get(str(record.path), (-1, -1, 0, 0))
@@ -116,7 +116,7 @@ def _look(
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Bytes and time of a file; zeros where there is none, which is told when it is opened."""
+    """Size and time of a file; zeros if it does not exist, which is reported when it is opened."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -125,7 +125,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def _has_end(path: Path) -> bool:
-    """Whether a file ends as its format says; of others it is not known."""
+    """Whether a file has the end mark of its format; True for formats without one."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         head = file.read(4)
         file.seek(max(path.stat().st_size - _TAIL, 0))
@@ -135,7 +135,7 @@ def _has_end(path: Path) -> bool:
 
 
 def _cache(splits: Mapping[str, DataSet[Any]]) -> Path:
-    """The file for a data set, by where it is."""
+    """The cache file of a data set, by its path."""
     sources = sorted(str(dataset.source.absolute()) for dataset in splits.values())
     return cache_folder() / "images" / f"{hashlib.sha256(repr(sources).encode()).hexdigest()[:16]}.json"
 

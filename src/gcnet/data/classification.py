@@ -29,14 +29,14 @@ Square = tuple[UInt8[np.ndarray, "S S 3"], tuple[int, ...], int | str]  # with t
 
 @dataclass(frozen=True)
 class Examples:
-    """A data set as a recipe shows it."""
+    """A data set with the augmentation of a recipe."""
 
     dataset: DataSet[LabelledImage]
     recipe: ClassificationRecipe
     image_size: tuple[int, int]
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[Square, int]:
-        """A part of an image and its label; all chance comes from `rng`."""
+        """A random part of an image, and its label; all random numbers come from `rng`."""
         image, recipe = self.dataset.read_image(index), self.recipe
         sample = apply([*self.dataset.transforms, *turns(recipe)], Sample.without_objects(image), rng)
         square = train_square(sample.image, self.image_size, recipe, rng)
@@ -58,7 +58,7 @@ class Examples:
 
 
 def read_whole(dataset: DataSet[LabelledImage], image_size: tuple[int, int], index: int) -> Square:
-    """An image as it is shown in evaluation: its middle, with the index as its id."""
+    """An image as in evaluation: its middle square, with the index as its id."""
     image = dataset.read_image(index)
     return middle_square(image, image_size), image.shape[:2], index
 
@@ -110,7 +110,7 @@ def class_shares(labels: Int64[Tensor, " N"], classes: int, smoothing: float) ->
 def mix(
     images: UInt8[Tensor, "N 3 S S"], shares: Float[Tensor, "N K"], weight: float
 ) -> tuple[UInt8[Tensor, "N 3 S S"], Float[Tensor, "N K"]]:
-    """Each image and its shares, mixed with those of the one before it (mixup, arXiv 1710.09412).
+    """Mixes each image and its shares with those of the image before it (mixup, arXiv 1710.09412).
 
     `weight` is what it keeps of itself. The order of a batch is random, so its neighbour is a random partner.
     """

@@ -66,7 +66,7 @@ class ImageRecord:
     instances: tuple[Instance, ...]
 
     def objects(self, *, masks: bool) -> list[Instance]:
-        """What a detector learns from the image; with `masks`, only objects that have an outline."""
+        """The objects that a detector learns; with `masks`, only those that have an outline."""
         return [
             item
             for item in self.instances
@@ -74,7 +74,7 @@ class ImageRecord:
         ]
 
     def ignored(self, *, masks: bool, crowds: bool) -> list[Instance]:
-        """What a detector takes neither for objects nor for background.
+        """The objects that a detector learns neither as objects nor as background.
 
         That is what is marked so, with `crowds` also crowds, and with `masks` objects without an outline.
         """
@@ -87,7 +87,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One image that is of one class."""
+    """One image with one class."""
 
     path: Path
     label: int
@@ -122,11 +122,11 @@ class DataSet(Generic[Record]):
 
     @property
     def has_labels(self) -> bool:
-        """Whether each image is of one class, and not a scene of objects."""
+        """Whether each image has one class, as for a classifier."""
         return any(isinstance(record, LabelledImage) for record in self.records[:1])
 
     def read_image(self, index: int) -> UInt8[ndarray, "H W 3"]:
-        """The pixels of `records[index]`, the way up that was annotated.
+        """The pixels of `records[index]`, in the orientation that was annotated.
 
         Raises GCNetError where they are not of the annotated size.
         """
@@ -146,12 +146,12 @@ class DataSet(Generic[Record]):
         )
 
     def name(self, index: int) -> str:
-        """The path of image `index`, as seen from the folder of the annotations."""
+        """The path of image `index`, relative to the folder of the annotations."""
         folder = self.source if self.source.is_dir() else self.source.parent
         return Path(os.path.relpath(self.records[index].path, folder)).as_posix()
 
     def names(self) -> list[str]:
-        """Those of all images."""
+        """The names of all images."""
         return [self.name(index) for index in range(len(self))]
 
 
@@ -202,7 +202,7 @@ def _split_of(name: str) -> str | None:
 
 
 def pick_split(root: str | Path, splits: Mapping[str, Part], split: str) -> Part:
-    """One of the splits of `root`. Raises GCNetError if it is not among them."""
+    """One split of `root`. Raises GCNetError if it does not exist."""
     if split not in splits:
         raise GCNetError(f"{root} has no split {split!r}; it has {', '.join(splits)}")
     return splits[split]

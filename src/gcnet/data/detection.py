@@ -19,7 +19,7 @@ Resized = tuple[Pixels, ImageRecord]  # an image as the network sees it
 
 @dataclass(frozen=True)
 class Examples:
-    """A data set as a recipe shows it. Copy-paste takes objects from the images `indices`."""
+    """A data set with the augmentation of a recipe. Copy-paste takes objects from images `indices`."""
 
     dataset: DataSet[ImageRecord]
     recipe: Recipe
@@ -28,7 +28,7 @@ class Examples:
     indices: Sequence[int]
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[Resized, Targets]:
-        """An image and its objects after all transforms; all chance comes from `rng`."""
+        """An image and its objects after all transforms; all random numbers come from `rng`."""
         sample = apply(self._transforms(), self._sample(index), rng)
         return (sample.image, self.dataset.records[index]), sample.targets()
 
@@ -53,7 +53,7 @@ class Examples:
 def read_whole(
     dataset: DataSet[ImageRecord], image_size: tuple[int, int], index: int, *, rule: str = "opencv"
 ) -> Resized:
-    """An image as it is shown in evaluation, resized by a `rule` (`resize_image`)."""
+    """An image as in evaluation, resized by a `rule` (`resize_image`)."""
     image = dataset.read_image(index)
     return resize_image(image, fit_size(image.shape[:2], image_size, rule), rule), dataset.records[index]
 
@@ -82,7 +82,7 @@ def trainable(dataset: DataSet[ImageRecord], recipe: Recipe, *, masks: bool = Tr
 
 
 def describe_left_out(dataset: DataSet[ImageRecord], recipe: Recipe, masks: bool = True) -> str:
-    """A line on images without objects that are not trained on, or nothing."""
+    """A line on images without objects that are left out; empty if there are none."""
     empty = [record for record in dataset.records if not record.objects(masks=masks)]
     if not empty or recipe.keep_empty:
         return ""
@@ -93,7 +93,7 @@ def describe_left_out(dataset: DataSet[ImageRecord], recipe: Recipe, masks: bool
 
 
 def why_nothing(records: Sequence[ImageRecord]) -> str:
-    """What there is instead of objects to learn from, and what to do."""
+    """The error if there are no objects to learn: what there is instead, and what to do."""
     objects = [item for record in records for item in record.instances if item.usable]
     if objects and all(item.crowd for item in objects):
         return (

@@ -66,7 +66,7 @@ def divide(
 def part_of(
     dataset: DataSet[ImageRecord], share: float, seed: int, group_by: str = ""
 ) -> DataSet[ImageRecord]:
-    """A share of the images, drawn by the seed; a larger share of the same seed holds a smaller one.
+    """A random share of the images; with one seed, a larger share contains a smaller one.
 
     Images whose paths agree in the regular expression `group_by` are drawn together.
     """
@@ -81,12 +81,12 @@ def part_of(
 
 
 def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) -> None:
-    """Writes which images are in which part, as `split_file` takes it."""
+    """Writes which images are in which part, in the format of `split_file`."""
     write_json(path, {"train": train_set.names(), "valid": valid_set.names()})
 
 
 def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
-    """Which images are held out: groups in random order, until there are enough; one at least is left."""
+    """The images to hold out: random groups until there are enough; at least one group stays."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
     group_of = np.array([numbers[name] for name in groups])
     sizes = np.bincount(group_of)
@@ -97,7 +97,7 @@ def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
 
 
 def _groups(dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]], by: str) -> list[str]:
-    """The group of each image; each is its own where there are no groups."""
+    """The group of each image; without groups, each image is its own."""
     names = dataset.names()
     if not by:
         return [str(number) for number in range(len(names))]

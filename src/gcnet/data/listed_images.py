@@ -17,7 +17,7 @@ MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
 
 
 def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
-    """Where the images are, by id.
+    """The path of each image, by id.
 
     A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
     the paths of other machines in them, with backslashes, and with endings in other letters. One that leads

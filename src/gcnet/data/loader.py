@@ -97,7 +97,7 @@ def eval_loader(
 def training_images(
     dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True
 ) -> tuple[Sequence[int], Float[np.ndarray, " N"] | None]:
-    """Indices of the images that training uses, and how often an epoch shows each; none: all once.
+    """Indices of the images that training uses, and how often an epoch shows each (None: once).
 
     Raises GCNetError if there are none.
     """
@@ -289,7 +289,7 @@ class _Samples(Dataset):
 
 
 def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
-    """The batch, or the first error among its samples."""
+    """A batch, or the first error among its samples."""
     return next((sample for sample in samples if isinstance(sample, GCNetError)), None) or collate(samples)
 
 

@@ -53,7 +53,7 @@ def same_images(
 
 
 def _equal_files(paths: Sequence[Path]) -> list[list[int]]:
-    """Only files that are of one size are read."""
+    """Compares files of equal size only."""
     by_size = defaultdict(list)
     for index, path in enumerate(paths):
         if os.path.isfile(path):
@@ -78,7 +78,7 @@ def _thumbnail(path: Path) -> Float[np.ndarray, " P"] | None:
 
 
 def _first_like(thumbs: Float[np.ndarray, "M P"]) -> Int[np.ndarray, " M"]:
-    """For each, the first that is like it, itself perhaps."""
+    """For each image the first one that is like it, which may be itself."""
     lengths = (thumbs**2).sum(1)
     limit = thumbs.shape[1] * MEAN_OFF * MOST_OFF  # of the sum of squares, whatever the differences are
     first = np.arange(len(thumbs))

@@ -42,7 +42,7 @@ class Sample:
         masks: bool = True,
         crowds: bool = False,
     ) -> Sample:
-        """The objects that a detector learns, with or without their outlines; then what it is to ignore.
+        """The objects that a detector learns, with or without outlines; and those that it ignores.
 
         With `crowds` that is crowd regions, too.
         """
@@ -54,7 +54,7 @@ class Sample:
 
     @classmethod
     def without_objects(cls, image: UInt8[np.ndarray, "H W 3"]) -> Sample:
-        """The image alone."""
+        """The image without its objects."""
         return cls(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), [])
 
     @property
@@ -67,13 +67,13 @@ class Sample:
         return bool((self.labels != IGNORED).any())
 
     def keep(self, which: Sequence[int] | np.ndarray) -> Sample:
-        """The objects at these places."""
+        """A copy with only the objects at these indices."""
         index = np.asarray(which, np.int64)
         masks = [self.masks[i] for i in index.tolist()]
         return replace(self, boxes=self.boxes[index], labels=self.labels[index], masks=masks)
 
     def targets(self) -> Targets:
-        """What a detector's losses take. Boxes are clipped to the image, as upstream does; masks are not.
+        """The targets for a detector's losses. Boxes are clipped to the image, masks are not.
 
         A box that is empty then is left out: the logarithm of its width or height would be infinite.
         """

@@ -18,7 +18,7 @@ _WORD = 1 << 63  # ids are kept in 64 bits
 
 @dataclass(frozen=True)
 class Source:
-    """One split as annotated: entries in COCO's words, not yet looked at.
+    """One split as annotated: entries with the fields of COCO, unchecked.
 
     Attributes:
         path: the file or folder that messages name.
@@ -55,7 +55,7 @@ class Source:
 
 
 class Notes:
-    """What was mended or left out of a source, by kind."""
+    """What was corrected in a source or left out, by kind."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -69,7 +69,7 @@ class Notes:
         self.kinds.setdefault(("images", len(self.source.images), kind), []).append(name)
 
     def tell(self) -> None:
-        """A warning for each kind."""
+        """Gives a warning for each kind."""
         for (what, total, kind), found in self.kinds.items():
             problem, outcome = kind.split("; ")
             log.warning(

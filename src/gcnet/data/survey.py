@@ -23,7 +23,7 @@ SMALL_SHARE = 0.05  # of the objects that may come out small where a size is sug
 
 @dataclass(frozen=True)
 class Objects:
-    """What can be learnt from, a row for each object: usable, no crowd, and not to be ignored.
+    """The objects that can be learnt, a row for each: usable, no crowd, not ignored.
 
     `split` counts splits, `image` the images of that split, `place` the instances of that image. `box` is
     xyxy in an image of `size` (height, width); `bounds` is the box around the outline, NaN without one;
@@ -47,13 +47,13 @@ class Objects:
         return np.sqrt((self.box[:, 2:] - self.box[:, :2]).prod(1))
 
     def side_in(self, limits: tuple[int, int]) -> Float[np.ndarray, " N"]:
-        """As the network sees them where images are fitted in `limits`, a (long, short) side."""
+        """Sides as the network sees them, with images resized to fit `limits`, a (long, short) side."""
         return self.side * _scale(self.size, limits)
 
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What a split has, and what training leaves out of it."""
+    """Images and objects of a split, and what training leaves out."""
 
     images: int
     objects: int
@@ -68,7 +68,7 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class Fit:
-    """What comes of the objects where images are fitted in `limits`, a (long, short) side.
+    """The sizes of objects if images are resized to fit `limits`, a (long, short) side.
 
     `median` is of their sides [px]; `small` and `tiny` are shares of them; `cost` is in pixels of the
     images, beside the usual 1333 x 800.
@@ -157,7 +157,7 @@ def _count(dataset: DataSet[ImageRecord]) -> SplitCount:
 
 
 def _scale(size: Int[np.ndarray, "N 2"], limits: tuple[int, int]) -> Float[np.ndarray, " N"]:
-    """What sides of images of `size` are multiplied by, as in `gcnet.ops.images.fit_size`."""
+    """The factor by which images of `size` are resized, as in `gcnet.ops.images.fit_size`."""
     return np.minimum(max(limits) / size.max(1), min(limits) / size.min(1))
 
 

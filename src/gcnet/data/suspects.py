@@ -24,7 +24,7 @@ MOST_COMPARED = 1000  # objects of one image that are compared with each other
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """Object `row` of a survey's `Objects`, and why. The worse, the larger `badness`, within a kind."""
+    """Row `row` of a survey's `Objects`, and why; `badness` orders the suspects of a kind."""
 
     row: int
     kind: str
@@ -67,7 +67,7 @@ def _odd_sizes(objects: Objects) -> Iterator[Suspect]:
 
 
 def _twice(objects: Objects, class_names: Sequence[str]) -> Iterator[Suspect]:
-    """Of two boxes in one image that are nearly the same, the second, with the class of the first."""
+    """The second of two nearly equal boxes in one image, with the class of the first."""
     changes = np.flatnonzero(np.diff(objects.image) | np.diff(objects.split)) + 1
     for start, end in zip([0, *changes.tolist()], [*changes.tolist(), len(objects)], strict=True):
         boxes = torch.from_numpy(objects.box[start : min(end, start + MOST_COMPARED)])
@@ -88,6 +88,6 @@ def _area(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, " N"]:
 
 
 def _common(boxes: Float[np.ndarray, "N 4"], others: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, " N"]:
-    """The area that the boxes of each row share."""
+    """The intersection area of the boxes in each row."""
     low, high = np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])
     return (high - low).clip(0).prod(1)

@@ -41,7 +41,7 @@ Transform: TypeAlias = Callable[[Sample, np.random.Generator], Sample]
 def train_transforms(
     recipe: Recipe, image_size: tuple[int, int], another: Callable[[np.random.Generator], Sample]
 ) -> list[Transform]:
-    """What a recipe does to a sample, in order. `another` draws a sample to paste from."""
+    """The transforms of a recipe, in order. `another` draws a sample to paste from."""
     paste = [CopyPaste(recipe.copy_paste, another)] if recipe.copy_paste else []
     crop = [Crop(recipe.crop)] if recipe.crop < 1 else []
     always = [Resize(image_size, recipe.scale_jitter), Flip(recipe.flip), ColorJitter(recipe.color_jitter)]
@@ -49,13 +49,13 @@ def train_transforms(
 
 
 def turns(recipe: Recipe) -> list[Transform]:
-    """Those of a recipe's transforms that turn an image, whatever is in it."""
+    """The transforms of a recipe that rotate images."""
     quarters = [QuarterTurn(recipe.quarter_turns)] if recipe.quarter_turns else []
     return [*quarters, *([Rotation(recipe.rotation)] if recipe.rotation else [])]
 
 
 def apply(transforms: Sequence[Transform], sample: Sample, rng: np.random.Generator) -> Sample:
-    """The sample after all of them. Raises GCNetError if one gives something else than a sample."""
+    """Applies the transforms in turn. Raises GCNetError if one returns something else than a sample."""
     for transform in transforms:
         sample = transform(sample, rng)
         if not isinstance(sample, Sample):
@@ -110,7 +110,7 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class QuarterTurn:
-    """The sample turned by 90, 180 or 270 degrees with `probability`: nothing is lost or resampled."""
+    """The sample rotated by 90, 180 or 270 degrees with `probability`, without resampling."""
 
     probability: float
 
@@ -132,7 +132,7 @@ class QuarterTurn:
 
 @dataclass(frozen=True)
 class Rotation:
-    """The sample turned about its middle by up to `degrees` either way. What leaves the image is cut off."""
+    """The sample rotated about its middle by up to `degrees` either way, and cut at the borders."""
 
     degrees: float
 

@@ -24,7 +24,7 @@ _MOST_BYTES = 1 << 26  # of a JSON file that is read to say what it is
 
 
 def why_nothing_fits(root: Path) -> str:
-    """One line for a person."""
+    """The error in one line."""
     every = [root] if root.is_file() else list(itertools.islice(root.rglob("*"), _MOST_FILES))
     files = sorted(
         (path for path in every if path.suffix.lower() in _SUFFIXES and path.is_file()),
@@ -47,7 +47,7 @@ def why_nothing_fits(root: Path) -> str:
 
 
 def why_nothing_is_there(root: str | Path, sources: Iterable[Source]) -> str:
-    """Of files that are read, but hold no objects and no classes."""
+    """The error for files that hold no objects and no classes."""
     seen = [f"{_name(source.path, Path(root))} ({len(source.images)} images)" for source in sources]
     return (
         f"{root}: no annotations and no categories in {listed(seen, 2)}; annotate some and export again; "

@@ -96,7 +96,7 @@ def _write_coco(dataset: DataSet[ImageRecord], names: Sequence[str], path: Path)
 
 
 def coco_object(item: Instance) -> dict[str, Any]:
-    """An annotation in COCO's words, without ids."""
+    """An annotation with the fields of COCO, without ids."""
     x1, y1, x2, y2 = item.box
     if isinstance(item.segmentation, dict):
         counts = item.segmentation["counts"].decode("ascii")
@@ -132,7 +132,7 @@ def yolo_line(item: Instance, width: int, height: int) -> str:
 
 
 def _one_outline(segmentation: Segmentation) -> Float[np.ndarray, "P 2"]:
-    """All parts in one: YOLO knows one outline an object. Lines without width join the parts."""
+    """All parts of an outline joined by lines without width: YOLO has one outline for each object."""
     parts = polygons(segmentation) if isinstance(segmentation, dict) else segmentation
     if not parts:
         return np.zeros((0, 2))

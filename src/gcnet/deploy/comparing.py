@@ -40,7 +40,7 @@ UNPAIRED: dict[Width, float] = {"fp32": 0.02, "fp16": 0.1, "int8": 0.5}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an export finds in an image beside what its model finds.
+    """The detections of an export in an image, compared with those of its model.
 
     Detections of one class whose boxes overlap by more than half are a pair; `missing` and `added` have no
     partner. Of pairs, the largest differences: in pixels, in score, and in pixels of a mask as a share of it.
@@ -54,7 +54,7 @@ class Comparison:
     mask_share: float
 
     def within(self, precision: Width, *, resizes: bool = False) -> bool:
-        """Whether the precision explains that, and a resize in the file."""
+        """Whether the precision, and a resize in the file, explain the differences."""
         box, score = np.maximum(TOLERANCE[precision], RESIZES if resizes else 0)
         share = max(UNPAIRED[precision], 0.1 if resizes else 0)
         alone = max(self.missing, self.added) <= max(1, share * self.detections)
@@ -72,7 +72,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ClassComparison:
-    """What an export of a classifier says of an image beside what its model says.
+    """The probabilities of an exported classifier, compared with those of its model.
 
     `classes` were compared; `probability` is the largest difference.
     """
@@ -81,7 +81,7 @@ class ClassComparison:
     probability: float
 
     def within(self, precision: Width, *, resizes: bool = False) -> bool:
-        """Whether the precision explains that."""
+        """Whether the precision explains the differences."""
         return self.probability <= TOLERANCE[precision][1]
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def compare(
     exported: ExportedDetector | ExportedClassifier,
     image: UInt8[np.ndarray, "H W 3"],
 ) -> Comparison | ClassComparison:
-    """What an export finds in an image beside what its model finds."""
+    """Compares the results of an export on an image with those of its model."""
     if isinstance(model, Classifier) or isinstance(exported, ExportedClassifier):
         assert isinstance(model, Classifier)
         assert isinstance(exported, ExportedClassifier)
@@ -120,7 +120,7 @@ def _compare_classes(
 
 @torch.no_grad()
 def _as_prepared(detector: Detector, image: UInt8[np.ndarray, "H W 3"], details: Details) -> Found:
-    """What the model finds in an image that is prepared as for the file, or in it.
+    """The model's detections in an image that is prepared as for the file.
 
     Zeros beside it are seen by context blocks, and OpenCV's resize differs by a level here and there.
     """

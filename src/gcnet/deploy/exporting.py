@@ -53,7 +53,7 @@ def export(
     calibration: Sequence[UInt8[np.ndarray, "_ _ 3"]] = (),
     with_resize: bool = False,
 ) -> Comparison | ClassComparison:
-    """Writes `file`, after what it finds in `image` was compared with what `model` finds there.
+    """Writes `file`, after comparing its results on `image` with those of `model`.
 
     Args:
         file: .onnx for ONNX Runtime, .xml (and a .bin beside it) for OpenVINO, .pt2 for `torch.export.load`.
@@ -171,7 +171,7 @@ def _details(
 
 
 def _given(image: UInt8[np.ndarray, "H W 3"], details: Details) -> np.ndarray:
-    """An image as a file is given it."""
+    """An image as the input of a file."""
     if details.kind == "classifier":
         pixels = middle_square(image, details.image_size).transpose(2, 0, 1)[None]
     else:
@@ -180,7 +180,7 @@ def _given(image: UInt8[np.ndarray, "H W 3"], details: Details) -> np.ndarray:
 
 
 def _blobs(size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """Coloured squares, for something to be found; with noise, so that no two places score alike."""
+    """Coloured squares, so that something is found; with noise, so that no two scores are equal."""
     height, width = size
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 200, (-(-height // 40), -(-width // 40), 3), dtype=np.uint8)
@@ -227,7 +227,7 @@ def _load(file: Path) -> ExportedDetector | ExportedClassifier:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what exporters tell their own authors."""
+    """Hides messages of exporters that are meant for their own authors."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

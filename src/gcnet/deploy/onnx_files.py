@@ -53,7 +53,7 @@ def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Detai
 
 
 def suit_openvino(graph: Any) -> None:
-    """Gives casts to truth values the comparison of their numbers with zero, which is the same.
+    """Replaces casts to bool by comparisons with zero, which are equal and which OpenVINO takes.
 
     OpenVINO 2026.4 cannot compile such a cast of one of several outputs ("Default output not supported"):
     those of a Split, or of two Slices that it makes a Split of.
@@ -142,7 +142,7 @@ def put_resize_before(file: Path, details: Details) -> None:
 
 
 def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
-    """Convolutions of backbone and neck in 8 bits, by the ranges that their inputs have on the images."""
+    """Makes convolutions of backbone and neck 8 bits wide, with ranges measured on the images."""
     quantization = needs("onnxruntime.quantization", "export")
     import onnx
 

@@ -42,7 +42,7 @@ class Program(torch.nn.Module):
 
 
 class ResizedProgram(torch.nn.Module):
-    """The same for an image of one (height, width) as it is."""
+    """As `Program`, for images of one (height, width), which it resizes."""
 
     def __init__(self, detector: Detector, size: tuple[int, int]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ResizedProgram(torch.nn.Module):
 
 
 class Probabilities(torch.nn.Module):
-    """A classifier with the softmax."""
+    """A classifier followed by the softmax."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 @dataclass(frozen=True)
 class Details:
-    """What a file says of itself.
+    """The metadata of a file.
 
     `image_size` is the (long, short) side that images are resized to by the rule of `resize`; a classifier's
     as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given. It takes
@@ -78,7 +78,7 @@ class Details:
 
     @property
     def spec(self) -> ModelSpec | ClassifierSpec:
-        """What is known of the model from outside: classes, image sizes, and what it finds.
+        """The parts of a model's spec that users need: classes, image sizes, and whether it has masks.
 
         What the network is made of, the file alone knows: these fields are those of any model.
         """
@@ -103,7 +103,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image of (height, width) `original` at the `size` that the file wants, maybe on zeros."""
+    """An image of (height, width) `original`, resized to `size` and perhaps padded with zeros."""
 
     pixels: UInt8[np.ndarray, "..."] | Float[np.ndarray, "..."]
     original: tuple[int, int]
@@ -228,14 +228,14 @@ def _planes(image: Pixels) -> UInt8[np.ndarray, "3 _h _w"] | Float[np.ndarray, "
 def on_zeros(
     pixels: UInt8[np.ndarray, "3 h w"] | Float[np.ndarray, "3 h w"], frame: tuple[int, int]
 ) -> UInt8[np.ndarray, "1 3 _H _W"] | Float[np.ndarray, "1 3 _H _W"]:
-    """An image in the upper left of a frame of (height, width)."""
+    """An image padded with zeros at the right and bottom to (height, width)."""
     stack = np.zeros((1, 3, *frame), pixels.dtype)
     stack[0, :, : pixels.shape[1], : pixels.shape[2]] = pixels
     return stack
 
 
 def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details) -> Found:
-    """The first image of what a detector's file gives, in pixels of the image before it was resized."""
+    """The first image of a file's outputs as detections, in pixels of the original image."""
     boxes, scores, labels, valid = (output[0] for output in outputs[:4])
     probs = outputs[4][0].astype(np.float32) if details.masks else None
     (height, width), size = prepared.original, prepared.size

@@ -87,7 +87,7 @@ def find_coco(root: Path) -> Readers:
 
 
 def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
-    """Parse a COCO file; its images are in that one of `image_dirs` that has most of them.
+    """Reads a COCO file; its images are in the folder of `image_dirs` that has most of them.
 
     Raises GCNetError if it has no lists of images, annotations and categories.
     """
@@ -143,7 +143,7 @@ def image_folders(root: Path, path: Path) -> list[Path]:
 
 
 def _has_images_inside(folder: Path) -> bool:
-    """Whether there are some in its folders, unless those are of splits."""
+    """Whether its subfolders, except those of splits, hold images."""
     parts = [(path.name, path) for path in folder.glob("*/")]
     return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
 

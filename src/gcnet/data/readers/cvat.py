@@ -44,7 +44,7 @@ def find_cvat(root: Path) -> Readers:
 
 
 def is_cvat(path: Path) -> bool:
-    """By its first element."""
+    """Whether it is a CVAT file, by its first element."""
     return path.suffix == ".xml" and b"<annotations>" in head_of(path)
 
 

@@ -42,7 +42,7 @@ Value = TypeVar("Value")
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file. Raises GCNetError naming it where it cannot be read.
+    """The content of a file. Raises GCNetError, which names it, if it cannot be read.
 
     That is also of a pipe, which would be waited for, and of a device, which may have no end.
     """
@@ -56,7 +56,7 @@ def read_bytes(path: Path) -> bytes:
 
 @collection_paused()
 def read_json(path: Path) -> Any:
-    """What is in a JSON file, which may be compressed with gzip. Raises GCNetError naming it."""
+    """The content of a JSON file, which may be gzip-compressed. Raises GCNetError, which names it."""
     data = read_bytes(path)
     try:
         return json.loads(_unpacked(path, data) if path.suffix == ".gz" else data)
@@ -105,7 +105,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, empty where there is none."""
+    """The mapping in a YAML file; empty if it has none."""
     import yaml
 
     text = read_text(path)
@@ -127,7 +127,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def head_of(path: Path, size: int = 1 << 12) -> bytes:
-    """The first bytes of a file; none of what is no file, or cannot be read."""
+    """The first bytes of a file; empty if it is no file or cannot be read."""
     try:
         if not os.path.isfile(path):
             return b""
@@ -165,7 +165,7 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
 
 
 def existing(paths: Iterable[Path]) -> Path:
-    """The first that is a file, or else the first."""
+    """The first path that is a file, or else the first path."""
     paths = iter(paths)
     first = next(paths)
     return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
@@ -180,7 +180,7 @@ def image_beside(path: Path, folders: Sequence[Path], name: str = "") -> str:
 
 
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
-    """The one of `folders` that has most of the images; the first of several."""
+    """The folder that has most of the images; the first one of several."""
     shortened = [name for name in map(str, names[:20]) if name]
     return max(folders, key=lambda folder: sum(os.path.isfile(folder / name) for name in shortened))
 

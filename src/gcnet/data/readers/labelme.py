@@ -29,12 +29,12 @@ _NO_OBJECTS = ("__ignore__", "_background_")
 
 
 def find_labelme(root: Path) -> Readers:
-    """A JSON an image, in a folder a split or all in one."""
+    """Finds a JSON file for each image, in a folder for each split or all in one."""
     return file_an_image(root, "json", is_labelme, _read_labelme)
 
 
 def is_labelme(path: Path) -> bool:
-    """By its first keys; where the image is among them, by all."""
+    """Whether it is a LabelMe file, by its keys."""
     head = head_of(path)
     return b'"shapes"' in head or (b'"imageData"' in head and b'"imagePath"' in path.read_bytes())
 

@@ -52,7 +52,7 @@ _SPECK = 10  # pixels: smaller parts of an object do not tell what the numbers m
 
 
 def find_masks(root: Path) -> Readers:
-    """Images in a folder of one of the usual names, and masks of theirs in another."""
+    """Finds images in a folder with a usual name, and their masks in another."""
     if root.is_file():
         return {}
     files = [path for path in sorted(root.rglob("*")) if is_image(path)]
@@ -69,7 +69,7 @@ def find_masks(root: Path) -> Readers:
 
 
 def _match(root: Path, files: Sequence[Path]) -> dict[Path, list[Path]]:
-    """The masks of each image that has some."""
+    """The masks of each image that has any."""
     images: list[tuple[tuple[str, ...], Path]] = []
     labels: dict[tuple[str, ...], list[Path]] = {}  # by folder and stem
     folders: dict[tuple[str, ...], list[Path]] = {}

@@ -39,7 +39,7 @@ def find_panoptic(root: Path) -> Readers:
 
 
 def is_panoptic(path: Path) -> bool:
-    """By its name, or by a key that it alone has."""
+    """Whether it is a panoptic file, by its name or a key that no other format has."""
     return path.suffix == ".json" and (
         path.name.startswith("panoptic_") or b'"segments_info"' in head_of(path, 1 << 20)
     )

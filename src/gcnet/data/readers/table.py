@@ -88,19 +88,19 @@ def _read_parquet(files: Sequence[Path]) -> Source:
 
 
 def _mark(path: Path) -> str:
-    """Another one for each file and each state of it."""
+    """A name for the state of a file: it changes with the file."""
     stat = path.stat()
     return hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
 
 
 def _rows(table: Any) -> Iterator[dict[str, Any]]:
-    """A few at a time: images are large."""
+    """Reads a few rows at a time, because images are large."""
     for batch in table.iter_batches(batch_size=16, columns=["image", "objects"]):
         yield from batch.to_pylist()
 
 
 def _unpack(image: Any, path: Path) -> Path:
-    """Writes an image, unless it is there."""
+    """Writes an image, unless it exists."""
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         raise GCNetError(f"{path}: its image is not in the table; export it with its images")

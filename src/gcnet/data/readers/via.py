@@ -27,7 +27,7 @@ def find_via(root: Path) -> Readers:
 
 
 def is_via(path: Path) -> bool:
-    """By its first keys."""
+    """Whether it is a VIA file, by its first keys."""
     head = head_of(path, 1 << 16) if path.suffix == ".json" else b""
     return b'"regions"' in head or b'"_via_' in head
 
@@ -54,7 +54,7 @@ def _read_via(path: Path) -> Source:
 
 
 def _label(attributes: Any) -> str:
-    """What a region is: its attribute of a usual name, or its first; "object" where it has none."""
+    """The class of a region: its attribute of a usual name, or its first one; "object" without any."""
     if isinstance(attributes, dict):
         usual = [key for key in attributes if key.lower() in _CLASS_KEYS]
         for key in [*usual, *attributes]:

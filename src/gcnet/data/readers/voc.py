@@ -51,7 +51,7 @@ def find_voc(root: Path) -> Readers:
 
 
 def is_voc(path: Path) -> bool:
-    """By its first element."""
+    """Whether it is a VOC file, by its first element."""
     return path.suffix == ".xml" and re.search(rb"<annotation[ >]", head_of(path)) is not None
 
 

@@ -36,7 +36,7 @@ def find_yolo(root: Path) -> Readers:
 
 
 def _categories(names: Any) -> list[dict[str, Any]]:
-    """Of a list, or a mapping of numbers, of names."""
+    """The categories from a list of names, or from a mapping of numbers to names."""
     pairs = names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ()
     return [{"id": id, "name": name} for id, name in pairs if isinstance(name, (str, int))]
 
@@ -74,7 +74,7 @@ def _images_of(path: Path, base: Path, place: str) -> list[Path]:
 
 
 def _holds(folder: Path, inside: Path) -> bool:
-    """Whether `folder` is somewhere above `inside`: then it has a person's other files in it."""
+    """Whether `folder` is an ancestor of `inside`, and so holds a person's other files."""
     return folder.resolve() in inside.resolve().parents
 
 
