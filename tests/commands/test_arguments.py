@@ -76,7 +76,7 @@ def test_options_are_the_arguments_of_a_function(capsys) -> None:
     found = parser.parse(["m", "a", "b", "--mirror", "x", "--mirror", "y", "--no-draw", "--kind=mask"])
     expected = {"model": "m", "images": ["a", "b"], "out": "there", "kind": "mask", "draw": False}
     assert vars(found) == expected | {"mirror": ["x", "y"], "tile": None, "many": 20_000}
-    with pytest.raises(GCNetError, match=r"argument --tile: give INTEGER, not 1.5"):
+    with pytest.raises(GCNetError, match=r"argument --tile: give 1 or more, not 1.5"):
         parser.parse(["m", "a", "--tile", "1.5"])
     with pytest.raises(SystemExit):
         parser.parse(["--help"])

@@ -79,7 +79,8 @@ class Parser(argparse.ArgumentParser):
                 continue
             default = (defaults or {}).get(name, one.default)
             option = name if default is Parameter.empty else f"--{name.replace('_', '-')}"
-            changed = {"kind": one.annotation, **COMMON.get(name, {}), **others.get(name, {})}
+            common = {} if given_alone else COMMON.get(name, {})
+            changed = {"kind": one.annotation, **common, **others.get(name, {})}
             kind = changed.pop("kind")
             text = changed.pop("help", helps[name])
             if given_alone:
@@ -248,8 +249,14 @@ def scales_of(word: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"give numbers such as 0.8,1,1.25, not {shown(word)}") from None
 
 
-# Options that the command line takes otherwise than Python, in whatever command.
-COMMON = {
+# Options that the command line takes otherwise than Python, in whatever command; those of a whole recipe are
+# held against its limits.
+COMMON: dict[str, dict[str, Any]] = {
+    name: {"kind": number(int, 1)}
+    for name in ("batch_size", "top", "tile", "max_detections", "max_pixels", "images_a_file")
+}
+COMMON |= {
+    "workers": {"kind": number(int, 0)},
     "mirror": {"nargs": None, "action": "append", "metavar": "PATH"},
     "split": {"kind": split},
     "scales": {"type": scales_of, "kind": float, "metavar": "F,F,..."},
