@@ -37,7 +37,7 @@ _NAME_KEPT = 40  # characters in the name of a temporary file, whatever the file
 
 
 class DiskFullError(GCNetError):
-    """A file could not be written, and no other will be."""
+    """A file could not be written because the disk is full."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -96,13 +96,13 @@ def _synchronise(handle: int) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Writes a small file, such as an image. Raises GCNetError where the disk does not take it."""
+    """Writes a small file, such as an image. Raises GCNetError if it cannot be written."""
     with disk_errors(path):
         write_atomically(Path(path), lambda file: file.write(data))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as JSON; of a list, or anything that gives one entry after the other, one a line.
+    """Writes `value` as JSON; a list or another iterable with one entry in each line.
 
     Entries are written as they are made: they need not all be held. Raises GCNetError as `write_bytes` does.
     """
@@ -147,7 +147,7 @@ def prepare_folder(folder: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Inside it no other command of ours writes in `folder`; the lock ends with the process and its loaders.
+    """A context in which no other command writes in `folder`; the lock ends with the process.
 
     Temporary files of a command that was killed there are removed.
 
@@ -190,7 +190,7 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 
 
 def _locked(folder: AnyPath) -> int | None:
-    """A handle with the lock of a folder; None where another process has it, or there are no locks."""
+    """A handle with the lock of a folder; None if another process has it, or without locks."""
     if fcntl is None:
         return None
     with suppress(OSError):
@@ -249,7 +249,7 @@ def user_cache() -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raises if `folder` cannot be made or written in. Makes nothing: a later error leaves no trace."""
+    """Raises if `folder` cannot be made or written in. It creates nothing."""
     existing = folder.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -285,7 +285,7 @@ def find_data(
 
 
 def check_unused(folder: Path, resume: bool | str) -> None:
-    """Raises if a run that is not resumed would find something in its folder, but for temporary files."""
+    """Raises if the folder of a new run is not empty, temporary files aside."""
     goes_on = (folder / "last.ckpt").exists() if resume == "auto" else resume
     used = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
     if used and not goes_on:
@@ -294,7 +294,7 @@ def check_unused(folder: Path, resume: bool | str) -> None:
 
 
 def check_data(path: Path) -> None:
-    """Raises if there is no such data set, without the seconds that a look into it takes to import."""
+    """Raises if there is no such data set, without slow imports."""
     if not path.exists():
         raise GCNetError(
             f"--data {path} does not exist; give the folder of a data set or its annotation file"

@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = (
 
 
 def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """The image files that files, folders, patterns and lists stand for, each once, sorted by path.
+    """The image files of files, folders, patterns and lists, each once, sorted by path.
 
     A folder stands for the images directly in it; `**` in a pattern goes into folders. In folders and
     patterns files count as images by their suffix; hidden ones are left out, others are counted in a warning.
@@ -45,7 +45,7 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def identity(path: str) -> str:
-    """The same for all paths of a file: links are followed."""
+    """A path of the file that is the same through all links to it."""
     try:
         return path if is_address(path) else os.path.realpath(path)
     except (OSError, ValueError):  # no path at all, out of a list
@@ -79,7 +79,7 @@ def _expand(item: str) -> Iterable[str]:
 
 
 def _listed(path: Path) -> list[str]:
-    """The lines of a text file, as paths seen from here."""
+    """The lines of a text file as paths, relative to the current folder."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = [os.path.expanduser(line.strip()) for line in file if not line.isspace()]
@@ -102,7 +102,7 @@ def _images(paths: Iterable[Path], place: object) -> list[str]:
 
 
 def tell_aside(names: Sequence[str], place: object) -> None:
-    """A warning with the number of files that are no images."""
+    """Warns of the number of files that are no images."""
     if names:
         log.warning("%s: %d left aside, no image files: %s", place, len(names), listed(sorted(names), 3))
 

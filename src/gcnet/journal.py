@@ -53,7 +53,7 @@ class Journal:
         self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `close`)
 
     def add(self, key: str, value: Any) -> int:
-        """Records what came of an item, and returns its place, for `at`.
+        """Records the result of an item, and returns its offset for `at`.
 
         Raises GCNetError where the disk does not take it.
         """
@@ -61,7 +61,7 @@ class Journal:
             return self._write([key, value])
 
     def entries(self) -> Iterator[tuple[int, str, Any]]:
-        """Place, key and value of what was recorded, in order; lines that are damaged are left out."""
+        """Offset, key and value of each recorded item, in order; damaged lines are left out."""
         place = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -72,12 +72,12 @@ class Journal:
                 place += len(line)
 
     def at(self, place: int) -> Any:
-        """The value that was recorded at a place."""
+        """The value that was recorded at an offset."""
         self._reader.seek(place)
         return json.loads(self._reader.readline())[1]
 
     def close(self, *, finished: bool) -> None:
-        """Ends reading and writing; the journal of a finished call goes."""
+        """Closes the journal; that of a finished call is removed."""
         self._reader.close()
         with contextlib.suppress(OSError):  # it said so before
             self._file.close()

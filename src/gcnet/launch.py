@@ -11,7 +11,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def find_launch() -> tuple[int, int, int, int] | None:
-    """Rank, number of processes, and both on this machine (0 where it is not known); None if it is alone.
+    """Rank, number of processes, and both on this machine (0 if unknown); None for a single process.
 
     Raises GCNetError if the environment is only half of what torchrun sets.
     """
@@ -45,7 +45,7 @@ def _from_slurm() -> tuple[int, int, int, int] | None:
 
 
 def set_meeting_place() -> None:
-    """Where processes that srun started find each other: the first host, at a port of the job's."""
+    """Sets the address where processes of srun meet: the first host, and a port of the job."""
     if "SLURM_PROCID" in os.environ:
         hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
         os.environ.setdefault("MASTER_ADDR", first_host(hosts))

@@ -35,7 +35,7 @@ def smallest(place: Place, recipe: Recipe) -> int:
 
 
 def settle_batch_size(run: Run, losses_of: nn.Module, train_set: DataSet, stop: Stop) -> None:
-    """Puts the batch size that "auto" stands for into the run's recipe, and its warm-up.
+    """Finds the batch size for "auto", and puts it into the run's recipe, with its warm-up.
 
     It leaves the run `ENOUGH` iterations, if a small one does. The first process decides.
 
@@ -85,7 +85,7 @@ def largest(fits: Callable[[int], bool], unit: int, most: int) -> int:
 
 
 def _fits(run: Run, losses_of: nn.Module, train_set: DataSet, share: int, stop: Stop) -> bool:
-    """Whether one process's `share` of a batch fits, of images of the largest shape that comes."""
+    """Whether one process's `share` of a batch fits, with images of the largest shape."""
     recipe, device = replace(run.recipe, batch_size=share, workers=0), run.place.device
     alone = replace(run, recipe=recipe, place=replace(run.place, world=1, rank=0))
     images, targets = next(iter(alone.loader(train_set, recipe, 0)))
@@ -107,7 +107,7 @@ def _fits(run: Run, losses_of: nn.Module, train_set: DataSet, share: int, stop: 
 
 
 def _largest_shape(train_set: DataSet, recipe: Recipe, image_size: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) that a batch with the tallest and the widest image is padded to."""
+    """The (height, width) to which a batch with the tallest and the widest image is padded."""
     long, short = (round(side * recipe.scale_jitter[1]) for side in image_size)
     sizes = [fit_size((record.height, record.width), (long, short)) for record in train_set.records]
     height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
@@ -117,6 +117,6 @@ def _largest_shape(train_set: DataSet, recipe: Recipe, image_size: tuple[int, in
 
 
 def _padded(images: Batch, shape: tuple[int, int]) -> Batch:
-    """The batch padded to at least a (height, width)."""
+    """The batch, padded to at least a (height, width)."""
     missing = [max(0, side - had) for side, had in zip(shape, images.images.shape[2:], strict=True)]
     return replace(images, images=F.pad(images.images, (0, missing[1], 0, missing[0])))

@@ -39,7 +39,7 @@ def begin_run(
     state: dict[str, Any] | None,
     data: Mapping[str, str] | None,
 ) -> Run:
-    """The run on its device, at the iteration of the checkpoint `state`, if there is one."""
+    """The run on its device, at the iteration of the checkpoint `state` if there is one."""
     images = _describe_images(train_set)
     per_epoch = iterations_per_epoch(train_set, recipe, masks=task.masks)
     if state is None:
@@ -77,7 +77,7 @@ def begin_run(
 
 
 def _describe_images(dataset: DataSet) -> dict[str, Any]:
-    """What a checkpoint keeps of the training images, to tell whether they are still the same."""
+    """A digest of the training images for checkpoints, to notice whether they have changed."""
     lines = [
         f"{record.path.name} {record.label if isinstance(record, LabelledImage) else len(record.instances)}"
         for record in dataset.records

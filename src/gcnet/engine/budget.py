@@ -41,7 +41,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """When a run has to end, and when its first iteration began, on the clock `time.monotonic`."""
+    """The time at which a run must end, and that of its first iteration, by `time.monotonic`."""
 
     until: float
     since: float
@@ -64,7 +64,7 @@ class TimeLimit:
 def fit_schedule(
     run: Run, losses_of: nn.Module, train_set: DataSet, valid_set: DataSet | None, stop: Stop, began: float
 ) -> TimeLimit:
-    """Puts the schedule that ends in the recipe's `time` after `began` into the run's recipe.
+    """Puts the schedule that ends `time` after `began` into the run's recipe.
 
     All processes take part, and take what the first decides.
 
@@ -86,7 +86,7 @@ def fit_schedule(
 
 
 def plan(recipe: Recipe, per_epoch: int, costs: Costs, left: float) -> Recipe:
-    """`recipe` with as many epochs as end within `left` seconds, and a warm-up of a tenth of them at most.
+    """`recipe` with as many epochs as end within `left` seconds, and a warm-up of at most a tenth.
 
     There are `VALIDATIONS`, fewer where they would take more than `VALIDATING` of the time.
 
@@ -114,7 +114,7 @@ def plan(recipe: Recipe, per_epoch: int, costs: Costs, left: float) -> Recipe:
 
 
 def describe(recipe: Recipe, per_epoch: int, costs: Costs, seconds: float, validates: bool) -> str:
-    """The line on what was decided."""
+    """The line that says what was decided."""
     measured = f"{costs.iteration:.2g} s an iteration"
     planned = recipe.epochs * per_epoch * costs.iteration
     decided = f"{recipe.epochs} epochs of {per_epoch} iterations"
@@ -129,7 +129,7 @@ def describe(recipe: Recipe, per_epoch: int, costs: Costs, seconds: float, valid
 def _time_iterations(
     run: Run, losses_of: nn.Module, train_set: DataSet, most_seconds: float, stop: Stop
 ) -> float:
-    """Seconds of an iteration, reading included; the run is afterwards as it was."""
+    """Seconds of an iteration, including reading; the run is restored afterwards."""
     batches = iter(run.loader(train_set, run.recipe, 0))
     times: list[float] = []
     count = UNTIMED + FEWEST
@@ -147,7 +147,7 @@ def _time_iterations(
 
 
 def _time_validation(run: Run, valid_set: DataSet, stop: Stop) -> float:
-    """Seconds that a validation takes: those of its first images, in proportion."""
+    """Seconds of a validation, estimated from its first images."""
     share = range(run.place.rank, len(valid_set), run.place.world)
     sample = share[:SAMPLE]
     started = time.monotonic()

@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, model: nn.Module, recipe: Recipe, **state: Any) -> None:
-    """Writes everything that a run needs to go on; `state` are tensors and plain values.
+    """Writes the state that a run needs to resume: tensors and plain values.
 
     Raises:
         OSError: the disk is full or the folder gone; an older checkpoint at `path` is untouched.
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _is_dense(value: Any) -> bool:
-    """Whether it is a tensor whose numbers are all there: neither sparse nor a shape alone."""
+    """Whether it is a dense tensor with all its numbers in memory."""
     return isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
 
 
@@ -78,7 +78,7 @@ def _are_tensors(value: Any) -> bool:
 
 
 def _are_sums(value: Any) -> bool:
-    """Sum and count of each number of a row that is not complete."""
+    """Whether it is the sum and count of each number of an incomplete row."""
     return isinstance(value, dict) and all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(number, float) for number in pair)
         for pair in value.values()
@@ -86,7 +86,7 @@ def _are_sums(value: Any) -> bool:
 
 
 def _are_moments(value: Any) -> bool:
-    """Of each parameter, by its number, tensors and numbers by name."""
+    """Whether it has tensors and numbers by name for each parameter, by its number."""
     moments = value.get("state") if isinstance(value, dict) else None
     return isinstance(moments, dict) and all(
         isinstance(number, int)
@@ -171,7 +171,7 @@ def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def decided_before(recipe: Recipe, saved: dict[str, Any]) -> Recipe:
-    """`recipe` with what a run decided by trial when it began, its `time` or a batch size "auto".
+    """`recipe` with what the run decided when it began: its epochs for a `time`, or batch size.
 
     `saved` is the recipe of its checkpoint.
     """

@@ -18,7 +18,7 @@ from gcnet.recipe import Recipe
 
 
 def weigh_classes(model: Model, train_set: DataSet, recipe: Recipe, *, masks: bool) -> str:
-    """Puts the recipe's `class_weights` into the losses of `model`; the line that says so, or nothing.
+    """Puts the recipe's `class_weights` into the losses of `model`; returns a line for people.
 
     Raises GCNetError for a class that the model does not know.
     """
@@ -50,7 +50,7 @@ def by_frequency(counts: list[int]) -> Float[Tensor, " K"]:
 
 
 def _counts(train_set: DataSet, classes: int, masks: bool) -> list[int]:
-    """How many objects, or images of a classifier, each class has to train on."""
+    """The number of objects (for a classifier, images) of each class in training."""
     if train_set.has_labels:
         found = Counter(record.label for record in train_set.records)
     else:

@@ -11,7 +11,7 @@ WHOLE = "backbone"
 
 
 def freeze(model: Model, until: str) -> None:
-    """Has the backbone trained from the stage after `until` on; "own" leaves the model as it is.
+    """Freezes the backbone up to the stage `until`; "own" leaves the model as it is.
 
     Raises GCNetError if the backbone, a caller's own, has no stages.
     """
@@ -28,7 +28,7 @@ def freeze(model: Model, until: str) -> None:
 
 
 def describe_frozen(model: Model) -> str:
-    """The line on what a run does not train."""
+    """The line that says what is not trained."""
     parts = []
     count = getattr(getattr(model, "backbone", None), "frozen_stages", 0)
     if count:

@@ -26,7 +26,7 @@ POINTS = 200  # of a line
 
 
 class LivePage:
-    """A logger. `recorded` has all rows; `scores` name a validation's numbers, the one that counts first."""
+    """The logger of the page. `recorded` has all rows; `scores` are a validation's, the main one first."""
 
     def __init__(self, run: Run, recorded: MetricsFile, scores: Sequence[str]) -> None:
         self._run, self._recorded, self._scores = run, recorded, scores
@@ -35,22 +35,22 @@ class LivePage:
         self._samples: list[Figure] = []
 
     def begin(self) -> None:
-        """Writes a page for who opens it at once."""
+        """Writes a first page."""
         self._render(running=True)
 
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
-        """Writes the page after an epoch or a validation, or when it is old, if it is not too soon."""
+        """Writes the page after an epoch or validation, or if it is old; but not too often."""
         since = time.monotonic() - self._written
         wanted = group == "valid" or iteration % self._run.per_epoch == 0 or since > SELDOM
         if wanted and since * SHARE >= self._cost:
             self._render(running=True)
 
     def close(self) -> None:
-        """Writes the page as it stays."""
+        """Writes the final page."""
         self._render(running=False)
 
     def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
-        """Draws what was found in some images of a validation, and in a detector's from a score on."""
+        """Draws the results on some images of a validation; of a detector, above a score."""
         spread = range(0, len(found), max(1, len(found) // SAMPLES))[:SAMPLES]
         self._samples = [draw_sample(dataset, i, found[i], threshold) for i in spread]
 
@@ -90,7 +90,7 @@ class LivePage:
         return [row for row in self._recorded.rows if not math.isnan(row.get(self._scores[0], math.nan))]
 
     def _charts(self, trained: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-        """Lines in the unit square, with the largest value of each chart."""
+        """The lines of charts in the unit square, and the largest value of each chart."""
         wanted = {
             "Losses": (trained, _losses(trained)[:3]),
             "Learning rate": (trained, ["lr"]),
@@ -120,7 +120,7 @@ class LivePage:
 
 
 def _losses(trained: Sequence[Mapping[str, float]]) -> list[str]:
-    """The names of the losses: their sum, then its parts, if they are several, the largest first."""
+    """The names of the losses: their sum, then its parts from the largest, if there are several."""
     if not trained:
         return []
     names = [name for name, value in trained[-1].items() if "loss" in name and not math.isnan(value)]
@@ -129,7 +129,7 @@ def _losses(trained: Sequence[Mapping[str, float]]) -> list[str]:
 
 
 def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> Figure:
-    """An image beside what was found in it, or of a classifier with what it says."""
+    """An image beside its detections, or with the classes that a classifier gives."""
     image, record = dataset.read_image(index), dataset.records[index]
     window = (0, 0, image.shape[1], image.shape[0])
     if isinstance(found, ClassResult):
@@ -149,7 +149,7 @@ def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float)
 def as_instances(
     found: ImageResults, category_ids: Sequence[int], threshold: float
 ) -> tuple[list[Instance], list[float]]:
-    """The best detections from a score on as what can be drawn, and their scores."""
+    """The best detections above a score as objects to draw, and their scores."""
     rows = [row for row, score in enumerate(found.scores.tolist()) if score >= threshold][:OBJECTS]
     items = []
     for row in rows:

@@ -22,7 +22,7 @@ from gcnet.recipe import Recipe
 
 @runtime_checkable
 class Logger(Protocol):
-    """Takes numbers of an iteration; `group` is "train" or "valid"."""
+    """Takes the numbers of an iteration; `group` is "train" or "valid"."""
 
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None: ...
 
@@ -31,7 +31,7 @@ class Logger(Protocol):
 
 @runtime_checkable
 class Page(Logger, Protocol):
-    """A logger that also shows what was found in some images of a validation, from a score on."""
+    """A logger that also shows the results on some images of a validation."""
 
     def begin(self) -> None: ...
 
@@ -81,7 +81,7 @@ class MetricsFile:
         self._behind = False
 
     def close(self) -> None:
-        """Every row is on disk already, unless the disk was full."""
+        """Writes rows that could not be written before, for example because the disk was full."""
         if self._behind:
             self._write_all()
 
@@ -97,7 +97,7 @@ class MetricsFile:
         return max((row[name] for row in self.rows if not math.isnan(row.get(name, math.nan))), default=-1.0)
 
     def since_best(self, name: str) -> int:
-        """How many validations there were after the best one."""
+        """The number of validations after the best one."""
         values = [row.get(name, math.nan) for row in self.rows if self._is_validation(row)]
         values = [-1.0 if math.isnan(value) else value for value in values]
         return len(values) - 1 - values.index(max(values)) if values else 0
@@ -115,7 +115,7 @@ class MetricsFile:
 
 
 def rounded(value: float) -> float:
-    """A number as `metrics.csv` has it."""
+    """A number as it is written to `metrics.csv`."""
     return float(f"{value:.6g}")
 
 
@@ -125,7 +125,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def _parse(path: Path) -> tuple[list[dict[str, float]], int]:
-    """The rows, and how many lines are damaged. Every line ends, so that a torn last one is known."""
+    """The rows, and the number of damaged lines. A torn last line, without its end, does not count."""
     if not path.is_file():
         return [], 0
     header, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -143,7 +143,7 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], int]:
 
 
 class TensorBoard:
-    """Event files in `tensorboard/`."""
+    """Writes event files in `tensorboard/`."""
 
     def __init__(self, out: Path, start: int, recipe: Recipe) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -204,7 +204,7 @@ LOGGERS: dict[str, tuple[str, Callable[[Path, int, Recipe], Logger]]] = {
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Raises GCNetError for a logger that is not known or not installed."""
+    """Raises GCNetError if a logger is unknown or its package not installed."""
     for name in names:
         if name not in LOGGERS:
             raise GCNetError(f"recipe: no logger {name!r}; there are {', '.join(LOGGERS)}")
@@ -215,7 +215,7 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 class RunLog:
-    """All loggers of a run. One that fails to write costs a warning, not the run."""
+    """All loggers of a run. If one fails to write, the run continues with a warning."""
 
     def __init__(self, out: Path, start: int, recipe: Recipe, *, scores: Sequence[str]) -> None:
         self.metrics = MetricsFile(out / "metrics.csv", scores=scores, start=start)
@@ -224,12 +224,12 @@ class RunLog:
         self._warned: set[str] = set()
 
     def add(self, page: Page) -> None:
-        """Begins a page, and keeps it up to date from now on."""
+        """Adds a page, which is updated from now on."""
         self._loggers.append(page)
         self._guard(page, page.begin)
 
     def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
-        """Has pages show samples of a validation."""
+        """Shows samples of a validation on the pages."""
         for page in self._loggers:
             if isinstance(page, Page):
                 self._guard(page, lambda page=page: page.show(dataset, found, threshold))

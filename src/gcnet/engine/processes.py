@@ -53,7 +53,7 @@ class Place:
 
 
 def find_place(recipe: Recipe) -> Place:
-    """Which process of the run this is, and its device.
+    """The rank of this process in the run, and its device.
 
     Raises:
         GCNetError: there is no such device, the batch cannot be divided evenly, or the environment is only
@@ -88,7 +88,7 @@ def find_place(recipe: Recipe) -> Place:
 
 @contextlib.contextmanager
 def joined(place: Place) -> Iterator[None]:
-    """Inside it all processes of the run can exchange tensors with `torch.distributed`.
+    """A context in which all processes of the run exchange tensors by `torch.distributed`.
 
     Raises:
         GCNetError: another process died, or not all came in time.
@@ -199,7 +199,7 @@ def _watch_parent(over: threading.Event) -> None:
 
 
 def agree(place: Place, value: Any) -> Any:
-    """`value` of the first process, in all of them."""
+    """The `value` of the first process, in all of them."""
     values = [value]
     if place.world > 1:
         distributed.broadcast_object_list(values)

@@ -51,13 +51,13 @@ class ProgressLine:
             print(f"iteration {iteration}/{self.total} {text}", flush=True)
 
     def pause(self) -> None:
-        """Takes the bar away, for others to print; time until the next `resume` or update does not count."""
+        """Hides the bar while others print; the time until `resume` or the next update does not count."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def resume(self) -> None:
-        """Iterations are timed from now on."""
+        """Starts timing iterations again."""
         self._ended = time.monotonic()
 
     def _show(self, text: str) -> None:

@@ -70,7 +70,7 @@ class Run:
 
     @property
     def validation_is_due(self) -> bool:
-        """Whether the model is scored after this iteration."""
+        """Whether there is a validation after this iteration."""
         every = self.recipe.validate_every * self.per_epoch
         return self.iteration > 0 and (self.iteration % every == 0 or self.iteration == self.total)
 
@@ -86,7 +86,7 @@ class Run:
         )
 
     def write_checkpoint(self) -> None:
-        """Writes last.ckpt. Raises OSError where the disk does not take it."""
+        """Writes last.ckpt. Raises OSError if it cannot be written."""
         self.saved, self.saved_at = -1, time.monotonic()
         save_checkpoint(
             self.out / "last.ckpt",
@@ -103,7 +103,7 @@ class Run:
         self.saved = self.iteration
 
     def save(self) -> None:
-        """Writes last.ckpt. A write that fails costs a warning; the checkpoint before stays."""
+        """Writes last.ckpt. If that fails, a warning is given and the old checkpoint is kept."""
         try:
             self.write_checkpoint()
         except OSError as error:
@@ -119,7 +119,7 @@ class Run:
             self.save()
 
     def stage(self) -> dict[str, Any]:
-        """What is recorded of the run in its model files, beside the scores."""
+        """The facts about the run that its model files record, beside the scores."""
         return {"iteration": self.iteration} | ({"ema": self.recipe.ema} if self.recipe.ema else {})
 
 
@@ -165,7 +165,7 @@ def take_step(
 
 @contextlib.contextmanager
 def taken_back(run: Run) -> Iterator[None]:
-    """What steps do in it to the model, the optimizer and the loss scale is undone."""
+    """A context whose steps are undone at its end: model, optimizer and loss scale."""
     before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     try:
         yield
@@ -182,7 +182,7 @@ def to_device(targets: Any, device: torch.device) -> Any:
 
 
 def _gradients_stay(losses_of: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """Inside it gradients are accumulated in this process and not exchanged with the others."""
+    """A context in which gradients are accumulated and not exchanged with other processes."""
     several = isinstance(losses_of, DistributedDataParallel)
     return losses_of.no_sync() if several else contextlib.nullcontext()
 
@@ -196,7 +196,7 @@ def _autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContex
 def _read(
     run: Run, losses: dict[str, Tensor], norm: Tensor, stop: Stop, images: Batch
 ) -> tuple[dict[str, float], float, int]:
-    """Reads losses and norm, for the log and the check that they are finite, before the weights change.
+    """Reads losses and gradient norm before the weights change, to log them and check them for NaN.
 
     Everything is read in one copy from the device. Flags are combined over all processes first, so that all
     of them stop at the same iteration.
@@ -217,7 +217,7 @@ def _read(
 
 
 def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
-    """Whether an infinite gradient may come from too large a loss scale; such a step is skipped."""
+    """Whether too large a loss scale may explain an infinite gradient; such a step is skipped."""
     return scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
 
 
@@ -234,7 +234,7 @@ def _fail(run: Run, bad: list[str], images: Batch) -> NoReturn:
 
 
 def update_average(average: Model, model: Model, decay: float, iteration: int) -> None:
-    """Moves the average towards the weights. The decay grows: the first weights are soon forgotten."""
+    """Moves the average towards the weights. The decay grows, so that the first weights fade soon."""
     own, new = average.state_dict(), model.state_dict()
     floats = [name for name, value in own.items() if value.is_floating_point()]
     move = get_ema_multi_avg_fn(min(decay, (1 + iteration) / (10 + iteration)))

@@ -30,7 +30,7 @@ def goes_on(out: Path, resume: bool | Literal["auto"]) -> bool:
 
 @contextlib.contextmanager
 def claimed(out: Path, *, resume: bool) -> Iterator[None]:
-    """Makes `out` ready to be written to, for this run alone as long as it is inside.
+    """A context in which only this run writes to `out`.
 
     Raises:
         GCNetError: it cannot be written to, another run is writing there, or it holds something already and
@@ -64,7 +64,7 @@ def write_recipe(
 
 
 def amend_recipe(out: Path, **changes: int) -> None:
-    """Puts other numbers into the `recipe.yaml` of a run."""
+    """Changes numbers in the `recipe.yaml` of a run."""
     path = out / "recipe.yaml"
     text = path.read_text(encoding="utf-8")
     for name, value in changes.items():
@@ -73,7 +73,7 @@ def amend_recipe(out: Path, **changes: int) -> None:
 
 
 def recorded(out: Path, name: str) -> Any:
-    """An option in the `recipe.yaml` of a run; None if there is none or it cannot be read."""
+    """An option in the `recipe.yaml` of a run; None if it is absent or cannot be read."""
     try:
         return yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8"))[name]
     except (OSError, yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError):
@@ -89,7 +89,7 @@ def own_split(model: Path, data: Path) -> Path | None:
 
 
 def write_versions(out: Path) -> None:
-    """Writes `versions.json`: what the run was computed with."""
+    """Writes `versions.json`: the versions of the libraries."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in RECORDED:
         try:

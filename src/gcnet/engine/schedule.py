@@ -47,7 +47,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> float:
-    """What the learning rate is multiplied by at `iteration` (0-based): warm-up times schedule."""
+    """The factor on the learning rate at `iteration` (0-based): warm-up times schedule."""
     total, warmup, falls_from = recipe.epochs * iterations_per_epoch, recipe.warmup_iterations, 0.0
     if recipe.schedule == "onecycle":
         warmup = falls_from = ONE_CYCLE_RISE * total
@@ -67,7 +67,7 @@ def seed_iteration(seed: int, iteration: int, rank: int = 0) -> None:
 
 
 def for_few_images(recipe: Recipe, images: int, given: Collection[str], *, devices: int = 1) -> Recipe:
-    """`recipe` with smaller batches, more epochs and less warm-up where it would be over at once.
+    """`recipe` with smaller batches, more epochs and less warm-up if it is too short.
 
     Only runs of fewer than `SHORT` iterations change: batches of 4 at a rate in proportion (0.005 of the 1x
     schedule), epochs for at least `ENOUGH` iterations, a warm-up of at most a tenth of them, at most 12

@@ -18,7 +18,7 @@ AGAIN = 1.0  # seconds; a launcher repeats a signal that the terminal has sent t
 
 
 class Stop:
-    """Inside it, the first signal only sets `number`: the loop ends after its iteration.
+    """A context in which the first signal only sets `number`: the loop ends after its iteration.
 
     A second one ends the run at once, as does any signal inside `at_once`. Only the main thread receives
     signals.
@@ -46,7 +46,7 @@ class Stop:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside it a signal ends the run immediately; nothing is lost there."""
+        """A context in which a signal ends the run immediately; nothing is lost there."""
         if self.number:
             end_by(self.number)
         self._at_once = True
@@ -70,7 +70,7 @@ class Stop:
 
 
 def _leave_terminal() -> None:
-    """What is said to a terminal that is gone would end the run before its state is saved."""
+    """Redirects output if the terminal is gone; an error in printing would end the run too early."""
     for stream in (1, 2):
         if stat.S_ISCHR(os.fstat(stream).st_mode):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

@@ -18,7 +18,7 @@ from gcnet.recipe import Recipe
 
 @dataclass(frozen=True)
 class Task:
-    """The functions that the engine and the commands need of a kind of model.
+    """The functions for a kind of model that the engine and the commands need.
 
     Attributes:
         load_splits: (folder or annotation file, folder of the images or none, recipe) to all splits by name:
@@ -44,7 +44,7 @@ class Task:
 
 
 def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
-    """What a model of `spec` is trained and scored with."""
+    """The task of a model of `spec`."""
     if isinstance(spec, ClassifierSpec):
         return CLASSIFICATION
     return DETECTION if spec.roi.masks else BOX_DETECTION

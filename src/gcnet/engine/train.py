@@ -74,7 +74,7 @@ def train(
     weights: str | None = None,
     began: float | None = None,
 ) -> TrainResult:
-    """Trains `model` in place; everything it comes to is in `out`.
+    """Trains `model` in place, and writes all results to `out`.
 
     A detector takes COCO data sets, a classifier image folders and a `ClassificationRecipe`. `out` gets
     `last.safetensors` and `best.safetensors` (by mask AP or top-1; models for `gcnet predict`), `last.ckpt`
@@ -141,7 +141,7 @@ def _loop(
     stop: Stop,
     limit: TimeLimit | None,
 ) -> Metrics | ClassMetrics | None:
-    """Trains to the end, and gives the metrics of the last validation.
+    """Trains to the end; returns the metrics of the last validation.
 
     Whatever ends it between two iterations, the state is saved. Raises KeyboardInterrupt or SystemExit after
     a signal; in other processes than the first, SystemExit(0).
@@ -251,7 +251,7 @@ def _announce(run: Run, train_set: DataSet) -> None:
 
 
 def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) -> TrainResult:
-    """Keeps the final model, prints what there is and how to use it."""
+    """Saves the final model, and prints the files and how to use them."""
     out, last, best = run.out, run.out / "last.safetensors", run.out / "best.safetensors"
     failure = f"the final {out / 'last.ckpt'} could not be written" if run.saved < run.iteration else None
     try:

@@ -60,7 +60,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
 
 
 def _threshold(metrics: Any) -> dict[str, float]:
-    """The score from which on the model's detections are best, which `gcnet predict` takes then."""
+    """The score threshold with the best F1, which `gcnet predict` takes."""
     best = metrics.best if isinstance(metrics, Metrics) else None
     return {} if best is None else {"score_threshold": round(best.score, 4)}
 
@@ -85,7 +85,7 @@ def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[floa
 
 
 def _keep_going(write: Callable[[], object]) -> None:
-    """A failed write, such as on a full disk, costs a warning and not the training."""
+    """A context in which a failed write, such as on a full disk, gives a warning."""
     try:
         write()
     except (GCNetError, OSError) as error:

@@ -46,7 +46,7 @@ class Objects:
         return len(self.images)
 
     def take(self, index: Int64[np.ndarray, " _N"] | Bool[np.ndarray, " N"]) -> Objects:
-        """The ones that `index` selects, in its order."""
+        """The rows that `index` selects, in its order."""
         masks = self.masks
         if masks is not None:
             masks = [masks[i] for i in np.arange(len(self))[index].tolist()]
@@ -56,7 +56,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class Matches:
-    """Detections beside the objects that they find, from which all that is said of a model is counted.
+    """Detections and the objects that they match, from which all figures are counted.
 
     Both stand in the order of images, in an image of classes, and detections of these with falling `scores`;
     `rank` is a detection's place among them. `match` is the object that a detection finds in a range of areas
@@ -94,7 +94,7 @@ def match(
     limit: int = LIMIT,
     areas: Float[np.ndarray, "A 2"] = AREAS,
 ) -> Matches:
-    """What `found` finds of `truth`, whose crowd regions neither count nor are missed.
+    """Matches detections `found` with objects `truth`; crowd regions count neither way.
 
     Only the best `limit` detections of an image and class are looked at.
     """
@@ -118,7 +118,7 @@ def match(
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of an image that overlap by so much or more."""
+    """Pairs of a detection and an object of the same image that overlap enough."""
 
     found: Int64[np.ndarray, " E"]
     truth: Int64[np.ndarray, " E"]
@@ -209,7 +209,7 @@ def _match(
     crowd: Bool[np.ndarray, " N1"],
     count: int,
 ) -> tuple[Int32[np.ndarray, "N2 A T"], Bool[np.ndarray, "N2 A T"]]:
-    """The object that each detection finds, -1 for none, and whether it is one that does not count.
+    """The object that each detection matches, -1 for none, and whether that object is ignored.
 
     The best detection of an image and class chooses first, then the second best, and so on, in all images
     and at all thresholds at once. Each takes the object of the largest IoU that is left, the last of equal
@@ -290,7 +290,7 @@ def _outside(areas: Float[np.ndarray, " N"], ranges: Float[np.ndarray, "A 2"]) -
 
 
 def _places(key: Int[np.ndarray, " N"]) -> Int64[np.ndarray, " N"]:
-    """Where in its run of equal values each stands."""
+    """The index of each value in its run of equal values."""
     starts = np.flatnonzero(np.diff(key, prepend=-1))
     counts = np.diff(starts, append=len(key))
     return np.arange(len(key)) - np.repeat(starts, counts)

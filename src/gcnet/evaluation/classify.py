@@ -18,7 +18,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How often a classifier is right.
+    """The accuracy of a classifier.
 
     Attributes:
         top1: the share of images whose class is the most probable one.
@@ -41,7 +41,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What a classifier says of an image.
+    """The result of a classifier on an image.
 
     `entry` has the image's `file_name` and `class`, the five most probable classes as `predicted` and their
     `probabilities`; `loss` is the cross-entropy, in nats.
@@ -54,7 +54,7 @@ class ClassResult:
     def of(
         cls, dataset: DataSet[LabelledImage], index: int, probabilities: Float[Tensor, " K"]
     ) -> ClassResult:
-        """Of image `index`. Raises GCNetError for NaN."""
+        """The result of image `index`. Raises GCNetError for NaN."""
         if not probabilities.isfinite().all():
             raise GCNetError("the model predicts NaN: its weights are not usable; train it anew")
         label, names = dataset.records[index].label, dataset.class_names
@@ -69,16 +69,16 @@ class ClassResult:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> ClassResult:
-        """What `as_json` was made of."""
+        """The inverse of `as_json`."""
         return cls(value["entry"], value["loss"])
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The result as plain values."""
         return {"entry": self.entry, "loss": self.loss}
 
 
 def class_metrics(found: Sequence[ClassResult], class_names: Sequence[str]) -> ClassMetrics:
-    """The metrics of what a classifier says of images of these classes."""
+    """The metrics of a classifier's results on images of these classes."""
     results, losses = [one.entry for one in found], [one.loss for one in found]
     pairs = [(result["class"], result["predicted"][0]) for result in results]
     per_class: dict[str, dict[str, Any]] = {}

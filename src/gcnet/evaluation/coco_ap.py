@@ -35,7 +35,7 @@ _AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
 
 @dataclass(frozen=True)
 class Metrics:
-    """Average precision and recall, 0 to 1, or -1 where no annotation could have been found.
+    """Average precision and recall, 0 to 1; -1 if there are no objects of that kind.
 
     Of a detector without mask heads, `mask` is empty.
 
@@ -71,7 +71,7 @@ class Metrics:
 
 
 class CocoEvaluator:
-    """Scores what was `found` in images, with masks as run-length encodings.
+    """Scores detections in images, with masks as run-length encodings.
 
     Images of the data set that are not among them count as images in which nothing was found. All annotated
     objects count, crowds and those too degenerate to train on too, as COCO's own tool has it. Of an image and
@@ -95,7 +95,7 @@ class CocoEvaluator:
         self._truth = _truth(dataset, self._numbers)
 
     def compute(self) -> Metrics:
-        """Box and mask metrics of all images."""
+        """The box and mask metrics of all images."""
         truth, crowd = self._truth
         matches = self.matches()
         kinds = {kind: score(one) for kind, one in matches.items()}
@@ -109,7 +109,7 @@ class CocoEvaluator:
         return Metrics(summaries["box"], summaries.get("mask", {}), per_class, len(self._numbers), best)
 
     def matches(self, areas: Float[np.ndarray, "A 2"] = AREAS, *, masks: bool = True) -> dict[str, Matches]:
-        """What was found, beside the objects: by "box", and by "mask" where there are `masks`."""
+        """Detections matched with objects, by "box", and by "mask" if there are `masks`."""
         truth, crowd = self._truth
         found, scores = self._found()
         classes = len(self.category_ids)

@@ -19,7 +19,7 @@ KINDS = ("class", "box", "both", "duplicate", "background", "missed")
 
 @dataclass(frozen=True)
 class Errors:
-    """What is wrong with each detection, and which objects none of them means.
+    """The kind of error of each detection, and the objects that no detection is near.
 
     `kind` is a place in `KINDS`, -1 for what is right or does not count; `meant` is the object that a
     detection overlaps most of those that its kind speaks of, -1 for none; `ious` says by how much.
@@ -31,7 +31,7 @@ class Errors:
     missed: Bool[np.ndarray, " N1"]
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each kind."""
+        """The number of errors of each kind."""
         counts = {kind: int((self.kind == place).sum()) for place, kind in enumerate(KINDS)}
         return counts | {"missed": int(self.missed.sum())}
 
@@ -80,7 +80,7 @@ def find_errors(matches: Matches) -> Errors:
 
 
 def gains(matches: Matches, errors: Errors) -> dict[str, float]:
-    """By how much AP50 would rise if all errors of a kind were mended, and no other.
+    """By how much AP50 would rise if all errors of one kind were corrected, for each kind.
 
     A wrong class or box is put right if no surer detection finds its object, else it is taken away, as all
     other wrong ones are; of missed objects nobody knows.

@@ -50,7 +50,7 @@ def evaluate(
     progress: bool = True,
     **options: Any,
 ) -> tuple[Metrics | ClassMetrics, Sequence[dict[str, Any]]]:
-    """Metrics of `model` on every image of `dataset`, and what it found.
+    """The metrics of `model` on all images of `dataset`, and its results.
 
     The model is a `Detector`, a `Classifier`, or an export of one, which takes an image at a time.
     Of a detector that is in COCO results format, of a classifier as `ClassResult` has it. Runs on the model's
@@ -91,7 +91,7 @@ def evaluate(
 def evaluation_in(
     out: str | os.PathLike[str] | None, model: Any, dataset: DataSet[Any], **options: Any
 ) -> Iterator[Journal | None]:
-    """Makes the folder `out` ready for an evaluation, if it is given, and gives the journal of its images.
+    """Prepares the folder `out` for an evaluation, and opens its journal.
 
     When all is written, `call.json` says what it is of. The same call goes on where an earlier one ended.
 
@@ -125,7 +125,7 @@ def evaluation_in(
 
 
 def _check_before(folder: Path, call: dict[str, Any]) -> None:
-    """Raises GCNetError if results in the folder are not those of an earlier call like this one."""
+    """Raises GCNetError if the folder has results of a different call."""
     path = folder / CALL
     if not path.is_file():
         if (folder / "results.json").exists() and not (folder / JOURNAL).exists():
@@ -144,14 +144,14 @@ def _check_before(folder: Path, call: dict[str, Any]) -> None:
 
 
 def as_results(found: Sequence[Any]) -> Sequence[dict[str, Any]]:
-    """What was found in each image, as it is written."""
+    """The detections of each image in the form in which they are written."""
     if any(isinstance(one, ClassResult) for one in found):
         return [one.entry for one in found]
     return CocoResults(found)
 
 
 def score_all(model: Any, dataset: DataSet[Any], found: Sequence[Any]) -> Metrics | ClassMetrics:
-    """The metrics of what `model` found in each image of `dataset`."""
+    """The metrics of the results of `model` in each image of `dataset`."""
     if isinstance(model.spec, ClassifierSpec):
         return class_metrics(found, dataset.class_names)
     return evaluator_of(model.spec, dataset, found).compute()
@@ -160,7 +160,7 @@ def score_all(model: Any, dataset: DataSet[Any], found: Sequence[Any]) -> Metric
 def evaluator_of(
     spec: ModelSpec, dataset: DataSet[ImageRecord], found: Sequence[ImageResults]
 ) -> CocoEvaluator:
-    """What scores the results of a detector of `spec` in all images of `dataset`."""
+    """The evaluator for a detector of `spec` on all images of `dataset`."""
     most = max([spec.roi.detections, *map(len, found)])  # tiles find more than one view may
     return CocoEvaluator(dataset, found, most)
 
@@ -177,7 +177,7 @@ def predict_all(
     journal: Journal | None = None,
     **options: Any,
 ) -> list[Any]:
-    """What `model` finds in the images `indices` of `dataset`, in their order.
+    """The results of `model` in the images `indices` of `dataset`, in their order.
 
     A batch holds images of one padded size: what is found in an image does not depend on the others. With a
     `journal`, images that are in it are not looked at again, and the others are put there.
@@ -225,7 +225,7 @@ def predict_all(
 
 
 def read_ahead(dataset: DataSet[Any], indices: Sequence[int], prepare: Callable[[Any], Any]) -> Iterator[Any]:
-    """The images as a model prepares them: one is read while the one before is looked at, and no more."""
+    """The images as a model prepares them; one is read ahead while another is predicted."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = [pool.submit(dataset.read_image, index) for index in indices[:1]]
         for index in [*indices[1:], None]:
@@ -242,7 +242,7 @@ def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | Cla
 
 
 def _recorded(journal: Journal, dataset: DataSet[Any]) -> dict[int, Any]:
-    """What an earlier call found, by the index of the image."""
+    """The results of an earlier call, by the index of the image."""
     done = ((int(key), value) for _, key, value in journal.entries())
     if dataset.has_labels:
         return {index: ClassResult.from_json(value) for index, value in done}

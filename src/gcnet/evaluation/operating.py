@@ -20,7 +20,7 @@ BINS = 10  # of calibration, of equal width
 
 @dataclass(frozen=True)
 class Point:
-    """What is found from a score on; all in [0, 1]."""
+    """Precision, recall and F1 at a score threshold; all in [0, 1]."""
 
     score: float
     precision: float
@@ -30,7 +30,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision, recall and F1 of what scores as much as each level or more; precision of nothing is 1."""
+    """Precision, recall and F1 at each score threshold; the precision of no detections is 1."""
 
     precision: Float[np.ndarray, " S"]
     recall: Float[np.ndarray, " S"]
@@ -38,7 +38,7 @@ class Curve:
 
 
 def curve(matches: Matches, label: int | None = None, levels: Float[np.ndarray, " S"] = LEVELS) -> Curve:
-    """Of one class, or of all together."""
+    """The curve of one class, or of all together."""
     scores, right, wanted = counted(matches, label)
     order = np.argsort(-scores, kind="stable")
     hits = np.append(0, right[order].cumsum())
@@ -49,7 +49,7 @@ def curve(matches: Matches, label: int | None = None, levels: Float[np.ndarray, 
 
 
 def best_point(matches: Matches, label: int | None = None) -> Point | None:
-    """Where F1 is best, of one class or of all together; none without objects.
+    """The point with the best F1, for one class or all together; None without objects.
 
     The score is the middle between the last detection that is kept and the next one: other images' are alike.
     """
@@ -78,7 +78,7 @@ def counted(
 
 
 def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
-    """How often an object of a class (row) was found as a class (column), from `score` on.
+    """How often an object of a class (row) was found as a class (column), above `score`.
 
     The last row is background that was taken for an object, the last column objects that were not found.
     Detections find objects of their own class first, as in AP; those that are left then take objects that are
@@ -106,7 +106,7 @@ def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions with scores between two bounds: how many, their mean score, the share that is right."""
+    """Predictions with scores between two bounds: number, mean score, share that is correct."""
 
     low: float
     high: float

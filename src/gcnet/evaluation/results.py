@@ -48,7 +48,7 @@ class ImageResults:
 
     @classmethod
     def from_json(cls, image_id: int | str, value: dict[str, Any]) -> ImageResults:
-        """What `as_json` was made of, to the last digit."""
+        """The inverse of `as_json`, to the last digit."""
         counts = value["counts"]
         return cls(
             image_id,
@@ -60,7 +60,7 @@ class ImageResults:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """All but the image's id, as plain values."""
+        """All except the image's id, as plain values."""
         return {
             "size": list(self.size),
             "boxes": self.boxes.tolist(),
@@ -73,7 +73,7 @@ class ImageResults:
         return len(self.scores)
 
     def entries(self) -> list[dict[str, Any]]:
-        """As COCO's results format has them: plain values, `counts` as text."""
+        """The detections in COCO's results format: plain values, `counts` as text."""
         columns = (self.category_ids.tolist(), self.boxes.tolist(), self.scores.tolist())
         entries = [
             {"image_id": self.image_id, "category_id": category_id, "bbox": box, "score": score}

@@ -19,7 +19,7 @@ from gcnet.evaluation.operating import calibration
 def describe_classes(
     results: Sequence[Mapping[str, Any]], dataset: DataSet[LabelledImage], most: int
 ) -> dict[str, Any]:
-    """Accuracy, confusion, calibration and the `most` surest mistakes.
+    """Accuracy, confusion, calibration and the `most` mistakes with the highest probability.
 
     `results` are what `ClassResult.entry` has of each image, in the order of the data set.
     """

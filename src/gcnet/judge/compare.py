@@ -81,7 +81,7 @@ def write_comparison(
 
 
 def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
-    """What the intervals of `box` and `mask` AP say, in a sentence each."""
+    """What the intervals of `box` and `mask` AP mean, one sentence each."""
     said = []
     for kind, one in differences.items():
         interval = (

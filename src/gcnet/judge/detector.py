@@ -37,7 +37,7 @@ THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # of
 
 @dataclass(frozen=True)
 class Judged:
-    """The matches of a detector on a data set, and what follows of them.
+    """The matches of a detector on a data set, and the figures from them.
 
     `order` has the places in the data set of the images as they are numbered in the matches.
     """
@@ -60,7 +60,7 @@ class Judged:
 
 
 def judge(evaluator: CocoEvaluator) -> Judged:
-    """All that is found out about each detection."""
+    """Matches the detections and computes all that the report needs of them."""
     matches = evaluator.matches()
     boxes = matches["box"]
     errors = find_errors(boxes)
@@ -69,7 +69,7 @@ def judge(evaluator: CocoEvaluator) -> Judged:
 
 
 def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
-    """Wrong detections that may be right, and the ground truth wrong.
+    """Wrong detections that may be right, because the ground truth may be wrong.
 
     They lie on background or on an object of another class, and are as sure as right ones are on average, of
     their class (as confident learning has it, arXiv 1911.00068) and of all.
@@ -85,7 +85,7 @@ def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
 
 
 def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
-    """The report, but for single images."""
+    """The report without single images."""
     boxes, names = judged.boxes, list(evaluator.class_names)
     weights = image_weights(len(judged.order))
     kinds = {"box": boxes, **({"mask": judged.masks} if judged.masks else {})}
@@ -204,7 +204,7 @@ def single_images(
 
 
 def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:
-    """How many detections are false in each image, and how many objects missed, at the threshold."""
+    """The false detections and missed objects in each image, at the threshold."""
     boxes, count = judged.boxes, len(judged.order)
     sure = boxes.scores >= judged.threshold
     missed = ~boxes.ignored[:, 0]

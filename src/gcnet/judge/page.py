@@ -97,7 +97,7 @@ def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage])
 
 
 def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
-    """Images that are among those that were trained on too."""
+    """The images that are also in the training split."""
     names = [*dataset.names(), *train_set.names()]
     groups = same_images([record.path for record in (*dataset.records, *train_set.records)])
     return [
@@ -111,7 +111,7 @@ def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dic
 
 
 def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure | None:
-    """The ground truth beside what was found, in an image or around one detection; none of a broken image."""
+    """The ground truth beside the detections, in an image or around one; None for a broken image."""
     if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"
         return draw_strip([judged], dataset, entry["place"], head, entry["file_name"])

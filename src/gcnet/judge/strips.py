@@ -24,7 +24,7 @@ def draw_strip(
     text: str,
     detection: Mapping[str, Any] | None = None,
 ) -> Figure | None:
-    """An image of the data set, or what is around one detection of a model; none where it cannot be read."""
+    """An image, or the part around one detection; None if it cannot be read."""
     record = dataset.records[place]
     try:
         image = dataset.read_image(place)
@@ -64,7 +64,7 @@ def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:
 
 
 def plain(value: Any) -> Any:
-    """For JSON: none in place of NaN."""
+    """A value for JSON: None in place of NaN."""
     if isinstance(value, dict):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -31,7 +31,7 @@ ADVICE = {
 
 
 def findings(report: Mapping[str, Any]) -> list[Line]:
-    """What stands out, what to mend first."""
+    """The findings, the most important first."""
     lines = _of_the_images(report)
     gained = {name: one["AP50_gain"] for name, one in report["errors"]["box"].items()}
     worst = max(gained, key=lambda name: gained[name])
@@ -51,7 +51,7 @@ def findings(report: Mapping[str, Any]) -> list[Line]:
 
 
 def findings_of_classes(report: Mapping[str, Any]) -> list[Line]:
-    """The same of a classifier."""
+    """The findings for a classifier."""
     lines = _of_the_images(report)
     if count := sum(one["suspect"] for one in report["mistakes"]):
         lines.append(

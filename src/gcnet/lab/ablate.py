@@ -23,7 +23,7 @@ TRAIN_IMAGES, VALID_IMAGES = 800, 100  # of context shapes
 
 
 def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = None) -> None:
-    """Makes what runs of the study are missing, then its table and plot in `study.out`.
+    """Trains the missing runs of the study, then writes its table and plot in `study.out`.
 
     Raises:
         GCNetError: the folder belongs to another study, the data cannot be used, a cell cannot be built, or
@@ -82,7 +82,7 @@ def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> lis
 
 
 def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) -> Cell:
-    """A cell with whatever runs have a result; FLOPs are counted for an image of `size`."""
+    """A cell with its finished runs; FLOPs are counted for an image of `size`."""
     paths = study.cell_folder(spec).glob("seed-*/result.json")
     paths = sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed-")))
     complexity = count_complexity(spec, size)

@@ -118,7 +118,7 @@ def choose_images(data: Path, *, split: str = "valid", count: int | None = None)
 
 
 def print_analysis(report: Mapping[str, Any], console: Console | None = None) -> None:
-    """The table of blocks, and what its columns are."""
+    """Prints the table of blocks, and the meaning of its columns."""
     title = f"mean distance between positions, {report['images']} images of {report['model']}"
     rows = []
     for block in report["blocks"]:

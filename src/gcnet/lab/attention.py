@@ -34,7 +34,7 @@ QUALITY = 88  # of JPEGs
 
 
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
-    """The share of rows and columns that an image of `size` fills of what the network sees, with padding."""
+    """The shares of rows and columns of the padded input that an image of `size` fills."""
     height, width = fit_size((size[0], size[1]), detector.spec.image_size)
     padded = padded_size((height, width))
     return height / padded[0], width / padded[1]
@@ -42,7 +42,7 @@ def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class AttentionSummary:
-    """What was drawn: `sheet` shows everything, `files` are the single maps, `lines` say it in words."""
+    """The drawings: `sheet` shows all, `files` are the single maps, `lines` describe them."""
 
     sheet: Path
     files: tuple[Path, ...]

@@ -65,7 +65,7 @@ def fit_power_law(images: Sequence[int], scores: Sequence[float]) -> Fit | None:
 
 
 def verdict(fit: Fit | None, images: int) -> str:
-    """What doubling the images would give, in a sentence."""
+    """A sentence on what doubling the images would give."""
     if fit is None:
         return "What more images would give cannot be told from so few runs."
     gain = f"{fit.doubling:+.3f} box AP (95% between {fit.low:+.3f} and {fit.high:+.3f})"
@@ -75,7 +75,7 @@ def verdict(fit: Fit | None, images: int) -> str:
 
 
 def draw_curve(study: Study, *, start: Callable[[Run], Any] = start_process) -> None:
-    """Makes the runs that are missing, then `curve.json` and `curve.png` in `study.out`.
+    """Trains the missing runs, then writes `curve.json` and `curve.png` in `study.out`.
 
     Raises:
         GCNetError: the folder holds runs of something else, the data cannot be used, or runs failed.

@@ -115,7 +115,7 @@ TITLES = {
 
 
 def findings(look: Look) -> list[Line]:
-    """The lines at the top of the page: what to mend comes first."""
+    """The lines at the top of the page, the most important first."""
     lines = [*_about_images(look), *_about_classes(look), *_about_objects(look)]
     if not any(line.level in ("stop", "look") for line in lines):
         lines.append(Line("good", "nothing odd was found"))
@@ -123,7 +123,7 @@ def findings(look: Look) -> list[Line]:
 
 
 def advice(found: Survey) -> str:
-    """Which size to resize to; nothing without objects."""
+    """The image size to resize to; nothing without objects."""
     fit = found.suggested
     if fit is None:
         return ""

@@ -43,7 +43,7 @@ def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
 def make_runs(
     runs: Sequence[Run], start: Callable[[Run], subprocess.Popen], *, jobs: int = 1
 ) -> list[tuple[Run, str]]:
-    """Makes the runs that have no result, in order, `jobs` at a time. Returns those that failed, and why.
+    """Trains the runs without a result, `jobs` at a time. Returns those that failed, and why.
 
     `start` begins a run in a process of its own.
 
@@ -87,7 +87,7 @@ def make_runs(
 
 
 def failed_runs(failed: Sequence[tuple[Run, str]], total: int) -> GCNetError:
-    """What to raise of runs that failed."""
+    """The error for runs that failed."""
     run, reason = failed[0]
     count = f"{len(failed)} of {total} runs failed"
     return GCNetError(f"{count}, such as {run.label}: {reason}; the same command tries them again")
@@ -111,7 +111,7 @@ def _outcome(run: Run, reason: str) -> str:
 
 
 def start_process(run: Run) -> subprocess.Popen:
-    """Begins a run in a process of its own, on OMP_NUM_THREADS threads or one: equal numbers everywhere.
+    """Starts a run in a process of its own with OMP_NUM_THREADS threads, by default one.
 
     What it prints goes to the run's log.txt.
     """
@@ -125,7 +125,7 @@ def start_process(run: Run) -> subprocess.Popen:
 
 
 def train_run(folder: Path) -> None:
-    """Makes the run that `folder`/run.json describes, or goes on with it, and writes `result.json`.
+    """Trains or continues the run that `folder`/run.json describes; writes `result.json`.
 
     Raises:
         GCNetError: as `gcnet.engine.train.train`; the data set has no validation split.

@@ -128,7 +128,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """What `gcnet ablate` and `gcnet curve` are asked for.
+    """The options of `gcnet ablate` and `gcnet curve`.
 
     Attributes:
         out: a folder for runs, tables and plots.
@@ -193,7 +193,7 @@ class Study:
         return Run(cell, seed, folder / f"seed-{seed}", json.loads(json.dumps(values)))
 
     def claim(self, runs: Sequence[Run]) -> None:
-        """Writes `run.json` for each run, after a look at those that are there.
+        """Writes `run.json` for each run, after checking those that exist.
 
         Raises:
             GCNetError: `out` cannot be written to, holds something else, or runs that would not compare.
@@ -208,7 +208,7 @@ class Study:
 
 
 def _check_alike(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raises GCNetError if a run was made by other words than ours."""
+    """Raises GCNetError if a run was made with other options."""
     if ModelSpec.from_dict(theirs["spec"]) != ModelSpec.from_dict(ours["spec"]):
         raise GCNetError(f"{folder} holds a run of another model or block: remove it or give another --out")
     known, own = ({**values["recipe"], **values} for values in (theirs, ours))

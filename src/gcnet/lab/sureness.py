@@ -39,7 +39,7 @@ class Difference:
     seeds: int
 
     def in_words(self, cell: str, baseline: str) -> str:
-        """A verdict."""
+        """The difference as a sentence."""
         better = "not told apart"
         if self.low > 0 or self.high < 0:
             better = "better" if self.value > 0 else "worse"

@@ -40,7 +40,7 @@ class _Look:
 
 
 class Augmented:
-    """A detector that looks at an image in several sizes, and with `flip` at the mirror image of each too.
+    """A detector that predicts an image in several sizes and, with `flip`, mirrored.
 
     Each of `scales` is a factor on the size that the model resizes images to. It has the methods for
     inference of the `detector`. With a `batch_size` of 2 or more an image and its mirror image are seen at
@@ -62,7 +62,7 @@ class Augmented:
 
     @torch.no_grad()
     def predict(self, whole: WholeImage, *, score_threshold: float = 0.05) -> list[Detections]:
-        """What is found in the image, as a list of one."""
+        """The detections in the image, as a list of one."""
         model = in_eval_mode(self.detector)
         looks, found = [], []
         for batch, mirrored in self._batches(whole.image):
@@ -93,7 +93,7 @@ class Augmented:
 
 
 def _find(model: Detector, look: _Look, score_threshold: float) -> Iterator[Detections]:
-    """The boxes that each view shows, in pixels of the image."""
+    """The boxes of each view, in pixels of the image."""
     batch, static = look.batch, model.static
     proposals = model.rpn.predict(look.features, batch, static=static)
     found = model.roi_heads.find_boxes(look.features, proposals, batch, score_threshold, static=static)
@@ -105,7 +105,7 @@ def _find(model: Detector, look: _Look, score_threshold: float) -> Iterator[Dete
 
 
 def _merge(found: Sequence[Detections], nms_threshold: float) -> Detections:
-    """What several views found without masks, each object once, best first.
+    """The merged boxes of all views, each object once, best first.
 
     Each box becomes the mean of those of its class that overlap it ("box voting", arXiv 1505.01749, section
     5), then NMS keeps the best scores. Boxes of equal scores that overlap become one before: in an image that

@@ -65,14 +65,14 @@ class LibraryBackbone(nn.Module):
         return features
 
     def stages(self) -> list[list[nn.Module]]:
-        """What is in the stem, c2, c3, ...; all before the part that gives c2 is the stem."""
+        """The parts of the stem, c2, c3, ...; all before the part that gives c2 is the stem."""
         names, parts = list(self.parts), list(self.parts.values())
         ends = [names.index(name) for name in self.ends]
         bounds = [0, ends[0], *(end + 1 for end in ends)]
         return [parts[start:end] for start, end in pairwise(bounds)]
 
     def train(self, mode: bool = True) -> LibraryBackbone:
-        """As usual, except that frozen stages stay in eval mode."""
+        """As usual, but frozen stages stay in eval mode."""
         super().train(mode)
         frozen = self.stages()[: self.frozen_stages] if self.frozen_stages else []
         for module in (module for stage in frozen for module in stage):

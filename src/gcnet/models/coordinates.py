@@ -29,7 +29,7 @@ SHIFT = 0.5  # of a map's pixel: RoIAlign took a pixel's value to stand at its c
 
 
 def cell_anchors(stride: int, size: Float[Tensor, "A 2"], coordinates: Coordinates) -> Float[Tensor, "A 4"]:
-    """Anchors of (width, height) at the first place of a map."""
+    """Anchors of (width, height) at the first position of a map."""
     if coordinates != "inclusive":
         anchors = torch.cat([-size, size], dim=1) * 0.5
         return anchors.round() if coordinates == "torchvision" else anchors
@@ -40,7 +40,7 @@ def cell_anchors(stride: int, size: Float[Tensor, "A 2"], coordinates: Coordinat
 def anchor_steps(
     strides: tuple[int, ...], sizes: list[tuple[int, int]], coordinates: Coordinates
 ) -> list[tuple[int, int]]:
-    """How far anchors stand apart on each level, down and across, where maps have `sizes` (height, width)."""
+    """The distance of anchors on each level, down and across, for maps of `sizes`."""
     if coordinates != "torchvision":
         return [(stride, stride) for stride in strides]
     height, width = (side * strides[0] for side in sizes[0])

@@ -17,7 +17,7 @@ _BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 def fold(
     conv: nn.Conv2d, norm: nn.BatchNorm2d | nn.SyncBatchNorm
 ) -> tuple[Float[Tensor, "D _c _k _l"], Float[Tensor, " D"]]:
-    """Weight and bias of a convolution that does what `conv` and then `norm` in eval mode do.
+    """Weight and bias of one convolution that equals `conv` followed by `norm` in eval mode.
 
     Both are differentiable: gradients of the folded layer are those of the two, exactly.
     """
@@ -40,7 +40,7 @@ def folded(
 
 
 def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether `fold` may take these two."""
+    """Whether `fold` supports these two."""
     return (
         is_plain(conv)
         and isinstance(norm, _BATCH_NORMS)
@@ -52,7 +52,7 @@ def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is what its name says: a convolution that is parametrised has a class of its own."""
+    """Whether a layer is of exactly its class; parametrised layers have another class."""
     return type(layer) in (nn.Conv2d, DeformableConv2d, nn.GroupNorm, *_BATCH_NORMS)
 
 
@@ -84,7 +84,7 @@ def normalise(norm: nn.Module, u: Float[Tensor, "N D H W"]) -> tuple[Tensor, Flo
 
 
 def has_factor(norm: nn.Module) -> bool:
-    """Whether `normalise` may take this norm; a compiler does not follow what it does."""
+    """Whether `normalise` supports this norm; compilers cannot follow it."""
     return (
         not torch.compiler.is_compiling()
         and isinstance(norm, _BATCH_NORMS)

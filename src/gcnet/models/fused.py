@@ -76,7 +76,7 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
 
 
 def _halve(fast: Any, dtype: torch.dtype) -> None:
-    """Puts the network into `dtype`, but for the layers that tell what is an object, which, and where.
+    """Converts the network to `dtype`, except the layers that give scores, classes and boxes.
 
     Those are a hundredth of the arithmetic, and rounding their outputs is most of what half precision costs.
     """
@@ -242,7 +242,7 @@ class FusedBlock(nn.Module):
 
 
 class FusedResNet(nn.Module):
-    """What a `ResNet` computes in eval mode, channels-last, where it has batch norms. For inference only."""
+    """A `ResNet` in eval mode, channels-last, with its batch norms folded. For inference only."""
 
     def __init__(self, resnet: ResNet) -> None:
         super().__init__()

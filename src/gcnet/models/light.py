@@ -79,7 +79,7 @@ def adds_one_vector(block: nn.Module | None) -> bool:
 
 
 def has_hooks(modules: Iterable[nn.Module]) -> bool:
-    """Whether anything is called when one of the modules runs."""
+    """Whether one of the modules has hooks."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return bool(torch_module._has_any_global_hook()) or any(
         getattr(module, kind) for module in modules for kind in kinds
@@ -89,7 +89,7 @@ def has_hooks(modules: Iterable[nn.Module]) -> bool:
 def context_of(
     block: Any, y: Float[Tensor, "N c H W"], weight: Float[Tensor, "C c"], bias: Float[Tensor, " C"]
 ) -> Float[Tensor, "N C"]:
-    """What a block with `adds_one_vector` adds to the map weight @ y + bias, without the map."""
+    """The vector that a block with `adds_one_vector` adds to the map weight @ y + bias."""
     flat, pool = positions(y), block.pool
     if isinstance(pool, AttentionPool):
         pooled = attend(flat, pool.weight @ weight, pool.bias)

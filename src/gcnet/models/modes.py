@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def in_eval_mode(model: Model) -> Model:
-    """`model` where all of it is in eval mode, else a twin that is, with the same weights and hooks.
+    """`model` if all of it is in eval mode, else a copy in eval mode with the same tensors and hooks.
 
     The model itself stays as it is, so that any number of threads can predict with it.
     """
@@ -37,7 +37,7 @@ def in_eval_mode(model: Model) -> Model:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hex digits that stand for the model's weights: other weights have other ones."""
+    """Hex digits that identify the model's weights."""
     digest = hashlib.sha256()
     for tensor in (*model.parameters(), *model.buffers()):
         plain = tensor.detach().to_dense() if tensor.is_mkldnn else tensor.detach()
@@ -48,7 +48,7 @@ def fingerprint(model: nn.Module) -> str:
 
 @contextmanager
 def recompute_activations(model: nn.Module) -> Iterator[None]:
-    """Inside it, residual blocks and heads keep only their inputs, and run again in the backward pass.
+    """A context in which residual blocks and heads save only inputs, and run again in backward.
 
     Losses, gradients and norm statistics are the same to the bit. Parts that are not trained keep nothing
     anyway.
@@ -84,7 +84,7 @@ def _contexts(part: nn.Module) -> tuple[AbstractContextManager, AbstractContextM
 
 @contextmanager
 def _statistics_rest(part: nn.Module) -> Iterator[None]:
-    """Norms that are trained do not count the same images twice."""
+    """Keeps trained norms from counting the same images twice."""
     norms = [m for m in part.modules() if isinstance(m, _BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

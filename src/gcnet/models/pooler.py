@@ -67,7 +67,7 @@ def _pool_level_by_level(
 def _pool_at_all_levels(
     maps: Sequence[Map], levels: Int64[Tensor, " R"], size: int, samples: int
 ) -> Float[Tensor, "R C S S"]:
-    """All regions at all levels: how many belong to each is never asked.
+    """Pools all regions at all levels: no code depends on how many belong to each.
 
     At other levels than its own it has no area: then it has no samples and takes no time, and what comes out
     (zeros here, the value at one point with a fixed number of samples, NaN in OpenVINO) is not looked at. A

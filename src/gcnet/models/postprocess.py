@@ -98,5 +98,5 @@ def to_resized(
 def mask_frames(
     boxes: Float[Tensor, "D 4"], probs: Float[Tensor, "D M M"], coordinates: Coordinates
 ) -> Float[Tensor, "D 4"] | None:
-    """Where masks lie in the image, if not on the boxes."""
+    """The boxes that masks lie over, if not the detections' boxes."""
     return whole_pixel_frames(boxes, probs.shape[-1]) if coordinates == "torchvision" else None

@@ -46,7 +46,7 @@ class SampledRegions:
 
     @property
     def rois(self) -> Float[Tensor, "R 5"]:
-        """Image number and box, as pooling takes them."""
+        """Image number and box of each region, as pooling takes them."""
         return torch.cat([self.images[:, None].to(self.boxes), self.boxes], dim=1)
 
 
@@ -140,7 +140,7 @@ def mask_losses(
 
 
 def mask_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Tensor, "R M M"]:
-    """What each positive region shows of its object; anything for others.
+    """The mask target of each positive region; other rows are arbitrary.
 
     It is read from the outlines that a loader drew; where they are missing, it is drawn now, on the CPU.
     """

@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
 
 def add_context(block: Any, x: Float[Tensor, "N C H W"], position: str) -> Float[Tensor, "N C H W"]:
-    """A map in a residual block after the context blocks that sit at a position."""
+    """The map after the context blocks at a position."""
     for name, own in block.contexts:
         if own == position:
             x = getattr(block, name)(x)
@@ -146,7 +146,7 @@ class ResNet(nn.Module):
         return features
 
     def train(self, mode: bool = True) -> ResNet:
-        """As usual, except that frozen parts and frozen statistics stay in eval mode."""
+        """As usual, but frozen parts and frozen statistics stay in eval mode."""
         super().train(mode)
         for module in self._frozen():
             module.eval()
@@ -157,7 +157,7 @@ class ResNet(nn.Module):
         return self
 
     def stages(self) -> list[list[nn.Module]]:
-        """What is in the stem, c2, c3, ..."""
+        """The parts of the stem, c2, c3, ..."""
         layers = [getattr(self, f"layer{stage + 1}") for stage in range(len(self.out_channels))]
         return [[self.conv1, self.bn1], *([layer] for layer in layers)]
 

@@ -73,7 +73,7 @@ class RoIHeads(nn.Module):
 
     @property
     def mask_stages(self) -> list[MaskHead]:
-        """The mask head of each stage, or nothing."""
+        """The mask head of each stage; empty without masks."""
         return [module for module in self.modules() if isinstance(module, MaskHead)]
 
     def losses(
@@ -193,7 +193,7 @@ class RoIHeads(nn.Module):
     def _next_proposals(
         self, stage: int, regions: SampledRegions, deltas: Float[Tensor, "R 1 4"], batch: Batch
     ) -> Boxes:
-        """What a stage makes of its regions, without the objects' own boxes; zeros are no proposals."""
+        """The boxes that a stage gives the next one, without the objects' own; zeros are none."""
         refined = self._refine(stage, regions.rois, deltas, batch)
         passed_on = ~regions.given & (regions.labels != MISSING)
         refined = refined.where(passed_on[:, None], 0)
@@ -204,7 +204,7 @@ class RoIHeads(nn.Module):
     def _refine(
         self, stage: int, rois: Float[Tensor, "R 5"], deltas: Float[Tensor, "R 1 4"], batch: Batch
     ) -> Float[Tensor, "R 4"]:
-        """The boxes that a stage makes of its regions, cut to their images."""
+        """The boxes after a stage, cut to their images."""
         boxes = decode_boxes(rois[:, 1:], deltas[:, 0], self.stages.stds[stage])
         for image, size in enumerate(batch.image_sizes):
             boxes = torch.where(rois[:, :1] == image, clip_boxes(boxes, size), boxes)

@@ -188,7 +188,7 @@ class RPN(nn.Module):
     def _run_at(
         self, features: list[Tensor], index: Int64[Tensor, "N B"]
     ) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B 4"]]:
-        """The network at the places of some anchors alone: logits and deltas, with gradient.
+        """The network at the positions of some anchors alone: logits and deltas, with gradient.
 
         The losses use a few hundred of hundreds of thousands of anchors. Elsewhere the gradient of the
         maps is zero, and a convolution's backward over them would compute with zeros. Several convolutions
@@ -245,7 +245,7 @@ def inside_padded(
     *,
     each: int = len(RPNSpec.anchor_ratios),
 ) -> Bool[Tensor, " A"]:
-    """Which anchors, `each` at every place, stand on an image's own area.
+    """Which anchors (`each` at every position) lie on the image, not on padding.
 
     That is its size rounded up to 32, not the batch's common size.
     """
@@ -266,7 +266,7 @@ def inside_image(anchors: Float[Tensor, "A 4"], size: tuple[int, int]) -> Bool[T
 
 
 def _patches(feature: Float[Tensor, "N C h w"], place: Int64[Tensor, "N B"]) -> Float[Tensor, "N B 9 C"]:
-    """The 3x3 neighbourhoods of places numbered row by row; zeros beyond the map, and of places not in it."""
+    """The 3x3 neighbourhoods of positions (row by row); zeros outside of the map."""
     count, channels, height, width = feature.shape
     offset = torch.arange(-1, 2, device=place.device)
     y = (place // width)[..., None] + offset.repeat_interleave(3)

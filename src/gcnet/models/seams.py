@@ -28,7 +28,7 @@ MASK_BYTES = 256_000_000  # that masks of an image take at most by being finer t
 
 @dataclass(frozen=True)
 class _Seen:
-    """What all views found, and where each looked: `cut` is by its edge on the left, top, right, bottom."""
+    """The detections of all views; `cut` says which edge of its view cuts each: left, top, right, bottom."""
 
     found: Found
     views: Float[np.ndarray, "D 4"]
@@ -36,7 +36,7 @@ class _Seen:
 
 
 def join_views(found: Sequence[Found], views: Sequence[View], size: tuple[int, int]) -> Found:
-    """What the `views` of an image of `size` (height, width) found, in pixels of the image, best first.
+    """The detections of the `views` of an image of `size`, merged, in pixels of the image.
 
     A whole object that two views see is the one of the better score; but where a tile sees all of what the
     whole image shows smaller, the tile is believed, in what it takes apart as well. One that is cut by a
@@ -120,7 +120,7 @@ def _compare(seen: _Seen) -> tuple[Int64[np.ndarray, "P 2"], Float[np.ndarray, "
 
 
 def _coarse(seen: _Seen, pairs: Int64[np.ndarray, "Q 2"]) -> Int64[np.ndarray, " _"]:
-    """Those of a pair that come from a larger view, though all of them lies in the smaller one."""
+    """Of each pair, the detection from a larger view, if it lies wholly in the smaller one."""
     sides = seen.views[:, 2:] - seen.views[:, :2]
     area = sides.prod(1)
     larger = np.where((area[pairs[:, 0]] > area[pairs[:, 1]])[:, None], pairs, pairs[:, ::-1])
@@ -131,9 +131,9 @@ def _coarse(seen: _Seen, pairs: Int64[np.ndarray, "Q 2"]) -> Int64[np.ndarray, "
 
 
 def _shares(seen: _Seen, i: int, j: int) -> tuple[float, float]:
-    """How much of i lies in j, and of j in i.
+    """The share of i that lies in j, and the share of j that lies in i.
 
-    Where both are cut, that is of what lies where both views look: none knows of the other one's half.
+    If the views cut both, only the area that both views see counts.
     """
     frames = seen.found.frames
     low, high = np.full(2, -np.inf), np.full(2, np.inf)
@@ -189,7 +189,7 @@ def _by_score(pairs: Int64[np.ndarray, "P 2"], scores: Float[np.ndarray, " D"]) 
 
 
 def _groups(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Numbers that pairs connect, directly or through others."""
+    """Numbers the groups of detections that pairs connect."""
     group_of: dict[int, list[int]] = {}
     for i, j in pairs:
         first, second = group_of.setdefault(i, [i]), group_of.setdefault(j, [j])
@@ -228,7 +228,7 @@ def _around(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, " 4"]:
 
 
 def _fineness(found: Found, groups: Sequence[list[int]], frames: Float[np.ndarray, "G 4"], count: int) -> int:
-    """By how much masks must be finer, so that joined ones are as sharp as the largest of their parts."""
+    """The factor by which the grids of joined masks must be finer to stay as sharp."""
     assert found.mask_probs is not None
     sides = found.frames[:, 2:] - found.frames[:, :2]
     largest = [group[int(sides[group].prod(1).argmax())] for group in groups]
@@ -241,7 +241,7 @@ def _fineness(found: Found, groups: Sequence[list[int]], frames: Float[np.ndarra
 def _refine(
     probs: Float[np.ndarray, "A M M"], frames: Float[np.ndarray, "A 4"], times: int
 ) -> tuple[Float[np.ndarray, "A S S"], Float[np.ndarray, "A 4"]]:
-    """The same masks on cells so many times smaller, and their frames.
+    """The same masks on grids so many times finer, and their frames.
 
     Bilinear sampling of a mask is linear between the middles of its cells, and outwards of the last ones to
     those of empty cells around. Middles of the smaller cells lie on all of these: nothing changes.

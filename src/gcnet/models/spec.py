@@ -79,7 +79,7 @@ class LibrarySpec:
 
     @property
     def norm(self) -> None:
-        """None of `Norm`."""
+        """Always None: the network keeps its own norms."""
         return None
 
     @property
@@ -177,7 +177,7 @@ class BalanceSpec:
 
 @dataclass(frozen=True)
 class NamedSpec:
-    """What a model is called, and its classes in the order of the labels."""
+    """The name of a model, and its classes in the order of the labels."""
 
     name: str
     class_names: tuple[str, ...]
@@ -197,7 +197,7 @@ class NamedSpec:
 
 @dataclass(frozen=True)
 class ModelSpec(NamedSpec):
-    """A Mask R-CNN: its parts, its classes, and how images are prepared for it.
+    """A Mask, Faster or Cascade R-CNN: its parts, its classes, and how images are prepared for it.
 
     With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
     `fpn_norm` follows every convolution of the FPN, which with `fpn_bottom_up` goes up again to coarse levels
@@ -223,7 +223,7 @@ class ModelSpec(NamedSpec):
 
     @property
     def norms(self) -> tuple[Norm | None, ...]:
-        """Of backbone, neck and heads."""
+        """The norms of backbone, neck and heads."""
         return self.backbone.norm, self.fpn_norm, self.roi.norm
 
 

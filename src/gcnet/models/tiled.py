@@ -26,7 +26,7 @@ class WholeImage:
 
 
 class Tiled:
-    """A detector that sees large images as a whole, and in `tiles`, `batch_size` of them at a time.
+    """A detector that predicts large images as a whole and in `tiles`, `batch_size` tiles at a time.
 
     It has the methods for inference of the `detector`, which is a `Detector`, an `ExportedDetector`, or, with
     a `batch_size` of 1, an `Augmented` one.
@@ -44,7 +44,7 @@ class Tiled:
         return WholeImage(as_rgb_array(image))
 
     def predict(self, whole: WholeImage, *, score_threshold: float = 0.05) -> list[Any]:
-        """What is found in the image, as a list of one: on the CPU, of the kind that the detector gives.
+        """The detections in the image as a list of one, on the CPU, in the detector's own type.
 
         Of a tile the detector gives as many objects as of an image. Of the image all are kept.
         """

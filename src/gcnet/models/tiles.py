@@ -12,7 +12,7 @@ MOST_OVERLAP = 0.8
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image that a detector looks at, in pixels."""
+    """The part of an image that one prediction sees, in pixels."""
 
     left: int
     top: int
@@ -22,7 +22,7 @@ class View:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Squares of `side` pixels that cover an image; of each side a share of `overlap` lies in the next."""
+    """Squares of `side` pixels that cover an image; neighbours share `overlap` of a side."""
 
     side: int
     overlap: float = 0.2
@@ -34,7 +34,7 @@ class Tiles:
             raise GCNetError(f"an overlap of {self.overlap} is not in [0, {MOST_OVERLAP}]; 0.2 is usual")
 
     def views(self, size: tuple[int, int]) -> list[View]:
-        """The whole image of `size` (height, width), then its tiles; the image alone where it is no larger.
+        """The whole image of `size` (height, width), then its tiles; no tiles if it is no larger.
 
         All tiles are of one size: they lie evenly, so that the last ends where the image does.
         """

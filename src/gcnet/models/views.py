@@ -15,7 +15,7 @@ MOST_SCALES = 10  # maps of all scales are held at once
 
 @dataclass(frozen=True)
 class Views:
-    """An image in tiles, in several sizes, mirrored.
+    """The tiles, sizes and mirroring of an image in inference.
 
     Each of `scales` is a factor on the size that the model resizes images to; with `flip`, the mirror image
     is looked at in each size too. Raises GCNetError for scales that make no sense.
@@ -37,32 +37,32 @@ class Views:
 
     @classmethod
     def of(cls, tile: int | None, overlap: float, flip: bool, scales: Sequence[float]) -> Views:
-        """As `gcnet.predict` takes them."""
+        """Views from the arguments of `gcnet.predict`."""
         return cls(None if tile is None else Tiles(tile, overlap), flip, tuple(scales))
 
     @property
     def augmented(self) -> bool:
-        """Whether an image, or a tile, is looked at more than as it is."""
+        """Whether there are several sizes or mirror images."""
         return self.flip or self.scales != (1.0,)
 
     @property
     def plain(self) -> bool:
-        """Whether an image is looked at once, as it is."""
+        """Whether there is one view, the image itself."""
         return self.tiles is None and not self.augmented
 
     def as_dict(self) -> dict[str, Any]:
-        """What results depend on, for the notes of a call: nothing for one plain view."""
+        """The settings for the record of a call; empty for one plain view."""
         tiles = {} if self.tiles is None else {"tile": self.tiles.side, "overlap": self.tiles.overlap}
         flip = {"flip": True} if self.flip else {}
         return tiles | flip | ({} if self.scales == (1.0,) else {"scales": list(self.scales)})
 
     def check_model(self, name: str, *, is_detector: bool) -> None:
-        """Raises GCNetError for a classifier, unless it is to look once."""
+        """Raises GCNetError for a classifier, unless there is one plain view."""
         if not is_detector and not self.plain:
             raise GCNetError(f"{name} is an image classifier; tiles, flip and scales are for detectors")
 
     def through(self, detector: Any, batch_size: int) -> Any:
-        """The `detector`, or what looks at images through it in these views, `batch_size` at a time.
+        """The `detector`, wrapped so that it predicts these views, `batch_size` at a time.
 
         The detector is a `Detector`; for tiles alone an `ExportedDetector` will do.
         """
