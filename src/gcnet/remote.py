@@ -10,13 +10,13 @@ LARGEST = 1 << 28  # bytes of an image that are fetched
 
 
 def is_address(text: str) -> bool:
-    """Whether it begins with the name of a protocol."""
+    """Whether it begins with a protocol."""
     protocol, mark, _ = text.partition("://")
     return bool(mark) and protocol.replace("+", "").isalnum()
 
 
 def list_address(address: str) -> list[str]:
-    """The addresses in a folder, or that match a pattern. A page of the web is one image, whatever it is.
+    """The addresses in a folder, or that match a pattern. An http(s) address is always one image.
 
     Raises GCNetError where the place cannot be looked at.
     """
@@ -38,7 +38,7 @@ def list_address(address: str) -> list[str]:
 
 
 def fetch(address: str) -> bytes:
-    """The bytes of a file. Raises GCNetError where it cannot be fetched, or has more than `LARGEST`."""
+    """The bytes of a file. Raises GCNetError if it cannot be fetched or is larger than `LARGEST`."""
     try:
         system, path = _system(address)
         with system.open(path, "rb") as file:

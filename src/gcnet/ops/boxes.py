@@ -21,7 +21,7 @@ def box_area(boxes: Float[Tensor, "*R 4"]) -> Float[Tensor, "*R"]:
 
 
 def box_overlap(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
-    """The area that every pair shares."""
+    """The intersection area of every pair."""
     x1, y1, x2, y2 = boxes[:, None].unbind(-1)
     left, top, right, bottom = others.unbind(-1)
     # In place: pairs can be many millions.

@@ -45,7 +45,7 @@ def read_image(
     turned: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture in a file, `turned` as its EXIF orientation says (a TIFF always is), or as it is stored.
+    """The image in a file, `turned` as its EXIF orientation says (a TIFF always is), or as stored.
 
     Of several pictures in a file it is the first one; what is transparent is laid on white. `data` are the
     file's bytes, where they are at hand.
@@ -59,7 +59,7 @@ def read_image(
 def image_size(
     path: str | os.PathLike[str], *, data: bytes | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[int, int]:
-    """(height, width) of the picture in a file, turned as its EXIF orientation says, from its header alone.
+    """(height, width) of the image in a file after its EXIF rotation, from its header alone.
 
     Raises GCNetError as `read_image` does, but sees damage in the header alone.
     """
@@ -72,7 +72,7 @@ def image_size(
 def read_small(
     path: str | os.PathLike[str], least: int, *, max_pixels: int = MAX_PIXELS
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture in a file, in gray. A JPEG is decoded at an eighth of its size, or as fits `least` a side.
+    """The image in a file in gray. A JPEG is decoded at 1/8 of its size, or as fits `least` a side.
 
     It is turned, and GCNetError raised, as in `read_image`.
     """
@@ -85,7 +85,7 @@ def read_small(
 def read_index_mask(
     path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
 ) -> Integer[np.ndarray, "H W"]:
-    """The numbers in an image of one number a pixel; of one with a palette, places in it and not its colours.
+    """The values of an image with one number for each pixel; of a palette, the indices.
 
     A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. Raises GCNetError as `read_image`
     does.
@@ -185,7 +185,7 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
 
 
 def _is_plain(image: Image.Image) -> bool:
-    """Whether a PNG is one picture of opaque colours of eight bits."""
+    """Whether a PNG holds one image of opaque colours of eight bits."""
     alone = getattr(image, "n_frames", 1) == 1
     return alone and not image.has_transparency_data and not _has_16_bits(image)
 
@@ -200,7 +200,7 @@ def _png_pixels(file: File, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _content(file: File, image: Image.Image) -> bytes:
-    """The bytes of a file, and of a huge one as many as such an image may have."""
+    """The bytes of a file; of a huge one, at most as many as such an image may have."""
     width, height = image.size
     file.seek(0)
     data = file.read(8 * width * height + _OTHER_DATA)
@@ -209,7 +209,7 @@ def _content(file: File, image: Image.Image) -> bytes:
 
 
 def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """What a PIL image shows, as it is stored."""
+    """The pixels of a PIL image as they are stored."""
     deep = _deep_values(image)
     if deep is not None:
         return as_rgb(deep)
@@ -226,7 +226,7 @@ def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _simple_values(image: Image.Image) -> UInt8[np.ndarray, "..."]:
-    """An array of gray, RGB or RGBA."""
+    """The values of a gray, RGB or RGBA image."""
     if image.mode == "1":
         image = image.convert("L")
     if image.has_transparency_data:
@@ -237,7 +237,7 @@ def _simple_values(image: Image.Image) -> UInt8[np.ndarray, "..."]:
 
 
 def _deep_values(image: Image.Image) -> Shaped[np.ndarray, "H W *_"] | None:
-    """Values of more than eight bits, of an image that has them."""
+    """The values of an image that has more than eight bits."""
     if image.mode == "F":
         return np.asarray(image)
     if image.mode.startswith("I"):
@@ -269,5 +269,5 @@ def _has_16_bits(image: Image.Image) -> bool:
 
 @lru_cache(_TOLD)
 def _tell_of_damage(name: str, problem: str) -> None:
-    """A warning, once in a process for each file."""
+    """Warns once for each damaged file."""
     log.warning("%s is damaged inside (%s): what can be read of it is used", one_line(name), problem)

@@ -38,12 +38,12 @@ File = io.BufferedReader | io.BytesIO
 
 
 class TooManyPixelsError(GCNetError):
-    """An image is larger than is allowed; known before it is decoded."""
+    """An image has too many pixels, which is known before it is decoded."""
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[File]:
-    """A file that is one: a pipe would be waited for, and a device may have no end."""
+    """An opened file. Pipes and devices are refused: they could block or never end."""
     if data is not None:
         yield io.BytesIO(data)
         return
@@ -64,7 +64,7 @@ def opened(path: str | os.PathLike[str], data: bytes | None = None) -> Iterator[
 
 @contextmanager
 def blamed(name: str | os.PathLike[str]) -> Iterator[None]:
-    """Puts the name before what is wrong with an image; decoders raise many kinds of errors."""
+    """Puts the name of an image before errors of its decoder, which are of many kinds."""
     try:
         yield
     except GCNetError as error:
@@ -115,7 +115,7 @@ def check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, from 1 to 8, that is still to be followed."""
+    """The EXIF orientation, from 1 to 8, that still has to be applied."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return 1
     if image.format == "PNG" and "exif" not in image.info:

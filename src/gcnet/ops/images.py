@@ -62,7 +62,7 @@ def resize_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int], rule:
 
 
 def shrink_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image at `size` (height, width) without aliasing: every pixel counts where it shrinks.
+    """The image at `size` (height, width) with antialiasing: every pixel counts.
 
     Classifiers are trained and used so. Detectors use `resize_image`.
     """
@@ -74,7 +74,7 @@ def shrink_image(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UI
 def middle_square(
     image: UInt8[np.ndarray, "H W 3"], image_size: tuple[int, int]
 ) -> UInt8[np.ndarray, "S S 3"]:
-    """What a classifier sees: the short side resized to the first of `image_size`, then the middle square.
+    """A classifier's input: the short side resized to `image_size[0]`, then the middle square.
 
     The square's side is the second, which must not be larger. Sizes are rounded as torchvision's
     `Resize` and `CenterCrop` do, with which the published weights were scored.

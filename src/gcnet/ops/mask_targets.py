@@ -23,7 +23,7 @@ OUTLINE_SIZE = 56  # of a drawn object: a region that overlaps it by half still 
 def draw_outlines(
     segmentations: Sequence[Segmentation], boxes: Float[np.ndarray, "G 4"]
 ) -> tuple[UInt8[np.ndarray, "G S S"], Float[np.ndarray, "G 4"]] | None:
-    """Each object drawn once, as large as it is, for regions to be cut from it wherever they turn out to lie.
+    """Draws each object once at its own size; regions are cropped from these drawings later.
 
     Returns how much of each pixel the object covers, 0 to 255, and the frame (xyxy) that the S x S pixels
     fill, with an empty pixel on each side; none if there is an RLE among the `segmentations`, which has
@@ -51,7 +51,7 @@ def crop_segmentations(
     boxes: Float[np.ndarray, "R 4"],
     size: int = 28,
 ) -> Bool[np.ndarray, "R S S"]:
-    """For each region, its box's view of `segmentations[index]`: the targets of the mask head.
+    """The mask targets of regions: `segmentations[index]`, cropped to each box.
 
     Boxes are xyxy in the pixels of the segmentations. RLEs give the reference's result (RoIAlign of the
     bitmap, aligned, at least 0.5); polygons are drawn in the box directly, which agrees but for outline

@@ -30,7 +30,7 @@ def paste_masks(
 def paste_at_once(
     probs: Float[Tensor, "D M M"], boxes: Float[Tensor, "D 4"], size: tuple[int, int], *, limit: int = 2**28
 ) -> Bool[Tensor, "D H W"]:
-    """`paste_masks` for a GPU: matrix products for whole images, without a sync.
+    """`paste_masks` for a GPU: matrix products for whole images, without waiting for the GPU.
 
     Bilinear sampling is linear and separable. Sums are in another order, so a pixel in a million may differ.
 
@@ -52,7 +52,7 @@ def paste_at_once(
 def _bilinear_weights(
     low: Float[Tensor, " D"], high: Float[Tensor, " D"], length: int, grid: int
 ) -> Float[Tensor, "D P M"]:
-    """How much each of `grid` cells over [low, high] counts at the centre of each pixel."""
+    """The weight of each of `grid` cells over [low, high] at the centre of each pixel."""
     centres = torch.arange(length, device=low.device) + 0.5
     extent = (high - low)[:, None]
     positions = (centres - low[:, None]) / extent * grid - 0.5
@@ -75,7 +75,7 @@ def _draw(mask: Bool[Tensor, "H W"], probs: Float[Tensor, "M M"], box: Float[Ten
 def _sample(
     values: Float[Tensor, "M2 L"], pixels: slice, low: float, high: float, grid: int
 ) -> Float[Tensor, "P L"]:
-    """Bilinear samples along the first axis, where `grid` cells and an empty one at either end lie."""
+    """Bilinear samples along the first axis of `grid` cells, with an empty cell at either end."""
     cells, shares = (
         torch.from_numpy(array).to(values.device)
         for array in sample_positions(pixels.start, pixels.stop, low, high, grid)

@@ -77,7 +77,7 @@ def match_boxes(
 
 
 def _outside(candidates: Float[Tensor, "A 4"], regions: Float[Tensor, "I 4"]) -> Bool[Tensor, " A"]:
-    """Which candidates have at most half of their area in any one of the regions."""
+    """The candidates of which at most half lies in any one of the regions."""
     most = candidates.new_zeros(len(candidates))
     for some in regions.split(_rows(candidates)):
         most = torch.maximum(most, box_overlap(some, candidates).amax(dim=0))
@@ -85,14 +85,14 @@ def _outside(candidates: Float[Tensor, "A 4"], regions: Float[Tensor, "I 4"]) ->
 
 
 def _rows(candidates: Float[Tensor, "A 4"]) -> int:
-    """How many objects are compared with all candidates at a time."""
+    """The number of objects that are compared with all candidates at a time."""
     return max(PAIRS // max(len(candidates), 1), 1)
 
 
 def random_sample(
     marked: Bool[Tensor, "N A"], limit: Int64[Tensor, " N"], size: int
 ) -> tuple[Int64[Tensor, "N b"], Bool[Tensor, "N b"]]:
-    """Draws without replacement, by torch's generator: those with the largest of random numbers."""
+    """Draws without replacement: takes the entries with the largest random numbers of torch."""
     keys = torch.rand(marked.shape, device=marked.device).where(marked, -1)
     best = keys.topk(min(size, marked.shape[1]), dim=1)
     rank = torch.arange(best.indices.shape[1], device=marked.device)
@@ -101,7 +101,7 @@ def random_sample(
 
 @dataclass(frozen=True)
 class Sample:
-    """Which candidates of each image are sampled for training: positives first, then negatives.
+    """The candidates of each image that are sampled for training: positives, then negatives.
 
     Where there are fewer than B of them, the rest is not `taken`, and its `index` without meaning.
     """

@@ -64,7 +64,7 @@ def grouped_nms_static(
 
 
 def _apart(boxes: Float[Tensor, "R 4"], groups: Int64[Tensor, " R"]) -> Float[Tensor, "R 4"]:
-    """Boxes moved so far that those of different groups cannot overlap."""
+    """Boxes shifted so that boxes of different groups cannot overlap."""
     return boxes + (groups.to(boxes) * (boxes.max() + 1))[:, None]
 
 
@@ -76,7 +76,7 @@ def nms(
 
 
 def load_operators() -> None:
-    """Makes `torch.ops.torchvision` known, from the library if it is where it should be."""
+    """Loads `torch.ops.torchvision` from the compiled library if it is in its usual folder."""
     package = find_spec("torchvision")
     if "torchvision" not in sys.modules and package is not None and package.origin is not None:
         finder = FileFinder(str(Path(package.origin).parent), (ExtensionFileLoader, EXTENSION_SUFFIXES))

@@ -66,5 +66,5 @@ def _on_white(
 
 @cache
 def _tell_of_16_bits() -> None:
-    """A warning, once in a process."""
+    """Warns once in a process."""
     log.warning("images have 16 bits a channel: each is read at the range that it uses, of 8 to 16 bits")

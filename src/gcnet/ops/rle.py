@@ -38,7 +38,7 @@ def _encode(probs: Float[np.ndarray, "M M"], box: list[float], size: tuple[int, 
 def sample_positions(
     first: int, last: int, low: float, high: float, grid: int
 ) -> tuple[Int64[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Between which cells the centres of pixels first..last - 1 lie, where `grid` cells cover [low, high].
+    """The cells around the centres of pixels first..last - 1; `grid` cells cover [low, high].
 
     Returns:
         For each pixel the cell before it, counted with one empty cell added at either end, and how far it is

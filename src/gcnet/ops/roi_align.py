@@ -20,7 +20,7 @@ def roi_align_sparse(
     scale: float,
     samples: int = 0,
 ) -> Float[Tensor, "R C S S"]:
-    """What `torchvision.ops.roi_align(..., aligned=True)` returns, on a CPU several times faster.
+    """`torchvision.ops.roi_align(..., aligned=True)`, on a CPU several times faster.
 
     Bilinear sampling and the mean over the samples of a bin are linear and separable: a bin is a sum over a
     few rows times a few columns, each pixel with one weight. Pixels of a channels-last map are contiguous
@@ -84,6 +84,6 @@ def _axis_weights(
 
 
 def _lengths(weights: Float[Tensor, "R S K"]) -> Int64[Tensor, "R S"]:
-    """How many weights there are up to the last that is not zero; one at least."""
+    """The number of weights up to the last that is not zero; at least one."""
     count = torch.arange(1, weights.shape[2] + 1, device=weights.device)
     return ((weights != 0) * count).amax(2).clamp(min=1)

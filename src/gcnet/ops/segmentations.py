@@ -109,7 +109,7 @@ def move_segmentation(
 
 
 def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
-    """What is seen of it in an image of `size` (height, width): polygons cut off at the borders."""
+    """The part of it that lies in an image of `size`; polygons are cut at the borders."""
     if isinstance(segmentation, dict):
         return segmentation
     height, width = size
@@ -148,7 +148,7 @@ def cover_segmentation(segmentation: Segmentation, cover: UInt8[np.ndarray, "H W
 
 
 def segmentation_to_mask(segmentation: Segmentation, size: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
-    """0 and 1 in an image of `size` (height, width)."""
+    """The mask, 0 and 1, in an image of `size` (height, width)."""
     return rle_to_mask(segmentation_to_rle(segmentation, *size))
 
 
@@ -179,7 +179,7 @@ def _fill(polygons: Sequence[np.ndarray], height: int, width: int) -> dict[str, 
 
 
 def segmentation_area(segmentation: Segmentation, height: int, width: int) -> float:
-    """Area in pixels, where an image of height x width shows it."""
+    """Area in pixels inside an image of height x width."""
     return float(coco_mask.area(segmentation_to_rle(segmentation, height, width)))
 
 
@@ -188,7 +188,7 @@ def _is_pair(part: Any) -> bool:
 
 
 def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
-    """The points of a polygon, or nothing if it is no outline."""
+    """The points of a polygon; None if it has no area."""
     try:
         points = np.array(raw, np.float64)
     except (TypeError, ValueError, OverflowError):  # text, lists of unequal depth, endless integers
@@ -242,7 +242,7 @@ def _run_lengths(text: bytes) -> list[int]:
 
 
 def rle_to_mask(rle: dict[str, Any]) -> UInt8[np.ndarray, "H W"]:
-    """0 and 1, of the RLE's own size."""
+    """The mask of an RLE, 0 and 1."""
     return coco_mask.decode(rle)
 
 

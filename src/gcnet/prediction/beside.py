@@ -49,7 +49,7 @@ class Beside:
     score_threshold: float
 
     def prepare(self) -> list[Path]:
-        """Makes the folders, which it returns, and what there is once of a kind."""
+        """Makes the folders, which it returns, and files that exist once for each kind."""
         names = [name for kind in self.kinds for name in FOLDERS.get(kind, ())]
         folders = [prepare_folder(self.folder / name) for name in names]
         if "yolo" in self.kinds:
@@ -79,7 +79,7 @@ class Beside:
         return {"overlay": self.names.picture(index)}
 
     def _write_crops(self, index: int, image: UInt8[np.ndarray, "H W 3"], results: ImageResults) -> None:
-        """What is in each box."""
+        """Writes the content of each box."""
         suffix = Path(self.names.picture(index)).suffix
         for number, (x, y, w, h) in enumerate(results.boxes.tolist()):
             part = image[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))]
@@ -87,7 +87,7 @@ class Beside:
                 write_image(self.folder / "crops" / f"{self.names[index]}-{number}{suffix}", part)
 
     def _write_cutouts(self, name: str, image: UInt8[np.ndarray, "H W 3"], found: Found) -> None:
-        """Each object as far as its mask goes, transparent around it."""
+        """Writes each object, transparent around its mask."""
         assert found.mask_probs is not None
         for number, (box, probs) in enumerate(zip(found.frames.tolist(), found.mask_probs, strict=True)):
             piece = Piece.of_detection(box, probs, found.image_size)
@@ -98,7 +98,7 @@ class Beside:
                 write_bytes(self.folder / "cutouts" / f"{name}-{number}.png", encoded.data)
 
     def _labelme(self, folder: Path, index: int, results: ImageResults) -> str:
-        """Outlines, or boxes, with their scores as descriptions; the image is named as seen from the file."""
+        """Outlines or boxes with their scores as descriptions, and the image's relative path."""
         height, width = results.size
         content = {"version": "5.5.0", "flags": {}, "shapes": list(self._shapes(results))}
         path = os.fspath(self.names.paths[index])
@@ -120,7 +120,7 @@ class Beside:
                 yield shape | {"shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]}
 
     def _write_yolo(self, index: int, results: ImageResults) -> None:
-        """A line for each object, beside a link to the image: YOLO finds the one by the other."""
+        """Writes the objects' lines, and a link to the image in a folder where YOLO finds both."""
         height, width = results.size
         lines = "".join(yolo_line(item, width, height) for item in objects_of(results))
         folder, name = self.folder / "yolo", self.names[index]

@@ -15,7 +15,7 @@ COLUMNS = ("path", "bytes")  # in one of which images come
 
 
 class Worker:
-    """A model in one of Ray's processes. `load` gives it there, and the least score of what it keeps."""
+    """A model in one of Ray's processes. `load` returns it and its score threshold."""
 
     def __init__(self, load: Callable[[], tuple[Any, float]], *, top: int, max_pixels: int) -> None:
         model, self.score_threshold = load()
@@ -24,7 +24,7 @@ class Worker:
         self.top, self.max_pixels = top, max_pixels
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Any:
-        """The columns of the batch but for `bytes`, and those of `row_schema`, as an Arrow table."""
+        """The columns of the batch, except `bytes`, and those of `row_schema`, as an Arrow table."""
         arrow = needs("pyarrow", "ray")
         contents = batch.get("bytes")
         count = len(next(iter(batch.values())))
@@ -66,7 +66,7 @@ def map_dataset(
     workers: int,
     gpus: float,
 ) -> Any:
-    """The data set with what is found; see `gcnet.predict_dataset`."""
+    """The data set with detections; see `gcnet.predict_dataset`."""
     columns = dataset.columns() or []
     if not any(name in columns for name in COLUMNS):
         raise GCNetError(

@@ -48,7 +48,7 @@ def predict_files(
     max_pixels: int = MAX_PIXELS,
     progress: bool = True,
 ) -> Predictions:
-    """Predicts image files (see `find_images`), and writes in `out` if it is given.
+    """Predicts image files (see `find_images`), and writes results to `out` if it is given.
 
     A detector keeps what scores above `score_threshold`: `results.json` and `images.json` (see
     `Predictions`), and an overlay with the name of each image (`-2`, `-3`, ... where a name is taken), as
@@ -106,12 +106,12 @@ def predict_files(
 
 
 def is_detector(model: Any) -> bool:
-    """Whether a model finds objects, and not classes of whole images."""
+    """Whether a model is a detector and not a classifier."""
     return not isinstance(model.spec, ClassifierSpec)
 
 
 def ready(model: Any) -> tuple[Any, str]:
-    """The model for inference, and digits that stand for its weights."""
+    """The model for inference, and hex digits that identify its weights."""
     if isinstance(model, ExportedDetector | ExportedClassifier):
         return model, model.fingerprint
     from gcnet.models.modes import fingerprint, in_eval_mode
@@ -146,7 +146,7 @@ def _beside(
 def _folder(
     out: str | os.PathLike[str] | None, call: dict[str, Any], *, is_detector: bool
 ) -> Iterator[tuple[Path | None, Journal | None]]:
-    """The folder of the results and the journal of what is done, while no other process writes there."""
+    """A context with the folder and the journal, in which no other process writes there."""
     if out is None:
         yield None, None
         return
@@ -163,7 +163,7 @@ def _folder(
 
 
 def _check_results(folder: Path, *, is_detector: bool) -> None:
-    """Raises GCNetError if the folder holds results that are not those of an earlier `gcnet predict`."""
+    """Raises GCNetError if the folder holds results that `gcnet predict` did not write."""
     of_others = [name for name in ("last.ckpt", "metrics.json") if (folder / name).exists()]
     if not of_others and (folder / RESULTS).exists():
         of_others = [] if (folder / IMAGES).exists() == is_detector else [RESULTS]
@@ -172,7 +172,7 @@ def _check_results(folder: Path, *, is_detector: bool) -> None:
 
 
 def _other_pictures(folder: Path) -> list[str]:
-    """The pictures in the folder that no earlier call drew there: they are not to be replaced."""
+    """The images in the folder that no earlier call drew; they must not be replaced."""
     pictures = [path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")]
     if not pictures:
         return []
@@ -184,7 +184,7 @@ def _other_pictures(folder: Path) -> list[str]:
 
 
 def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
-    """Raises GCNetError if a classifier's sheet would replace a picture."""
+    """Raises GCNetError if a classifier's sheet would replace another image."""
     sheet = folder / SHEET
     if SHEET in images_in(paths, folder):
         raise GCNetError(f"the overview {sheet} would replace an input image; choose another --out")
@@ -196,7 +196,7 @@ def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
 
 
 class _Run:
-    """A call that is under way: what is done is in the journal, or in memory where there is no folder."""
+    """A call in progress: its results are in the journal, or in memory without a folder."""
 
     def __init__(
         self,
@@ -247,7 +247,7 @@ class _Run:
         return self._write()
 
     def _recall(self) -> None:
-        """Finds what an earlier call recorded of images that have not changed since."""
+        """Finds the results of an earlier call in images that have not changed since."""
         if self.journal is None:
             return
         index_of: dict[str, int] = {}
@@ -281,7 +281,7 @@ class _Run:
         self.unwritten.extend([done.unwritten] if done.unwritten else [])
 
     def _images(self, indices: np.ndarray | None = None) -> Iterator[ImageFound]:
-        """What is done, in the order of the images; of all, or of those at `indices`."""
+        """The results, in the order of the images; of all, or of those at `indices`."""
         if self.journal is None:
             for index in sorted(self.held):
                 yield ImageFound.of(self.held[index].entry, self.held[index].found)
@@ -299,7 +299,7 @@ class _Run:
             self.parts.write(self.folder, part, images, self.class_names)
 
     def _counted(self) -> Iterator[ImageFound]:
-        """What is done, and `counts` of it at the end."""
+        """The results, which are counted in `counts`."""
         images = failed = objects = 0
         for image in self._images():
             images += 1
@@ -309,7 +309,7 @@ class _Run:
         self.counts = Counts(images, failed, objects)
 
     def _write(self) -> Predictions:
-        """Puts what is done into the folder, or gives it as it is."""
+        """Writes the results to the folder, or returns them."""
         if self.folder is None:
             return self._in_memory()
         for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
@@ -332,7 +332,7 @@ class _Run:
 
 
 def _stamp(path: str) -> list[int]:
-    """Another one if the file has changed."""
+    """A value that changes with the file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

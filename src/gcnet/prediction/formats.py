@@ -32,14 +32,14 @@ _CSV = ("image_id", "file_name", "width", "height", "label", "class_name", "scor
 
 @dataclass(frozen=True)
 class ImageFound:
-    """What came of an image: its entry, and what a detector found where it could be read."""
+    """The result for an image: its entry, and the detections if it could be read."""
 
     entry: dict[str, Any]
     results: ImageResults | None
 
     @classmethod
     def of(cls, entry: dict[str, Any], found: dict[str, Any] | None) -> ImageFound:
-        """Of the plain values in a journal."""
+        """The inverse, from plain values in a journal."""
         return cls(entry, None if found is None else ImageResults.from_json(entry["id"], found))
 
 
@@ -55,7 +55,7 @@ def category_ids(class_names: Sequence[str]) -> list[int]:
 
 
 def objects_of(results: ImageResults) -> Iterator[Instance]:
-    """The detections of an image as a data set has its objects: boxes are xyxy."""
+    """The detections of an image as objects of a data set: boxes are xyxy."""
     height, width = results.size
     columns = (results.boxes.tolist(), results.category_ids.tolist())
     for number, ((x, y, w, h), label) in enumerate(zip(*columns, strict=True)):
@@ -67,7 +67,7 @@ def objects_of(results: ImageResults) -> Iterator[Instance]:
 
 
 def image_row(image: ImageFound, class_names: Sequence[str]) -> dict[str, Any]:
-    """The entry of an image with its detections; of a classifier's, the entry."""
+    """The entry of an image with its detections; for a classifier, the entry alone."""
     if image.results is None:
         return image.entry
     results = image.results
@@ -85,7 +85,7 @@ def image_row(image: ImageFound, class_names: Sequence[str]) -> dict[str, Any]:
 
 
 def result_entries(image: ImageFound, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Its detections in COCO's results format, with names beside ids."""
+    """The detections of an image in COCO's results format, with names beside ids."""
     if image.results is None:
         return []
     file_name = image.entry["file_name"]
@@ -96,7 +96,7 @@ def result_entries(image: ImageFound, class_names: Sequence[str]) -> list[dict[s
 
 
 def write_entries(path: Path, images: Iterable[ImageFound]) -> None:
-    """The entries of the images."""
+    """Writes the entries of the images."""
     write_json(path, (image.entry for image in images))
 
 
@@ -107,7 +107,7 @@ def write_coco_results(folder: Path, images: Images, class_names: Sequence[str])
 
 
 def write_coco(folder: Path, images: Images, class_names: Sequence[str]) -> None:
-    """`coco.json`: a data set in COCO's format, whose file names are as seen from all images' folder."""
+    """`coco.json`: a COCO data set. File names are relative to the folder of all images."""
     root = _common_folder(image.entry["file_name"] for image in images())
     ids = category_ids(class_names)
 
@@ -133,7 +133,7 @@ def write_coco(folder: Path, images: Images, class_names: Sequence[str]) -> None
 
 
 def _common_folder(paths: Iterable[str]) -> str:
-    """The folder that all lie in; none of addresses."""
+    """The folder that contains all images; None for addresses."""
     folders = {os.path.dirname(path) for path in paths}
     if not folders or any(is_address(folder) for folder in folders):
         return ""
@@ -141,7 +141,7 @@ def _common_folder(paths: Iterable[str]) -> str:
 
 
 def write_csv(folder: Path, images: Images, class_names: Sequence[str]) -> None:
-    """`results.csv`: a line for each detection, or each class that a classifier names."""
+    """`results.csv`: a line for each detection, or for each class that a classifier gives."""
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
@@ -167,7 +167,7 @@ def _class_rows(image: ImageFound) -> Iterator[Sequence[Any]]:
 
 
 def _write_lists(file: BinaryIO, lists: Mapping[str, Iterable[Any]]) -> None:
-    """A JSON object of lists, an entry a line."""
+    """A JSON object of lists, with one entry in each line."""
     for place, (name, entries) in enumerate(lists.items()):
         file.write(f"{',' if place else '{'}\n{json.dumps(name)}: [".encode())
         for number, entry in enumerate(entries):
@@ -205,7 +205,7 @@ def write_parquet(path: Path, images: Iterable[ImageFound], class_names: Sequenc
 
 
 def row_schema(arrow: Any, *, of_detector: bool) -> Any:
-    """Of `image_row` in Arrow's words: a file without detections has the columns of the others."""
+    """Arrow's schema of `image_row`, so that files without detections have the same columns."""
     text, whole, number = arrow.string(), arrow.int64(), arrow.float64()
     if not of_detector:
         classes = [("predicted", arrow.list_(text)), ("probabilities", arrow.list_(number))]
@@ -237,11 +237,11 @@ class Parts:
         self.left = np.array([len(self.indices(part)) for part in range(count)], np.int64)
 
     def indices(self, part: int) -> Int64[np.ndarray, " P"]:
-        """Its images."""
+        """The images of a part."""
         return self.ours[part * self.size : (part + 1) * self.size]
 
     def complete(self, index: int) -> int | None:
-        """Counts an image that is done; the part of which it was the last one."""
+        """Counts a finished image; returns the part that it completes, if any."""
         if not self.formats:
             return None
         part = int(np.searchsorted(self.ours, index)) // self.size

@@ -17,7 +17,7 @@ from gcnet.image_files import identity
 
 
 class OutputNames:
-    """A name for each of `paths`: its stem, or with `-2`, `-3`, ... where that is taken.
+    """A name for each of `paths`: its stem, with `-2`, `-3`, ... if that is taken.
 
     Names that differ only in case count as one, as on some disks. `others` are files that keep theirs.
     """
@@ -39,7 +39,7 @@ class OutputNames:
         return _numbered(self._stem(index), int(self._copies[index]))
 
     def picture(self, index: int) -> str:
-        """The name of a picture like the image: a JPEG for a JPEG, a PNG for all else."""
+        """The name of a drawing of the image: a JPEG for a JPEG, else a PNG."""
         is_jpeg = os.fspath(self.paths[index]).lower().endswith((".jpg", ".jpeg"))
         return self[index] + (".jpg" if is_jpeg else ".png")
 
@@ -52,7 +52,7 @@ def _numbered(stem: str, copy: int) -> str:
 
 
 def images_in(paths: Iterable[str | os.PathLike[str]], folder: Path) -> set[str]:
-    """The names of those images that lie directly in a folder, by whatever way they are named."""
+    """The names of the images that lie directly in a folder, through links too."""
     inside = identity(os.fspath(folder))
     identity_of = cache(identity)
     names = set()
@@ -65,7 +65,7 @@ def images_in(paths: Iterable[str | os.PathLike[str]], folder: Path) -> set[str]
 
 
 def check_inputs(names: OutputNames, folder: Path) -> None:
-    """Raises GCNetError if a picture of that name in `folder` would replace one of the images."""
+    """Raises GCNetError if a file of that name in `folder` would replace an input image."""
     inputs = images_in(names.paths, folder)
     if not inputs:
         return

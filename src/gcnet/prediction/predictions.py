@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of a call, those of them that could not be read, and the objects that were found."""
+    """The number of images, of those that could not be read, and of objects."""
 
     images: int = 0
     failed: int = 0
@@ -27,7 +27,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What came of the images, in order.
+    """The results of a call, in the order of the images.
 
     With a folder, it is in the files there, and is read when it is asked for.
 

@@ -31,15 +31,15 @@ class DetectorLike(Protocol):
 
     @property
     def spec(self) -> Any:
-        """It has the `name` of the model and its `class_names`."""
+        """An object with the `name` of the model and its `class_names`."""
         ...
 
     def prepare(self, image: Any) -> Any:
-        """An image as `predict` takes it."""
+        """An image in the form that `predict` takes."""
         ...
 
     def predict(self, batch: Any, /, *, score_threshold: float) -> Sequence[Any]:
-        """What is found in each image of a batch: `Detections` or `Found`."""
+        """The detections in each image of a batch: `Detections` or `Found`."""
         ...
 
 
@@ -49,7 +49,7 @@ WriteBeside = Callable[[int, UInt8[np.ndarray, "H W 3"], Found, ImageResults], d
 
 @dataclass(frozen=True)
 class Detect:
-    """Finds objects: boxes and masks for COCO's results, and files about each image."""
+    """Finds objects, and writes files about each image."""
 
     detector: DetectorLike
     paths: Sequence[str]
@@ -91,7 +91,7 @@ class Detect:
 
 @dataclass(frozen=True)
 class Classify:
-    """Names the most probable classes, and keeps the first images for a sheet."""
+    """Finds the most probable classes, and keeps the first images for a sheet."""
 
     classifier: Any
     paths: Sequence[str]
@@ -120,11 +120,11 @@ class Classify:
         return Done(index, {"file_name": self.paths[index], "error": str(error)})
 
     def wants(self, index: int) -> bool:
-        """Whether an image is looked at though its classes are known: for the sheet."""
+        """Whether an image is needed for the sheet though its classes are known."""
         return self.with_sheet and index < SHOWN
 
     def sheet(self) -> UInt8[np.ndarray, "h w 3"] | None:
-        """The first images with their classes; None where there are none."""
+        """The first images with their classes; None if there are none."""
         if not self.shown:
             return None
         from gcnet.viz.sheet import sheet
@@ -134,7 +134,7 @@ class Classify:
 
 
 def _together(prepared: Sequence[Any]) -> Any:
-    """Images of one frame as a batch: exports take one at a time."""
+    """A batch of images of equal padded size; exports take one image."""
     return prepared[0] if len(prepared) == 1 else type(prepared[0]).together(prepared)
 
 

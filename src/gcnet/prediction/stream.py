@@ -34,7 +34,7 @@ WINDOW = 8  # batches that are held while images are sorted by their size
 
 @dataclass(frozen=True)
 class Done:
-    """What came of an image.
+    """The result for an image.
 
     `entry` and `found` are plain values for the journal, `result` is what the model gave. `failure` is why
     the run cannot go on after it, `unwritten` why a file beside the results is missing.
@@ -50,32 +50,32 @@ class Done:
 
 @runtime_checkable
 class Steps(Protocol):
-    """What is done with an image: `prepare` and `finish` run in threads, `predict` does not."""
+    """The steps for an image: `prepare` and `finish` run in threads, `predict` does not."""
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
-        """The image as the model takes it."""
+        """The image in the form that the model takes."""
         ...
 
     def frame(self, prepared: Any) -> Hashable:
-        """Images of one frame can be predicted together, with what each alone would give."""
+        """A key: images with equal keys can share a batch without a change in their results."""
         ...
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
-        """What the model finds in images of one frame."""
+        """The results of the model for images with equal keys."""
         ...
 
     def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
-        """What is kept of it. Raises nothing: what goes wrong is in `Done`."""
+        """The part of a result that is kept. It never raises: errors are stored in `Done`."""
         ...
 
     def failed(self, index: int, error: GCNetError) -> Done:
-        """What is kept of an image that cannot be read."""
+        """The result for an image that cannot be read."""
         ...
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image whose header is known, with its bytes where they came from afar."""
+    """An image whose header has been read, with its bytes if it was fetched."""
 
     index: int
     pixels: int
@@ -103,7 +103,7 @@ def predict_all(
     max_pixels: int,
     content: Callable[[int], bytes] | None = None,
 ) -> None:
-    """Predicts the images of `paths` at `indices`, and calls `take` with each as it is done.
+    """Predicts the images of `paths` at `indices`, and passes each result to `take`.
 
     They come in order, but for images of other sizes where several are predicted at once. Whatever ends the
     run, images that were predicted are finished and taken. With `content`, it gives the bytes of the files.
@@ -137,7 +137,7 @@ def predict_all(
 
 
 def _is_full(waiting: Iterable[tuple[int, Any]], pixels: int) -> bool:
-    """Whether there is no place for an image of so many pixels."""
+    """Whether an image of so many pixels has to wait."""
     counts = [count for count, _ in waiting]
     return len(counts) > THREADS or sum(counts) + pixels > AHEAD
 
@@ -176,7 +176,7 @@ def _read(
 def _ahead(
     work: Callable[[Item], Made], items: Iterable[Item], pixels: Callable[[Item], int]
 ) -> Generator[Made, None, None]:
-    """`work(item)` in order, done by threads while the results before are used; few are held."""
+    """The results of `work(item)` in order; threads compute a few ahead."""
     upcoming: deque[tuple[int, Future[Made]]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -194,7 +194,7 @@ def _ahead(
 def _predicted(
     steps: Steps, images: Iterable[_Loaded | Done], batch_size: int
 ) -> Iterator[tuple[int, Callable[[], Done]]]:
-    """What is left to do for each image once it is predicted, and how many pixels wait for that.
+    """The remaining work for each predicted image, and the pixels that wait for it.
 
     Images are predicted as soon as there is a batch of one frame, or when too many are held.
     """

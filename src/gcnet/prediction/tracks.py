@@ -17,7 +17,7 @@ LOST_AFTER = 1.0  # seconds without a sight
 
 
 class Tracker:
-    """Gives objects the numbers of their tracks, frame by frame.
+    """Assigns track numbers to objects, frame by frame.
 
     Objects that score above `score_threshold` begin tracks, fainter ones only go on with those that there
     are. A track has its number from its second frame on.

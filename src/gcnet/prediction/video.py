@@ -28,7 +28,7 @@ OBJECTS, DRAWN = "objects.jsonl", "drawn.mp4"
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of a video: counts, what a person should know of it, and why it ended too soon."""
+    """The result of a video: counts, remarks, and why it ended early."""
 
     frames: int
     tracks: int
@@ -45,7 +45,7 @@ def follow(
     draw: bool = True,
     progress: bool = True,
 ) -> Seen:
-    """Finds and follows the objects of a video: writes `objects.jsonl` and `drawn.mp4` in `out`.
+    """Detects and tracks the objects of a video; writes `objects.jsonl` and `drawn.mp4` in `out`.
 
     A line is a frame: `frame`, its number; `seconds`; `objects`, each with `track`, `box` (x1, y1, x2, y2),
     `score`, `label`, `class_name` and `mask`, a run-length encoding of COCO's. `track` is null in the first
@@ -76,7 +76,7 @@ def follow(
 
 
 class _Writer:
-    """Writes what is found while the detector looks at the next frame."""
+    """Writes the results of a frame while the next one is predicted."""
 
     def __init__(self, folder: Path, class_names: Sequence[str], draw: bool) -> None:
         self.folder, self.class_names, self.draw = folder, class_names, draw
@@ -100,7 +100,7 @@ class _Writer:
                 self.drawing.close()
 
     def add(self, frame: Frame, found: Found, tracks: Int64[np.ndarray, " D"]) -> None:
-        """One more frame, once the one before is written."""
+        """Adds a frame, after the one before has been written."""
         if self.pending is not None:
             self.pending.result()
         self.pending = self.pool.submit(self._write, frame, found, tracks)

@@ -85,12 +85,12 @@ class Video:
 
     @property
     def total(self) -> int | None:
-        """How many frames are looked at, where it is known."""
+        """The number of frames, if it is known."""
         count = -(-self.expected // self.every) if self.expected else None
         return min(filter(None, (count, self.most)), default=None)
 
     def frames(self) -> Iterator[Frame]:
-        """Every `every`-th frame, `most` of them at most."""
+        """Every `every`-th frame, at most `most` of them."""
         ready: queue.Queue[Frame | None] = queue.Queue(AHEAD)
         thread = threading.Thread(target=self._read, args=(ready,), daemon=True)
         thread.start()
@@ -133,7 +133,7 @@ class Video:
         return None
 
     def remarks(self) -> list[str]:
-        """What a person should know of it once it is read."""
+        """Remarks for the user, after the video has been read."""
         low, high = self.rates
         if high <= UNEVEN * low:
             return []
@@ -141,7 +141,7 @@ class Video:
 
     @property
     def ended_early(self) -> str:
-        """Why frames are missing at the end, or nothing."""
+        """Why frames are missing at the end; empty if none are."""
         if self.live:
             return f"{self.source} gives no more frames"
         missing = self.expected - self.read
@@ -171,7 +171,7 @@ class VideoFile:
         self.stream.codec_context.time_base = self.clock
 
     def add(self, image: UInt8[np.ndarray, "H W 3"], seconds: float) -> None:
-        """A frame, at the size of the first."""
+        """Adds a frame, resized to the size of the first."""
         if image.shape[:2] != self.size:
             image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA)
         right, bottom = (side % 2 for side in (self.size[1], self.size[0]))
@@ -182,6 +182,6 @@ class VideoFile:
         self.file.mux(self.stream.encode(frame))
 
     def close(self) -> None:
-        """Makes the file whole."""
+        """Completes the file."""
         self.file.mux(self.stream.encode(None))
         self.file.close()

@@ -41,7 +41,7 @@ class Wanted:
             raise GCNetError(f"there is no shard {index}/{count}: the first of N is 0/N, the last N-1/N")
 
     def check_model(self, spec: Any, *, is_detector: bool) -> None:
-        """Raises GCNetError for what a model does not find."""
+        """Raises GCNetError for files that the model has no results for."""
         if not is_detector:
             others = [word for word in self.formats if word not in OF_CLASSIFIERS]
             others += [word for word in ("crops", "cutouts") if getattr(self, word)]
@@ -54,13 +54,13 @@ class Wanted:
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """The kinds of files that each image has."""
+        """The kinds of files that are written for each image."""
         pictures = [word for word in ("crops", "cutouts") if getattr(self, word)]
         return (*pictures, *(word for word in AN_IMAGE if word in self.formats))
 
 
 def parse_shard(word: str) -> tuple[int, int]:
-    """The numbers in `0/4`. Raises GCNetError for other words."""
+    """The numbers in `0/4`. Raises GCNetError for another form."""
     if not re.fullmatch(r"\d{1,9}/\d{1,9}", word):
         raise GCNetError(f"--shard {word}: write 0/4 for the first of four parts, 3/4 for the last")
     index, _, count = word.partition("/")

@@ -73,7 +73,7 @@ def public_address(host: str, port: int) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is of the open internet, and does not stand for another one that may not be."""
+    """Whether an address is public, and does not embed another one that may not be."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address):
         translated = parsed in ipaddress.ip_network("64:ff9b::/96")  # to IPv4, by a router

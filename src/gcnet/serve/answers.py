@@ -31,7 +31,7 @@ class Nothing(BaseModel):
 
 
 class Least(Nothing):
-    """Which objects are wanted."""
+    """The score threshold of a request."""
 
     score_threshold: float | None = Field(
         None, ge=0, le=1, description="what scores above it is given; by default as the service was started"
@@ -39,25 +39,25 @@ class Least(Nothing):
 
 
 class Options(Least):
-    """Which objects are wanted, and how."""
+    """The options of a request to a detector."""
 
     masks: Masks = Field("rle", description="how masks are given: see Detection")
 
 
 class ClassOptions(Nothing):
-    """Which classes are wanted."""
+    """The options of a request to a classifier."""
 
     top: int = Field(5, ge=1, description="how many classes are given")
 
 
 class Urls(Options):
-    """Addresses of images, and how their objects are wanted."""
+    """Addresses of images, and the options for a detector."""
 
     urls: list[str] = Field(min_length=1, max_length=16)
 
 
 class ClassUrls(ClassOptions):
-    """Addresses of images, and which classes are wanted."""
+    """Addresses of images, and the options for a classifier."""
 
     urls: list[str] = Field(min_length=1, max_length=16)
 
@@ -84,7 +84,7 @@ class Detection(BaseModel):
 
 
 class Objects(BaseModel):
-    """What was found in an image, best first."""
+    """The detections in an image, best first."""
 
     detections: list[Detection]
     width: int
@@ -105,7 +105,7 @@ class Objects(BaseModel):
 
 
 class Class(BaseModel):
-    """A class that an image may show."""
+    """A class and its probability."""
 
     label: int = Field(description="counts from 0")
     class_name: str
@@ -130,14 +130,14 @@ class Classes(BaseModel):
 
 
 class Map(BaseModel):
-    """Where one context block looks; of a block whose attention depends on the query, for the middle."""
+    """The attention map of one block; of a block with a map for each query, that of the middle."""
 
     block: str = Field(description="stage and place: c4.0 is the first block of c4")
     png: str = Field(description="a gray PNG in base64, brighter where the block looks")
 
 
 class Attention(BaseModel):
-    """Where the context blocks look in an image."""
+    """The attention maps of the context blocks for an image."""
 
     maps: list[Map]
     filled: list[float] = Field(
@@ -154,13 +154,13 @@ class Problem(BaseModel):
 
 
 class Results(BaseModel):
-    """An answer for each address, in their order."""
+    """A result for each address, in their order."""
 
     results: list[Objects | Classes | Problem]
 
 
 class Health(BaseModel):
-    """Whether requests are answered."""
+    """Whether requests are accepted."""
 
     live: bool
     ready: bool

@@ -79,7 +79,7 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a service takes on.
+    """The limits of a service.
 
     Attributes:
         queue: requests that are held at a time, from their first byte to their answer.
@@ -97,7 +97,7 @@ class Limits:
 
 
 class Service:
-    """The model, its thread, the threads around it, and how many requests they hold."""
+    """The model, its thread, the other threads, and the number of accepted requests."""
 
     def __init__(self, served: Served, limits: Limits) -> None:
         self.served, self.limits = served, limits
@@ -114,7 +114,7 @@ class Service:
         return self._batcher.alive
 
     def close(self) -> None:
-        """Returns when all that was accepted is done."""
+        """Returns when all accepted requests are done."""
         self._batcher.close()
         self._pool.shutdown()
 
@@ -182,7 +182,7 @@ class Service:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """What is wrong with an image, as a status."""
+    """The HTTP error for a problem with an image."""
     try:
         yield
     except GCNetError as error:
@@ -191,7 +191,7 @@ def _refused() -> Iterator[None]:
 
 
 def make_app(served: Served, limits: Limits | None = None, *, allow_urls: bool = False) -> FastAPI:
-    """The service as an ASGI application, which ends with what it has accepted done.
+    """The service as an ASGI application, which at its end finishes the accepted requests.
 
     `allow_urls`: it also fetches images from public addresses that a request names.
     """

@@ -21,7 +21,7 @@ class _Job:
 
 
 class Batcher:
-    """Runs work on items, in one thread, first come first served.
+    """Runs jobs in one thread, in the order in which they come.
 
     What waits at the head of the queue is run together with up to `most` - 1 others that have the same work
     and are `like` it, wherever they wait. Nobody waits for company: while one batch runs, the next gathers.
@@ -37,15 +37,15 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether what is submitted will be done."""
+        """Whether the thread still runs, so that submitted jobs are done."""
         return self._thread.is_alive() and not self._closed
 
     def __len__(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         return len(self._jobs)
 
     def submit(self, work: Work, like: Hashable, item: Any) -> Future[Any]:
-        """The result of `work` on the item, in time. Cancelled before its turn, the item is left out."""
+        """The result of `work` on the item. If it is cancelled before its turn, the item is skipped."""
         job = _Job(work, like, item)
         with self._changed:
             if self._closed:
@@ -55,7 +55,7 @@ class Batcher:
         return job.future
 
     def close(self) -> None:
-        """Takes no more, and returns when all that was taken is done."""
+        """Accepts no more jobs, and returns when all accepted ones are done."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -68,7 +68,7 @@ class Batcher:
                 _finish(asked)
 
     def _take(self) -> list[_Job]:
-        """The next jobs; none when it is closed and all are done."""
+        """The next jobs; none if it is closed and all are done."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             if not self._jobs:
@@ -82,7 +82,7 @@ class Batcher:
 
 
 def _finish(group: Sequence[_Job]) -> None:
-    """Where a batch fails, each of its jobs is done alone: only what is at fault fails."""
+    """If a batch fails, runs each of its jobs alone, so that only the faulty one fails."""
     try:
         results = group[0].work([job.item for job in group])
     except Exception as error:

@@ -33,7 +33,7 @@ REFUSED = {408: "slow", 413: "large", 415: "no image", 429: "busy", 503: "stoppi
 
 
 class Metrics:
-    """What `/metrics` shows; one of a service's, so that two in a process do not meet."""
+    """The metrics of `/metrics`, for each service its own, so that two in a process do not mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
 
 
 class Gate:
-    """The middleware. A body of more than `most` bytes is answered with 413, a slow one with 408."""
+    """The middleware. A body of more than `most` bytes gets 413, a slow one 408."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, most: int, seconds: float) -> None:
         self.app, self.metrics, self.most, self.seconds = app, metrics, most, seconds
@@ -96,7 +96,7 @@ class Gate:
 
 
 class _Body:
-    """What comes of a request's body, counted."""
+    """The body of a request, counted as it comes."""
 
     def __init__(self, scope: Scope, receive: Receive, most: int, seconds: float) -> None:
         headers = dict(scope["headers"])

@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 def add_pages(app: FastAPI, served: Served, most: int) -> None:
-    """Adds them; an upload may have `most` bytes."""
+    """Adds the pages to the application; an upload may have `most` bytes."""
     spec = served.model.spec
     model = {
         "name": spec.name,

@@ -32,7 +32,7 @@ MIDDLE = ((0.5, 0.5),)  # the query of blocks whose attention depends on it
 
 
 class Asked(NamedTuple):
-    """An image as the model takes it, and the least score, or the number of classes, that is asked for."""
+    """A prepared image, with the score threshold or number of classes of its request."""
 
     prepared: Any
     limit: float
@@ -78,7 +78,7 @@ class Served:
         return block_titles(attention_pools(self.plain)) if self.plain is not None else {}
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Any, Hashable]:
-        """The image as the model takes it; images of which the second value is the same can be one batch.
+        """The prepared image, and a key: images with equal keys can share a batch.
 
         They are padded to one size: what is found in an image does not depend on the others.
         """
@@ -86,13 +86,13 @@ class Served:
         return prepared, prepared.images.shape if isinstance(prepared, Batch) else None
 
     def warm_up(self) -> None:
-        """Predicts an image of nothing: what is slow once is done, and what cannot work says so."""
+        """Predicts a blank image: slow first steps are done, and errors show at once."""
         size = None if isinstance(self.model, Detector | Classifier) else self.model.details.size
         prepared, _ = self.prepare(np.zeros((*(size or WARM), 3), np.uint8))
         self.predict([Asked(prepared, 1)])
 
     def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification | Classified]:
-        """What is in each of the images, which are alike."""
+        """The results for each of the images, whose keys are equal."""
         limits = [one.limit for one in asked]
         if isinstance(self.model, ExportedDetector):
             return [self.model.predict(one, score_threshold=limit)[0] for one, limit in asked]
@@ -106,13 +106,13 @@ class Served:
         return [one[one.scores > limit] for one, limit in zip(found, limits, strict=True)]
 
     def attention(self, batches: Sequence[Batch]) -> list[dict[str, Any]]:
-        """Where each block looks in the images, one after the other: see `Attention` in `answers`."""
+        """The attention maps of each block in the images: see `Attention` in `answers`."""
         assert self.plain is not None
         return [_attention(self.plain, batch, self.blocks) for batch in batches]
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
-    """Batches of one image each, all of one padded size, as one."""
+    """One batch of several with one image each, all of one padded size."""
     if len(batches) == 1:
         return batches[0]
     return Batch(

@@ -51,7 +51,7 @@ async def _read_form(request: Request, options: Kind) -> tuple[bytes, Kind]:
 
 
 def problem_line(errors: Any) -> str:
-    """What pydantic complains of, in one line."""
+    """The errors of pydantic in one line."""
     parts = [f"{'.'.join(map(str, error['loc'])) or 'request'}: {error['msg']}" for error in errors]
     return one_line("; ".join(parts).replace("query.", "").replace("body.", ""), 300)
 

@@ -46,20 +46,20 @@ def as_canvas(image: np.ndarray, enlarge: int) -> np.ndarray:
 
 
 def line_width(canvas: np.ndarray) -> int:
-    """Of frames and outlines [px]: the larger the image, the wider."""
+    """The width of frames and outlines [px], which grows with the image."""
     return max(1, round(float(np.sqrt(canvas.shape[0] * canvas.shape[1])) / 450))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A mask, only where its box is: 0 for nothing."""
+    """A mask within its box: 0 is background."""
 
     window: tuple[slice, slice]  # rows, columns
     mask: UInt8[np.ndarray, "h w"]
 
     @classmethod
     def of_detection(cls, box: list[float], probs: Float[np.ndarray, "M M"], size: tuple[int, int]) -> Piece:
-        """What `gcnet.ops.masks.paste_masks` pastes, by matrix products: a pixel in a million may differ."""
+        """As `gcnet.ops.masks.paste_masks`, by matrix products; a pixel in a million may differ."""
         rows, columns = window(box, size)
         down = _weights(rows, box[1], box[3], len(probs))
         across = _weights(columns, box[0], box[2], len(probs))
@@ -86,7 +86,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Layer:
-    """What is laid over an image: RGBA, each pixel as large as `step` x `step` of the image's.
+    """A layer over an image: RGBA; each of its pixels covers `step` x `step` of the image's.
 
     Colours are premultiplied: black where it is transparent.
     """
@@ -96,7 +96,7 @@ class Layer:
 
     @classmethod
     def over(cls, canvas: UInt8[np.ndarray, "H W 3"]) -> Layer:
-        """An empty one."""
+        """An empty layer over an image."""
         step = max(1, int(np.sqrt(canvas.shape[0] * canvas.shape[1]) / LAYER_SIDE))
         return cls(np.zeros((-(-canvas.shape[0] // step), -(-canvas.shape[1] // step), 4), np.uint8), step)
 
@@ -145,7 +145,7 @@ class Layer:
 
 
 def _weights(pixels: slice, low: float, high: float, grid: int) -> Float[np.ndarray, "P M"]:
-    """How much each of `grid` cells over [low, high] counts at the centre of each pixel."""
+    """The weight of each of `grid` cells over [low, high] at the centre of each pixel."""
     cells, shares = sample_positions(pixels.start, pixels.stop, low, high, grid)
     weights = np.zeros((len(cells), grid + 2), np.float32)  # an empty cell at either end
     every = np.arange(len(cells))

@@ -23,7 +23,7 @@ SIDE = 400  # pixels, of the longer side of a figure
 
 @dataclass(frozen=True)
 class Figure:
-    """Drawings of one size beside each other, as addresses that hold them, and words."""
+    """Drawings of one size side by side, as data URLs, with captions."""
 
     images: tuple[str, ...]
     width: int

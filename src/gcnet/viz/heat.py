@@ -21,7 +21,7 @@ def attention_overlay(
     peak: float | None = None,
     enlarge: int = 1,
 ) -> np.ndarray:
-    """The image, darkened and in gray, with an attention map as heat over it.
+    """The image in dark gray, with an attention map as a heat map over it.
 
     Args:
         image: H x W x 3 RGB or H x W gray, uint8.

@@ -85,7 +85,7 @@ def draw_targets(
     scores: Sequence[float] | None = None,
     enlarge: int = 1,
 ) -> np.ndarray:
-    """The image under annotated masks, boxes and names; crowd regions are named as such.
+    """Draws annotated masks, boxes and names on a copy of an image; crowds are labelled so.
 
     Arguments and result are as in `draw_detections`; `targets` are an `ImageRecord`, or
     `gcnet.types.Targets`, in pixels of `image`. With `scores` of all usable ones, these stand behind the
@@ -189,7 +189,7 @@ def draw_names(
 def place_names(
     wanted: Int[np.ndarray, "D 2"], sizes: Int[np.ndarray, "D 2"], frame: tuple[int, int]
 ) -> Int[np.ndarray, "D 2"]:
-    """Where names go: where they are wanted, or as near as they are free, or least covered.
+    """The positions of names: where they should be, or the nearest that is free or least covered.
 
     The ones in front choose first. All are inside the frame, or begin there.
 
@@ -221,6 +221,6 @@ def _common(
     others: Int[np.ndarray, " D"],
     lengths: Int[np.ndarray, " D"],
 ) -> Float[np.ndarray, "P D"]:
-    """How much of each of P intervals, all of a length, lies in each of D others."""
+    """How much of each of P intervals of one length lies in each of D others."""
     ends = np.minimum(first[:, None] + length, others + lengths)
     return (ends - np.maximum(first[:, None], others)).clip(0)

@@ -24,7 +24,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Line:
-    """A finding: something to mend ("stop"), to look at, to know ("note"), or "good"."""
+    """A finding: a fault ("stop"), something to look at, a remark ("note"), or "good"."""
 
     level: Literal["stop", "look", "note", "good"]
     text: str
@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """One of a histogram's: how many, and of what."""
+    """A bar of a histogram: a number and its label."""
 
     label: str
     count: int
@@ -55,14 +55,14 @@ def render_page(template: Path, **values: Any) -> bytes:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] in words: `<1%` is something, `100%` is all."""
+    """A share in [0, 1] as text: `<1%` is more than nothing, `100%` is exactly all."""
     if 0 < share < 0.01:
         return "<1%"
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def embedded(image: UInt8[np.ndarray, "H W 3"], *, quality: int = 82) -> str:
-    """An address that holds the image itself, as a JPEG."""
+    """A data URL with the image as a JPEG."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     return "data:image/jpeg;base64," + base64.b64encode(data.data).decode()

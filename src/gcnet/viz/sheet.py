@@ -16,7 +16,7 @@ DPI = 128  # a power of two: sizes in inches are exact, however matplotlib round
 def sheet(
     images: Sequence[np.ndarray], captions: Sequence[str], *, columns: int, cell: int | tuple[int, int]
 ) -> np.ndarray:
-    """Images in reading order, `columns` in a row, a caption over each; `cell` is as in `grid`."""
+    """A sheet of images in reading order, `columns` in a row, with captions; `cell` is as in `grid`."""
     starts = range(0, len(images), columns)
     rows = [images[start : start + columns] for start in starts]
     return grid(rows, captions=[captions[start : start + columns] for start in starts], cell=cell)
@@ -30,7 +30,7 @@ def grid(
     cell: int | tuple[int, int] = 384,
     gap: int = 8,
 ) -> np.ndarray:
-    """Rows of images on white.
+    """Rows of images on a white background.
 
     Args:
         rows: RGB or gray uint8 images; each is fitted into a cell. Rows may differ in length.

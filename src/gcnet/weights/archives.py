@@ -40,7 +40,7 @@ LEGACY = 0x1950A86A20F9469CFC6C  # the first object of files that torch wrote be
 
 @dataclass
 class Pickled:
-    """What is in a file: its objects, in which tensors are views or arrays, and how to read those.
+    """The content of a file: its objects, in which tensors are unread views, and how to read them.
 
     `read` gives the bytes of a storage.
     """
@@ -91,7 +91,7 @@ class Pickled:
 
 
 def open_checkpoint(path: Path) -> Pickled:
-    """The objects of a pickle, or of a file that `torch.save` wrote, now or before torch 1.6.
+    """Opens a pickle, or a file that `torch.save` wrote, now or before torch 1.6.
 
     Raises GCNetError if the file is damaged, or names what cannot be in a file of weights.
     """
@@ -111,13 +111,13 @@ def open_checkpoint(path: Path) -> Pickled:
 
 
 def damaged(path: Path, error: Exception) -> GCNetError:
-    """What to say of a file that a library could not read."""
+    """The message for a file that a library could not read."""
     reason = shown((str(error).splitlines() or [""])[0], 90) or type(error).__name__
     return GCNetError(f"{path} is damaged or not a PyTorch checkpoint ({reason}); get it again")
 
 
 def check_claims(path: Path, sizes: list[int]) -> None:
-    """Raises for more tensors, or more bytes of them, than fits the size of the file."""
+    """Raises if the declared tensors have more bytes than fit the size of the file."""
     claimed = sum(sizes)
     if claimed > max(path.stat().st_size, UNBACKED) or len(sizes) > MOST_TENSORS:
         raise GCNetError(
@@ -190,7 +190,7 @@ def _from_array(array: Array) -> Tensor:
 
 
 def _numbers(data: bytes | memoryview, dtype: torch.dtype) -> Tensor:
-    """The numbers that bytes are, in memory of their own."""
+    """A copy of the numbers in some bytes."""
     found = torch.empty(len(data) // dtype.itemsize, dtype=dtype)
     found.view(torch.uint8).numpy()[:] = np.frombuffer(data, np.uint8)
     return found

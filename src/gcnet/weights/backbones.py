@@ -34,7 +34,7 @@ _OURS = re.compile(r"(conv1|bn1|layer[1-4])\.")
 
 
 def read_backbone(path: Path, spec: ResNetSpec | LibrarySpec) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a backbone under our names, and a line on what was found, renamed and left over.
+    """The tensors of a backbone under our names, and a line for people on what was found.
 
     Raises GCNetError if the file cannot be read, or there is no such network in it.
     """

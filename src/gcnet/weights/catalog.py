@@ -71,13 +71,13 @@ class Weights:
 
     @property
     def file(self) -> str:
-        """The file's name, as published where that names the content."""
+        """The file's name as published, if that name identifies the content."""
         return self.name or self.url.rsplit("/", 1)[1]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model.
+    """A detector of the catalog.
 
     `upstream` are its names in mmdetection 2.x and 3.x. `params` are millions of parameters. What follows is
     as published by mmdetection: the COCO weights, the GPU memory of training (GB; 2 images of 1333x800),
@@ -101,7 +101,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ClassifierRow:
-    """One classifier. `params` are millions of parameters (1000 classes), `gflops` those of one square."""
+    """A classifier. `params` are millions of parameters, `gflops` those of one square image."""
 
     spec: ClassifierSpec
     recipe: ClassificationRecipe
@@ -156,7 +156,7 @@ def _published(
 def _names(
     depth: str, norm: Norm, context: ContextSpec | None, cascade: bool, deformable: bool
 ) -> tuple[str, str, str]:
-    """Our name of a published row and mmdetection's in 2.x and 3.x: they follow from what it is."""
+    """Our name of a published row and mmdetection's in 2.x and 3.x, from its structure."""
     ratio = f"{round(1 / context.ratio)}" if context else ""
     ours, v2, v3 = _NORM_WORD[norm]
     block2 = ("_dconv_c3-c5" if deformable else "") + (f"_r{ratio}_gcb_c3-c5" if context else "")
@@ -309,7 +309,7 @@ def _classifier(
 
 
 def _tiny_classifier(name: str, ratio: float | None, params: float, gflops: float) -> ClassifierRow:
-    """On the backbone of the tiny detectors."""
+    """A classifier on the backbone of the tiny detectors."""
     backbone = replace(TINY_BACKBONE, context=None if ratio is None else ContextSpec(ratio=ratio))
     spec = ClassifierSpec(name, unnamed(1000), backbone, image_size=(192, 192))
     recipe = ClassificationRecipe(
@@ -360,7 +360,7 @@ def find(name: str) -> Row | ClassifierRow:
 
 
 def find_detector(name: str) -> Row:
-    """As `find`, for what takes detectors alone. Raises GCNetError too if it is a classifier's name."""
+    """As `find`, for detectors alone: a classifier's name raises GCNetError too."""
     row = find(name)
     if isinstance(row, ClassifierRow):
         raise GCNetError(f"{row.name} is an image classifier; give a detector: `gcnet models` lists them")

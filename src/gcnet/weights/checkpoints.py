@@ -37,7 +37,7 @@ LONGEST_NAME = 200  # of a class, in characters
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds and says of itself.
+    """The weights of a checkpoint, and its metadata.
 
     Attributes:
         tensors: the weights by name, without the prefixes of wrappers (`module.`). Where averaged weights
@@ -55,7 +55,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class _Model:
-    """The tensors of one model of a file by name, not read yet, and the words of the place where they are."""
+    """The unread tensors of one model in a file by name, and the path of keys that leads to them."""
 
     place: tuple[str, ...]
     named: dict[str, Any]
@@ -71,7 +71,7 @@ class _Model:
 
 
 def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
-    """The weights of a checkpoint, wherever in it they are, and what it says of itself.
+    """The weights of a checkpoint, wherever they are in it, and its metadata.
 
     Optimiser states, logs and second copies of the weights are passed over.
 
@@ -100,7 +100,7 @@ def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
 
 
 def _models(value: Any, place: tuple[str, ...] = ()) -> Iterator[_Model]:
-    """All that may be the weights of a model, outer ones first: tensors under names with a dot.
+    """All candidates for the weights, outer ones first: tensors under names with a dot.
 
     Names without one count where the place is known, or is the whole file.
     """
@@ -121,7 +121,7 @@ def _models(value: Any, place: tuple[str, ...] = ()) -> Iterator[_Model]:
 
 
 def _apart(tensors: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
-    """The models among tensors, by what their names begin with: detectors, if there is any."""
+    """The models among tensors, by the prefixes of names; only the detectors, if there are any."""
     parts: dict[str, set[str]] = {}
     for name in tensors:
         if match := _DETECTOR.match(name):
@@ -139,7 +139,7 @@ def _apart(tensors: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Mode
 
 
 def _choose(path: Path, content: Any, part: str | None) -> _Model:
-    """The model in a file that upstream evaluates. Raises GCNetError for none, or where nobody can know."""
+    """The model that mmdetection would evaluate. Raises GCNetError if that is not known."""
     models = list(_models(content))
     if not models:
         raise GCNetError(f"{path} holds no tensors by name: {_instead(content)}")
@@ -167,7 +167,7 @@ def _choose(path: Path, content: Any, part: str | None) -> _Model:
 
 
 def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefixes of wrappers, and what is no weight."""
+    """The tensors without prefixes of wrappers, and without those that are no weights."""
     named = {name: value for name, value in tensors.items() if not _BOOKKEEPING.fullmatch(name)}
     for _ in range(DEEPEST):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
@@ -182,7 +182,7 @@ def _is_no_weight(name: str) -> bool:
 
 
 def _instead(content: Any) -> str:
-    """What there is in a file where weights should be."""
+    """What a file holds if it holds no weights, for the error."""
     if _holds_module(content):
         return f"it is a whole model and not its weights; {SAVE_WEIGHTS}"
     names = [printable(name)[:40] for name in _by_name(content)]
@@ -214,7 +214,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _by_name(value: Any) -> dict[str, Any]:
-    """What a dictionary has under names, of which some are written as bytes."""
+    """The entries of a dictionary with text keys, some of which are written as bytes."""
     if not isinstance(value, dict):
         return {}
     return {_text(name): entry for name, entry in value.items() if isinstance(name, str | bytes)}
@@ -255,7 +255,7 @@ def _origin(meta: Mapping[str, Any]) -> dict[str, str | int | float]:
 
 
 def _config(meta: Mapping[str, Any], whole: Mapping[str, Any]) -> str | dict[str, Any] | None:
-    """The configuration. Outside of `meta` its text alone: many keep other things under that name."""
+    """The configuration. Outside of `meta` only its text: other things often have this name."""
     kept = [meta.get("config"), meta.get("cfg")]
     others = (text for text in (whole.get("config"), whole.get("cfg")) if isinstance(text, str))
     for config in (*kept, *others):

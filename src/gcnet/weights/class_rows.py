@@ -29,7 +29,7 @@ def match_classes(source: Sequence[str], target: Sequence[str]) -> Rows:
 
 
 def carry_over(source: Detector | Classifier, target: Detector | Classifier) -> dict[str, Tensor]:
-    """The tensors of `source` with class-dependent rows put where the classes of `target` want them.
+    """The tensors of `source` with class-dependent rows reordered for the classes of `target`.
 
     New classes get the rows that `target` has, which are its initial ones. Tensors of other shapes than
     `target`'s are left as they are: `fill_weights` refuses them.
@@ -46,7 +46,7 @@ def carry_over(source: Detector | Classifier, target: Detector | Classifier) -> 
 
 
 def _class_layers(model: Detector | Classifier) -> Iterator[tuple[str, int, bool]]:
-    """Name, rows for each class, and whether there is one for background, of each class-dependent layer."""
+    """For each class-dependent layer: name, rows for each class, whether there is background."""
     if isinstance(model, Classifier):
         yield "fc", 1, False
     for name, module in model.named_modules():

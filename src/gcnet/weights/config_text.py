@@ -24,14 +24,14 @@ _ARITHMETIC: dict[type, Any] = {
 
 
 class Computed:
-    """A value that only running the configuration would tell."""
+    """A value that is only known by running the configuration."""
 
     def __repr__(self) -> str:
         return "(computed)"
 
 
 def parse(text: str) -> dict[str, Any] | None:
-    """The values that are assigned to names; under `_run_` the first line that does anything else.
+    """The values that are assigned to names; `_run_` holds the first line that does anything else.
 
     None if it is no Python, too long, or full of itself.
     """
@@ -44,7 +44,7 @@ def parse(text: str) -> dict[str, Any] | None:
 
 
 def plain(values: dict[Any, Any]) -> dict[str, Any] | None:
-    """The same of a configuration that was kept as values, in which lists may be tuples."""
+    """As `parse`, for a configuration that was stored as values, whose lists may be tuples."""
     try:
         return _Reader().copy(values)
     except (ValueError, RecursionError):
@@ -52,7 +52,7 @@ def plain(values: dict[Any, Any]) -> dict[str, Any] | None:
 
 
 class _Reader:
-    """One reading, which makes so many values and no more."""
+    """Reads one configuration, and limits the number of its values."""
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class _Reader:
         return found
 
     def _sum(self, operation: ast.operator, left: Any, right: Any) -> Any:
-        """Of two numbers, or texts put together."""
+        """The sum of two numbers, or two texts joined."""
         if isinstance(left, str) and isinstance(right, str) and isinstance(operation, ast.Add):
             return self.copy(left + right)
         function = _ARITHMETIC.get(type(operation))
@@ -159,19 +159,19 @@ class _Reader:
 
 
 def word(value: Any) -> str:
-    """The last name of a class that is named with its module, or whatever stands there, in short."""
+    """The last part of a dotted class name; of another value, a short text."""
     return shown(value.rpartition(".")[2] if isinstance(value, str) else value, 40)
 
 
 def at(values: Any, path: str) -> Any:
-    """What stands at a path of names with dots; None if there is nothing."""
+    """The value at a dotted path; None if there is none."""
     for name in path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
 
 
 def computed(tree: Any, place: str = "") -> Iterator[str]:
-    """The places in a tree of what is computed."""
+    """The paths of all `Computed` values in a tree."""
     if isinstance(tree, Computed):
         yield place
     entries = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
@@ -205,7 +205,7 @@ def first_dict(tree: Any, name: str) -> dict[str, Any]:
 
 
 def numbers(value: Any, count: int | None = None) -> tuple[float, ...] | None:
-    """A list of numbers, or of so many; None if it is none."""
+    """A list of numbers, perhaps of a given length; None if it is not one."""
     if not isinstance(value, list) or not value or (count and len(value) != count):
         return None
     plain = all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)

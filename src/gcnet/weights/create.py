@@ -42,7 +42,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Weights of a backbone alone. `whose` says in words whose they are."""
+    """Weights of a backbone alone. `whose` describes their source."""
 
     tensors: Mapping[str, Tensor]
     whose: str
@@ -101,7 +101,7 @@ def start_model(
     context: ContextSpec | None = None,
     remove_context: bool = False,
 ) -> Start:
-    """A model for `class_names`, ready to be trained. One of a caller's own stays as it is.
+    """A model for `class_names`, ready to be trained. A model in memory is used as it is.
 
     Args:
         held: what `gcnet.weights.start.find_start` found: a row, the model that was in `file`, or a caller's.
@@ -137,7 +137,7 @@ def start_model(
 def _choose_weights(
     row: Row | ClassifierRow, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
 ) -> tuple[str, Given, str]:
-    """What does the same again, what was read, and whose it is."""
+    """The word for recipe.yaml that chooses these weights again, the weights, and their source."""
     if backbone is not None:
         tensors, line = read_backbone(Path(backbone), row.spec.backbone)
         given = Backbone(tensors, f"{line};", {"file": Path(backbone).name})
@@ -179,7 +179,7 @@ def _read(
 
 
 def _backbone_of(held: ModelFile) -> Backbone:
-    """The backbone of one of our classifiers."""
+    """The backbone weights of one of our classifiers."""
     own = {name.removeprefix("backbone."): t for name, t in held.tensors.items() if name[:3] != "fc."}
     blocks = " with its context blocks" if held.spec.backbone.context else ""
     origin = {"file": held.path.name, "model": held.spec.name, **held.provenance}
@@ -191,7 +191,7 @@ def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label:
 
 
 def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
-    """The published weights of a row, else ImageNet's: their word, what was read, and whose it is."""
+    """The published weights of a row, else ImageNet's: their word, the weights, their source."""
     assert row.weights is not None
     try:
         given = _read(row, "coco", mirrors)
@@ -212,7 +212,7 @@ def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[s
 def _make(
     row: Row | ClassifierRow, given: Given, class_names: Sequence[str], *, label: str
 ) -> Detector | Classifier:
-    """The model of `row` for `class_names`, filled with what is given."""
+    """The model of `row` for `class_names`, filled with the given weights."""
     if isinstance(given, Detector | Classifier):
         return with_row(given, row, class_names, label=label)
     model = build_model(replace(row.spec, class_names=tuple(class_names)))
@@ -223,7 +223,7 @@ def _make(
 
 
 def _whose(row: Row | ClassifierRow, weights: str, given: Detector | Classifier | Backbone) -> str:
-    """Whose weights they are, in words."""
+    """The source of weights, in words."""
     if isinstance(given, Backbone):
         return f"{given.whose} for the backbone, random for the rest"
     if weights == "coco":

@@ -24,7 +24,7 @@ EPS = 1e-5  # of the norms here
 
 @dataclass(frozen=True)
 class Dialect:
-    """Whose file it is, and what that library does.
+    """The library of a file, and its conventions.
 
     Attributes:
         config: how images are prepared, and what shapes do not tell.

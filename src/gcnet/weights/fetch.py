@@ -31,7 +31,7 @@ EXPORTS = (".onnx", ".xml", ".pt2")  # models as programs of other runtimes: no 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A local file, and its SHA-256 in hex digits where that is known already."""
+    """A local file, and its SHA-256 in hex digits if that is known already."""
 
     path: Path
     sha256: str | None = None
@@ -39,7 +39,7 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that are found, but not yet read or fetched.
+    """Weights that have been found, but not yet fetched or read.
 
     `row` is the model that they have to fit; without one, the file says what it holds. `place` is a file, a
     published one, or the name of a repository on the Hugging Face hub.
@@ -83,7 +83,7 @@ def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
 
 
 def source_of(row: Row | ClassifierRow, weights: str | Path) -> Source:
-    """Where the weights of a row are: "coco", the published ones, "imagenet", or a file or folder.
+    """The source of a row's weights: "coco" for the published ones, "imagenet", a file or a folder.
 
     Raises GCNetError if there is no such file, or nothing is published.
     """
@@ -107,7 +107,7 @@ def find_weights(weights: str | Path) -> Path | str:
 
 
 def find_place(word: str | Path) -> Path | str | None:
-    """A file, the best one of a run folder, or a repository of the hub; None for what may be a catalog name.
+    """A file, the best one of a run folder, or a hub repository; None for a possible catalog name.
 
     OWNER/NAME is a repository if there is no folder OWNER here, else a file that is missing.
 
@@ -171,12 +171,12 @@ def store() -> Path:
 
 
 def find_cached(weights: Weights) -> Path | None:
-    """The file if it is at hand, unread: in our folder, or where torch.hub (and mmdetection) put theirs."""
+    """The cached file, unread: in our folder, or where torch.hub and mmdetection put theirs."""
     return next((path for path in (store() / weights.file, _hub() / weights.file) if path.is_file()), None)
 
 
 def read_cached(weights: Weights) -> LocalFile | None:
-    """The file if it is at hand and whole; None if it has to be fetched.
+    """The cached file if it is whole; None if it has to be fetched.
 
     It is read through each time: half a second for the largest row, and a file that was copied here by
     hand, or damaged since, is noticed.
@@ -209,7 +209,7 @@ def _hub() -> Path:
 
 
 def _places(weights: Weights, mirrors: Sequence[str]) -> list[list[str]]:
-    """The addresses to try, one list for each place."""
+    """The addresses to try, a list for each host or mirror."""
     path = urlsplit(weights.url).path.strip("/").split("/")
     tails = ["/".join(path[start:]) for start in range(len(path))]
     return [[weights.url]] + [[f"{base.rstrip('/')}/{tail}" for tail in tails] for base in mirrors if base]
@@ -217,7 +217,7 @@ def _places(weights: Weights, mirrors: Sequence[str]) -> list[list[str]]:
 
 @contextmanager
 def _lock(target: Path) -> Iterator[None]:
-    """Lets one process at a time fetch `target`."""
+    """A context in which only one process fetches `target`."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(target.with_name(f".{target.name}.lock"))
@@ -236,7 +236,7 @@ def _lock(target: Path) -> Iterator[None]:
 
 
 def _fetch(places: list[list[str]], target: Path, weights: Weights, patience: Patience) -> str:
-    """Tries every place in turn until the file is at `target`; its SHA-256."""
+    """Tries every address in turn until the file is at `target`; returns its SHA-256."""
     part = target.with_name(f"{target.name}.part")
     if part.is_file() and (digest := sha256(part)).startswith(weights.sha256):  # ended before the last step
         os.replace(part, target)
@@ -260,7 +260,7 @@ def _fetch(places: list[list[str]], target: Path, weights: Weights, patience: Pa
 
 
 def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) -> str:
-    """The file of one address as `part`, whole and checked; its SHA-256."""
+    """Fetches one address as `part`, whole and checked; returns its SHA-256."""
     if "://" not in address or address.startswith("file://"):
         path = Path(os.path.expanduser(url2pathname(urlsplit(address).path) if "://" in address else address))
         if not path.is_file():

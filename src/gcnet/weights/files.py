@@ -86,7 +86,7 @@ def save_model(
 
 
 def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """A .safetensors, one tensor after the other: safetensors' own way would hold all of them once more.
+    """Writes a .safetensors tensor by tensor: the library's own function would copy all of them.
 
     The format: the length of a header of JSON, that header, and the tensors, those of long numbers first, so
     that each begins at a multiple of its numbers' size.
@@ -118,7 +118,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
 
 
 def read_model_file(path: str | Path) -> ModelFile:
-    """What is in the model file at `path`.
+    """The content of the model file at `path`.
 
     Raises GCNetError if the file is missing, damaged, not one of ours, or of a later format.
     """
@@ -138,7 +138,7 @@ def read_model_file(path: str | Path) -> ModelFile:
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
-    """How an image becomes the network's input, in words and numbers that need none of this code."""
+    """How an image becomes the network's input, in words and numbers."""
     mean, std = list(spec.image_mean), list(spec.image_std)
     both = {
         "input": "RGB, 0 to 255",

@@ -144,7 +144,7 @@ def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
 
 
 def _in_words(value: Any) -> Any:
-    """What a model's provenance says; of a dictionary each thing with its name."""
+    """The provenance of a model in words."""
     if not isinstance(value, dict):
         return value
     return ", ".join(f"{name.replace('_', ' ')} {_in_words(entry)}" for name, entry in value.items())

@@ -40,7 +40,7 @@ STANDARDISED = "its weight standardisation went into the weights: what is traine
 
 @dataclass(frozen=True)
 class Identified:
-    """What a file holds.
+    """The model that a file holds.
 
     Attributes:
         spec: the model, with the file's own classes.
@@ -133,7 +133,7 @@ def _find_out(
     structure: ModelSpec,
     told_by: dict[str, str],
 ) -> tuple[Row | None, ModelSpec, list[str]]:
-    """The row that a file of a `structure` holds, if any, the model, and what had to be assumed.
+    """The catalog row of a `structure`, if any, the model, and what had to be assumed.
 
     Who tells the norm and the place of blocks is added to `told_by`.
     """
@@ -161,7 +161,7 @@ def _find_out(
 
 
 def _settings(config: Config) -> list[str]:
-    """What was said and is no part of a model here."""
+    """Settings that were given but are no part of a model here."""
     notes = [STANDARDISED] if config.standardised else []
     if config.steps:
         notes.append(f"not done here, but in its test: {listed(config.steps, 4)}")
@@ -210,7 +210,7 @@ def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
 
 
 def _computes(spec: ModelSpec) -> dict[str, object]:
-    """What a configuration can say of a model that computes otherwise, in words."""
+    """The settings that make a model compute otherwise, in words."""
     rpn = spec.rpn
     return {
         "style": spec.backbone.style if isinstance(spec.backbone, ResNetSpec) else None,
@@ -238,7 +238,7 @@ def _choose(
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:
-    """The row whose name, ours or upstream's, is the longest in the file's name."""
+    """The row with the longest name, ours or mmdetection's, that is part of the file's name."""
     found = [
         (len(name), row)
         for row in rows
@@ -275,7 +275,7 @@ def _class_names(
     given: Sequence[str] | None,
     fallback: tuple[str, ...] | None,
 ) -> tuple[tuple[str, ...], str]:
-    """The names of its classes, and who says them."""
+    """The class names, and their source."""
     if given is not None:
         if len(given) != count:
             raise GCNetError(f"{path} knows {count} classes, but {len(given)} class names were given")
