@@ -188,7 +188,7 @@ def _is_pair(part: Any) -> bool:
 
 
 def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
-    """The points of a polygon; None if it has no area."""
+    """The points of a polygon; None if it has fewer than three, or values that are no numbers."""
     try:
         points = np.array(raw, np.float64)
     except (TypeError, ValueError, OverflowError):  # text, lists of unequal depth, endless integers

@@ -129,7 +129,7 @@ def start_model(
         model = with_context(model, None)
     if context:
         stages = ", ".join(name for name, has in zip(STAGES, context.stages, strict=True) if has)
-        report.append(f"context blocks: {context.block} in {stages}, new")
+        report.append(f"context blocks: {context.block} in {stages}, which change nothing until trained")
         model = with_context(model, context)
     return Start(model, recorded, tuple(report))
 

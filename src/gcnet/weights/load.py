@@ -35,7 +35,7 @@ from gcnet.weights.saved import is_foreign
 OF_CONTEXT = re.compile(
     r"\.context\d*\."
 )  # names of tensors of context blocks, of the first and of further ones
-ADDING = ("gc", "snl", "nl")  # blocks that add something, which is nothing at first
+ADDING = ("gc", "snl", "nl")  # blocks that add their result; a new one adds zero
 
 Model = TypeVar("Model")
 
@@ -236,7 +236,7 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
     if context is not None and has:
         raise GCNetError(f"{model.spec.name} has context blocks already: take them out with --remove-context")
     if context is not None and (context.block not in ADDING or context.fusion != ("add",)):
-        raise GCNetError(f'the block "{context.block}" scales, and is never the identity: add one that adds')
+        raise GCNetError(f'the block "{context.block}" would change a trained network: add gc, snl or nl')
     more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
     spec = replace(model.spec, backbone=replace(backbone, context=context, **more))
     plain = model.spec.name.partition("_gc")[0] if context is None else f"{model.spec.name}_{context.block}"
