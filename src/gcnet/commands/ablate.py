@@ -57,7 +57,7 @@ def _parser() -> Parser:
     parser = Parser(
         "ablate",
         "STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report]",
-        "Trains a model with one context block after the other, and compares them. Studies: "
+        "Trains a model with several context blocks in turn, and compares them. Studies: "
         + "; ".join(f"{name}: {grid.question}" for name, grid in GRIDS.items())
         + ". A finished run is never made again: the same command goes on where it was stopped. "
         "Studies of one folder share the runs that they have in common.",

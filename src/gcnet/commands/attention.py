@@ -36,14 +36,14 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     usage = "MODEL IMAGE [--out DIR] [--query X,Y]"
-    parser = Parser("attention", usage, "Draws where the context blocks of a model look in an image.")
+    parser = Parser("attention", usage, "Draws what the context blocks of a model attend to in an image.")
     parser.add_options(predict, MODEL)
     parser.add_option("image", Path, "an image")
     parser.add_option("--out", Path, "a folder for the maps", Path("attention"))
-    query = "a point whose own map is drawn, for non-local blocks, as shares of width and height such as "
-    query += "0.5,0.25; may be repeated (three points)"
+    query = "a point whose map is drawn for non-local blocks, as shares of width and height such as "
+    query += "0.5,0.25; can be repeated (three points)"
     parser.add_option("--query", _point, query, action="append", metavar="X,Y")
-    parser.add_option("--layers", str, "blocks by title or module, such as 'c4.*'", "*")
+    parser.add_option("--layers", str, "only blocks with such a title or module name, such as 'c4.*'", "*")
     return parser
 
 

@@ -29,19 +29,21 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "benchmark", "MODEL...", "Times models on this machine, beside each other or another library."
+        "benchmark",
+        "MODEL...",
+        "Compares the speed of models on this machine, also with another library.",
     )
     models = ["mask_rcnn_r50", "mask_rcnn_r50_gc4"]
     parser.add_argument("models", nargs="*", default=models, metavar="MODEL", help="names")
-    parser.add_option("--against", Literal["torchvision"], "its Mask R-CNN, with the same weights")
-    parser.add_option("--train", bool, "a training step in place of an inference", False)
+    parser.add_option("--against", Literal["torchvision"], "also time its Mask R-CNN, with the same weights")
+    parser.add_option("--train", bool, "time training steps, not inference", False)
     precisions = get_args(Precision)
     parser.add_argument("--precision", nargs="+", choices=precisions, default=["fp32"], help="(fp32)")
-    parser.add_option("--size", size_in(32), "height x width, multiples of 32", "800x1216")
+    parser.add_option("--size", size_in(32), "height x width of the images, multiples of 32", "800x1216")
     parser.add_option("--batch", number(int, 1), "images at a time", 1)
-    parser.add_option("--repeats", number(int, 1), "of each measurement", 7)
-    parser.add_option("--plain", bool, "the models as they train, not optimised", False)
-    kept = "use freed memory again, as `gcnet predict` does on a CPU"
+    parser.add_option("--repeats", number(int, 1), "repetitions of each measurement", 7)
+    parser.add_option("--plain", bool, "do not optimise the models for inference", False)
+    kept = "keep freed memory for later use, as `gcnet predict` does on a CPU"
     parser.add_option("--keep-memory", bool, kept, False)
     parser.add_options(predict, ("compile", "device"))
     parser.add_option("--out", Path, "a folder for benchmark.json", Path("benchmark"))

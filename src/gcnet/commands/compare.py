@@ -24,9 +24,9 @@ def _parser() -> Parser:
     parser = Parser(
         "compare",
         "A B --data DATA [--out DIR]",
-        "Two detectors on one split of a data set: by how much the second is better, how sure that is, and "
-        "where. "
-        "`gcnet ablate context --data DIR` trains a model with its block and without, and compares those.",
+        "Scores two detectors on one split of a data set: how much better the second is, with confidence "
+        "intervals, and on which images they differ. "
+        "`gcnet ablate context --data DIR` trains a model with its block and without, and compares the two.",
     )
     parser.add_options(
         compare, defaults={"out": "runs/compare"}, model={"metavar": "A"}, other={"metavar": "B"}

@@ -79,16 +79,21 @@ def _parser() -> Parser:
     parser = Parser(
         "convert",
         "IN OUT.safetensors",
-        "Reads any checkpoint and writes our .safetensors, which knows its classes.",
+        "Reads any checkpoint and writes a .safetensors, which also holds its structure and class names.",
     )
     parser.add_option("source", str, SOURCE_HELP, metavar="IN")
     parser.add_option("out", Path, "the .safetensors file to write")
-    parser.add_option("--model", str, "the model that IN holds, if it is not what is found")
-    parser.add_option("--class-names", str, "in the order of IN's labels", nargs="+")
-    parser.add_option("--part", str, "teacher, student or another word of an IN with several")
-    parser.add_option("--config", Path, "the configuration that IN was trained with; only read")
-    parser.add_option("--style", Literal["pytorch", "caffe"], "of IN's residual blocks")
-    parser.add_option("--channel-order", Literal["rgb", "bgr"], "of the images that IN takes")
-    parser.add_option("--image-size", number(int, 32), "that images are fitted in for IN", nargs=2)
+    parser.add_option("--model", str, "name of the model in IN, if it is not recognised")
+    parser.add_option("--class-names", str, "class names in the order of IN's labels", nargs="+")
+    parser.add_option("--part", str, "which of several models in IN: teacher, student or another key")
+    parser.add_option("--config", Path, "the configuration that IN was trained with; it is parsed, not run")
+    parser.add_option("--style", Literal["pytorch", "caffe"], "style of IN's residual blocks")
+    parser.add_option("--channel-order", Literal["rgb", "bgr"], "channel order of the images that IN takes")
+    parser.add_option(
+        "--image-size",
+        number(int, 32),
+        "(long, short) side that images are resized to",
+        nargs=2,
+    )
     parser.add_options(predict, ("mirror",))
     return parser

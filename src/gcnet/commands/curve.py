@@ -35,9 +35,9 @@ def _parser() -> Parser:
     parser = Parser(
         "curve",
         "--data DIR [--model NAME] [--out DIR] [--seeds N] [--jobs N]",
-        "Trains a model on 25, 50 and 100 percent of the images, as many iterations each, and says what "
-        "twice as many images would give. A finished run is never made again: the same command goes on where "
-        "it was stopped.",
+        "Trains a model on 25, 50 and 100 percent of the images, with as many iterations for each, and says "
+        "what twice as many images would give. Finished runs are never repeated: after an interruption the "
+        "same command continues.",
     )
     add_study(parser, find_detector(MODEL).recipe, "a data set with images to train and to validate on")
     return parser

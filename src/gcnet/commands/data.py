@@ -75,13 +75,13 @@ def _parser() -> Parser:
     parser = Parser(
         "data",
         "DATA [--out FILE] [--draw DIR]",
-        "What is in a data set: splits, classes, sizes, what training leaves out and what to look at, as a "
-        "page to open in a browser. `gcnet data convert IN OUT --to coco|yolo` writes one in another format.",
+        "Writes a page on a data set: splits, classes, sizes, what training leaves out, and what to look at. "
+        "`gcnet data convert IN OUT --to coco|yolo` writes a data set in another format.",
     )
     parser.add_option("data", Path, "a data set, or its annotation file")
-    parser.add_option("--out", Path, "the page (runs/data-NAME.html)")
-    parser.add_option("--draw", Path, "draw all images with their ground truth in this folder")
-    parser.add_option("--show", number(int, 0), "images that the page shows", 24)
+    parser.add_option("--out", Path, "path of the page (runs/data-NAME.html)")
+    parser.add_option("--draw", Path, "also draw all images with their ground truth, into this folder")
+    parser.add_option("--show", number(int, 0), "number of images on the page", 24)
     parser.add_options(train, ("images",))
     parser.add_options(Recipe, (*DIVISION, "max_pixels"))
     return parser
@@ -106,7 +106,7 @@ def _convert(argv: list[str]) -> int:
 
 def _convert_parser() -> Parser:
     parser = Parser(
-        "data convert", "IN OUT --to coco|yolo", "A data set, whatever its format, in COCO's or YOLO's."
+        "data convert", "IN OUT --to coco|yolo", "Writes a data set of any format in COCO's or YOLO's."
     )
     parser.add_option("data", Path, "a data set, or its annotation file", metavar="IN")
     parser.add_option("out", Path, "a new folder")

@@ -27,10 +27,12 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "demo", "[--out DIR]", "Trains the tiny model on generated images, scores it and draws what it sees."
+        "demo",
+        "[--out DIR]",
+        "Trains a tiny model on generated images, scores it, and draws its detections.",
     )
     parser.add_option("--out", Path, "folder for everything", Path("demo"))
-    parser.add_option("--seed", int, "of images, weights and sampling", 0)
+    parser.add_option("--seed", int, "seed of images, weights and sampling", 0)
     parser.add_option("--compare", bool, "also train the same model without its blocks", False)
-    parser.add_option("--data-only", Path, "only write the images, as COCO JSON")
+    parser.add_option("--data-only", Path, "only write the images to this folder, as a COCO data set")
     return parser

@@ -37,7 +37,7 @@ def _parser() -> Parser:
     parser = Parser(
         "eval",
         "MODEL --data DATA [--report DIR]",
-        "COCO box and mask AP of a model, or accuracy of a classifier, on one split.",
+        "Scores a model on one split of a data set: COCO box and mask AP, or accuracy of a classifier.",
     )
     out = "for results.json and metrics.json (runs/eval-MODEL-SPLIT)"
     parser.add_options(evaluate, but=("score_threshold", "progress"), out={"help": out})

@@ -35,9 +35,8 @@ def _parser() -> Parser:
     parser = Parser(
         "export",
         "MODEL [--to onnx|openvino|torch] [--out FILE]",
-        "Writes a model for another runtime: pixels in; boxes, scores, labels and masks out, or the "
-        "probabilities of classes. The file is run on an image and compared with the model before it is "
-        "kept.",
+        "Writes a model as a file for another runtime, from pixels to boxes, scores, labels and masks, or to "
+        "class probabilities. The file is run on an image and compared with the model before it is kept.",
     )
     parser.add_option("--to", Literal["onnx", "openvino", "torch"], "the runtime", "onnx")
     parser.add_options(

@@ -26,11 +26,13 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        "models", "[WORD...]", "Lists the models: size, published APs, and whether their weights are at hand."
+        "models",
+        "[WORD...]",
+        "Lists the models: size, published AP, and whether their weights are cached.",
     )
-    words = "only models with all of them in a name, ours or upstream's"
+    words = "only models whose name, ours or mmdetection's, contains all words"
     parser.add_argument("words", nargs="*", metavar="WORD", help=words)
-    parser.add_option("--json", bool, "all that is known of each, for programs", False)
+    parser.add_option("--json", bool, "print everything known about each model as JSON", False)
     return parser
 
 

@@ -56,8 +56,9 @@ def _parser() -> Parser:
     parser = Parser(
         "predict",
         "MODEL IMAGES... [--out DIR]",
-        "Finds objects in images: overlays and a JSON of COCO results. With a classifier, names images: "
-        "a JSON and an overview sheet. The exit code is 1 where some of the images could not be read.",
+        "Finds the objects in images: writes overlays and a JSON of COCO results. A classifier gives the "
+        "classes of images, as a JSON and an overview sheet. The exit code is 1 if some images could not be "
+        "read.",
     )
     parser.add_options(
         predict,

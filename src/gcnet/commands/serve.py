@@ -104,14 +104,14 @@ def _parser() -> Parser:
     parser = Parser(
         "serve",
         "MODEL [--host ADDRESS] [--port N]",
-        "A model as an HTTP service: POST /predict with an image gives JSON, / is a page to try it on, /docs "
-        "says the rest. Takes detectors, classifiers and .onnx files of gcnet export.",
+        "Runs a model as an HTTP service: POST /predict with an image gives JSON, / is a page to try it on, "
+        "/docs describes all. Takes detectors, classifiers and exports.",
     )
     parser.add_options(predict, MODEL)
-    parser.add_option("--host", str, "address to listen at; the default is this machine alone", "127.0.0.1")
+    parser.add_option("--host", str, "address to listen on; by default only this machine", "127.0.0.1")
     # The system would cut a larger port to 16 bits, and listen elsewhere.
-    parser.add_option("--port", number(int, 0, 65535), "0: any free one", 8000)
-    parser.add_option("--queue", number(int, 1), "requests held at a time; then 429", 64)
+    parser.add_option("--port", number(int, 0, 65535), "port; 0 takes any free one", 8000)
+    parser.add_option("--queue", number(int, 1), "requests accepted at a time; others get status 429", 64)
     parser.add_option("--batch-size", number(int, 1), "images predicted together", 8)
     parser.add_option(
         "--timeout",
@@ -119,11 +119,11 @@ def _parser() -> Parser:
         "seconds that a request may take, half of them to come",
         60.0,
     )
-    parser.add_option("--max-bytes", number(int, 1), "of a request", 20_000_000)
-    parser.add_option("--max-pixels", number(int, 1), "of an image", 64_000_000)
-    urls = "POST /predict/urls: fetch images from public addresses that a request names"
+    parser.add_option("--max-bytes", number(int, 1), "largest size of a request in bytes", 20_000_000)
+    parser.add_option("--max-pixels", number(int, 1), "largest number of pixels of an image", 64_000_000)
+    urls = "add POST /predict/urls, which fetches images from public addresses in a request"
     parser.add_option("--allow-urls", bool, urls, False)
-    least = "of a detector: for requests that say none (as for gcnet predict: the model's own, or 0.5)"
+    least = "for detectors: threshold of requests that give none (as in gcnet predict: the model's, or 0.5)"
     parser.add_option("--score-threshold", number(float, 0, 1), least)
     parser.add_options(predict, ("max_detections", "precision", "compile"))
     return parser

@@ -84,7 +84,7 @@ def _parser(name: str, recipe: Recipe) -> Parser:
     parser = Parser(
         "train",
         "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]",
-        "Trains a model. Defaults are the model's own recipe.",
+        "Trains a model. The defaults are those of the model's own recipe.",
         add_help=False,  # it depends on the model
     )
     parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")

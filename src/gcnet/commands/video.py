@@ -47,16 +47,16 @@ def _parser() -> Parser:
     parser = Parser(
         "video",
         "MODEL VIDEO [--out DIR]",
-        "Finds objects in a video and follows them: a line of JSON for each frame, and the video with them "
-        "drawn. The exit code is 1 where the video or the camera ended before it should.",
+        "Finds and tracks the objects of a video: writes a line of JSON for each frame, and the video with "
+        "the objects drawn. The exit code is 1 if the video or camera ended too early.",
     )
     parser.add_options(predict, MODEL)
     parser.add_option("video", str, "a file, a camera's number such as 0, or an address such as rtsp://...")
-    parser.add_option("--out", Path, "a folder for lines and drawings", Path("video"))
-    least = "least score of what begins a track; fainter objects only go on with one (as in gcnet predict)"
+    parser.add_option("--out", Path, "a folder for the results", Path("video"))
+    least = "score from which a detection begins a track; lower ones only continue one (as in gcnet predict)"
     parser.add_option("--score-threshold", float, least)
-    parser.add_option("--every", number(int, 1), "look at every N-th frame alone", 1)
-    parser.add_option("--max-frames", number(int, 1), "look at so many frames (all)")
-    parser.add_option("--draw", bool, "the video with objects drawn, or the lines alone", True)
+    parser.add_option("--every", number(int, 1), "predict only every N-th frame", 1)
+    parser.add_option("--max-frames", number(int, 1), "largest number of frames to predict (all)")
+    parser.add_option("--draw", bool, "also write the video with objects drawn", True)
     parser.add_options(predict, ("precision", "max_detections", "tile", "overlap", "flip", "scales"))
     return parser
