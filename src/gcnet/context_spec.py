@@ -57,11 +57,15 @@ Position = Literal["after_conv1", "after_conv2", "after1x1", "after_add"]
 class ContextSpec:
     """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
 
-    `block` is a name of `BLOCKS`. `stages` says which of c2..c5 carry it: in every residual block, or with
-    `only` in those whose numbers it has for each of c2..c5. `position` is "after1x1" (on the last convolution
-    and its norm, before the residual add) or "after_add"; our own ResNet also has "after_conv1" and
-    "after_conv2" (of three convolutions, after the ReLU). `ratio`, `pooling` and `fusion` are options of
-    blocks, explained there; those that the block does not have stay at their defaults.
+    Attributes:
+        ratio, pooling, fusion: options of the block, see its class. Options that the block does not have must
+            be at their defaults.
+        stages: which of c2, c3, c4 and c5 have the block.
+        position: "after1x1" (after the last convolution and its norm, before the residual add) or
+            "after_add". Our own ResNet also has "after_conv1" and "after_conv2" (of three convolutions, after
+            the ReLU).
+        block: a name of `BLOCKS`.
+        only: for each of c2..c5 the numbers of the residual blocks that have it; empty for all.
 
     Raises:
         GCNetError: there is no such block, or it does not have an option that is not at its default.

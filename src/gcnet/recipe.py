@@ -65,8 +65,8 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         time: how long to train, such as "90s", "30m" or "1h30m", validations included. It replaces `epochs`:
-            the first iterations are timed, and their number is chosen to fit. `warmup_iterations` are then at
-            most a tenth of the run, and there are at most 12 validations.
+            the first iterations are timed, and as many epochs are trained as fit. `warmup_iterations` are
+            then at most a tenth of the run, and there are at most 12 validations.
         batch_size: images in one step of the optimizer, over all devices together. "auto" takes the largest
             power of two that fits into a GPU's memory and leaves the run 1000 iterations; on a CPU it is 4.
         accumulate: number of parts that a device splits its share of a batch into. They are computed one

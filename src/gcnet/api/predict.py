@@ -77,8 +77,8 @@ def predict(
         format: formats of the results, one or more of "coco-results" (the default), "coco", "csv", "jsonl",
             "labelme", "parquet" and "yolo": see docs/predicting.md.
         images_a_file: for "jsonl" and "parquet": images in each file.
-        shard: predict only part I of N of the images; the first part is 0/N. N calls share the work so. By
-            default as torchrun or srun says. In Python (I, N).
+        shard: predict only part I of N of the images, so that N calls share the work; the first part is 0/N.
+            A process of torchrun or srun takes the part of its rank by default. In Python (I, N).
         batch_size: images at a time, if their padded sizes are equal; with `tile`, tiles; with `flip`, 2 or
             more take an image and its mirror image together. Faster on a GPU, with the same results.
         tile: for detectors: also look at larger images in square tiles of so many pixels a side. For small

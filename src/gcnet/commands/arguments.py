@@ -65,12 +65,12 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             source: the function or the dataclass.
-            names: of the options, if not all are added.
-            but: those that are not.
-            defaults: others than those of `source`, on the command line.
-            given_alone: what is not given is not among the values; help shows the defaults nonetheless.
-            others: by name, what `add_argument` takes in place of what type and docstring say; `kind` is
-                another type.
+            names: names of the options to add, if not all.
+            but: names of options to leave out.
+            defaults: defaults on the command line that differ from those of `source`.
+            given_alone: the values hold only options that were given; help shows the defaults nonetheless.
+            others: by name, arguments of `add_argument` that replace those from type and docstring; `kind`
+                is another type.
         """
         helps = help_of(source)
         for name, one in signature(source).parameters.items():
@@ -90,9 +90,9 @@ class Parser(argparse.ArgumentParser):
     def add_option(self, option: str, kind: Any, help: str, default: Any = None, **others: Any) -> None:
         """Adds an option with values of a type or from a parser; `others` are passed to argparse.
 
-        Without dashes it is a word that has to be given.
-        A truth that is false by default is a switch: it is on alone, or with `true`. Of one that is true by
-        default there are `--option` and `--no-option`. A sequence takes one word or more.
+        A name without dashes is a required positional argument. A bool that is false by default is a switch,
+        set by the option alone or by `true`; one that is true by default has `--option` and `--no-option`. A
+        sequence takes one or more values.
         """
         help = (help + _shown_default(default)).replace("%", "%%")
         kind = AnyPath if isinstance(kind, str) else kind  # or what only Python can give
@@ -183,7 +183,7 @@ def _shown_default(value: Any) -> str:
 def help_of(source: Any) -> dict[str, str]:
     """The help of each argument or field, from the docstrings of a function or dataclass and its bases.
 
-    What is "as `gcnet.predict` takes it" is told in its words. What follows "In Python" is not for commands.
+    For "as `gcnet.predict` takes it" the help is the one there. Text after "In Python" is left out.
     """
     found: dict[str, str] = {}
     for part in reversed(getattr(source, "__mro__", [source])):

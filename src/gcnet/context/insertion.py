@@ -47,28 +47,29 @@ def insert(
 
     Args:
         model: any network.
-        block: a name of `gcnet.context_spec.BLOCKS`, or what makes a block for a number of channels: a class
-            such as `GlobalContext` or a `partial` of one.
-        options: of a block that is given by name.
+        block: a name of `gcnet.context_spec.BLOCKS`, or a callable that makes a block from a number of
+            channels: a class such as `GlobalContext`, or a `partial` of one.
+        options: options of a block that is given by name.
         where: names of modules, as in `model.named_modules()`; `*`, `?` and `[...]` match within a part of a
             dotted name. None: the whole model.
         position: "after1x1": in every residual block at or below `where`, at the end of its branch (in a
-            bottleneck the last 1x1 convolution and its norm), before the add; "after_add": there, on what
-            the residual block returns, after its last activation; "output": on what the modules named by
-            `where` return.
-        channels: C of the maps, where it cannot be told from the modules.
-        example: an input of the model, or a tuple of its arguments: run once, in eval mode, to see C.
-        channel_dim: which dimension of the maps is C: 1, or -1 for tokens (N, L, C) and (N, H, W, C) maps.
-            None: found by running the module around a place on a map and on tokens, or by its layers.
-        name: of the new child modules.
+            bottleneck after the last 1x1 convolution and its norm), before the add. "after_add": on the
+            output of these residual blocks, after their last activation. "output": on the output of the
+            modules named by `where`.
+        channels: C of the maps, if it cannot be found from the modules.
+        example: an input of the model, or a tuple of its arguments. The model is run on it once, in eval
+            mode, to find C.
+        channel_dim: the dimension of C in the maps: 1, or -1 for tokens (N, L, C) and (N, H, W, C) maps.
+            None: it is found by running the containing module on a map and on tokens, or by its layers.
+        name: name of the new child modules.
 
     Returns:
         The names of the new blocks, as in `model.get_submodule(name)`, in the model's order. They are on the
         device, and have the dtype and training mode, of the modules that they were put into.
 
     Raises:
-        GCNetError: there is no such block or option, nothing matches `where`, C is not known, or a place has
-            a block of that name already. The model is then as before.
+        GCNetError: there is no such block or option, nothing matches `where`, C cannot be found, or there is
+            a block of that name already. The model is then unchanged.
     """
     make = _maker(block, options or {})
     places, there = _places(model, where, position), inserted_blocks(model)

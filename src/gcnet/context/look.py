@@ -140,15 +140,20 @@ def flat_positions(points: Sequence[Sequence[float]] | None, size: Sequence[int]
 
 @dataclass(frozen=True)
 class BlockStatistics:
-    """One block on one image, or its mean over several. None where a figure has no meaning.
-
-    `input`, `context` and `output` are mean cosine distances between positions: of what enters the block,
-    of what it fuses (the output before fusion: the term that is added, or the gate where nothing is) and
-    of what leaves it. `attention` is that of the attention maps, `jsd` their Jensen-Shannon divergence in
-    nats. `share` is the part of the map that attention covers: exp(entropy) / M, 1 for a uniform map and
-    1 / M for a single position. `positions` is P, `queries` is Q.
+    """Measures of one block on one image, or their mean over several; None if a measure is not defined.
 
     The paper's Table 1 calls `input`, `context` and `attention` "input", "output" and "att".
+
+    Attributes:
+        positions: P.
+        queries: Q.
+        input: mean cosine distance between positions of the features that enter the block, in [0, 1].
+        context: the same of the term before fusion, which is added, or of the gate if nothing is added.
+        output: the same of the features that leave the block.
+        attention: the same of the attention maps.
+        jsd: Jensen-Shannon divergence of the attention maps, in nats, from 0 to ln 2.
+        share: part of the map that attention covers, exp(entropy) / M: 1 for a uniform map, 1 / M for a
+            single position.
     """
 
     positions: float

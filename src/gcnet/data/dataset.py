@@ -34,14 +34,14 @@ class Instance:
     Attributes:
         label: index into the data set's class names.
         box: xyxy as annotated, not clipped to the image.
-        segmentation: its outline; empty where only a box was annotated.
-        area: the annotation's own, which COCO's size classes go by.
-        crowd: a region of many objects: training leaves it out, evaluation ignores what is found there.
-        usable: whether its box has a pixel each way and lies in the image, and its area is not zero. Others
-            are neither trained on nor drawn; evaluation counts them, as COCO's own tool does.
-        mended: whether the box is the outline's because the annotated one was another thing's.
-        ignore: it may be there or not: training takes it neither for an object nor for background, evaluation
-            ignores it as it does a crowd.
+        segmentation: polygons or RLE; empty if only a box was annotated.
+        area: the annotated area, which decides COCO's size class.
+        crowd: a region of many objects. Training leaves it out, evaluation ignores detections there.
+        usable: whether its box has a pixel each way and lies in the image, and its area is not zero. Other
+            objects are neither trained on nor drawn; evaluation counts them, as COCO's own tool does.
+        mended: whether the annotated box was clearly wrong and is replaced by that of the outline.
+        ignore: training takes it neither for an object nor for background, and evaluation ignores detections
+            there, as in a crowd.
     """
 
     id: int | str

@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Division:
-    """How an undivided set is divided. The same words give the same parts.
+    """How a data set without splits is divided. Equal settings give equal parts.
 
     Attributes:
-        val_fraction: share of the images that is held out, drawn by a fixed seed; 0 holds out none.
+        val_fraction: share of the images that is held out, drawn with a fixed seed; 0 holds out none.
         group_by: a field of COCO's image entries, such as `patient`, or a regular expression for the path of
-            an image: those of the same value, or whose matches are the same, stay on one side.
-        split_file: a `split.json`, whose images are held out again; the others do not count then.
+            an image. Images with equal values or matches are in the same part.
+        split_file: a `split.json`, whose validation images are held out again; the other fields are ignored.
     """
 
     val_fraction: float = 0.2

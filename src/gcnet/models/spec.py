@@ -12,13 +12,13 @@ from typing import Any, Literal, TypeVar
 from gcnet.context_spec import ContextSpec
 from gcnet.models.read_spec import read_spec
 
-# How the backbone normalises: "frozen_stats" uses the stored statistics and trains only the affine part,
+# Norms: "frozen_stats" is batch norm with stored statistics, of which only the affine part is trained,
 # "batch" is plain batch norm, "sync" is batch norm synchronised over processes. Group norms need no
 # statistics: "group32" has 32 groups, "group" at most 32, of 8 channels or more.
 Norm = Literal["frozen_stats", "batch", "sync", "group", "group32"]
 
-# Where things are, to the pixel: as in mmdetection from 2.0 on, as in 1.x, or as in torchvision; see
-# `gcnet.models.coordinates`. And by whose rule images are resized: `gcnet.ops.images.resize_image`.
+# Pixel conventions of mmdetection from 2.0 on, of 1.x, and of torchvision: see `gcnet.models.coordinates`.
+# Rules by which images are resized: see `gcnet.ops.images.resize_image`.
 Coordinates = Literal["continuous", "inclusive", "torchvision"]
 Resize = Literal["opencv", "pillow", "torchvision"]
 
@@ -30,14 +30,23 @@ Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inf
 class ResNetSpec:
     """A ResNet of bottlenecks or "basic" blocks, or ResNeXt with `groups`.
 
-    `style` says which convolution of a bottleneck has the stride: the 3x3 one ("pytorch") or the first
-    ("caffe"). With a `deep_stem` three 3x3 convolutions stand in place of the first 7x7 one, with `avg_down`
-    shortcuts average before their convolution (ResNet-C and -D of arXiv 1812.01187).
-    `deformable_stages` says which of c2..c5 have deformable 3x3 convolutions; `modulated` ones also weigh
-    their points (arXiv 1811.11168), and each of `offset_groups` has offsets of its own.
-    `more_context` are further context blocks; those in one place work in the order given.
-    `frozen_stages` counts the stem and then c2, c3, ... `zero_init_residual` starts every block as its
-    shortcut, as upstream does; a small network that is trained from random weights learns faster without.
+    Attributes:
+        blocks: number of residual blocks in c2, c3, c4 and c5.
+        stem_channels, base_channels: channels of the stem, and inside the blocks of c2; later stages double.
+        groups, group_width: of the 3x3 convolutions in ResNeXt.
+        block: kind of residual block.
+        style: which convolution of a bottleneck has the stride: "pytorch" the 3x3 one, "caffe" the first.
+        deep_stem: three 3x3 convolutions replace the first 7x7 one (ResNet-C of arXiv 1812.01187).
+        avg_down: shortcuts average before their convolution (ResNet-D).
+        deformable_stages: which of c2..c5 have deformable 3x3 convolutions.
+        modulated: deformable convolutions also weigh their points (arXiv 1811.11168).
+        offset_groups: groups of channels with offsets of their own.
+        norm: see `Norm`.
+        frozen_stages: number of stages that are not trained: 1 is the stem, 2 also c2, and so on.
+        zero_init_residual: every residual block starts as its shortcut, as in mmdetection; small networks
+            that are trained from random weights learn faster without.
+        context: the context blocks.
+        more_context: further context blocks; blocks in the same position are applied in this order.
     """
 
     blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
@@ -66,11 +75,15 @@ class ResNetSpec:
 
 @dataclass(frozen=True)
 class LibrarySpec:
-    """A network of another library as the backbone: its maps at strides 4, 8, 16 and 32.
+    """A network of timm or torchvision as the backbone: its maps at strides 4, 8, 16 and 32.
 
-    `name` is what timm (an extra of this package) or torchvision calls it. `context` goes into its residual
-    blocks (`gcnet.context.insert`); those with maps at one stride are a stage. All of it is trained, with the
-    norms that it has.
+    All of it is trained, with its own norms.
+
+    Attributes:
+        library: "timm" (an extra of this package) or "torchvision".
+        name: its name in that library.
+        context: the context blocks that `gcnet.context.insert` puts into its residual blocks. Residual blocks
+            with maps at one stride form a stage.
     """
 
     library: Literal["timm", "torchvision"]
@@ -91,10 +104,18 @@ class LibrarySpec:
 class RPNSpec:
     """Anchors, proposals and the sampling of anchors in training.
 
-    Anchors have sides of `anchor_scale` strides, or of each of several, in each of `anchor_ratios` (height /
-    width), and stand `anchor_strides` pixels apart on the five levels. `convs` are the 3x3 convolutions
-    before the two outputs. `stds` divide the deltas.
-    `anchors_inside` trains on anchors inside the image only; a `smooth_l1_beta` of 0 means plain L1.
+    Attributes:
+        anchor_scale: sides of the anchors in strides of their level; one number or several.
+        anchor_ratios: height / width of the anchors.
+        anchor_strides: distance of the anchors on the five levels, in pixels.
+        convs: number of 3x3 convolutions before the two outputs.
+        stds: divisors of the deltas (dx, dy, dw, dh).
+        pre_nms_test, pre_nms_train: best anchors of each level that enter NMS.
+        proposals_test, proposals_train: proposals of an image after NMS.
+        nms_threshold: IoU above which NMS removes a box.
+        batch_size: anchors of an image that a training step samples.
+        anchors_inside: train only on anchors that lie inside the image.
+        smooth_l1_beta: beta of smooth L1; 0 is plain L1.
     """
 
     anchor_scale: float | tuple[float, ...] = 8.0
@@ -120,15 +141,25 @@ class RPNSpec:
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
-    With `class_agnostic` there are four deltas for all classes instead of four for each; by default, in a
-    cascade alone; `stds` divide them, unless a cascade has its own. Without `masks` there are no mask heads,
-    and detections are boxes alone; with `class_agnostic_masks` there is one mask for all classes.
-    Regions of up to twice `finest_scale` pixels a side are read from P2, larger ones from coarser levels.
-    `box_convs` and `box_fcs` are the layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and
-    1 ("4conv1fc"). `norm` follows the 3x3 convolutions of both heads. A `smooth_l1_beta` of 0 means plain L1
-    for the boxes; a cascade always takes 1. `cls_init_std` is the spread of the initial class weights: with
-    the customary 0.01 the classes of a network that is trained from nothing start all but equal, and what
-    tells them apart is found late.
+    Attributes:
+        box_convs, box_fcs: layers of the box head before its two outputs: 0 and 2 ("2fc"), or 4 and 1
+            ("4conv1fc").
+        box_channels: width of its linear layers.
+        class_agnostic: four deltas for all classes, not four for each; None: in a cascade alone.
+        stds: divisors of the deltas; a cascade has its own.
+        masks: whether there are mask heads; without, detections are boxes alone.
+        class_agnostic_masks: one mask for all classes.
+        mask_channels, mask_convs: width and number of the mask head's 3x3 convolutions.
+        norm: norm after the 3x3 convolutions of both heads.
+        smooth_l1_beta: beta of smooth L1 for boxes; 0 is plain L1. A cascade always takes 1.
+        batch_size: regions of an image that a training step samples.
+        positive_fraction: largest share of positive regions among them.
+        nms_threshold: IoU above which NMS removes a box of the same class.
+        detections: most detections in an image.
+        finest_scale: regions of up to twice this side, in pixels, are read from P2, larger ones from coarser
+            levels.
+        cls_init_std: standard deviation of the initial class weights. With the usual 0.01 a network that is
+            trained from random weights learns to tell classes apart only late.
     """
 
     box_convs: int = 0
@@ -199,12 +230,19 @@ class NamedSpec:
 class ModelSpec(NamedSpec):
     """A Mask, Faster or Cascade R-CNN: its parts, its classes, and how images are prepared for it.
 
-    With `cascade` it is a Cascade Mask R-CNN, whose heads are `roi`'s once for each stage.
-    `fpn_norm` follows every convolution of the FPN, which with `fpn_bottom_up` goes up again to coarse levels
-    (PAFPN, arXiv 1803.01534), and with `balance` ends in a balanced pyramid. `coordinates` are
-    of the library that it was trained by.
-    `image_size` is the (long, short) side that images are resized to fit, by the rule of `resize`;
-    `image_mean` and `image_std` are in 0..255 RGB.
+    Attributes:
+        backbone: the backbone.
+        fpn_channels: channels of the FPN's levels.
+        fpn_norm: norm after every convolution of the FPN.
+        fpn_bottom_up: add a path back to coarser levels (PAFPN, arXiv 1803.01534).
+        balance: add a balanced pyramid behind the FPN.
+        rpn: the region proposal network.
+        roi: the box and mask heads.
+        cascade: make it a Cascade R-CNN, with heads as in `roi` for each stage.
+        coordinates: pixel convention of the library that it was trained with.
+        image_size: (long, short) side that images are resized to fit in.
+        resize: by whose rule images are resized.
+        image_mean, image_std: of RGB, 0 to 255.
     """
 
     backbone: ResNetSpec | LibrarySpec = ResNetSpec()
@@ -231,9 +269,13 @@ class ModelSpec(NamedSpec):
 class ClassifierSpec(NamedSpec):
     """An image classifier: a backbone, global average pooling and one linear layer (arXiv 1512.03385).
 
-    Images are resized until their short side is the first of `image_size`, then the middle square with a
-    side of the second is taken. `image_mean` and `image_std` are in 0..255 RGB. The backbone is the
-    detectors' own, so that its weights go from one to the other; nothing of it is frozen here.
+    The backbone is that of the detectors, so that its weights can be used by both; none of it is frozen here.
+
+    Attributes:
+        backbone: the backbone.
+        image_size: the short side that images are resized to, and the side of the square that is cut from
+            their middle.
+        image_mean, image_std: of RGB, 0 to 255.
     """
 
     backbone: ResNetSpec = ResNetSpec(norm="batch", frozen_stages=0)

@@ -25,12 +25,11 @@ def attention_overlay(
 
     Args:
         image: H x W x 3 RGB or H x W gray, uint8.
-        attention: (h, w) array or tensor of any size; what is negative counts as 0. The brightest colour is
-            its largest value, or four times its mean if that is more: a map that looks everywhere alike stays
-            dim.
-        peak: stands in for the largest value, so that several maps share one scale.
-        valid: share of the map's (rows, columns) that the image fills, where the network saw it padded.
-        enlarge: whole factor on the result's size.
+        attention: (h, w) array or tensor of any size; negative values count as 0. The brightest colour is its
+            largest value, or four times its mean if that is more, so that a uniform map stays dim.
+        peak: replaces the largest value, so that several maps share one scale.
+        valid: share of the map's (rows, columns) that the image fills, if the network's input was padded.
+        enlarge: integer factor on the size of the result.
 
     Returns:
         H x W x 3 RGB uint8 (times `enlarge`).
