@@ -24,12 +24,15 @@ class ImageFolder(DataSet[LabelledImage]):
     def load(cls, folder: str | Path, *, class_names: Sequence[str] | None = None) -> ImageFolder:
         """The images in and below the class folders of `folder`, in the order of classes and paths.
 
-        `class_names` fixes the labels (those of a trained model, say); without it they are the names of the
-        class folders, sorted. Files that are no images by their suffix are left out and counted in a
-        warning; hidden ones are left out.
+        Files without the suffix of an image are left out and counted in a warning; hidden files are left out.
 
-        Raises GCNetError if there is no class folder, one of them has no images, or the folders are not those
-        of `class_names`.
+        Args:
+            folder: the folder with a folder for each class.
+            class_names: the classes in the order of the labels, such as those of a trained model; by default
+                the names of the class folders, sorted.
+
+        Raises:
+            GCNetError: there is no class folder, one has no images, or they are not those of `class_names`.
         """
         folder = Path(folder)
         found = _classes(folder)

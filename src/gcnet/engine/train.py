@@ -76,15 +76,23 @@ def train(
 ) -> TrainResult:
     """Trains `model` in place, and writes all results to `out`.
 
-    A detector takes COCO data sets, a classifier image folders and a `ClassificationRecipe`. `out` gets
-    `last.safetensors` and `best.safetensors` (by mask AP or top-1; models for `gcnet predict`), `last.ckpt`
-    (to resume from), `live.html` (to watch it), `metrics.json` and `results.json` of the last validation,
-    `metrics.csv`, `tensorboard/`, `curves.png`, `recipe.yaml` (reruns it; `data`, the options that say which
-    images, and `weights` are only noted there) and `versions.json`; of an undivided set also `split.json`.
-    The models say what they were trained on, and under `fine_tuned_from` what `model.provenance` was.
-    With `resume`, the run in `out` goes on from its `last.ckpt` exactly as if it had not been interrupted;
-    with "auto" it begins if there is none. A recipe's `time` counts from `began` (of `time.monotonic`), or
-    from now.
+    These files are written:
+
+    - `last.safetensors`, and `best.safetensors` by mask AP or top-1: models for `gcnet predict`. Their
+      provenance says what they were trained on, and has that of `model` under `fine_tuned_from`;
+    - `last.ckpt` to resume from, and `live.html` to watch the run;
+    - `metrics.json` and `results.json` of the last validation;
+    - `metrics.csv`, `tensorboard/` and `curves.png`;
+    - `recipe.yaml` to repeat the run, `versions.json`, and `split.json` if the data was divided.
+
+    Args:
+        model: a detector, or a classifier.
+        train_set, valid_set: a detector's data sets, or a classifier's image folders.
+        recipe: for a classifier a `ClassificationRecipe`.
+        out: the run folder.
+        resume: continue from `last.ckpt` exactly as without the interruption; "auto" begins if there is none.
+        data, weights: the options for data and weights, to be noted in `recipe.yaml`.
+        began: from when a recipe's `time` counts, by `time.monotonic`; by default from now.
 
     Raises:
         GCNetError: `out` cannot be written to, holds another run, or has none to resume; a loss became NaN

@@ -36,21 +36,22 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool = False) -> Model:
-    """A copy of a `Detector` for inference alone.
+    """A faster copy of a `Detector`, for inference only.
 
-    Norms are folded into convolutions, sums and ReLUs are done by them, maps are channels-last, and a global
-    context block costs next to nothing. In "fp32" the detections are the same up to the order of sums. "bf16"
-    and "fp16" compute the network at half the width, but for its last layers and the boxes: faster where the
-    hardware has it, and different in the third digit.
+    Convolutions also compute the norms, sums and ReLUs that follow them, maps are channels-last, and a global
+    context block costs almost nothing. The copy can be moved, copied and pickled; training, saving, loading
+    weights and optimising it again are refused. A backbone with group norm, or with blocks that
+    `gcnet.context.insert` added, is not changed.
 
-    `compiled` has torch.compile fuse what is left, at the first image and for images of all sizes, and keeps
-    its work between runs in our cache folder. On a CPU there is nothing left to fuse: it is for GPUs.
+    Args:
+        precision: "fp32" gives the same detections up to the order of sums. "bf16" and "fp16" compute the
+            network in half precision, except its last layers and the boxes: faster on some hardware, and
+            different in the third digit.
+        compiled: also use torch.compile, at the first image and for images of all sizes. Its result is kept
+            in our cache folder. Meant for GPUs: it gains nothing on a CPU.
 
-    A backbone with group norm or with blocks that `gcnet.context.insert` put there stays as it is. The copy
-    can be moved, copied and pickled; training, saving, loading weights and optimising it are refused.
-
-    Raises GCNetError if it is to be compiled and there is no C compiler, which torch.compile needs, or if
-    `detector` is such a copy already.
+    Raises:
+        GCNetError: `compiled` without a C compiler, which torch.compile needs; or `detector` is such a copy.
     """
     if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
         raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")

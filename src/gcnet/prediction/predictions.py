@@ -29,14 +29,15 @@ class Counts:
 class Predictions:
     """The results of a call, in the order of the images.
 
-    With a folder, it is in the files there, and is read when it is asked for.
+    With a folder, `images` and `results` are read from its files when they are accessed.
 
     Attributes:
-        out: the folder that holds it, if one was given.
-        counts: how many images and objects there are.
-        of_detector: whether objects were looked for, and not classes of whole images.
-        found: the `Detections` (of an export `Found`, the same as arrays) or `Classification` of each image
-            that could be read, where `out` is not given: those of a million images do not fit into memory.
+        out: the folder with the results, if one was given.
+        counts: the number of images, of failed images, and of objects.
+        of_detector: whether the model is a detector, not a classifier.
+        found: without `out`, the `Detections` (of an export `Found`, the same as arrays) or `Classification`
+            of each image that could be read. With `out` it is empty, because memory must not grow with the
+            number of images.
     """
 
     out: Path | None = None

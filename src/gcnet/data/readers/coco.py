@@ -37,10 +37,16 @@ class CocoDataset(DataSet[ImageRecord]):
     def load(
         cls, json_path: str | Path, image_dir: str | Path, *, class_names: Sequence[str] | None = None
     ) -> CocoDataset:
-        """Read a COCO instance JSON whose images lie in `image_dir`.
+        """Reads a COCO instance JSON whose images are in `image_dir`.
 
-        `class_names` fixes the labels (those of a trained model, say); without it they are the file's
-        categories in the order of their ids. Raises GCNetError for what makes the file useless.
+        Args:
+            json_path: the annotation file.
+            image_dir: the folder of the images.
+            class_names: the classes in the order of the labels, such as those of a trained model; by default
+                the file's categories in the order of their ids.
+
+        Raises:
+            GCNetError: the file cannot be read, or has an error that would spoil a training.
         """
         if not Path(image_dir).is_dir():
             raise GCNetError(
