@@ -79,7 +79,7 @@ class Journal:
     def close(self, *, finished: bool) -> None:
         """Closes the journal; that of a finished call is removed."""
         self._reader.close()
-        with contextlib.suppress(OSError):  # it said so before
+        with contextlib.suppress(OSError):  # the error was raised before
             self._file.close()
         if finished:
             self.path.unlink(missing_ok=True)

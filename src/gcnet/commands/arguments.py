@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"gcnet {verb}", usage=usage, description=description, allow_abbrev=False, **options
         )
-        self.switches: dict[str, list[str]] = {}  # options that stand alone, and what may follow them
+        self.switches: dict[str, list[str]] = {}  # options without a value, and the values they may have
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Parses the arguments, options and others in any order; `--batch_size` is `--batch-size`."""
@@ -249,7 +249,7 @@ def scales_of(word: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"give numbers such as 0.8,1,1.25, not {shown(word)}") from None
 
 
-# Options that the command line takes otherwise than Python, in whatever command; those of a whole recipe are
+# Options whose values on the command line differ from Python's, in all commands; those of a whole recipe are
 # held against its limits.
 COMMON: dict[str, dict[str, Any]] = {
     name: {"kind": number(int, 1)}

@@ -193,7 +193,7 @@ def _output_place(model: nn.Module, path: str) -> _Place:
         raise GCNetError(
             f"{shown(path)} is a {type(module).__name__}, which cannot hold a block: name modules in it"
         )
-    # A leaf may be replaced, as by SyncBatchNorm: its caller goes on running the block.
+    # A leaf may be replaced, as by SyncBatchNorm: its caller still runs the block.
     caller = path.rpartition(".")[0]
     while caller and isinstance(model.get_submodule(caller), nn.ModuleList | nn.ModuleDict):
         caller = caller.rpartition(".")[0]

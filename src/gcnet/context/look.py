@@ -308,7 +308,7 @@ def _measure_attention(
     if depends_on_query(pool):
         maps = pool.attention(x, chosen).flatten(2)
     else:
-        # Every query has this map: two of them stand for all, and go through the measure like any others.
+        # All queries share this map: two of them are measured like any others.
         maps = pool.attention(x).flatten(1)[:, None].expand(-1, min(2, len(chosen)), -1)
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
     positions, count = x[0, 0].numel(), len(chosen)

@@ -33,7 +33,7 @@ from gcnet.ops.segmentations import (
     segmentation_area,
 )
 
-FLOAT32 = 1e-6  # share of a side that float32, in which boxes are learnt, cannot tell from nothing
+FLOAT32 = 1e-6  # share of a side that float32, the type of boxes in training, rounds to zero
 
 
 def build_splits(

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _TAIL = 1 << 12  # bytes at the end of a file in which the mark of its end is looked for
 _END = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG": b"IEND"}
 
-# Of a whole image: bytes and time of its file, height and width of what it shows.
+# For an image that passed: size and time of its file, height and width of the image.
 Known = dict[str, tuple[int, int, int, int]]
 
 

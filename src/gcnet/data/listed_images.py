@@ -27,7 +27,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
     paths: dict[Any, Path] = {}
     missing: list[Path] = []
-    lost = 0  # of the missing: images that nothing else can be said of
+    lost = 0  # missing images that cannot be passed on to `check_images`: no size, or an odd name
     bare: dict[str, list[Path]] | None = None
     for image in source.images:
         id, name = whole(image.get("id")), image.get("file_name")

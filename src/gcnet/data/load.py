@@ -27,7 +27,7 @@ from gcnet.errors import GCNetError
 
 AnyPath = str | Path
 
-# Each finds the splits of a folder in its format, and how each is read; none where there is nothing of it.
+# Each finds the splits of a folder in its format and a function to read each; empty for other formats.
 READERS: Sequence[Callable[[Path], Readers]] = (
     find_coco,
     find_via,

@@ -51,7 +51,7 @@ def train_loader(
     indices, repeats = training_images(dataset, recipe, masks=masks)
     if isinstance(recipe, ClassificationRecipe):
         examples = classification.Examples(dataset, recipe, image_size)
-        wide = [True] * len(indices)  # squares all: nothing to sort by shape
+        wide = [True] * len(indices)  # all are squares: they need not be sorted by shape
     else:
         examples = detection.Examples(dataset, recipe, image_size, masks, indices)
         wide = [dataset.records[i].width >= dataset.records[i].height for i in indices]

@@ -16,7 +16,7 @@ from gcnet.data.survey import TINY, USUAL, Objects
 from gcnet.ops.boxes import box_iou
 
 HUGE = 0.95  # of the image
-LOOSE = 0.6  # IoU of a box and its outline's, below which something is odd
+LOOSE = 0.6  # IoU of a box and the box of its outline, below which it is suspect
 INSIDE = 0.8  # of a box, at least, that should be in the image
 TWICE = 0.9  # IoU of two boxes that may be one object
 MOST_COMPARED = 1000  # objects of one image that are compared with each other

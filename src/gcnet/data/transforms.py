@@ -31,7 +31,7 @@ from gcnet.ops.segmentations import (
 )
 from gcnet.recipe import Recipe
 
-BACKGROUND = 114  # grey level of what comes into the image from outside when it is turned
+BACKGROUND = 114  # grey level of the corners of a rotated image
 VISIBLE = 0.25  # share of its box that an object needs to be kept where a transform cuts it off
 
 

@@ -20,7 +20,7 @@ FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe and instance masks, see do
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
 _LONGEST = 260  # characters, with all reasons but the first: a longer line would be shown without its middle
-_MOST_BYTES = 1 << 26  # of a JSON file that is read to say what it is
+_MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 
 
 def why_nothing_fits(root: Path) -> str:

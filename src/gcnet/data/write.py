@@ -43,7 +43,7 @@ def write_splits(splits: Mapping[str, DataSet[ImageRecord]], out: Path, format: 
         shutil.rmtree(part, ignore_errors=True)
         try:
             _write_all(splits, part, format)
-            for path in sorted(part.iterdir(), reverse=True):  # the images before what names them
+            for path in sorted(part.iterdir(), reverse=True):  # images before the files that name them
                 path.rename(out / path.name)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -22,9 +22,9 @@ from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, Ro
 from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import Pixels, fit_size, middle_square, resize_image
 
-DETAILS = "gcnet"  # the key under which a file says what it is
+DETAILS = "gcnet"  # the key of a file's metadata
 OUTPUTS = ("boxes", "scores", "labels", "valid", "mask_probs")
-LEAST_SCORE = 0.05  # of what files give
+LEAST_SCORE = 0.05  # score threshold inside the files
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
@@ -250,7 +250,7 @@ def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details
     found = Found(
         corners, scores.astype(np.float32), labels.astype(np.int64), probs, prepared.original, frames
     )
-    inside = (corners[:, 2:] > corners[:, :2]).all(1)  # not in what an image of one size is padded with
+    inside = (corners[:, 2:] > corners[:, :2]).all(1)  # not in the padding of a file of one size
     return found[valid.astype(bool) & inside]
 
 
@@ -266,7 +266,7 @@ def _whole_pixel_frames(boxes: Float[np.ndarray, "D 4"], grid: int) -> Float[np.
 
 # Runtimes ----------------------------------------------------------------------------------------------
 
-Loaded = tuple[str | None, Callable[[Details], Run]]  # what a file says of itself, and how it is run
+Loaded = tuple[str | None, Callable[[Details], Run]]  # a file's metadata, and a function that runs it
 
 
 def _load_onnx(file: Path, threads: int | None) -> Loaded:

@@ -28,7 +28,7 @@ FEWEST, MOST = 3, 20  # iterations that are timed
 TRIAL = 0.02  # share of the time that they may take, beyond the fewest
 SAMPLE = 16  # images of a validation that are timed
 SPARE = 0.05  # share of the time that is not planned with
-VALIDATING = 0.2  # share that validations may take; one there is always
+VALIDATING = 0.2  # largest share of the time for validations; at least one is made
 
 
 @dataclass(frozen=True)

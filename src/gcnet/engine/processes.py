@@ -30,7 +30,7 @@ from gcnet.recipe import Recipe
 PARENT = "GCNET_PARENT"  # in the environment of a process that another one started: the other's id
 MEET = timedelta(minutes=10)  # within which all processes must have started
 WAIT = timedelta(hours=6)  # for an exchange: the others wait while the first scores a validation
-POLL = 1.0  # seconds between looks at the other processes
+POLL = 1.0  # seconds between checks of the other processes
 GRACE = 10.0  # seconds that the main thread has to notice a dead process before the watcher ends it
 
 _started: list[subprocess.Popen] = []  # by this process; they take part in all of its runs

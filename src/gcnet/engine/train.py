@@ -126,7 +126,7 @@ def train(
             if recipe.time:
                 limit = fit_schedule(run, losses_of, train_set, valid_set, stop, began)
             if place.leads:
-                if not resume:  # before all else, so that there is always one to resume from
+                if not resume:  # first of all, so that a run can always be resumed
                     with disk_errors(out / "last.ckpt"):
                         run.write_checkpoint()
                 weights = (recorded(out, "weights") if resume else None) or weights

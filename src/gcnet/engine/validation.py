@@ -24,7 +24,7 @@ from gcnet.evaluation.evaluate import as_results, predict_all, score_all, write_
 from gcnet.models.modes import in_eval_mode
 from gcnet.weights.files import save_model
 
-SHOW_FROM = 0.5  # score of what is drawn where no other is best
+SHOW_FROM = 0.5  # score threshold of drawings if none is best
 
 
 def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLine, stop: Stop) -> Any:

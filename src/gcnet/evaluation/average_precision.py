@@ -18,13 +18,13 @@ from jaxtyping import Bool, Float, Int, Int32, Int64
 
 from gcnet.ops.segmentations import coco_mask
 
-NONE = -1.0  # COCO's value where there is nothing to measure against
+NONE = -1.0  # COCO's value if there are no objects
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
 LIMITS = (1, 10)
 PAIRS = 1 << 22  # that are compared at a time, so that memory stays bounded where objects are thousands
-LIMIT = 100  # detections of an image and class that count at all, unless said otherwise
+LIMIT = 100  # detections of an image and class that count, by default
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from gcnet.ops.images import fit_size, padded_size
 
 log = logging.getLogger(__name__)
 
-CALL = "call.json"  # what the results of an evaluation are of
+CALL = "call.json"  # describes the call that wrote the results
 
 
 def evaluate(

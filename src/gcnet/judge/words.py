@@ -9,7 +9,7 @@ from gcnet.viz.page import Line
 
 FEW = 30  # images: with fewer, intervals say little
 GAIN = 0.01  # of AP50, that is worth a sentence
-BACKGROUND = "(background)"  # in a table of what is taken for what
+BACKGROUND = "(background)"  # in a confusion matrix
 OFF = 0.1  # calibration error that is worth one
 
 SAYS = {

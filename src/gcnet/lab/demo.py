@@ -128,7 +128,7 @@ def _train(
 ) -> tuple[Detector, Path, Metrics]:
     """The trained model, its file, and what it scored."""
     row = find_detector(settings.model)
-    # Images are generated, all of one size, and there are enough of them: augmentation gains nothing.
+    # There are enough images, all of one size, so augmentation gains nothing.
     recipe = replace(
         row.recipe,
         epochs=settings.epochs,

@@ -173,7 +173,7 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
         bar = {"fmt": "o", "color": color, "markersize": 7, "capsize": 5, "label": cell.name}
         axes.errorbar([x], [spread.mean], yerr=[spread.std or 0.0], **bar)
         axes.scatter([x * 1.09] * len(values), values, s=14, color=color, alpha=0.6, linewidths=0)
-    # At least one and a half decades, so that a step to the side does not look like a difference.
+    # At least one and a half decades, so that dots moved apart do not look like different costs.
     low, high = min(places, default=1.0), max(places, default=1.0)
     margin = max(1.7, (30 * low / high) ** 0.5)
     axes.set_xscale("log")

@@ -101,7 +101,7 @@ def _find(model: Detector, look: _Look, score_threshold: float) -> Iterator[Dete
         seen = to_original(one, batch, index, model.spec.coordinates)
         if mirrored:
             seen = replace(seen, boxes=_mirror(seen.boxes, seen.image_size[1]))
-        yield seen[seen.scores > 0]  # with static shapes some places are empty
+        yield seen[seen.scores > 0]  # with static shapes some rows are empty
 
 
 def _merge(found: Sequence[Detections], nms_threshold: float) -> Detections:

@@ -46,7 +46,7 @@ class LibraryBackbone(nn.Module):
         self.ends = {names[-1]: shapes[names[-1]][2] for names in ends}
         self.out_channels = [shapes[name][1] for name in self.ends]
         for name in list(self.parts)[list(self.parts).index(ends[-1][-1]) + 1 :]:
-            del self.parts[name]  # what follows c5 is a classifier's
+            del self.parts[name]  # the parts after c5 belong to the classifier
         if spec.context is not None:
             marked = [
                 name for names, has in zip(ends, spec.context.stages, strict=True) if has for name in names

@@ -37,7 +37,7 @@ def can_run(block: Any, x: object) -> bool:
     usual = block.depth == 3 and block.contexts in ((), (("context", "after1x1"),))
     if not isinstance(x, Tensor) or not torch.is_grad_enabled() or not usual:
         return False
-    if is_tracing() or torch._C._are_functorch_transforms_active():  # know no functions in place
+    if is_tracing() or torch._C._are_functorch_transforms_active():  # do not support in-place functions
         return False
     layers = [block.conv1, block.bn1, block.conv2, block.bn2, block.conv3, block.bn3]
     if block.downsample is not None:

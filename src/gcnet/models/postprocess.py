@@ -19,7 +19,7 @@ from gcnet.types import Batch, Detections
 
 # Forty times the hundred that are kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
 STATIC_CANDIDATES = 4096
-STATIC_SHARE = 4  # where more than a thousand are kept: times what is kept
+STATIC_SHARE = 4  # candidates for each detection that is kept, if more than a thousand are kept
 
 
 def select_detections(

@@ -81,7 +81,9 @@ def sample_regions(
             ignored=target.ignored,
         )
         own = torch.arange(len(target.boxes), device=boxes.device)
-        found = F.pad(found, (0, 1), value=IGNORED)  # one more, so that there is one to look up
+        found = F.pad(
+            found, (0, 1), value=IGNORED
+        )  # one more candidate, an ignored one, so that there is at least one
         matches.append(torch.cat([own, found]))
         candidates.append(torch.cat([target.boxes, boxes, boxes.new_zeros(1, 4)]))
         given.append(torch.cat([torch.ones_like(own), torch.zeros_like(found)]))
@@ -155,7 +157,7 @@ def mask_targets(targets: Sequence[Targets], regions: SampledRegions) -> Bool[Te
     low, high = frames.flatten(0, 1)[which].split(2, dim=1)
     scale = outlines.shape[-1] / (high - low).clamp(min=1e-3)
     boxes = (regions.boxes.unflatten(1, (2, 2)) - low[:, None]) * scale[:, None]
-    boxes = boxes.flatten(1).where(regions.positive[:, None], 0)  # others have no frame that means anything
+    boxes = boxes.flatten(1).where(regions.positive[:, None], 0)  # the frames of others are arbitrary
     rois = torch.cat([which[:, None].to(boxes), boxes], dim=1)
     pixels = outlines.flatten(0, 1)[:, None].float()
     from torchvision.ops import roi_align  # slow to import, and inference does without

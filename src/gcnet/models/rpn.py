@@ -43,7 +43,7 @@ class RPN(nn.Module):
         stack = [nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs]
         self.conv: nn.Module = convs[0] if spec.convs == 1 else nn.Sequential(*stack)
         self.relu: nn.Module = nn.ReLU(inplace=True)
-        self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every place
+        self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every position
         if not self.each:
             raise ValueError("there are no anchors: scales or ratios are missing")
         self.objectness = nn.Conv2d(channels, self.each, 1)
@@ -147,7 +147,7 @@ class RPN(nn.Module):
         logits, deltas = self._run_at(features, chosen.index)
         objects = torch.stack(
             [
-                # An image without objects has no positives: what stands there does not matter.
+                # An image without objects has no positives: these values do not matter.
                 torch.cat([target.boxes, target.boxes.new_ones(1, 4)])[own.clamp(min=0)]
                 for target, own in zip(targets, matches.gather(1, chosen.index), strict=True)
             ]

@@ -88,7 +88,7 @@ def _gather(found: Sequence[Found], views: Sequence[View], size: tuple[int, int]
     )
     sides = where[:, 2:] - where[:, :2]
     near = np.maximum(sides * EDGE, LEAST_EDGE)[:, [0, 1, 0, 1]]
-    inside = where != np.array([0, 0, size[1], size[0]], np.float32)  # an edge of the image cuts nothing
+    inside = where != np.array([0, 0, size[1], size[0]], np.float32)  # the edges of the image cut no objects
     return _Seen(together, where, (np.abs(boxes - where) <= near) & inside)
 
 

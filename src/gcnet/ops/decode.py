@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Integer, Shaped, UInt8, UInt16
 from PIL import Image
 
-try:  # where there is no wheel for it, OpenCV gives the same pixels, but tells of no damage
+try:  # without a wheel for it, OpenCV decodes the same pixels, but does not report damage
     import simplejpeg  # pyright: ignore[reportMissingImports]
 except ImportError:
     simplejpeg = None
@@ -122,7 +122,7 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         with blamed("the PIL image"):
             check_size(image, max_pixels)
             return _turn(_pixels(image), orientation_of(image))
-    if hasattr(image, "detach"):  # a tensor: PyTorch is not needed to know one
+    if hasattr(image, "detach"):  # a tensor, recognised without importing PyTorch
         image = image.detach().cpu()
         image = (image.float() if image.is_floating_point() else image).numpy()
         image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
@@ -178,7 +178,7 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
                 _tell_of_damage(name, str(error))
             return pixels
     complete = data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0
-    if not complete:  # OpenCV fills what a cut-off file lacks with gray, Pillow says so
+    if not complete:  # OpenCV fills the missing part with gray; Pillow reports it
         return _pixels(image)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     return _pixels(image) if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
@@ -192,7 +192,7 @@ def _is_plain(image: Image.Image) -> bool:
 
 def _png_pixels(file: File, image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     """The pixels of a plain PNG, whose checksums are right: OpenCV is faster than Pillow."""
-    image.verify()  # raises what is wrong; OpenCV writes lines of its own to stderr
+    image.verify()  # raises if it is damaged; OpenCV would write to stderr
     pixels = cv2.imdecode(np.frombuffer(_content(file, image), np.uint8), _AS_STORED)
     if pixels is None:
         raise GCNetError("is a damaged image file (its pixels cannot be decoded); restore or remove it")

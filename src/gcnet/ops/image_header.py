@@ -28,7 +28,7 @@ from PIL import (
 
 from gcnet.errors import GCNetError
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of metadata that nothing here looks at
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not used here
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
@@ -119,7 +119,7 @@ def orientation_of(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow turns it by itself
         return 1
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode it, to look behind the pixels
+        return 1  # Pillow would decode it to read metadata behind the pixels
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data are none

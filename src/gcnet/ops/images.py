@@ -15,7 +15,7 @@ from gcnet.files import write_bytes
 Pixels = UInt8[np.ndarray, "_h _w 3"] | Float[np.ndarray, "_h _w 3"]  # of 0 to 255
 
 PAD_MULTIPLE = 32
-LONGEST_SHAPE = 16  # long by short side of what a classifier resizes: 1 x 60000 takes 12 GB otherwise
+LONGEST_SHAPE = 16  # largest ratio of sides that a classifier resizes: 1 x 60000 would take 12 GB
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:

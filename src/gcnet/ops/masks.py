@@ -20,7 +20,7 @@ def paste_masks(
     """Masks of all detections in an image of `size` (height, width)."""
     if probs.device.type != "cpu":
         return paste_at_once(probs, boxes, size)
-    # NumPy's zeros are memory that the system gives when it is first written to: only what is drawn on costs.
+    # The system gives memory of np.zeros when it is first written to: only pages that are drawn on count.
     masks = torch.from_numpy(np.zeros((len(probs), *size), bool))
     for mask, prob, box in zip(masks, probs, boxes, strict=True):
         _draw(mask, prob, box)

@@ -27,7 +27,7 @@ Sampler = Callable[
 BACKGROUND = -1
 IGNORED = -2
 PAIRS = 1 << 22  # of an object and a candidate that are looked at together: 16 MB for each number of a pair
-MISSING = -100  # label of a sampling place that stays empty; cross-entropy ignores it
+MISSING = -100  # label of an empty row of a sample; cross-entropy ignores it
 
 
 def match_boxes(

@@ -158,7 +158,7 @@ def segmentation_to_rle(segmentation: Segmentation, height: int, width: int) -> 
         return segmentation
     if not segmentation:
         return mask_to_rle(np.zeros((height, width), np.uint8))
-    # Very long where a tiny region looks at a large object: then its pixels are drawn, not its length.
+    # The outline is very long if a tiny region lies on a large object; then its pixels are filled instead.
     if sum(map(len, segmentation)) * _extent(segmentation) > LONGEST_OUTLINE < outline_length(segmentation):
         return _fill(segmentation, height, width)
     flat = [np.ravel(polygon) for polygon in segmentation]
@@ -214,7 +214,7 @@ def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         raise GCNetError(
             f"its RLE counts are neither a string nor a list of whole numbers of 0 to {pixels} pixels"
         )
-    # pycocotools believes what it is given, and reads and writes past the end of a mask that is not filled.
+    # pycocotools does not check RLEs: it reads and writes past the end if one does not fill its mask.
     if sum(runs) != pixels:
         raise GCNetError(f"its RLE covers {sum(runs)} pixels, its image has {height} x {width}")
     rle = {"size": [height, width], "counts": counts}

@@ -234,7 +234,7 @@ class _Run:
 
                 predict_all(self.steps, self.paths, left, take, batch_size=batch_size, max_pixels=max_pixels)
         except BaseException:
-            with contextlib.suppress(GCNetError):  # what is done is in the journal, and why it ended is said
+            with contextlib.suppress(GCNetError):  # results are in the journal; the first error matters
                 self._write()
             raise
         finally:

@@ -76,7 +76,7 @@ class Detect:
             return Done(index, entry, values, result)
         try:
             entry |= self.write_beside(index, image, found, results)
-        except DiskFullError as error:  # results come before pictures
+        except DiskFullError as error:  # results are more important than drawings
             return Done(index, entry, values, result, failure=error)
         except GCNetError as error:  # a name that is too long, an image that is too wide for a JPEG
             return Done(index, entry, values, result, unwritten=error)

@@ -12,7 +12,7 @@ from gcnet.deploy.runtime import needs
 from gcnet.found import Found
 
 UNTRACKED = -1
-FAINT = 0.1  # least score of what can go on with a track
+FAINT = 0.1  # lowest score of a detection that can continue a track
 LOST_AFTER = 1.0  # seconds without a sight
 
 

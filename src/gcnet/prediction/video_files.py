@@ -59,7 +59,7 @@ class Video:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what it says is in our line
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its message is in our error
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         address = self.source.isdecimal() or "://" in self.source
         if not address and not Path(self.source).is_file():

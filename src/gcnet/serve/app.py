@@ -60,7 +60,7 @@ log = logging.getLogger("gcnet.serve")
 
 THREADS = min(4, os.cpu_count() or 1)  # that decode, and make JSON: each holds an image
 LATELY = 0.2  # weight of the last batch in the pace
-WORTH_WAITING = 0.5  # of the time limit: who would wait longer is refused at once, and not too late
+WORTH_WAITING = 0.5  # share of the time limit: requests that would wait longer are refused at once
 SOON = {"Retry-After": "1"}
 PROBLEMS = {
     status: {"model": Problem, "description": text}
@@ -334,5 +334,5 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     if isinstance(error, ClientDisconnect):
-        return JSONResponse({"detail": "the sender left"}, 499)  # nginx's number; nobody reads it but the log
+        return JSONResponse({"detail": "the sender left"}, 499)  # nginx's number; it appears only in the log
     return JSONResponse({"detail": "an error of the service, see its log"}, 500)

@@ -12,7 +12,7 @@ from gcnet.serve.served import Served
 from gcnet.viz.objects import class_colors
 from gcnet.viz.page import render_page
 
-LEAST = 0.05  # what the page's threshold can go down to
+LEAST = 0.05  # lowest threshold of the page
 
 _HERE = Path(__file__).parent
 

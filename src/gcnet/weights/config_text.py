@@ -10,7 +10,7 @@ from typing import Any
 from gcnet.console import shown
 
 LONGEST = 1 << 18  # characters; the largest published configuration has 20 thousand
-MOST_VALUES = 100_000  # in all, where names stand for values again and again
+MOST_VALUES = 100_000  # in all: names that refer to names could multiply values without end
 LARGEST = 10**15  # of numbers
 _ARITHMETIC: dict[type, Any] = {
     ast.Add: operator.add,

@@ -88,7 +88,7 @@ _TORCHVISION = [
 
 def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     """`maskrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn`, their `_v2`, and the like on other ResNets."""
-    # Linear layers behind convolutions are numbered on after them; there is one, or there are several.
+    # The numbers of linear layers follow those of the convolutions; there may be several.
     linear = [match[0] for name in tensors if (match := re.match(r"roi_heads\.box_head\.\d+\.weight", name))]
     fcs = [
         (re.escape(name.removesuffix("weight")), f"{_BOX}shared_fcs.{index}.")

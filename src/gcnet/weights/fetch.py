@@ -278,7 +278,7 @@ def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) 
         download(address, part, patience)
         if (digest := sha256(part)).startswith(weights.sha256):
             return digest
-        part.unlink()  # perhaps the rest of something else: once more from the start
+        part.unlink()  # perhaps a part of another file: begin again
     download(address, part, patience)
     try:
         return _check(part, weights)

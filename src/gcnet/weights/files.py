@@ -29,7 +29,7 @@ from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
 
 DRAWING = (Tensor.normal_, Tensor.uniform_)
-SPARE = 1 << 20  # numbers that a model may have beside twice those of its file
+SPARE = 1 << 20  # a model may have twice the numbers of its file, and so many more
 DTYPES = {  # in a header
     torch.float32: "F32",
     torch.float64: "F64",

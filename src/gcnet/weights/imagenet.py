@@ -17,7 +17,7 @@ _TIMM_R50 = Weights(
     "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
     name="resnet50.tv_in1k.safetensors",
 )
-# By what tells backbones apart: blocks of c2 to c5, channels of c2, groups and their width.
+# By the structure of the backbone: blocks of c2 to c5, channels of c2, groups and their width.
 IMAGENET: dict[tuple[tuple[int, ...], int, int, int], Weights] = {
     (R50, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet50-0676ba61.pth", "0676ba61", (_TIMM_R50,)),
     (R101, 64, 1, 4): Weights(f"{_TORCHVISION}/resnet101-63fe2227.pth", "63fe2227"),

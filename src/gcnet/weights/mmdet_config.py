@@ -15,7 +15,7 @@ from gcnet.weights.config_text import dicts, find, first_dict, nested, numbers, 
 from gcnet.weights.mmdet_unsupported import PARTS, unknown_plugins, unsupported
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
-# Steps of a test that are done here, too, or do nothing to an image.
+# Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
     r"(Resize|Normalize|Pad|MultiScaleFlipAug|RandomFlip)$"
     r"|Load|Collect|Pack|DefaultFormatBundle|.*ToTensor|TestTimeAug|FixShapeResize|None"

@@ -151,7 +151,7 @@ def without_leading_background(name: str, tensor: Tensor) -> Tensor:
     layer = name.rpartition(".")[0].rpartition(".")[2] if tensor.dim() else ""
     if layer == "fc_cls":
         return torch.cat([tensor[1:], tensor[:1]])
-    if layer == "fc_reg" and len(tensor) > 4:  # four are those of all classes together
+    if layer == "fc_reg" and len(tensor) > 4:  # four rows are class-agnostic
         return tensor[4:]
     if layer == "conv_logits" and len(tensor) > 1:
         return tensor[1:]

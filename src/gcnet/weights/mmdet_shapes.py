@@ -27,7 +27,7 @@ from gcnet.weights.mmdet_config import Config
 
 CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
 NEEDED = ("backbone.layer1.0.conv2", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head")
-# Beginnings of names that no model here has, and what they belong to.
+# Prefixes of tensors that no model here has, and the parts that they belong to.
 OTHER_PARTS = {
     r"neck\.1\.(?!refine\.)|neck\.[2-9]\.": "a second neck that is no BFP",
     r"neck\.fpn_convs\.[4-9]\.": "convolutions for further levels of the FPN",

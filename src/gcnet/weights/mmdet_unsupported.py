@@ -12,7 +12,7 @@ from gcnet.weights.config_text import at, computed, dicts, find, first_dict, nes
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
-# Classes that compute what the models here do, or differ from one that does in training alone.
+# Classes that compute the same as the models here, at least in inference.
 KNOWN = {
     "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector", "SoftTeacher", "SemiBaseDetector"},
     "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
@@ -34,7 +34,7 @@ KNOWN = {
     "cls_predictor_cfg": {"Linear"},
     "reg_predictor_cfg": {"Linear"},
 }
-# Options that change what is computed, and all the values that are known of them.
+# Options that change the results, with the values that are supported.
 USUAL: dict[str, Options] = {
     "backbone": {
         "strides": ([1, 2, 2, 2],),
@@ -89,7 +89,7 @@ PLUGINS: dict[str, Options] = {
     },
 }
 PARTS = ("backbone", "neck", "bbox_head", "mask_head")
-# What need not be known of a part.
+# Options of a part that do not matter.
 UNNEEDED = re.compile(
     r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|meta_keys|file_client_args|backend_args)(\.|$)"
 )

@@ -186,7 +186,7 @@ for _core in ("core", "_core"):  # of NumPy 1 and 2
     _KNOWN[f"numpy.{_core}.multiarray.scalar"] = _scalar
     _KNOWN[f"numpy.{_core}.multiarray._reconstruct"] = Array
     _KNOWN[f"numpy.{_core}.numeric._frombuffer"] = _array
-# Python's own that training leaves behind, by module. Of other packages no name means anything here.
+# Names of Python's own modules that trainings store. Names of other packages become empty objects.
 _PATHS = "Path PosixPath WindowsPath PurePosixPath PureWindowsPath"
 _HARMLESS = {
     "argparse": "Namespace",

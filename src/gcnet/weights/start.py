@@ -35,7 +35,7 @@ def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> De
     file = source.fetch(mirrors)
     first = "torch" not in sys.modules
     if first:
-        gc.disable()  # imports make a million objects to keep; to look for garbage is a seventh of their time
+        gc.disable()  # imports create a million lasting objects; collection takes a seventh of the time
     from gcnet.weights.load import read_model
 
     if first:

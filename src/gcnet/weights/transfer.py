@@ -73,7 +73,7 @@ def download(address: str, part: Path, patience: Patience) -> None:
             return
         except requests.RequestException as error:
             status = None if error.response is None else error.response.status_code
-            if status == 416:  # what is there is longer than the file: begin again
+            if status == 416:  # our part is longer than the file: begin again
                 part.unlink(missing_ok=True)
                 answered = True
             stalled, best = (0, _size(part)) if _size(part) > best else (stalled + 1, best)
@@ -150,7 +150,7 @@ def _save(response: Response, part: Path, patience: Patience) -> None:
             os.fsync(file.fileno())
     except requests.RequestException:
         raise
-    except OSError as error:  # what came stays: it is gone on with once there is room
+    except OSError as error:  # the part is kept: the download is resumed once there is room
         raise unwritable(part.parent, error) from None
     if total and _size(part) < total:
         raise requests.ConnectionError("the connection was cut")

@@ -126,7 +126,7 @@ def is_coco(path: Path) -> bool:
             file.seek(max(path.stat().st_size - _SNIFFED, 0))
             ends = head + file.read(_SNIFFED)
     except (OSError, EOFError, zlib.error):
-        return True  # the reader says what is wrong with it
+        return True  # the reader reports the error
     return not _is_anothers(ends) and (b'"images"' in ends or b'"annotations"' in ends)
 
 

@@ -48,7 +48,7 @@ _NAMES = ("classes.txt", "class_names.txt")
 _NO_CLASSES = ("__ignore__", "_background_", "background")
 _ENDING = re.compile(r"[_-]?(masks?|labels?|gt|seg|segmentation|instances?|instanceids)$", re.IGNORECASE)
 _MOST_NUMBERS = 2000  # of objects in an image: more are shades, of a JPEG for one
-_SPECK = 10  # pixels: smaller parts of an object do not tell what the numbers mean
+_SPECK = 10  # pixels: smaller parts do not count when the meaning of numbers is guessed
 
 
 def find_masks(root: Path) -> Readers:

@@ -118,7 +118,7 @@ def _read_yolo(
     entries, annotations = [], []
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
-        if os.path.isfile(image):  # what is missing is told of later, all together
+        if os.path.isfile(image):  # missing images are reported later, all together
             height, width = image_size(image)
             entries[-1] |= {"width": width, "height": height}
             labels = _label_file(image)
