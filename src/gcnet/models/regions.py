@@ -81,9 +81,7 @@ def sample_regions(
             ignored=target.ignored,
         )
         own = torch.arange(len(target.boxes), device=boxes.device)
-        found = F.pad(
-            found, (0, 1), value=IGNORED
-        )  # one more candidate, an ignored one, so that there is at least one
+        found = F.pad(found, (0, 1), value=IGNORED)  # an ignored candidate, so that there is one
         matches.append(torch.cat([own, found]))
         candidates.append(torch.cat([target.boxes, boxes, boxes.new_zeros(1, 4)]))
         given.append(torch.cat([torch.ones_like(own), torch.zeros_like(found)]))
