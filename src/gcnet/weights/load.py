@@ -32,9 +32,8 @@ from gcnet.weights.mmdet_config import Config
 from gcnet.weights.mmdet_keys import our_keys
 from gcnet.weights.saved import is_foreign
 
-OF_CONTEXT = re.compile(
-    r"\.context\d*\."
-)  # names of tensors of context blocks, of the first and of further ones
+# In the names of tensors of context blocks, the first and further ones.
+OF_CONTEXT = re.compile(r"\.context\d*\.")
 ADDING = ("gc", "snl", "nl")  # blocks that add their result; a new one adds zero
 
 Model = TypeVar("Model")
