@@ -25,7 +25,7 @@ VERBS = {
     "compare": ("compare", "two detectors on a data set: is one better, and where"),
     "predict": ("predict", "find objects in images, or name them"),
     "serve": ("serve", "a model as an HTTP service, with a page to try it on"),
-    "video": ("video", "find objects in a video or a camera's pictures, and follow them"),
+    "video": ("video", "find objects in a video or a camera's frames, and follow them"),
     "attention": ("attention", "draw where the context blocks look in an image"),
     "analyse": ("analyse", "measure how much attention depends on the query, over a data set"),
     "data": ("data", "what is in a data set, as a page: classes, sizes, what is odd, what is left out"),

@@ -17,6 +17,7 @@ from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.readers.coco import CocoDataset
 from gcnet.deploy.programs import Probabilities, Program
 from gcnet.deploy.runtime import Details, ExportedClassifier, ExportedDetector, Run
+from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.evaluate import evaluate
 from gcnet.models.tiles import Tiles
@@ -58,6 +59,8 @@ def test_tiles(make_dataset: Callable[..., CocoDataset]) -> None:
     boxes = [one["bbox"] for one in results if one["image_id"] == 12]
     assert [26.667, 26.667, 26.667, 26.667] in boxes
     assert len(boxes) == 9
+    with pytest.raises(GCNetError, match="an export cannot look at an image twice"):
+        evaluate(exported, dataset, workers=0, views=Views(flip=True), progress=False)
 
 
 def test_a_classifier(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
             common = {} if given_alone else COMMON.get(name, {})
             changed = {"kind": one.annotation, **common, **others.get(name, {})}
             kind = changed.pop("kind")
-            text = changed.pop("help", helps[name])
+            text = changed.pop("help", helps.get(name, ""))  # none under `python -OO`
             if given_alone:
                 text, default = text + _shown_default(default), argparse.SUPPRESS
             self.add_option(option, kind, text, **{"default": default} | changed)

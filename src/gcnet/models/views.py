@@ -64,9 +64,12 @@ class Views:
     def through(self, detector: Any, batch_size: int) -> Any:
         """The `detector`, wrapped so that it predicts these views, `batch_size` at a time.
 
-        The detector is a `Detector`; for tiles alone an `ExportedDetector` will do.
+        The detector is a `Detector`; for tiles alone an `ExportedDetector` will do. Raises GCNetError for an
+        export and other views, whose masks need its mask head a second time.
         """
         if self.augmented:
+            if not hasattr(detector, "roi_heads"):
+                raise GCNetError("flip and scales need a model; an export cannot look at an image twice")
             from gcnet.models.augmented import Augmented
 
             detector = Augmented(detector, flip=self.flip, scales=self.scales, batch_size=batch_size)

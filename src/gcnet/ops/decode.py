@@ -47,7 +47,7 @@ def read_image(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The image in a file, `turned` as its EXIF orientation says (a TIFF always is), or as stored.
 
-    Of several pictures in a file it is the first one; what is transparent is laid on white. `data` are the
+    Of several images in a file it is the first one; what is transparent is laid on white. `data` are the
     file's bytes, where they are at hand.
     Raises GCNetError naming the file where it is missing, unreadable, not an image in one of `FORMATS`, of
     more than `max_pixels`, or damaged.

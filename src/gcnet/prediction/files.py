@@ -60,7 +60,7 @@ def predict_files(
     are predicted together all have one padded size, so that what is found in one does not depend on others.
 
     An image that cannot be read is reported on stderr and skipped, and so is an overlay that cannot be
-    written. Other pictures in `out` stay: names that they have count as taken. Whatever ends the run, the
+    written. Other images in `out` stay: names that they have count as taken. Whatever ends the run, the
     JSON files hold all that was found until then, or after a kill `unfinished.jsonl` does, and the same call
     goes on from there.
 
@@ -70,7 +70,7 @@ def predict_files(
             several.
 
     Raises:
-        GCNetError: before the model runs, if `out` cannot be written or holds other results, a picture would
+        GCNetError: before the model runs, if `out` cannot be written or holds other results, an image would
             replace one of the images, the threshold is not in [0, 1], or `top` or `batch_size` is below 1.
     """
     if not 0 <= score_threshold <= 1:
@@ -153,7 +153,7 @@ def _folder(
     folder = prepare_folder(out)
     with alone_in(folder):
         _check_results(folder, is_detector=is_detector)
-        journal = Journal(folder, call, {"taken": _other_pictures(folder)})
+        journal = Journal(folder, call, {"taken": _other_images(folder)})
         finished = False
         try:
             yield folder, journal
@@ -171,7 +171,7 @@ def _check_results(folder: Path, *, is_detector: bool) -> None:
         raise GCNetError(f"{folder} holds the {of_others[0]} of something else; give another --out")
 
 
-def _other_pictures(folder: Path) -> list[str]:
+def _other_images(folder: Path) -> list[str]:
     """The images in the folder that no earlier call drew; they must not be replaced."""
     pictures = [path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")]
     if not pictures:
@@ -189,7 +189,7 @@ def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
     if SHEET in images_in(paths, folder):
         raise GCNetError(f"the overview {sheet} would replace an input image; choose another --out")
     if sheet.exists() and not (folder / RESULTS).exists():
-        raise GCNetError(f"the overview {sheet} would replace another picture; choose another --out")
+        raise GCNetError(f"the overview {sheet} would replace another image; choose another --out")
 
 
 # A run ------------------------------------------------------------------------------------------------
