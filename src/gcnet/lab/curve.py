@@ -117,18 +117,25 @@ def _plot(study: Study, images: Sequence[int], scores: Sequence[float], fit: Fit
 
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(images, scores, color="#1b6ca8", zorder=3, label="a run each")
+    axes.scatter(images, scores, color="#1b6ca8", zorder=3, label="one run each")
     most = max(images)
     if fit:
         x = np.geomspace(min(images), 2 * most, 60)
-        axes.plot(x, 1 - fit.error * (x / most) ** -fit.exponent, color="#d1495b", label="1 - AP as a power")
+        fitted = 1 - fit.error * (x / most) ** -fit.exponent
+        axes.plot(x, fitted, color="#d1495b", label="fit: 1 - AP is a power of the number of images")
         bounds = 1 - fit.error + np.array([fit.low, fit.high])
-        axes.vlines([2 * most], *bounds.clip(0, 1), color="#d1495b", linewidth=3, label="95%")
+        axes.vlines(
+            [2 * most],
+            *bounds.clip(0, 1),
+            color="#d1495b",
+            linewidth=3,
+            label="95 % interval for twice as many images",
+        )
     ticks = sorted({*images, 2 * most})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="training images", ylabel="box AP", ylim=(0, 1), title=study.model)
+    axes.set(xlabel="training images", ylabel="box AP", ylim=(0, 1), title=f"Learning curve of {study.model}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     figure.supxlabel(said, fontsize=9, wrap=True)
