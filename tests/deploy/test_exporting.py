@@ -63,7 +63,7 @@ def test_what_differs() -> None:
     assert apart(replace(exact, labels=exact.labels + 1), exact).missing == 2  # a pair is of one class
 
 
-def busy(name: str, *, deformable: bool = False, **changes: object) -> Detector:
+def busy(name: str, *, deformable: bool = False, class_std: float = 0.5, **changes: object) -> Detector:
     """A detector with random weights that finds much, and whose blocks change the map."""
     torch.manual_seed(0)
     spec = replace(find_detector(name).spec, **changes)
@@ -71,7 +71,7 @@ def busy(name: str, *, deformable: bool = False, **changes: object) -> Detector:
         spec = replace(spec, backbone=replace(spec.backbone, deformable_stages=(False, True, True, True)))
     detector = Detector(spec).eval()
     for head in detector.roi_heads.box_stages:
-        nn.init.normal_(head.cls.weight, std=0.5)
+        nn.init.normal_(head.cls.weight, std=class_std)
     for parameter in detector.backbone.parameters():
         if parameter.dim() == 4 and not parameter.any():  # the last layer of a block, or of offsets
             nn.init.normal_(parameter, std=0.02)
@@ -235,7 +235,7 @@ OTHERS = {
     "deformable": ("mask_rcnn_tiny", {"deformable": True}),
     "inclusive": ("mask_rcnn_tiny_gc4", {"coordinates": "inclusive"}),
     "torchvision": ("mask_rcnn_tiny_gc4", {"coordinates": "torchvision", "resize": "torchvision"}),
-    "pillow": ("mask_rcnn_tiny", {"resize": "pillow"}),
+    "pillow": ("mask_rcnn_tiny", {"resize": "pillow", "class_std": 0.25}),  # more: best scores of 1 that tie
 }
 
 
