@@ -45,3 +45,11 @@ def test_steps_follow_the_epochs(epochs: int, steps: tuple[int, ...]) -> None:
 def test_impossible_values_are_named(field: dict[str, Any]) -> None:
     with pytest.raises(GCNetError, match=next(iter(field))):
         Recipe(**field)
+
+
+@pytest.mark.parametrize("name", ["freeze", "schedule", "optimizer", "precision"])
+def test_unknown_words_are_refused(name: str) -> None:
+    recipe = Recipe()
+    object.__setattr__(recipe, name, "c9")  # the checks of types in tests come before the recipe's own
+    with pytest.raises(GCNetError, match=f"recipe: {name} is 'c9'; give "):
+        recipe.__post_init__()

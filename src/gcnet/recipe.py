@@ -2,8 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args, get_origin
 
 from gcnet.console import shown
 from gcnet.errors import GCNetError
@@ -178,6 +178,10 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, words = getattr(self, field.name), get_args(field.type)
+            if get_origin(field.type) is Literal and value not in words:
+                raise GCNetError(f"recipe: {field.name} is {value!r}; give {', '.join(words)}")
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name, None)
             if value not in (None, "auto") and not least <= value <= most:  # NaN is not

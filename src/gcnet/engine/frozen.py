@@ -20,7 +20,7 @@ def freeze(model: Model, until: str) -> None:
     backbone = model.backbone
     if not hasattr(backbone, "stages"):
         raise GCNetError(f"recipe: freeze is {until}, but {type(backbone).__name__} has no stages()")
-    count = {"none": 0, WHOLE: len(NAMES)}.get(until) or (NAMES.index(until) + 1 if until in NAMES else 0)
+    count = len(NAMES) if until == WHOLE else ("none", *NAMES).index(until)
     backbone.frozen_stages = count
     for number, modules in enumerate(backbone.stages()):
         for module in modules:

@@ -36,7 +36,7 @@ def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
     """The splits of a data set. Raises GCNetError if "train" or "valid" is not among them."""
     splits = load_splits(data)
     if missing := {"train", "valid"} - splits.keys():
-        raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which an ablation needs")
+        raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which a study needs")
     return splits
 
 
