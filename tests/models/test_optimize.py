@@ -14,6 +14,8 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
+from gcnet.models.fused import FusedConv
+from gcnet.models.modes import in_eval_mode
 from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
 from gcnet.weights.catalog import find_detector
@@ -78,11 +80,22 @@ def test_bfloat16_is_near():
 def test_what_says_what_and_where_is_not_rounded():
     detector = busy_detector("mask_rcnn_tiny_gc4")
     fast = detector.optimize(precision="bf16")
-    tensors = dict(fast.named_parameters())
-    for name in ("rpn.objectness", "rpn.deltas", "roi_heads.box_head.cls", "roi_heads.box_head.deltas"):
-        assert tensors[f"{name}.layer.weight"].equal(detector.get_parameter(f"{name}.weight"))
+    for name in ("roi_heads.box_head.cls", "roi_heads.box_head.deltas"):
+        assert fast.get_parameter(f"{name}.layer.weight").equal(detector.get_parameter(f"{name}.weight"))
+    for name in ("rpn.objectness", "rpn.deltas"):
+        assert fast.get_submodule(name).plain_weight.equal(detector.get_parameter(f"{name}.weight"))
     logits, _ = fast.rpn.run(fast.features(BATCH))[0]
     assert not logits.equal(logits.bfloat16().float())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_prediction_copies_nothing(precision: Precision) -> None:
+    """A part left in training mode would have each prediction copy the model and pack its weights again."""
+    fast = busy_detector("mask_rcnn_tiny_gc4").optimize(precision=precision)
+    assert in_eval_mode(fast) is fast
+    if precision == "fp32" and torch.backends.mkldnn.is_available():
+        fast.predict(BATCH)
+        assert all(part.weight.is_mkldnn for part in fast.modules() if isinstance(part, FusedConv))
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder
 from gcnet.models.folding import folded
+from gcnet.models.fpn import FPN
 from gcnet.models.layers import DeformableConv2d
 from gcnet.models.light import adds_one_vector, context_of, has_hooks
 from gcnet.models.resnet import ResidualBlock, ResNet, add_context
@@ -58,12 +59,16 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     if any(isinstance(module, FusedConv) for module in detector.modules()):
         raise GCNetError(_ONLY_PREDICTS)
     fast: Any = copy.deepcopy(detector).eval().requires_grad_(False)
-    backbone = fast.backbone
+    backbone, neck, rpn = fast.backbone, fast.neck, fast.rpn
     grouped = any(isinstance(module, nn.GroupNorm) for module in backbone.modules())
     if isinstance(backbone, ResNet) and not grouped and not inserted_blocks(backbone):
         fast.backbone = FusedResNet(backbone)
-    if isinstance(fast.rpn.conv, nn.Conv2d) and not inserted_blocks(fast.rpn):
-        fast.rpn.conv, fast.rpn.relu = FusedConv(fast.rpn.conv, relu=True), nn.Identity()
+    if isinstance(neck, FPN) and not inserted_blocks(neck):
+        neck.lateral = nn.ModuleList(FusedConv(cast(nn.Conv2d, conv)) for conv in neck.lateral)
+    if not inserted_blocks(rpn):
+        if isinstance(rpn.conv, nn.Conv2d):
+            rpn.conv, rpn.relu = FusedConv(rpn.conv, relu=True), nn.Identity()
+        rpn.objectness, rpn.deltas = FusedConv(rpn.objectness), FusedConv(rpn.deltas)
     fast = fast.to(memory_format=torch.channels_last)
     if precision != "fp32":
         _halve(fast, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
@@ -73,7 +78,9 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
         # The dense parts alone: how many regions there are depends on the image.
         for part in (fast.backbone, fast.neck, *heads.box_stages, *heads.mask_stages):
             part.compile(dynamic=True)
-    return fast
+    # New parts begin in training mode, and with one of them each prediction would copy the whole model and
+    # pack its weights again.
+    return fast.eval()
 
 
 def _halve(fast: Any, dtype: torch.dtype) -> None:
@@ -81,14 +88,16 @@ def _halve(fast: Any, dtype: torch.dtype) -> None:
 
     Those are a hundredth of the arithmetic, and rounding their outputs is most of what half precision costs.
     """
-    last: list[tuple[Any, str]] = [(fast.rpn, name) for name in ("objectness", "deltas")]
-    last += [(head, name) for head in fast.roi_heads.box_stages for name in ("cls", "deltas")]
-    exact = [Float32(copy.deepcopy(getattr(part, name))) for part, name in last]
+    rpn, heads = fast.rpn, fast.roi_heads
+    last: list[tuple[Any, str]] = [(rpn, name) for name in ("objectness", "deltas")]
+    last += [(head, name) for head in heads.box_stages for name in ("cls", "deltas")]
+    exact = [copy.deepcopy(getattr(part, name)) for part, name in last]
     fast.compute_dtype = dtype
-    for part in (fast.backbone, fast.neck, fast.rpn, fast.roi_heads):
+    for part in (fast.backbone, fast.neck, rpn, heads):
         part.to(dtype)
+    rpn.relu = Float32(rpn.relu)  # its map is converted once for both of the layers that read it
     for (part, name), layer in zip(last, exact, strict=True):
-        setattr(part, name, layer)
+        setattr(part, name, layer if part is rpn else Float32(layer))
 
 
 class Float32(nn.Module):
