@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from gcnet.engine import budget
 from gcnet.engine.budget import UNTIMED, VALIDATING, Costs, plan
 from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.loggers import read_metrics
@@ -87,6 +88,15 @@ def test_the_trial_leaves_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [row["loss"] for row in timed[::2]] == pytest.approx(
         [row["loss"] for row in plain[::2]], nan_ok=True
     )
+
+
+def test_the_losses_of_a_validation_are_timed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_losses: list[int] = []
+    monkeypatch.setattr(budget, "validation_losses", lambda *_, most: with_losses.append(most))
+    run_timed(tmp_path / "without")
+    assert not with_losses
+    run_timed(tmp_path / "with", validation_loss=True)
+    assert len(with_losses) == 1 <= with_losses[0] <= budget.SAMPLE
 
 
 def test_a_resumed_run_keeps_what_was_decided(tmp_path: Path) -> None:

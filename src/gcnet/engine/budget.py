@@ -19,6 +19,7 @@ from gcnet.engine.run import Run, take_step, taken_back
 from gcnet.engine.runfolder import amend_recipe
 from gcnet.engine.schedule import VALIDATIONS
 from gcnet.engine.stop import Stop, end_by
+from gcnet.engine.validation import validation_losses
 from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import predict_all
 from gcnet.recipe import MOST_EPOCHS, Recipe, seconds_of
@@ -155,4 +156,6 @@ def _time_validation(run: Run, valid_set: DataSet, stop: Stop) -> float:
         predict_all(
             run.task.optimized(run.model), valid_set, sample, workers=run.recipe.workers, progress=False
         )
+        if run.recipe.validation_loss:
+            validation_losses(run, run.model, valid_set, most=max(len(sample), 1))
     return (time.monotonic() - started) * len(share) / max(len(sample), 1)

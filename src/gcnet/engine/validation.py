@@ -38,7 +38,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
         share = range(place.rank, len(valid_set), place.world)
         options = {"workers": run.recipe.workers, "progress": place.leads}
         found = gather(place, predict_all(task.optimized(scored), valid_set, share, **options))
-        losses = _validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
+        losses = validation_losses(run, scored, valid_set) if run.recipe.validation_loss else []
         metrics = score_all(scored, valid_set, found) if place.leads else None
     if log is None:
         return None
@@ -65,8 +65,11 @@ def _threshold(metrics: Any) -> dict[str, float]:
     return {} if best is None else {"score_threshold": round(best.score, 4)}
 
 
-def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[float]:
-    """The loss of each validation image that has objects, in the first process; computed in float32."""
+def validation_losses(run: Run, scored: Model, valid_set: DataSet, *, most: int | None = None) -> list[float]:
+    """The loss of each validation image that has objects, in the first process; computed in float32.
+
+    `most`: of each process's images only so many.
+    """
     world, device = run.place.world, run.place.device
     recipe = replace(run.recipe.without_augmentation(), batch_size=world, repeat_threshold=0.0)
     try:
@@ -77,7 +80,7 @@ def _validation_losses(run: Run, scored: Model, valid_set: DataSet) -> list[floa
     found: list[tuple[int | str, float]] = []
     scored = in_eval_mode(scored)
     with torch.no_grad():
-        for images, targets in itertools.islice(loader, iterations):
+        for images, targets in itertools.islice(loader, min(iterations, most or iterations)):
             seed_iteration(recipe.seed, 0)
             losses = scored.losses(images.to(device), to_device(targets, device))
             found.append((images.image_ids[0], float(sum(losses.values()))))
