@@ -452,6 +452,31 @@ def test_channels_are_seen_where_the_last_layer_does_not_tell_them() -> None:
     assert torch.equal(model(pictures()), remove(model) and model(pictures()))
 
 
+class SizedTokens(nn.Module):
+    """A block of tokens that is told the map's sides, with a convolution in it, and no layer at its end."""
+
+    def __init__(self, *, together: bool) -> None:
+        super().__init__()
+        self.together = together
+        self.norm, self.mlp, self.drop = nn.LayerNorm(16), nn.Linear(16, 16), nn.Identity()
+        self.local = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.scale = nn.Parameter(torch.ones(16))
+
+    def forward(self, x, height, width=None):
+        height, width = height if self.together else (height, width)
+        local = self.local(self.norm(x).transpose(1, 2).unflatten(2, (height, width))).flatten(2)
+        return x + self.drop(self.scale * self.mlp(local.transpose(1, 2)))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_blocks_that_are_told_the_sides_of_the_map(together: bool) -> None:
+    block, x = SizedTokens(together=together), torch.randn(2, 24, 16)
+    sides = ((4, 6),) if together else (4, 6)
+    before = block(x, *sides)
+    assert insert(block, Block) == ["context"]
+    assert torch.equal(block(x, *sides), before)
+
+
 def test_channels_from_an_example() -> None:
     model, x = Pair().train(), pictures()
     insert(model, Block, where="odd", position="output")

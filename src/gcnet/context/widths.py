@@ -5,6 +5,7 @@ N images, C channels, `...` positions.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -117,7 +118,8 @@ def _outputs(model: nn.Module, sites: Iterable[str]) -> Iterator[dict[str, list[
 def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
     """C, and its dimension, of what `site` in `module` returns when that runs on a map or on tokens.
 
-    It runs without memory for its numbers. None if its input is something else.
+    It runs without memory for its numbers. Blocks of tokens may want the map's height and width too. None if
+    its input is something else.
     """
     width = next((width for part in module.modules() if (width := _input_width(part))), None)
     if width is None:
@@ -126,10 +128,13 @@ def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
     empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    for shape in ((width, high, wide), (high * wide, width), (high, wide, width)):
+    sizes: tuple[tuple[Any, ...], ...] = ((), (high, wide), ((high, wide),))
+    shapes = ((width, high, wide), (high * wide, width), (high, wide, width))
+    for shape, size in itertools.product(shapes, sizes):
         try:
             with _outputs(module, [site]) as found, torch.no_grad():
-                functional_call(module, empty, (torch.zeros(1, *shape, dtype=dtype, device="meta"),))
+                x = torch.zeros(1, *shape, dtype=dtype, device="meta")
+                functional_call(module, empty, (x, *size))
         except Exception:  # whatever it cannot be run on
             continue
         (out,) = set(found[site]) if len(set(found[site])) == 1 else ((),)
