@@ -39,7 +39,7 @@ _LIMITS = {
     "mixup": (0, 1e6),
 }
 BatchSize = int | Literal["auto"]
-Schedule = Literal["step", "cosine", "onecycle"]
+Schedule = Literal["step", "cosine", "onecycle", "free"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
 _BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
 
@@ -83,7 +83,8 @@ class Recipe:
             published models.
         schedule: "step" divides the rate by ten at `steps`; "cosine" lowers it to zero; "onecycle" (arXiv
             1708.07120) raises it over the first 30 % of the run, then lowers it to zero, and ignores
-            `warmup_iterations`.
+            `warmup_iterations`; "free" keeps it, and the model is an average of the weights (arXiv
+            2405.15682, for "adamw"): good at any time, best for few images.
         steps: epochs after which "step" divides the rate by ten. By default two thirds and eleven twelfths of
             `epochs`: 8 and 11 of 12 ("1x"), 16 and 22 of 24 ("2x").
         warmup_iterations: iterations in which the rate rises linearly from `warmup_factor` of itself.
@@ -193,6 +194,10 @@ class Recipe:
         if self.time and not 0 < seconds_of(self.time) < float("inf"):
             raise GCNetError(f"recipe: time is {shown(self.time)}; give a time such as 90s, 30m or 1h30m")
         self.parsed_class_weights()
+        if self.schedule == "free" and (self.optimizer != "adamw" or self.ema):
+            raise GCNetError(
+                'recipe: schedule "free" averages the weights itself: give optimizer adamw, ema 0'
+            )
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
         if not 0 < self.crop <= 1:

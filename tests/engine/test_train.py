@@ -214,6 +214,7 @@ def interrupted(at: int, number: int = signal.SIGINT) -> FakeDetector:
     [
         {"optimizer": "sgd"},
         {"optimizer": "adamw"},
+        {"optimizer": "adamw", "schedule": "free"},
         {"ema": 0.9, "validation_loss": True},
         {"precision": "fp16", "clip_norm": 0.1},
     ],

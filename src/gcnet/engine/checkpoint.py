@@ -153,9 +153,9 @@ def restore_model(
                 f"cannot resume from {path}: its class {label} is {old!r}, that of the data {new!r}; "
                 "use the classes it was trained with, in their order"
             )
-    for name in ("optimizer", "freeze"):  # the moments are of these parameters
-        own = getattr(recipe, name)
-        if (before := state["recipe"].get(name, getattr(type(recipe), name))) != own:
+    for name in ("optimizer", "freeze", "schedule"):  # they decide which moments there are, and of what
+        own, before = getattr(recipe, name), state["recipe"].get(name, getattr(type(recipe), name))
+        if before != own and (name != "schedule" or "free" in (before, own)):
             raise GCNetError(
                 f"cannot resume from {path}: it was trained with {name} {before}, "
                 f"not {own}; keep the recipe, or use another --out"

@@ -21,6 +21,7 @@ from gcnet.data.loader import train_loader
 from gcnet.engine.checkpoint import save_checkpoint
 from gcnet.engine.processes import Place
 from gcnet.engine.schedule import lr_factor, make_optimizer, seed_iteration
+from gcnet.engine.schedule_free import ScheduleFreeAdamW
 from gcnet.engine.stop import Stop
 from gcnet.engine.task import Task
 from gcnet.errors import GCNetError
@@ -44,7 +45,7 @@ class NotFiniteError(GCNetError):
 class Run:
     """A run between two iterations.
 
-    `average` is the model with the moving average of the weights, if the recipe has one; `sums` are sum and
+    `average` is the model with the moving average of the weights, if the recipe has `ema`; `sums` are sum and
     count of each number of the row of metrics.csv that is not complete yet.
     """
 
@@ -67,6 +68,12 @@ class Run:
     @property
     def total(self) -> int:
         return self.recipe.epochs * self.per_epoch
+
+    def result(self) -> Model:
+        """The model that is validated: with the average of the weights, if the recipe has one."""
+        if isinstance(self.optimizer, ScheduleFreeAdamW):
+            return self.optimizer.average(self.model)
+        return self.average or self.model
 
     @property
     def validation_is_due(self) -> bool:

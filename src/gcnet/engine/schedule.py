@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from gcnet.engine.schedule_free import ScheduleFreeAdamW
 from gcnet.recipe import Recipe
 
 SHORT = 1500  # iterations: three warm-ups of the 1x schedule. Longer runs are left alone.
@@ -29,7 +30,7 @@ ONE_CYCLE_RISE = 0.3  # share of a one-cycle run in which the rate rises
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
-    """SGD or AdamW over the parameters that are trained, at the recipe's scaled rate.
+    """The recipe's optimizer over the parameters that are trained, at its scaled rate.
 
     Groups of parameters have the `share` of the rate that they are trained at; the last has all of it.
     """
@@ -41,6 +42,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         groups = [{"params": own, "share": recipe.backbone_lr}] if own else []
         groups.append({"params": rest, "share": 1.0})
     lr, decay = recipe.scaled_lr(), recipe.weight_decay
+    if recipe.schedule == "free":
+        return ScheduleFreeAdamW(groups, lr=lr, weight_decay=decay)
     if recipe.optimizer == "adamw":
         return AdamW(groups, lr=lr, weight_decay=decay, fused=True)
     return SGD(groups, lr=lr, momentum=recipe.momentum, weight_decay=decay, fused=True)
@@ -57,6 +60,8 @@ def lr_factor(iteration: int, recipe: Recipe, iterations_per_epoch: int) -> floa
     if recipe.schedule == "step":
         epoch = iteration // iterations_per_epoch
         return factor * 0.1 ** sum(epoch >= step for step in recipe.step_epochs())
+    if recipe.schedule == "free":
+        return factor
     progress = min(max(iteration - falls_from, 0.0) / (total - falls_from), 1.0)
     return factor * 0.5 * (1.0 + math.cos(math.pi * progress))
 

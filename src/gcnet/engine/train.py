@@ -263,7 +263,8 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     out, last, best = run.out, run.out / "last.safetensors", run.out / "best.safetensors"
     failure = f"the final {out / 'last.ckpt'} could not be written" if run.saved < run.iteration else None
     try:
-        save_model(run.model, last, provenance={"iteration": run.iteration})
+        learnt = run.model if run.average is not None else run.result()
+        save_model(learnt, last, provenance={"iteration": run.iteration})
         if run.average is not None:
             save_model(run.average, out / "last-ema.safetensors", provenance=run.stage())
     except (OSError, GCNetError) as error:

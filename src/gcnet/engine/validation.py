@@ -32,7 +32,7 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
 
     The first process keeps the best model, writes results, and gives the metrics.
     """
-    task, place, scored = run.task, run.place, run.average or run.model
+    task, place, scored = run.task, run.place, run.result()
     line.pause()
     with stop.at_once():
         share = range(place.rank, len(valid_set), place.world)
