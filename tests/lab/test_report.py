@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from gcnet.lab.report import Cell, Spread, markdown_table, table_row, write_report
+from gcnet.lab.sureness import Difference
 
 
 def scores(box: float, mask: float) -> dict[str, float]:
@@ -75,6 +76,22 @@ def test_a_report_is_three_files_and_a_table(tmp_path, capsys):
     assert picture is not None
     assert min(picture.shape[:2]) > 300
     assert len(set(map(tuple, picture.reshape(-1, 3)[::7].tolist()))) > 10
+
+
+def test_what_is_surely_better_is_said(tmp_path, capsys):
+    unsure, sure = Difference(0.1, -0.1, 0.3, 3), Difference(0.1, 0.05, 0.15, 3)
+    differences = {
+        "none": {"gc": unsure},
+        "gc": {"none": sure, "se": sure},
+        "se": {"none": unsure, "gc": unsure},
+    }
+    write_report(tmp_path, "x", CELLS, title="x", study={}, differences=differences)
+    said = capsys.readouterr().out
+    assert "gc beside none: better, +0.100 box AP, 95% between +0.050 and +0.150" in said
+    assert "se beside none: not told apart" in said
+    assert "gc: surely better than se\n" in said
+    assert "- gc: surely better than se" in (tmp_path / "x.md").read_text()
+    assert json.loads((tmp_path / "x.json").read_text())["cells"][1]["better by"]["se"]["low"] == 0.05
 
 
 def test_the_plot_draws_a_baseline_without_runs(tmp_path, capsys):

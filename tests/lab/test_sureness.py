@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
-from gcnet.lab.sureness import Difference, difference, read_boxes, t95
+from gcnet.lab.sureness import Difference, difference, read_boxes, score_runs, t95
 
 IMAGES = 12
 
@@ -39,14 +39,18 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_seeds_that_are_far_apart_make_a_difference_less_sure(tmp_path: Path) -> None:
     many, few = results(tmp_path / "12.json", 12), results(tmp_path / "6.json", 6)
     middle = results(tmp_path / "9.json", 9)
-    alone = difference([many], [few], dataset())
+
+    def between(one: list[Path], other: list[Path]) -> Difference:
+        return difference(score_runs(one, dataset()), score_runs(other, dataset()))
+
+    alone = between([many], [few])
     assert alone.seeds == 1
     assert 0.1 < alone.low < alone.value < alone.high
-    alike = difference([many] * 3, [few] * 3, dataset())
-    apart = difference([many, middle, many], [few, middle, few], dataset())
+    alike = between([many] * 3, [few] * 3)
+    apart = between([many, middle, many], [few, middle, few])
     assert alike.value > apart.value
     assert apart.high - apart.low > alike.high - alike.low > alone.high - alone.low
-    same = difference([many, few], [few, many], dataset())
+    same = between([many, few], [few, many])
     assert same.value == pytest.approx(0)
     assert same.low < -0.5 < 0.5 < same.high
 

@@ -14,7 +14,7 @@ from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.report import Cell, write_report
 from gcnet.lab.runs import failed_runs, load_data, make_runs, start_process
 from gcnet.lab.study import FREE, Run, Study, find_grid
-from gcnet.lab.sureness import Difference, difference
+from gcnet.lab.sureness import Difference, difference, score_runs
 from gcnet.models.complexity import count_complexity
 from gcnet.models.spec import ModelSpec
 from gcnet.ops.images import fit_size, padded_size
@@ -92,15 +92,14 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
 
 def _differences(
     study: Study, specs: Mapping[str, ModelSpec], valid_set: DataSet[ImageRecord]
-) -> dict[str, Difference]:
-    """By how much each cell is better than the one without blocks, where both have runs."""
+) -> dict[str, dict[str, Difference]]:
+    """By how much each cell is better than each other one, of those that have runs."""
     found = {
         cell: sorted(study.cell_folder(spec).glob("seed-*/train/results.json"))
         for cell, spec in specs.items()
     }
-    baseline, *others = found
+    scored = {cell: score_runs(paths, valid_set) for cell, paths in found.items() if paths}
     return {
-        cell: difference(found[cell], found[baseline], valid_set)
-        for cell in others
-        if found[cell] and found[baseline]
+        cell: {other: difference(own, scored[other]) for other in scored if other != cell}
+        for cell, own in scored.items()
     }

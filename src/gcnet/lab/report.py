@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich.console import Console
 
-from gcnet.console import make_table
+from gcnet.console import listed, make_table
 from gcnet.files import write_atomically, write_bytes, write_json
 from gcnet.lab.sureness import Difference
 
@@ -83,12 +83,12 @@ def write_report(
     *,
     title: str,
     study: Mapping[str, Any],
-    differences: Mapping[str, Difference],
+    differences: Mapping[str, Mapping[str, Difference]],
 ) -> None:
     """Prints a table and writes `GRID.json`, `GRID.md` and the plot `GRID.png`.
 
-    The first cell is what the others are compared with, `differences` say how surely. The JSON has everything
-    in the tables and the scores of each run.
+    The first cell is what the others are compared with. `differences` say by how much a cell is better than
+    each other one, and how surely. The JSON has everything in the tables and the scores of each run.
     """
     spreads = {cell.name: {score: cell.spread(score) for score in TITLES} for cell in cells}
     entries = [
@@ -97,16 +97,24 @@ def write_report(
             "parameters": cell.parameters,
             "flops": cell.flops,
             "runs": [dict(scores) for scores in cell.scores],
-            "difference": asdict(differences[cell.name]) if cell.name in differences else None,
+            "better by": {name: asdict(one) for name, one in differences.get(cell.name, {}).items()},
             **{score: asdict(spread) if spread else None for score, spread in spreads[cell.name].items()},
         }
         for cell in cells
     ]
     write_json(out / f"{grid}.json", {"grid": grid, "study": dict(study), "cells": entries})
     rows = [table_row(cell, cells[0]) for cell in cells]
-    verdicts = [one.in_words(cell, cells[0].name) for cell, one in differences.items()]
-    listed = "\n".join(["", *(f"- {line}" for line in verdicts), ""]) if verdicts else ""
-    write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}{listed}".encode())
+    first = cells[0].name
+    verdicts = [
+        others[first].in_words(cell, first) for cell, others in differences.items() if first in others
+    ]
+    verdicts += [
+        f"{cell}: surely better than {listed(better)}"
+        for cell, others in differences.items()
+        if (better := [name for name, one in others.items() if one.low > 0 and name != first])
+    ]
+    lines = "\n".join(["", *(f"- {line}" for line in verdicts), ""]) if verdicts else ""
+    write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}{lines}".encode())
     draw_plot(cells, out / f"{grid}.png", title=title)
     shown = ([row[column] for column in ON_TERMINAL] for row in rows)
     Console(width=max(Console().width, 110)).print(make_table(title, ON_TERMINAL, shown))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.evaluation.average_precision import Matches
@@ -48,19 +49,32 @@ class Difference:
         return f"{cell} beside {baseline}: {better}, {self.value:+.3f} box AP, {interval}"
 
 
-def difference(cell: Sequence[Path], baseline: Sequence[Path], dataset: DataSet[ImageRecord]) -> Difference:
-    """Of runs with several seeds, whose `results.json` of the images of `dataset` these are.
+@dataclass(frozen=True)
+class Scored:
+    """The runs of a cell: the box AP of each seed, and their mean on images drawn with replacement."""
 
-    What images do is counted on the same drawn ones for all runs, what seeds do from how far they are apart.
+    seeds: tuple[float, ...]
+    drawn: Float[np.ndarray, " B"]
+
+
+def score_runs(results: Sequence[Path], dataset: DataSet[ImageRecord]) -> Scored:
+    """The scores of runs whose `results.json` of the images of `dataset` these are, one for each seed.
+
+    The same images are drawn for all runs of a data set.
     """
     weights = image_weights(len(dataset))
-    own, other = ([_box_ap(path, dataset, weights) for path in paths] for paths in (cell, baseline))
-    value = float(np.mean([ap for ap, _ in own]) - np.mean([ap for ap, _ in other]))
-    samples = np.mean([drawn for _, drawn in own], 0) - np.mean([drawn for _, drawn in other], 0)
-    variance, seeds = float(np.nanvar(samples)), min(len(own), len(other))
+    scores = [_box_ap(path, dataset, weights) for path in results]
+    return Scored(tuple(ap for ap, _ in scores), np.mean([drawn for _, drawn in scores], 0))
+
+
+def difference(cell: Scored, baseline: Scored) -> Difference:
+    """What images do is counted on the same drawn ones, what seeds do from how far they are apart."""
+    own, other = cell.seeds, baseline.seeds
+    value = float(np.mean(own) - np.mean(other))
+    variance, seeds = float(np.nanvar(cell.drawn - baseline.drawn)), min(len(own), len(other))
     freedom = len(own) + len(other) - 2
     if seeds > 1:
-        variance += sum(np.var([ap for ap, _ in runs], ddof=1) / len(runs) for runs in (own, other))
+        variance += sum(float(np.var(runs, ddof=1)) / len(runs) for runs in (own, other))
     half = (t95(freedom) if seeds > 1 else 1.96) * math.sqrt(variance)
     return Difference(value, value - half, value + half, seeds)
 

@@ -213,14 +213,15 @@ _TINY = ModelSpec(
     ),
     image_size=(256, 192),
 )
+# Measured on few photographs (docs/train-your-own.md).
 _TINY_RECIPE = Recipe(
     epochs=120,
     batch_size=8,
-    lr=2e-3,
+    lr=2.5e-3,
     lr_batch_size=8,
     optimizer="adamw",
     weight_decay=0.05,
-    schedule="cosine",
+    schedule="free",
     warmup_iterations=50,
     clip_norm=5.0,
     scale_jitter=(0.8, 1.25),
