@@ -31,17 +31,17 @@ def test_an_image_is_resized_as_the_model_says() -> None:
     image = np.full((50, 100, 3), 7, np.uint8)
     prepared = prepare(image, DETAILS)
     assert prepared.size == (80, 160)
-    assert prepared.pixels.shape == (1, 3, 80, 160)
-    assert (prepared.pixels == 7).all()
+    assert prepared.images.shape == (1, 3, 80, 160)
+    assert (prepared.images == 7).all()
 
 
 def test_a_file_of_one_size_gets_the_image_on_zeros() -> None:
     image = np.full((50, 100, 3), 7, np.uint8)
     prepared = prepare(image, replace(DETAILS, size=(96, 128)))
     assert prepared.size == (64, 128)
-    assert prepared.pixels.shape == (1, 3, 96, 128)
-    assert (prepared.pixels[:, :, :64] == 7).all()
-    assert not prepared.pixels[:, :, 64:].any()
+    assert prepared.images.shape == (1, 3, 96, 128)
+    assert (prepared.images[:, :, :64] == 7).all()
+    assert not prepared.images[:, :, 64:].any()
 
 
 def test_a_file_that_resizes_gets_the_image_as_it_is() -> None:
@@ -49,17 +49,17 @@ def test_a_file_that_resizes_gets_the_image_as_it_is() -> None:
     resizes = replace(DETAILS, resizes=True)
     prepared = prepare(image, resizes)
     assert prepared.size == (50, 100)
-    assert prepared.pixels is image
+    assert prepared.images is image
     with pytest.raises(GCNetError, match=r"an image is 50 x 100 .* takes those of 60 x 80"):
         prepare(image, replace(resizes, size=(60, 80)))
 
 
 def test_the_resize_of_the_model() -> None:
     image = np.random.default_rng(0).integers(0, 256, (33, 77, 3), np.uint8)
-    assert prepare(image, replace(DETAILS, resize="torchvision")).pixels.dtype == np.float32
+    assert prepare(image, replace(DETAILS, resize="torchvision")).images.dtype == np.float32
     pillow = prepare(image, replace(DETAILS, resize="pillow", image_size=(20, 10)))
     plain = prepare(image, replace(DETAILS, image_size=(20, 10)))
-    assert pillow.pixels.std() < plain.pixels.std()  # every pixel counts
+    assert pillow.images.std() < plain.images.std()  # every pixel counts
 
 
 OUTPUTS: list[Any] = [
@@ -122,6 +122,43 @@ def test_images_that_a_batch_lacks_are_repeated() -> None:
     detector = ExportedDetector(replace(DETAILS, masks=False, batch=3), run)
     assert len(detector.predict_images(np.zeros((50, 100, 3), np.uint8))[0]) == 1
     assert seen == [(3, 3, 80, 160)]
+
+
+def test_as_many_images_as_the_file_takes_are_predicted_together() -> None:
+    seen = []
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        """Each image's colour as its score."""
+        seen.append(images[:, 0, 0, 0].tolist())
+        scores = images[:, :1, 0, 0] / np.float32(100)
+        boxes = np.tile(np.array([[[0, 0, 9, 9]]], np.float32), (len(images), 1, 1))
+        return [boxes, scores, np.zeros((len(images), 1), int), np.ones((len(images), 1), bool)]
+
+    detector = ExportedDetector(replace(DETAILS, masks=False, batch=2), run)
+    wide = [np.full((50, 100, 3), colour, np.uint8) for colour in (10, 20, 30, 50)]
+    images = [*wide[:3], np.full((100, 50, 3), 40, np.uint8), wide[3]]
+    found = detector.predict_images(images)
+    assert [round(float(one.scores[0]), 2) for one in found] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert seen == [[10, 20], [30, 30], [40, 40], [50, 50]]  # one size at a time
+    seen.clear()
+    prepared = Prepared.together([detector.prepare(image) for image in wide])
+    assert [len(one) for one in detector.predict(prepared, score_threshold=0.25)] == [0, 0, 1, 1]
+    assert seen == [[10, 20], [30, 50]]
+
+
+def test_squares_are_classified_together() -> None:
+    seen = []
+
+    def run(squares: np.ndarray) -> list[np.ndarray]:
+        seen.append(len(squares))
+        share = squares[:, :1, 0, 0] / 100
+        return [np.concatenate([share, 1 - share], axis=1)]
+
+    details = replace(DETAILS, kind="classifier", class_names=("a", "b"), image_size=(10, 8), batch=2)
+    images = [np.full((20, 30, 3), colour, np.uint8) for colour in (10, 80, 60)]
+    found = ExportedClassifier(details, run).predict_images(images, top=1)
+    assert [one.names for one in found] == [("b",), ("a",), ("a",)]
+    assert seen == [2, 2]
 
 
 SAID = asdict(DETAILS)

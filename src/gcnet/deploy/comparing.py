@@ -126,7 +126,7 @@ def _as_prepared(detector: Detector, image: UInt8[np.ndarray, "H W 3"], details:
     """
     prepared, detector = prepare(image, details), in_eval_mode(detector)
     program = ResizedProgram(detector, prepared.original) if details.resizes else Program(detector)
-    outputs = program.to(detector.mean.device)(torch.from_numpy(prepared.pixels).to(detector.mean.device))
+    outputs = program.to(detector.mean.device)(torch.from_numpy(prepared.images).to(detector.mean.device))
     found = as_found([part.cpu().numpy() for part in outputs], prepared, details)
     return found[found.scores > LEAST_SCORE]
 

@@ -175,7 +175,7 @@ def _given(image: UInt8[np.ndarray, "H W 3"], details: Details) -> np.ndarray:
     if details.kind == "classifier":
         pixels = middle_square(image, details.image_size).transpose(2, 0, 1)[None]
     else:
-        pixels = prepare(image, details).pixels
+        pixels = prepare(image, details).images
     return pixels if details.resizes else np.repeat(pixels, details.batch, axis=0)
 
 

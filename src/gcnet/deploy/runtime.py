@@ -6,6 +6,7 @@ N images of H x W pixels, D rows of detections, K classes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -105,9 +106,14 @@ class Details:
 class Prepared:
     """An image of (height, width) `original`, resized to `size` and perhaps padded with zeros."""
 
-    pixels: UInt8[np.ndarray, "..."] | Float[np.ndarray, "..."]
+    images: UInt8[np.ndarray, "..."] | Float[np.ndarray, "..."]
     original: tuple[int, int]
     size: tuple[int, int]
+
+    @staticmethod
+    def together(images: Sequence[Prepared]) -> Sequence[Prepared]:
+        """Several images, as `ExportedDetector.predict` takes them."""
+        return images
 
 
 class ExportedDetector:
@@ -121,21 +127,33 @@ class ExportedDetector:
         self, images: Any | Sequence[Any], *, score_threshold: float = LEAST_SCORE
     ) -> list[Found]:
         """What is found in images as `Detector.predict_images` takes them, in pixels of each as given."""
-        return [
-            self.predict(self.prepare(image), score_threshold=score_threshold)[0] for image in as_list(images)
-        ]
+        batches = in_batches(as_list(images), self.details.batch)
+        prepared = ([self.prepare(image) for image in batch] for batch in batches)
+        return [one for batch in prepared for one in self.predict(batch, score_threshold=score_threshold)]
 
     def prepare(self, image: Any) -> Prepared:
         """An image of any kind, as `predict` wants it."""
         return prepare(as_rgb_array(image), self.details)
 
-    def predict(self, prepared: Prepared, *, score_threshold: float = LEAST_SCORE) -> list[Found]:
-        """What is found in one image, as a list of one, as `Detector.predict` gives it."""
-        pixels = prepared.pixels
-        if not self.details.resizes:
-            pixels = np.repeat(pixels, self.details.batch, axis=0)
-        found = as_found(self.run(pixels), prepared, self.details)
-        return [found[found.scores > score_threshold]]
+    def predict(
+        self, prepared: Prepared | Sequence[Prepared], *, score_threshold: float = LEAST_SCORE
+    ) -> list[Found]:
+        """What is found in one image or in each of several, as `Detector.predict` gives it.
+
+        As many of one size as the file takes at a time are predicted together.
+        """
+        every = [prepared] if isinstance(prepared, Prepared) else prepared
+        found = []
+        for _, alike in itertools.groupby(every, lambda one: one.images.shape):
+            for some in in_batches(list(alike), self.details.batch):
+                images = some[0].images
+                if not self.details.resizes:
+                    images = filled_up(np.concatenate([one.images for one in some]), self.details.batch)
+                outputs = self.run(images)
+                for index, one in enumerate(some):
+                    own = [output[index : index + 1] for output in outputs]
+                    found.append(as_found(own, one, self.details))
+        return [one[one.scores > score_threshold] for one in found]
 
 
 class ExportedClassifier:
@@ -149,23 +167,29 @@ class ExportedClassifier:
         """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
         if top < 1:
             raise GCNetError(f"top is {top}; ask for 1 class or more")
-        return [self.classify(self.prepare(image), top=top)[0] for image in as_list(images)]
+        batches = in_batches(as_list(images), self.details.batch)
+        squares = (np.concatenate([self.prepare(image) for image in batch]) for batch in batches)
+        return [one for batch in squares for one in self.classify(batch, top=top)]
 
     def prepare(self, image: Any) -> UInt8[np.ndarray, "1 3 S S"]:
         """An image of any kind, as `classify` wants it."""
         square = middle_square(as_rgb_array(image), self.spec.image_size)
         return np.ascontiguousarray(square.transpose(2, 0, 1)[None])
 
-    def predict(self, square: UInt8[np.ndarray, "1 3 S S"]) -> Float[np.ndarray, "1 K"]:
-        """The probability of each class, of one image."""
-        return self.run(np.repeat(square, self.details.batch, axis=0))[0][:1].astype(np.float32)
+    def predict(self, squares: UInt8[np.ndarray, "N 3 S S"]) -> Float[np.ndarray, "N K"]:
+        """The probability of each class, of each image."""
+        batches = in_batches(squares, self.details.batch)
+        parts = [self.run(filled_up(some, self.details.batch))[0][: len(some)] for some in batches]
+        return np.concatenate(parts).astype(np.float32)
 
-    def classify(self, square: UInt8[np.ndarray, "1 3 S S"], *, top: int) -> list[Classified]:
-        """The `top` most probable classes of one image, as a list of one, as `Classifier.classify` does."""
-        probabilities = self.predict(square)[0]
-        labels = np.argsort(-probabilities, kind="stable")[:top]
-        names = tuple(self.spec.class_names[label] for label in labels)
-        return [Classified(labels, probabilities[labels], names)]
+    def classify(self, squares: UInt8[np.ndarray, "N 3 S S"], *, top: int) -> list[Classified]:
+        """The `top` most probable classes of each image, as `Classifier.classify` does."""
+        found = []
+        for probabilities in self.predict(squares):
+            labels = np.argsort(-probabilities, kind="stable")[:top]
+            names = tuple(self.spec.class_names[label] for label in labels)
+            found.append(Classified(labels, probabilities[labels], names))
+        return found
 
 
 def load_export(
@@ -192,6 +216,16 @@ def _fingerprint(path: Path) -> str:
             with open(part, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def in_batches(images: Any, most: int) -> list[Any]:
+    """A list or an array in parts of `most`; the last may be shorter."""
+    return [images[start : start + most] for start in range(0, len(images), most)]
+
+
+def filled_up(images: np.ndarray, count: int) -> np.ndarray:
+    """`count` images, of which those that lack repeat the last one."""
+    return np.concatenate([images, *[images[-1:]] * (count - len(images))])
 
 
 # Images and boxes --------------------------------------------------------------------------------------

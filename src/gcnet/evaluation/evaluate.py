@@ -32,7 +32,7 @@ from gcnet.journal import Journal
 from gcnet.models.modes import fingerprint, in_eval_mode
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.models.views import Views
-from gcnet.ops.images import fit_size, padded_size
+from gcnet.ops.images import fit_size, padded_size, together
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,9 @@ def predict_all(
     `journal`, images that are in it are not looked at again, and the others are put there.
     """
     device, is_export = torch.device("cpu"), not isinstance(model, Module)
-    if not is_export:
+    if is_export:
+        batch_size = model.details.batch
+    else:
         model = in_eval_mode(model)
         device = next((parameter.device for parameter in model.parameters()), device)
     images = {} if journal is None else _recorded(journal, dataset)
@@ -196,7 +198,10 @@ def predict_all(
         loader = eval_loader(dataset, batches, image_size=size, resize=resize, workers=workers)
         loader = (batch.to(device) for batch in loader)
     else:
-        batches, loader = [[index] for index in left], read_ahead(dataset, left, looks.prepare)
+        many = batch_size if views.plain else 1
+        batches = [left[start : start + many] for start in range(0, len(left), many)]
+        prepared = read_ahead(dataset, left, looks.prepare)
+        loader = (together([next(prepared) for _ in batch]) for batch in batches)
 
     def encode(group: list[int], found: list[Any]) -> None:
         for index, one in zip(group, found, strict=True):

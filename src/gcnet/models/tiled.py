@@ -16,6 +16,7 @@ from gcnet.found import Found
 from gcnet.models.seams import join_views
 from gcnet.models.tiles import Tiles, View
 from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.images import together
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Tiled:
         found: list[Any] = []
         for group in self._groups(views):
             crops = [self.detector.prepare(image[v.top : v.bottom, v.left : v.right]) for v in group]
-            batch = crops[0] if len(crops) == 1 else type(crops[0]).together(crops)
-            found += self.detector.predict(batch, score_threshold=score_threshold)
+            found += self.detector.predict(together(crops), score_threshold=score_threshold)
         if len(views) == 1:
             return found
         joined = join_views([one.arrays() for one in found], views, size)

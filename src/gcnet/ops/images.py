@@ -1,9 +1,10 @@
-"""Resizes and writes images, which are H x W x 3 RGB uint8."""
+"""Resizes, writes and joins images, which are H x W x 3 RGB uint8."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -92,3 +93,10 @@ def _middle(image: UInt8[np.ndarray, "H W 3"], longest: int) -> UInt8[np.ndarray
     """The middle of an image with a side of more than `longest` pixels; others are returned as they are."""
     top, left = (max(length - longest, 0) // 2 for length in image.shape[:2])
     return image[top : top + longest, left : left + longest]
+
+
+def together(prepared: Sequence[Any]) -> Any:
+    """A batch of images as a model prepared each: a `Batch`, an export's `Prepared`, or an array."""
+    if isinstance(prepared[0], np.ndarray):
+        return np.concatenate(prepared)
+    return prepared[0] if len(prepared) == 1 else type(prepared[0]).together(prepared)

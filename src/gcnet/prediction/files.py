@@ -82,6 +82,7 @@ def predict_files(
     wanted.check_model(model.spec, is_detector=of_detector)
     views.check_model(model.spec.name, is_detector=of_detector)
     model, weights = ready(model)
+    batch_size = _own_batch(model) or batch_size
     kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
@@ -117,6 +118,11 @@ def ready(model: Any) -> tuple[Any, str]:
     from gcnet.models.modes import fingerprint, in_eval_mode
 
     return in_eval_mode(model), fingerprint(model)
+
+
+def _own_batch(model: Any) -> int | None:
+    """The number of images that an export takes at a time; None for other models."""
+    return model.details.batch if isinstance(model, ExportedDetector | ExportedClassifier) else None
 
 
 def _beside(

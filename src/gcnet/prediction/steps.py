@@ -17,7 +17,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import DiskFullError
 from gcnet.found import Found
-from gcnet.ops.images import shrink_image
+from gcnet.ops.images import shrink_image, together
 from gcnet.prediction.stream import Done
 
 SHOWN, COLUMNS = 40, 5  # images on a classifier's sheet, and in one of its rows
@@ -63,7 +63,7 @@ class Detect:
         return tuple(prepared.images.shape)
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
-        found = self.detector.predict(_together(prepared), score_threshold=self.score_threshold)
+        found = self.detector.predict(together(prepared), score_threshold=self.score_threshold)
         return [one if isinstance(one, Found) else one.to("cpu") for one in found]
 
     def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
@@ -106,7 +106,7 @@ class Classify:
         return None  # all are squares of one size
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
-        return self.classifier.classify(_together(prepared), top=self.top)
+        return self.classifier.classify(together(prepared), top=self.top)
 
     def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
         best = [round(p, 5) for p in result.probabilities.tolist()]
@@ -131,11 +131,6 @@ class Classify:
 
         images, captions = zip(*(self.shown[index] for index in sorted(self.shown)), strict=True)
         return sheet(images, captions, columns=COLUMNS, cell=THUMBNAIL)
-
-
-def _together(prepared: Sequence[Any]) -> Any:
-    """A batch of images of equal padded size; exports take one image."""
-    return prepared[0] if len(prepared) == 1 else type(prepared[0]).together(prepared)
 
 
 def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -23,6 +23,7 @@ from gcnet.found import Classified, Found
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ModelSpec
+from gcnet.ops.images import together
 from gcnet.types import Batch, Classification
 
 WARM = (480, 640)  # height and width of the image that a service begins with
@@ -94,12 +95,8 @@ class Served:
     def predict(self, asked: Sequence[Asked]) -> list[Found] | list[Classification | Classified]:
         """The results for each of the images, whose keys are equal."""
         limits = [one.limit for one in asked]
-        if isinstance(self.model, ExportedDetector):
-            return [self.model.predict(one, score_threshold=limit)[0] for one, limit in asked]
-        if isinstance(self.model, ExportedClassifier):
-            return [self.model.classify(one, top=int(top))[0] for one, top in asked]
-        batch = _joined([one.prepared for one in asked])
-        if isinstance(self.model, Classifier):
+        batch = together([one.prepared for one in asked])
+        if isinstance(self.model, Classifier | ExportedClassifier):
             named = self.model.classify(batch, top=int(max(limits)))
             return [_first(one, int(top)) for one, top in zip(named, limits, strict=True)]
         found = [one.arrays() for one in self.model.predict(batch, score_threshold=min(limits))]
@@ -111,20 +108,9 @@ class Served:
         return [_attention(self.plain, batch, self.blocks) for batch in batches]
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
-    """One batch of several with one image each, all of one padded size."""
-    if len(batches) == 1:
-        return batches[0]
-    return Batch(
-        torch.cat([one.images for one in batches]),
-        [one.image_sizes[0] for one in batches],
-        [one.original_sizes[0] for one in batches],
-        [one.image_ids[0] for one in batches],
-    )
-
-
-def _first(found: Classification, top: int) -> Classification:
-    return Classification(found.labels[:top], found.probabilities[:top], found.names[:top])
+def _first(found: Any, top: int) -> Any:
+    """The `top` most probable classes, in their own type."""
+    return type(found)(found.labels[:top], found.probabilities[:top], found.names[:top])
 
 
 @torch.no_grad()
