@@ -75,5 +75,5 @@ def test_a_run_keeps_its_kind_of_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"optimizer": "sgd"}, {"ema": 0.9}], ids=str)
 def test_what_does_not_go_with_it(other: dict[str, object]) -> None:
-    with pytest.raises(GCNetError, match="give optimizer adamw, ema 0"):
+    with pytest.raises(GCNetError, match="give optimizer adamw and ema 0, or another schedule"):
         Recipe(**FREE | other)
