@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,15 @@ def test_a_detector(tmp_path, monkeypatch, capsys):
     assert main(["compare", *words, "--device", "cpu"]) == 0
     assert "open both/compare.html" in capsys.readouterr().out
     assert main(["compare", "run", "nowhere.safetensors", "--data", "shapes"]) == 2
+
+    shutil.copytree("run", "other")  # a run on the same images, divided otherwise
+    Path("other/recipe.yaml").write_text("data: shapes/train")
+    entries = json.loads(Path("shapes/train/_annotations.coco.json").read_text())["images"]
+    names = [entry["file_name"] for entry in entries]
+    Path("other/split.json").write_text(json.dumps({"train": names, "valid": []}))
+    words = ["run", "other", "--data", "shapes/train", "--out", "unfair", "--workers", "0"]
+    assert main(["compare", *words, "--device", "cpu"]) == 0
+    assert "B was trained on 1 of these 1 images" in capsys.readouterr().out
 
     Path("broken.png").write_bytes(b"no image")
     words = ["predict", "run/last.safetensors", "shapes/valid", "--out", "found", "--device", "cpu"]

@@ -56,7 +56,9 @@ def test_a_better_one_is_told_from_a_worse_one(tmp_path: Path) -> None:
 def test_the_same_one_does_not_differ(tmp_path: Path) -> None:
     dataset, found = draw_scene(tmp_path)
     same = [CocoResults(found)] * 2
-    said = write_comparison([SPEC, SPEC], same, dataset, tmp_path, about=ABOUT)
+    note = "B was trained on 2 of these 8 images."
+    said = write_comparison([SPEC, SPEC], same, dataset, tmp_path, about=ABOUT, notes=[note])
+    assert said["verdict"].endswith(f" {note}")
     assert set(said["ap"]["box"]["difference"]["AP"].values()) == {0.0}
     assert "cannot tell the two apart" in said["verdict"]
     assert said["differing_images"] == []

@@ -184,12 +184,27 @@ def compare(
     dataset: Any = read_split(model, loaded[0].spec, place, split, division) if place else data
     skip, most = given.pop("skip_bad_images"), given["max_pixels"]
     dataset = check_images({split: dataset}, skip=skip, max_pixels=most, progress=given["progress"])[split]
-    results, about = [], {}
+    results, about, notes = [], {}, []
     for name, word, one in zip("ab", (model, other), loaded, strict=True):
         results.append(evaluate(one, dataset, out=Path(out) / name, **given)[1])
         about[name] = str(word) if isinstance(word, str | os.PathLike) else one.spec.name
+        if place and (seen := _images_trained_on(word, place[0]).intersection(dataset.names())):
+            notes.append(
+                f"{name.upper()} was trained on {len(seen)} of these {len(dataset)} images: compare on "
+                "images that neither was trained on."
+            )
     about |= {"data": str(dataset.source), "split": split}
-    return write_comparison([one.spec for one in loaded], results, dataset, Path(out), about=about)
+    specs = [one.spec for one in loaded]
+    return write_comparison(specs, results, dataset, Path(out), about=about, notes=notes)
+
+
+def _images_trained_on(model: "AnyModel", data: Path) -> set[str]:
+    """The images of an undivided data set that the model's own run did not hold out."""
+    from gcnet.data.divide import read_trained
+    from gcnet.engine.runfolder import own_split
+
+    file = own_split(Path(model), data) if isinstance(model, str | os.PathLike) else None
+    return read_trained(file) if file else set()
 
 
 def _keep_threshold(file: Path, metrics: "Metrics | ClassMetrics") -> None:

@@ -85,6 +85,12 @@ def write_split(path: Path, train_set: DataSet[Any], valid_set: DataSet[Any]) ->
     write_json(path, {"train": train_set.names(), "valid": valid_set.names()})
 
 
+def read_trained(path: Path) -> set[str]:
+    """The names of the images that a split file says were trained on."""
+    names = read_object(path).get("train")
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+
+
 def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
     """The images to hold out: random groups until there are enough; at least one group stays."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}

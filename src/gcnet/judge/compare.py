@@ -35,10 +35,11 @@ def write_comparison(
     folder: Path,
     *,
     about: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Writes `compare.html` and `compare.json` of the results of two models, and returns what the second has.
 
-    `about` says which models `a` and `b` are.
+    `about` says which models `a` and `b` are, `notes` what else to know of the verdict.
     """
     both_found = zip(specs, results, strict=True)
     models = [judge(evaluator_of(spec, dataset, found.images)) for spec, found in both_found]
@@ -60,7 +61,9 @@ def write_comparison(
             "seed": SEED,
             "drawn": "images, the same for both",
         },
-        "verdict": verdict({name: one["difference"]["all"]["AP"] for name, one in ap.items()}),
+        "verdict": " ".join(
+            [verdict({name: one["difference"]["all"]["AP"] for name, one in ap.items()}), *notes]
+        ),
         "ap": {kind: {who: one["all"] for who, one in whom.items()} for kind, whom in ap.items()},
         "classes": [
             {"name": name}
