@@ -37,6 +37,7 @@ COLORS = (
     *("#1b6ca8", "#d1495b", "#2e933c", "#8d5a97", "#e08e1b", "#3aa6a6", "#7a6c5d", "#c2559d"),
     *("#0b3954", "#f28482", "#84a98c", "#c9ada7", "#ffca3a", "#5e548e"),
 )
+LEAST_FLOPS = 1000  # of a block in the plot; less is drawn there
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
         margin = spread.std or 0.0
         axes.axhspan(spread.mean - margin, spread.mean + margin, color="0.45", alpha=0.15, linewidth=0)
     drawn = [cell for cell in others if cell.scores]
-    places = _places([max(cell.flops - baseline.flops, 1) / 1e6 for cell in drawn])
+    places = _places([max(cell.flops - baseline.flops, LEAST_FLOPS) / 1e6 for cell in drawn])
     for x, cell, color in zip(places, drawn, cycle(COLORS), strict=False):
         values = cell.values(score)
         spread = Spread.of(values)
@@ -187,7 +188,7 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
     axes.set_xscale("log")
     axes.set_xlim(low / margin, high * margin)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("FLOPs added by the blocks, millions an image (equals side by side)")
