@@ -196,7 +196,8 @@ class Recipe:
         self.parsed_class_weights()
         if self.schedule == "free" and (self.optimizer != "adamw" or self.ema):
             raise GCNetError(
-                'recipe: schedule "free" averages the weights itself: give optimizer adamw, ema 0'
+                'recipe: schedule "free" averages the weights itself: give optimizer adamw and ema 0, '
+                "or another schedule, such as cosine"
             )
         if not 0 < self.lr < float("inf"):
             raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
