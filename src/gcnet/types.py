@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.found import Found
+from gcnet.ops.boxes import Extents
 from gcnet.ops.images import Pixels, padded_size
 from gcnet.ops.masks import paste_masks
 from gcnet.ops.rle import encode_masks
@@ -39,14 +40,16 @@ def _with_tensors(record: Record, change: Callable[[Tensor], Tensor]) -> Record:
 
 
 def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"]:
-    """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32."""
+    """Images of any sizes in one tensor, zero-padded at the right and bottom to multiples of 32.
+
+    In memory it is N x H x W x 3, as images are: another order would take longer to write than a resize.
+    """
     height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
     kind = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
-    stack = torch.zeros(len(images), 3, height, width, dtype=kind)
+    stack = torch.zeros(len(images), height, width, 3, dtype=kind)
     for i, image in enumerate(images):
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        stack[i, :, : image.shape[0], : image.shape[1]] = pixels
-    return stack
+        stack[i, : image.shape[0], : image.shape[1]] = torch.from_numpy(np.ascontiguousarray(image))
+    return stack.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,15 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.image_sizes)
+
+    @property
+    def extents(self) -> Extents:
+        """The sizes of images as boxes are cut to them; on a GPU a tensor, which is made without a copy."""
+        device = self.images.device
+        if device.type == "cpu":
+            return self.image_sizes
+        sides = [torch.full((), side, device=device) for h, w in self.image_sizes for side in (w, h)]
+        return torch.stack(sides).float().view(-1, 2).repeat(1, 2)
 
     def __getitem__(self, part: slice) -> Batch:
         """The images that a slice selects; their padding stays."""
@@ -160,6 +172,10 @@ class Detections:
 
     def to(self, device: torch.device | str) -> Detections:
         return _with_tensors(self, lambda tensor: tensor.to(device))
+
+    def clone(self) -> Detections:
+        """The same in memory of its own."""
+        return _with_tensors(self, Tensor.clone)
 
     @property
     def mask_frames(self) -> Float[Tensor, "D 4"]:

@@ -67,7 +67,7 @@ def test_prediction_refines_with_every_stage() -> None:
             box_head.cls.bias.copy_(bias)
             mask_head.logits.weight.zero_()
             mask_head.logits.bias.fill_(float(bias.sum()))
-        found = heads.predict(features(), [torch.tensor([[10.0, 20, 50, 60]])], BATCH, 0.3)[0]
+        found = heads.predict(features(), [torch.tensor([[10.0, 20, 50, 60]])], BATCH.image_sizes, 0.3)[0]
     # 40 pixels wide, and moved by each stage's own share of that
     shift = 40 * (0.1 + 0.05 + 0.033)
     torch.testing.assert_close(found.boxes, torch.tensor([[10 + shift, 20, 50 + shift, 60]]))
@@ -79,7 +79,7 @@ def test_prediction_refines_with_every_stage() -> None:
 
 def test_refined_boxes_stay_in_the_image() -> None:
     box, delta = torch.tensor([[100.0, 100, 120, 118]]), torch.tensor([[[9.0, 9, 0, 0]]])
-    refined = cascade()._refine(0, with_images([box]), delta, BATCH)
+    refined = cascade()._refine(0, with_images([box]), delta, BATCH.image_sizes)
     torch.testing.assert_close(refined, torch.tensor([[118, 116.2, 128, 120]]))
 
 
@@ -112,7 +112,7 @@ def test_nothing_to_propose_or_to_find(proposals: Tensor, count: int) -> None:
 
 def test_prediction_without_proposals() -> None:
     with torch.no_grad():
-        found = cascade().eval().predict(features(), [NO_BOXES], BATCH, 0.0)[0]
+        found = cascade().eval().predict(features(), [NO_BOXES], BATCH.image_sizes, 0.0)[0]
     assert found.boxes.shape == (0, 4)
     assert found.mask_probs.shape == (0, 28, 28)
 

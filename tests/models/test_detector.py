@@ -155,8 +155,8 @@ def test_forward_is_prediction_in_a_fixed_number_of_places(detector: Detector) -
 
 def test_no_proposals_at_all(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    def propose(features: list[Tensor], batch: Batch, static: bool) -> list[Tensor]:
-        return [torch.zeros(0, 4) for _ in batch.image_sizes]
+    def propose(features: list[Tensor], sizes: list[tuple[int, int]], static: bool) -> list[Tensor]:
+        return [torch.zeros(0, 4) for _ in sizes]
 
     monkeypatch.setattr(detector.rpn, "predict", propose)
     found = detector.predict_images(np.zeros((40, 40, 3), np.uint8), score_threshold=0.0)[0]

@@ -4,8 +4,7 @@ PyTorch's fake tensors have a shape, a type and a device, and no content. An ope
 devices raises, and so does one whose result depends on content, for which a GPU would have to be waited for.
 They are PyTorch's own means of tracing and not quite public: without them these tests are skipped.
 
-Non-maximum suppression, whose result has a size that depends on content, is replaced by a fixed number of
-boxes. Where gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of
+Non-maximum suppression is told not to ask whether it is done, as a CUDA graph tells it. Where gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of
 "cuda".
 """
 
@@ -24,8 +23,10 @@ from torch.utils._pytree import tree_leaves
 
 from gcnet.context import record
 from gcnet.engine.schedule import make_optimizer
+from gcnet.models import fused
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
+from gcnet.models.postprocess import to_original
 from gcnet.models.spec import ContextSpec, ModelSpec, Precision
 from gcnet.ops import nms
 from gcnet.recipe import Recipe
@@ -34,8 +35,6 @@ from gcnet.weights.catalog import find_detector
 from lively import lively_detector
 
 fake_tensor = pytest.importorskip("torch._subclasses.fake_tensor")
-
-KEPT = 20  # boxes that stand for the result of a non-maximum suppression
 
 
 class Moves(TorchDispatchMode):
@@ -54,11 +53,10 @@ class Moves(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True)
-def _no_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    def keep(boxes: Tensor, *_: object) -> Tensor:
-        return torch.zeros(KEPT, dtype=torch.int64, device=boxes.device)
-
-    monkeypatch.setattr(nms, "nms", keep)
+def _never_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(fused, "_HALVES", ())  # cuDNN's operators have no fake ones
+    with nms.without_waiting():
+        yield
 
 
 @contextmanager
@@ -163,7 +161,8 @@ def infer(model: Detector, device: str) -> list[Detections]:
     with torch.no_grad():
         batch = a_batch(device)
         with Moves() as moves:
-            detections = model._predict(model.features(batch), batch, 0.05, model.static)
+            detections = model._find_static(batch.images, batch.extents, 0.05)
+            detections = [to_original(one, batch, index) for index, one in enumerate(detections)]
             assert all(one.masks.device.type == device for one in detections)
         assert moves.found == []
         return [one.to("cpu") for one in detections]

@@ -260,7 +260,7 @@ def test_proposals_are_limited_and_best_first() -> None:
     rpn = RPN(4, RPNSpec(pre_nms_test=50, proposals_test=20))
     levels = [torch.randn(1, 4, 128 // stride, 128 // stride) for stride in (*STRIDES, 64)]
     batch = Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0])
-    assert len(rpn.predict(levels, batch)[0]) == 20
+    assert len(rpn.predict(levels, batch.image_sizes)[0]) == 20
 
 
 def select(scores: Tensor, boxes: Tensor, **changes: object):
@@ -308,7 +308,7 @@ def test_boxes_alone(cascade: CascadeSpec | None) -> None:
         model = RoIHeads(4, 3, replace(SMALL, masks=masks), cascade)
         torch.manual_seed(1)
         losses = model.losses(features(), proposals, [replace(objects(2), masks=[[], []])], batch)
-        found.append((losses, model.predict(features(), proposals, batch, 0.0)[0]))
+        found.append((losses, model.predict(features(), proposals, batch.image_sizes, 0.0)[0]))
     (losses, detections), (box_losses, boxes) = found
     assert box_losses == {name: loss for name, loss in losses.items() if not name.endswith("loss_mask")}
     assert len(boxes.scores) > 0

@@ -77,7 +77,7 @@ def test_in_a_fixed_number_of_places(count: int, limit: int) -> None:
     boxes, scores, groups = random_boxes(count, 4)
     scores = (scores * 20).round() / 20
     kept = grouped_nms(boxes, scores, groups, 0.5)[:limit]
-    index, filled = grouped_nms_static(boxes, scores, groups, 0.5, limit)
+    index, filled = (one[0] for one in grouped_nms_static(boxes[None], scores[None], groups[None], 0.5, limit))
     assert len(index) == len(filled) == min(limit, count)
     assert filled.sum() == len(kept)
     assert torch.equal(index[: len(kept)], kept)

@@ -24,21 +24,21 @@ def positions(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N C P"]:
 
 
 def attention_weights(
-    flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
+    flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"] | None
 ) -> Float[Tensor, "N P"]:
     """A softmax over positions of one linear function of the channels."""
     # bmm reads contiguous and channels-last maps in place; matmul with a vector would copy a contiguous one.
     # shape[0], not len: torch.export would take the batch size for a constant.
-    logits = torch.bmm(weight.to(flat.dtype).expand(flat.shape[0], 1, -1), flat).squeeze(1) + bias
-    return logits.softmax(dim=1)
+    logits = torch.bmm(weight.to(flat.dtype).expand(flat.shape[0], 1, -1), flat).squeeze(1)
+    return (logits if bias is None else logits + bias).softmax(dim=1)
 
 
 def attend(
-    flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"]
+    flat: Float[Tensor, "N C P"], weight: Float[Tensor, " C"], bias: Float[Tensor, " 1"] | None
 ) -> Float[Tensor, "N C"]:
     """The mean over positions, weighted by `attention_weights`. Saves only `flat` for backward."""
     # A compiler fuses more without it, and torch.jit.trace takes each of its calls for another graph.
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_tracing():
+    if torch.is_grad_enabled() and bias is not None and not torch.compiler.is_compiling() and not is_tracing():
         return _Attend.apply(flat, weight, bias)[0]
     return _weighted(flat, attention_weights(flat, weight, bias))
 

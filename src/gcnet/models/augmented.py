@@ -95,8 +95,10 @@ class Augmented:
 def _find(model: Detector, look: _Look, score_threshold: float) -> Iterator[Detections]:
     """The boxes of each view, in pixels of the image."""
     batch, static = look.batch, model.static
-    proposals = model.rpn.predict(look.features, batch, static=static)
-    found = model.roi_heads.find_boxes(look.features, proposals, batch, score_threshold, static=static)
+    proposals = model.rpn.predict(look.features, batch.extents, static=static)
+    found = model.roi_heads.find_boxes(
+        look.features, proposals, batch.extents, score_threshold, static=static
+    )
     for index, (one, mirrored) in enumerate(zip(found, look.mirrored, strict=True)):
         seen = to_original(one, batch, index, model.spec.coordinates)
         if mirrored:

@@ -20,9 +20,11 @@ from gcnet.models.fpn import make_neck
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.postprocess import to_original
 from gcnet.models.pretrained import Pretrained
+from gcnet.models.recordings import Recordings
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import ModelSpec, Precision
+from gcnet.ops.boxes import Extents
 from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import PAD_MULTIPLE, fit_size, resize_image
 from gcnet.types import Batch, Detections, Targets, stack_images
@@ -67,6 +69,7 @@ class Detector(Pretrained, nn.Module):
         self.rpn = RPN(channels, spec.rpn, coordinates=coordinates)
         self.roi_heads = heads
         self.shapes: Shapes = "auto"
+        self.recordings: Recordings | None = None  # of optimised copies
         self.compute_dtype = torch.float32  # of the network; boxes and scores stay float32
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
@@ -108,8 +111,32 @@ class Detector(Pretrained, nn.Module):
         Eval mode is not needed, and the model is not changed, so threads can share it.
         """
         model = in_eval_mode(self)
-        found = model._predict(model.features(batch), batch, score_threshold, self.static)
-        return [detections[detections.scores > 0] for detections in found] if self.static else found
+        found = model._find(batch, score_threshold)
+        coordinates = self.spec.coordinates
+        return [to_original(one, batch, index, coordinates) for index, one in enumerate(found)]
+
+    def _find(self, batch: Batch, threshold: float) -> list[Detections]:
+        """The detections of each image in pixels of the resized one."""
+        if not self.static:
+            return self._find_in(self.features(batch), batch.image_sizes, threshold)
+        if self.recordings is not None and batch.images.is_cuda:
+            found = self.recordings.find(self, self._find_static, batch, threshold)
+            if found is not None:
+                return found
+        padded = self._find_static(batch.images, batch.extents, threshold)
+        # The filled places come first. Their numbers are all that is waited for.
+        counts = torch.stack([(one.scores > 0).sum() for one in padded]).tolist()
+        return [one[:count] for one, count in zip(padded, counts, strict=True)]
+
+    def _find_static(self, images: Tensor, sizes: Extents, threshold: float) -> list[Detections]:
+        """With empty places: nothing depends on what is in the images."""
+        return self._find_in(self._features(images, sizes), sizes, threshold, static=True)
+
+    def _find_in(
+        self, features: list[Tensor], sizes: Extents, threshold: float, *, static: bool = False
+    ) -> list[Detections]:
+        proposals = self.rpn.predict(features, sizes, static=static)
+        return self.roi_heads.predict(features, proposals, sizes, threshold, static=static)
 
     def forward(
         self, images: UInt8[Tensor, "N 3 H W"] | Float[Tensor, "N 3 H W"], score_threshold: float = 0.05
@@ -125,20 +152,15 @@ class Detector(Pretrained, nn.Module):
         # Padding after standardising leaves nothing to set to zero; runtimes cannot assign to slices.
         padding = (0, -width % PAD_MULTIPLE, 0, -height % PAD_MULTIPLE)
         normal = self._for_network(functional.pad(self._standardise(images), padding))
-        found = self._predict(self.neck(self.backbone(normal)), batch, score_threshold, static=True)
+        features = self.neck(self.backbone(normal))
+        found = self._find_in(features, batch.image_sizes, score_threshold, static=True)
+        coordinates = self.spec.coordinates
+        found = [to_original(one, batch, index, coordinates) for index, one in enumerate(found)]
         boxes, scores, labels = (
             torch.stack([getattr(one, name) for one in found]) for name in ("boxes", "scores", "labels")
         )
         masks = [one.mask_probs for one in found if one.mask_probs is not None]
         return PaddedDetections(boxes, scores, labels, torch.stack(masks) if masks else None, scores > 0)
-
-    def _predict(
-        self, features: list[Tensor], batch: Batch, score_threshold: float, static: bool
-    ) -> list[Detections]:
-        proposals = self.rpn.predict(features, batch, static=static)
-        found = self.roi_heads.predict(features, proposals, batch, score_threshold, static=static)
-        coordinates = self.spec.coordinates
-        return [to_original(f, batch, index, coordinates) for index, f in enumerate(found)]
 
     def predict_images(
         self, images: Any | Sequence[Any], *, score_threshold: float = 0.05
@@ -158,6 +180,11 @@ class Detector(Pretrained, nn.Module):
         """
         model = in_eval_mode(self)
         return [model._predict_image(image, score_threshold) for image in as_list(images)]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Detector:
+        if self.recordings is not None:
+            self.recordings.clear()
+        return super()._apply(fn, recurse)
 
     def optimize(self, *, precision: Precision = "fp32", compiled: bool = False) -> Detector:
         """A faster copy for inference, with the same detections: see `gcnet.models.fused.optimize`.
@@ -184,12 +211,22 @@ class Detector(Pretrained, nn.Module):
 
     def features(self, batch: Batch) -> list[Float[Tensor, "N C _h _w"]]:
         """The levels of the feature pyramid, finest first, which are the input of all heads."""
-        return self.neck(self.backbone(self.normalise(batch)))
+        return self._features(batch.images, batch.extents)
+
+    def _features(self, images: Tensor, sizes: Extents) -> list[Float[Tensor, "N C _h _w"]]:
+        return self.neck(self.backbone(self._normalise(images, sizes)))
 
     def normalise(self, batch: Batch) -> Float[Tensor, "N 3 H W"]:
         """Images with zero mean and unit variance. Padding stays exactly zero, as in mmdetection."""
-        images = self._standardise(batch.images)
-        for image, (height, width) in zip(images, batch.image_sizes, strict=True):
+        return self._normalise(batch.images, batch.extents)
+
+    def _normalise(self, images: Tensor, sizes: Extents) -> Float[Tensor, "N 3 H W"]:
+        images = self._standardise(images)
+        if isinstance(sizes, Tensor):
+            rows, columns = (torch.arange(side, device=sizes.device) for side in images.shape[2:])
+            inside = (rows < sizes[:, 1, None])[:, :, None] & (columns < sizes[:, 0, None])[:, None]
+            return self._for_network(images * inside[:, None])
+        for image, (height, width) in zip(images, sizes, strict=True):
             image[:, height:] = 0
             image[:, :, width:] = 0
         return self._for_network(images)

@@ -16,18 +16,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.context import AttentionPool, BottleneckTransform, LinearTransform
+from gcnet.context.attend import attend, positions
 from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder
 from gcnet.models.folding import folded
 from gcnet.models.fpn import FPN
 from gcnet.models.layers import DeformableConv2d
-from gcnet.models.light import adds_one_vector, context_of, has_hooks
+from gcnet.models.light import adds_one_vector, has_hooks
+from gcnet.models.recordings import Recordings
 from gcnet.models.resnet import ResidualBlock, ResNet, add_context
 from gcnet.models.spec import Precision
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_HALVES = (torch.float16, torch.bfloat16)
 _ONLY_PREDICTS = (
     "an optimised copy only predicts: train, save or load weights into the model that it was made of, "
     "and optimise that again"
@@ -78,6 +82,8 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
         # The dense parts alone: how many regions there are depends on the image.
         for part in (fast.backbone, fast.neck, *heads.box_stages, *heads.mask_stages):
             part.compile(dynamic=True)
+    else:
+        fast.recordings = Recordings()
     # New parts begin in training mode, and with one of them each prediction would copy the whole model and
     # pack its weights again.
     return fast.eval()
@@ -147,6 +153,12 @@ class FusedConv(nn.Module):
         if packs and not torch.compiler.is_compiling():
             return self._onednn(x, add, bias, relu)
         padding, stride, dilation = self.geometry
+        if relu and x.is_cuda and x.dtype in _HALVES and not torch.compiler.is_compiling():
+            # cuDNN adds and cuts in the same pass over the output.
+            geometry = (stride, padding, dilation, self.groups)
+            if add is None:
+                return torch.cudnn_convolution_relu(x, self.weight, bias, *geometry)
+            return torch.cudnn_convolution_add_relu(x, self.weight, add, 1.0, bias, *geometry)
         out = F.conv2d(x, self.plain_weight, bias, stride, padding, dilation, self.groups)
         if add is not None:
             out = out.add_(add)
@@ -200,11 +212,49 @@ class FusedDeformableConv(nn.Module):
         return self.conv(x).relu_().contiguous(memory_format=torch.channels_last)
 
 
+class FoldedContext(nn.Module):
+    """The bias of a 1x1 convolution W y + b and what a context block adds to its output, from its input y.
+
+    Pooling commutes with the convolution (see `gcnet.models.light`), and so does the block's first linear
+    layer: both are folded with W, and its last one with b. A quarter of the block's weights is left.
+    """
+
+    def __init__(self, block: Any, weight: Float[Tensor, "C c"], bias: Float[Tensor, " C"]) -> None:
+        super().__init__()
+        transform, pool = block.add, block.pool
+        self.pool = pool
+        key = pool.weight.detach() @ weight if isinstance(pool, AttentionPool) else None
+        first = transform.reduce if isinstance(transform, BottleneckTransform) else transform.linear
+        into = _linear(first.weight @ weight, first.weight @ bias + first.bias)
+        if isinstance(transform, BottleneckTransform):
+            out = _linear(transform.expand.weight, transform.expand.bias + bias)
+            self.transform = nn.Sequential(into, transform.norm, nn.ReLU(inplace=True), out)
+        else:
+            self.transform = nn.Sequential(_linear(into.weight, into.bias + bias))
+        self.register_buffer("key", key, persistent=False)
+
+    @staticmethod
+    def supports(block: nn.Module) -> bool:
+        """Whether this is a block that adds one vector, by a transform that is known."""
+        if not adds_one_vector(block):
+            return False
+        linear = type(block.add) is LinearTransform and isinstance(block.add.norm, nn.Identity)
+        return linear or type(block.add) is BottleneckTransform
+
+    def forward(self, y: Float[Tensor, "N c H W"]) -> Float[Tensor, "N C"]:
+        flat = positions(y)
+        # A constant that is added to all logits does not change the softmax.
+        return self.transform(flat.mean(2) if self.key is None else attend(flat, self.key, None))
+
+
+def _linear(weight: Float[Tensor, "C D"], bias: Float[Tensor, " C"]) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = (nn.Parameter(one.detach(), requires_grad=False) for one in (weight, bias))
+    return layer
+
+
 class FusedBlock(nn.Module):
     """A `ResidualBlock` in eval mode: one pass over the map for each convolution, and no more."""
-
-    context: Any
-    last_weight: Tensor
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
@@ -220,30 +270,28 @@ class FusedBlock(nn.Module):
         if isinstance(block.downsample, nn.Sequential):
             *before, conv, norm = block.downsample
             self.downsample = nn.Sequential(*before, FusedConv(cast(nn.Conv2d, conv), norm))
-        self.contexts = block.contexts
-        for name, _ in block.contexts:
+        one = block.contexts == (("context", "after1x1"),) and last[0].kernel_size == (1, 1)
+        self.shift = None
+        if one and FoldedContext.supports(block.context):
+            self.shift = FoldedContext(block.context, self.last.weight.flatten(1), self.last.bias)
+        self.contexts = () if self.shift else block.contexts
+        for name, _ in self.contexts:
             setattr(self, name, getattr(block, name))
-        one = block.contexts == (("context", "after1x1"),) and adds_one_vector(block.context)
-        self.adds_one_vector = one and last[0].kernel_size == (1, 1)
-        if self.adds_one_vector:
-            weight = self.last.weight.flatten(1).contiguous()
-            self.register_buffer("last_weight", weight, persistent=False)
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D h w"]:
         y = x
         for number, conv in enumerate(self.inner, 1):
             y = add_context(self, conv(y), f"after_conv{number}")
         shortcut = x if self.downsample is None else self.downsample(x)
+        if self.shift is not None:
+            if has_hooks([self.shift.pool]):
+                self.shift.pool(self.last(y, relu=False))  # who listens sees what the block would see
+            shift = self.shift(y)
+            if len(shift) == 1:
+                return self.last(y, add=shortcut, bias=shift[0])
+            return self.last(y, add=shortcut + shift[:, :, None, None], bias=torch.zeros_like(self.last.bias))
         if not self.contexts:
             return self.last(y, add=shortcut)
-        if self.adds_one_vector and not has_hooks(self.context.modules()):
-            # In a file the convolution's own weight does for both.
-            exports = torch.compiler.is_exporting()
-            weight = self.last.plain_weight.flatten(1) if exports else self.last_weight
-            shift = context_of(self.context, y, weight, self.last.bias)
-            if len(shift) == 1:
-                return self.last(y, add=shortcut, bias=self.last.bias + shift[0])
-            return self.last(y, add=shortcut + shift[:, :, None, None])
         if any(position == "after1x1" for _, position in self.contexts):
             out = add_context(self, self.last(y, relu=False), "after1x1") + shortcut
         else:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import pool_regions, with_images
-from gcnet.models.postprocess import select_detections
+from gcnet.models.postprocess import select_detections, select_static
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
-from gcnet.ops.boxes import clip_boxes, decode_boxes
+from gcnet.ops.boxes import Extents, clip_boxes, decode_boxes
 from gcnet.ops.matching import MISSING, Sampler, random_sample
 from gcnet.types import Batch, Detections, Targets
 
@@ -110,13 +110,13 @@ class RoIHeads(nn.Module):
         self,
         features: list[Tensor],
         proposals: Boxes,
-        batch: Batch,
+        sizes: Extents,
         threshold: float,
         *,
         static: bool = False,
     ) -> list[Detections]:
-        """The detections of each image, in pixels of the resized image."""
-        found = self.find_boxes(features, proposals, batch, threshold, static=static)
+        """The detections of each image, in pixels of the resized images, which are of `sizes`."""
+        found = self.find_boxes(features, proposals, sizes, threshold, static=static)
         if not self.mask_stages:
             return found
         labels = torch.cat([f.labels for f in found])
@@ -128,12 +128,12 @@ class RoIHeads(nn.Module):
         self,
         features: list[Tensor],
         proposals: Boxes,
-        batch: Batch,
+        sizes: Extents,
         threshold: float,
         *,
         static: bool = False,
     ) -> list[Detections]:
-        """The detections of each image without their masks, in pixels of the resized image.
+        """The detections of each image without their masks, in pixels of the resized images.
 
         Of several stages, the mean of all logits gives the classes, and the last deltas give the boxes.
         """
@@ -143,24 +143,18 @@ class RoIHeads(nn.Module):
         for stage, head in enumerate(self.box_stages):
             if stage > 0:
                 deltas = self.box_stages[stage - 1].choose_deltas(all_logits[-1], deltas)
-                rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, batch)], dim=1)
+                rois = torch.cat([rois[:, :1], self._refine(stage - 1, rois, deltas, sizes)], dim=1)
             logits, deltas = head(pool(rois, size=BOX_GRID))
             all_logits.append(logits)
         scores = torch.stack(all_logits).mean(dim=0).softmax(dim=1)
         deltas = deltas.expand(-1, self.num_classes, -1)
+        options = {"stds": self.stages.stds[-1], "score_threshold": threshold, "spec": self.spec}
+        if static:
+            parts = (part.unflatten(0, (len(proposals), -1)) for part in (rois[:, 1:], scores, deltas))
+            return select_static(*parts, sizes=sizes, **options)
         counts = [boxes.shape[0] for boxes in proposals]
-        parts = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
-        return [
-            select_detections(
-                *part,
-                size=size,
-                stds=self.stages.stds[-1],
-                score_threshold=threshold,
-                spec=self.spec,
-                static=static,
-            )
-            for part, size in zip(parts, batch.image_sizes, strict=True)
-        ]
+        each = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
+        return [select_detections(*own, size=size, **options) for own, size in zip(each, sizes, strict=True)]
 
     def mask_probs(
         self,
@@ -194,7 +188,7 @@ class RoIHeads(nn.Module):
         self, stage: int, regions: SampledRegions, deltas: Float[Tensor, "R 1 4"], batch: Batch
     ) -> Boxes:
         """The boxes that a stage gives the next one, without the objects' own; zeros are none."""
-        refined = self._refine(stage, regions.rois, deltas, batch)
+        refined = self._refine(stage, regions.rois, deltas, batch.extents)
         passed_on = ~regions.given & (regions.labels != MISSING)
         refined = refined.where(passed_on[:, None], 0)
         images, places = len(batch), self.spec.batch_size
@@ -202,10 +196,16 @@ class RoIHeads(nn.Module):
         return list(boxes.view(images, places, 4))
 
     def _refine(
-        self, stage: int, rois: Float[Tensor, "R 5"], deltas: Float[Tensor, "R 1 4"], batch: Batch
+        self,
+        stage: int,
+        rois: Float[Tensor, "R 5"],
+        deltas: Float[Tensor, "R 1 4"],
+        sizes: Extents,
     ) -> Float[Tensor, "R 4"]:
         """The boxes after a stage, cut to their images."""
         boxes = decode_boxes(rois[:, 1:], deltas[:, 0], self.stages.stds[stage])
-        for image, size in enumerate(batch.image_sizes):
+        if isinstance(sizes, Tensor):
+            return boxes.clamp(min=0).minimum(sizes[rois[:, 0].long()])
+        for image, size in enumerate(sizes):
             boxes = torch.where(rois[:, :1] == image, clip_boxes(boxes, size), boxes)
         return boxes

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gcnet.models.coordinates import anchor_steps, cell_anchors
 from gcnet.models.spec import Coordinates, RPNSpec
-from gcnet.ops.boxes import decode_boxes, encode_boxes
+from gcnet.ops.boxes import Extents, clip_each, decode_boxes, encode_boxes
 from gcnet.ops.images import padded_size
 from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
@@ -65,18 +65,18 @@ class RPN(nn.Module):
             levels = self.run(features)
         anchors = self._anchors(features)
         limits = self.spec.pre_nms_train, self.spec.proposals_train
-        proposals = self._propose(levels, anchors, batch, *limits, static)
+        proposals = self._propose(levels, anchors, batch.extents, *limits, static)
         return proposals, self._losses(features, anchors, batch, targets)
 
     def predict(
-        self, features: list[Tensor], batch: Batch, *, static: bool = False
+        self, features: list[Tensor], sizes: Extents, *, static: bool = False
     ) -> list[Float[Tensor, "_R 4"]]:
-        """Proposals of each image, best first, in pixels of the resized image.
+        """Proposals of each image, best first, in pixels of the resized images, which are of `sizes`.
 
         With `static` shapes their number is fixed, and a row of zeros is none.
         """
         limits = self.spec.pre_nms_test, self.spec.proposals_test
-        proposals = self._propose(self.run(features), self._anchors(features), batch, *limits, static)
+        proposals = self._propose(self.run(features), self._anchors(features), sizes, *limits, static)
         return proposals if static else [boxes[boxes.any(dim=1)] for boxes in proposals]
 
     def run(self, features: list[Tensor]) -> list[Predictions]:
@@ -110,31 +110,33 @@ class RPN(nn.Module):
         self,
         levels: list[Predictions],
         anchors: list[Tensor],
-        batch: Batch,
+        sizes: Extents,
         pre_nms: int,
         count: int,
         static: bool,
     ) -> list[Float[Tensor, "_R 4"]]:
-        proposals = []
-        for image, size in enumerate(batch.image_sizes):
-            boxes, scores, groups = [], [], []
-            for level, ((logits, deltas), anchor) in enumerate(zip(levels, anchors, strict=True)):
-                best = logits[image].sigmoid().topk(torch.sym_min(pre_nms, anchor.shape[0]))
-                scores.append(best.values)
-                own = anchor[best.indices], deltas[image, best.indices]
-                boxes.append(decode_boxes(*own, self.spec.stds, size))
-                groups.append(torch.full_like(best.indices, level))
-            box, score, group = torch.cat(boxes), torch.cat(scores), torch.cat(groups)
-            real = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
-            # Boxes without area become zeros and come last, instead of being filtered: that would be a sync.
-            box, score = box.where(real[:, None], 0), score.where(real, -1)
-            if static:
-                keep, filled = grouped_nms_static(box, score, group, self.spec.nms_threshold, count)
-                proposals.append(box[keep].where(filled[:, None], 0))
-            else:
-                keep = grouped_nms(box, score, group, self.spec.nms_threshold)[:count]
-                proposals.append(box[keep])
-        return proposals
+        all_boxes, all_scores, lengths = [], [], []
+        for (logits, deltas), anchor in zip(levels, anchors, strict=True):
+            best = logits.sigmoid().topk(torch.sym_min(pre_nms, anchor.shape[0]), dim=1)
+            own = deltas.gather(1, best.indices[..., None].expand(-1, -1, 4))
+            all_scores.append(best.values)
+            all_boxes.append(decode_boxes(anchor[best.indices], own, self.spec.stds))
+            lengths.append(best.indices.shape[1])
+        boxes, scores = clip_each(torch.cat(all_boxes, 1), sizes), torch.cat(all_scores, 1)
+        level = [torch.full_like(own, number, dtype=torch.int64) for number, own in enumerate(all_scores)]
+        groups = torch.cat(level, 1)
+        real = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        # Boxes without area become zeros and come last, instead of being filtered: that would be a sync.
+        boxes, scores = boxes.where(real[..., None], 0), scores.where(real, -1)
+        if static:
+            keep, filled = grouped_nms_static(
+                boxes, scores, groups, self.spec.nms_threshold, count, sizes=lengths
+            )
+            return list(boxes.gather(1, keep[..., None].expand(-1, -1, 4)).where(filled[..., None], 0))
+        return [
+            own[grouped_nms(own, score, group, self.spec.nms_threshold)[:count]]
+            for own, score, group in zip(boxes, scores, groups, strict=True)
+        ]
 
     def _losses(
         self, features: list[Tensor], anchors: list[Tensor], batch: Batch, targets: list[Targets]

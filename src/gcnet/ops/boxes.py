@@ -1,16 +1,20 @@
 """Boxes: overlap, and the deltas that turn one box into another.
 
-R, S boxes; xyxy float pixels with widths x2 - x1; H x W image.
+R, S boxes of each of N images; xyxy float pixels with widths x2 - x1; H x W image.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Sizes of N images: (height, width) of each; or (width, height, width, height) on the boxes' device, where a
+# number would be copied to a GPU, or become part of a CUDA graph.
+Extents = Sequence[tuple[int, int]] | Float[Tensor, "N 4"]
 # exp() of a predicted width never grows a box beyond what an image of 1000 pixels could need.
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 
@@ -20,21 +24,28 @@ def box_area(boxes: Float[Tensor, "*R 4"]) -> Float[Tensor, "*R"]:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def box_overlap(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
+def box_overlap(boxes: Float[Tensor, "*N R 4"], others: Float[Tensor, "*N S 4"]) -> Float[Tensor, "*N R S"]:
     """The intersection area of every pair."""
-    x1, y1, x2, y2 = boxes[:, None].unbind(-1)
-    left, top, right, bottom = others.unbind(-1)
+    x1, y1, x2, y2 = boxes[..., None, :].unbind(-1)
+    left, top, right, bottom = others[..., None, :, :].unbind(-1)
     # In place: pairs can be many millions.
     width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)
     height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
     return width.mul_(height)
 
 
-def box_iou(boxes: Float[Tensor, "R 4"], others: Float[Tensor, "S 4"]) -> Float[Tensor, "R S"]:
+def box_iou(boxes: Float[Tensor, "*N R 4"], others: Float[Tensor, "*N S 4"]) -> Float[Tensor, "*N R S"]:
     """Intersection over union of every pair; 0 where both boxes are empty."""
     overlap = box_overlap(boxes, others)
-    union = (box_area(boxes)[:, None] + box_area(others)).sub_(overlap)
+    union = (box_area(boxes)[..., None] + box_area(others)[..., None, :]).sub_(overlap)
     return overlap.div_(union.clamp_(min=1e-6))
+
+
+def clip_each(boxes: Float[Tensor, "N R 4"], sizes: Extents) -> Float[Tensor, "N R 4"]:
+    """The boxes of each image cut to it."""
+    if isinstance(sizes, Tensor):
+        return boxes.clamp(min=0).minimum(sizes[:, None])
+    return torch.stack([clip_boxes(own, size) for own, size in zip(boxes, sizes, strict=True)])
 
 
 def clip_boxes(boxes: Float[Tensor, "*R 4"], size: tuple[int, int]) -> Float[Tensor, "*R 4"]:
@@ -64,7 +75,7 @@ def decode_boxes(
     stds: tuple[float, float, float, float],
     size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "*R 4"]:
-    """The boxes that `deltas` make of `anchors`, cut to an image of `size` (height, width) if given."""
+    """The boxes that `deltas` make of `anchors`, cut to an image by `clip_boxes` if its `size` is given."""
     deltas = torch.stack([delta * std for delta, std in zip(deltas.unbind(-1), stds, strict=True)], dim=-1)
     anchor_wh = anchors[..., 2:] - anchors[..., :2]
     centre = (anchors[..., :2] + anchors[..., 2:]) * 0.5 + anchor_wh * deltas[..., :2]

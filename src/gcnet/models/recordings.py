@@ -1,0 +1,115 @@
+"""Predictions as CUDA graphs: what a GPU computes for a batch is recorded once, and then launched as a whole.
+
+With one image a GPU computes faster than Python can launch its eight hundred kernels one by one.
+N images of H x W pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gcnet.models.light import has_hooks
+from gcnet.ops.boxes import Extents
+from gcnet.ops.nms import without_waiting
+from gcnet.types import Batch, Detections
+
+AFTER = 2  # batches of a shape that are computed as usual before one is recorded: most shapes come once or twice
+MOST = 16  # recordings that are kept, the last used
+
+# From images, their sizes and a score threshold.
+Find = Callable[[Tensor, Extents, float], list[Detections]]
+
+
+class Recordings:
+    """The recordings of one detector on a GPU, for each shape of batch. Threads can share them.
+
+    They read the detector's weights where they lie, so that moving it clears them. Their memory is kept, as
+    much as the largest batch needs. A copy of a detector has none.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._seen: Counter[Any] = Counter()
+        self._recorded: OrderedDict[Any, Recording | None] = OrderedDict()
+        self._pool: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recordings, ()
+
+    def find(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> list[Detections] | None:
+        """What `find` finds in a batch, without empty places; None if it has to be computed as usual.
+
+        That is for a shape that is new, a model with hooks, and images that need more than a recording does.
+        """
+        images = batch.images
+        key = images.shape, images.dtype, images.device, threshold
+        with self._lock, torch.cuda.device(images.device):
+            if key not in self._recorded:
+                self._seen[key] += 1
+                if self._seen[key] <= AFTER or has_hooks(model.modules()):
+                    return None
+                self._recorded[key] = self._record(model, find, batch, threshold)
+                if len(self._recorded) > MOST:
+                    self._recorded.popitem(last=False)
+            self._recorded.move_to_end(key)
+            recording = self._recorded[key]
+            return None if recording is None or has_hooks(recording.modules) else recording(batch)
+
+    def _record(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> Recording | None:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        try:
+            return Recording(model, find, batch, threshold, self._pool)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"predictions are not recorded as a CUDA graph: {reason}", stacklevel=2)
+            return None
+
+
+class Recording:
+    """One recording: calling it fills its inputs, launches it, and copies what comes out."""
+
+    def __init__(self, model: nn.Module, find: Find, batch: Batch, threshold: float, pool: Any) -> None:
+        self.modules = list(model.modules())
+        self._done = torch.cuda.Event()
+        with torch.inference_mode(False), torch.no_grad():
+            self._images, self._limits = batch.images.clone(), batch.extents
+            inputs = self._images, self._limits, threshold
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                find(*inputs)  # libraries prepare themselves for the stream
+            side.synchronize()
+            self._graph = torch.cuda.CUDAGraph()
+            # Other threads may use the GPU meanwhile.
+            with (
+                torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"),
+                without_waiting() as unsettled,
+            ):
+                self._found = find(*inputs)
+                counts = [(one.scores > 0).sum() for one in self._found]
+                self._counts = torch.stack([*counts, torch.stack(unsettled).any().to(counts[0])])
+
+    def __call__(self, batch: Batch) -> list[Detections] | None:
+        """What is found in a batch of the same shape; None if a suppression was not done after its rounds."""
+        self._done.wait()
+        self._images.copy_(batch.images)
+        self._limits.copy_(batch.extents)
+        self._graph.replay()
+        *counts, unsettled = self._counts.tolist()  # the only wait for the GPU
+        if unsettled:
+            return None
+        found = [one[:count].clone() for one, count in zip(self._found, counts, strict=True)]
+        self._done.record()
+        return found
