@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from gcnet.context import BottleneckTransform, GlobalContext, LinearTransform
+from gcnet.models import postprocess, roi_heads
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BoxHead
 from gcnet.models.layers import DeformableConv2d
 from gcnet.models.spec import BalanceSpec, CascadeSpec, ContextSpec, ModelSpec, ResNetSpec
+from gcnet.ops import nms
 from gcnet.types import Batch, Targets
 from gcnet.weights.catalog import ROWS, find
 from gcnet.weights.files import save_model
@@ -229,8 +231,12 @@ def reduced(spec: ModelSpec) -> ModelSpec:
 DISTINCT = {reduced(spec): name for name, spec in reversed(SPECS.items())}
 
 
+@pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("spec", DISTINCT, ids=DISTINCT.values())
-def test_static_shapes_change_no_detection(spec: ModelSpec) -> None:
+def test_static_shapes_change_no_detection(
+    spec: ModelSpec, gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as files for other runtimes are computed nor as on a GPU, with sizes in tensors."""
     torch.manual_seed(0)
     detector = Detector(spec).eval()
     wake(detector)
@@ -243,6 +249,12 @@ def test_static_shapes_change_no_detection(spec: ModelSpec) -> None:
     threshold = float(scores[widest : widest + 2].mean())
     dynamic = detector.predict(batch, score_threshold=threshold)
     detector.shapes = "static"
+    if gpu:
+        for module in (nms, postprocess, roi_heads):
+            monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
+        monkeypatch.setattr(postprocess, "FIRST_CANDIDATES", 20)  # too few for one of the images
+        corners = [(width, height) * 2 for height, width in batch.image_sizes]
+        monkeypatch.setattr(Batch, "extents", torch.tensor(corners, dtype=torch.float32))
     static = detector.predict(batch, score_threshold=threshold)
     assert 20 <= sum(map(len, dynamic)) <= len(found[0]) + len(found[1]) - 20
     for one, other in zip(dynamic, static, strict=True):

@@ -4,8 +4,8 @@ PyTorch's fake tensors have a shape, a type and a device, and no content. An ope
 devices raises, and so does one whose result depends on content, for which a GPU would have to be waited for.
 They are PyTorch's own means of tracing and not quite public: without them these tests are skipped.
 
-Non-maximum suppression is told not to ask whether it is done, as a CUDA graph tells it. Where gradients are wanted, "meta" stands for the GPU: the engine of autograd asks for a driver of
-"cuda".
+Non-maximum suppression is told not to ask if it is done, as for a CUDA graph. Where gradients are wanted,
+"meta" stands for the GPU: the engine of autograd asks for a driver of "cuda".
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torchvision.ops import roi_align
 
 from gcnet.models import regions
 from gcnet.models.pooler import (
+    lay_out,
     pool_regions,
     region_levels,
     with_images,
@@ -22,7 +23,7 @@ from gcnet.models.postprocess import select_detections
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec
-from gcnet.ops.boxes import box_area
+from gcnet.ops.boxes import as_limits, box_area
 from gcnet.ops.mask_targets import draw_outlines
 from gcnet.ops.matching import BACKGROUND, IGNORED
 from gcnet.types import Batch, Targets
@@ -53,7 +54,7 @@ def test_anchors_of_several_scales_go_by_ratio_then_scale() -> None:
 
 def test_anchors_beyond_an_image_s_own_padding_do_not_count() -> None:
     sizes = [(32, 32), (16, 16)]
-    flags = inside_padded(sizes, [4, 8], (60, 97), CPU)  # padded to 64 x 128
+    flags = inside_padded(sizes, [4, 8], as_limits([(60, 97)], CPU))[0]  # padded to 64 x 128
     first, second = flags.split([32 * 32 * 3, 16 * 16 * 3])
     assert first.view(32, 32, 3)[:16, :32].all()
     assert first.sum() == 16 * 32 * 3
@@ -62,7 +63,7 @@ def test_anchors_beyond_an_image_s_own_padding_do_not_count() -> None:
 
 def test_anchors_that_reach_out_of_the_image_can_be_left_out() -> None:
     anchors = torch.tensor([[0.0, 0, 9, 9], [-1, 0, 9, 9], [0, -1, 9, 9], [0, 0, 20, 9], [0, 0, 9, 10]])
-    assert inside_image(anchors, (10, 20)).tolist() == [True, False, False, False, False]
+    assert inside_image(anchors, as_limits([(10, 20)], CPU))[0].tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,29 @@ def test_pooling_at_all_levels_is_pooling_level_by_level(coordinates: Coordinate
     options = {"strides": STRIDES, "size": 7, "finest_scale": 28, "coordinates": coordinates}
     pooled, ours = (pool_regions(features, regions, **options, static=static) for static in (True, False))
     torch.testing.assert_close(pooled, ours)
+
+
+def test_pooling_from_a_mosaic_is_pooling_level_by_level() -> None:
+    """Also at the edges of the image, where a level's neighbours in the mosaic must not show."""
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(2, 4, 128 // s, 96 // s, generator=generator) for s in STRIDES]
+    corner, size = (torch.rand(40, 2, generator=generator) for _ in range(2))
+    boxes = torch.cat([corner * 60, corner * 60 + size**2 * 100], dim=1).clamp(max=96)
+    edges = [
+        [0, 0, 96, 128],
+        [0, 0, 3, 128],
+        [90, 2, 96, 30],
+        [0, 127, 96, 128],
+        [0, 0, 0, 0],
+        [50, 60, 96, 128],
+    ]
+    regions = with_images([boxes, torch.tensor(edges, dtype=torch.float32)])
+    options = {"strides": STRIDES, "size": 7, "finest_scale": 7}
+    assert len(region_levels(regions[:, 1:], 4, 7).unique()) == 4
+    ours = pool_regions(lay_out([one.contiguous() for one in features]), regions, **options)
+    torch.testing.assert_close(ours, pool_regions(features, regions, **options), atol=1e-4, rtol=0)
+    halves = pool_regions(lay_out([one.half() for one in features]), regions, **options)
+    assert halves.dtype == torch.float16
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from gcnet.ops import matching
 from gcnet.ops.boxes import box_iou
-from gcnet.ops.matching import BACKGROUND, IGNORED, match_boxes, random_sample, sample_matches
+from gcnet.ops.matching import (
+    BACKGROUND,
+    IGNORED,
+    fill_up,
+    ignored_regions,
+    match_boxes,
+    random_sample,
+    sample_matches,
+)
 
 OBJECTS = torch.tensor([[0.0, 0, 100, 100], [200, 200, 300, 300]])
 
@@ -165,3 +173,25 @@ def test_candidates_in_a_region_to_ignore(monkeypatch: pytest.MonkeyPatch, pairs
         candidates, OBJECTS[:1], positive_iou=0.7, negative_iou=0.3, low_quality_iou=0.3, ignored=ignored[:0]
     )
     assert free.tolist() == [0, BACKGROUND, BACKGROUND, BACKGROUND]
+
+
+def test_many_images_at_once_are_each_alone() -> None:
+    """Of different numbers of objects and regions, some without any."""
+    generator = torch.Generator().manual_seed(0)
+
+    def boxes(count: int) -> torch.Tensor:
+        corner, side = (torch.rand(count, 2, generator=generator) * 40 for _ in range(2))
+        return torch.cat([corner, corner + side], dim=1)
+
+    candidates, valid = boxes(3 * 50).view(3, 50, 4), torch.rand(3, 50, generator=generator) < 0.8
+    objects, regions = [boxes(4), boxes(0), boxes(9)], [None, boxes(2), boxes(1)]
+    options = {"positive_iou": 0.6, "negative_iou": 0.3, "low_quality_iou": 0.3}
+    filled, real = fill_up(objects)
+    ours = match_boxes(
+        candidates, filled, real=real, valid=valid, ignored=ignored_regions(regions), **options
+    )
+    for image in range(3):
+        own = {"valid": valid[image], "ignored": regions[image]}
+        assert torch.equal(ours[image], match_boxes(candidates[image], objects[image], **own, **options))
+    assert len(ours.unique()) > 5
+    assert ignored_regions([None, None]) is None

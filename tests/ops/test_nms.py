@@ -77,10 +77,51 @@ def test_in_a_fixed_number_of_places(count: int, limit: int) -> None:
     boxes, scores, groups = random_boxes(count, 4)
     scores = (scores * 20).round() / 20
     kept = grouped_nms(boxes, scores, groups, 0.5)[:limit]
-    index, filled = (one[0] for one in grouped_nms_static(boxes[None], scores[None], groups[None], 0.5, limit))
+    index, filled = (
+        one[0] for one in grouped_nms_static(boxes[None], scores[None], groups[None], 0.5, limit)
+    )
     assert len(index) == len(filled) == min(limit, count)
     assert filled.sum() == len(kept)
     assert torch.equal(index[: len(kept)], kept)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would do, done here."""
+    monkeypatch.setattr(module, "on_gpu", lambda tensor: True)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("count", "limit"), [(300, 20), (300, 300), (5, 20)])
+@pytest.mark.parametrize("together", [False, True])
+def test_in_parallel(count: int, limit: int, together: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one after the other, for two images at once, and with groups that stand together."""
+    monkeypatch.setattr(module, "PAIRS", 100_000)
+    images = [random_boxes(count, seed) for seed in (4, 5)]
+    boxes, scores = torch.stack([one[0] for one in images]), torch.stack([one[1] for one in images])
+    scores, groups = (scores * 20).round() / 20, images[0][2].sort().values.expand(2, -1)
+    sizes = groups[0].bincount().tolist() if together else None
+    index, filled = grouped_nms_static(boxes, scores, groups, 0.5, limit, sizes=sizes)
+    assert index.shape == filled.shape == (2, min(limit, count))
+    for image in range(2):
+        kept = grouped_nms(boxes[image], scores[image], groups[image], 0.5)[:limit]
+        assert filled[image].sum() == len(kept)
+        assert torch.equal(index[image, : len(kept)], kept)
+
+
+def test_long_chains_need_more_rounds() -> None:
+    """Each box overlaps the next, so that every second one stays; as the anchors of a black image."""
+    corners = torch.arange(200.0)[:, None] * torch.tensor([4.0, 0, 4, 0])
+    boxes, scores = corners + torch.tensor([0.0, 0, 32, 32]), torch.linspace(1, 0.5, 200)
+    kept = module.parallel_nms(boxes[None], scores[None], 0.7)[0]
+    assert kept.nonzero().flatten().tolist() == list(range(0, 200, 2))
+    with module.without_waiting() as flags:
+        early = module.parallel_nms(boxes[None], scores[None], 0.7)[0]
+    assert [bool(flag) for flag in flags] == [True]
+    assert not torch.equal(early, kept)
+    with module.without_waiting() as flags:
+        module.parallel_nms(boxes[None, :12], scores[None, :12], 0.7)
+    assert [bool(flag) for flag in flags] == [False]
 
 
 def test_overlap_equal_to_the_threshold_stays() -> None:

@@ -38,7 +38,12 @@ def attend(
 ) -> Float[Tensor, "N C"]:
     """The mean over positions, weighted by `attention_weights`. Saves only `flat` for backward."""
     # A compiler fuses more without it, and torch.jit.trace takes each of its calls for another graph.
-    if torch.is_grad_enabled() and bias is not None and not torch.compiler.is_compiling() and not is_tracing():
+    if (
+        torch.is_grad_enabled()
+        and bias is not None
+        and not torch.compiler.is_compiling()
+        and not is_tracing()
+    ):
         return _Attend.apply(flat, weight, bias)[0]
     return _weighted(flat, attention_weights(flat, weight, bias))
 

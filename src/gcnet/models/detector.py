@@ -110,8 +110,11 @@ class Detector(Pretrained, nn.Module):
 
         Eval mode is not needed, and the model is not changed, so threads can share it.
         """
-        model = in_eval_mode(self)
-        found = model._find(batch, score_threshold)
+        found = None
+        if self.recordings is not None and batch.images.is_cuda and self.static:
+            found = self.recordings.find(self, self._find_static, batch, score_threshold)
+        if found is None:
+            found = in_eval_mode(self)._find(batch, score_threshold)
         coordinates = self.spec.coordinates
         return [to_original(one, batch, index, coordinates) for index, one in enumerate(found)]
 
@@ -119,10 +122,6 @@ class Detector(Pretrained, nn.Module):
         """The detections of each image in pixels of the resized one."""
         if not self.static:
             return self._find_in(self.features(batch), batch.image_sizes, threshold)
-        if self.recordings is not None and batch.images.is_cuda:
-            found = self.recordings.find(self, self._find_static, batch, threshold)
-            if found is not None:
-                return found
         padded = self._find_static(batch.images, batch.extents, threshold)
         # The filled places come first. Their numbers are all that is waited for.
         counts = torch.stack([(one.scores > 0).sum() for one in padded]).tolist()

@@ -6,6 +6,7 @@ N images, C channels, R regions of all images together, S side of the pooled gri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,8 +27,38 @@ def with_images(boxes: Sequence[Float[Tensor, "_R 4"]]) -> Float[Tensor, "R 5"]:
     return torch.cat([images, torch.cat(list(boxes))], dim=1)
 
 
+class Mosaic(NamedTuple):
+    """Maps of all levels below each other in one, each with its edge repeated around it.
+
+    RoIAlign reads every region of an image from it in one go. It is in float32 at least: the operator wants
+    regions in the type of the map, and in bfloat16 they would be off by 8 pixels.
+    """
+
+    image: Float[Tensor, "N C H W"]
+    tops: list[int]  # of the levels, where their first row is
+    dtype: torch.dtype  # of the maps
+
+
+def lay_out(features: Sequence[Float[Tensor, "N C _h _w"]]) -> Mosaic:
+    """A mosaic of maps. Regions must lie within the image that they are of."""
+    first = features[0]
+    heights, widths = ([feature.shape[axis] for feature in features] for axis in (2, 3))
+    size = (*first.shape[:2], sum(heights) + 2 * len(heights), max(widths) + 2)
+    image = first.new_empty(size, dtype=torch.promote_types(first.dtype, torch.float32))
+    tops, top = [], 1
+    for feature, height, width in zip(features, heights, widths, strict=True):
+        part = image[:, :, top - 1 : top + height + 1, : width + 2]
+        part[:, :, 1:-1, 1:-1] = feature
+        # Into the first and the last column what stands beside them, then the same of rows.
+        part[:, :, 1:-1, :: width + 1] = part[:, :, 1:-1, 1 : width + 1 : max(width - 1, 1)]
+        part[:, :, :: height + 1] = part[:, :, 1 : height + 1 : max(height - 1, 1)]
+        tops.append(top)
+        top += height + 2
+    return Mosaic(image, tops, first.dtype)
+
+
 def pool_regions(
-    features: Sequence[Float[Tensor, "N C _h _w"]],
+    features: Sequence[Float[Tensor, "N C _h _w"]] | Mosaic,
     regions: Float[Tensor, "R 5"],
     *,
     strides: Sequence[int],
@@ -40,8 +71,11 @@ def pool_regions(
 
     `regions` are image number and box. Those of up to twice `finest_scale` pixels a side are read from the
     finest level. `coordinates`: see `gcnet.models.coordinates`. With `static` no shape depends on values.
+    A mosaic is for continuous ones.
     """
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
+    if isinstance(features, Mosaic):
+        return _pool_from_mosaic(features, regions, levels, strides, size)
     moved = [
         torch.cat([regions[:, :1], shift_regions(regions[:, 1:], stride, coordinates)], dim=1)
         for stride in strides
@@ -62,6 +96,25 @@ def _pool_level_by_level(
         for (feature, stride, regions), own in zip(maps, order.split(counts), strict=True)
     ]
     return torch.cat(parts)[order.argsort()]
+
+
+def _pool_from_mosaic(
+    mosaic: Mosaic,
+    regions: Float[Tensor, "R 5"],
+    levels: Int64[Tensor, " R"],
+    strides: Sequence[int],
+    size: int,
+) -> Float[Tensor, "R C S S"]:
+    from torchvision.ops import roi_align
+
+    scale, top = (torch.zeros_like(regions[:, 0]) for _ in range(2))
+    for level, (stride, row) in enumerate(zip(strides, mosaic.tops, strict=True)):
+        own = levels == level
+        scale, top = scale.masked_fill(own, 1 / stride), top.masked_fill(own, row)
+    image, x1, y1, x2, y2 = regions.unbind(1)
+    left, right, upper, lower = (side * scale for side in (x1, x2, y1, y2))
+    cells = torch.stack([image, left + 1, upper + top, right + 1, lower + top], dim=1)
+    return roi_align(mosaic.image, cells.to(mosaic.image.dtype), size, 1.0, 0, aligned=True).to(mosaic.dtype)
 
 
 def _pool_at_all_levels(

@@ -14,7 +14,7 @@ from torch import Tensor
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
 from gcnet.models.spec import Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, clip_boxes, clip_each, decode_boxes
-from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more
+from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more, on_gpu
 from gcnet.types import Batch, Detections
 
 Stds = tuple[float, float, float, float]
@@ -78,7 +78,7 @@ def select_static(
 
     most = max(STATIC_CANDIDATES, STATIC_SHARE * spec.detections)
     few = max(FIRST_CANDIDATES, STATIC_SHARE * spec.detections)
-    if boxes.device.type == "cpu" or torch.compiler.is_exporting():
+    if not on_gpu(boxes):
         *found, _ = select(most)
     else:
         # Pairs are compared with each other: a quarter of them is a sixteenth of the work.

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcnet.models.light import has_hooks
+from gcnet.models.layers import DeformableConv2d
 from gcnet.ops.boxes import Extents
 from gcnet.ops.nms import without_waiting
 from gcnet.types import Batch, Detections
 
-AFTER = 2  # batches of a shape that are computed as usual before one is recorded: most shapes come once or twice
+AFTER = (
+    2  # batches of a shape that are computed as usual before one is recorded: most shapes come once or twice
+)
 MOST = 16  # recordings that are kept, the last used
 
 # From images, their sizes and a score threshold.
@@ -50,23 +52,26 @@ class Recordings:
     def find(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> list[Detections] | None:
         """What `find` finds in a batch, without empty places; None if it has to be computed as usual.
 
-        That is for a shape that is new, a model with hooks, and images that need more than a recording does.
+        That is for a shape that is new, a model in training or with hooks, and images that need more than a
+        recording does.
         """
         images = batch.images
         key = images.shape, images.dtype, images.device, threshold
         with self._lock, torch.cuda.device(images.device):
             if key not in self._recorded:
                 self._seen[key] += 1
-                if self._seen[key] <= AFTER or has_hooks(model.modules()):
+                if self._seen[key] <= AFTER:
                     return None
                 self._recorded[key] = self._record(model, find, batch, threshold)
                 if len(self._recorded) > MOST:
                     self._recorded.popitem(last=False)
             self._recorded.move_to_end(key)
             recording = self._recorded[key]
-            return None if recording is None or has_hooks(recording.modules) else recording(batch)
+            return None if recording is None else recording(batch)
 
     def _record(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> Recording | None:
+        if any(isinstance(module, DeformableConv2d) for module in model.modules()):
+            return None  # torchvision launches parts of its operator where they are not recorded
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         try:
@@ -78,18 +83,24 @@ class Recordings:
 
 
 class Recording:
-    """One recording: calling it fills its inputs, launches it, and copies what comes out."""
+    """One recording: calling it fills its inputs, launches it, and copies what comes out.
+
+    Raises:
+        RuntimeError: an operation cannot be recorded, or gives something else when it is.
+    """
 
     def __init__(self, model: nn.Module, find: Find, batch: Batch, threshold: float, pool: Any) -> None:
-        self.modules = list(model.modules())
+        modules = list(model.modules())
+        self._modules = modules
+        self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._done = torch.cuda.Event()
         with torch.inference_mode(False), torch.no_grad():
-            self._images, self._limits = batch.images.clone(), batch.extents
+            self._images, self._limits = torch.zeros_like(batch.images), torch.ones_like(batch.extents)
             inputs = self._images, self._limits, threshold
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                find(*inputs)  # libraries prepare themselves for the stream
+                usual = find(batch.images, batch.extents, threshold)  # libraries prepare themselves, too
             side.synchronize()
             self._graph = torch.cuda.CUDAGraph()
             # Other threads may use the GPU meanwhile.
@@ -100,9 +111,18 @@ class Recording:
                 self._found = find(*inputs)
                 counts = [(one.scores > 0).sum() for one in self._found]
                 self._counts = torch.stack([*counts, torch.stack(unsettled).any().to(counts[0])])
+        for ours, theirs in zip(self(batch) or [], usual, strict=False):
+            if not torch.allclose(ours.scores, theirs.scores[: len(ours)], rtol=1e-2, atol=1e-3):
+                raise RuntimeError("an operation was not recorded")
 
     def __call__(self, batch: Batch) -> list[Detections] | None:
-        """What is found in a batch of the same shape; None if a suppression was not done after its rounds."""
+        """What is found in a batch of the same shape.
+
+        None if hooks listen or the model trains, of which a recording knows nothing, or if a suppression was
+        not done after its rounds.
+        """
+        if any(self._hooks) or any(module.training for module in self._modules):
+            return None
         self._done.wait()
         self._images.copy_(batch.images)
         self._limits.copy_(batch.extents)

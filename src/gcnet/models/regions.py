@@ -19,7 +19,15 @@ from gcnet.models.heads import MASK_GRID, MASK_SIZE, MaskHead
 from gcnet.models.spec import RoISpec
 from gcnet.ops.boxes import encode_boxes
 from gcnet.ops.mask_targets import crop_segmentations
-from gcnet.ops.matching import IGNORED, MISSING, Sampler, match_boxes, sample_matches
+from gcnet.ops.matching import (
+    IGNORED,
+    MISSING,
+    Sampler,
+    fill_up,
+    ignored_regions,
+    match_boxes,
+    sample_matches,
+)
 from gcnet.types import Targets
 
 Stds = tuple[float, float, float, float]
@@ -70,16 +78,20 @@ def sample_regions(
     without an object.
     """
     matches, candidates, given = [], [], []
-    for boxes, target in zip(proposals, targets, strict=True):
-        found = match_boxes(
-            boxes,
-            target.boxes,
-            positive_iou=iou,
-            negative_iou=iou,
-            low_quality_iou=iou if low_quality else None,
-            valid=boxes.any(dim=1),
-            ignored=target.ignored,
-        )
+    all_boxes, _ = fill_up(proposals)
+    all_objects, real = fill_up([target.boxes for target in targets])
+    all_found = match_boxes(
+        all_boxes,
+        all_objects,
+        positive_iou=iou,
+        negative_iou=iou,
+        low_quality_iou=iou if low_quality else None,
+        real=real,
+        valid=all_boxes.any(dim=2),
+        ignored=ignored_regions([target.ignored for target in targets]),
+    )
+    for boxes, found, target in zip(proposals, all_found, targets, strict=True):
+        found = found[: boxes.shape[0]]
         own = torch.arange(len(target.boxes), device=boxes.device)
         found = F.pad(found, (0, 1), value=IGNORED)  # an ignored candidate, so that there is one
         matches.append(torch.cat([own, found]))

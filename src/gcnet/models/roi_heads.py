@@ -16,18 +16,20 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
-from gcnet.models.pooler import pool_regions, with_images
+from gcnet.models.pooler import Mosaic, lay_out, pool_regions, with_images
 from gcnet.models.postprocess import select_detections, select_static
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, clip_boxes, decode_boxes
 from gcnet.ops.matching import MISSING, Sampler, random_sample
+from gcnet.ops.nms import on_gpu
 from gcnet.types import Batch, Detections, Targets
 
 STRIDES = (4, 8, 16, 32)
 CASCADE_BETA = 1.0  # of the smooth L1 loss of boxes
 
 Boxes = Sequence[Float[Tensor, "_R 4"]]  # of each image
+Features = list[Tensor] | Mosaic
 
 
 class RoIHeads(nn.Module):
@@ -53,6 +55,7 @@ class RoIHeads(nn.Module):
         self.is_cascade, self.num_classes = cascade is not None, num_classes
         agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample
+        self.continuous = coordinates == "continuous"
         self.pool = partial(
             pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, coordinates=coordinates
         )
@@ -116,17 +119,20 @@ class RoIHeads(nn.Module):
         static: bool = False,
     ) -> list[Detections]:
         """The detections of each image, in pixels of the resized images, which are of `sizes`."""
-        found = self.find_boxes(features, proposals, sizes, threshold, static=static)
+        maps: Features = features
+        if static and self.continuous and on_gpu(features[0]):
+            maps = lay_out(features[: len(STRIDES)])  # a GPU reads it in one go
+        found = self.find_boxes(maps, proposals, sizes, threshold, static=static)
         if not self.mask_stages:
             return found
         labels = torch.cat([f.labels for f in found])
-        probs = self.mask_probs(features, [f.boxes for f in found], labels, static=static)
+        probs = self.mask_probs(maps, [f.boxes for f in found], labels, static=static)
         parts = probs.split([f.labels.shape[0] for f in found])
         return [replace(f, mask_probs=part) for f, part in zip(found, parts, strict=True)]
 
     def find_boxes(
         self,
-        features: list[Tensor],
+        features: Features,
         proposals: Boxes,
         sizes: Extents,
         threshold: float,
@@ -158,7 +164,7 @@ class RoIHeads(nn.Module):
 
     def mask_probs(
         self,
-        features: list[Tensor],
+        features: Features,
         boxes: Boxes,
         labels: Int64[Tensor, " S"],
         *,

@@ -16,9 +16,16 @@ from torch.nn import functional as F
 
 from gcnet.models.coordinates import anchor_steps, cell_anchors
 from gcnet.models.spec import Coordinates, RPNSpec
-from gcnet.ops.boxes import Extents, clip_each, decode_boxes, encode_boxes
-from gcnet.ops.images import padded_size
-from gcnet.ops.matching import Sampler, match_boxes, random_sample, sample_matches
+from gcnet.ops.boxes import Extents, as_limits, clip_each, decode_boxes, encode_boxes
+from gcnet.ops.images import PAD_MULTIPLE
+from gcnet.ops.matching import (
+    Sampler,
+    fill_up,
+    ignored_regions,
+    match_boxes,
+    random_sample,
+    sample_matches,
+)
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Targets
 
@@ -170,22 +177,21 @@ class RPN(nn.Module):
         self, features: list[Tensor], anchors: Float[Tensor, "A 4"], batch: Batch, targets: list[Targets]
     ) -> Int64[Tensor, "N A"]:
         sizes = [(f.shape[-2], f.shape[-1]) for f in features]
-        matches = []
-        for size, target in zip(batch.image_sizes, targets, strict=True):
-            valid = inside_padded(sizes, self.spec.anchor_strides, size, anchors.device, each=self.each)
-            if self.spec.anchors_inside:
-                valid = valid & inside_image(anchors, size)
-            own = match_boxes(
-                anchors,
-                target.boxes,
-                positive_iou=POSITIVE_IOU,
-                negative_iou=NEGATIVE_IOU,
-                low_quality_iou=NEGATIVE_IOU,
-                valid=valid,
-                ignored=target.ignored,
-            )
-            matches.append(own)
-        return torch.stack(matches)
+        limits = as_limits(batch.extents, anchors.device)
+        valid = inside_padded(sizes, self.spec.anchor_strides, limits, each=self.each)
+        if self.spec.anchors_inside:
+            valid = valid & inside_image(anchors, limits)
+        objects, real = fill_up([target.boxes for target in targets])
+        return match_boxes(
+            anchors.expand(len(batch), -1, -1),
+            objects,
+            positive_iou=POSITIVE_IOU,
+            negative_iou=NEGATIVE_IOU,
+            low_quality_iou=NEGATIVE_IOU,
+            real=real,
+            valid=valid,
+            ignored=ignored_regions([target.ignored for target in targets]),
+        )
 
     def _run_at(
         self, features: list[Tensor], index: Int64[Tensor, "N B"]
@@ -242,29 +248,26 @@ def level_anchors(
 def inside_padded(
     sizes: Sequence[tuple[int, int]],
     strides: Sequence[int],
-    image_size: tuple[int, int],
-    device: torch.device,
+    limits: Float[Tensor, "N 4"],
     *,
     each: int = len(RPNSpec.anchor_ratios),
-) -> Bool[Tensor, " A"]:
-    """Which anchors (`each` at every position) lie on the image, not on padding.
+) -> Bool[Tensor, "N A"]:
+    """Which anchors (`each` at every position of maps of `sizes`) lie on the image, not on padding.
 
     That is its size rounded up to 32, not the batch's common size.
     """
     flags = []
-    for (height, width), stride in zip(sizes, strides, strict=True):
-        flag = torch.zeros(height, width, dtype=torch.bool, device=device)
-        rows, columns = (-(-side // stride) for side in padded_size(image_size))
-        flag[:rows, :columns] = True
-        flags.append(flag.flatten().repeat_interleave(each))
-    return torch.cat(flags)
+    width, height = ((limits[:, axis, None] / PAD_MULTIPLE).ceil() * PAD_MULTIPLE for axis in (0, 1))
+    for (rows, columns), stride in zip(sizes, strides, strict=True):
+        down, across = (torch.arange(n, device=limits.device) * stride for n in (rows, columns))
+        flag = (down < height)[:, :, None] & (across < width)[:, None]
+        flags.append(flag.flatten(1).repeat_interleave(each, dim=1))
+    return torch.cat(flags, dim=1)
 
 
-def inside_image(anchors: Float[Tensor, "A 4"], size: tuple[int, int]) -> Bool[Tensor, " A"]:
-    """Which anchors lie wholly inside an image of (height, width)."""
-    height, width = size
-    x1, y1, x2, y2 = anchors.unbind(1)
-    return (x1 >= 0) & (y1 >= 0) & (x2 < width) & (y2 < height)
+def inside_image(anchors: Float[Tensor, "A 4"], limits: Float[Tensor, "N 4"]) -> Bool[Tensor, "N A"]:
+    """Which anchors lie wholly inside each image."""
+    return (anchors[:, :2] >= 0).all(1) & (anchors[:, 2:] < limits[:, None, 2:]).all(2)
 
 
 def _patches(feature: Float[Tensor, "N C h w"], place: Int64[Tensor, "N B"]) -> Float[Tensor, "N B 9 C"]:

@@ -41,6 +41,13 @@ def box_iou(boxes: Float[Tensor, "*N R 4"], others: Float[Tensor, "*N S 4"]) -> 
     return overlap.div_(union.clamp_(min=1e-6))
 
 
+def as_limits(sizes: Extents, device: torch.device) -> Float[Tensor, "N 4"]:
+    """The sizes as a tensor."""
+    if isinstance(sizes, Tensor):
+        return sizes
+    return torch.tensor([(width, height) * 2 for height, width in sizes], dtype=torch.float32, device=device)
+
+
 def clip_each(boxes: Float[Tensor, "N R 4"], sizes: Extents) -> Float[Tensor, "N R 4"]:
     """The boxes of each image cut to it."""
     if isinstance(sizes, Tensor):

@@ -45,7 +45,8 @@ def paste_at_once(
     step = max(limit // (4 * height * width), 1)
     for first in range(0, len(probs), step):
         some = slice(first, first + step)
-        masks[some] = down[some] @ probs[some].float() @ across[some].mT >= MASK_THRESHOLD
+        sampled = down[some] @ probs[some].float() @ across[some].mT
+        torch.ge(sampled, MASK_THRESHOLD, out=masks[some])
     return masks
 
 

@@ -56,6 +56,11 @@ def grouped_nms(
     return keep[scores[keep].argsort(descending=True, stable=True)]
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether to compute as suits a GPU; files for other runtimes hold what suits a CPU."""
+    return tensor.device.type != "cpu" and not torch.compiler.is_exporting()
+
+
 def grouped_nms_static(
     boxes: Float[Tensor, "N R 4"],
     scores: Float[Tensor, "N R"],
@@ -69,7 +74,7 @@ def grouped_nms_static(
 
     `sizes` are those of the groups if each stands together: then fewer pairs are compared on a GPU.
     """
-    if boxes.device.type == "cpu" or torch.compiler.is_exporting():
+    if not on_gpu(boxes):
         kept = torch.stack([_kept(*own, iou_threshold) for own in zip(boxes, scores, groups, strict=True)])
     elif sizes is None:
         kept = parallel_nms(boxes, scores, iou_threshold, groups=groups)
@@ -101,8 +106,9 @@ def parallel_nms(
     """Which boxes are kept, for a GPU: no box waits for the one before it, and N sets are done at once.
 
     A box is kept if no better one that is kept overlaps it. Starting from all, each round is right for one
-    more link of the longest chain of boxes of which each overlaps the next: 6 for a photograph, 22 for a black
-    image. So the GPU is asked now and then if the last round changed something; see `without_waiting`.
+    more link of the longest chain of boxes of which each overlaps the next: 6 for a photograph, 22 for an
+    image that is black. So the GPU is asked now and then if the last round changed something; see
+    `without_waiting`.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)
     best = boxes.gather(1, order[..., None].expand(-1, -1, 4)).float()
