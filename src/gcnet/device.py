@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 from gcnet.errors import GCNetError
 from gcnet.launch import find_launch
@@ -49,3 +50,10 @@ def choose_device(device: str) -> str:
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
     return device
+
+
+def on_gpu(tensor: Any) -> bool:
+    """Whether to compute with a tensor as suits a GPU; files for other runtimes hold what suits a CPU."""
+    import torch
+
+    return tensor.device.type != "cpu" and not torch.compiler.is_exporting()

@@ -69,6 +69,18 @@ def test_half_a_pixel_is_the_mean_of_two() -> None:
     torch.testing.assert_close(whole[2], (whole[0] + whole[1]) / 2, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("modulated", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"stride": 2, "offset_groups": 2}, {"dilation": 2, "padding": 2}])
+def test_in_inference_it_looks_at_the_same_points(modulated: bool, changes: dict[str, object]) -> None:
+    """Also at points far outside of the map."""
+    layer, x = make(modulated=modulated, bias=True, **changes), picture()
+    nn.init.normal_(layer.offset.weight, std=1.0)
+    expected = layer(x)
+    assert expected.grad_fn is not None
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_offsets_are_learnt_from_the_start() -> None:
     layer = make()
     layer(picture()).square().sum().backward()

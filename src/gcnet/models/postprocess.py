@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from gcnet.device import on_gpu
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
 from gcnet.models.spec import Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, clip_boxes, clip_each, decode_boxes
-from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more, on_gpu
+from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more
 from gcnet.types import Batch, Detections
 
 Stds = tuple[float, float, float, float]

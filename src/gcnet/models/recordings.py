@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcnet.models.layers import DeformableConv2d
 from gcnet.ops.boxes import Extents
 from gcnet.ops.nms import without_waiting
 from gcnet.types import Batch, Detections
@@ -70,8 +69,6 @@ class Recordings:
             return None if recording is None else recording(batch)
 
     def _record(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> Recording | None:
-        if any(isinstance(module, DeformableConv2d) for module in model.modules()):
-            return None  # torchvision launches parts of its operator where they are not recorded
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         try:

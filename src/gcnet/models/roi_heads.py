@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from gcnet.device import on_gpu
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import Mosaic, lay_out, pool_regions, with_images
 from gcnet.models.postprocess import select_detections, select_static
@@ -22,7 +23,6 @@ from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, clip_boxes, decode_boxes
 from gcnet.ops.matching import MISSING, Sampler, random_sample
-from gcnet.ops.nms import on_gpu
 from gcnet.types import Batch, Detections, Targets
 
 STRIDES = (4, 8, 16, 32)

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from gcnet.device import on_gpu
 from gcnet.ops.boxes import box_iou
 
 LIBRARIES = ("_C_stable", "_C")  # of torchvision from 0.27 on, and before
@@ -54,11 +55,6 @@ def grouped_nms(
     ]
     keep = torch.cat(kept).sort().values
     return keep[scores[keep].argsort(descending=True, stable=True)]
-
-
-def on_gpu(tensor: Tensor) -> bool:
-    """Whether to compute as suits a GPU; files for other runtimes hold what suits a CPU."""
-    return tensor.device.type != "cpu" and not torch.compiler.is_exporting()
 
 
 def grouped_nms_static(
