@@ -65,6 +65,8 @@ def begin_run(
     if (weighed := weigh_classes(model, train_set, recipe, masks=task.masks)) and place.leads:
         print(weighed)
     model.train().to(place.device)
+    if place.device.type == "cuda":
+        model.to(memory_format=torch.channels_last)  # as the maps are: cuDNN need not turn them around
     scaler = torch.amp.GradScaler(place.device.type, enabled=recipe.precision == "fp16")
     run = Run(model, task, recipe, out, place, per_epoch, images, make_optimizer(model, recipe), scaler)
     if state is not None:

@@ -241,7 +241,5 @@ class Detector(Pretrained, nn.Module):
                 'optimize(precision="bf16") or "fp16", which keeps the last layers exact'
             )
         images = images.to(self.compute_dtype)
-        # All maps inherit the images' memory layout. Convolutions on a CPU, and pooling with dynamic shapes,
-        # are fastest channels-last.
-        layout = torch.contiguous_format if self.static else torch.channels_last
-        return images.contiguous(memory_format=layout)
+        # All maps inherit the images' memory layout. Convolutions are fastest channels-last.
+        return images.contiguous(memory_format=torch.channels_last)

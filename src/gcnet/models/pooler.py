@@ -6,7 +6,8 @@ N images, C channels, R regions of all images together, S side of the pooled gri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -41,20 +42,40 @@ class Mosaic(NamedTuple):
 
 def lay_out(features: Sequence[Float[Tensor, "N C _h _w"]]) -> Mosaic:
     """A mosaic of maps. Regions must lie within the image that they are of."""
-    first = features[0]
-    heights, widths = ([feature.shape[axis] for feature in features] for axis in (2, 3))
-    size = (*first.shape[:2], sum(heights) + 2 * len(heights), max(widths) + 2)
-    image = first.new_empty(size, dtype=torch.promote_types(first.dtype, torch.float32))
-    tops, top = [], 1
-    for feature, height, width in zip(features, heights, widths, strict=True):
-        part = image[:, :, top - 1 : top + height + 1, : width + 2]
-        part[:, :, 1:-1, 1:-1] = feature
-        # Into the first and the last column what stands beside them, then the same of rows.
-        part[:, :, 1:-1, :: width + 1] = part[:, :, 1:-1, 1 : width + 1 : max(width - 1, 1)]
-        part[:, :, :: height + 1] = part[:, :, 1 : height + 1 : max(height - 1, 1)]
-        tops.append(top)
-        top += height + 2
-    return Mosaic(image, tops, first.dtype)
+    heights = [feature.shape[2] + 2 for feature in features]
+    tops = [end - height + 1 for end, height in zip(accumulate(heights), heights, strict=True)]
+    return Mosaic(_LayOut.apply(tops, *features), tops, features[0].dtype)
+
+
+class _LayOut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tops: list[int], *features: Tensor) -> Tensor:
+        ctx.tops, ctx.like = tops, [(feature.shape[2:], feature.dtype) for feature in features]
+        first = features[0]
+        size = (tops[-1] + features[-1].shape[2] + 1, max(feature.shape[3] for feature in features) + 2)
+        full = torch.promote_types(first.dtype, torch.float32)
+        image = first.new_empty((*first.shape[:2], *size), dtype=full)
+        for top, feature in zip(tops, features, strict=True):
+            height, width = feature.shape[2:]
+            part = image[:, :, top - 1 : top + height + 1, : width + 2]
+            part[:, :, 1:-1, 1:-1] = feature
+            # Into the first and the last column what stands beside them, then the same of rows.
+            part[:, :, 1:-1, :: width + 1] = part[:, :, 1:-1, 1 : width + 1 : max(width - 1, 1)]
+            part[:, :, :: height + 1] = part[:, :, 1 : height + 1 : max(height - 1, 1)]
+        return image
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        grads: list[Tensor | None] = [None]
+        for top, ((height, width), dtype) in zip(ctx.tops, ctx.like, strict=True):
+            part = grad_outputs[0][:, :, top - 1 : top + height + 1, : width + 2]
+            own = part[:, :, 1:-1].clone()
+            for edge, border in ((0, 0), (-1, -1)):
+                own[:, :, edge] += part[:, :, border]
+            for edge, border in ((1, 0), (-2, -1)):
+                own[..., edge] += own[..., border]
+            grads.append(own[..., 1:-1].to(dtype).contiguous(memory_format=torch.channels_last))
+        return tuple(grads)
 
 
 def pool_regions(

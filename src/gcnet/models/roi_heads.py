@@ -93,7 +93,7 @@ class RoIHeads(nn.Module):
         Those of a cascade are named `s0.loss_cls` and so on, and weighted. A proposal of zeros is none.
         """
         losses: dict[str, Tensor] = {}
-        pool = partial(self.pool, features, static=static)
+        pool = partial(self.pool, self._maps(features, static), static=static)
         box_heads, mask_heads = self.box_stages, self.mask_stages
         for stage, weight in enumerate(self.stages.loss_weights):
             regions = self.sample_regions(stage, proposals, targets, static=static)
@@ -119,9 +119,7 @@ class RoIHeads(nn.Module):
         static: bool = False,
     ) -> list[Detections]:
         """The detections of each image, in pixels of the resized images, which are of `sizes`."""
-        maps: Features = features
-        if static and self.continuous and on_gpu(features[0]):
-            maps = lay_out(features[: len(STRIDES)])  # a GPU reads it in one go
+        maps = self._maps(features, static)
         found = self.find_boxes(maps, proposals, sizes, threshold, static=static)
         if not self.mask_stages:
             return found
@@ -173,6 +171,11 @@ class RoIHeads(nn.Module):
         """The mask of each box of all images in a row: the mean of the probabilities of all stages."""
         pooled = self.pool(features, with_images(boxes), size=MASK_GRID, static=static)
         return torch.stack([head(pooled, labels).sigmoid() for head in self.mask_stages]).mean(dim=0)
+
+    def _maps(self, features: list[Tensor], static: bool) -> Features:
+        """What regions are pooled from; a GPU reads all levels in one go."""
+        in_one_go = static and self.continuous and on_gpu(features[0])
+        return lay_out(features[: len(STRIDES)]) if in_one_go else features
 
     def sample_regions(
         self, stage: int, proposals: Boxes, targets: list[Targets], *, static: bool = False

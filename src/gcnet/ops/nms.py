@@ -119,10 +119,10 @@ def parallel_nms(
         group = groups.gather(1, order)
         rivals *= group[:, :, None] == group[:, None, :]
     kept = rivals.new_ones(count, 1, length)
+    before = torch.empty_like(kept)
     while True:
-        before = kept
         for _ in range(ROUNDS):
-            before, kept = kept, (torch.bmm(kept, rivals) < 0.5).to(kept.dtype)
+            before, kept = kept, torch.lt(torch.bmm(kept, rivals), 0.5, out=before)
         if not needs_more((before != kept).any()):
             return torch.zeros_like(order, dtype=torch.bool).scatter(1, order, kept[:, 0] > 0)
 
