@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from gcnet.errors import GCNetError
+from gcnet.ops.masks import edges_at_once
 from gcnet.types import Detections
 
 NAMES = ("ring", "star")
@@ -38,6 +40,18 @@ def test_supervision(keep: slice) -> None:
     np.testing.assert_array_equal(np.asarray(theirs.mask), ours.masks.numpy())
     assert theirs.data["class_name"].tolist() == ["star", "ring"][keep]
     assert found(masks=False).to_supervision().mask is None
+
+
+def test_edges_that_a_gpu_found_are_those_of_the_chosen_objects() -> None:
+    plain = found()
+    edges = edges_at_once(plain.mask_probs, plain.boxes, plain.image_size)
+    ours = replace(plain, edges=edges)
+    assert ours.arrays().encoded() == plain.arrays().encoded()
+    for keep in (slice(1, None), torch.tensor([False, True]), torch.tensor([1]), slice(0, 0)):
+        assert ours[keep].rles() == plain[keep].rles()
+        chosen = keep if isinstance(keep, slice) else keep.numpy()
+        assert ours.arrays()[chosen].encoded() == plain[keep].arrays().encoded()
+    assert found(masks=False).arrays().encoded() is None
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from gcnet.errors import needs
-from gcnet.ops.rle import encode_masks
+from gcnet.ops.rle import encode_edges, encode_masks
 from gcnet.ops.segmentations import rle_to_mask
 
 if TYPE_CHECKING:
@@ -30,13 +30,15 @@ class AnyDetections(Protocol):
 
     def arrays(self) -> Found: ...
 
+    def on_cpu(self) -> AnyDetections: ...
+
 
 @dataclass(frozen=True)
 class Found:
     """The detections of one image, best first, in pixels of the original image.
 
     The fields are those of `gcnet.types.Detections`: `image_size` is (height, width), and each mask lies over
-    its frame.
+    its frame. `edges` are those of the masks, as `gcnet.ops.rle.mask_edges` finds them, if a GPU has done so.
     """
 
     boxes: Float[np.ndarray, "D 4"]
@@ -45,6 +47,7 @@ class Found:
     mask_probs: Float[np.ndarray, "D M M"] | None
     image_size: tuple[int, int]
     frames: Float[np.ndarray, "D 4"]
+    edges: Sequence[Int64[np.ndarray, " _E"]] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -68,8 +71,8 @@ class Found:
         detections = needs("supervision").Detections
         masks = None
         if self.mask_probs is not None:
-            counts = encode_masks(self.mask_probs, self.frames, self.image_size)
-            drawn = [rle_to_mask({"size": list(self.image_size), "counts": one}) for one in counts]
+            size = list(self.image_size)
+            drawn = [rle_to_mask({"size": size, "counts": one}) for one in self.encoded() or ()]
             masks = np.array(drawn, bool).reshape(len(self), *self.image_size)
         data: dict[str, Any] = {}
         if class_names:
@@ -82,7 +85,20 @@ class Found:
         boxes, scores, labels, frames = (
             array[keep] for array in (self.boxes, self.scores, self.labels, self.frames)
         )
-        return Found(boxes, scores, labels, probs, self.image_size, frames)
+        edges = self.edges and [self.edges[index] for index in np.arange(len(self))[keep]]
+        return Found(boxes, scores, labels, probs, self.image_size, frames, edges)
+
+    def encoded(self) -> list[bytes] | None:
+        """The compressed counts of COCO's RLE of each mask; None without masks."""
+        if self.mask_probs is None:
+            return None
+        if self.edges is not None:
+            return [encode_edges(edges, self.image_size) for edges in self.edges]
+        return encode_masks(self.mask_probs, self.frames, self.image_size)
+
+    def on_cpu(self) -> Found:
+        """Itself, as `Detections.on_cpu` gives them where the arrays are."""
+        return self
 
     def arrays(self) -> Found:
         """Itself, as `Detections.arrays` gives a `Found`."""

@@ -21,8 +21,7 @@ from gcnet.errors import GCNetError
 from gcnet.found import Found
 from gcnet.ops.boxes import Extents
 from gcnet.ops.images import Pixels, padded_size
-from gcnet.ops.masks import paste_masks
-from gcnet.ops.rle import encode_masks
+from gcnet.ops.masks import edges_at_once, paste_masks
 from gcnet.ops.segmentations import Segmentation
 
 if TYPE_CHECKING:
@@ -45,11 +44,11 @@ def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[T
     In memory it is N x H x W x 3, as images are: another order would take longer to write than a resize.
     """
     height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
-    kind = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
-    stack = torch.zeros(len(images), height, width, 3, dtype=kind)
-    for i, image in enumerate(images):
-        stack[i, : image.shape[0], : image.shape[1]] = torch.from_numpy(np.ascontiguousarray(image))
-    return stack.permute(0, 3, 1, 2)
+    kind = np.uint8 if images[0].dtype == np.uint8 else np.float32
+    stack = np.zeros((len(images), height, width, 3), kind)
+    for own, image in zip(stack, images, strict=True):
+        own[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(stack).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -154,6 +153,7 @@ class Detections:
         mask_probs: probabilities on an M x M grid over each frame; None if the detector has no mask heads.
         image_size: (height, width) of the image.
         frames: the boxes that the masks lie over; None if they are `boxes`.
+        edges: of each mask, as `gcnet.ops.rle.mask_edges` finds them, if a GPU has done so.
     """
 
     boxes: Float[Tensor, "D 4"]
@@ -162,16 +162,25 @@ class Detections:
     mask_probs: Float[Tensor, "D M M"] | None
     image_size: Size
     frames: Float[Tensor, "D 4"] | None = None
+    edges: Sequence[Int64[np.ndarray, " _E"]] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, keep: Any) -> Detections:
         """The detections that a slice, boolean mask or index tensor selects."""
-        return _with_tensors(self, lambda tensor: tensor[keep])
+        edges = self.edges and [self.edges[index] for index in torch.arange(len(self))[keep].tolist()]
+        return replace(_with_tensors(self, lambda tensor: tensor[keep]), edges=edges)
 
     def to(self, device: torch.device | str) -> Detections:
         return _with_tensors(self, lambda tensor: tensor.to(device))
+
+    def on_cpu(self) -> Detections:
+        """The same on the CPU. A GPU finds the edges of masks first, which it does sooner."""
+        edges = self.edges
+        if self.mask_probs is not None and self.mask_probs.is_cuda:
+            edges = edges_at_once(self.mask_probs, self.mask_frames, self.image_size)
+        return replace(self.to("cpu"), edges=edges)
 
     def clone(self) -> Detections:
         """The same in memory of its own."""
@@ -195,7 +204,7 @@ class Detections:
         probs = None if self.mask_probs is None else self.mask_probs.float().cpu().numpy()
         tensors = (self.boxes, self.scores, self.labels, self.mask_frames)
         boxes, scores, labels, frames = (tensor.cpu().numpy() for tensor in tensors)
-        return Found(boxes, scores, labels, probs, self.image_size, frames)
+        return Found(boxes, scores, labels, probs, self.image_size, frames, self.edges)
 
     @classmethod
     def of_arrays(cls, found: Found) -> Detections:
@@ -203,7 +212,7 @@ class Detections:
         arrays = (found.boxes, found.scores, found.labels, found.frames)
         boxes, scores, labels, frames = (torch.from_numpy(array) for array in arrays)
         probs = None if found.mask_probs is None else torch.from_numpy(found.mask_probs)
-        return cls(boxes, scores, labels, probs, found.image_size, frames)
+        return cls(boxes, scores, labels, probs, found.image_size, frames, found.edges)
 
     @cached_property
     def masks(self) -> Bool[Tensor, "D H W"]:
@@ -218,9 +227,9 @@ class Detections:
 
         Raises GCNetError if the detector has no mask heads.
         """
-        probs, frames = self._mask_probs().float().cpu().numpy(), self.mask_frames.cpu().numpy()
-        counts = encode_masks(probs, frames, self.image_size)
-        return [{"size": list(self.image_size), "counts": text.decode("ascii")} for text in counts]
+        self._mask_probs()
+        size, counts = list(self.image_size), self.on_cpu().arrays().encoded() or ()
+        return [{"size": size, "counts": text.decode("ascii")} for text in counts]
 
     def _mask_probs(self) -> Float[Tensor, "D M M"]:
         if self.mask_probs is None:

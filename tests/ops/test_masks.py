@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcnet.ops.masks import paste_at_once, paste_masks
+from gcnet.ops.masks import edges_at_once, paste_at_once, paste_masks
+from gcnet.ops.rle import encode_edges, encode_masks
 
 SIZE = (90, 120)
 
@@ -80,3 +81,19 @@ def test_products_draw_what_sampling_draws() -> None:
     assert (at_once != drawn).float().mean() < 1e-5
     assert drawn.any()
     assert not at_once[3].any()
+
+
+def test_edges_at_once_are_those_of_run_length_encodings() -> None:
+    """A grid of zeros and ones alone, so that no pixel is near the threshold."""
+    probs, boxes = scattered(40)
+    probs = F.interpolate(probs[:, None, ::7, ::7].round(), scale_factor=7)[:, 0]
+    boxes[3, 2] = boxes[3, 0]  # empty
+    boxes[4] = torch.tensor([-500.0, -500, 900, 900])  # columns full from top to bottom
+    edges = edges_at_once(probs, boxes, SIZE, limit=3 * 4 * SIZE[0] * SIZE[1])
+    ours = [encode_edges(own, SIZE) for own in edges]
+    theirs = encode_masks(probs.numpy(), boxes.numpy(), SIZE)
+    same = [ours[index] == theirs[index] for index in range(40)]
+    assert sum(same) >= 38  # where a pixel's centre is just between two cells sums may differ
+    assert same[3]
+    assert same[4]
+    assert edges_at_once(probs[:0], boxes[:0], SIZE) == []

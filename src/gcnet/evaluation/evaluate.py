@@ -27,6 +27,7 @@ from gcnet.evaluation.classify import ClassMetrics, ClassResult, class_metrics
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.files import alone_in, prepare_folder, write_json
+from gcnet.found import AnyDetections
 from gcnet.journal import NAME as JOURNAL
 from gcnet.journal import Journal
 from gcnet.models.modes import fingerprint, in_eval_mode
@@ -221,12 +222,16 @@ def predict_all(
             if pending is not None:
                 pending.result()
             # Masks are encoded while the network works on the next images.
-            found = list(found) if is_export else [one.to("cpu") for one in found]
+            found = [one.on_cpu() if isinstance(one, AnyDetections) else _on_cpu(one) for one in found]
             pending = pool.submit(encode, group, found)
             bar.advance(task, len(group))
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
+
+
+def _on_cpu(scores: Any) -> Any:
+    return scores.cpu() if isinstance(scores, torch.Tensor) else scores
 
 
 def read_ahead(dataset: DataSet[Any], indices: Sequence[int], prepare: Callable[[Any], Any]) -> Iterator[Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from gcnet.found import AnyDetections
-from gcnet.ops.rle import encode_masks
 
 
 @dataclass(frozen=True)
@@ -36,14 +35,13 @@ class ImageResults:
         """`category_ids[label]` is the category of a label; boxes are rounded to 1/1000 pixel."""
         found = detections.arrays()
         x1, y1, x2, y2 = found.boxes.astype(np.float64).T
-        probs = found.mask_probs
         return cls(
             image_id,
             found.image_size,
             np.stack([x1, y1, x2 - x1, y2 - y1], 1).round(3),
             found.scores.astype(np.float64).round(7),
             np.asarray(category_ids, np.int64)[found.labels],
-            None if probs is None else encode_masks(probs, found.frames, found.image_size),
+            found.encoded(),
         )
 
     @classmethod

@@ -56,6 +56,7 @@ class Detector(Pretrained, nn.Module):
     mean: Tensor
     std: Tensor
     backbone: Any
+    recordings: Recordings | None = None  # of optimised copies
 
     def __init__(self, spec: ModelSpec, backbone: nn.Module | None = None) -> None:
         super().__init__()
@@ -69,7 +70,6 @@ class Detector(Pretrained, nn.Module):
         self.rpn = RPN(channels, spec.rpn, coordinates=coordinates)
         self.roi_heads = heads
         self.shapes: Shapes = "auto"
-        self.recordings: Recordings | None = None  # of optimised copies
         self.compute_dtype = torch.float32  # of the network; boxes and scores stay float32
         self.register_buffer("mean", torch.tensor(spec.image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.image_std).view(3, 1, 1), persistent=False)
@@ -197,7 +197,7 @@ class Detector(Pretrained, nn.Module):
         return optimize(self, precision=precision, compiled=compiled)
 
     def _predict_image(self, image: Any, score_threshold: float) -> Detections:
-        return self.predict(self.prepare(image), score_threshold=score_threshold)[0].to("cpu")
+        return self.predict(self.prepare(image), score_threshold=score_threshold)[0].on_cpu()
 
     def prepare(self, image: Any) -> Batch:
         """A batch of one image, resized and padded, on the model's device; see `predict_images`."""

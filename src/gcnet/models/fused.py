@@ -224,6 +224,8 @@ class FoldedContext(nn.Module):
     layer: both are folded with W, and its last one with b. A quarter of the block's weights is left.
     """
 
+    key: Tensor | None
+
     def __init__(self, block: Any, weight: Float[Tensor, "C c"], bias: Float[Tensor, " C"]) -> None:
         super().__init__()
         transform, pool = block.add, block.pool
@@ -277,7 +279,7 @@ class FusedBlock(nn.Module):
             self.downsample = nn.Sequential(*before, FusedConv(cast(nn.Conv2d, conv), norm))
         one = block.contexts == (("context", "after1x1"),) and last[0].kernel_size == (1, 1)
         self.shift = None
-        if one and FoldedContext.supports(block.context):
+        if one and block.context is not None and FoldedContext.supports(block.context):
             self.shift = FoldedContext(block.context, self.last.weight.flatten(1), self.last.bias)
         self.contexts = () if self.shift else block.contexts
         for name, _ in self.contexts:

@@ -90,9 +90,10 @@ class DeformableConv2d(nn.Conv2d):
         """
         (high, wide), (images, _, rows, columns) = self.kernel_size, predicted.shape
         points, (height, width) = high * wide, input.shape[2:]
+        padding: Any = self.padding
         down, across = (
-            torch.arange(count, device=input.device) * stride - padding
-            for count, stride, padding in zip((rows, columns), self.stride, self.padding, strict=True)  # type: ignore[arg-type]
+            torch.arange(count, device=input.device) * self.stride[axis] - padding[axis]
+            for axis, count in enumerate((rows, columns))
         )
         point = torch.arange(points, device=input.device)[:, None, None]
         at = predicted[:, : self.moves].reshape(-1, points, 2, rows, columns)

@@ -64,8 +64,8 @@ def select_static(
     classes = deltas.shape[2]
     score, pair = _best_pairs(boxes, scores, score_threshold)
 
-    def select(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of that many pairs: boxes, scores, labels, and whether more of them would find more."""
+    def select(count: int) -> tuple[list[Tensor], Tensor]:
+        """Of that many pairs: boxes, scores and labels, and whether more of them would find more."""
         own, region, label = score[:, :count], pair[:, :count] // classes, pair[:, :count] % classes
         delta = deltas.flatten(1, 2).gather(1, pair[:, :count, None].expand(-1, -1, 4))
         box = boxes.gather(1, region[..., None].expand(-1, -1, 4))
@@ -75,18 +75,18 @@ def select_static(
         found = [box.gather(1, keep[..., None].expand(-1, -1, 4)).where(filled[..., None], 0)]
         found += [one.gather(1, keep).where(filled, 0) for one in (own, label)]
         more = (~filled.all(1) & (score[:, count:] > 0).any(1)).any()
-        return *found, more
+        return found, more
 
     most = max(STATIC_CANDIDATES, STATIC_SHARE * spec.detections)
     few = max(FIRST_CANDIDATES, STATIC_SHARE * spec.detections)
     if not on_gpu(boxes):
-        *found, _ = select(most)
+        found, _ = select(most)
     else:
         # Pairs are compared with each other: a quarter of them is a sixteenth of the work.
-        *found, more = select(few)
+        found, more = select(few)
         if needs_more(more):
-            *found, _ = select(most)
-    return [Detections(*own, None, (0, 0)) for own in zip(*found, strict=True)]
+            found, _ = select(most)
+    return [Detections(box, score, label, None, (0, 0)) for box, score, label in zip(*found, strict=True)]
 
 
 def _best_pairs(

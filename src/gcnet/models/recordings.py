@@ -13,9 +13,10 @@ from threading import Lock
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from gcnet.ops.boxes import Extents
+from gcnet.ops.boxes import Extents, as_limits
 from gcnet.ops.nms import without_waiting
 from gcnet.types import Batch, Detections
 
@@ -92,7 +93,7 @@ class Recording:
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._done = torch.cuda.Event()
         with torch.inference_mode(False), torch.no_grad():
-            self._images, self._limits = torch.zeros_like(batch.images), torch.ones_like(batch.extents)
+            self._images, self._limits = torch.zeros_like(batch.images), torch.ones_like(_limits(batch))
             inputs = self._images, self._limits, threshold
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -122,7 +123,7 @@ class Recording:
             return None
         self._done.wait()
         self._images.copy_(batch.images)
-        self._limits.copy_(batch.extents)
+        self._limits.copy_(_limits(batch))
         self._graph.replay()
         *counts, unsettled = self._counts.tolist()  # the only wait for the GPU
         if unsettled:
@@ -130,3 +131,7 @@ class Recording:
         found = [one[:count].clone() for one, count in zip(self._found, counts, strict=True)]
         self._done.record()
         return found
+
+
+def _limits(batch: Batch) -> Float[Tensor, "N 4"]:
+    return as_limits(batch.extents, batch.images.device)

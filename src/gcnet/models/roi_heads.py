@@ -158,7 +158,7 @@ class RoIHeads(nn.Module):
             return select_static(*parts, sizes=sizes, **options)
         counts = [boxes.shape[0] for boxes in proposals]
         each = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)
-        return [select_detections(*own, size=size, **options) for own, size in zip(each, sizes, strict=True)]
+        return [select_detections(*own, size=size, **options) for own, size in zip(each, sizes, strict=True)]  # type: ignore[arg-type]
 
     def mask_probs(
         self,

@@ -26,11 +26,13 @@ def encode_masks(
     length of an outline, not with the area.
     """
     grids = probs.astype(np.float32, copy=False)
-    return [_encode(grid, box, size) for grid, box in zip(grids, boxes.tolist(), strict=True)]
+    each = zip(grids, boxes.tolist(), strict=True)
+    return [encode_edges(mask_edges(grid, box, size), size) for grid, box in each]
 
 
-def _encode(probs: Float[np.ndarray, "M M"], box: list[float], size: tuple[int, int]) -> bytes:
-    runs = np.diff(mask_edges(probs, box, size), prepend=0, append=size[0] * size[1])
+def encode_edges(edges: Int64[np.ndarray, " E"], size: tuple[int, int]) -> bytes:
+    """The compressed counts of the mask that `mask_edges` found."""
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
     counts = runs[:-1] if runs[-1] == 0 else runs  # a mask that reaches the last pixel has none after it
     return coco_mask.frPyObjects({"size": size, "counts": counts.tolist()}, *size)["counts"]
 

@@ -64,7 +64,7 @@ class Detect:
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
         found = self.detector.predict(together(prepared), score_threshold=self.score_threshold)
-        return [one if isinstance(one, Found) else one.to("cpu") for one in found]
+        return [one.on_cpu() for one in found]
 
     def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
         found = result.arrays()

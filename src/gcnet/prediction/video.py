@@ -17,7 +17,6 @@ from gcnet.console import progress_bar
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.found import Found
-from gcnet.ops.rle import encode_masks
 from gcnet.prediction.steps import DetectorLike
 from gcnet.prediction.tracks import FAINT, UNTRACKED, Tracker
 from gcnet.prediction.video_files import Frame, Video, VideoFile
@@ -64,7 +63,8 @@ def follow(
         task = bar.add_task("following", total=video.total)
         with _Writer(folder, detector.spec.class_names, draw) as writer:
             for frame in video.frames():
-                found = detector.predict(detector.prepare(frame.image), score_threshold=FAINT)[0].arrays()
+                found = detector.predict(detector.prepare(frame.image), score_threshold=FAINT)[0]
+                found = found.on_cpu().arrays()
                 tracks = tracker.update(found, frame.seconds)
                 kept = (found.scores > score_threshold) | (tracks != UNTRACKED)
                 writer.add(frame, found[kept], tracks[kept])
@@ -131,8 +131,8 @@ def _objects(
             tracks.tolist(), found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
         )
     ]
-    if found.mask_probs is not None:
-        masks = encode_masks(found.mask_probs, found.frames, found.image_size)
+    masks = found.encoded()
+    if masks is not None:
         for one, counts in zip(objects, masks, strict=True):
             one["mask"] = {"size": list(found.image_size), "counts": counts.decode("ascii")}
     return objects

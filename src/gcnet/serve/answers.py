@@ -14,7 +14,6 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 
 from gcnet.found import Classified, Found
-from gcnet.ops.rle import encode_masks
 from gcnet.types import Classification
 from gcnet.viz.canvas import Piece
 
@@ -174,8 +173,7 @@ def _masks(found: Found, masks: Masks) -> Sequence[Rle | list[Outline] | None]:
         pairs = zip(found.mask_probs, found.frames.astype(np.float64).tolist(), strict=True)
         return [mask_outlines(probs, box, found.image_size) for probs, box in pairs]
     size = list(found.image_size)
-    counts = encode_masks(found.mask_probs, found.frames, found.image_size)
-    return [Rle(size=size, counts=text.decode("ascii")) for text in counts]
+    return [Rle(size=size, counts=text.decode("ascii")) for text in found.encoded() or ()]
 
 
 def mask_outlines(probs: Float[np.ndarray, "M M"], box: list[float], size: tuple[int, int]) -> list[Outline]:

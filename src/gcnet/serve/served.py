@@ -99,7 +99,8 @@ class Served:
         if isinstance(self.model, Classifier | ExportedClassifier):
             named = self.model.classify(batch, top=int(max(limits)))
             return [_first(one, int(top)) for one, top in zip(named, limits, strict=True)]
-        found = [one.arrays() for one in self.model.predict(batch, score_threshold=min(limits))]
+        found = self.model.predict(batch, score_threshold=min(limits))
+        found = [one.on_cpu().arrays() for one in found]
         return [one[one.scores > limit] for one, limit in zip(found, limits, strict=True)]
 
     def attention(self, batches: Sequence[Batch]) -> list[dict[str, Any]]:
