@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 RIGHT = ["environment", "training_step", "sync_batch_norm", "precisions"]
-FAST = ["from_pixels", "end_to_end", "where_time_waits", "other_ways"]
+FAST = ["from_pixels", "end_to_end", "where_time_waits", "other_ways", "compiled"]
 TRAINS = ["training_speed", "context_shapes", "loader_speed"]
 HEAVY = ["golden_detections", "beside_torchvision", "all_rows"]
 

@@ -88,7 +88,7 @@ class Recording:
     """
 
     def __init__(self, model: nn.Module, find: Find, batch: Batch, threshold: float, pool: Any) -> None:
-        modules = list(model.modules())
+        modules = list(model.modules())[1:]  # without the model, which holds this
         self._modules = modules
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         self._done = torch.cuda.Event()
