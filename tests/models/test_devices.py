@@ -161,7 +161,8 @@ def infer(model: Detector, device: str) -> list[Detections]:
     with torch.no_grad():
         batch = a_batch(device)
         with Moves() as moves:
-            detections = model._find_static(batch.images, batch.extents, 0.05)
+            threshold = torch.full((), 0.05, device=device)
+            detections = model._find_static(batch.images, batch.extents, threshold)
             detections = [to_original(one, batch, index) for index, one in enumerate(detections)]
             assert all(one.masks.device.type == device for one in detections)
         assert moves.found == []

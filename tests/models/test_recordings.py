@@ -40,8 +40,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def stand_in(model: nn.Module, find: Any, batch: Batch, threshold: float, pool: Any) -> Any:
         if batch.images.shape[2] == 999:
             raise RuntimeError("operation not permitted when stream is capturing\nmore words")
-        shapes.append((tuple(batch.images.shape), threshold))
-        return lambda given: []
+        shapes.append(tuple(batch.images.shape))
+        return lambda given, threshold: []
 
     monkeypatch.setattr(recordings, "Recording", stand_in)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
@@ -57,10 +57,10 @@ def test_a_shape_that_comes_again_is_recorded_once(made: list[Any]) -> None:
     kept = Recordings()
     answers = [find(kept, batch()) for _ in range(5)]
     assert answers == [None, None, [], [], []]
-    assert made == [((1, 3, 32, 32), 0.05)]
+    assert made == [(1, 3, 32, 32)]
+    assert find(kept, batch(), threshold=0.5) == []  # as services choose it
     assert find(kept, batch(64)) is None
     assert find(kept, batch(images=2)) is None
-    assert find(kept, batch(), threshold=0.5) is None
 
 
 def test_the_last_used_are_kept(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +72,9 @@ def test_the_last_used_are_kept(made: list[Any], monkeypatch: pytest.MonkeyPatch
         find(kept, batch(32))
     assert len(kept._recorded) == 2
     find(kept, batch(32))
-    assert [shape[2] for shape, _ in made] == [32, 64, 96]
+    assert [shape[2] for shape in made] == [32, 64, 96]
     find(kept, batch(64))
-    assert [shape[2] for shape, _ in made] == [32, 64, 96, 64]
+    assert [shape[2] for shape in made] == [32, 64, 96, 64]
 
 
 def test_what_cannot_be_recorded_is_tried_once_and_said_in_one_line(made: list[Any]) -> None:
@@ -96,9 +96,13 @@ def test_a_copy_has_none_and_a_model_that_moves_forgets_them(made: list[Any]) ->
         assert len(kept._recorded) == 1
         assert one.recordings is not kept
         assert not one.recordings._recorded
-    model.to(torch.float32)
-    assert not kept._recorded
-    assert find(kept, batch()) is None
+    for change in (lambda: model.to(torch.float32), lambda: model.limit_detections(7)):
+        for _ in range(3):
+            find(kept, batch())
+        assert kept._recorded
+        change()
+        assert not kept._recorded
+        assert find(kept, batch()) is None
 
 
 def test_only_optimised_copies_record() -> None:

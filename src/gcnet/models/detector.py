@@ -18,7 +18,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.backbone import make_backbone
 from gcnet.models.fpn import make_neck
 from gcnet.models.modes import in_eval_mode
-from gcnet.models.postprocess import to_original
+from gcnet.models.postprocess import Threshold, to_original
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.recordings import Recordings
 from gcnet.models.roi_heads import RoIHeads
@@ -92,6 +92,8 @@ class Detector(Pretrained, nn.Module):
         rpn = replace(rpn, pre_nms_test=each, proposals_test=whole)
         self.spec = replace(self.spec, rpn=rpn, roi=roi)
         self.rpn.spec, self.roi_heads.spec = rpn, replace(self.roi_heads.spec, detections=most)
+        if self.recordings is not None:
+            self.recordings.clear()
 
     def losses(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
         """The training losses by name, each a scalar. The sum of all is minimised.
@@ -127,12 +129,12 @@ class Detector(Pretrained, nn.Module):
         counts = torch.stack([(one.scores > 0).sum() for one in padded]).tolist()
         return [one[:count] for one, count in zip(padded, counts, strict=True)]
 
-    def _find_static(self, images: Tensor, sizes: Extents, threshold: float) -> list[Detections]:
+    def _find_static(self, images: Tensor, sizes: Extents, threshold: Threshold) -> list[Detections]:
         """With empty places: nothing depends on what is in the images."""
         return self._find_in(self._features(images, sizes), sizes, threshold, static=True)
 
     def _find_in(
-        self, features: list[Tensor], sizes: Extents, threshold: float, *, static: bool = False
+        self, features: list[Tensor], sizes: Extents, threshold: Threshold, *, static: bool = False
     ) -> list[Detections]:
         proposals = self.rpn.predict(features, sizes, static=static)
         return self.roi_heads.predict(features, proposals, sizes, threshold, static=static)

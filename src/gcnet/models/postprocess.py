@@ -19,6 +19,7 @@ from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more
 from gcnet.types import Batch, Detections
 
 Stds = tuple[float, float, float, float]
+Threshold = float | Float[Tensor, ""]  # a tensor for CUDA graphs, of which numbers become part
 
 # Forty times the hundred that are kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
 STATIC_CANDIDATES = 4096
@@ -53,7 +54,7 @@ def select_static(
     *,
     sizes: Extents,
     stds: Stds,
-    score_threshold: float,
+    score_threshold: Threshold,
     spec: RoISpec,
 ) -> list[Detections]:
     """`select_detections` of N images with static shapes; their sizes are left to `to_original`.
@@ -90,7 +91,7 @@ def select_static(
 
 
 def _best_pairs(
-    boxes: Float[Tensor, "N R 4"], scores: Float[Tensor, "N R K1"], threshold: float
+    boxes: Float[Tensor, "N R 4"], scores: Float[Tensor, "N R K1"], threshold: Threshold
 ) -> tuple[Float[Tensor, "N RK"], Int64[Tensor, "N RK"]]:
     """Scores (0 where there is none) and numbers (region * K + class) of all pairs, best first."""
     counts = (scores[..., :-1] > threshold) & boxes.any(dim=2)[..., None]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gcnet.models.postprocess import Threshold
 from gcnet.ops.boxes import Extents, as_limits
 from gcnet.ops.nms import without_waiting
 from gcnet.types import Batch, Detections
@@ -26,7 +27,7 @@ AFTER = (
 MOST = 16  # recordings that are kept, the last used
 
 # From images, their sizes and a score threshold.
-Find = Callable[[Tensor, Extents, float], list[Detections]]
+Find = Callable[[Tensor, Extents, Threshold], list[Detections]]
 
 
 class Recordings:
@@ -56,7 +57,7 @@ class Recordings:
         recording does.
         """
         images = batch.images
-        key = images.shape, images.dtype, images.device, threshold
+        key = images.shape, images.dtype, images.device
         with self._lock, torch.cuda.device(images.device):
             if key not in self._recorded:
                 self._seen[key] += 1
@@ -67,7 +68,7 @@ class Recordings:
                     self._recorded.popitem(last=False)
             self._recorded.move_to_end(key)
             recording = self._recorded[key]
-            return None if recording is None else recording(batch)
+            return None if recording is None else recording(batch, threshold)
 
     def _record(self, model: nn.Module, find: Find, batch: Batch, threshold: float) -> Recording | None:
         if self._pool is None:
@@ -94,7 +95,8 @@ class Recording:
         self._done = torch.cuda.Event()
         with torch.inference_mode(False), torch.no_grad():
             self._images, self._limits = torch.zeros_like(batch.images), torch.ones_like(_limits(batch))
-            inputs = self._images, self._limits, threshold
+            self._threshold = self._limits.new_ones(())
+            inputs = self._images, self._limits, self._threshold
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
@@ -109,11 +111,11 @@ class Recording:
                 self._found = find(*inputs)
                 counts = [(one.scores > 0).sum() for one in self._found]
                 self._counts = torch.stack([*counts, torch.stack(unsettled).any().to(counts[0])])
-        for ours, theirs in zip(self(batch) or [], usual, strict=False):
+        for ours, theirs in zip(self(batch, threshold) or [], usual, strict=False):
             if not torch.allclose(ours.scores, theirs.scores[: len(ours)], rtol=1e-2, atol=1e-3):
                 raise RuntimeError("an operation was not recorded")
 
-    def __call__(self, batch: Batch) -> list[Detections] | None:
+    def __call__(self, batch: Batch, threshold: float) -> list[Detections] | None:
         """What is found in a batch of the same shape.
 
         None if hooks listen or the model trains, of which a recording knows nothing, or if a suppression was
@@ -124,6 +126,7 @@ class Recording:
         self._done.wait()
         self._images.copy_(batch.images)
         self._limits.copy_(_limits(batch))
+        self._threshold.fill_(threshold)
         self._graph.replay()
         *counts, unsettled = self._counts.tolist()  # the only wait for the GPU
         if unsettled:

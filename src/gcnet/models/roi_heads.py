@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gcnet.device import on_gpu
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
 from gcnet.models.pooler import Mosaic, lay_out, pool_regions, with_images
-from gcnet.models.postprocess import select_detections, select_static
+from gcnet.models.postprocess import Threshold, select_detections, select_static
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, clip_boxes, decode_boxes
@@ -114,7 +114,7 @@ class RoIHeads(nn.Module):
         features: list[Tensor],
         proposals: Boxes,
         sizes: Extents,
-        threshold: float,
+        threshold: Threshold,
         *,
         static: bool = False,
     ) -> list[Detections]:
@@ -133,7 +133,7 @@ class RoIHeads(nn.Module):
         features: Features,
         proposals: Boxes,
         sizes: Extents,
-        threshold: float,
+        threshold: Threshold,
         *,
         static: bool = False,
     ) -> list[Detections]:
