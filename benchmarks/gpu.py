@@ -493,20 +493,42 @@ def attempt(step: Callable[[Setting], Record], setting: Setting) -> Record:
 
 
 def draw(report: Record, file: Path) -> None:
-    """Times of a prediction beside torchvision's, and every row beside the V100."""
+    """What there is of: images a second by precision, beside torchvision's, training steps, all rows."""
     from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    for images, times in report.get("beside_torchvision", {}).items():
-        if images != "error":
-            left.barh([f"{name} ({images})" for name in times], list(times.values()))
-    left.set_xlabel("ms a batch, from pixels to masks (images a batch)")
-    rows = {n: r for n, r in report.get("all_rows", {}).items() if n != "error"}
-    right.barh(list(rows), [row["images_per_s"] for row in rows.values()], label="here")
-    published = [row["published_v100"] or 0 for row in rows.values()]
-    right.barh(list(rows), published, height=0.4, label="mmdetection on a V100, published")
-    right.set_xlabel("images/s, one at a time")
-    right.legend()
+    speed, beside, steps, rows = (
+        {name: one for name, one in report.get(step, {}).items() if name != "error"}
+        for step in ("from_pixels", "beside_torchvision", "training_speed", "all_rows")
+    )
+    panels = {
+        "images/s (precision, images a batch)": {
+            f"{row} {setting}": rate
+            for setting, one in speed.items()
+            for row, rate in one["images/s"].items()
+        },
+        "ms a batch (images a batch)": {
+            f"{row} ({count})": ms for count, times in beside.items() for row, ms in times.items()
+        },
+        "ms a training step": {row: ms for row, ms in steps.items() if not row.endswith("MB")},
+        "images/s, one at a time; grey: mmdetection on a V100, published": {
+            row: one["images_per_s"] for row, one in rows.items()
+        },
+    }
+    panels = {label: bars for label, bars in panels.items() if bars} or {"nothing is measured yet": {}}
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=(7 * len(panels), 5.5), layout="constrained", squeeze=False
+    )
+    for axis, (label, bars) in zip(axes[0], panels.items(), strict=True):
+        colours = ["tab:grey" if name.startswith("torchvision") else "tab:blue" for name in bars]
+        axis.barh(list(bars), list(bars.values()), color=colours)
+        for place, value in enumerate(bars.values()):
+            axis.text(value, place, f" {value:.3g}", va="center", fontsize="small")
+        axis.set_xlabel(label)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+    if rows:
+        published = [one["published_v100"] or 0 for one in rows.values()]
+        axes[0, -1].barh(list(rows), published, height=0.4, color="tab:grey")
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
