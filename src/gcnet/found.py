@@ -93,7 +93,7 @@ class Found:
         if self.mask_probs is None:
             return None
         if self.edges is not None:
-            return [encode_edges(edges, self.image_size) for edges in self.edges]
+            return encode_edges(self.edges, self.image_size)
         return encode_masks(self.mask_probs, self.frames, self.image_size)
 
     def on_cpu(self) -> Found:

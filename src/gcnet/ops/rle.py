@@ -9,8 +9,10 @@ COCO counts pixels down the columns, from the top left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, UInt32
 
 from gcnet.ops.segmentations import coco_mask
 
@@ -27,14 +29,24 @@ def encode_masks(
     """
     grids = probs.astype(np.float32, copy=False)
     each = zip(grids, boxes.tolist(), strict=True)
-    return [encode_edges(mask_edges(grid, box, size), size) for grid, box in each]
+    return encode_edges([mask_edges(grid, box, size) for grid, box in each], size)
 
 
-def encode_edges(edges: Int64[np.ndarray, " E"], size: tuple[int, int]) -> bytes:
-    """The compressed counts of the mask that `mask_edges` found."""
-    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
-    counts = runs[:-1] if runs[-1] == 0 else runs  # a mask that reaches the last pixel has none after it
-    return coco_mask.frPyObjects({"size": size, "counts": counts.tolist()}, *size)["counts"]
+def encode_edges(edges: Sequence[Int64[np.ndarray, " _E"]], size: tuple[int, int]) -> list[bytes]:
+    """The compressed counts of the masks whose edges `mask_edges` found."""
+    if len(edges) == 0:
+        return []
+    # All at once, and as arrays: a quarter of the time of one call for each with a list.
+    masks = [{"size": size, "counts": _runs(own, size[0] * size[1])} for own in edges]
+    return [mask["counts"] for mask in coco_mask.frPyObjects(masks, *size)]
+
+
+def _runs(edges: Int64[np.ndarray, " E"], end: int) -> UInt32[np.ndarray, " _R"]:
+    """How long each run is up to the next edge; a mask that reaches the last pixel has none after it."""
+    runs = np.empty(len(edges) + 1, np.uint32)
+    runs[:-1], runs[-1] = edges, end
+    runs[1:] -= runs[:-1].copy()
+    return runs if runs[-1] else runs[:-1]
 
 
 def sample_positions(
