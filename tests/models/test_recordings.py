@@ -37,7 +37,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The shapes that are recorded, by a stand-in that finds nothing."""
     shapes: list[Any] = []
 
-    def stand_in(model: nn.Module, find: Any, batch: Batch, threshold: float, pool: Any) -> Any:
+    def stand_in(find: Any, batch: Batch, threshold: float, pool: Any) -> Any:
         if batch.images.shape[2] == 999:
             raise RuntimeError("operation not permitted when stream is capturing\nmore words")
         shapes.append(tuple(batch.images.shape))
@@ -50,7 +50,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def find(kept: Recordings, given: Batch, threshold: float = 0.05) -> Any:
-    return kept.find(nn.Identity(), lambda *_: [], given, threshold)
+    return kept.find(nn.Identity().eval(), lambda *_: [], given, threshold)
 
 
 def test_a_shape_that_comes_again_is_recorded_once(made: list[Any]) -> None:
@@ -61,6 +61,21 @@ def test_a_shape_that_comes_again_is_recorded_once(made: list[Any]) -> None:
     assert find(kept, batch(), threshold=0.5) == []  # as services choose it
     assert find(kept, batch(64)) is None
     assert find(kept, batch(images=2)) is None
+
+
+def test_hooks_and_training_are_not_passed_over(made: list[Any]) -> None:
+    kept, model = Recordings(), nn.Sequential(nn.ReLU()).eval()
+
+    def answers() -> Any:
+        return [kept.find(model, lambda *_: [], batch(), 0.05) for _ in range(4)]
+
+    hook = model[0].register_forward_hook(lambda *_: None)
+    assert answers() == [None] * 4
+    assert not made
+    hook.remove()
+    assert answers() == [None, None, [], []]
+    assert answers() == [[]] * 4
+    assert kept.find(model.train(), lambda *_: [], batch(), 0.05) is None
 
 
 def test_the_last_used_are_kept(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
