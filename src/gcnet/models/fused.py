@@ -45,9 +45,9 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
 
     Convolutions also compute the norms, sums and ReLUs that follow them, maps are channels-last, and a global
     context block costs almost nothing. On a GPU, batches of a shape that comes again are recorded as CUDA
-    graphs (`gcnet.models.recordings`), without `compiled`. The copy can be moved, copied and pickled; training, saving, loading
-    weights and optimising it again are refused. A backbone with group norm, or with blocks that
-    `gcnet.context.insert` added, is not changed.
+    graphs (`gcnet.models.recordings`), without `compiled`. The copy can be moved, copied and pickled;
+    training, saving, loading weights and optimising it again are refused. A backbone with group norm, or with
+    blocks that `gcnet.context.insert` added, is not changed.
 
     Args:
         precision: "fp32" gives the same detections up to the order of sums. "bf16" and "fp16" compute the
