@@ -134,7 +134,7 @@ class FusedConv(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", bias, persistent=False)
         self.geometry = (list(cast(tuple[int, ...], conv.padding)), list(conv.stride), list(conv.dilation))
-        self.groups, self.relu = conv.groups, relu
+        self.groups, self.relu, self.cudnn = conv.groups, relu, True
         self.is_linear = conv.groups == 1 and conv.kernel_size == (1, 1) == conv.stride
         self.eval()
 
@@ -154,13 +154,14 @@ class FusedConv(nn.Module):
         packs = _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
         if packs and not torch.compiler.is_compiling():
             return self._onednn(x, add, bias, relu)
+        if relu and self.cudnn and x.is_cuda and x.dtype in _HALVES and not torch.compiler.is_compiling():
+            try:
+                return self._cudnn(x, add, bias)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # it has no engine for this shape on this GPU
+                self.cudnn = False
         padding, stride, dilation = self.geometry
-        if relu and x.is_cuda and x.dtype in _HALVES and not torch.compiler.is_compiling():
-            # cuDNN adds and cuts in the same pass over the output.
-            geometry = (stride, padding, dilation, self.groups)
-            if add is None:
-                return torch.cudnn_convolution_relu(x, self.weight, bias, *geometry)
-            return torch.cudnn_convolution_add_relu(x, self.weight, add, 1.0, bias, *geometry)
         if x.is_cuda and self.is_linear and add is None and not relu:
             # The same as a product of matrices, which adds the bias by itself.
             rows = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), bias)
@@ -175,6 +176,15 @@ class FusedConv(nn.Module):
         """The weight in PyTorch's order."""
         weight = self.weight
         return weight.to_dense() if weight.is_mkldnn else weight
+
+    def _cudnn(self, x: Tensor, add: Tensor | None, bias: Tensor) -> Tensor:
+        """The sum and the ReLU in the same pass over the output."""
+        padding, stride, dilation = self.geometry
+        if add is None:
+            return torch.cudnn_convolution_relu(x, self.weight, bias, stride, padding, dilation, self.groups)
+        return torch.cudnn_convolution_add_relu(
+            x, self.weight, add, 1.0, bias, stride, padding, dilation, self.groups
+        )
 
     def _onednn(self, x: Tensor, add: Tensor | None, bias: Tensor, relu: bool) -> Tensor:
         weight = self.weight  # read once: another thread may be here too
