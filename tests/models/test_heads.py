@@ -123,8 +123,13 @@ def test_pooling_from_a_mosaic_is_pooling_level_by_level() -> None:
     regions = with_images([boxes, torch.tensor(edges, dtype=torch.float32)])
     options = {"strides": STRIDES, "size": 7, "finest_scale": 7}
     assert len(region_levels(regions[:, 1:], 4, 7).unique()) == 4
-    ours = pool_regions(lay_out([one.contiguous() for one in features]), regions, **options)
-    torch.testing.assert_close(ours, pool_regions(features, regions, **options), atol=1e-4, rtol=0)
+    for one in features:
+        one.requires_grad_()
+    ours, theirs = (pool_regions(maps, regions, **options) for maps in (lay_out(features), features))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    weights = torch.randn(ours.shape, generator=generator)
+    gradients = [torch.autograd.grad((pooled * weights).sum(), features) for pooled in (ours, theirs)]
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
     halves = pool_regions(lay_out([one.half() for one in features]), regions, **options)
     assert halves.dtype == torch.float16
 
