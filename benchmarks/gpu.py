@@ -132,9 +132,9 @@ def golden_detections(setting: Setting) -> Record:
         copies = {"optimized": detector.optimize()} | ({} if setting.tiny else {"eager": detector})
         for name, one in copies.items():
             times = 4 if setting.gpu and name == "optimized" else 1
-            for time_, seen in enumerate([one.predict_images(PICTURES[image])[0] for _ in range(times)]):
+            for number, seen in enumerate([one.predict_images(PICTURES[image])[0] for _ in range(times)]):
                 problems = compare(seen, theirs)
-                key = f"{row} {name}{', recorded' if time_ > 2 else ''}"
+                key = f"{row} {name}{', recorded' if number > 2 else ''}"
                 found[key] = {"problems": len(problems), "first": problems[:2]}
     return found
 
@@ -236,7 +236,7 @@ def from_pixels(setting: Setting) -> Record:
             runs = {row: inference(ready(row, width, setting), setting.batch(images)) for row in setting.rows}
             # Before anything is recorded: what is recorded is held between two runs.
             memory = {
-                name: [peak_bytes(run, setting.device) or 0 for _ in "ab"] for name, run in runs.items()
+                name: [peak_bytes(run, setting.device) or 0 for _ in range(2)] for name, run in runs.items()
             }
             medians = setting.medians(runs)
             plain, block = medians.values()

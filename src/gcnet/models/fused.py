@@ -232,7 +232,7 @@ class FoldedContext(nn.Module):
     """The bias of a 1x1 convolution W y + b and what a context block adds to its output, from its input y.
 
     Pooling commutes with the convolution (see `gcnet.models.light`), and so does the block's first linear
-    layer: both are folded with W, and its last one with b. A quarter of the block's weights is left.
+    layer, of which a quarter is left: both are folded with W, and the last layer with b.
     """
 
     key: Tensor | None

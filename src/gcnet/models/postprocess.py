@@ -14,11 +14,10 @@ from torch import Tensor
 from gcnet.device import on_gpu
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
 from gcnet.models.spec import Coordinates, RoISpec
-from gcnet.ops.boxes import Extents, clip_boxes, clip_each, decode_boxes
+from gcnet.ops.boxes import Extents, Stds, clip_boxes, clip_each, decode_boxes, take_boxes
 from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more
 from gcnet.types import Batch, Detections
 
-Stds = tuple[float, float, float, float]
 Threshold = float | Float[Tensor, ""]  # a tensor for CUDA graphs, of which numbers become part
 
 # Forty times the hundred that are kept, of up to 80,000 pairs: it is rare that one beyond them would be kept.
@@ -68,12 +67,12 @@ def select_static(
     def select(count: int) -> tuple[list[Tensor], Tensor]:
         """Of that many pairs: boxes, scores and labels, and whether more of them would find more."""
         own, region, label = score[:, :count], pair[:, :count] // classes, pair[:, :count] % classes
-        delta = deltas.flatten(1, 2).gather(1, pair[:, :count, None].expand(-1, -1, 4))
-        box = boxes.gather(1, region[..., None].expand(-1, -1, 4))
+        delta = take_boxes(deltas.flatten(1, 2), pair[:, :count])
+        box = take_boxes(boxes, region)
         box = clip_each(decode_boxes(box, delta, stds), sizes)
         keep, filled = grouped_nms_static(box, own, label, spec.nms_threshold, spec.detections)
         filled = filled & (own.gather(1, keep) > 0)
-        found = [box.gather(1, keep[..., None].expand(-1, -1, 4)).where(filled[..., None], 0)]
+        found = [take_boxes(box, keep).where(filled[..., None], 0)]
         found += [one.gather(1, keep).where(filled, 0) for one in (own, label)]
         more = (~filled.all(1) & (score[:, count:] > 0).any(1)).any()
         return found, more

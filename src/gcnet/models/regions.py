@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from gcnet.models.heads import MASK_GRID, MASK_SIZE, MaskHead
 from gcnet.models.spec import RoISpec
-from gcnet.ops.boxes import encode_boxes
+from gcnet.ops.boxes import Stds, encode_boxes
 from gcnet.ops.mask_targets import crop_segmentations
 from gcnet.ops.matching import (
     IGNORED,
@@ -29,8 +29,6 @@ from gcnet.ops.matching import (
     sample_matches,
 )
 from gcnet.types import Targets
-
-Stds = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)

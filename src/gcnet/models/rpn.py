@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gcnet.models.coordinates import anchor_steps, cell_anchors
 from gcnet.models.spec import Coordinates, RPNSpec
-from gcnet.ops.boxes import Extents, as_limits, clip_each, decode_boxes, encode_boxes
+from gcnet.ops.boxes import Extents, as_limits, clip_each, decode_boxes, encode_boxes, take_boxes
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.ops.matching import (
     Sampler,
@@ -125,7 +125,7 @@ class RPN(nn.Module):
         all_boxes, all_scores, lengths = [], [], []
         for (logits, deltas), anchor in zip(levels, anchors, strict=True):
             best = logits.sigmoid().topk(torch.sym_min(pre_nms, anchor.shape[0]), dim=1)
-            own = deltas.gather(1, best.indices[..., None].expand(-1, -1, 4))
+            own = take_boxes(deltas, best.indices)
             all_scores.append(best.values)
             all_boxes.append(decode_boxes(anchor[best.indices], own, self.spec.stds))
             lengths.append(best.indices.shape[1])
@@ -139,7 +139,7 @@ class RPN(nn.Module):
             keep, filled = grouped_nms_static(
                 boxes, scores, groups, self.spec.nms_threshold, count, sizes=lengths
             )
-            return list(boxes.gather(1, keep[..., None].expand(-1, -1, 4)).where(filled[..., None], 0))
+            return list(take_boxes(boxes, keep).where(filled[..., None], 0))
         return [
             own[grouped_nms(own, score, group, self.spec.nms_threshold)[:count]]
             for own, score, group in zip(boxes, scores, groups, strict=True)
@@ -204,7 +204,7 @@ class RPN(nn.Module):
         """
         if self.spec.convs > 1:
             logits, deltas = (torch.cat(parts, dim=1) for parts in zip(*self.run(features), strict=True))
-            return logits.gather(1, index), deltas.gather(1, index[..., None].expand(-1, -1, 4))
+            return logits.gather(1, index), take_boxes(deltas, index)
         place, ratio = index // self.each, index % self.each
         patches, start = [], 0
         for feature in features:

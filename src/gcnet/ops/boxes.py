@@ -9,9 +9,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+Stds = tuple[float, float, float, float]  # what deltas are divided by
 # Sizes of N images: (height, width) of each; or (width, height, width, height) on the boxes' device, where a
 # number would be copied to a GPU, or become part of a CUDA graph.
 Extents = Sequence[tuple[int, int]] | Float[Tensor, "N 4"]
@@ -41,6 +42,11 @@ def box_iou(boxes: Float[Tensor, "*N R 4"], others: Float[Tensor, "*N S 4"]) -> 
     return overlap.div_(union.clamp_(min=1e-6))
 
 
+def take_boxes(boxes: Float[Tensor, "N R 4"], index: Int64[Tensor, "N S"]) -> Float[Tensor, "N S 4"]:
+    """The boxes, or deltas, at the places that `index` names in each image."""
+    return boxes.gather(1, index[..., None].expand(-1, -1, 4))
+
+
 def as_limits(sizes: Extents, device: torch.device) -> Float[Tensor, "N 4"]:
     """The sizes as a tensor."""
     if isinstance(sizes, Tensor):
@@ -65,7 +71,7 @@ def clip_boxes(boxes: Float[Tensor, "*R 4"], size: tuple[int, int]) -> Float[Ten
 
 
 def encode_boxes(
-    anchors: Float[Tensor, "R 4"], boxes: Float[Tensor, "R 4"], stds: tuple[float, float, float, float]
+    anchors: Float[Tensor, "R 4"], boxes: Float[Tensor, "R 4"], stds: Stds
 ) -> Float[Tensor, "R 4"]:
     """Deltas (dx, dy, dw, dh) / stds that take each anchor to its box (arXiv 1506.01497, section 3.1.2)."""
     anchor_wh = anchors[:, 2:] - anchors[:, :2]
@@ -79,7 +85,7 @@ def encode_boxes(
 def decode_boxes(
     anchors: Float[Tensor, "*R 4"],
     deltas: Float[Tensor, "*R 4"],
-    stds: tuple[float, float, float, float],
+    stds: Stds,
     size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "*R 4"]:
     """The boxes that `deltas` make of `anchors`, cut to an image by `clip_boxes` if its `size` is given."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcnet.device import on_gpu
-from gcnet.ops.boxes import box_iou
+from gcnet.ops.boxes import box_iou, take_boxes
 
 LIBRARIES = ("_C_stable", "_C")  # of torchvision from 0.27 on, and before
 # From here on the coordinate offsets of `grouped_nms` would cost float32 precision; upstream switches here.
@@ -107,7 +107,7 @@ def parallel_nms(
     `without_waiting`.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)
-    best = boxes.gather(1, order[..., None].expand(-1, -1, 4)).float()
+    best = take_boxes(boxes, order).float()
     count, length = order.shape
     exact = torch.float32 if best.device.type == "cpu" else torch.float16  # of zeros and ones
     rivals = best.new_empty(count, length, length, dtype=exact)
