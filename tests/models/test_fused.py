@@ -59,3 +59,11 @@ def test_fresh_weights_after_a_move():
     ours(picture)
     ours = ours.double()
     torch.testing.assert_close(ours(picture.double()), conv.double()(picture.double()))
+
+
+def test_hooks_of_a_block_are_called_in_the_fused_network():
+    resnet, seen = small_resnet("gc"), []
+    block = next(module for module in resnet.modules() if isinstance(module, GlobalContext))
+    block.add.register_forward_hook(lambda *_: seen.append("transform"))
+    assert_same_maps(resnet)
+    assert seen == ["transform"] * 2  # in the plain network, too

@@ -253,8 +253,11 @@ class FoldedContext(nn.Module):
 
     @staticmethod
     def supports(block: nn.Module) -> bool:
-        """Whether this is a block that adds one vector, by a transform that is known."""
-        if not adds_one_vector(block):
+        """Whether this block adds one vector, by a transform that is known and that nobody listens to.
+
+        Who listens to the pool is served: see `FusedBlock`.
+        """
+        if not adds_one_vector(block) or has_hooks(m for m in block.modules() if m is not block.pool):
             return False
         linear = type(block.add) is LinearTransform and isinstance(block.add.norm, nn.Identity)
         return linear or type(block.add) is BottleneckTransform
