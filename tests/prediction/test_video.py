@@ -43,11 +43,16 @@ class Exact:
 
     def __init__(self, stop=None):
         self.spec, self.stop, self.seen = SimpleNamespace(class_names=("disc", "square")), stop, 0
+        self.batches = []
 
     def prepare(self, image):
-        return image
+        return image[None]
 
-    def predict(self, image, *, score_threshold):
+    def predict(self, images, *, score_threshold):
+        self.batches.append(len(images))
+        return [self._in(image) for image in images]
+
+    def _in(self, image):
         if self.seen == self.stop:
             raise KeyboardInterrupt
         self.seen += 1
@@ -56,7 +61,7 @@ class Exact:
         boxes = np.array([[*place.min(0)[::-1], *(place.max(0)[::-1] + 1)] for place in places], np.float32)
         ones = np.ones((2, 28, 28), np.float32)
         scores = np.array([0.9, 0.8], np.float32)
-        return [Found(boxes, scores, np.arange(2), ones, image.shape[:2], boxes)]
+        return Found(boxes, scores, np.arange(2), ones, image.shape[:2], boxes)
 
 
 class Positions:
@@ -156,6 +161,14 @@ def test_some_frames_can_be_left_out(tmp_path, by_place):
     assert [row["frame"] for row in lines(tmp_path / "out")] == [0, 3, 6, 9, 12]
     assert not (tmp_path / "out" / "drawn.mp4").exists()
     assert Video(str(path), every=3).total == 7
+
+
+def test_frames_are_predicted_some_at_a_time(tmp_path, by_place):
+    path, detector = str(write(tmp_path / "v.avi", 8)), Exact()
+    seen = follow(detector, Video(path), tmp_path / "3", batch_size=3, progress=False)
+    follow(Exact(), Video(path), tmp_path / "1", progress=False)
+    assert (seen.frames, detector.batches) == (8, [3, 3, 2])
+    assert lines(tmp_path / "3") == lines(tmp_path / "1")
 
 
 def test_ctrl_c_leaves_whole_files(tmp_path, by_place):

@@ -19,17 +19,23 @@ def run(argv: list[str]) -> int:
     chosen = model_of(options)
     views = Views.of(options.tile, options.overlap, options.flip, options.scales)
     chosen.check_views(views)
+    chosen.check_batch(options.batch_size)
     check_writable(options.out)
     signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
 
+    from gcnet.deploy.runtime import own_batch
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
     from gcnet.prediction.video_files import Video
 
     video = Video(options.video, every=options.every, most=options.max_frames)
     detector = only_detector(chosen.load())
     threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
-    looks = views.through(detector, 1)
-    seen = follow(looks, video, options.out, score_threshold=threshold, draw=options.draw)
+    batch_size = own_batch(detector) or options.batch_size
+    if not views.plain:
+        detector, batch_size = views.through(detector, batch_size), 1
+    seen = follow(
+        detector, video, options.out, score_threshold=threshold, draw=options.draw, batch_size=batch_size
+    )
     for line in seen.remarks:
         print(f"note: {line}")
     drawn = f" and {options.out / DRAWN}" if options.draw else ""
@@ -58,5 +64,8 @@ def _parser() -> Parser:
     parser.add_option("--every", number(int, 1), "predict only every N-th frame", 1)
     parser.add_option("--max-frames", number(int, 1), "largest number of frames to predict (all)")
     parser.add_option("--draw", bool, "also write the video with objects drawn", True)
+    parser.add_option(
+        "--batch-size", number(int, 1), "frames at a time; of a camera, they wait for each other", 1
+    )
     parser.add_options(predict, ("precision", "max_detections", "tile", "overlap", "flip", "scales"))
     return parser

@@ -218,6 +218,11 @@ def _fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def own_batch(model: Any) -> int | None:
+    """The number of images that an export takes at a time; None for other models."""
+    return model.details.batch if isinstance(model, ExportedDetector | ExportedClassifier) else None
+
+
 def in_batches(images: Any, most: int) -> list[Any]:
     """A list or an array in parts of `most`; the last may be shorter."""
     return [images[start : start + most] for start in range(0, len(images), most)]

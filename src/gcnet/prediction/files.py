@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
-from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector, own_batch
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
@@ -82,7 +82,7 @@ def predict_files(
     wanted.check_model(model.spec, is_detector=of_detector)
     views.check_model(model.spec.name, is_detector=of_detector)
     model, weights = ready(model)
-    batch_size = _own_batch(model) or batch_size
+    batch_size = own_batch(model) or batch_size
     kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
@@ -118,11 +118,6 @@ def ready(model: Any) -> tuple[Any, str]:
     from gcnet.models.modes import fingerprint, in_eval_mode
 
     return in_eval_mode(model), fingerprint(model)
-
-
-def _own_batch(model: Any) -> int | None:
-    """The number of images that an export takes at a time; None for other models."""
-    return model.details.batch if isinstance(model, ExportedDetector | ExportedClassifier) else None
 
 
 def _beside(

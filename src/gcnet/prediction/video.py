@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from gcnet.console import progress_bar
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.found import Found
+from gcnet.ops.images import together
 from gcnet.prediction.steps import DetectorLike
 from gcnet.prediction.tracks import FAINT, UNTRACKED, Tracker
 from gcnet.prediction.video_files import Frame, Video, VideoFile
@@ -42,6 +44,7 @@ def follow(
     *,
     score_threshold: float = 0.5,
     draw: bool = True,
+    batch_size: int = 1,
     progress: bool = True,
 ) -> Seen:
     """Detects and tracks the objects of a video; writes `objects.jsonl` and `drawn.mp4` in `out`.
@@ -50,6 +53,7 @@ def follow(
     `score`, `label`, `class_name` and `mask`, a run-length encoding of COCO's. `track` is null in the first
     frame of a track. What scores above `score_threshold` is written, and fainter ones that go on with a
     track. Lines are on disk as soon as their frame is done, and whatever ends the call leaves whole files.
+    `batch_size` frames are predicted at a time: of a camera, they wait for each other.
 
     Raises GCNetError if the packages for tracks are missing, or `out` cannot be written.
     """
@@ -62,15 +66,17 @@ def follow(
     with alone_in(folder), progress_bar(disable=not progress, rate="frames") as bar:
         task = bar.add_task("following", total=video.total)
         with _Writer(folder, detector.spec.class_names, draw) as writer:
-            for frame in video.frames():
-                found = detector.predict(detector.prepare(frame.image), score_threshold=FAINT)[0]
-                found = found.on_cpu().arrays()
-                tracks = tracker.update(found, frame.seconds)
-                kept = (found.scores > score_threshold) | (tracks != UNTRACKED)
-                writer.add(frame, found[kept], tracks[kept])
-                numbers.update(tracks[tracks != UNTRACKED].tolist())
-                count += 1
-                bar.advance(task)
+            frames = video.frames()
+            while some := list(itertools.islice(frames, batch_size)):
+                prepared = together([detector.prepare(frame.image) for frame in some])
+                for frame, found in zip(some, detector.predict(prepared, score_threshold=FAINT), strict=True):
+                    found = found.on_cpu().arrays()
+                    tracks = tracker.update(found, frame.seconds)
+                    kept = (found.scores > score_threshold) | (tracks != UNTRACKED)
+                    writer.add(frame, found[kept], tracks[kept])
+                    numbers.update(tracks[tracks != UNTRACKED].tolist())
+                    count += 1
+                    bar.advance(task)
     done = video.most is not None and count == video.most
     return Seen(count, len(numbers), video.remarks(), "" if done else video.ended_early)
 
