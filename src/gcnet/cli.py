@@ -22,7 +22,7 @@ VERBS = {
     "demo": ("demo", "generate images, train on them, score, draw: the whole path in minutes"),
     "train": ("train", "train a detector on a COCO-format data set, a classifier on folders of images"),
     "eval": ("evaluate", "box and mask AP of a detector on a data set, accuracy of a classifier"),
-    "compare": ("compare", "two detectors on a data set: is one better, and where"),
+    "compare": ("compare", "two models on a data set: is one better, and where"),
     "predict": ("predict", "find objects in images, or name them"),
     "serve": ("serve", "a model as an HTTP service, with a page to try it on"),
     "video": ("video", "find objects in a video or a camera's frames, and follow them"),

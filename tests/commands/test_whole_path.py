@@ -100,6 +100,11 @@ def test_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -
     assert json.loads(Path("scores/metrics.json").read_text())["images"] == 6
     assert len(json.loads(Path("scores/results.json").read_text())) == 6
 
+    words = ["run", "run/last.safetensors", "--data", "photos", "--out", "both", "--workers", "0"]
+    assert main(["compare", *words, "--device", "cpu"]) == 0
+    assert "open both/compare.html" in capsys.readouterr().out
+    assert json.loads(Path("both/compare.json").read_text())["images"] == 6
+
     words = ["predict", "run/last.safetensors", "photos/val/red", "--out", "found", "--device", "cpu"]
     assert main([*words, "--top", "2"]) == 0
     out = capsys.readouterr().out

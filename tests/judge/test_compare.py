@@ -1,4 +1,4 @@
-"""Two detectors beside each other: the same ones do not differ, and a better one is said to be better."""
+"""Two models beside each other: the same ones do not differ, and a better one is said to be better."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from judged_sets import NAMES, draw_scene
 
+from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.judge.compare import verdict, write_comparison
-from gcnet.weights.catalog import find_detector
+from gcnet.weights.catalog import find, find_detector
 
 SPEC = find_detector("faster_rcnn_tiny_gc4").spec
 ABOUT = {"a": "<b>old</b>", "b": "new", "data": "photos", "split": "valid"}
@@ -65,5 +66,33 @@ def test_the_same_one_does_not_differ(tmp_path: Path) -> None:
 
 
 def test_words() -> None:
-    worse = {"box": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    worse = {"box AP": {"value": -0.2, "low": -0.3, "high": -0.1}}
     assert verdict(worse) == "B is worse by 0.200 box AP (95% between -0.300 and -0.100)."
+
+
+def test_two_classifiers(tmp_path: Path) -> None:
+    scene, _ = draw_scene(tmp_path)
+    images = [LabelledImage(record.path, number % 2) for number, record in enumerate(scene.records)]
+    dataset = DataSet(scene.source, images, NAMES, (0, 1, 2))
+    a = [answer(n % 2, 0, 0.5 + n / 20) for n in range(8)]  # has those of the first class right
+    b = [answer(n % 2, n % 2 if n else 1, 0.7) for n in range(8)]  # is wrong once
+    spec = find("resnet_tiny_gc4").spec
+    said = write_comparison([spec, spec], [a, b], dataset, tmp_path, about=ABOUT)
+    assert said == json.loads((tmp_path / "compare.json").read_text())
+    assert [said["top1"][who]["value"] for who in ("a", "b", "difference")] == [0.5, 0.875, 0.375]
+    difference = said["top1"]["difference"]
+    assert difference["low"] < 0 < difference["value"] < difference["high"] <= 1
+    assert said["verdict"].startswith("B has more by 0.375 top-1 accuracy (95% between -0.")
+    assert [row["top1"]["difference"]["value"] for row in said["classes"]] == [-0.25, 1.0, None]
+    differing = said["differing_images"]  # the surest wrong answers first
+    assert [one["file_name"] for one in differing] == ["7.png", "5.png", "0.png", "3.png", "1.png"]
+    assert differing[0]["a"] == {"says": NAMES[0], "probability": 0.85}
+    assert differing[0]["b"] == {"says": NAMES[1], "probability": 0.7}
+    page = (tmp_path / "compare.html").read_text()
+    assert page.count("data:image/jpeg") == 5
+    assert "<b>old" not in page
+
+
+def answer(true: int, found: int, probability: float) -> dict[str, object]:
+    """What a classifier's result has of an image."""
+    return {"class": NAMES[true], "predicted": [NAMES[found]], "probabilities": [probability]}

@@ -144,11 +144,11 @@ def compare(
     out: AnyPath,
     **options: Any,
 ) -> dict[str, Any]:
-    """Scores two detectors on one data set, with confidence intervals of the difference: `gcnet compare`.
+    """Scores two models on one data set, with confidence intervals of the difference: `gcnet compare`.
 
     Args:
         model: as `gcnet.predict` takes it.
-        other: the detector to compare with it.
+        other: the model to compare with it: two detectors, or two classifiers.
         data: as `gcnet.train` takes it. In Python also a data set in memory.
         out: a folder for the page compare.html, for compare.json, the same in numbers, and for the results of
             both, in a/ and b/.
@@ -158,7 +158,7 @@ def compare(
         The content of compare.json.
 
     Raises:
-        GCNetError: as `evaluate`; or one of the two is a classifier.
+        GCNetError: as `evaluate`; or only one of the two is a classifier.
     """
     known = {name: one.default for name, one in signature(evaluate).parameters.items() if name not in ALONE}
     check_names(options, known, "gcnet.compare")
@@ -177,9 +177,10 @@ def compare(
     from gcnet.data.check import check_images
     from gcnet.judge.compare import write_comparison
 
-    for one in loaded:
-        if not isinstance(one.spec, ModelSpec):
-            raise GCNetError(f"{one.spec.name} is a classifier: only detectors are compared")
+    of_detector = [isinstance(one.spec, ModelSpec) for one in loaded]
+    if of_detector[0] != of_detector[1]:
+        which = "the first is a detector" if of_detector[0] else "the second is a detector"
+        raise GCNetError(f"{which}, the other a classifier: give two of one kind")
     split, division = given["split"], {name: given.pop(name) for name in DIVISION}
     dataset: Any = read_split(model, loaded[0].spec, place, split, division) if place else data
     skip, most = given.pop("skip_bad_images"), given["max_pixels"]

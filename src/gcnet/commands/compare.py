@@ -1,4 +1,4 @@
-"""`gcnet compare` scores two detectors on one data set, with confidence intervals of the difference."""
+"""`gcnet compare` scores two models on one data set, with confidence intervals of the difference."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _parser() -> Parser:
     parser = Parser(
         "compare",
         "A B --data DATA [--out DIR]",
-        "Scores two detectors on one split of a data set: how much better the second is, with confidence "
-        "intervals, and on which images they differ. "
+        "Scores two detectors or two classifiers on one split of a data set: how much better the second is, "
+        "with confidence intervals, and on which images they differ. "
         "`gcnet ablate context --data DIR` trains a model with its block and without, and compares the two.",
     )
     parser.add_options(

@@ -1,4 +1,4 @@
-"""Compares two detectors on one data set: the difference, its interval, and the images that differ most.
+"""Compares two models on one data set: the difference, its interval, and the images that differ most.
 
 Both are scored on the same resampled images (paired bootstrap), so that images that are hard for both do not
 widen the interval.
@@ -6,20 +6,22 @@ widen the interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.evaluation.bootstrap import RESAMPLES, SEED, image_weights
 from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
+from gcnet.judge.classifier import describe_two
 from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
-from gcnet.judge.strips import draw_strip, plain
+from gcnet.judge.strips import draw_image, draw_strip, plain
 from gcnet.models.spec import ModelSpec
 from gcnet.viz.figures import Figure
 from gcnet.viz.page import render_page
@@ -29,9 +31,9 @@ LISTED = 200  # images in the JSON
 
 
 def write_comparison(
-    specs: Sequence[ModelSpec],
-    results: Sequence[CocoResults],
-    dataset: DataSet[ImageRecord],
+    specs: Sequence[Any],
+    results: Sequence[Any],
+    dataset: DataSet[Any],
     folder: Path,
     *,
     about: Mapping[str, str],
@@ -39,8 +41,30 @@ def write_comparison(
 ) -> dict[str, Any]:
     """Writes `compare.html` and `compare.json` of the results of two models, and returns what the second has.
 
-    `about` says which models `a` and `b` are, `notes` what else to know of the verdict.
+    `specs` and `results` are of two detectors, or of two classifiers (what `ClassResult.entry` has of each
+    image). `about` says which models `a` and `b` are, `notes` what else to know of the verdict.
     """
+    both = _detectors if isinstance(specs[0], ModelSpec) else _classifiers
+    compared, differences, draw = both(specs, results, dataset)
+    intervals = {"level": 0.95, "resamples": RESAMPLES, "seed": SEED, "drawn": "images, the same for both"}
+    said = " ".join([verdict(differences), *notes])
+    report = plain({**about, "intervals": intervals, "verdict": said, **compared})
+    write_json(folder / "compare.json", report)
+    drawn = [draw(entry) for entry in report["differing_images"][:SHOWN]]
+    page = render_page(
+        Path(__file__).with_name("compare.html"), report=report, drawn=[strip for strip in drawn if strip]
+    )
+    write_bytes(folder / "compare.html", page)
+    return report
+
+
+# The content of the report, the differences that the verdict is about, and how a differing image is drawn.
+Compared = tuple[dict[str, Any], dict[str, dict[str, float]], Callable[[Mapping[str, Any]], Figure | None]]
+
+
+def _detectors(
+    specs: Sequence[ModelSpec], results: Sequence[CocoResults], dataset: DataSet[ImageRecord]
+) -> Compared:
     both_found = zip(specs, results, strict=True)
     models = [judge(evaluator_of(spec, dataset, found.images)) for spec, found in both_found]
     a, b = models
@@ -52,18 +76,8 @@ def write_comparison(
         | {"difference": ap_intervals(both, weights)}
         for kind, both in kinds.items()
     }
-    report: dict[str, Any] = {
-        **about,
+    report = {
         "images": len(a.order),
-        "intervals": {
-            "level": 0.95,
-            "resamples": RESAMPLES,
-            "seed": SEED,
-            "drawn": "images, the same for both",
-        },
-        "verdict": " ".join(
-            [verdict({name: one["difference"]["all"]["AP"] for name, one in ap.items()}), *notes]
-        ),
         "ap": {kind: {who: one["all"] for who, one in whom.items()} for kind, whom in ap.items()},
         "classes": [
             {"name": name}
@@ -73,23 +87,27 @@ def write_comparison(
         "best": {who: asdict(one.best) if one.best else None for who, one in (("a", a), ("b", b))},
         "differing_images": _differing(models, dataset),
     }
-    report = plain(report)
-    write_json(folder / "compare.json", report)
-    drawn = [_draw(models, dataset, entry) for entry in report["differing_images"][:SHOWN]]
-    page = render_page(
-        Path(__file__).with_name("compare.html"), report=report, drawn=[strip for strip in drawn if strip]
-    )
-    write_bytes(folder / "compare.html", page)
-    return report
+    differences = {f"{name} AP": one["difference"]["all"]["AP"] for name, one in ap.items()}
+    return report, differences, partial(_draw, models, dataset)
+
+
+def _classifiers(_: Any, results: Sequence[Any], dataset: DataSet[LabelledImage]) -> Compared:
+    report = describe_two(results, dataset, LISTED)
+
+    def draw(entry: Mapping[str, Any]) -> Figure | None:
+        said = [f"{who.upper()}: {entry[who]['says']} {entry[who]['probability']:.2f}" for who in "ab"]
+        return draw_image(
+            dataset, entry["place"], "; ".join(said), f"is {entry['class']}; {entry['file_name']}"
+        )
+
+    return report, {"top-1 accuracy": report["top1"]["difference"]}, draw
 
 
 def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
-    """What the intervals of `box` and `mask` AP mean, one sentence each."""
+    """What the intervals of differences mean, one sentence for each figure that is named."""
     said = []
     for kind, one in differences.items():
-        interval = (
-            f"by {abs(one['value']):.3f} {kind} AP (95% between {one['low']:+.3f} and {one['high']:+.3f})"
-        )
+        interval = f"by {abs(one['value']):.3f} {kind} (95% between {one['low']:+.3f} and {one['high']:+.3f})"
         if one["low"] > 0 or one["high"] < 0:
             said.append(f"B is {'better' if one['value'] > 0 else 'worse'} {interval}.")
         else:

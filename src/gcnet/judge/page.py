@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import numpy as np
 from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.data.same_images import same_images
-from gcnet.errors import GCNetError
 from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.judge.classifier import describe_classes
 from gcnet.judge.detector import Judged, describe, judge, single_images
-from gcnet.judge.strips import draw_strip, plain
+from gcnet.judge.strips import draw_image, draw_strip, plain
 from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
 from gcnet.models.spec import ClassifierSpec, ModelSpec
-from gcnet.viz.figures import Figure, draw_window
+from gcnet.viz.figures import Figure
 from gcnet.viz.page import render_page
 
 SHOWN = 12  # drawings of a kind
@@ -80,12 +78,9 @@ def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecor
 def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage]) -> bytes:
     figures = []
     for entry in report["mistakes"][:SHOWN]:
-        with contextlib.suppress(GCNetError):  # an image that is broken
-            image = dataset.read_image(entry["place"])
-            image = draw_window(image, (0, 0, image.shape[1], image.shape[0]), [], dataset.class_names)
-            head = f"{entry['taken_for']} {entry['probability']:.2f}"
-            text = f"is {entry['class']}; {entry['file_name']}"
-            figures.append(Figure.of([image], head, text))
+        head = f"{entry['taken_for']} {entry['probability']:.2f}"
+        image = draw_image(dataset, entry["place"], head, f"is {entry['class']}; {entry['file_name']}")
+        figures += [image] if image else []
     return render_page(
         Path(__file__).with_name("classes.html"),
         report=report,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.data.dataset import DataSet, ImageRecord, Instance, LabelledImage
 from gcnet.errors import GCNetError
 from gcnet.judge.detector import Judged
 from gcnet.viz.figures import Figure, draw_window
@@ -40,6 +40,16 @@ def draw_strip(
         items, scores = _found(model, rows), model.shown.scores[rows].tolist()
         drawn.append(draw_window(image, window, items, dataset.class_names, scores))
     return Figure.of(drawn, head, text)
+
+
+def draw_image(dataset: DataSet[LabelledImage], place: int, head: str, text: str) -> Figure | None:
+    """An image of a class; None if it cannot be read."""
+    try:
+        image = dataset.read_image(place)
+    except GCNetError:
+        return None
+    window = (0, 0, image.shape[1], image.shape[0])
+    return Figure.of([draw_window(image, window, [], dataset.class_names)], head, text)
 
 
 def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:
