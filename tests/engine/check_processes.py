@@ -123,7 +123,7 @@ def check_synchronised_norms(rank: int) -> None:
     resnet = nn.SyncBatchNorm.convert_sync_batchnorm(resnet).train()
     picture = torch.randn(1, 3, *SIZES[rank], generator=torch.Generator().manual_seed(rank)).double()
     found = []
-    for forward, takes, less in (
+    for forward, can_run, less in (
         (by_the_book, lambda block, x: False, nullcontext),
         (synchronised, light.can_run, nullcontext),
         (synchronised, light.can_run, recompute_activations),
@@ -131,7 +131,7 @@ def check_synchronised_norms(rank: int) -> None:
         own = copy.deepcopy(resnet)
         with (
             mock.patch.object(nn.SyncBatchNorm, "forward", forward),
-            mock.patch.object(light, "takes", takes),
+            mock.patch.object(light, "can_run", can_run),
             less(own),
         ):
             torch.stack([m.sin().mean() for m in own(picture)]).sum().backward()
