@@ -170,7 +170,17 @@ def collection_paused() -> Iterator[None]:
 Part = TypeVar("Part")
 
 WHOLE = "all"  # the name of a set that is not divided into splits
-_SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}
+# The words for a split, and what may hang on them (trainset, valimages); valve and trainer are no such words.
+_MORE = (
+    r"(set|data|split|images?|imgs?|photos?|labels?|masks?|annotations?|anns?|coco|yolo|voc|json|xml|dev|s)*"
+)
+_SPLITS = {
+    WHOLE: re.compile(rf"trainval(test)?{_MORE}"),
+    "train": re.compile(rf"train(ing)?{_MORE}"),
+    "valid": re.compile(rf"(val(id)?(ation|ate)?|dev){_MORE}"),
+    "test": re.compile(rf"test(ing)?{_MORE}"),
+}
+_WORD = re.compile("[a-z]+")
 
 
 def name_splits(
@@ -178,17 +188,16 @@ def name_splits(
 ) -> dict[str, Part]:
     """Those of `parts` that are "train", "valid" (also val2017 or validation), "test", or "all" (trainval).
 
-    `parts` are names and what they stand for; a name begins with the split's, or else a word in it does.
+    `parts` are names and what they stand for; a name begins with the split's word, or else it is in it.
     Raises GCNetError where two claim the same split (which are `shown` so).
     """
+    named = [(_split_of(name.lower()), part) for name, part in parts]
     splits: dict[str, Part] = {}
     for split in ("train", "valid", "test", WHOLE):
         if split == WHOLE and "train" in splits:
             return splits
-        found = [part for name, part in parts if _split_of(name.lower()) == split]
-        found = found or [
-            part for name, part in parts if split in map(_split_of, re.findall("[a-z]+", name.lower()))
-        ]
+        found = [(begins, part) for (of, begins), part in named if of == split]
+        found = [part for begins, part in found if begins] or [part for _, part in found]
         if len(found) > 1:
             first, second = map(shown, found[:2])
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
@@ -197,8 +206,13 @@ def name_splits(
     return splits
 
 
-def _split_of(name: str) -> str | None:
-    return next((split for prefix, split in _SPLITS.items() if name.startswith(prefix)), None)
+def _split_of(name: str) -> tuple[str | None, bool]:
+    """The split of the first word that is one, and whether the name begins with it."""
+    for word in _WORD.finditer(name):
+        for split, known in _SPLITS.items():
+            if known.fullmatch(word[0]):
+                return split, word.start() == 0
+    return None, False
 
 
 def pick_split(root: str | Path, splits: Mapping[str, Part], split: str) -> Part:

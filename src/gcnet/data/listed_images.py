@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from gcnet.console import shown
+from gcnet.data.readers.masks import is_of_masks
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
 from gcnet.ops.decode import image_size
@@ -29,6 +31,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     missing: list[Path] = []
     lost = 0  # missing images that cannot be passed on to `check_images`: no size, or an odd name
     bare: dict[str, list[Path]] | None = None
+    several: dict[str, list[Path]] = {}
     for image in source.images:
         id, name = whole(image.get("id")), image.get("file_name")
         if not isinstance(id, (int, str)) or not isinstance(name, str) or not name:
@@ -41,8 +44,10 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 f"{source.path}: image id {shown(id)} ({shown(name)}) occurs twice; give each its own"
             )
         if not _is_there(path, folders):
-            bare = _files_by_name(source.image_dir) if bare is None else bare
+            bare = _files_by_name(folders) if bare is None else bare
             found = bare.get(_last_part(name), [])
+            if len(found) > 1:
+                several[name] = found
             if len(found) == 1:
                 notes.image("are not where their file_name says; found by the bare name", name)
                 path = found[0]
@@ -52,9 +57,11 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 lost += unknown or not (name.isprintable() and len(name) < 256) or os.path.exists(path)
         paths[id] = path
     if lost or (missing and len(missing) == len(paths)):
+        names = [f" (there are {len(found)} of the name {shown(name)})" for name, found in several.items()]
+        twice = names[0] if names else ""
         raise GCNetError(
             f"{len(missing)} of the {len(paths)} images listed in {source.path} are missing, "
-            f"first {shown(str(missing[0]), 200)}; restore them, remove them from the list, "
+            f"first {shown(str(missing[0]), 200)}{twice}; restore them, remove them from the list, "
             "or say where they are with --images DIR"
         )
     return paths
@@ -68,14 +75,22 @@ def _is_there(path: Path, folders: list[Path]) -> bool:
 
 
 def _last_part(name: str) -> str:
-    return unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]).lower()
+    return _plain(unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]))
 
 
-def _files_by_name(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        found.setdefault(path.name.lower(), []).append(path)
-    return found
+def _plain(name: str) -> str:
+    """A name in small letters, and with letters such as ü in one piece: macOS writes them in two."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def _files_by_name(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """What lies in these folders, except in those of masks, which have the names of their images."""
+    found: dict[str, set[Path]] = {}
+    for folder in folders:
+        for path in folder.rglob("*"):
+            if not any(map(is_of_masks, path.relative_to(folder).parts[:-1])):
+                found.setdefault(_plain(path.name), set()).add(path)
+    return {name: sorted(paths) for name, paths in found.items()}
 
 
 def listed_sizes(source: Source, paths: Mapping[Any, Path]) -> dict[Any, tuple[int, int]]:

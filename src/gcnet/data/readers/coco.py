@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
+from gcnet.console import listed, shown
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
-from gcnet.data.readers.files import Readers, folder_with, read_json, splits_of
+from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, read_json, splits_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -23,11 +24,13 @@ log = logging.getLogger(__name__)
 # Other tasks' files of COCO, which may lie beside the instances.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 ANNOTATION_FOLDERS = ("annotations", "Annotations", "annotation", "labels", "json")
-IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
 _JSON = re.compile(r"\.json(\.gz)?$")
 _MOST_FILES = 100  # in a folder that is looked at: more are a file an image, in another format
 _MOST_LOOKED_AT = 10_000  # files in which an image is looked for
 _SNIFFED = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
+
+
+Named = tuple[str, Path]  # a file, and the name that tells its split
 
 
 class CocoDataset(DataSet[ImageRecord]):
@@ -69,7 +72,6 @@ def find_coco(root: Path) -> Readers:
     # Patterns of paths, and which part of such a path has the name of its split.
     patterns = [
         ("*/_annotations.coco.json*", -2),
-        *((f"{folder}/instances_*", -1) for folder in ANNOTATION_FOLDERS),
         *((f"{folder}/*", -1) for folder in ANNOTATION_FOLDERS),
         ("*", -1),
         ("*/*", -2),
@@ -79,17 +81,35 @@ def find_coco(root: Path) -> Readers:
         files = json_files(root, pattern)
         if len(files) > _MOST_FILES:
             continue
-        prefix = "instances_" if pattern.endswith("instances_*") else ""
-        found = [(path.parts[part].removeprefix(prefix), path) for path in files if is_coco(path)]
+        found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
+        instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
+        splits = _splits(root, instances or found, found)
         readers: Readers = {}
-        for split, path in splits_of(root, found).items():
+        for split, path in splits.items():
             if folders := image_folders(root, path):
                 readers[split] = partial(read_coco, path, folders)
             else:
                 log.warning("%s is left out: there is no image folder for it in %s", path, root)
         if readers:
+            if left := [shown(path.name) for _, path in found if path not in splits.values()]:
+                log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
             return readers
     return {}
+
+
+def _splits(root: Path, first: Sequence[Named], every: Sequence[Named]) -> dict[str, Path]:
+    """Files by split: of the `first` ones, and of others in what splits these lack.
+
+    A single file without a split's name is undivided, or with one of another split for training.
+    """
+    splits = name_splits(root, first)
+    others = name_splits(root, [one for one in every if one not in first])
+    if WHOLE not in splits:
+        splits |= {split: path for split, path in others.items() if split not in {*splits, WHOLE}}
+    unnamed = [path for name, path in first if not name_splits(root, [(name, path)])]
+    if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
+        return {"train" if splits else WHOLE: unnamed[0]} | splits
+    return splits or splits_of(root, every)
 
 
 def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
@@ -102,6 +122,9 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise GCNetError(f'{path} has no list of objects "{key}"; give a COCO instance annotation file')
+    for image in content["images"]:  # LVIS: http://images.cocodataset.org/train2017/000000000009.jpg
+        if "file_name" not in image and isinstance(image.get("coco_url"), str):
+            image["file_name"] = "/".join(image["coco_url"].split("/")[-2:])
     folder = folder_with(image_dirs, [image.get("file_name") for image in content["images"]])
     return Source(path, folder, content["images"], content["annotations"], content["categories"])
 
@@ -127,12 +150,13 @@ def is_coco(path: Path) -> bool:
             ends = head + file.read(_SNIFFED)
     except (OSError, EOFError, zlib.error):
         return True  # the reader reports the error
-    return not _is_anothers(ends) and (b'"images"' in ends or b'"annotations"' in ends)
+    is_object = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    return is_object and not _is_anothers(ends) and (b'"images"' in ends or b'"annotations"' in ends)
 
 
 def _is_anothers(content: bytes) -> bool:
-    """Whether it has keys of LabelMe or of panoptic files."""
-    return b'"shapes"' in content or b'"segments_info"' in content
+    """Whether it has keys of LabelMe, of panoptic files or of Datumaro."""
+    return bool(re.search(rb'"shapes"|"segments_info"|"items":\s*\[', content))
 
 
 def image_folders(root: Path, path: Path) -> list[Path]:
@@ -142,16 +166,14 @@ def image_folders(root: Path, path: Path) -> list[Path]:
     shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]
     folders += [folder for folder in shared if folder.is_dir() and _has_images(folder.iterdir())]
-    folders = folders or [folder for folder in shared if folder.is_dir() and _has_images_inside(folder)]
+    folders += [folder for folder in shared if folder not in folders and _has_images_inside(folder)]
     if not folders and path.parent not in (root, *(root / folder for folder in ANNOTATION_FOLDERS)):
         folders = [path.parent]
     return list(dict.fromkeys([*folders, root])) if folders else []
 
 
 def _has_images_inside(folder: Path) -> bool:
-    """Whether its subfolders, except those of splits, hold images."""
-    parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
+    return folder.is_dir() and _has_images(folder.rglob("*"))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

@@ -13,7 +13,7 @@ import logging
 import math
 import os.path
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, collection_paused, name_splits
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
-from gcnet.image_files import IMAGE_SUFFIXES
+from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
 from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -34,8 +34,10 @@ log = logging.getLogger(__name__)
 
 Readers = dict[str, Callable[[], Source]]
 
+IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
 _INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
 _SMALL = 1 << 26
+_MOST_TRIED = 1000  # files that may be of another format before the first that is read
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
 Value = TypeVar("Value")
@@ -117,8 +119,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, with marks where it is not UTF-8. Raises GCNetError where it cannot be read."""
-    return read_bytes(path).decode("utf-8-sig", errors="replace")
+    """The text of a file: UTF-8, or else Windows-1252. Raises GCNetError where it cannot be read."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -171,12 +177,50 @@ def existing(paths: Iterable[Path]) -> Path:
     return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
 
 
-def image_beside(path: Path, folders: Sequence[Path], name: str = "") -> str:
-    """The absolute path of the image of an annotation file: by its `name`, or of the same stem."""
-    named = name.replace("\\", "/")
-    names = [named, named.rsplit("/", 1)[-1]] if name else []
-    names += [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return str(existing(folder / one for one in names for folder in folders).absolute())
+class ImagesBeside:
+    """Finds the images of annotation files, by the name in the file or of the same stem.
+
+    Where files are renamed and their content is not, the name in one can be the image of another.
+    """
+
+    def __init__(self) -> None:
+        self.others: list[str] = []
+
+    def of(self, path: Path, name: str, folders: Sequence[Path] = ()) -> str:
+        """The absolute path of the image of an annotation file with `name` in it."""
+        folders = [*folders, *_folders_of_images(path)]
+        named = name.replace("\\", "/")
+        last = named.rsplit("/", 1)[-1]
+        names = [named, last] if has_image_suffix(last) else []
+        own = [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
+        stem = last.rpartition(".")[0]
+        if names and stem != path.stem and os.path.isfile(path.with_name(stem + path.suffix)):
+            beside = existing(folder / one for one in own for folder in folders)
+            if os.path.isfile(beside):
+                self.others.append(path.name)
+                return str(beside.absolute())
+        return str(existing(folder / one for one in names + own for folder in folders).absolute())
+
+    def tell(self, place: Path, total: int) -> None:
+        """Warns of the files that name the image of another."""
+        if self.others:
+            log.warning(
+                "%s: %d of %d files name the image of another (first: %s); that of their own name is taken",
+                place,
+                len(self.others),
+                total,
+                shown(self.others[0]),
+            )
+
+
+def _folders_of_images(path: Path) -> Iterator[Path]:
+    """Beside an annotation file, and `images/train` of one in `labels/train`."""
+    yield path.parent
+    for above, rest in (
+        (path.parents[1], ""),
+        (path.parents[min(2, len(path.parents) - 1)], path.parent.name),
+    ):
+        yield from (above / folder / rest for folder in (*IMAGE_FOLDERS, ""))
 
 
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
@@ -194,16 +238,23 @@ def file_an_image(
     """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    splits: dict[str, Path] = {}
-    for pattern in ("*/", "*/*/"):  # train/, or annotations/train/ beside images/train/
-        folders = [path for path in sorted(root.glob(pattern)) if next(path.rglob(f"*.{suffix}"), None)]
-        splits = splits or name_splits(root, [(path.name, path) for path in folders])
-    readers: Readers = {}
-    for split, folder in (splits or {WHOLE: root}).items():
-        files = sorted(folder.rglob(f"*.{suffix}"))
-        if files and fits(files[0]):
-            readers[split] = partial(read, folder, [file for file in files if fits(file)])
-    return readers
+    either_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
+    paths = [path for path in sorted(root.rglob(f"*.{either_case}")) if not _hidden(root, path)]
+    if not any(map(fits, paths[:_MOST_TRIED])):
+        return {}
+    files = [path for path in paths if fits(path)]
+    parts = by_folder(root, files)
+    folders = {split: root if split == WHOLE else _common(own) for split, own in parts.items()}
+    return {split: partial(read, folders[split], own) for split, own in parts.items()}
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _hidden(root: Path, path: Path) -> bool:
+    """Whether a file or a folder above it is hidden: settings of editors."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
@@ -212,15 +263,25 @@ def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files by the split that a folder above them is named after; all in one where none is for training."""
-    parts = {part: part for path in paths for part in path.relative_to(root).parts[:-1]}
-    splits = name_splits(root, list(parts.items()))
-    if "train" not in splits:
+    """Files by the split that a folder above them is named after; those of none are counted.
+
+    All are in one where no folder is, or a single one beside others: a class may have such a name.
+    """
+    parts_of = {path: path.relative_to(root).parts[:-1] for path in paths}
+    names = dict.fromkeys(part for parts in parts_of.values() for part in parts)
+    splits = name_splits(root, [(name, name) for name in names])
+    left = [path for path, parts in parts_of.items() if not set(parts) & set(splits.values())]
+    if len(splits) < (2 if left else 1):
         return {WHOLE: list(paths)}
-    return {
-        split: [path for path in paths if part in path.relative_to(root).parts]
-        for split, part in splits.items()
-    }
+    if left:
+        log.warning(
+            "%s: %d of %d files are in the folder of no split and not read (first: %s)",
+            root,
+            len(left),
+            len(paths),
+            shown(left[0].relative_to(root).as_posix()),
+        )
+    return {split: [path for path in paths if name in parts_of[path]] for split, name in splits.items()}
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.files import (
+    ImagesBeside,
     Readers,
     ellipse,
     file_an_image,
     head_of,
-    image_beside,
     object_of,
     place_mask,
     read_object,
@@ -40,16 +40,17 @@ def is_labelme(path: Path) -> bool:
 
 
 def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
-    images, annotations = [], []
+    images, annotations, beside = [], [], ImagesBeside()
     for id, (path, content) in enumerate(readable(files, read_object), start=1):
         name = content.get("imagePath")
-        image = image_beside(path, [path.parent], name if isinstance(name, str) else "")
+        image = beside.of(path, name if isinstance(name, str) else "")
         size = {"width": content.get("imageWidth"), "height": content.get("imageHeight")}
         images.append({"id": id, "file_name": image, **size})
         for key, shapes in _groups(content.get("shapes")).items():
             if key[1] not in _NO_OBJECTS:
                 entry = {"id": f"{path.name}:{key[0]}", "image_id": id, "category_id": key[1]}
                 annotations.append(entry | object_of(_object, shapes, content))
+    beside.tell(folder, len(images))
     return Source.of_names(folder, folder, images, annotations)
 
 
@@ -78,7 +79,7 @@ def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[s
             (x, y), edge = points
             radius = math.dist((x, y), edge)
             polygons.append(ellipse(x, y, radius, radius))
-        elif kind in ("polygon", "rectangle"):  # points and lines have no area
+        elif kind in ("polygon", "rectangle", "rotation"):  # points and lines have no area
             polygons.append([value for point in points for value in point])
     return {"segmentation": polygons}
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
+    ImagesBeside,
     Readers,
     file_an_image,
     head_of,
-    image_beside,
     object_of,
     read_lines,
     read_mask,
@@ -56,10 +56,9 @@ def is_voc(path: Path) -> bool:
 
 
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
-    images, annotations = [], []
+    images, annotations, beside = [], [], ImagesBeside()
     for id, (path, tree) in enumerate(readable(files, read_xml), start=1):
-        folders = [base / "JPEGImages", path.parent, path.parent.parent / "images", base]
-        image = image_beside(path, folders, tree.findtext("filename") or "")
+        image = beside.of(path, tree.findtext("filename") or "", [base / "JPEGImages", base])
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
         images.append(
             {"id": id, "file_name": image, **({} if {None, "", "0"} & set(size.values()) else size)}
@@ -70,6 +69,7 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
             name = item.findtext("name", "").strip() or "object"
             entry = {"id": f"{path.name}:{place}", "image_id": id, "category_id": name}
             annotations.append(entry | object_of(_object, item, None if mask is None else mask == place))
+    beside.tell(base, len(images))
     return Source.of_names(base, base, images, annotations)
 
 
