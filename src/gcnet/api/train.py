@@ -1,5 +1,6 @@
 """`gcnet.train`: reads the data, makes the model to start from, and calls the training loop."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
     from gcnet.engine.task import Task
     from gcnet.engine.train import TrainResult
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -172,6 +175,8 @@ def _splits(
     if isinstance(data, tuple):
         root, images = data
         splits = task.load_splits(root, images, recipe)
+        if "valid" not in splits and find_process(recipe).leads:
+            log.warning("%s has no validation split: the training is not scored", root)
     else:
         root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
     if "train" not in splits:

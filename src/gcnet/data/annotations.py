@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from gcnet.console import listed, shown
 from gcnet.data.categories import category_names, choose_classes, count_objects, warn_of_unlearnt
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord, Instance, collection_paused
-from gcnet.data.listed_images import find_images, listed_sizes
+from gcnet.data.listed_images import NO_SIZE, find_images, listed_sizes
 from gcnet.data.source import Notes, Source, known, number, whole
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import (
@@ -109,7 +109,7 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
             Instance(draft.id, draft.label, tuple(box), draft.segmentation, area, **marks)
         )
     for id, size in sizes.items():
-        if min(size) < MIN_SIDE:
+        if min(size) < MIN_SIDE and size != NO_SIZE:
             notes.image(f"have a side of less than {MIN_SIDE} pixels; not trained on", paths[id].name)
     notes.tell()
     return [
@@ -167,7 +167,7 @@ def _drafts(
         elif label is None:
             first = f"{shown(id)}, category id {shown(annotation.get('category_id'))}"
             notes.annotation("have a category that is not listed; left out", first)
-        else:
+        elif sizes[image_id] != NO_SIZE:
             segmentation = _segmentation(source, annotation, id, sizes[image_id], notes)
             given = annotation.get("bbox")
             box = (

@@ -180,6 +180,7 @@ _SPLITS = {
     "valid": re.compile(rf"(val(id)?(ation|ate)?|dev){_MORE}"),
     "test": re.compile(rf"test(ing)?{_MORE}"),
 }
+SPLITS = frozenset(_SPLITS)
 _WORD = re.compile("[a-z]+")
 
 
@@ -204,6 +205,11 @@ def name_splits(
         if found:
             splits[split] = found[0]
     return splits
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name has in it, if any."""
+    return _split_of(name.lower())[0]
 
 
 def _split_of(name: str) -> tuple[str | None, bool]:

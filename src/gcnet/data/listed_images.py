@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from gcnet.console import shown
+from gcnet.data.dataset import SPLITS, split_of
 from gcnet.data.readers.masks import is_of_masks
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
 from gcnet.ops.decode import image_size
 
+NO_SIZE = (1, 1)  # its annotations are left out; that it is missing is said before a training
 MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
 
 
@@ -24,12 +26,12 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
     the paths of other machines in them, with backslashes, and with endings in other letters. One that leads
     out of the data set leads nowhere. Some that are missing are left to the look at all images before a
-    training; that all are, or that one has no annotated size, is an error.
+    training; that all are is an error.
     """
     folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
     paths: dict[Any, Path] = {}
     missing: list[Path] = []
-    lost = 0  # missing images that cannot be passed on to `check_images`: no size, or an odd name
+    lost = 0  # missing images of an odd name, which cannot be passed on to `check_images`
     bare: dict[str, list[Path]] | None = None
     several: dict[str, list[Path]] = {}
     for image in source.images:
@@ -44,7 +46,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 f"{source.path}: image id {shown(id)} ({shown(name)}) occurs twice; give each its own"
             )
         if not _is_there(path, folders):
-            bare = _files_by_name(folders) if bare is None else bare
+            bare = _bare_names(source, folders) if bare is None else bare
             found = bare.get(_last_part(name), [])
             if len(found) > 1:
                 several[name] = found
@@ -53,8 +55,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 path = found[0]
             else:
                 missing.append(path)
-                unknown = image.get("height") is None or image.get("width") is None
-                lost += unknown or not (name.isprintable() and len(name) < 256) or os.path.exists(path)
+                lost += not (name.isprintable() and len(name) < 256) or os.path.exists(path)
         paths[id] = path
     if lost or (missing and len(missing) == len(paths)):
         names = [f" (there are {len(found)} of the name {shown(name)})" for name, found in several.items()]
@@ -83,24 +84,33 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
-def _files_by_name(folders: Iterable[Path]) -> dict[str, list[Path]]:
+def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files of the images' folder by name; if it has none of them, of all `folders` but other splits'."""
+    found = _files_by_name(folders[:1])
+    names = {_last_part(str(image.get("file_name"))) for image in source.images}
+    own = {split_of(source.path.name), split_of(source.path.parent.name)}
+    return found if names & found.keys() else _files_by_name(folders, but=SPLITS - own)
+
+
+def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dict[str, list[Path]]:
     """What lies in these folders, except in those of masks, which have the names of their images."""
     found: dict[str, set[Path]] = {}
     for folder in folders:
         for path in folder.rglob("*"):
-            if not any(map(is_of_masks, path.relative_to(folder).parts[:-1])):
+            parts = path.relative_to(folder).parts[:-1]
+            if not any(is_of_masks(part) or split_of(part) in but for part in parts):
                 found.setdefault(_plain(path.name), set()).add(path)
     return {name: sorted(paths) for name, paths in found.items()}
 
 
 def listed_sizes(source: Source, paths: Mapping[Any, Path]) -> dict[Any, tuple[int, int]]:
-    """(height, width) by id: as annotated, or where that is not said, the image's own."""
+    """(height, width) by id: as annotated, or else the image's own, or `NO_SIZE` of a missing one."""
     sizes: dict[Any, tuple[int, int]] = {}
     for image in source.images:
         id = whole(image["id"])
         height, width = image.get("height"), image.get("width")
         if height is None and width is None:
-            sizes[id] = image_size(paths[id])
+            sizes[id] = image_size(paths[id]) if os.path.exists(paths[id]) else NO_SIZE
             continue
         height, width = number(height), number(width)
         if not (min(height, width) >= 1 and height * width < MOST_PIXELS):

@@ -103,10 +103,18 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{root} does not exist; give the folder of a data set, or its annotation file")
     if images is not None and not Path(images).is_dir():
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
-    for find in READERS:
-        if found := find(root):
-            return {split: partial(_placed, read, root, images) for split, read in found.items()}
-    raise GCNetError(why_nothing_fits(root))
+    inside = [path for path in root.glob("[!._]*") if path.is_dir()] if root.is_dir() else []
+    try:
+        found = next((found for find in READERS if (found := find(root))), {})
+    except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
+        if len(inside) != 1:
+            raise
+        found = {}
+    if not found and len(inside) == 1:  # an archive that was unpacked into a folder of its own
+        return find_splits(inside[0], images)
+    if not found:
+        raise GCNetError(why_nothing_fits(root))
+    return {split: partial(_placed, read, root, images) for split, read in found.items()}
 
 
 def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> Source:

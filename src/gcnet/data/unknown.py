@@ -10,7 +10,7 @@ from typing import Any
 
 from gcnet.console import listed, shown
 from gcnet.data.readers.coco import OTHER_TASKS
-from gcnet.data.readers.files import head_of, read_json, read_text
+from gcnet.data.readers.files import head_of, read_json, read_text, why_no_yaml
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -68,12 +68,14 @@ def _why_not(path: Path) -> str:
     if suffix == ".xml":
         element = re.search(rb"<([A-Za-z][\w:-]*)", head_of(path))
         return f"XML of <{element.group(1).decode()[:30]}>" if element else "no XML"
+    if suffix in (".yaml", ".yml") and (broken := why_no_yaml(path)):
+        return broken
     if suffix in (".yaml", ".yml", ".data"):
         return 'has no "names" with "train" or "val"'
     if suffix == ".txt":
         numbers = re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", read_text(path)[:4000])
         return (
-            "labels of YOLO; add a data.yaml or classes.txt with the names"
+            "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
             if numbers
             else "no labels of YOLO"
         )
@@ -112,7 +114,7 @@ def _why_no_json(path: Path) -> str:
         return (
             f"lacks {listed(lacks)}"
             if lacks
-            else "there is no image folder for it, give --annotations and --images"
+            else "there is no image folder for it; say where the images are with --images"
         )
     return (
         f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"

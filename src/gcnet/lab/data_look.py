@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.same_images import same_images
 from gcnet.data.survey import SMALL_SHARE, Survey, survey
 from gcnet.data.suspects import Suspect, find_suspects
+from gcnet.errors import GCNetError
 from gcnet.viz.page import Line, percent
 
 Place = tuple[str, int]  # a split, and an index in it
@@ -69,6 +71,12 @@ def notes_of_readers() -> Iterator[list[str]]:
     before, readers.propagate = readers.propagate, False
     try:
         yield notes
+    except GCNetError:  # what led to it is said before it
+        readers.propagate = before
+        readers.removeHandler(handler)
+        for note in notes:
+            readers.warning("%s", note)
+        raise
     finally:
         readers.propagate = before
         readers.removeHandler(handler)
@@ -89,13 +97,18 @@ def look_through(
     return Look(
         root,
         splits,
-        tuple(note.replace(f"{root}/", "") for note in notes),
+        tuple(_within(note, root) for note in notes),
         found,
         tuple(find_suspects(found.objects, found.class_names)),
-        tuple(problem.replace(f"{root}/", "") for problem in problems.values()),
+        tuple(_within(problem, root) for problem in problems.values()),
         tuple(tuple(places[i] for i in group) for group in groups),
         compared,
     )
+
+
+def _within(line: str, root: Path) -> str:
+    """A line where paths in `root` are seen from there."""
+    return re.sub(rf"(?<![\w./-]){re.escape(str(root))}/|{re.escape(str(root.absolute()))}/", "", line)
 
 
 # In words, one line each -----------------------------------------------------------------------------
@@ -139,6 +152,8 @@ def _about_images(look: Look) -> Iterator[Line]:
     if look.problems:
         count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
         yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
+    if "train" in look.splits and "valid" not in look.splits:
+        yield Line("look", "there is no validation split: a training on this is not scored")
     if look.shared:
         yield Line(
             "stop",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import logging
+import os.path
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from gcnet.console import listed, shown
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
-from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, read_json, splits_of
+from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, read_json, splits_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -166,14 +167,26 @@ def image_folders(root: Path, path: Path) -> list[Path]:
     shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]
     folders += [folder for folder in shared if folder.is_dir() and _has_images(folder.iterdir())]
-    folders += [folder for folder in shared if folder not in folders and _has_images_inside(folder)]
+    named = _first_path(path)
+    folders += [folder for folder in shared if named and os.path.isfile(folder / named)]
+    folders = folders or [folder for folder in shared if folder.is_dir() and _has_images_inside(folder)]
     if not folders and path.parent not in (root, *(root / folder for folder in ANNOTATION_FOLDERS)):
         folders = [path.parent]
     return list(dict.fromkeys([*folders, root])) if folders else []
 
 
+def _first_path(path: Path) -> str:
+    """The name of the first image, if there is a folder in it."""
+    found = re.search(
+        rb'"(?:file_name|coco_url)":\s*"(?:\w+://[^/"]+/)?([^"]+/[^"]+)"', head_of(path, _SNIFFED)
+    )
+    return found[1].decode(errors="replace") if found else ""
+
+
 def _has_images_inside(folder: Path) -> bool:
-    return folder.is_dir() and _has_images(folder.rglob("*"))
+    """Whether its subfolders, except those of splits, hold images."""
+    parts = [(path.name, path) for path in folder.glob("*/")]
+    return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
@@ -23,6 +28,10 @@ from gcnet.data.readers.files import (
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
+log = logging.getLogger(__name__)
+
+_NO_AREA = ("tag", "points", "polyline", "cuboid", "skeleton")
+
 
 def find_cvat(root: Path) -> Readers:
     """`annotations.xml`, one for all images or one a folder."""
@@ -30,31 +39,39 @@ def find_cvat(root: Path) -> Readers:
     found = [path for path in files if is_cvat(path)]
     if not found:
         return {}
-    if len(found) > 1:
+    if len(found) > 1:  # a file a split, or the jobs of a task
         splits = name_splits(root, [(path.parent.name, path) for path in found])
-        return {split: partial(_read_cvat, path, None) for split, path in splits.items()}
+        return {split: partial(_read_cvat, [path], None) for split, path in splits.items()} or {
+            WHOLE: partial(_read_cvat, found, None)
+        }
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
     subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
     named = name_splits(root, [(subset, subset) for subset in subsets])
     if "train" not in named:
-        return {WHOLE: partial(_read_cvat, found[0], None)}
-    return {split: partial(_read_cvat, found[0], subset) for split, subset in named.items()}
+        return {WHOLE: partial(_read_cvat, found, None)}
+    return {split: partial(_read_cvat, found, subset) for split, subset in named.items()}
 
 
 def is_cvat(path: Path) -> bool:
     """Whether it is a CVAT file, by its first element."""
-    return path.suffix == ".xml" and b"<annotations>" in head_of(path)
+    return path.suffix.lower() == ".xml" and b"<annotations>" in head_of(path)
 
 
-def _read_cvat(path: Path, subset: str | None) -> Source:
-    tree = read_xml(path)
-    labels = [label.text or "" for label in tree.iterfind("meta//labels/label/name")]
-    images, annotations = [], []
-    for id, image in enumerate(tree.iter("image"), start=1):
+def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
+    path, trees = paths[0], [read_xml(path) for path in paths]
+    labels = [
+        label.findtext("name") or ""
+        for tree in trees
+        for label in tree.iterfind("meta//labels/label")
+        if label.findtext("type") not in _NO_AREA
+    ]
+    images, annotations, others = [], [], Counter[str]()
+    for id, image in enumerate((image for tree in trees for image in tree.iter("image")), start=1):
         if subset is not None and image.get("subset") != subset:
             continue
+        others.update(shape.tag for shape in image if shape.tag in _NO_AREA[1:])
         size = {"width": image.get("width"), "height": image.get("height")}
         images.append({"id": id, "file_name": image.get("name"), **size})
         for number, shape in enumerate(image, start=1):
@@ -62,6 +79,9 @@ def _read_cvat(path: Path, subset: str | None) -> Source:
                 name = f"{image.get('name')}:{number}"
                 entry = {"id": name, "image_id": id, "category_id": shape.get("label", "")}
                 annotations.append(entry | object_of(_object, shape, size))
+    if others:
+        kinds = listed([f"{count} {kind}" for kind, count in others.items()])
+        log.warning("%s: shapes that have no area are left out: %s", path, kinds)
     folders = [path.parent, path.parent / "images", *([path.parent / "images" / subset] if subset else [])]
     folder = folder_with(folders, [image["file_name"] for image in images])
     return Source.of_names(path, folder, images, annotations, labels)
@@ -71,14 +91,21 @@ def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str
     def number(key: str) -> float:
         return float(shape.get(key, "nan"))
 
+    angle = math.radians(float(shape.get("rotation", 0)))  # clockwise on the screen, about the middle
     if shape.tag == "box":
         x, y = number("xtl"), number("ytl")
-        return {"bbox": [x, y, number("xbr") - x, number("ybr") - y]}
+        width, height = number("xbr") - x, number("ybr") - y
+        if not angle:
+            return {"bbox": [x, y, width, height]}
+        across, down = width / 2, height / 2
+        corners = np.array([[-across, -down], [across, -down], [across, down], [-across, down]])
+        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        return {"segmentation": [(corners @ turn + [x + across, y + down]).ravel().tolist()]}
     if shape.tag == "polygon":
         values = re.findall(r"[-+.\deE]+", shape.get("points", ""))
         return {"segmentation": [[float(value) for value in values]]}
     if shape.tag == "ellipse":
-        return {"segmentation": [ellipse(number("cx"), number("cy"), number("rx"), number("ry"))]}
+        return {"segmentation": [ellipse(number("cx"), number("cy"), number("rx"), number("ry"), angle)]}
     # Runs of 0 and 1 in turns, along the rows of the mask's own box.
     left, top, width, height = (int(number(key)) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in shape.get("rle", "").split(",")]

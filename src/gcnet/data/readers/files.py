@@ -118,6 +118,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def why_no_yaml(path: Path) -> str:
+    """What is wrong with a YAML file, with its line; empty for one that can be read."""
+    import yaml
+
+    try:
+        yaml.safe_load(read_text(path))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        return f"no YAML ({error.problem}{f' in line {mark.line + 1}' if mark else ''})"
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return "no YAML"
+    return ""
+
+
 def read_text(path: Path) -> str:
     """The text of a file: UTF-8, or else Windows-1252. Raises GCNetError where it cannot be read."""
     data = read_bytes(path)

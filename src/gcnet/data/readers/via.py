@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import Readers, ellipse, folder_with, head_of, object_of, read_object, splits_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
+
+log = logging.getLogger(__name__)
 
 _MOST_FILES = 100  # JSON that is looked at: VIA has one a split
 _CLASS_KEYS = ("class", "label", "name", "category", "type", "object")
@@ -48,22 +52,38 @@ def _read_via(path: Path) -> Source:
                 label = _label(region.get("region_attributes") or {})
                 found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
                 annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
+    _name_unlabelled(path, annotations)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, [image["file_name"] for image in images])
     return Source.of_names(path, folder, images, annotations)
 
 
+def _name_unlabelled(path: Path, annotations: list[dict[str, Any]]) -> None:
+    """Regions without a class get the only one there is; beside several classes they are left out."""
+    names = {one["category_id"] for one in annotations} - {""}
+    bare = [one for one in annotations if not one["category_id"]]
+    if len(names) > 1:
+        annotations[:] = [one for one in annotations if one["category_id"]]
+    name = next(iter(names), "object")
+    for one in bare:
+        one["category_id"] = name
+    if bare:
+        outcome = "left out" if len(names) > 1 else f"taken for {shown(name)}"
+        total = len(annotations) + (len(bare) if len(names) > 1 else 0)
+        log.warning("%s: %d of %d regions have no class; %s", path, len(bare), total, outcome)
+
+
 def _label(attributes: Any) -> str:
-    """The class of a region: its attribute of a usual name, or its first one; "object" without any."""
+    """The class of a region: its attribute of a usual name, or its first one; empty without any."""
     if isinstance(attributes, dict):
-        usual = [key for key in attributes if key.lower() in _CLASS_KEYS]
-        for key in [*usual, *attributes]:
+        known = {key.lower(): key for key in attributes}
+        for key in [*(known[key] for key in _CLASS_KEYS if key in known), *attributes]:
             value = attributes[key]
             if isinstance(value, dict):  # of checkboxes
                 value = next((name for name, checked in value.items() if checked), "")
             if isinstance(value, (str, int)) and str(value).strip():
                 return str(value).strip()
-    return "object"
+    return ""
 
 
 def _object(shape: dict[str, Any]) -> dict[str, Any]:

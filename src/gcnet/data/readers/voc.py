@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os.path
 import re
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     ImagesBeside,
@@ -28,31 +30,58 @@ from gcnet.data.source import Source, number
 from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import mask_to_rle
 
+log = logging.getLogger(__name__)
+
 
 def find_voc(root: Path) -> Readers:
     """`Annotations/*.xml` with `ImageSets` and perhaps masks in `SegmentationObject`; or XML among images."""
     if root.is_file():
         return file_an_image(root, "xml", is_voc, _read_voc)
     bases = (root, *sorted(root.glob("*/")), *sorted(root.glob("VOCdevkit/*/")))
-    base = next((path for path in bases if (path / "Annotations").is_dir()), None)
-    found = sorted((base / "Annotations").glob("*.xml")) if base else []
+    held = [path for path in bases if (path / "Annotations").is_dir()]
+    found = sorted((held[0] / "Annotations").glob("*.[xX][mM][lL]")) if held else []
     files = {path.stem: path for path in found if is_voc(path)}
-    if base is None or not files:
+    if not files:
         return file_an_image(root, "xml", is_voc, _read_voc)
+    base = held[0]
+    if held[1:]:
+        others = listed([path.name for path in held[1:]], 3)
+        log.warning("%s: only %s is read, not %s", root, base.name, others)
     masked = (base / "SegmentationObject").is_dir()
     lists = base / "ImageSets" / ("Segmentation" if masked else "Main")
     named = [(name, lists / f"{name}.txt") for name in ("train", "val", "test", "trainval")]
     splits = name_splits(root, [(name, path) for name, path in named if path.is_file()])
     readers: Readers = {}
+    used: set[str] = set()
     for split, path in splits.items():
-        stems = dict.fromkeys(line.split()[0] for line in read_lines(path))
-        readers[split] = partial(_read_voc, base, [files[stem] for stem in stems if stem in files])
+        names = dict.fromkeys(line.split()[0] for line in read_lines(path))
+        stems = {name: name if name in files else name.rpartition(".")[0] for name in names}  # or a0.jpg
+        own = [stem for stem in stems.values() if stem in files]
+        if missing := [name for name, stem in stems.items() if stem not in files]:
+            log.warning(
+                "%s: %d of %d names have no annotations; left out (first: %s)",
+                path,
+                len(missing),
+                len(names),
+                shown(missing[0]),
+            )
+        used.update(own)
+        readers[split] = partial(_read_voc, base, [files[stem] for stem in own])
+    if readers and (left := [stem for stem in files if stem not in used]):
+        log.warning(
+            "%s: %d of %d XML files are in no list of %s and not read (first: %s)",
+            base,
+            len(left),
+            len(files),
+            lists,
+            shown(left[0]),
+        )
     return readers or {WHOLE: partial(_read_voc, base, list(files.values()))}
 
 
 def is_voc(path: Path) -> bool:
     """Whether it is a VOC file, by its first element."""
-    return path.suffix == ".xml" and re.search(rb"<annotation[ >]", head_of(path)) is not None
+    return path.suffix.lower() == ".xml" and re.search(rb"<annotation[ >]", head_of(path)) is not None
 
 
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
@@ -66,6 +95,8 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
         file = base / "SegmentationObject" / f"{path.stem}.png"
         mask = read_mask(file, _size(image, size)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
+            if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
+                continue
             name = item.findtext("name", "").strip() or "object"
             entry = {"id": f"{path.name}:{place}", "image_id": id, "category_id": name}
             annotations.append(entry | object_of(_object, item, None if mask is None else mask == place))
@@ -97,8 +128,10 @@ def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any
 
 
 def _polygon(item: ElementTree.Element) -> list[float]:
-    """Roboflow's `<polygon><x1>..</x1><y1>..</y1><x2>...`, in order."""
+    """Roboflow's `<polygon><x1>..</x1><y1>..</y1><x2>...`, in order, or LabelMe's `<pt>`s of x and y."""
     polygon = item.find("polygon")
+    if polygon is not None and polygon.find("pt") is not None:
+        return [float(point.findtext(axis) or "nan") for point in polygon.iter("pt") for axis in ("x", "y")]
     found = [] if polygon is None else [point for point in polygon if re.fullmatch(r"[xy]\d{1,9}", point.tag)]
     found.sort(key=lambda point: (int(point.tag[1:]), point.tag[0]))
     return [float(point.text or "nan") for point in found]

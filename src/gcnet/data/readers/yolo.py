@@ -6,32 +6,43 @@ The names of the classes are in another file.
 from __future__ import annotations
 
 import itertools
+import logging
 import os.path
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from gcnet.console import shown
 from gcnet.data.dataset import WHOLE
-from gcnet.data.readers.files import Readers, by_folder, existing, object_of, read_lines, read_yaml
+from gcnet.data.readers.files import Readers, by_folder, existing, head_of, object_of, read_lines, read_yaml
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 from gcnet.ops.decode import image_size
 
+log = logging.getLogger(__name__)
+
+_LABELS = ("labels", "Labels", "LABELS")
 _KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # of a data.yaml
+_MOST_PARTS = 30  # of a path
 _NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names")
 
 
 def find_yolo(root: Path) -> Readers:
     """Ultralytics' `data.yaml`, Darknet's `obj.data`, or `classes.txt` beside the labels."""
     patterns = ("*.yaml", "*.yml", "*.data", "*/*.data")
+    lists: list[tuple[Path, dict[str, Any], list[dict[str, Any]]]] = []
     for path in [root] if root.is_file() else sorted(path for one in patterns for path in root.glob(one)):
         if path.suffix in (".yaml", ".yml", ".data") and path.is_file():
             content = _read_darknet(path) if path.suffix == ".data" else read_yaml(path)
             categories = _categories(content.get("names"))
             if categories and (content.get("train") or content.get("val")):
-                return _listed_splits(path, content, categories)
+                lists.append((path, content, categories))
+    if lists:  # of several the first one whose images are there
+        return _listed_splits(*next((one for one in lists if any(_places(*one[:2]).values())), lists[0]))
     return {} if root.is_file() else _bare_splits(root)
 
 
@@ -42,20 +53,43 @@ def _categories(names: Any) -> list[dict[str, Any]]:
 
 
 def _listed_splits(path: Path, content: dict[str, Any], categories: list[dict[str, Any]]) -> Readers:
-    base = path.parent / (content["path"] if isinstance(content.get("path"), str) else "")
+    base = _base(path, content)
+    poses = "kpt_shape" in content
+    if poses:
+        log.warning("%s: its keypoints are left out; the boxes are read", path)
     readers: Readers = {}
-    places: dict[str, list[str]] = {}
+    named, found = _named(content), _places(path, content)
+    for split, places in named.items():
+        if found[split] or (split == "train" and places):
+            # Folders are where the file says; a list's images lie in them or in the data set.
+            folders = (base, *(base / place for place in places))
+            readers[split] = partial(_read_yolo, path, found[split], categories, folders, poses=poses)
+        elif places:
+            log.warning("%s: %s leads nowhere: there is no %s split", path, shown(places[0]), split)
+    return {WHOLE: readers["train"]} if named["train"] == named["valid"] else readers
+
+
+def _base(path: Path, content: dict[str, Any]) -> Path:
+    return path.parent / (content["path"] if isinstance(content.get("path"), str) else "")
+
+
+def _named(content: dict[str, Any]) -> dict[str, list[str]]:
+    """The folders or lists that a file names for each split."""
+    named = {}
     for split, keys in _KEYS.items():
         value = next((content[key] for key in keys if content.get(key)), [])
-        places[split] = [
-            one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)
-        ]
-        found = [image for place in places[split] for image in _images_of(path, base, place)]
-        if found or (split == "train" and places[split]):
-            # Folders are where the file says; a list's images lie in them or in the data set.
-            folders = (base, *(base / place for place in places[split]))
-            readers[split] = partial(_read_yolo, path, found, categories, folders)
-    return {WHOLE: readers["train"]} if places["train"] == places["valid"] else readers
+        value = value if isinstance(value, list) else [value]
+        named[split] = [one for one in value if isinstance(one, str)]
+    return named
+
+
+def _places(path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
+    """The images of each split."""
+    base = _base(path, content)
+    return {
+        split: [image for place in places for image in _images_of(path, base, place)]
+        for split, places in _named(content).items()
+    }
 
 
 def _images_of(path: Path, base: Path, place: str) -> list[Path]:
@@ -79,59 +113,111 @@ def _holds(folder: Path, inside: Path) -> bool:
 
 
 def _spellings(place: str) -> list[str]:
-    """A path as it stands, without what leads up from the file, and without the `data/` that CVAT adds."""
-    inside = place.lstrip("./") if place.startswith(".") else place
-    return [place, inside, inside.partition("/")[2] or inside]
+    """A path as it stands, then without what leads up from the file, and what is left of another machine's.
+
+    CVAT adds a `data/`; others have `/content/drive/...`, or Windows' backslashes.
+    """
+    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return [place, *("/".join(parts[start:]) for start in range(min(len(parts), _MOST_PARTS)))]
 
 
 def _bare_splits(root: Path) -> Readers:
     """Labels and a list of classes, as LabelImg, Label Studio and makesense.ai write them."""
     folders = (root, root / "labels", *sorted(root.glob("*/")))
-    names = next((path for folder in folders for name in _NAMES if (path := folder / name).is_file()), None)
-    images = sorted(path for path in root.rglob("*") if is_image(path)) if names else []
-    labelled = [image for image in images if os.path.isfile(_label_file(image))]
-    if not names or not labelled:
+    files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
+    images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
+    find = _LabelFiles()
+    if not any(find.of(image) for image in images):
         return {}
-    categories = _categories(read_lines(names))
+    lists = {path.parent: read_lines(path) for path in reversed(files)}
+    names = list(dict.fromkeys(name for path in files for name in lists[path.parent]))
+    numbers: dict[Path, list[int]] = {}
+    if any(one != lists[files[0].parent] for one in lists.values()):  # each folder has its own numbers
+        numbers = {folder: [names.index(name) for name in one] for folder, one in lists.items()}
     return {
-        split: partial(_read_yolo, names, part, categories, (root,))
+        split: partial(_read_yolo, files[0], part, _categories(names), (root,), numbers=numbers)
         for split, part in by_folder(root, images).items()
     }
 
 
-def _label_file(image: Path) -> Path:
-    """`labels/a.txt` of `images/a.jpg`, or the one beside the image."""
-    beside = image.with_suffix(".txt")
-    parts = beside.parts
-    last = max((i for i, part in enumerate(parts) if part == "images"), default=None)
-    if last is None:
-        return beside
-    labels = Path(*parts[:last], "labels", *parts[last + 1 :])
-    return labels if os.path.isfile(labels) else beside
+class _LabelFiles:
+    """Finds the labels of images: `labels/a.txt` of `images/a.jpg`, or beside it, in either case."""
+
+    def __init__(self) -> None:
+        self.folders: dict[Path, dict[str, Path]] = {}
+        self.taken: set[Path] = set()
+
+    def of(self, image: Path) -> Path | None:
+        """The labels of an image; None if it has no file of them."""
+        for folder in self._beside(image.parent):
+            if found := self._listed(folder).get(image.stem.lower()):
+                self.taken.add(found)
+                return found
+        return None
+
+    def left(self, images: Sequence[Path]) -> list[Path]:
+        """The labels in the folders of these images' that are of no image there."""
+        labels = [
+            path for files in self.folders.values() for path in files.values() if path not in self.taken
+        ]
+        folders = {image.parent for image in images} if labels else ()
+        stems = {path.stem.lower() for folder in folders for path in folder.glob("*") if is_image(path)}
+        return sorted(path for path in labels if path.stem.lower() not in stems and _is_label_file(path))
+
+    @staticmethod
+    def _beside(folder: Path) -> list[Path]:
+        parts = folder.parts
+        last = max((i for i, part in enumerate(parts) if part.lower() == "images"), default=None)
+        if last is None:
+            return [folder]
+        return [*(Path(*parts[:last], name, *parts[last + 1 :]) for name in _LABELS), folder]
+
+    def _listed(self, folder: Path) -> dict[str, Path]:
+        if folder not in self.folders:
+            paths = sorted(folder.glob("*.[tT][xX][tT]")) if os.path.isdir(folder) else []
+            self.folders[folder] = {path.stem.lower(): path for path in paths if os.path.isfile(path)}
+        return self.folders[folder]
+
+
+def _is_label_file(path: Path) -> bool:
+    return re.match(rb"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", head_of(path)) is not None
 
 
 def _read_yolo(
-    path: Path, images: Sequence[Path], categories: list[dict[str, Any]], within: tuple[Path, ...] = ()
+    path: Path,
+    images: Sequence[Path],
+    categories: list[dict[str, Any]],
+    within: tuple[Path, ...] = (),
+    *,
+    poses: bool = False,
+    numbers: Mapping[Path, Sequence[int]] = MappingProxyType({}),
 ) -> Source:
+    """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
         raise GCNetError(f"{path}: its training images are not there; correct `train` in it, or `path`")
-    entries, annotations = [], []
+    entries, annotations, find = [], [], _LabelFiles()
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
+        labels = find.of(image)
         if os.path.isfile(image):  # missing images are reported later, all together
             height, width = image_size(image)
             entries[-1] |= {"width": width, "height": height}
-            labels = _label_file(image)
-            for number, line in enumerate(read_lines(labels) if os.path.isfile(labels) else (), start=1):
-                entry = {"id": f"{labels.name}:{number}", "image_id": id}
-                annotations.append(entry | object_of(_object, line.split(), width, height))
+            own = [numbers[one] for one in (labels.parents if labels else ()) if one in numbers]
+            for number, line in enumerate(read_lines(labels) if labels else (), start=1):
+                found = object_of(_object, line.split(), width, height, poses, *own[:1])
+                annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | found)
+    if left := find.left(images):
+        log.warning("%s: %d files of labels have no image (first: %s)", path, len(left), shown(left[0].name))
     return Source(path, path.parent, entries, annotations, categories, within)
 
 
-def _object(words: Sequence[str], width: int, height: int) -> dict[str, Any]:
+def _object(
+    words: Sequence[str], width: int, height: int, poses: bool, classes: Sequence[int] = ()
+) -> dict[str, Any]:
     """An outline of x, y pairs, or a box by its middle and size, all as shares of the image."""
     label, *numbers = map(float, words)
-    if len(numbers) in (4, 5):  # the fifth is a score
+    label = classes[int(label)] if classes else label
+    if poses or len(numbers) in (4, 5):  # the fifth is a score
         x, y, w, h = numbers[:4]
         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
         return {"category_id": label, "bbox": box}
