@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
     *(".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
+
+# Folders of masks, by the last word of their names.
+MASK_FOLDERS = ("segmentationobject", "segmentationclass", "masks", "mask", "pedmasks", "instances", "gt")
 
 
 def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -115,3 +119,8 @@ def has_image_suffix(name: str) -> bool:
 def is_image(path: Path) -> bool:
     """Whether a file counts as an image: by its suffix, and not hidden."""
     return has_image_suffix(path.name) and path.is_file()
+
+
+def words_of(folder: str) -> list[str]:
+    """The words of a folder's name: `train` and `masks` of `train_masks`."""
+    return re.split("[ _-]", folder.lower())

@@ -39,7 +39,9 @@ def test_classes_that_are_rare_or_unseen(tmp_path: Path) -> None:
 def test_what_to_mend_comes_first_and_nothing_odd_is_said(tmp_path: Path) -> None:
     train = content([(48, 64)] * 12)
     train["categories"] = train["categories"][1:]
-    assert [level for level, _ in lines(tmp_path / "good", train)] == ["note", "good"]
+    good = lines(tmp_path / "good", train)
+    assert [level for level, _ in good] == ["note", "note", "good"]
+    assert ("note", "there is no validation split: a training on this is not scored") in good
     (tmp_path / "bad").mkdir()
     train["images"][3]["width"] = 60
     del train["annotations"][8:]

@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from gcnet.console import shown
 from gcnet.data.dataset import SPLITS, split_of
-from gcnet.data.readers.masks import is_of_masks
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
+from gcnet.image_files import MASK_FOLDERS, words_of
 from gcnet.ops.decode import image_size
 
 NO_SIZE = (1, 1)  # its annotations are left out; that it is missing is said before a training
@@ -98,7 +98,7 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
     for folder in folders:
         for path in folder.rglob("*"):
             parts = path.relative_to(folder).parts[:-1]
-            if not any(is_of_masks(part) or split_of(part) in but for part in parts):
+            if not any(words_of(part)[-1] in MASK_FOLDERS or split_of(part) in but for part in parts):
                 found.setdefault(_plain(path.name), set()).add(path)
     return {name: sorted(paths) for name, paths in found.items()}
 

@@ -153,7 +153,7 @@ def _about_images(look: Look) -> Iterator[Line]:
         count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
         yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
     if "train" in look.splits and "valid" not in look.splits:
-        yield Line("look", "there is no validation split: a training on this is not scored")
+        yield Line("note", "there is no validation split: a training on this is not scored")
     if look.shared:
         yield Line(
             "stop",

@@ -25,7 +25,7 @@ from gcnet.console import listed, shown
 from gcnet.data.readers.files import Readers, by_folder, read_lines, read_mask
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
-from gcnet.image_files import is_image
+from gcnet.image_files import MASK_FOLDERS, is_image, words_of
 from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -33,18 +33,7 @@ log = logging.getLogger(__name__)
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 _OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of labelme2voc
-_MASKS = (
-    _OBJECT_MASKS.lower(),
-    _CLASS_MASKS.lower(),
-    "masks",
-    "mask",
-    "pedmasks",
-    "instances",
-    "gt",
-    "labels",  # these three may be anything
-    "label",
-    "annotations",
-)
+_MASKS = (*MASK_FOLDERS, "labels", "label", "annotations")  # these three may be anything
 _NUMBERED = re.compile(r"[_-]\d+$")
 _NAMES = ("classes.txt", "class_names.txt")
 _COLOURS = ("labelmap.txt", "class_dict.csv")  # of CVAT, and of many sets for semantic segmentation
@@ -136,7 +125,7 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
     images: dict[tuple[str, ...], Path] = {}  # by folder and stem
     masks: list[Path] = []
     for path, parts in parts_of.items():
-        if any(_words(part)[-1] in _MASKS for part in parts):
+        if any(words_of(part)[-1] in _MASKS for part in parts):
             if not (objects and _CLASS_MASKS in parts):
                 masks.append(path)
         elif any(
@@ -183,19 +172,10 @@ def _stems(stem: str) -> list[str]:
     return list(dict.fromkeys([stem, _ENDING.sub("", stem), bare, _ENDING.sub("", bare)]))
 
 
-def is_of_masks(part: str) -> bool:
-    """Whether a folder's name says that masks are in it: `train_masks`, but not `labels`."""
-    return _words(part)[-1] in _MASKS[:-3]
-
-
-def _words(part: str) -> list[str]:
-    return re.split("[ _-]", part.lower())
-
-
 def _without(parts: tuple[str, ...]) -> tuple[str, ...]:
     """The parts without what says that images or masks are in them: `train` of `train_masks`."""
     kinds = (*_IMAGES, *_MASKS)
-    words = [_words(part) for part in parts]
+    words = [words_of(part) for part in parts]
     rest = (words[:-1] if words[-1] in kinds else words for words in words)
     return tuple("_".join(words) for words in rest if words)
 
