@@ -27,6 +27,8 @@ from gcnet.errors import GCNetError
 
 AnyPath = str | Path
 
+_ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".jsonl")
+
 # Each finds the splits of a folder in its format and a function to read each; empty for other formats.
 READERS: Sequence[Callable[[Path], Readers]] = (
     find_coco,
@@ -103,14 +105,16 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{root} does not exist; give the folder of a data set, or its annotation file")
     if images is not None and not Path(images).is_dir():
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
-    inside = [path for path in root.glob("[!._]*") if path.is_dir()] if root.is_dir() else []
+    inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = next((found for find in READERS if (found := find(root))), {})
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
-        if len(inside) != 1:
+        if len(inside) != 1 or inside[0].is_file():
             raise
         found = {}
-    if not found and len(inside) == 1:  # an archive that was unpacked into a folder of its own
+    if (
+        not found and len(inside) == 1 and inside[0].is_dir()
+    ):  # an archive that was unpacked into a folder of its own
         return find_splits(inside[0], images)
     if not found:
         raise GCNetError(why_nothing_fits(root))

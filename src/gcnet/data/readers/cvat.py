@@ -40,7 +40,8 @@ def find_cvat(root: Path) -> Readers:
     if not found:
         return {}
     if len(found) > 1:  # a file a split, or the jobs of a task
-        splits = name_splits(root, [(path.parent.name, path) for path in found])
+        names = [path.stem if path.parent == root else path.parent.name for path in found]
+        splits = name_splits(root, list(zip(names, found, strict=True)))
         return {split: partial(_read_cvat, [path], None) for split, path in splits.items()} or {
             WHOLE: partial(_read_cvat, found, None)
         }

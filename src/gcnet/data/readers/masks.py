@@ -46,7 +46,7 @@ _ENDING = re.compile(
 )
 _MOST_NUMBERS = 2000  # of objects in an image: more are shades, of a JPEG for one
 _SPECK = 10  # pixels: parts that are no larger are slips of a brush
-_FEW = 16  # shades that a mask of numbers may have and yet look black and white
+_FEW = 8  # shades that a mask of numbers may have and yet look black and white
 
 
 def find_masks(root: Path) -> Readers:
@@ -260,10 +260,10 @@ def _read(path: Path) -> Integer[np.ndarray, "H W"]:
     if mask.size == 0 or mask.max() > _VOID or len(shades := np.unique(mask)) <= 2:
         return mask
     white = int(shades[-1])
-    bright = mask > white - _BLACK
-    between = ((mask > _BLACK) & ~bright).astype(np.uint8)
-    within = cv2.erode(between, np.ones((5, 5), np.uint8)).any()  # shades along edges are thin
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    bright, dark = mask > white - _BLACK, mask <= (_BLACK if is_jpeg else 0)
+    between = (~bright & ~dark).astype(np.uint8)
+    within = cv2.erode(between, np.ones((7, 7), np.uint8)).any()  # shades along edges are thin
     two = white > 2 * _BLACK and bright.sum() > _WHITE * (mask > _BLACK).sum() and not within
     if two and (is_jpeg or len(shades) > _FEW):
         return np.where(mask > white // 2, _VOID, 0)

@@ -35,7 +35,8 @@ def find_yolo(root: Path) -> Readers:
     """Ultralytics' `data.yaml`, Darknet's `obj.data`, or `classes.txt` beside the labels."""
     patterns = ("*.yaml", "*.yml", "*.data", "*/*.data")
     lists: list[tuple[Path, dict[str, Any], list[dict[str, Any]]]] = []
-    for path in [root] if root.is_file() else sorted(path for one in patterns for path in root.glob(one)):
+    files = [root] if root.is_file() else [path for one in patterns for path in root.glob(one)]
+    for path in sorted(files, key=lambda path: (path.stem != "data", path)):
         if path.suffix in (".yaml", ".yml", ".data") and path.is_file():
             content = _read_darknet(path) if path.suffix == ".data" else read_yaml(path)
             categories = _categories(content.get("names"))

@@ -1,0 +1,498 @@
+"""What lies in data sets beside what is usual: each is read right, or what is not read is said."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gcnet.data.dataset import name_splits
+from gcnet.data.load import load_splits
+from gcnet.errors import GCNetError
+from gcnet.lab.data_look import notes_of_readers
+
+WIDTH, HEIGHT = 80, 60
+YOLO_BOX = "0.5 0.5 0.25 0.5"  # 30, 15 to 50, 45
+
+
+def image(path: Path, shade: int = 99) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), shade, np.uint8))
+    return path
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def coco(path: Path, names: Sequence[str], **more: object) -> Path:
+    """A COCO file of images with a cat each."""
+    images = [{"id": i, "file_name": name, "width": WIDTH, "height": HEIGHT} for i, name in enumerate(names)]
+    cat = {"category_id": 1, "bbox": [5, 5, 40, 40], "segmentation": [[5, 5, 45, 5, 45, 45]]}
+    annotations = [{"id": i, "image_id": i, **cat} for i in range(len(names))]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+    return write(path, json.dumps(content | more))
+
+
+def labelme(path: Path, name: str, label: str = "cat") -> Path:
+    shape = {"label": label, "points": [[5, 5], [45, 5], [45, 45]], "shape_type": "polygon"}
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    return write(path, json.dumps({"shapes": [shape], "imagePath": name, **size}))
+
+
+def voc(path: Path, name: str, objects: str = "") -> Path:
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>45</xmax><ymax>45</ymax></bndbox>"
+    objects = objects or f"<object><name>cat</name>{box}</object>"
+    return write(path, f"<annotation><filename>{name}</filename>{objects}</annotation>")
+
+
+def mask(path: Path, areas: dict[tuple[int, int, int, int], int], *, blur: bool = False) -> Path:
+    """A mask with a value in each x1, y1, x2, y2."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for (x1, y1, x2, y2), value in areas.items():
+        values[y1:y2, x1:x2] = value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.GaussianBlur(values, (5, 5), 1.5) if blur else values)
+    return path
+
+
+def found(root: Path) -> dict[str, list[tuple[str, list[tuple[str, tuple[int, ...]]]]]]:
+    """By split: the name of each image, and class and rounded box of each object in it."""
+    return {
+        split: [
+            (
+                record.path.name,
+                [
+                    (dataset.class_names[one.label], tuple(round(side) for side in one.box))
+                    for one in sorted(record.instances, key=lambda one: one.box)
+                ],
+            )
+            for record in sorted(dataset.records, key=lambda record: str(record.path))
+        ]
+        for split, dataset in load_splits(root, val_fraction=0).items()
+    }
+
+
+# Splits ------------------------------------------------------------------------------------------------
+
+
+def test_only_whole_words_name_a_split() -> None:
+    words = ["train2017", "training_set", "val", "validation", "test-dev", "stage1_train", "dev", "trainval"]
+    named = [list(name_splits(Path(), [(word, 0)])) for word in words]
+    assert named == [["train"], ["train"], ["valid"], ["valid"], ["test"], ["train"], ["valid"], ["all"]]
+    for word in ("valve", "trainer", "values.json", "tester", "valley"):
+        assert not name_splits(Path(), [(word, 0)])
+
+
+def test_classes_that_are_called_like_a_split(tmp_path: Path) -> None:
+    for name in ("car", "train", "bus"):
+        image(tmp_path / name / f"{name}.jpg")
+        labelme(tmp_path / name / f"{name}.json", f"{name}.jpg", name)
+    assert [name for name, _ in found(tmp_path)["train"]] == ["bus.jpg", "car.jpg", "train.jpg"]
+
+
+def test_a_folder_beside_splits_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("train", "val", "new"):
+        image(tmp_path / name / f"{name}.jpg")
+        labelme(tmp_path / name / f"{name}.json", f"{name}.jpg")
+    assert found(tmp_path).keys() == {"train", "valid"}
+    assert "1 of 3 files are in the folder of no split and not read (first: new/new.json)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("instances_default.json", "val_instances_default.json"),
+        ("instances_train.json", "validation.json"),
+        ("train.json", "dev.json"),
+    ],
+)
+def test_a_second_file_is_the_validation(tmp_path: Path, first: str, second: str) -> None:
+    for name, file in (("a.jpg", first), ("b.jpg", second)):
+        image(tmp_path / "images" / name)
+        coco(tmp_path / "annotations" / file, [name])
+    splits = found(tmp_path)
+    assert {split: [name for name, _ in images] for split, images in splits.items()} == {
+        "train": ["a.jpg"],
+        "valid": ["b.jpg"],
+    }
+
+
+def test_a_file_of_no_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    for name in ("instances_train.json", "instances_val.json", "instances_extra.json"):
+        coco(tmp_path / "annotations" / name, ["a.jpg"])
+    assert found(tmp_path).keys() == {"train", "valid"}
+    assert "not read, because of no split: instances_extra.json" in caplog.text
+
+
+def test_a_data_set_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / "My 12train 3val" / split / "a.jpg")
+        coco(tmp_path / "My 12train 3val" / "annotations" / f"instances_{split}.json", ["a.jpg"])
+    (tmp_path / "__MACOSX").mkdir()
+    assert found(tmp_path).keys() == {"train", "valid"}
+
+
+# Images ------------------------------------------------------------------------------------------------
+
+
+def test_of_renamed_files_each_keeps_its_own_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, inside in (("1", "1.jpg"), ("2", "1.jpg"), ("3", "gone.jpg"), ("4", "4.xml")):
+        image(tmp_path / f"{name}.jpg")
+        voc(tmp_path / f"{name}.xml", inside)
+    assert [name for name, _ in found(tmp_path)["train"]] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    assert "1 of 4 files name the image of another (first: 2.xml)" in caplog.text
+
+
+def test_labels_and_images_in_trees_of_the_same_shape(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / "images" / split / f"{split}.jpg")
+        labelme(tmp_path / "labels" / split / f"{split}.json", f"..\\x\\{split}.jpg")
+    write(tmp_path / ".vscode" / "settings.json", "{}")
+    assert {split: one[0][0] for split, one in found(tmp_path).items()} == {
+        "train": "train.jpg",
+        "valid": "val.jpg",
+    }
+
+
+def test_names_with_a_folder_in_them(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / "images" / split / "0.jpg")
+    coco(tmp_path / "annotations" / "instances_default.json", ["train/0.jpg", "val/0.jpg"])
+    assert len(found(tmp_path)["train"]) == 2
+
+
+def test_lvis_names_images_by_address(tmp_path: Path) -> None:
+    image(tmp_path / "train2017" / "0.jpg")
+    where = "http://images.cocodataset.org/train2017/0.jpg"
+    images = [{"id": 0, "coco_url": where, "width": WIDTH, "height": HEIGHT}]
+    coco(tmp_path / "annotations" / "lvis_v1_train.json", ["0.jpg"], images=images)
+    assert found(tmp_path)["train"][0][0] == "0.jpg"
+
+
+def test_umlauts_of_another_system(tmp_path: Path) -> None:
+    image(tmp_path / "images" / unicodedata.normalize("NFD", "grün.jpg"))
+    coco(tmp_path / "annotations" / "train.json", [unicodedata.normalize("NFC", "grün.jpg")])
+    assert len(found(tmp_path)["train"]) == 1
+
+
+def test_a_mask_is_never_taken_for_its_image(tmp_path: Path) -> None:
+    mask(tmp_path / "my_masks" / "a.png", {(5, 5, 45, 45): 1})
+    coco(tmp_path / "annotations.json", ["a.png"])
+    with pytest.raises(GCNetError, match="1 of the 1 images listed in"):
+        load_splits(tmp_path)
+
+
+def test_an_image_of_another_split_is_not_taken(tmp_path: Path) -> None:
+    image(tmp_path / "train" / "a.jpg")
+    coco(tmp_path / "train" / "_annotations.coco.json", ["a.jpg"])
+    coco(tmp_path / "valid" / "_annotations.coco.json", ["a.jpg"])
+    with pytest.raises(GCNetError, match="missing"):
+        load_splits(tmp_path)
+
+
+# YOLO --------------------------------------------------------------------------------------------------
+
+
+def yolo(root: Path, *, images: str = "images", labels: str = "labels", yaml: str = "") -> None:
+    for split in ("train", "valid"):
+        image(root / split / images / "A.JPG")
+        write(root / split / labels / "a.txt", f"1 {YOLO_BOX}\n")
+    write(root / "data.yaml", yaml or "train: train/images\nval: valid/images\nnames: [dog, cat]\n")
+
+
+YOLO = {"train": [("A.JPG", [("cat", (30, 15, 50, 45))])], "valid": [("A.JPG", [("cat", (30, 15, 50, 45))])]}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        "train: /content/drive/MyDrive/set/train/images\nval: /content/drive/MyDrive/set/valid/images\n",
+        "path: C:\\\\Users\\\\me\\\\set\ntrain: train\\images\nval: valid\\images\n",
+        "train: ../train/images\nval: ../valid/images\n",
+    ],
+)
+def test_paths_of_another_machine(tmp_path: Path, paths: str) -> None:
+    yolo(tmp_path, yaml=f"{paths}names: [dog, cat]\n")
+    write(tmp_path / "coco128.yaml", "train: coco/train\nval: coco/val\nnames: [person]\n")
+    assert found(tmp_path) == YOLO
+
+
+def test_labels_in_letters_of_either_case(tmp_path: Path) -> None:
+    yolo(tmp_path, images="Images", labels="Labels", yaml="train: train\nval: valid\nnames: [dog, cat]\n")
+    assert found(tmp_path) == YOLO
+
+
+def test_labels_without_an_image_and_splits_that_are_not_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    yolo(tmp_path, yaml="train: train/images\nval: nowhere\nnames: [dog, cat]\n")
+    write(tmp_path / "train" / "labels" / "b.txt", f"1 {YOLO_BOX}\n")
+    assert found(tmp_path) == {"train": YOLO["train"]}
+    assert "1 files of labels have no image (first: b.txt)" in caplog.text
+    assert "nowhere leads nowhere: there is no valid split" in caplog.text
+
+
+def test_classes_of_folders_with_lists_of_their_own(tmp_path: Path) -> None:
+    for split, names, label in (("train", "cat\ndog", 0), ("valid", "dog\ncat", 1)):
+        image(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "a.txt", f"{label} {YOLO_BOX}\n")
+        write(tmp_path / split / "classes.txt", names)
+    boxes = {split: objects for split, [(_, objects)] in found(tmp_path).items()}
+    assert boxes == {split: [("cat", (30, 15, 50, 45))] for split in ("train", "valid")}
+
+
+@pytest.mark.parametrize("points", ["0.1 0.1 2 0.9 0.9 2", "0.1 0.1 0.9 0.9"])
+def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.LogCaptureFixture) -> None:
+    yolo(tmp_path, yaml="kpt_shape: [2, 3]\ntrain: train/images\nval: valid/images\nnames: [dog, cat]\n")
+    for split in ("train", "valid"):
+        write(tmp_path / split / "labels" / "a.txt", f"1 {YOLO_BOX} {points}\n")
+    assert found(tmp_path) == YOLO
+    assert "its keypoints are left out" in caplog.text
+
+
+def test_names_in_an_older_encoding(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    write(tmp_path / "a.txt", f"0 {YOLO_BOX}\n")
+    (tmp_path / "classes.txt").write_bytes("Käse\n".encode("latin-1"))
+    assert found(tmp_path)["train"][0][1][0][0] == "Käse"
+
+
+def test_a_broken_yaml_says_where(tmp_path: Path) -> None:
+    yolo(tmp_path, yaml="train: train/images\nnames: ['a',\n'b'\n")
+    with pytest.raises(GCNetError, match=r"data.yaml: no YAML \(expected .* in line 4\)"):
+        load_splits(tmp_path)
+
+
+def test_a_missing_image_without_a_size_is_left_to_the_look_at_all_images(tmp_path: Path) -> None:
+    image(tmp_path / "img" / "a.jpg")
+    write(tmp_path / "img" / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "train.txt", "img/a.jpg\nimg/b.jpg\n")
+    write(tmp_path / "obj.names", "cat\n")
+    write(tmp_path / "obj.data", "train = train.txt\nvalid = train.txt\nnames = obj.names\n")
+    assert found(tmp_path)["train"] == [("a.jpg", [("cat", (30, 15, 50, 45))]), ("b.jpg", [])]
+
+
+# VOC, CVAT, VIA ----------------------------------------------------------------------------------------
+
+
+def test_lists_with_endings_and_what_they_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "abc":
+        image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        voc(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg")
+    write(tmp_path / "ImageSets" / "Main" / "train.txt", "a.jpg\ngone.jpg\n")
+    write(tmp_path / "ImageSets" / "Main" / "val.txt", "b\n")
+    assert {split: images[0][0] for split, images in found(tmp_path).items()} == {
+        "train": "a.jpg",
+        "valid": "b.jpg",
+    }
+    assert "train.txt: 1 of 2 names have no annotations; left out (first: gone.jpg)" in caplog.text
+    assert "1 of 3 XML files are in no list" in caplog.text
+
+
+def test_xml_of_labelme_and_endings_in_capitals(tmp_path: Path) -> None:
+    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((5, 5), (45, 5), (45, 45)))
+    kept = f"<object><name>cat</name><deleted>0</deleted><polygon>{points}</polygon></object>"
+    removed = f"<object><name>dog</name><deleted>1</deleted><polygon>{points}</polygon></object>"
+    image(tmp_path / "a.JPG")
+    voc(tmp_path / "a.XML", "a.JPG", kept + removed)
+    assert found(tmp_path) == {"train": [("a.JPG", [("cat", (5, 5, 45, 45))])]}
+
+
+def test_cvat_turns_shapes_and_counts_those_without_area(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = "".join(
+        f"<label><name>{name}</name><type>{kind}</type></label>"
+        for name, kind in (("cat", "rectangle"), ("sunny", "tag"), ("lane", "polyline"))
+    )
+    shapes = (
+        '<box label="cat" xtl="20" ytl="25" xbr="60" ybr="35" rotation="90"/>'
+        '<ellipse label="cat" cx="40" cy="30" rx="20" ry="5" rotation="90"/>'
+        '<polyline label="lane" points="1,1;9,9"/><tag label="sunny"/>'
+    )
+    for job in "ab":  # two jobs of one task
+        image(tmp_path / "images" / f"{job}.jpg")
+        picture = f'<image id="0" name="{job}.jpg" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>'
+        meta = f"<meta><task><labels>{labels}</labels></task></meta>"
+        write(tmp_path / f"job_{job}.xml", f"<annotations>{meta}{picture}</annotations>")
+    objects = [("cat", (35, 10, 45, 50))] * 2
+    assert found(tmp_path) == {"train": [("a.jpg", objects), ("b.jpg", objects)]}
+    assert load_splits(tmp_path)["train"].class_names == ("cat",)
+    assert "shapes that have no area are left out: 2 polyline" in caplog.text
+
+
+def test_cvat_turns_clockwise(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    box = '<box label="cat" xtl="20" ytl="20" xbr="60" ybr="40" rotation="30"/>'
+    picture = f'<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}">{box}</image>'
+    write(tmp_path / "annotations.xml", f"<annotations>{picture}</annotations>")
+    (one,) = load_splits(tmp_path)["train"].records[0].instances
+    corner = np.array(
+        [40 - 20 * np.cos(np.pi / 6) + 10 * np.sin(np.pi / 6), 30 - 10 - 10 * np.cos(np.pi / 6)]
+    )
+    assert isinstance(one.segmentation, list)
+    np.testing.assert_allclose(np.reshape(one.segmentation[0], (4, 2))[0], corner, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "classes", "said"),
+    [
+        ([{"name": "Bob", "class": "cat"}, {"name": "Eve", "class": "dog"}], ["cat", "dog"], ""),
+        ([{"kind": "cat"}, {}], ["cat", "cat"], "1 of 2 regions have no class; taken for cat"),
+        ([{"kind": "cat"}, {"kind": "dog"}, {}], ["cat", "dog"], "1 of 3 regions have no class; left out"),
+        ([{}, {}], ["object"] * 2, "2 of 2 regions have no class; taken for object"),
+    ],
+)
+def test_classes_of_via(
+    tmp_path: Path,
+    attributes: list[dict[str, str]],
+    classes: list[str],
+    said: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    image(tmp_path / "a.jpg")
+    regions = [
+        {
+            "shape_attributes": {"name": "rect", "x": 9 * i, "y": 5, "width": 8, "height": 9},
+            "region_attributes": own,
+        }
+        for i, own in enumerate(attributes)
+    ]
+    write(tmp_path / "via.json", json.dumps({"a": {"filename": "a.jpg", "regions": regions}}))
+    assert [name for name, _ in found(tmp_path)["train"][0][1]] == classes
+    assert said in caplog.text
+
+
+# Masks -------------------------------------------------------------------------------------------------
+
+TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
+BOXES = [("object", (5, 5, 25, 25)), ("object", (40, 30, 70, 50))]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_masks_with_shades_along_edges_are_black_and_white(tmp_path: Path, name: str) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / name, TWO, blur=True)
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+
+
+def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / "a.jpg", {(5, 5, 35, 35): 90, (40, 30, 70, 50): 180, (40, 2, 70, 20): 250})
+    with pytest.raises(GCNetError, match="is a JPEG, which changes the numbers of a mask"):
+        load_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("masks", "image_name"),
+    [
+        ("train_masks/a.png", "train/a.jpg"),
+        ("train_masks/a.png", "train_images/a.jpg"),
+        ("masks/a_mask.png", "images/a.jpg"),
+        ("x/a_mask.png", "x/a.jpg"),
+        ("masks/seg12.png", "images/seg12.jpg"),
+    ],
+)
+def test_places_of_masks(tmp_path: Path, masks: str, image_name: str) -> None:
+    image(tmp_path / image_name)
+    mask(tmp_path / masks, TWO)
+    assert [objects for _, objects in found(tmp_path)["train"]] == [BOXES]
+
+
+def test_numbered_masks_are_an_object_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "ab":
+        image(tmp_path / "images" / f"{name}.jpg")
+    for number, (place, value) in enumerate(TWO.items()):
+        mask(tmp_path / "masks" / f"a_{number}.png", {place: value})
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+    assert "1 of 2 images have no mask; left out (first: images/b.jpg)" in caplog.text
+
+
+def test_a_folder_of_masks_for_each_class(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    for name, (place, value) in zip(("cat", "dog"), TWO.items(), strict=True):
+        mask(tmp_path / "masks" / name / "a.png", {place: value})
+    assert found(tmp_path)["train"][0][1] == [("cat", BOXES[0][1]), ("dog", BOXES[1][1])]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "colours", "labelmap"])
+def test_names_of_numbers_and_of_colours(tmp_path: Path, kind: str) -> None:
+    """Of both splits together: in one of them a class is not there."""
+    for split, values in (("train", (127, 254)), ("val", (254, 254))):
+        image(tmp_path / "images" / split / "a.jpg")
+        path = mask(tmp_path / "masks" / split / "a.png", dict(zip(TWO, values, strict=True)))
+        if kind != "numbers":  # RGB: 0, n, 0
+            gray = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            cv2.imwrite(str(path), np.stack([0 * gray, gray, 0 * gray], -1))
+    files = {
+        "numbers": ("classes.txt", "smoke\nfire\n"),
+        "colours": ("class_dict.csv", "name,r,g,b\nbackground,0,0,0\nsmoke,0,127,0\nfire,0,254,0\n"),
+        "labelmap": ("labelmap.txt", "# label:color_rgb:parts:actions\nsmoke:0,127,0::\nfire:0,254,0::\n"),
+    }
+    write(tmp_path / files[kind][0], files[kind][1])
+    names = {split: [name for name, _ in objects] for split, [(_, objects)] in found(tmp_path).items()}
+    assert names == {"train": ["smoke", "fire"], "valid": ["fire", "fire"]}
+
+
+def test_names_that_do_not_fit_their_numbers(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / "a.png", dict(zip(TWO, (127, 254), strict=True)))
+    write(tmp_path / "classes.txt", "a\nb\nc\n")
+    with pytest.raises(GCNetError, match="names 3 classes, but the masks have the numbers 127, 254"):
+        load_splits(tmp_path)
+
+
+def test_void_and_specks_are_no_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    areas = {(5, 5, 25, 25): 1, (40, 30, 70, 50): 2, (0, 55, 80, 57): 255, (78, 0, 80, 2): 1}
+    mask(tmp_path / "masks" / "a.png", areas)
+    write(tmp_path / "classes.txt", "cat\ndog\n")
+    assert found(tmp_path)["train"][0][1] == [("cat", BOXES[0][1]), ("dog", BOXES[1][1])]
+    assert "1 areas of up to 10 pixels are left out" in caplog.text
+
+
+def test_masks_of_classes_alone(tmp_path: Path) -> None:
+    """labelme2voc's and CVAT's, without masks of objects."""
+    image(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationClass" / "a.png", dict(zip(TWO, (1, 2), strict=True)))
+    write(tmp_path / "class_names.txt", "_background_\ncat\ndog\n")
+    assert found(tmp_path)["train"][0][1] == [("cat", BOXES[0][1]), ("dog", BOXES[1][1])]
+
+
+# Messages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ([{"data": {"image": "a.jpg"}, "annotations": []}], "Label Studio's own format"),
+        ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
+        ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "lacks images, annotations"),
+    ],
+)
+def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: object, why: str) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    large = content * 3000 if isinstance(content, list) else content
+    if isinstance(large, dict):
+        large["items"] *= 5000
+    write(tmp_path / "export.json", json.dumps(large))
+    with pytest.raises(GCNetError, match=why):
+        load_splits(tmp_path)
+
+
+def test_what_readers_said_is_told_before_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    cv2.imwrite(str(mask(tmp_path / "masks" / "a.png", {})), np.ones((5, 5), np.uint8))
+    with pytest.raises(GCNetError, match="no annotations"), notes_of_readers() as notes:
+        load_splits(tmp_path)
+    assert notes
+    assert "1 masks are not of their image's size; left out" in caplog.text
