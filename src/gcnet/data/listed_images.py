@@ -49,7 +49,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
             bare = _bare_names(source, folders) if bare is None else bare
             found = bare.get(_last_part(name), [])
             if len(found) > 1:
-                several[name] = found
+                several[_last_part(name)] = found
             if len(found) == 1:
                 notes.image("are not where their file_name says; found by the bare name", name)
                 path = found[0]

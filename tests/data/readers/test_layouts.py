@@ -404,6 +404,7 @@ def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
 )
 def test_places_of_masks(tmp_path: Path, masks: str, image_name: str) -> None:
     image(tmp_path / image_name)
+    image(tmp_path / "logo" / "mask.png")
     mask(tmp_path / masks, TWO)
     assert [objects for _, objects in found(tmp_path)["train"]] == [BOXES]
 

@@ -169,7 +169,7 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
 def _stems(stem: str) -> list[str]:
     """What the image of a mask may be called: as it, or without `_mask`, a number, or both."""
     bare = _NUMBERED.sub("", stem)
-    return list(dict.fromkeys([stem, _ENDING.sub("", stem), bare, _ENDING.sub("", bare)]))
+    return [one for one in dict.fromkeys([stem, _ENDING.sub("", stem), bare, _ENDING.sub("", bare)]) if one]
 
 
 def _without(parts: tuple[str, ...]) -> tuple[str, ...]:

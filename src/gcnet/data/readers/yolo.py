@@ -132,9 +132,12 @@ def _bare_splits(root: Path) -> Readers:
         return {}
     lists = {path.parent: read_lines(path) for path in reversed(files)}
     names = list(dict.fromkeys(name for path in files for name in lists[path.parent]))
-    numbers: dict[Path, list[int]] = {}
+    numbers: dict[Path, dict[float, int]] = {}
     if any(one != lists[files[0].parent] for one in lists.values()):  # each folder has its own numbers
-        numbers = {folder: [names.index(name) for name in one] for folder, one in lists.items()}
+        numbers = {
+            folder: {number: names.index(name) for number, name in enumerate(one)}
+            for folder, one in lists.items()
+        }
     return {
         split: partial(_read_yolo, files[0], part, _categories(names), (root,), numbers=numbers)
         for split, part in by_folder(root, images).items()
@@ -191,7 +194,7 @@ def _read_yolo(
     within: tuple[Path, ...] = (),
     *,
     poses: bool = False,
-    numbers: Mapping[Path, Sequence[int]] = MappingProxyType({}),
+    numbers: Mapping[Path, Mapping[float, int]] = MappingProxyType({}),
 ) -> Source:
     """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
@@ -213,11 +216,11 @@ def _read_yolo(
 
 
 def _object(
-    words: Sequence[str], width: int, height: int, poses: bool, classes: Sequence[int] = ()
+    words: Sequence[str], width: int, height: int, poses: bool, classes: Mapping[float, int] | None = None
 ) -> dict[str, Any]:
     """An outline of x, y pairs, or a box by its middle and size, all as shares of the image."""
     label, *numbers = map(float, words)
-    label = classes[int(label)] if classes else label
+    label = classes.get(label, -1) if classes is not None else label
     if poses or len(numbers) in (4, 5):  # the fifth is a score
         x, y, w, h = numbers[:4]
         box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
