@@ -19,6 +19,15 @@ FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe and instance masks, see do
 
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
+# Tools and data sets by keys of their JSON.
+_TOOLS = (
+    ("VIA 3", {"project", "attribute", "file", "metadata"}),
+    ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
+    ("Supervisely", {"classes", "tags"}),
+    ("Supervisely", {"size", "objects"}),
+    ("Darwin", {"item", "annotations"}),
+    ("Datumaro", {"items", "categories"}),
+)
 _LONGEST = 260  # characters, with all reasons but the first: a longer line would be shown without its middle
 _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 
@@ -73,6 +82,10 @@ def _why_not(path: Path) -> str:
     if suffix in (".yaml", ".yml", ".data"):
         return 'has no "names" with "train" or "val"'
     if suffix == ".txt":
+        if re.match(r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d", read_text(path)[:4000]):
+            return "DOTA's labels; export them as YOLO or COCO"
+        if re.match(r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}", read_text(path)[:4000]):
+            return "KITTI's labels; export them as YOLO or COCO"
         numbers = re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", read_text(path)[:4000])
         return (
             "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
@@ -109,6 +122,9 @@ def _why_no_json(path: Path) -> str:
         return "a list; COCO's is an object with images, annotations and categories"
     if not isinstance(content, dict):
         return "no JSON object"
+    for tool, has in _TOOLS:
+        if has <= content.keys():
+            return f"the format of {tool}; export it as COCO"
     lacks = [key for key in ("images", "annotations", "categories") if key not in content]
     if len(lacks) < 3:
         return (

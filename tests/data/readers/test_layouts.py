@@ -259,6 +259,13 @@ def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.Lo
     assert "its keypoints are left out" in caplog.text
 
 
+def test_labels_in_pixels_are_said_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yolo(tmp_path)
+    write(tmp_path / "train" / "labels" / "a.txt", "1 40 30 20 30\n")
+    load_splits(tmp_path)
+    assert "1 of 1 boxes are far wider than their image: are they in pixels?" in caplog.text
+
+
 def test_names_in_an_older_encoding(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     write(tmp_path / "a.txt", f"0 {YOLO_BOX}\n")
@@ -477,7 +484,7 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
     [
         ([{"data": {"image": "a.jpg"}, "annotations": []}], "Label Studio's own format"),
         ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
-        ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "lacks images, annotations"),
+        ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],
 )
 def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: object, why: str) -> None:

@@ -199,7 +199,7 @@ def _read_yolo(
     """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
         raise GCNetError(f"{path}: its training images are not there; correct `train` in it, or `path`")
-    entries, annotations, find = [], [], _LabelFiles()
+    entries, annotations, find, wide = [], [], _LabelFiles(), 0
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
         labels = find.of(image)
@@ -210,8 +210,12 @@ def _read_yolo(
             for number, line in enumerate(read_lines(labels) if labels else (), start=1):
                 found = object_of(_object, line.split(), width, height, poses, *own[:1])
                 annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | found)
+                wide += found.get("bbox", [0] * 4)[2] > 2 * width
     if left := find.left(images):
         log.warning("%s: %d files of labels have no image (first: %s)", path, len(left), shown(left[0].name))
+    if wide:
+        kind = "far wider than their image: are they in pixels? YOLO's are shares of its sides"
+        log.warning("%s: %d of %d boxes are %s", path, wide, len(annotations), kind)
     return Source(path, path.parent, entries, annotations, categories, within)
 
 
