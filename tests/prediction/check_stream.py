@@ -85,8 +85,8 @@ def main(folder: Path, count: int, model: str) -> None:
     run(photos, whole, model)
     for kill_at in (count // 4, count * 3 // 5, 0):
         run(photos, out, model, kill_at)
-    names = sorted(path.name for path in whole.iterdir())
-    assert names == sorted(path.name for path in out.iterdir()), names
+    names = sorted(path.name for path in whole.glob("[!.]*"))
+    assert names == sorted(path.name for path in out.glob("[!.]*")), names
     for name in names:
         assert (whole / name).read_bytes() == (out / name).read_bytes(), name
     print(f"{len(names)} files are equal, {sum((whole / name).stat().st_size for name in names):,} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,8 @@ def write_photos(folder: Path, count: int) -> Path:
         image = np.random.default_rng(number).integers(0, 256, (40, 32, 3), dtype=np.uint8)
         assert cv2.imwrite(str(folder / f"{number:03}.jpg"), image)
     return folder
+
+
+def listed(folder: Path) -> list[str]:
+    """The files in a folder, but hidden ones."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fakes import listed
 from pycocotools import mask as coco_mask
 from torch import nn
 
@@ -93,7 +94,7 @@ def test_overlays_and_results(tmp_path: Path) -> None:
     overlay = cv2.imread(str(tmp_path / "out" / "b.jpg"))
     assert overlay.shape == (50, 60, 3)
     assert np.abs(overlay.astype(int)).max() > 60
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.png", "b.jpg", "images.json", "results.json"]
+    assert listed(tmp_path / "out") == ["a.png", "b.jpg", "images.json", "results.json"]
 
 
 def test_the_threshold_holds_for_results(tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_threshold_holds_for_results(tmp_path: Path) -> None:
         TwoObjects(), [image], out, score_threshold=0.3, wanted=Wanted(overlays=False), progress=False
     )
     assert len(predictions.results) == 2
-    assert sorted(os.listdir(out)) == ["images.json", "results.json"]
+    assert listed(out) == ["images.json", "results.json"]
 
 
 def test_broken_images_are_reported_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,12 +146,12 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
     for value in (1, 2, 3):
         write_image(folder / f"{value}.png", value)
     predict_files(TwoObjects(), [folder], tmp_path / "whole", progress=False)
-    monkeypatch.setattr(files, "WHOLE", {"coco-results": lambda *_: None})  # a killed process writes no more
+    monkeypatch.setattr(files, "WHOLE", {})  # a killed process writes no more
     monkeypatch.setattr(files, "write_entries", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         predict_files(TwoObjects(3), [folder], out, progress=False)
     monkeypatch.undo()
-    assert sorted(os.listdir(out)) == ["1.png", "2.png", "unfinished.jsonl"]
+    assert listed(out) == ["1.png", "2.png", "unfinished.jsonl"]
     with open(out / "unfinished.jsonl", "a") as file:
         file.write('["in/3.png", {"stamp": [')  # torn
     with pytest.raises(GCNetError, match=r"unfinished work of another call, with .*1\.png and 1 more"):
@@ -168,7 +169,7 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
     assert json.loads((out / "results.json").read_text()) == predictions.results
     before = json.loads((tmp_path / "whole" / "results.json").read_text())
     assert predictions.results[3] == before[2] | {"image_id": 3}
-    assert sorted(os.listdir(out)) == [f"{n}.png" for n in range(4)] + ["images.json", "results.json"]
+    assert listed(out) == [f"{n}.png" for n in range(4)] + ["images.json", "results.json"]
 
 
 def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
     for _ in range(2):  # its own overlay of the first time is replaced
         predict_files(TwoObjects(), [image], out, progress=False)
         assert (out / "Dog.png").read_bytes() == mine
-        assert sorted(os.listdir(out)) == ["Dog.png", "dog-2.png", "images.json", "results.json"]
+        assert listed(out) == ["Dog.png", "dog-2.png", "images.json", "results.json"]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.json").write_text("{}")
     with pytest.raises(GCNetError, match=r"holds the metrics\.json of something else"):
@@ -239,7 +240,7 @@ def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:
     write_image(tmp_path / "d" / "x.bmp")
     out = tmp_path / "out"
     predict_files(TwoObjects(), [tmp_path / folder for folder in "abcd"], out, progress=False)
-    assert sorted(os.listdir(out)) == [
+    assert listed(out) == [
         "X-2.png",
         "images.json",
         "results.json",
@@ -325,7 +326,7 @@ def test_a_classifier_without_a_sheet(classifier: Classifier, photos: Path, tmp_
     predict_files(
         classifier, [photos / "0.png"], tmp_path / "out", wanted=Wanted(overlays=False), progress=False
     )
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"]
+    assert listed(tmp_path / "out") == ["results.json"]
 
 
 def test_the_sheet_replaces_no_picture(classifier: Classifier, photos: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from fakes import Finds, write_photos
+from fakes import Finds, listed, write_photos
 from pycocotools.coco import COCO
 
 import gcnet
@@ -142,7 +142,7 @@ def test_crops_and_cutouts(out: Path) -> None:
 def test_only_what_was_asked_for_is_written(tmp_path: Path) -> None:
     photos = write_photos(tmp_path / "photos", 1)
     predictions = predict(Finds(masks=False), photos, tmp_path / "out", formats=("labelme",), overlays=False)
-    assert sorted(os.listdir(tmp_path / "out")) == ["images.json", "labelme"]
+    assert listed(tmp_path / "out") == ["images.json", "labelme"]
     content = json.loads((tmp_path / "out" / "labelme" / "000.json").read_text())
     assert content["shapes"][1]["points"] == [[8, 8], [20, 24]]  # boxes alone
     assert (tmp_path / "out" / "labelme" / content["imagePath"]).resolve() == (photos / "000.jpg").resolve()
@@ -156,7 +156,7 @@ def test_fewer_images_leave_no_older_parts(tmp_path: Path) -> None:
         paths = find_images([photos])[:count]
         wanted = Wanted(("jsonl",), overlays=False, images_a_file=2)
         predict_files(Finds(), paths, tmp_path / "out", wanted=wanted, progress=False)
-    assert sorted(os.listdir(tmp_path / "out")) == ["images.json", "results-00000.jsonl"]
+    assert listed(tmp_path / "out") == ["images.json", "results-00000.jsonl"]
 
 
 def test_without_a_folder_nothing_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

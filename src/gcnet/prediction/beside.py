@@ -25,6 +25,7 @@ from gcnet.found import Found
 from gcnet.ops.images import write_image
 from gcnet.prediction.formats import objects_of
 from gcnet.prediction.names import OutputNames
+from gcnet.prediction.written import Written
 from gcnet.remote import is_address
 from gcnet.viz.canvas import Piece
 from gcnet.viz.objects import draw_detections
@@ -42,22 +43,30 @@ FOLDERS = {
 class Beside:
     """Writes the files of these `kinds`: those of `FOLDERS`, and overlays."""
 
-    folder: Path
+    written: Written
     kinds: Sequence[str]
     names: OutputNames
     class_names: Sequence[str]
     score_threshold: float
 
-    def prepare(self) -> list[Path]:
-        """Makes the folders, which it returns, and files that exist once for each kind."""
-        names = [name for kind in self.kinds for name in FOLDERS.get(kind, ())]
-        folders = [prepare_folder(self.folder / name) for name in names]
+    @property
+    def folder(self) -> Path:
+        return self.written.folder
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders of these kinds."""
+        return [self.folder / name for kind in self.kinds for name in FOLDERS.get(kind, ())]
+
+    def prepare(self) -> None:
+        """Makes the folders, and files that exist once for each kind."""
+        for folder in self.folders:
+            prepare_folder(folder)
         if "yolo" in self.kinds:
             # All images as both: whoever trains on them divides them.
             content = {"train": "images", "val": "images", "names": dict(enumerate(self.class_names))}
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            write_bytes(self.folder / "yolo" / "data.yaml", text.encode())
-        return folders
+            self._write("yolo/data.yaml", text.encode())
 
     def __call__(
         self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Found, results: ImageResults
@@ -68,15 +77,22 @@ class Beside:
         if "cutouts" in self.kinds:
             self._write_cutouts(name, image, found)
         if "labelme" in self.kinds:
-            path = self.folder / "labelme" / f"{name}.json"
-            write_bytes(path, self._labelme(path.parent, index, results).encode())
+            self._write(f"labelme/{name}.json", self._labelme(index, results).encode())
         if "yolo" in self.kinds:
             self._write_yolo(index, results)
         if "overlay" not in self.kinds:
             return {}
         overlay = draw_detections(image, found, self.class_names, self.score_threshold)
-        write_image(self.folder / self.names.picture(index), overlay)
+        self._write_image(self.names.picture(index), overlay)
         return {"overlay": self.names.picture(index)}
+
+    def _write(self, name: str, data: bytes | memoryview) -> None:
+        write_bytes(self.folder / name, data)
+        self.written.add(name)
+
+    def _write_image(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
+        write_image(self.folder / name, image)
+        self.written.add(name)
 
     def _write_crops(self, index: int, image: UInt8[np.ndarray, "H W 3"], results: ImageResults) -> None:
         """Writes the content of each box."""
@@ -84,7 +100,7 @@ class Beside:
         for number, (x, y, w, h) in enumerate(results.boxes.tolist()):
             part = image[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))]
             if part.size:
-                write_image(self.folder / "crops" / f"{self.names[index]}-{number}{suffix}", part)
+                self._write_image(f"crops/{self.names[index]}-{number}{suffix}", part)
 
     def _write_cutouts(self, name: str, image: UInt8[np.ndarray, "H W 3"], found: Found) -> None:
         """Writes each object, transparent around its mask."""
@@ -95,15 +111,17 @@ class Beside:
                 part = cv2.cvtColor(image[piece.window], cv2.COLOR_RGB2BGRA)
                 part[..., 3] = piece.mask * 255
                 encoded = cv2.imencode(".png", part)[1]
-                write_bytes(self.folder / "cutouts" / f"{name}-{number}.png", encoded.data)
+                self._write(f"cutouts/{name}-{number}.png", encoded.data)
 
-    def _labelme(self, folder: Path, index: int, results: ImageResults) -> str:
+    def _labelme(self, index: int, results: ImageResults) -> str:
         """Outlines or boxes with their scores as descriptions, and the image's relative path."""
         height, width = results.size
         content = {"version": "5.5.0", "flags": {}, "shapes": list(self._shapes(results))}
         path = os.fspath(self.names.paths[index])
         if not is_address(path):
-            path = Path(os.path.relpath(os.path.abspath(path), os.path.abspath(folder))).as_posix()
+            path = Path(
+                os.path.relpath(os.path.abspath(path), os.path.abspath(self.folder / "labelme"))
+            ).as_posix()
         size = {"imageHeight": height, "imageWidth": width}
         return json.dumps(content | {"imagePath": path, "imageData": None} | size, indent=2)
 
@@ -123,15 +141,17 @@ class Beside:
         """Writes the objects' lines, and a link to the image in a folder where YOLO finds both."""
         height, width = results.size
         lines = "".join(yolo_line(item, width, height) for item in objects_of(results))
-        folder, name = self.folder / "yolo", self.names[index]
-        write_bytes(folder / "labels" / f"{name}.txt", lines.encode())
+        name = self.names[index]
+        self._write(f"yolo/labels/{name}.txt", lines.encode())
         if is_address(os.fspath(self.names.paths[index])):
             return
         image = Path(self.names.paths[index]).absolute()
-        place = folder / "images" / f"{name}{image.suffix}"
+        link = f"yolo/images/{name}{image.suffix}"
+        place = self.folder / link
         with disk_errors(place):
             place.unlink(missing_ok=True)
             try:
                 place.symlink_to(image)
             except (OSError, NotImplementedError):  # a system, or a disk, without links
                 shutil.copyfile(image, place)
+        self.written.add(link)

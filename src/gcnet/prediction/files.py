@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from gcnet.prediction.predictions import Counts, Predictions
 from gcnet.prediction.steps import Classify, Detect, DetectorLike
 from gcnet.prediction.stream import Done, predict_all
 from gcnet.prediction.wanted import Wanted
+from gcnet.prediction.written import Written
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ def predict_files(
     are predicted together all have one padded size, so that what is found in one does not depend on others.
 
     An image that cannot be read is reported on stderr and skipped, and so is an overlay that cannot be
-    written. Other images in `out` stay: names that they have count as taken. Whatever ends the run, the
-    JSON files hold all that was found until then, or after a kill `unfinished.jsonl` does, and the same call
-    goes on from there.
+    written. What an earlier call wrote in `out` is removed (see `Written`). Other files stay: names that
+    images have count as taken. Whatever ends the run, the JSON files hold all that was found until then, or
+    after a kill `unfinished.jsonl` does, and the same call goes on from there.
 
     Args:
         model: a `Detector`, a `Classifier`, or an export of one, for which PyTorch is not needed.
@@ -97,9 +97,13 @@ def predict_files(
         sheet = folder if wanted.overlays and not of_detector else None
         if sheet is not None:
             _check_sheet(sheet, paths)
+        kinds = (*wanted.beside, *(["overlay"] if wanted.overlays and of_detector else []))
+        beside = _beside(folder, journal, paths, model, score_threshold, kinds) if kinds else None
+        if folder is not None and journal is not None and next(journal.entries(), None) is None:
+            Written(folder).begin(paths)  # but what is gone on with stays
+        if beside is not None:
+            beside.prepare()
         if of_detector:
-            kinds = (*wanted.beside, *(["overlay"] if wanted.overlays else []))
-            beside = _beside(folder, journal, paths, model, score_threshold, kinds) if kinds else None
             steps = Detect(model, paths, score_threshold, beside)
         else:
             steps = Classify(model, paths, top, sheet is not None)
@@ -133,8 +137,8 @@ def _beside(
     inputs = images_in(paths, folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
     check_inputs(names, folder)
-    beside = Beside(folder, kinds, names, model.spec.class_names, score_threshold)
-    for place in beside.prepare():
+    beside = Beside(Written(folder), kinds, names, model.spec.class_names, score_threshold)
+    for place in beside.folders:
         if images_in(paths, place):
             raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")
     return beside
@@ -174,14 +178,12 @@ def _check_results(folder: Path, *, is_detector: bool) -> None:
 
 def _other_images(folder: Path) -> list[str]:
     """The images in the folder that no earlier call drew; they must not be replaced."""
-    pictures = [path.name for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".png")]
-    if not pictures:
-        return []
-    try:
-        drawn = {entry.get("overlay") for entry in json.loads((folder / IMAGES).read_bytes())}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        drawn = set()
-    return sorted(name for name in pictures if name not in drawn)
+    pictures = set(filter(_is_picture, os.listdir(folder)))
+    return sorted(pictures.difference(Written(folder).unchanged()))
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in (".jpg", ".png")
 
 
 def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
@@ -243,8 +245,6 @@ class _Run:
                 log.warning(
                     "files of %d images are not written, first: %s", len(self.unwritten), self.unwritten[0]
                 )
-        if self.folder is not None:
-            self.parts.remove_others(self.folder)
         return self._write()
 
     def _recall(self) -> None:
@@ -268,6 +268,10 @@ class _Run:
                 f"{self.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
+        if (
+            index_of and self.folder is not None
+        ):  # files about all images are written again, or not wanted now
+            Written(self.folder).remove(lambda name: "/" in name or _is_picture(name))
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
 
@@ -297,7 +301,8 @@ class _Run:
     def _write_part(self, part: int | None) -> None:
         if part is not None and self.folder is not None:
             images = partial(self._images, self.parts.indices(part))
-            self.parts.write(self.folder, part, images, self.class_names)
+            for name in self.parts.write(self.folder, part, images, self.class_names):
+                Written(self.folder).add(name)
 
     def _counted(self) -> Iterator[ImageFound]:
         """The results, which are counted in `counts`."""
@@ -313,15 +318,20 @@ class _Run:
         """Writes the results to the folder, or returns them."""
         if self.folder is None:
             return self._in_memory()
+        written = Written(self.folder)
         for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
             self._write_part(part)
         for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
             if word in WHOLE:
-                WHOLE[word](self.folder, self._images, self.class_names)
+                name, write = WHOLE[word]
+                write(self.folder / name, self._images, self.class_names)
+                written.add(name)
         files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
         write_entries(self.folder / files[0], self._counted())
+        written.add(files[0])
         if isinstance(self.steps, Classify) and (sheet := self.steps.sheet()) is not None:
             write_image(self.folder / SHEET, sheet, quality=90)
+            written.add(SHEET)
         return Predictions(self.folder, self.counts, of_detector=self.of_detector, _files=files)
 
     def _in_memory(self) -> Predictions:

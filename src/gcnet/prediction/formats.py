@@ -100,14 +100,13 @@ def write_entries(path: Path, images: Iterable[ImageFound]) -> None:
     write_json(path, (image.entry for image in images))
 
 
-def write_coco_results(folder: Path, images: Images, class_names: Sequence[str]) -> None:
-    """`results.json`: all detections in COCO's results format."""
-    entries = (one for image in images() for one in result_entries(image, class_names))
-    write_json(folder / "results.json", entries)
+def write_coco_results(path: Path, images: Images, class_names: Sequence[str]) -> None:
+    """All detections in COCO's results format."""
+    write_json(path, (one for image in images() for one in result_entries(image, class_names)))
 
 
-def write_coco(folder: Path, images: Images, class_names: Sequence[str]) -> None:
-    """`coco.json`: a COCO data set. File names are relative to the folder of all images."""
+def write_coco(path: Path, images: Images, class_names: Sequence[str]) -> None:
+    """A COCO data set. File names are relative to the folder of all images."""
     root = _common_folder(image.entry["file_name"] for image in images())
     ids = category_ids(class_names)
 
@@ -129,7 +128,7 @@ def write_coco(folder: Path, images: Images, class_names: Sequence[str]) -> None
 
     categories = [{"id": id, "name": name} for id, name in zip(ids, class_names, strict=True)]
     parts = {"images": image_entries(), "annotations": annotations(), "categories": categories}
-    _write(folder / "coco.json", lambda file: _write_lists(file, parts))
+    _write(path, lambda file: _write_lists(file, parts))
 
 
 def _common_folder(paths: Iterable[str]) -> str:
@@ -140,8 +139,8 @@ def _common_folder(paths: Iterable[str]) -> str:
     return os.path.commonpath([os.path.abspath(folder) for folder in folders])
 
 
-def write_csv(folder: Path, images: Images, class_names: Sequence[str]) -> None:
-    """`results.csv`: a line for each detection, or for each class that a classifier gives."""
+def write_csv(path: Path, images: Images, class_names: Sequence[str]) -> None:
+    """A line for each detection, or for each class that a classifier gives."""
 
     def write(file: BinaryIO) -> None:
         text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
@@ -152,7 +151,7 @@ def write_csv(folder: Path, images: Images, class_names: Sequence[str]) -> None:
             table.writerows(_detection_rows(image, class_names) if of_detector else _class_rows(image))
         text.detach()
 
-    _write(folder / "results.csv", write)
+    _write(path, write)
 
 
 def _detection_rows(image: ImageFound, class_names: Sequence[str]) -> Iterator[Sequence[Any]]:
@@ -218,7 +217,11 @@ def row_schema(arrow: Any, *, of_detector: bool) -> Any:
 
 
 # By the words of --format: of one file each, and of one for so many images each.
-WHOLE = {"coco-results": write_coco_results, "coco": write_coco, "csv": write_csv}
+WHOLE = {
+    "coco-results": ("results.json", write_coco_results),
+    "coco": ("coco.json", write_coco),
+    "csv": ("results.csv", write_csv),
+}
 PARTS = {"jsonl": write_jsonl, "parquet": write_parquet}
 
 
@@ -248,15 +251,9 @@ class Parts:
         self.left[part] -= 1
         return None if self.left[part] else part
 
-    def write(self, folder: Path, part: int, images: Images, class_names: Sequence[str]) -> None:
-        """Writes the files of a part."""
+    def write(self, folder: Path, part: int, images: Images, class_names: Sequence[str]) -> Iterator[str]:
+        """Writes the files of a part; their names."""
         for word in self.formats:
-            PARTS[word](folder / f"results-{part:05}.{word}", images(), class_names)
-
-    def remove_others(self, folder: Path) -> None:
-        """Removes what an earlier call with more images wrote."""
-        for word in self.formats:
-            ours = {f"results-{part:05}.{word}" for part in range(len(self.left))}
-            for path in folder.glob(f"results-[0-9][0-9][0-9][0-9][0-9].{word}"):
-                if path.name not in ours:
-                    path.unlink(missing_ok=True)
+            name = f"results-{part:05}.{word}"
+            PARTS[word](folder / name, images(), class_names)
+            yield name

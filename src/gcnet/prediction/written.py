@@ -1,0 +1,65 @@
+"""The list of the files that a call writes in its folder, by which the next call removes these and no others.
+
+A line is a file, with its size and time: one that was changed since is the user's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path, PurePath
+
+from gcnet.files import disk_errors
+from gcnet.image_files import identity
+
+NAME = ".written.jsonl"
+ROUNDED = 2_000_000_000  # nanoseconds to which some file systems round a time
+
+
+class Written:
+    """The list in `folder`. Files are named by their paths in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / NAME
+
+    def add(self, name: str) -> None:
+        """Adds a file that has been written. Raises GCNetError if the disk does not take it."""
+        with disk_errors(self.path), open(self.path, "ab", buffering=0) as file:
+            status = os.lstat(self.folder / name)
+            line = json.dumps([name, status.st_size, status.st_mtime_ns])
+            file.write(f"\n{line}".encode())  # one call of the system, after a line that may be cut off
+
+    def unchanged(self) -> Iterator[str]:
+        """The files that are as they were written."""
+        with contextlib.suppress(OSError), open(self.path, "rb") as file:
+            for line in file:
+                with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+                    name, size, time = json.loads(line)
+                    status, path = os.lstat(self.folder / name), PurePath(name)
+                    same = status.st_size == size and abs(status.st_mtime_ns - time) <= ROUNDED
+                    if same and not path.is_absolute() and ".." not in path.parts:
+                        yield name
+
+    def remove(self, keep: Callable[[str], bool]) -> None:
+        """Removes the unchanged files but those to `keep`."""
+        for name in self.unchanged():
+            if not keep(name):
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+
+    def begin(self, images: Sequence[str]) -> None:
+        """Removes the files of an earlier call, but the `images` of this one, and begins a new list."""
+        real = cache(identity)
+
+        def place(path: str) -> str:
+            folder, name = os.path.split(path)
+            return os.path.join(real(folder or "."), name)
+
+        folders = {os.path.dirname(place(os.path.join(self.folder, name))) for name in self.unchanged()}
+        of_call = (one for path in images if folders for one in (place(path), identity(path)))
+        inputs = {one for one in of_call if os.path.dirname(one) in folders}
+        self.remove(lambda name: place(os.path.join(self.folder, name)) in inputs)
+        self.path.unlink(missing_ok=True)
