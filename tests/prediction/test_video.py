@@ -163,6 +163,18 @@ def test_some_frames_can_be_left_out(tmp_path, by_place):
     assert Video(str(path), every=3).total == 7
 
 
+def test_a_call_that_draws_nothing_leaves_no_older_drawing(tmp_path, by_place):
+    path, drawn = str(write(tmp_path / "v.avi", 4)), tmp_path / "out" / "drawn.mp4"
+    follow(Exact(), Video(path), tmp_path / "out", progress=False)
+    assert drawn.exists()
+    follow(Exact(), Video(path), tmp_path / "out", draw=False, progress=False)
+    assert not drawn.exists()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "drawn.mp4").write_text("mine")
+    follow(Exact(), Video(path), tmp_path / "own", draw=False, progress=False)
+    assert (tmp_path / "own" / "drawn.mp4").read_text() == "mine"
+
+
 def test_frames_are_predicted_some_at_a_time(tmp_path, by_place):
     path, detector = str(write(tmp_path / "v.avi", 8)), Exact()
     seen = follow(detector, Video(path), tmp_path / "3", batch_size=3, progress=False)

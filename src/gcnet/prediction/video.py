@@ -91,6 +91,8 @@ class _Writer:
 
     def __enter__(self) -> _Writer:
         self.pool = ThreadPoolExecutor(1)
+        if (self.folder / OBJECTS).exists():  # of an earlier call, which may have drawn
+            (self.folder / DRAWN).unlink(missing_ok=True)
         # A line is one call of the system: it is there whole or not at all.
         self.lines = open(self.folder / OBJECTS, "wb", buffering=0)
         return self
