@@ -49,6 +49,15 @@ def test_maps_of_each_query_are_files_of_their_own(picture: Path, tmp_path: Path
     assert np.abs(first - second)[:60, 500:].max() > 100
 
 
+@pytest.mark.parametrize("sides", [(1, 5000), (5000, 1)])
+def test_an_image_of_one_row_or_column_keeps_it(sides: tuple[int, int], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "thin.png"), np.full((*sides, 3), 99, np.uint8))
+    model = lively_detector(ContextSpec(ratio=1 / 4))
+    summary = draw_attention(model, tmp_path / "thin.png", tmp_path / "out", layers="c4.*")
+    assert sorted(size(tmp_path / "out" / "c4.0.jpg")[:2]) == [1, 1333]
+    assert max(size(summary.sheet)) < 2000
+
+
 def test_the_query_reaches_its_position_past_the_padding(
     picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

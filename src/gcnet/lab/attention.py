@@ -21,7 +21,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
-from gcnet.ops.images import fit_size, padded_size, write_image
+from gcnet.ops.images import fit_size, padded_size, shrink_image, write_image
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
 
 Point = tuple[float, float]  # x and y as shares of width and height
@@ -30,6 +30,7 @@ QUERIES: tuple[Point, ...] = ((0.2, 0.3), (0.5, 0.5), (0.8, 0.7))
 SHOWN_SCORE = 0.5
 SIDES = (640, 1333)  # images are shown with a long side between these
 COLUMNS, CELL = 4, 380  # images in a row of the sheet, and pixels of an image's width there
+TALLEST = 4 * CELL  # pixels of an image's height there
 QUALITY = 88  # of JPEGs
 
 
@@ -96,7 +97,7 @@ def draw_attention(
         raise GCNetError(f"{path} would be replaced by an image of its attention; choose another --out")
     for file, overlay in files.items():
         write_image(file, overlay, quality=QUALITY)
-    cell = CELL, round(CELL * shown.shape[0] / shown.shape[1])
+    cell = CELL, min(max(round(CELL * shown.shape[0] / shown.shape[1]), 1), TALLEST)
     if per_query:
         image_of_all = _sheet_by_query(shown, overlays, queries, cell)
     else:
@@ -169,7 +170,8 @@ def _shrink(image: np.ndarray) -> np.ndarray:
     factor = SIDES[1] / max(image.shape[:2])
     if factor >= 1:
         return image
-    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    return shrink_image(image, (height, width))
 
 
 def describe(title: str, attention: Tensor) -> str:
