@@ -22,3 +22,9 @@ def check_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and value < least:
             raise GCNetError(f"{name} is {value}; give {least} or more")
+
+
+def check_threshold(score: float | None) -> None:
+    """Raises GCNetError if a score threshold is not in [0, 1]; None passes."""
+    if score is not None and not 0 <= score <= 1:
+        raise GCNetError(f"score threshold {score} is not in [0, 1]; give a number that is")

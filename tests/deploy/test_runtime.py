@@ -54,6 +54,12 @@ def test_a_file_that_resizes_gets_the_image_as_it_is() -> None:
         prepare(image, replace(resizes, size=(60, 80)))
 
 
+def test_a_threshold_that_is_no_share_is_refused() -> None:
+    detector = ExportedDetector(DETAILS, lambda images: [])
+    with pytest.raises(GCNetError, match=r"score threshold nan is not in \[0, 1\]"):
+        detector.predict_images(np.zeros((50, 100, 3), np.uint8), score_threshold=float("nan"))
+
+
 def test_the_resize_of_the_model() -> None:
     image = np.random.default_rng(0).integers(0, 256, (33, 77, 3), np.uint8)
     assert prepare(image, replace(DETAILS, resize="torchvision")).images.dtype == np.float32

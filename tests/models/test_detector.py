@@ -66,6 +66,9 @@ def test_score_threshold(detector: Detector, picture: np.ndarray) -> None:
     assert above.scores.min() > middle
     nothing = detector.predict_images(picture, score_threshold=1.0)[0]
     assert (len(nothing), nothing.rles(), nothing.masks.shape) == (0, [], (0, 90, 120))
+    for wrong in (float("nan"), 1.5, -1):
+        with pytest.raises(GCNetError, match=rf"score threshold {wrong} is not in \[0, 1\]"):
+            detector.predict_images(picture, score_threshold=wrong)
 
 
 @pytest.mark.parametrize(

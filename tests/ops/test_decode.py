@@ -10,6 +10,7 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -266,11 +267,28 @@ def test_floats_are_between_0_and_1(values: list[float]) -> None:
         np.array([["a"]]),
         None,
         [[1]],
+        io.StringIO("a"),
+        SimpleNamespace(read=lambda: None),
+        torch.empty(3, 9, 9, device="meta"),
+        torch.ones(3, 9, 9).to_sparse(),
     ],
 )
 def test_as_rgb_array_refuses_other_things(image: object) -> None:
     with pytest.raises(GCNetError, match="H x W x 3 uint8"):
         as_rgb_array(image)
+
+
+def test_opened_files_are_read_from_their_beginning(picture: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    Image.fromarray(picture).save(buffer := io.BytesIO(), "png")
+    with open(path, "rb") as file:
+        for form in (buffer, buffer, file, SimpleNamespace(read=path.read_bytes)):
+            np.testing.assert_array_equal(as_rgb_array(form), picture)
+    with pytest.raises(GCNetError, match="as an opened file is a damaged"):
+        as_rgb_array(file)
+    with open(path, "wb") as file, pytest.raises(GCNetError, match=r"as an opened file .*\(read\)"):
+        as_rgb_array(file)
 
 
 # What a stranger hands over ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from gcnet.api.choices import ModelChoice, find_data_set, read_split
 from gcnet.console import check_names
-from gcnet.errors import GCNetError, check_least
+from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.models.spec import ModelSpec, Precision
 from gcnet.models.views import Views
@@ -89,6 +89,7 @@ def evaluate(
     chosen.check_batch(batch_size)
     check_least(1, max_pixels=max_pixels)
     check_least(0, workers=workers)
+    check_threshold(score_threshold)
     views = Views.of(tile, overlap, flip, scales)
     chosen.check_views(views)
     check_handles()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gcnet.api.choices import ModelChoice, shown_from
-from gcnet.errors import GCNetError, check_least
+from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.launch import find_launch
@@ -114,6 +114,7 @@ def predict(
     views = Views.of(tile, overlap, flip, scales)
     chosen.check_views(views)
     check_handles()
+    check_threshold(score_threshold)
     if out is not None:
         check_writable(Path(out))
     paths = find_images(given)
@@ -174,6 +175,7 @@ def predict_dataset(
     from gcnet.prediction.cluster import map_dataset
 
     chosen = (model, weights, mirror, device, precision, False, max_detections)
+    check_threshold(score_threshold)
     load = partial(_load_shown, chosen, score_threshold)
     return map_dataset(
         dataset, load, top=top, max_pixels=max_pixels, batch_size=batch_size, workers=workers, gpus=gpus

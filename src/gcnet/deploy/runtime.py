@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gcnet.errors import GCNetError, needs
+from gcnet.errors import GCNetError, check_threshold, needs
 from gcnet.found import Classified, Found
 from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
 from gcnet.ops.decode import as_list, as_rgb_array
@@ -142,6 +142,7 @@ class ExportedDetector:
 
         As many of one size as the file takes at a time are predicted together.
         """
+        check_threshold(score_threshold)
         every = [prepared] if isinstance(prepared, Prepared) else prepared
         found = []
         for _, alike in itertools.groupby(every, lambda one: one.images.shape):

@@ -64,8 +64,8 @@ class Classifier(Pretrained, nn.Module):
         """The `top` most probable classes of images of any size. Eval mode is not needed.
 
         Args:
-            images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
-                a tensor: see `gcnet.ops.decode.as_rgb_array`.
+            images: one image or a list of them, each a path, a file opened in binary or its bytes, a PIL
+                image, an array or a tensor: see `gcnet.ops.decode.as_rgb_array`.
             top: number of classes, 1 or more; all classes if the model has fewer.
 
         Returns:

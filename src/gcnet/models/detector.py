@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, check_threshold
 from gcnet.models.backbone import make_backbone
 from gcnet.models.fpn import make_neck
 from gcnet.models.modes import in_eval_mode
@@ -112,6 +112,7 @@ class Detector(Pretrained, nn.Module):
 
         Eval mode is not needed, and the model is not changed, so threads can share it.
         """
+        check_threshold(score_threshold)
         found = None
         if self.recordings is not None and batch.images.is_cuda and self.static:
             found = self.recordings.find(self, self._find_static, batch, score_threshold)
@@ -169,15 +170,15 @@ class Detector(Pretrained, nn.Module):
         """Finds the objects in images of any size, one image after the other. Eval mode is not needed.
 
         Args:
-            images: one image or a list of them, each a path, the bytes of a file, a PIL image, an array or
-                a tensor: see `gcnet.ops.decode.as_rgb_array`.
+            images: one image or a list of them, each a path, a file opened in binary or its bytes, a PIL
+                image, an array or a tensor: see `gcnet.ops.decode.as_rgb_array`.
             score_threshold: in [0, 1]; detections score above it.
 
         Returns:
             One `Detections` for each image, in pixels of the image as given, on the CPU.
 
         Raises:
-            GCNetError: an image cannot be read, or is not of one of these kinds.
+            GCNetError: an image cannot be read or is none of these, or the threshold is not in [0, 1].
         """
         model = in_eval_mode(self)
         return [model._predict_image(image, score_threshold) for image in as_list(images)]

@@ -104,17 +104,23 @@ def read_index_mask(
 
 
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
-    """An image from a path, the bytes of a file, a PIL image, an array or a tensor.
+    """An image from a path, a file's bytes, a file opened in binary, a PIL image, an array or a tensor.
 
-    PIL images are turned as their EXIF orientation says. Arrays are H x W or H x W x C, tensors H x W or
-    C x H x W. Their values are of uint8, of uint16 (read at the range that is used, of 8 to 16 bits), or
-    floats in [0, 1]. C is 1 (gray), 2 (gray and opacity), 3 (RGB) or 4 (RGB and opacity). What is not opaque
-    is laid on white. An H x W x 3 uint8 array is returned as it is.
+    Opened files are read from their beginning, if they can go there. PIL images are turned as their EXIF
+    orientation says. Arrays are H x W or H x W x C, tensors H x W or C x H x W. Their values are of uint8, of
+    uint16 (read at the range that is used, of 8 to 16 bits), or floats in [0, 1]. C is 1 (gray), 2 (gray and
+    opacity), 3 (RGB) or 4 (RGB and opacity). What is not opaque is laid on white. An H x W x 3 uint8 array is
+    returned as it is.
 
     Raises GCNetError where it is nothing of the kind, or as `read_image` does.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, max_pixels=max_pixels)
+    if hasattr(image, "read") and not hasattr(image, "encoding"):  # text has one
+        with blamed("the image given as an opened file"):
+            if getattr(image, "seekable", bool)():
+                image.seek(0)
+            image = image.read()
     if isinstance(image, bytes | bytearray | memoryview):
         with blamed("the image given as bytes"):
             return _decode(io.BytesIO(image), "the image given as bytes", True, max_pixels)
@@ -122,9 +128,13 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         with blamed("the PIL image"):
             check_size(image, max_pixels)
             return _turn(_pixels(image), orientation_of(image))
-    if hasattr(image, "detach"):  # a tensor, recognised without importing PyTorch
-        image = image.detach().cpu()
-        image = (image.float() if image.is_floating_point() else image).numpy()
+    if hasattr(image, "is_floating_point"):  # a tensor, recognised without importing PyTorch
+        try:
+            image = image.detach().cpu()
+            image = (image.float() if image.is_floating_point() else image).numpy()
+        except (RuntimeError, TypeError):  # on the device "meta", sparse
+            kind = f"{image.dtype} tensor, {image.layout}, on {image.device}"
+            raise GCNetError(f"an image is a {kind}, whose values cannot be read; give {KINDS}") from None
         image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
     if not isinstance(image, np.ndarray):
         raise GCNetError(f"an image is a {type(image).__name__}; give {KINDS}")

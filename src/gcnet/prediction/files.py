@@ -14,7 +14,7 @@ import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
 from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector, own_batch
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, check_threshold
 from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
@@ -73,8 +73,7 @@ def predict_files(
         GCNetError: before the model runs, if `out` cannot be written or holds other results, an image would
             replace one of the images, the threshold is not in [0, 1], or `top` or `batch_size` is below 1.
     """
-    if not 0 <= score_threshold <= 1:
-        raise GCNetError(f"score threshold {score_threshold} is not in [0, 1]; give a number that is")
+    check_threshold(score_threshold)
     for name, number in (("top", top), ("batch_size", batch_size)):
         if number < 1:
             raise GCNetError(f"{name} is {number}; give 1 or more")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from gcnet.console import progress_bar
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, check_threshold
 from gcnet.files import alone_in, prepare_folder
 from gcnet.found import Found
 from gcnet.ops.images import together
@@ -57,8 +57,7 @@ def follow(
 
     Raises GCNetError if the packages for tracks are missing, or `out` cannot be written.
     """
-    if not 0 <= score_threshold <= 1:
-        raise GCNetError(f"score threshold {score_threshold} is not in [0, 1]; give a number that is")
+    check_threshold(score_threshold)
     folder = prepare_folder(out)
     if (folder / DRAWN).exists() and Path(video.source).exists() and (folder / DRAWN).samefile(video.source):
         raise GCNetError(f"the drawn video would replace {video.source}; choose another --out")
