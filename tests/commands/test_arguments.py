@@ -10,6 +10,7 @@ from gcnet.cli import VERBS, main
 from gcnet.commands import arguments
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
+from gcnet.prediction.wanted import parse_shard
 from gcnet.weights.create import create_model
 
 
@@ -102,3 +103,10 @@ def test_help_of_every_command_is_for_the_command_line(verb: str, capsys) -> Non
     assert "In Python" not in shown
     assert "as `gcnet." not in shown
     assert "Sequence" not in shown
+
+
+def test_what_a_parser_of_ours_says_is_told() -> None:
+    parser = arguments.Parser("example", "", "")
+    parser.add_option("--shard", parse_shard, "a part")
+    with pytest.raises(GCNetError, match="argument --shard: give 0/4 for the first of four parts"):
+        parser.parse(["--shard", "x"])

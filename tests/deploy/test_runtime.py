@@ -206,6 +206,9 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 def test_what_is_no_openvino_model(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     (tmp_path / "model.xml").write_bytes(b"<nothing>")
+    with pytest.raises(GCNetError, match=r"model\.xml has its weights in model\.bin, which is not beside it"):
+        load_export(tmp_path / "model.xml")
+    (tmp_path / "model.bin").write_bytes(b"")
     with pytest.raises(GCNetError, match="OpenVINO cannot read") as error:
         load_export(tmp_path / "model.xml")
     assert "\n" not in str(error.value)

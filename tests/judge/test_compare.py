@@ -68,6 +68,8 @@ def test_the_same_one_does_not_differ(tmp_path: Path) -> None:
 def test_words() -> None:
     worse = {"box AP": {"value": -0.2, "low": -0.3, "high": -0.1}}
     assert verdict(worse) == "B is worse by 0.200 box AP (95% between -0.300 and -0.100)."
+    same = {"mask AP": {"value": 0.0, "low": 0.0, "high": 0.0}}
+    assert verdict(same).startswith("There is no difference in mask AP (95% between +0.000 and +0.000): ")
 
 
 def test_two_classifiers(tmp_path: Path) -> None:

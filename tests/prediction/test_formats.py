@@ -181,7 +181,7 @@ def test_shards_share_the_images(tmp_path: Path) -> None:
     [
         (lambda: Wanted(("jason",)), "no format 'jason'; did you mean \"jsonl\"?"),
         (lambda: Wanted(shard=(4, 4)), "there is no shard 4/4: the first of N is 0/N"),
-        (lambda: parse_shard("1:3"), "--shard 1:3: write 0/4 for the first"),
+        (lambda: parse_shard("1:3"), "give 0/4 for the first of four parts, 3/4 for the last, not 1:3"),
         (lambda: Wanted(images_a_file=0), "images_a_file is 0"),
         (lambda: predict(Finds(masks=False), Path(__file__), None, cutouts=True), "two finds boxes alone"),
     ],

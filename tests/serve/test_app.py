@@ -197,7 +197,10 @@ def test_forms_that_are_none(client: TestClient, picture: Picture) -> None:
     check_refused(client.post("/predict", files=[image, image]), 400)
     check_refused(client.post("/predict", data={"image": "a.png"}, files={"other": b"1"}), 400)
     check_refused(client.post("/predict", files=[image], data={"masks": "x" * 100_000}), 413)
-    check_refused(client.post("/predict", files=[image], data={"masks": "x" * 10_000}), 400)
+    long: Any = {"files": [image], "data": {"masks": "x" * 10_000}}
+    for form in (long, {"files": {"image": (None, picture())}}):
+        check_refused(answer := client.post("/predict", **form), 400)
+        assert "a field of the form has more than 1,000 bytes; an image has to be" in answer.text
     for kind in ("multipart/form-data", "multipart/form-data; boundary=x", "multipart/form-data; boundary="):
         check_refused(client.post("/predict", content=b"--y\r\n", headers={"Content-Type": kind}), 400)
     for kind in ("text/plain", "application/json", "x" * 500, "application/x-www-form-urlencoded"):

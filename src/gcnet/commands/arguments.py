@@ -113,6 +113,8 @@ class Parser(argparse.ArgumentParser):
         def read(word: str) -> Any:
             try:
                 return value_of(word, kind)
+            except GCNetError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
             except (ValueError, yaml.YAMLError, RecursionError):
                 raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
 

@@ -331,6 +331,8 @@ def _load_onnx(file: Path, threads: int | None) -> Loaded:
 
 def _load_openvino(file: Path, threads: int | None) -> Loaded:
     openvino = needs("openvino", "openvino")
+    if not (weights := file.with_suffix(".bin")).is_file():
+        raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
     try:
         core = openvino.Core()
         model = core.read_model(file)

@@ -107,12 +107,14 @@ def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
     """What the intervals of differences mean, one sentence for each figure that is named."""
     said = []
     for kind, one in differences.items():
-        interval = f"by {abs(one['value']):.3f} {kind} (95% between {one['low']:+.3f} and {one['high']:+.3f})"
+        interval = f"(95% between {one['low']:+.3f} and {one['high']:+.3f})"
+        size, more = f"by {abs(one['value']):.3f} {kind} {interval}", one["value"] > 0
         if one["low"] > 0 or one["high"] < 0:
-            said.append(f"B is {'better' if one['value'] > 0 else 'worse'} {interval}.")
+            said.append(f"B is {'better' if more else 'worse'} {size}.")
         else:
-            more = "more" if one["value"] > 0 else "less"
-            said.append(f"B has {more} {interval}: these images cannot tell the two apart.")
+            none = f"There is no difference in {kind} {interval}"
+            has = f"B has {'more' if more else 'less'} {size}" if one["value"] else none
+            said.append(f"{has}: these images cannot tell the two apart.")
     return " ".join(said)
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gcnet.console import did_you_mean
+from gcnet.console import did_you_mean, shown
 from gcnet.errors import GCNetError
 
 FORMATS = ("coco", "coco-results", "csv", "jsonl", "labelme", "parquet", "yolo")
@@ -62,6 +62,6 @@ class Wanted:
 def parse_shard(word: str) -> tuple[int, int]:
     """The numbers in `0/4`. Raises GCNetError for another form."""
     if not re.fullmatch(r"\d{1,9}/\d{1,9}", word):
-        raise GCNetError(f"--shard {word}: write 0/4 for the first of four parts, 3/4 for the last")
+        raise GCNetError(f"give 0/4 for the first of four parts, 3/4 for the last, not {shown(word)}")
     index, _, count = word.partition("/")
     return int(index), int(count)

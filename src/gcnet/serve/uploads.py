@@ -27,7 +27,13 @@ async def read_upload(request: Request, options: Kind) -> tuple[bytes, Kind]:
     """
     kind = request.headers.get("content-type", BYTES).partition(";")[0].strip().lower()
     if kind == FORM:
-        data, options = await _read_form(request, options)
+        try:
+            data, options = await _read_form(request, options)
+        except HTTPException as error:
+            if "maximum size" not in error.detail:
+                raise
+            long = f"a field of the form has more than {LONGEST_FIELD:,} bytes"
+            raise HTTPException(400, f"{long}; an image has to be sent as a file, with a name") from None
     elif kind == BYTES or kind.startswith("image/"):
         data = await request.body()
     else:
