@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from gcnet.console import did_you_mean, one_line, shown
+from gcnet.engine.stop import ended_by_signals
 from gcnet.errors import GCNetError
 
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # training step on the CPU then takes four times as long. Read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with ended_by_signals():
+            return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         print("gcnet: interrupted", file=sys.stderr)
         return 130
@@ -110,7 +112,7 @@ def _overview() -> str:
         "usage: gcnet COMMAND ...\n\n"
         "Mask R-CNN with global context blocks: train, evaluate, predict, look inside.\n\n"
         f"{rows}\n\n`gcnet COMMAND --help` explains one of them. Exit codes: 0, all is done; 1, some images "
-        "could not\nbe read; 2, one line says what is wrong; 130 and 143, interrupted."
+        "could not\nbe read; 2, one line says what is wrong; 129, 130 and 143, interrupted."
     )
 
 

@@ -160,7 +160,7 @@ def get(address: tuple[str, int], path: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (1, 129)])
 def test_the_command_ends_as_others_do(
     detector: Detector, picture: Picture, tmp_path: Path, number: int, code: int
 ) -> None:

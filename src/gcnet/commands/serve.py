@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 from gcnet.api.choices import ModelChoice
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number
-from gcnet.engine.stop import end_by
 from gcnet.errors import GCNetError, needs
 
 if TYPE_CHECKING:
@@ -61,8 +59,7 @@ def _run(app: FastAPI, listener: socket.socket, grace: int) -> None:
     """Serves; after a stop, accepted requests have `grace` seconds to finish."""
     import uvicorn
 
-    # uvicorn ends in good order, and then raises the signal again: the command ends as others do.
-    signal.signal(signal.SIGTERM, lambda number, _: end_by(number))
+    # At a signal uvicorn ends in good order, and then raises it again: the command ends as others do.
     config = uvicorn.Config(
         app,
         log_config=None,

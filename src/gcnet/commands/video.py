@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
@@ -21,7 +20,6 @@ def run(argv: list[str]) -> int:
     chosen.check_views(views)
     chosen.check_batch(options.batch_size)
     check_writable(options.out)
-    signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: files are made whole
 
     from gcnet.deploy.runtime import own_batch
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
@@ -43,10 +41,6 @@ def run(argv: list[str]) -> int:
     if seen.failure:
         print(seen.failure, file=sys.stderr)
     return 1 if seen.failure else 0
-
-
-def _stop(number: int, _: object) -> None:
-    sys.exit(128 + number)
 
 
 def _parser() -> Parser:

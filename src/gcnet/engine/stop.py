@@ -69,6 +69,37 @@ class Stop:
                 print("stopping after this iteration (Ctrl-C again: at once)", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """A context in which SIGTERM and SIGHUP end a command as Ctrl-C does: what it writes is made whole.
+
+    Whoever handles SIGTERM inside gets SIGHUP too. A signal that is ignored or handled before stays so.
+    """
+    process = os.getpid()
+
+    def end(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # as in `Stop`
+            return
+        if number != signal.SIGTERM:
+            _leave_terminal()
+        if callable(other := signal.getsignal(signal.SIGTERM)) and other is not end:
+            other(number, frame)
+            return
+        for one in ours:
+            signal.signal(one, signal.SIG_IGN)  # a shell repeats what the terminal has sent already
+        end_by(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in SIGNALS[1:] if main and signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _leave_terminal() -> None:
     """Redirects output if the terminal is gone; an error in printing would end the run too early."""
     for stream in (1, 2):

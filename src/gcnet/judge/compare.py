@@ -113,7 +113,7 @@ def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
             said.append(f"B is {'better' if more else 'worse'} {size}.")
         else:
             none = f"There is no difference in {kind} {interval}"
-            has = f"B has {'more' if more else 'less'} {size}" if one["value"] else none
+            has = f"B has {'more' if more else 'less'} {size}" if round(one["value"], 3) else none
             said.append(f"{has}: these images cannot tell the two apart.")
     return " ".join(said)
 
