@@ -110,7 +110,7 @@ def test_a_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -
     out = capsys.readouterr().out
     assert "photos/val/red/0.png: " in out
     assert "2 images: found/results.json and found/overview.jpg" in out
-    assert {path.name for path in Path("found").iterdir()} == {"results.json", "overview.jpg"}
+    assert {path.name for path in Path("found").glob("[!.]*")} == {"results.json", "overview.jpg"}
     Path("broken.png").write_bytes(b"no image")
     assert main([*words, "broken.png"]) == 1
     assert "skipped: broken.png is not an image" in capsys.readouterr().err

@@ -15,9 +15,7 @@ from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
-KINDS = (
-    "a path, bytes, a file opened in binary, a PIL image, an H x W x 3 uint8 RGB array or a 3 x H x W tensor"
-)
+KINDS = "a path, bytes, a binary file, a PIL image, an H x W x 3 uint8 RGB array or a 3 x H x W tensor"
 
 
 def as_rgb(image: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "H W 3"]:

@@ -43,15 +43,11 @@ FOLDERS = {
 class Beside:
     """Writes the files of these `kinds`: those of `FOLDERS`, and overlays."""
 
-    written: Written
+    folder: Path
     kinds: Sequence[str]
     names: OutputNames
     class_names: Sequence[str]
     score_threshold: float
-
-    @property
-    def folder(self) -> Path:
-        return self.written.folder
 
     @property
     def folders(self) -> list[Path]:
@@ -88,11 +84,11 @@ class Beside:
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         write_bytes(self.folder / name, data)
-        self.written.add(name)
+        Written(self.folder).add(name)
 
     def _write_image(self, name: str, image: UInt8[np.ndarray, "H W 3"]) -> None:
         write_image(self.folder / name, image)
-        self.written.add(name)
+        Written(self.folder).add(name)
 
     def _write_crops(self, index: int, image: UInt8[np.ndarray, "H W 3"], results: ImageResults) -> None:
         """Writes the content of each box."""
@@ -119,9 +115,8 @@ class Beside:
         content = {"version": "5.5.0", "flags": {}, "shapes": list(self._shapes(results))}
         path = os.fspath(self.names.paths[index])
         if not is_address(path):
-            path = Path(
-                os.path.relpath(os.path.abspath(path), os.path.abspath(self.folder / "labelme"))
-            ).as_posix()
+            here = os.path.abspath(self.folder / "labelme")
+            path = Path(os.path.relpath(os.path.abspath(path), here)).as_posix()
         size = {"imageHeight": height, "imageWidth": width}
         return json.dumps(content | {"imagePath": path, "imageData": None} | size, indent=2)
 
@@ -154,4 +149,4 @@ class Beside:
                 place.symlink_to(image)
             except (OSError, NotImplementedError):  # a system, or a disk, without links
                 shutil.copyfile(image, place)
-        self.written.add(link)
+        Written(self.folder).add(link)

@@ -136,7 +136,7 @@ def _beside(
     inputs = images_in(paths, folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
     check_inputs(names, folder)
-    beside = Beside(Written(folder), kinds, names, model.spec.class_names, score_threshold)
+    beside = Beside(folder, kinds, names, model.spec.class_names, score_threshold)
     for place in beside.folders:
         if images_in(paths, place):
             raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")
@@ -267,9 +267,7 @@ class _Run:
                 f"{self.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
-        if (
-            index_of and self.folder is not None
-        ):  # files about all images are written again, or not wanted now
+        if index_of and self.folder is not None:  # files about several images are written again
             Written(self.folder).remove(lambda name: "/" in name or _is_picture(name))
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
