@@ -48,7 +48,15 @@ from gcnet.weights.files import save_model
 
 IMAGES = 12
 TIMES = {"seconds", "memory_gb"}  # columns of metrics.csv
-OWN = ("recipe.yaml", "versions.json", "curves.png", "live.html", "last.ckpt", "tensorboard")  # no results
+OWN = (
+    "recipe.yaml",
+    "versions.json",
+    "curves.png",
+    "live.html",
+    "last.ckpt",
+    "tensorboard",
+    ".written.jsonl",
+)
 RECIPE = Recipe(
     epochs=3,
     batch_size=2,
