@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from gcnet.context.inspection import undone
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -46,7 +48,7 @@ def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda na
 def called_modules(module: nn.Module) -> list[str]:
     """The modules that the module's own `forward` calls, by name; none if torch.fx cannot trace it."""
     try:
-        graph = _OwnForward(module).trace(module)
+        graph = _OwnForward.graph(module)
     except Exception:
         return []
     return [str(node.target) for node in graph.nodes if node.op == "call_module"]
@@ -54,6 +56,11 @@ def called_modules(module: nn.Module) -> list[str]:
 
 class _OwnForward(fx.Tracer):
     """Traces one module's own `forward`, without inserted blocks: the modules that it calls stay calls."""
+
+    @classmethod
+    def graph(cls, module: nn.Module) -> fx.Graph:
+        with undone(module):  # what `forward` assigns is a proxy
+            return cls(module).trace(module)
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -67,7 +74,7 @@ class _Trace:
     """What one module's `forward` computes from its first argument."""
 
     def __init__(self, module: nn.Module) -> None:
-        graph = _OwnForward(module).trace(module)
+        graph = _OwnForward.graph(module)
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.modules = dict(module.named_modules())
         self.start = next(node for node in self.nodes if node.op == "placeholder")

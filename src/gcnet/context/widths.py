@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
+from gcnet.context.inspection import undone
 from gcnet.errors import GCNetError
 
 TRIED_SIDES = ((56, 112), (48, 96))  # height and width that windows of attention divide
@@ -76,13 +76,8 @@ def probed_channels(
     model: nn.Module, dims: Mapping[str, int], example: Tensor | tuple[Any, ...]
 ) -> dict[str, int]:
     """C, in dimension `dims`, of what modules return in one forward pass of `model`, in eval mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        with _outputs(model, dims) as found, torch.no_grad():
-            model.eval()(*(example if isinstance(example, tuple) else (example,)))
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with undone(model), _outputs(model, dims) as found, torch.no_grad():
+        model.eval()(*(example if isinstance(example, tuple) else (example,)))
     channels = {}
     for site, outputs in found.items():
         for output in outputs:
@@ -125,16 +120,14 @@ def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:
     if width is None:
         return None
     high, wide = next(sides for sides in TRIED_SIDES if width not in sides)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    dtype = next((t.dtype for t in tensors.values() if t.is_floating_point()), torch.float32)
-    empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
     sizes: tuple[tuple[Any, ...], ...] = ((), (high, wide), ((high, wide),))
     shapes = ((width, high, wide), (high * wide, width), (high, wide, width))
     for shape, size in itertools.product(shapes, sizes):
         try:
-            with _outputs(module, [site]) as found, torch.no_grad():
-                x = torch.zeros(1, *shape, dtype=dtype, device="meta")
-                functional_call(module, empty, (x, *size))
+            with undone(module, meta=True), _outputs(module, [site]) as found, torch.no_grad():
+                module(torch.zeros(1, *shape, dtype=dtype, device="meta"), *size)
         except Exception:  # whatever it cannot be run on
             continue
         (out,) = set(found[site]) if len(set(found[site])) == 1 else ((),)
