@@ -86,3 +86,48 @@ def test_inspection_leaves_no_traces(position, given) -> None:
     for module, held in zip([model, inner, inner.conv], attributes, strict=True):
         assert all(vars(module)[name] is value for name, value in held.items())
     model(maps())
+
+
+def test_what_forward_assigns_lasts_after_insertion() -> None:
+    plain, model = nn.Sequential(Remembers()).eval(), nn.Sequential(Remembers()).eval()
+    model.load_state_dict(plain.state_dict())
+    insert(model, Block, where="0.conv", position="output", name="other")
+    insert(model, Block)
+    for _ in range(3):
+        assert torch.equal(model(maps()), plain(maps()))
+    assert (model[0].calls, len(model[0].sizes), model[0].seen, model[0].total) == (3, 3, 3, 3)
+    assert torch.equal(model[0].position, plain[0].position)
+    assert not any(name in vars(model[0]) for name in ("_viewed", "_block"))
+
+
+class Looks(nn.Module):
+    """Looks at the child that it calls, and at one within a child, and changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.parts = nn.Conv2d(8, 8, 1), nn.ModuleList([nn.BatchNorm2d(8)])
+        self.spare = nn.Identity()
+
+    def forward(self, x):
+        x = self.conv(x.to(self.conv.weight.dtype))
+        if isinstance(self.parts[0], nn.BatchNorm2d):
+            self.parts[0].momentum = 0.5
+            x = self.parts[0](x)
+        if hasattr(self, "spare"):
+            del self.spare
+        return x
+
+
+def test_forward_sees_the_child_that_it_calls() -> None:
+    model = nn.Sequential(Looks()).eval()
+    model[0].parts[0].running_mean.fill_(3)
+    before = model(maps())
+    model[0].spare = nn.Identity()
+    model[0].parts[0].momentum = 0.1
+    insert(model, Block, where=["0.conv", "0.parts.0"], position="output")
+    assert torch.equal(model(maps()), before)
+    assert model[0].parts[0].momentum == 0.5
+    assert not hasattr(model[0], "spare")
+    for parameter in model[0].parts[0].context.parameters():
+        nn.init.normal_(parameter)
+    torch.testing.assert_close(model(maps()), model[0].parts[0].context(before))

@@ -26,6 +26,7 @@ from gcnet.errors import GCNetError
 
 Position = Literal["after1x1", "after_add", "output"]
 MakeBlock = Callable[[int], nn.Module]
+KINDS: dict[Any, type[nn.Module]] = {}  # classes of views; compilers look through no functools.cache
 
 
 def insert(
@@ -234,6 +235,7 @@ def _attach(model: nn.Module, place: _Place, block: nn.Module, name: str) -> Non
         caller._runs = []
     run = _Run(_within(place.site, place.caller), _join(_within(place.holder, place.caller), name))
     caller._runs = [*caller._runs, run]  # another list: copies of the module have this one
+    _with_runs(caller, type(caller).__bases__[0])  # makes the classes, which compilers cannot
 
 
 class _Run(NamedTuple):
@@ -249,12 +251,7 @@ def _with_blocks(base: type[nn.Module]) -> type[nn.Module]:
 
     @wraps(base.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        view = object.__new__(base)
-        view.__dict__.update(self.__dict__)
-        for run in self._runs:
-            if run.site:
-                view = _with_block_after(view, run.site, _block(self, run))
-        out = base.forward(view, *args, **kwargs)
+        out = base.forward(_with_runs(self, base), *args, **kwargs)
         for run in self._runs:
             if not run.site:
                 out = _block(self, run)(out)
@@ -272,18 +269,62 @@ def _blank(base: type[nn.Module]) -> nn.Module:
     return object.__new__(_with_blocks(base))
 
 
-def _with_block_after(module: nn.Module, site: str, block: nn.Module) -> nn.Module:
-    """A view of `module` where the module named `site` is one that runs `block` after it."""
-    name, _, rest = site.partition(".")
-    child: Any = module._modules[name]
-    view = object.__new__(type(module))
-    view.__dict__.update(module.__dict__)
-    if rest:
-        changed = _with_block_after(child, rest, block)
-    else:
-        changed = lambda *args, **kwargs: block(child(*args, **kwargs))  # noqa: E731
-    view.__dict__["_modules"] = {**module._modules, name: changed}
+def _with_runs(module: Any, base: type[nn.Module]) -> nn.Module:
+    """A view of `module`, of class `base`, where blocks run after the sites in it."""
+    view = _view(module, base)
+    for run in module._runs:
+        if run.site:
+            _follow(view, run.site, _block(module, run))
     return view
+
+
+def _view(module: nn.Module, base: type[nn.Module], block: nn.Module | None = None) -> Any:
+    """The module, of class `base`, as one whose children can be replaced, and which may run a block too."""
+    kind = KINDS.get((base, block is None))
+    if kind is None:
+        kind = KINDS[base, block is None] = _viewed(base) if block is None else _followed(base)
+    view = object.__new__(kind)
+    children = dict(module._modules)
+    view.__dict__.update(module.__dict__)
+    view.__dict__.update(_modules=children, _viewed=module, _block=block)
+    return view
+
+
+def _follow(view: nn.Module, site: str, block: nn.Module) -> None:
+    """Lets `block` run after the module named `site` in a view."""
+    name, _, rest = site.partition(".")
+    child: Any = view._modules[name]
+    if rest:
+        inner = view._modules[name] = _view(child, type(child))
+        _follow(inner, rest, block)
+    else:
+        view._modules[name] = _view(child, type(child), block)
+
+
+def _viewed(base: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of `base` for views: what is assigned to one is assigned to its module, and lasts."""
+
+    def assign(self: Any, name: str, value: Any) -> None:
+        setattr(self._viewed, name, value)
+        base.__setattr__(self, name, value)
+
+    def delete(self: Any, name: str) -> None:
+        delattr(self._viewed, name)
+        self.__dict__.pop(name, None)
+
+    namespace = {"__setattr__": assign, "__delattr__": delete, "__module__": base.__module__}
+    return type(base.__name__, (base,), namespace)
+
+
+def _followed(base: type[nn.Module]) -> type[nn.Module]:
+    """As `_viewed`, of a module that a block runs after: with its attributes, an instance of its class."""
+
+    namespace: dict[str, Any] = {
+        "__call__": lambda self, *args, **kwargs: self._block(self._viewed(*args, **kwargs)),
+        "forward": lambda self, *args, **kwargs: self._block(self._viewed.forward(*args, **kwargs)),
+        "__module__": base.__module__,
+    }
+    return type(base.__name__, (_viewed(base),), namespace)
 
 
 def _block(module: nn.Module, run: _Run) -> nn.Module:

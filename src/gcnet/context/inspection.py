@@ -48,7 +48,7 @@ def _copied(value: Any, copies: dict[int, Any], meta: bool) -> Any:
     elif type(value) in COPIED:
         new: Any = copy.copy(value)
         copies[id(value)] = new
-        for key in () if isinstance(new, set) else list(new) if isinstance(new, dict) else range(len(new)):
+        for key in () if type(value) is set else list(new) if isinstance(new, dict) else range(len(new)):
             new[key] = _copied(new[key], copies, meta)
         return new
     return value
