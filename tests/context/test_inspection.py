@@ -1,7 +1,8 @@
-"""What `insert` does to find its places leaves no traces in the network."""
+"""`insert` leaves no traces of its inspection, a network's `forward` goes on as before, and blocks run."""
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from small_networks import Block as Residual
 from torch import nn
 
-from gcnet.context import GlobalContext, insert
+from gcnet.context import GlobalContext, insert, remove
 from gcnet.errors import GCNetError
 
 Block = partial(GlobalContext, ratio=1 / 4)
@@ -115,6 +116,7 @@ class Looks(nn.Module):
             x = self.parts[0](x)
         if hasattr(self, "spare"):
             del self.spare
+        assert not hasattr(self, "spare")
         return x
 
 
@@ -128,6 +130,115 @@ def test_forward_sees_the_child_that_it_calls() -> None:
     assert torch.equal(model(maps()), before)
     assert model[0].parts[0].momentum == 0.5
     assert not hasattr(model[0], "spare")
-    for parameter in model[0].parts[0].context.parameters():
-        nn.init.normal_(parameter)
+    stir(model[0].parts[0].context)
     torch.testing.assert_close(model(maps()), model[0].parts[0].context(before))
+
+
+def stir(block: nn.Module) -> None:
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+
+
+@pytest.mark.parametrize(("where", "position"), [(None, "after1x1"), ("layers.1", "output")])
+def test_the_block_runs_by_whichever_name_its_module_is_called(where, position) -> None:
+    model = Aliased().eval()
+    before = model(maps())
+    (name,) = insert(model, Block, where=where, position=position)
+    assert torch.equal(model(maps()), before)
+    stir(model.get_submodule(name))
+    assert not torch.allclose(model(maps()), before)
+    assert remove(model) == [name]
+    assert torch.equal(model(maps()), before)
+
+
+class Indexes(nn.Module):
+    """Runs the parts of its sequence one by one, in a way that torch.fx may not be able to trace."""
+
+    def __init__(self, *, traceable: bool) -> None:
+        super().__init__()
+        self.traceable = traceable
+        self.layers = nn.Sequential(*(nn.Conv2d(8, 8, 1) for _ in range(3)))
+        self.spare = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        if not self.traceable and x.sum() > 1e9:
+            return x
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        assert len(self.layers) == 3
+        return self.layers[-1](x)
+
+
+@pytest.mark.parametrize("where", ["layers", "spare"])
+def test_places_that_would_never_run_are_refused(where: str) -> None:
+    model = Indexes(traceable=True)
+    with pytest.raises(GCNetError, match=f'forward of the model does not call "{where}".*example='):
+        insert(model, Block, where=where, position="output", channels=8)
+    with pytest.raises(GCNetError, match=f'"{where}" is not called when'):
+        insert(model, Block, where=where, position="output", example=maps())
+    assert len(model.layers) == 3
+
+
+def test_indexes_of_a_sequence_mean_what_they_meant() -> None:
+    model = Indexes(traceable=False)
+    before = model(maps())
+    insert(model, Block, where="layers", position="output")
+    assert torch.equal(model(maps()), before)
+    assert torch.equal(copy.deepcopy(model)(maps()), before)
+    stir(model.layers.context)
+    alone = nn.Sequential(*model.layers[:3])
+    assert torch.equal(model.layers(maps()), model.layers.context(alone(maps())))
+    remove(model)
+    assert type(model.layers) is nn.Sequential
+
+
+def test_attention_hands_its_weights_to_a_function() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(16, 2))
+    with pytest.raises(GCNetError, match=r'"0" does not call "0.out_proj"'):
+        insert(model, Block, where="0.out_proj", position="output")
+
+
+@pytest.mark.parametrize("position", ["after1x1", "output"])
+def test_a_forward_replaced_on_the_object(position) -> None:
+    model = nn.Sequential(Residual(8))
+    model[0].forward = partial(lambda old, x: old(x), model[0].forward)
+    with pytest.raises(GCNetError, match=r'forward of "0" was replaced.*insert before'):
+        insert(model, Block, where="0", position=position)
+    model = model.eval()
+    (name,) = insert(model, Block, where="0.bn2", position="output")
+    before = model(maps())
+    stir(model.get_submodule(name))
+    assert not torch.allclose(model(maps()), before)
+
+
+class Optional(nn.Module):
+    """Calls its sequence as one where it is not given a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(8, 8, 1))
+
+    def forward(self, x, mask=None):
+        return self.layers(x) if mask is None else self.layers[0](x * mask)
+
+
+class Lends(nn.Module):
+    """Has a layer that only its parts call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lent = nn.Conv2d(8, 8, 1)
+        self.parts = nn.ModuleList(nn.Sequential(self.lent) for _ in range(2))
+
+    def forward(self, x):
+        return self.parts[1](self.parts[0](x))
+
+
+@pytest.mark.parametrize(("make", "where"), [(Optional, "layers"), (Lends, "lent")])
+def test_places_that_run_in_another_way_are_not_refused(make, where: str) -> None:
+    model = make()
+    (name,) = insert(model, Block, where=where, position="output")
+    calls: list[nn.Module] = []
+    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: calls.append(module))
+    model(maps())
+    assert len(calls) == (1 if make is Optional else 2)

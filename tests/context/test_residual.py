@@ -116,6 +116,20 @@ class Two(nn.Module):
         return x + self.second(self.norm(x))
 
 
+class Strided(Two):
+    """The shortcut takes every second position."""
+
+    def forward(self, x):
+        return x[..., ::2, ::2] + self.second(self.norm(self.first(x)))[..., ::2, ::2]
+
+
+class Picks(Two):
+    """Its map is a part of its input."""
+
+    def forward(self, x):
+        return x[0] + self.first(x[0])
+
+
 class WithAttention(nn.Module):
     """The branch holds a part that is residual by itself."""
 
@@ -144,6 +158,8 @@ class Group(nn.Module):
         (Projected(), {"": "body"}),
         (Scaled(), {"": "drop"}),
         (Two(), {"": "second"}),
+        (Strided(), {"": "second"}),
+        (Picks(), {"": "first"}),
         (WithAttention(), {"": "attention"}),
         (Group(), {"body.0": "bn2", "body.1": "bn2"}),
     ],
@@ -195,9 +211,26 @@ class Several(Two):
         return x + self.first(x), x
 
 
-@pytest.mark.parametrize("kind", [Headed, Merged, Even, Shifted, Branching, Several])
+class TwoMaps(Two):
+    """Two maps in one input, as in the head of a segmentation network."""
+
+    def forward(self, x):
+        return self.first(x["low"]) + self.second(self.norm(x["high"]))
+
+
+@pytest.mark.parametrize("kind", [Headed, Merged, Even, Shifted, Branching, Several, TwoMaps])
 def test_what_is_no_residual_block(kind) -> None:
     assert residual_blocks(kind()) == {}
+
+
+def test_what_drops_the_branch_drops_the_block() -> None:
+    model, x = Scaled().train(), torch.randn(2, 8, 4, 4)
+    insert(model, partial(GlobalContext, ratio=1 / 4))
+    stir(model)
+    model.drop.p = 1.0
+    assert torch.equal(model(x), x)
+    model.eval()
+    torch.testing.assert_close(model(x), x + model.context(model.gamma * model.body(x)))
 
 
 def test_only_wanted_names() -> None:

@@ -1,9 +1,7 @@
 """Puts context blocks into any network, without changes to its code (where: arXiv 1904.11492, section 5.1).
 
-A block becomes a child of the module that it is put into; the network's own parameters keep their names. The
-module whose `forward` calls the block gets a subclass of its class. The subclass runs the same `forward` on a
-view of the module in which the preceding module is replaced by that module followed by the block. So tracers,
-compilers and copies see two modules of the network, one after the other.
+A block becomes a child of the module that it is put into; the network's own parameters keep their names.
+`running` lets the module that calls the preceding module call the block after it.
 
 N images, C channels, `...` positions.
 """
@@ -12,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache, partial, wraps
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
-from gcnet.context.residual import CONTAINERS, called_modules, residual_blocks
+from gcnet.context.residual import CONTAINERS, called_modules, drops, residual_blocks
+from gcnet.context.running import forget_blocks, runs_block
 from gcnet.context.widths import Expect, is_inserted, layout, probed_channels, shown
 from gcnet.context_spec import find_block
 from gcnet.errors import GCNetError
 
 Position = Literal["after1x1", "after_add", "output"]
 MakeBlock = Callable[[int], nn.Module]
-KINDS: dict[Any, type[nn.Module]] = {}  # classes of views; compilers look through no functools.cache
 
 
 def insert(
@@ -73,7 +71,7 @@ def insert(
             a block of that name already. The model is then unchanged.
     """
     make = _maker(block, options or {})
-    places, there = _places(model, where, position), inserted_blocks(model)
+    places, there = _places(model, where, position, example is not None), inserted_blocks(model)
     for place in places:
         if _join(place.holder, name) in there:
             raise GCNetError(
@@ -81,6 +79,12 @@ def insert(
             )
         if hasattr(model.get_submodule(place.holder), name):
             raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
+        caller = model.get_submodule(place.caller)
+        if "forward" in vars(caller) and not _runs_children(caller):
+            raise GCNetError(
+                f"the forward of {shown(place.caller)} was replaced on the object itself, and would not run "
+                "the block: insert before that is done"
+            )
     found = {}
     for place in places:
         holder = model.get_submodule(place.holder)
@@ -107,14 +111,8 @@ def remove(model: nn.Module, *, name: str | None = None) -> list[str]:
     Afterwards the model's state dict and outputs are those of a model that never had them, but for what
     training changed in its own parameters.
     """
-    module: Any
     for module in model.modules():
-        if "_runs" in vars(module):
-            kept = [run for run in module._runs if name not in (None, run.block.rpartition(".")[2])]
-            module._runs = kept
-            if not kept:
-                module.__class__ = type(module).__bases__[0]
-                del module._runs
+        forget_blocks(module, name)
     removed = []
     for path in inserted_blocks(model):
         holder, _, child = path.rpartition(".")
@@ -130,11 +128,15 @@ def inserted_blocks(model: nn.Module) -> list[str]:
 
 
 class _Place(NamedTuple):
-    """Names of modules: whose output goes through the block, who holds that, and whose `forward` runs it."""
+    """Names of modules: whose output goes through the block, who holds that, and whose `forward` runs it.
+
+    `before`: the input of `site` goes through the block, because that drops it.
+    """
 
     site: str
     holder: str
     caller: str
+    before: bool = False
 
 
 def _maker(block: MakeBlock | str, options: Mapping[str, Any]) -> MakeBlock:
@@ -150,7 +152,7 @@ def _maker(block: MakeBlock | str, options: Mapping[str, Any]) -> MakeBlock:
     return block
 
 
-def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) -> list[_Place]:
+def _places(model: nn.Module, where: str | Sequence[str] | None, position: str, tried: bool) -> list[_Place]:
     if position not in ("after1x1", "after_add", "output"):
         raise GCNetError(f'position is "after1x1", "after_add" or "output", not {position!r}')
     if where is None and position == "output":
@@ -167,7 +169,7 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
             raise GCNetError(f'no module is named "{pattern}"; {did_you_mean(pattern, modules, known)}')
     named = {path for paths in matched.values() for path in paths}
     if position == "output":
-        return [_output_place(model, path) for path in modules if path in named]
+        return [_output_place(model, path, tried) for path in modules if path in named]
     found = residual_blocks(model, lambda path: path in modules and any(_below(path, top) for top in named))
     for pattern, paths in matched.items():
         if not any(_below(path, top) for path in found for top in paths):
@@ -177,7 +179,8 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str) 
             )
     if position == "after_add":
         return [_Place(path, path, path) for path in found]
-    return [_Place(_join(path, end), path, path) for path, end in found.items()]
+    ends = {path: _join(path, end) for path, end in found.items()}
+    return [_Place(end, path, path, drops(model.get_submodule(end))) for path, end in ends.items()]
 
 
 def _parts(model: nn.Module, top: str) -> list[str]:
@@ -188,19 +191,35 @@ def _parts(model: nn.Module, top: str) -> list[str]:
     return [_join(top, path) for path in larger or [path for path, _ in below[1:]]] or [top]
 
 
-def _output_place(model: nn.Module, path: str) -> _Place:
+def _output_place(model: nn.Module, path: str, tried: bool) -> _Place:
+    """Refuses a module that its owner's `forward` does not call, unless an example will tell."""
     module = model.get_submodule(path)
     if isinstance(module, CONTAINERS) and not _runs_children(module):
         raise GCNetError(
             f"{shown(path)} is a {type(module).__name__}, which cannot hold a block: name modules in it"
         )
+    if not path:
+        return _Place(path, path, path)
+    names = [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
+    calls = {owner: called_modules(model.get_submodule(owner)) for owner in {_owner(model, n) for n in names}}
+    if not tried and not any(called is None or module in called for called in calls.values()):
+        others = "name a module inside it" if _runs_children(module) else "name another module"
+        raise GCNetError(
+            f"the forward of {shown(_owner(model, path))} does not call {shown(path)}, so a block there "
+            f"would not run: {others}, or pass example= an input on which it is called"
+        )
     # A leaf may be replaced, as by SyncBatchNorm: its caller still runs the block.
-    caller = path.rpartition(".")[0]
-    while caller and isinstance(model.get_submodule(caller), nn.ModuleList | nn.ModuleDict):
-        caller = caller.rpartition(".")[0]
-    leaf = path and not any(True for _ in module.children())
-    calls = called_modules(model.get_submodule(caller)) if leaf else []
-    return _Place(path, path, caller if _within(path, caller) in calls else path)
+    leaf = not any(True for _ in module.children())
+    callers = [owner for owner, called in calls.items() if leaf and module in (called or [])]
+    return _Place(path, path, callers[0] if callers and len(calls) == 1 else path)
+
+
+def _owner(model: nn.Module, path: str) -> str:
+    """The name of the module around another whose `forward` runs it: not a plain list of modules."""
+    owner = path.rpartition(".")[0]
+    while owner and type(model.get_submodule(owner)).forward is nn.Module.forward:
+        owner = owner.rpartition(".")[0]
+    return owner
 
 
 def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
@@ -226,112 +245,15 @@ def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, chann
 
 
 def _attach(model: nn.Module, place: _Place, block: nn.Module, name: str) -> None:
-    caller: Any = model.get_submodule(place.caller)
+    caller, site = model.get_submodule(place.caller), model.get_submodule(place.site)
     model.get_submodule(place.holder).add_module(name, block)
-    if place.site == place.caller and _runs_children(caller):
-        return  # the block runs as its last child
-    if "_runs" not in vars(caller):
-        caller.__class__ = _with_blocks(type(caller))
-        caller._runs = []
-    run = _Run(_within(place.site, place.caller), _join(_within(place.holder, place.caller), name))
-    caller._runs = [*caller._runs, run]  # another list: copies of the module have this one
-    _with_runs(caller, type(caller).__bases__[0])  # makes the classes, which compilers cannot
-
-
-class _Run(NamedTuple):
-    """Names within the module that runs a block: whose output goes into it ("": its own), and the block."""
-
-    site: str
-    block: str
-
-
-@cache
-def _with_blocks(base: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of `base` whose `forward` is that of `base`, with the blocks of `_runs`."""
-
-    @wraps(base.forward)
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        out = base.forward(_with_runs(self, base), *args, **kwargs)
-        for run in self._runs:
-            if not run.site:
-                out = _block(self, run)(out)
-        return out
-
-    # In a file there is `base`, which can be imported, and not this class.
-    def reduce(self: Any) -> tuple[Any, ...]:
-        return _blank, (base,), self.__dict__
-
-    namespace = {"forward": forward, "plain_forward": base.forward, "__reduce__": reduce}
-    return type(base.__name__, (base,), namespace | {"__module__": base.__module__})
-
-
-def _blank(base: type[nn.Module]) -> nn.Module:
-    return object.__new__(_with_blocks(base))
-
-
-def _with_runs(module: Any, base: type[nn.Module]) -> nn.Module:
-    """A view of `module`, of class `base`, where blocks run after the sites in it."""
-    view = _view(module, base)
-    for run in module._runs:
-        if run.site:
-            _follow(view, run.site, _block(module, run))
-    return view
-
-
-def _view(module: nn.Module, base: type[nn.Module], block: nn.Module | None = None) -> Any:
-    """The module, of class `base`, as one whose children can be replaced, and which may run a block too."""
-    kind = KINDS.get((base, block is None))
-    if kind is None:
-        kind = KINDS[base, block is None] = _viewed(base) if block is None else _followed(base)
-    view = object.__new__(kind)
-    children = dict(module._modules)
-    view.__dict__.update(module.__dict__)
-    view.__dict__.update(_modules=children, _viewed=module, _block=block)
-    return view
-
-
-def _follow(view: nn.Module, site: str, block: nn.Module) -> None:
-    """Lets `block` run after the module named `site` in a view."""
-    name, _, rest = site.partition(".")
-    child: Any = view._modules[name]
-    if rest:
-        inner = view._modules[name] = _view(child, type(child))
-        _follow(inner, rest, block)
-    else:
-        view._modules[name] = _view(child, type(child), block)
-
-
-def _viewed(base: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of `base` for views: what is assigned to one is assigned to its module, and lasts."""
-
-    def assign(self: Any, name: str, value: Any) -> None:
-        setattr(self._viewed, name, value)
-        base.__setattr__(self, name, value)
-
-    def delete(self: Any, name: str) -> None:
-        delattr(self._viewed, name)
-        self.__dict__.pop(name, None)
-
-    namespace = {"__setattr__": assign, "__delattr__": delete, "__module__": base.__module__}
-    return type(base.__name__, (base,), namespace)
-
-
-def _followed(base: type[nn.Module]) -> type[nn.Module]:
-    """As `_viewed`, of a module that a block runs after: with its attributes, an instance of its class."""
-
-    namespace: dict[str, Any] = {
-        "__call__": lambda self, *args, **kwargs: self._block(self._viewed(*args, **kwargs)),
-        "forward": lambda self, *args, **kwargs: self._block(self._viewed.forward(*args, **kwargs)),
-        "__module__": base.__module__,
-    }
-    return type(base.__name__, (_viewed(base),), namespace)
-
-
-def _block(module: nn.Module, run: _Run) -> nn.Module:
-    try:
-        return module.get_submodule(run.block)
-    except AttributeError:
-        raise GCNetError(f'"{run.site}" was replaced after insertion, and its block is lost') from None
+    new = _join(_within(place.holder, place.caller), name)
+    if site is caller and _runs_children(caller):
+        return runs_block(caller, None, new)
+    for other, module in caller.named_modules(remove_duplicate=False):
+        if module is site:  # `forward` may call it by any of its names
+            runs_block(caller, other, new, before=place.before)
+    return None
 
 
 class ChannelsFirst(nn.Module):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from contextlib import suppress
+from inspect import signature
 from typing import Any
 
 import torch
@@ -45,22 +47,29 @@ def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda na
     return dict(reversed(found.items()))
 
 
-def called_modules(module: nn.Module) -> list[str]:
-    """The modules that the module's own `forward` calls, by name; none if torch.fx cannot trace it."""
-    try:
-        graph = _OwnForward.graph(module)
-    except Exception:
-        return []
-    return [str(node.target) for node in graph.nodes if node.op == "call_module"]
+def called_modules(module: nn.Module) -> list[nn.Module] | None:
+    """The modules that the module's own `forward` calls, with its optional arguments or without them; None if
+    torch.fx cannot trace it."""
+    forward = getattr(type(module), "plain_forward", type(module).forward)
+    if forward is nn.MultiheadAttention.forward:
+        return []  # it hands the weights of its layer to a function
+    optional = {p.name: p.default for p in signature(forward).parameters.values() if p.default is not p.empty}
+    nodes: list[fx.Node] = []
+    for given in (None, optional):
+        with suppress(Exception):
+            nodes += _OwnForward.graph(module, given).nodes
+    if "forward" in vars(module) or not nodes:
+        return None
+    return [module.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"]
 
 
 class _OwnForward(fx.Tracer):
     """Traces one module's own `forward`, without inserted blocks: the modules that it calls stay calls."""
 
     @classmethod
-    def graph(cls, module: nn.Module) -> fx.Graph:
+    def graph(cls, module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
         with undone(module):  # what `forward` assigns is a proxy
-            return cls(module).trace(module)
+            return cls(module).trace(module, given)
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -92,6 +101,8 @@ class _Trace:
         shortcut, branch = sorted(total.args[:2], key=trace.learnt)
         if trace.learnt(shortcut) < 0 or trace.learnt(shortcut) == trace.learnt(branch):
             return None
+        if trace.maps(shortcut).isdisjoint(trace.maps(branch)):
+            return None
         return trace.last_call(branch)
 
     def sum(self) -> fx.Node | None:
@@ -115,7 +126,7 @@ class _Trace:
             if called is None and drop is not None:  # a scale on the branch, before the drop: stay behind it
                 return drop
             if called is not None and calls.count(called) == 1:
-                if not _drops(self.modules[called]):
+                if not drops(self.modules[called]):
                     return called
                 drop = drop or called
             node = self._main_input(node)
@@ -123,6 +134,20 @@ class _Trace:
 
     def learnt(self, node: Any) -> int:
         """How many modules with parameters lie between the input and `node`; -1: it has nothing of it."""
+        seen = self.behind(node)
+        if self.start not in seen:
+            return -1
+        called = [name for name in map(self._called, seen) if name is not None]
+        return sum(_leaves_with_parameters(self.modules[name]) for name in called)
+
+    def maps(self, node: Any) -> set[Any]:
+        """Which of the maps in the input `node` is computed from; None stands for an input that is one."""
+        inputs = [n for n in self.behind(node) if self.start in n.all_input_nodes]
+        taken = [n.args[1] if n.target is operator.getitem else None for n in inputs]
+        return {key if isinstance(key, str | int) else None for key in taken} or {None}
+
+    def behind(self, node: Any) -> set[fx.Node]:
+        """`node` and all that it is computed from."""
         seen: set[fx.Node] = set()
         ahead = [node]
         while ahead:
@@ -130,10 +155,7 @@ class _Trace:
             if node not in seen:
                 seen.add(node)
                 ahead.extend(node.all_input_nodes)
-        if self.start not in seen:
-            return -1
-        called = [name for name in map(self._called, seen) if name is not None]
-        return sum(_leaves_with_parameters(self.modules[name]) for name in called)
+        return seen
 
     def _adds(self, node: fx.Node) -> bool:
         return node.target in SUMS and all(isinstance(arg, fx.Node) for arg in node.args[:2])
@@ -149,7 +171,7 @@ def _leaves_with_parameters(module: nn.Module) -> int:
     return sum(1 for part in module.modules() if any(True for _ in part.parameters(recurse=False)))
 
 
-def _drops(module: nn.Module) -> bool:
+def drops(module: nn.Module) -> bool:
     """Whether a module is stochastic depth or dropout of any library; timm uses Identity if it is off."""
     name = type(module).__name__.lower()
     return isinstance(module, nn.Identity) or "drop" in name or "stochastic" in name
