@@ -279,7 +279,7 @@ def test_device_dtype_and_mode_are_the_models() -> None:
 
 @pytest.fixture
 def unchecked():
-    """Compilers cannot look through the type checks of the test run."""
+    """Without the type checks of the test run, which compilers cannot look through."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -513,13 +513,28 @@ def test_channels_from_an_example() -> None:
         ),
         ({"block": GlobalContext(16)}, "every place needs its own: pass what makes it, GlobalContext"),
         ({"block": lambda channels: 3}, "makes a int for 16 channels"),
+        ({"block": nn.Conv2d}, 'no block for "stage1.0.bn2": .* missing 2 required'),
+        ({"block": None}, "block is None; give a name"),
+        ({"options": 3, "block": "gc"}, "options is 3; give names and values"),
+        ({"where": 0}, "where has 0; give names of modules"),
+        ({"where": ["stage1", 1]}, "where has 1; give names of modules"),
+        *(({"channels": wrong}, f"channels is {wrong!r}; give a whole") for wrong in (8.0, "8", 0)),
+        *(({"channel_dim": wrong}, f"channel_dim is {wrong!r}; give 1, or -1") for wrong in (7, 0, "1")),
+        *(({"name": wrong}, f"name is {wrong!r}; give a word") for wrong in ("a.b", "", "_runs", 3)),
+        (
+            {"example": torch.ones(1, 4, 9, 9)},
+            r"does not run on the example \(RuntimeError: .*\): pass another",
+        ),
+        ({"example": "x"}, r"does not run on the example \(TypeError: .*\): pass another"),
+        ({"example": pictures(), "channel_dim": 4}, r'"stage1.0.bn2" returns a map of shape \(2, 16, 7, 7\)'),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_changed(arguments, message) -> None:
+def test_what_is_wrong_is_said_and_nothing_is_changed(unchecked, arguments, message) -> None:
     model = network()
     keys = list(model.state_dict())
-    with pytest.raises(GCNetError, match=message):
+    with pytest.raises(GCNetError, match=message) as raised:
         insert(model, **{"block": Block} | arguments)
+    assert "\n" not in str(raised.value)
     assert list(model.state_dict()) == keys
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
@@ -533,3 +548,21 @@ def test_examples_that_do_not_tell() -> None:
     with pytest.raises(GCNetError, match="the model returns a tuple"):
         insert(model, Block, where="", position="output", example=x)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_what_is_no_network_yet(unchecked) -> None:
+    model = nn.Sequential(nn.LazyConv2d(16, 3), nn.ReLU())
+    for given in ({}, {"channels": 16}, {"example": pictures()}):
+        with pytest.raises(GCNetError, match='"0" has no weights yet: run a batch'):
+            insert(model, Block, where="0", position="output", **given)
+    model(pictures())
+    insert(model, Block, where="0", position="output")
+    with pytest.raises(GCNetError, match="model is a type; give"):
+        insert(Network, Block)
+
+
+def test_a_dimension_that_the_maps_do_not_have() -> None:
+    model = network()
+    insert(model, Block, where="stem", position="output", channel_dim=4)
+    with pytest.raises(GCNetError, match=r'"stem" returns a map of shape .* in dimension 4'):
+        model(pictures())

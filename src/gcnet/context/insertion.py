@@ -8,12 +8,13 @@ N images, C channels, `...` positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
@@ -67,10 +68,11 @@ def insert(
         device, and have the dtype and training mode, of the modules that they were put into.
 
     Raises:
-        GCNetError: there is no such block or option, nothing matches `where`, C cannot be found, or there is
-            a block of that name already. The model is then unchanged.
+        GCNetError: there is no such block or option, nothing matches `where`, C cannot be found, there is a
+            block of that name already, or a block would not run there. The model is then unchanged.
     """
-    make = _maker(block, options or {})
+    _check(model, channels, channel_dim, name)
+    make = _maker(block, {} if options is None else options)
     places, there = _places(model, where, position, example is not None), inserted_blocks(model)
     for place in places:
         if _join(place.holder, name) in there:
@@ -139,10 +141,29 @@ class _Place(NamedTuple):
     before: bool = False
 
 
+def _check(model: nn.Module, channels: int | None, channel_dim: int | None, name: str) -> None:
+    """Raises GCNetError if the model is none yet, or an argument cannot be meant."""
+    if not isinstance(model, nn.Module):
+        raise GCNetError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+    for path, part in model.named_modules():
+        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+            raise GCNetError(f"{shown(path)} has no weights yet: run a batch through the model first")
+    if channels is not None and (not isinstance(channels, int) or channels < 1):
+        raise GCNetError(f"channels is {channels!r}; give a whole number, 1 or more")
+    if channel_dim is not None and (not isinstance(channel_dim, int) or abs(channel_dim) not in range(1, 5)):
+        raise GCNetError(f"channel_dim is {channel_dim!r}; give 1, or -1 for channels that come last")
+    if not isinstance(name, str) or not name or "." in name or name.startswith("_"):
+        raise GCNetError(f'name is {name!r}; give a word without ".", such as "context"')
+
+
 def _maker(block: MakeBlock | str, options: Mapping[str, Any]) -> MakeBlock:
+    if not isinstance(options, Mapping):
+        raise GCNetError(f"options is {options!r}; give names and values, such as {{'ratio': 1 / 4}}")
     if isinstance(block, str):
         find_block(block, options)
         return partial(make_block, block, **options)
+    if not callable(block):
+        raise GCNetError(f'block is {block!r}; give a name, such as "gc", or what makes a block')
     if options:
         raise GCNetError("options are those of a block given by name; bind those of a class with partial()")
     if isinstance(block, nn.Module):
@@ -159,7 +180,10 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str, 
         raise GCNetError('position="output" needs where=, the names of the modules')
     inserted = inserted_blocks(model)
     modules = [path for path, _ in model.named_modules() if not any(_below(path, top) for top in inserted)]
-    patterns = [""] if where is None else [where] if isinstance(where, str) else list(where)
+    given: Any = "" if where is None else where
+    patterns = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+        raise GCNetError(f"where has {wrong[0]!r}; give names of modules, as in model.named_modules()")
     if not patterns:
         raise GCNetError("where is empty: name modules, or leave it out for the whole model")
     matched = {pattern: [path for path in modules if _matches(path, pattern)] for pattern in patterns}
@@ -225,7 +249,7 @@ def _owner(model: nn.Module, path: str) -> str:
 def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
     try:
         new = make(channels)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise GCNetError(f"no block for {shown(place.site)}: {error}; change options=, or where=") from None
     if not isinstance(new, nn.Module):
         raise GCNetError(f"block makes a {type(new).__name__} for {channels} channels, not a torch.nn.Module")

@@ -50,7 +50,7 @@ def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda na
 def called_modules(module: nn.Module) -> list[nn.Module] | None:
     """The modules that the module's own `forward` calls, with its optional arguments or without them; None if
     torch.fx cannot trace it."""
-    forward = getattr(type(module), "plain_forward", type(module).forward)
+    forward = getattr(type(module), "_plain_forward", type(module).forward)
     if forward is nn.MultiheadAttention.forward:
         return []  # it hands the weights of its layer to a function
     optional = {p.name: p.default for p in signature(forward).parameters.values() if p.default is not p.empty}
@@ -73,7 +73,7 @@ class _OwnForward(fx.Tracer):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.traced_func_name = "plain_forward" if hasattr(module, "plain_forward") else "forward"
+        self.traced_func_name = "_plain_forward" if hasattr(module, "_plain_forward") else "forward"
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True

@@ -66,7 +66,7 @@ def _with_blocks(base: type[nn.Module]) -> type[nn.Module]:
     def reduce(self: Any) -> tuple[Any, ...]:
         return _blank, (base,), self.__dict__
 
-    namespace: dict[str, Any] = {"forward": forward, "plain_forward": base.forward, "__reduce__": reduce}
+    namespace: dict[str, Any] = {"forward": forward, "_plain_forward": base.forward, "__reduce__": reduce}
     if nn.Sequential in base.__mro__:  # its owner's `[:-1]` means what it meant
         namespace["__len__"] = lambda self: len(_without_blocks(self, base))
         namespace["__getitem__"] = lambda self, index: _without_blocks(self, base)[index]

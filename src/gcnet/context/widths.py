@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from gcnet.console import one_line
 from gcnet.context.inspection import undone
 from gcnet.errors import GCNetError
 
@@ -31,7 +32,8 @@ class Expect:
         (x,) = inputs
         if not isinstance(x, Tensor):
             raise _no_tensor(self.site, type(x).__name__)
-        if x.shape[self.channel_dim] != self.channels:
+        there = -x.dim() <= self.channel_dim < x.dim()
+        if not there or x.shape[self.channel_dim] != self.channels:
             raise GCNetError(
                 f"{shown(self.site)} returns a map of shape {tuple(x.shape)}, but its block was made for "
                 f"{self.channels} channels in dimension {self.channel_dim}: insert it with channels= or "
@@ -76,13 +78,21 @@ def probed_channels(
     model: nn.Module, dims: Mapping[str, int], example: Tensor | tuple[Any, ...]
 ) -> dict[str, int]:
     """C, in dimension `dims`, of what modules return in one forward pass of `model`, in eval mode."""
-    with undone(model), _outputs(model, dims) as found, torch.no_grad():
-        model.eval()(*(example if isinstance(example, tuple) else (example,)))
+    try:
+        with undone(model), _outputs(model, dims) as found, torch.no_grad():
+            model.eval()(*(example if isinstance(example, tuple) else (example,)))
+    except GCNetError:
+        raise
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 140)
+        raise GCNetError(f"the model does not run on the example ({reason}): pass another") from error
     channels = {}
     for site, outputs in found.items():
         for output in outputs:
             if isinstance(output, str):
                 raise _no_tensor(site, output)
+            if not -len(output) <= dims[site] < len(output):
+                raise GCNetError(f"{shown(site)} returns a map of shape {output}: pass another channel_dim=")
         widths = {output[dims[site]] for output in outputs}
         if len(widths) != 1:
             seen = f"returns {sorted(widths)} channels at different calls" if widths else "is not called"
