@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import gcnet
+from gcnet.context import insert, remove
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.weights.catalog import find
@@ -110,6 +112,18 @@ def test_a_failing_save_leaves_the_old_file(
 def test_folder_that_is_not_there(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"nowhere"):
         save_model(detector, tmp_path / "nowhere" / "m.safetensors")
+
+
+def test_inserted_blocks_that_the_spec_does_not_describe(detector: Detector, tmp_path: Path) -> None:
+    model = copy.deepcopy(detector)
+    insert(model, "gc", options={"ratio": 1 / 4}, where="backbone.layer4", position="output", name="extra")
+    with pytest.raises(GCNetError, match=r"inserted \(backbone.layer4.extra\), so .* add_context="):
+        save_model(model, tmp_path / "m.safetensors")
+    with pytest.raises(GCNetError, match="does not describe"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+    remove(model)
+    save_model(model, tmp_path / "m.safetensors")
 
 
 def test_files_that_are_not_ours(detector: Detector, tmp_path: Path) -> None:

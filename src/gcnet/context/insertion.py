@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from gcnet.console import did_you_mean, listed
 from gcnet.context.blocks import make_block
@@ -146,7 +146,7 @@ def _check(model: nn.Module, channels: int | None, channel_dim: int | None, name
     if not isinstance(model, nn.Module):
         raise GCNetError(f"model is a {type(model).__name__}; give a torch.nn.Module")
     for path, part in model.named_modules():
-        if isinstance(part, LazyModuleMixin) and part.has_uninitialized_params():
+        if any(map(is_lazy, [*part.parameters(recurse=False), *part.buffers(recurse=False)])):
             raise GCNetError(f"{shown(path)} has no weights yet: run a batch through the model first")
     if channels is not None and (not isinstance(channels, int) or channels < 1):
         raise GCNetError(f"channels is {channels!r}; give a whole number, 1 or more")

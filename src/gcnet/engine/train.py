@@ -47,7 +47,7 @@ from gcnet.evaluation.evaluate import check_classes
 from gcnet.files import disk_errors
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
-from gcnet.weights.files import save_model
+from gcnet.weights.files import check_describable, save_model
 
 LOG_EVERY = 10  # iterations in a row of metrics.csv
 
@@ -96,13 +96,15 @@ def train(
 
     Raises:
         GCNetError: `out` cannot be written to, holds another run, or has none to resume; a loss became NaN
-            or infinite; the devices asked for do not exist; the disk had no room for the final model.
+            or infinite; the devices asked for do not exist; the disk had no room for the final model; the
+            model has inserted blocks that its spec does not describe.
         KeyboardInterrupt: Ctrl-C; the state is in `last.ckpt`.
         SystemExit: SIGTERM, with code 143; the state is in `last.ckpt`.
     """
     began = time.monotonic() if began is None else began
     out, task, place = Path(out), task_of(model.spec), find_place(recipe)
     check_loggers(recipe.loggers)
+    check_describable(model)
     resume = goes_on(out, resume)
     for dataset in (train_set, *([valid_set] if valid_set is not None else [])):
         check_classes(model.spec.class_names, dataset.class_names)

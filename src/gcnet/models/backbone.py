@@ -37,6 +37,7 @@ class LibraryBackbone(nn.Module):
     def __init__(self, spec: LibrarySpec) -> None:
         super().__init__()
         self.frozen_stages = 0  # of the stem, c2, c3, ...
+        self.blocks: list[str] = []  # the names of the spec's context blocks in `parts`
         network = _timm_network(spec.name) if spec.library == "timm" else _torchvision_network(spec.name)
         self.parts = nn.ModuleDict(dict(network.named_children()))
         shapes = self._probe()
@@ -54,7 +55,8 @@ class LibraryBackbone(nn.Module):
             where = [name for name in marked if residual_blocks(self.parts[name])]
             position: Any = spec.context.position
             options = spec.context.options
-            insert(self.parts, spec.context.block, options=options, where=where, position=position)
+            block = spec.context.block
+            self.blocks = insert(self.parts, block, options=options, where=where, position=position)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _C _h _w"]]:
         features = []

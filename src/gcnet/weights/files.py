@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gcnet.console import listed, shown
+from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.files import write_atomically
 from gcnet.models.classifier import Classifier
@@ -68,8 +69,10 @@ def save_model(
         provenance: entries to add to `model.provenance` in the file.
 
     Raises:
+        GCNetError: the model has context blocks that its spec does not describe.
         OSError: the disk is full or the folder does not exist; an older file at `path` is untouched.
     """
+    check_describable(model)
     path = Path(path)
     tensors = model.state_dict()
     metadata = {
@@ -83,6 +86,16 @@ def save_model(
     if isinstance(model, Classifier):
         metadata["kind"] = "classifier"
     write_atomically(path, lambda file: _write(file, tensors, metadata))
+
+
+def check_describable(model: Detector | Classifier) -> None:
+    """Raises GCNetError if the model has inserted blocks that are not its spec's: no file could be read."""
+    own = [f"backbone.parts.{name}" for name in getattr(model.backbone, "blocks", [])]
+    if foreign := [name for name in inserted_blocks(model) if name not in own]:
+        raise GCNetError(
+            f"the model's spec does not describe the blocks that were inserted ({listed(foreign, 1)}), so "
+            "its file could not be read: train with add_context=, or by a loop of yours that saves its state_dict"
+        )
 
 
 def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
