@@ -94,7 +94,7 @@ def check_describable(model: Detector | Classifier) -> None:
     if foreign := [name for name in inserted_blocks(model) if name not in own]:
         raise GCNetError(
             f"the model's spec does not describe the blocks that were inserted ({listed(foreign, 1)}), so "
-            "its file could not be read: train with add_context=, or by a loop of yours that saves its state_dict"
+            "its file could not be read: train with add_context=, or by a loop that saves its state_dict"
         )
 
 
