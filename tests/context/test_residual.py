@@ -215,7 +215,8 @@ class TwoMaps(Two):
     """Two maps in one input, as in the head of a segmentation network."""
 
     def forward(self, x):
-        return self.first(x["low"]) + self.second(self.norm(x["high"]))
+        high = self.second(self.norm(x["high"]))
+        return self.first(x["low"]) + nn.functional.interpolate(high, size=x["low"].shape[-2:])
 
 
 @pytest.mark.parametrize("kind", [Headed, Merged, Even, Shifted, Branching, Several, TwoMaps])

@@ -22,17 +22,16 @@ def undone(module: nn.Module, *, meta: bool = False) -> Iterator[None]:
     Meanwhile they have copies of their containers and buffers. With `meta` they run without memory for their
     numbers, all tensors on the meta device, and without the hooks of others, which would keep such tensors.
     """
-    held = [(part, type(part), dict(vars(part))) for part in module.modules()]
+    held = [(part, dict(vars(part))) for part in module.modules()]
     copies: dict[int, Any] = {}
     try:
-        for part, _, attributes in held:
+        for part, attributes in held:
             vars(part).update({name: _copied(value, copies, meta) for name, value in attributes.items()})
             for name in HOOKS if meta else ():
                 vars(part)[name] = OrderedDict()
         yield
     finally:
-        for part, kind, attributes in held:
-            part.__class__ = kind
+        for part, attributes in held:
             vars(part).clear()
             vars(part).update(attributes)
 

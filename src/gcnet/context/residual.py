@@ -101,7 +101,7 @@ class _Trace:
         shortcut, branch = sorted(total.args[:2], key=trace.learnt)
         if trace.learnt(shortcut) < 0 or trace.learnt(shortcut) == trace.learnt(branch):
             return None
-        if trace.maps(shortcut).isdisjoint(trace.maps(branch)):
+        if trace.part(shortcut) != trace.part(branch):
             return None
         return trace.last_call(branch)
 
@@ -134,20 +134,6 @@ class _Trace:
 
     def learnt(self, node: Any) -> int:
         """How many modules with parameters lie between the input and `node`; -1: it has nothing of it."""
-        seen = self.behind(node)
-        if self.start not in seen:
-            return -1
-        called = [name for name in map(self._called, seen) if name is not None]
-        return sum(_leaves_with_parameters(self.modules[name]) for name in called)
-
-    def maps(self, node: Any) -> set[Any]:
-        """Which of the maps in the input `node` is computed from; None stands for an input that is one."""
-        inputs = [n for n in self.behind(node) if self.start in n.all_input_nodes]
-        taken = [n.args[1] if n.target is operator.getitem else None for n in inputs]
-        return {key if isinstance(key, str | int) else None for key in taken} or {None}
-
-    def behind(self, node: Any) -> set[fx.Node]:
-        """`node` and all that it is computed from."""
         seen: set[fx.Node] = set()
         ahead = [node]
         while ahead:
@@ -155,7 +141,18 @@ class _Trace:
             if node not in seen:
                 seen.add(node)
                 ahead.extend(node.all_input_nodes)
-        return seen
+        if self.start not in seen:
+            return -1
+        called = [name for name in map(self._called, seen) if name is not None]
+        return sum(_leaves_with_parameters(self.modules[name]) for name in called)
+
+    def part(self, node: Any) -> Any:
+        """The key of the map in the input that `node` is computed from; None if the input is one map."""
+        while isinstance(node, fx.Node):
+            last, node = node, self._main_input(node)
+            if node is self.start and last.target is operator.getitem and isinstance(last.args[1], str | int):
+                return last.args[1]
+        return None
 
     def _adds(self, node: fx.Node) -> bool:
         return node.target in SUMS and all(isinstance(arg, fx.Node) for arg in node.args[:2])

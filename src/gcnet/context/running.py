@@ -34,10 +34,8 @@ def runs_block(caller: Any, site: str | None, block: str, *, before: bool = Fals
     if "_runs" not in vars(caller):
         caller.__class__ = _with_blocks(type(caller))
         caller._runs = []
-    caller._runs = [
-        *caller._runs,
-        Run(site, block, before),
-    ]  # another list: copies of the module have this one
+    # Another list: copies of the module have this one.
+    caller._runs = [*caller._runs, Run(site, block, before)]
     _with_runs(caller, type(caller).__bases__[0])  # makes the classes, which compilers cannot
 
 
