@@ -189,7 +189,7 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
             "model = dict(rpn_head=dict(anchor_generator=dict(scales=s)))",
             "(rpn_head.0.anchor_generator.scales)",
         ),
-        ("img_scale = (1e999, 2)", "(img_scale.0)"),
+        ("img_scale = (1e999, 2)", ".img_scale.0)"),
         ("img_norm_cfg = dict(mean=[x for x in y])", "images are normalised by (computed)"),
         ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
         ("model = dict()\nmodel['backbone'] = dict(style='caffe')", "more than name values (line 2)"),

@@ -188,6 +188,13 @@ def nested(tree: Any) -> Iterator[dict[str, Any]]:
         yield from nested(entry)
 
 
+def without(tree: Any, name: str) -> Any:
+    """A tree without all values of that name."""
+    if isinstance(tree, dict):
+        return {key: without(entry, name) for key, entry in tree.items() if key != name}
+    return [without(entry, name) for entry in tree] if isinstance(tree, list) else tree
+
+
 def find(tree: Any, name: str) -> list[Any]:
     """All values of that name, outer ones first."""
     return [part[name] for part in nested(tree) if name in part]

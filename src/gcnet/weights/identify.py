@@ -194,6 +194,8 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
     expected *= len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
         wrong.append(f"{anchors} anchors at every place, where {expected} are expected (--config says which)")
+    if spec.cascade and config.stds and len(config.stds) not in (1, stages := len(spec.cascade.ious)):
+        wrong.append(f"{len(config.stds)} box heads are written for {stages} stages")
     if wrong:
         parts = one_line(listed(wrong, 4, "; "), 180)
         raise GCNetError(f"{path} cannot be read, because it has what no model here has: {parts}")

@@ -129,6 +129,7 @@ def read_config(given: str | dict[str, Any]) -> Config | None:
     values = parse(given) if isinstance(given, str) else plain(given)
     if values is None:
         return None
+    values = places.used(values)
     readers = (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test)
     said = {name: value for read in readers for name, value in read(values).items()}
     return Config(**said, unsupported=tuple(dict.fromkeys(unsupported(values))))
@@ -141,9 +142,9 @@ def _input(values: dict[str, Any]) -> dict[str, Any]:
     mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
     if mean and std and min(std) > 0:
         said |= {"mean": mean, "std": std, "channels": "rgb" if is_rgb else "bgr"}
-    for steps, size in places.test_pipelines(values):
-        if size:
-            said["image_size"] = (int(max(size)), int(min(size)))
+    if size := places.image_size(values):
+        said["image_size"] = (int(max(size)), int(min(size)))
+    if steps := values["test_pipelines"][0]:
         kinds = dict.fromkeys(word(step.get("type")) for step in nested(steps))
         said["steps"] = tuple(kind for kind in kinds if not KNOWN_STEPS.match(kind))
     return said

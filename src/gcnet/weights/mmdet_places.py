@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pair, word
+from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pair, without, word
 
-# Where the steps of a test stand, or its size of images alone; the first that has a size counts.
-TEST_PLACES = ("test_pipeline", "data.test.pipeline", "test_dataloader.dataset.pipeline", "img_scale")
 POSITIONS = ("after_conv1", "after_conv2", "after_conv3")  # of plugins; the last one is the usual one
+
+
+def used(values: dict[str, Any]) -> dict[str, Any]:
+    """What a prediction uses of a configuration. The same names elsewhere are of trainings, or left over.
+
+    `model` is the detector, out of its `wrapper`, with its `test_cfg` and `data_preprocessor`, and
+    `test_pipelines` are those of the data sets of the test. Where no model is named, all names are its own.
+    """
+    given = values.get("model")
+    whole = given if isinstance(given, dict) else values
+    model = next((own for own in nested(given) if "backbone" in own), whole)
+    own = without(model, "train_cfg")
+    for name in ("test_cfg", "data_preprocessor"):
+        found = (place[name] for place in (whole, model, values) if isinstance(place.get(name), dict))
+        own[name] = next(found, {})
+    kept = {name: values[name] for name in ("_base_", "_run_", "img_norm_cfg") if name in values}
+    return kept | {
+        "model": own if given is None or whole is given else given,
+        "wrapper": {} if model is whole else {"type": whole.get("type", "")},
+        "test_pipelines": _test_pipelines(values),
+    }
+
+
+def _test_pipelines(values: dict[str, Any]) -> list[Any]:
+    """Those of the test's data sets, in any wrappers; else the one that is named so, or a size alone."""
+    tested = at(values, "test_dataloader.dataset") or at(values, "data.test")
+    named = values.get("test_pipeline") or {name: values[name] for name in ("img_scale",) if name in values}
+    return find(tested, "pipeline") or [named]
 
 
 def normalisation(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -17,22 +43,15 @@ def normalisation(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     processor = next((own for own in dicts(values, "data_preprocessor") if "mean" in own), {})
     if processor:
         return processor, bool(processor.get("bgr_to_rgb", False))
-    steps = (step for place in TEST_PLACES[:2] for step in nested(at(values, place)))
-    step = next((step for step in steps if step.get("type") == "Normalize" and "mean" in step), {})
-    found = first_dict(values, "img_norm_cfg") or step
+    steps = (step for step in nested(values["test_pipelines"][0]) if word(step.get("type")) == "Normalize")
+    found = next((step for step in steps if "mean" in step), first_dict(values, "img_norm_cfg"))
     return found, bool(found.get("to_rgb", True))
 
 
-def test_pipelines(values: dict[str, Any]) -> list[tuple[Any, tuple[float, ...] | None]]:
-    """What stands at `TEST_PLACES`, up to the first that has a size of images, each with its size."""
-    found = []
-    for steps in filter(None, (at(values, place) for place in TEST_PLACES)):
-        scales = [steps] if pair(steps) else [*find(steps, "img_scale"), *find(steps, "scale")]
-        size = next(filter(None, map(pair, scales)), None)
-        found.append((steps, size))
-        if size:
-            break
-    return found
+def image_size(values: dict[str, Any]) -> tuple[float, ...] | None:
+    """Two sides that images are fitted in; None if there are none."""
+    steps = values["test_pipelines"][0]
+    return next(filter(None, map(pair, [*find(steps, "img_scale"), *find(steps, "scale")])), None)
 
 
 def convolution_types(values: dict[str, Any], part: str) -> set[str]:
@@ -63,9 +82,9 @@ def anchor_strides(values: dict[str, Any]) -> tuple[int, ...] | None:
 
 def test_settings(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings of inference: of the second stage, and of proposals."""
-    return _test(values, "rcnn", "roi_head", "nms"), _test(values, "rpn", "rpn_head", "nms_pre")
+    return _test(values, "rcnn", "roi_head"), _test(values, "rpn", "rpn_head")
 
 
-def _test(values: dict[str, Any], name: str, head: str, key: str) -> dict[str, Any]:
-    tests = [*find(values, name), *find(first_dict(values, head), "test_cfg")]
-    return next((test for test in tests if isinstance(test, dict) and key in test), {})
+def _test(values: dict[str, Any], name: str, head: str) -> dict[str, Any]:
+    tests = [*find(first_dict(values, "test_cfg"), name), *find(first_dict(values, head), "test_cfg")]
+    return next((test for test in tests if isinstance(test, dict)), {})

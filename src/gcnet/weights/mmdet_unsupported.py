@@ -8,13 +8,14 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import at, computed, dicts, find, first_dict, nested, numbers, word
+from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, nested, numbers, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
 # Classes that compute the same as the models here, at least in inference.
 KNOWN = {
-    "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector", "SoftTeacher", "SemiBaseDetector"},
+    "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector"},
+    "wrapper": {"SoftTeacher", "SemiBaseDetector"},
     "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
     "neck": {"FPN", "PAFPN", "BFP"},
     "rpn_head": {"RPNHead"},
@@ -96,7 +97,7 @@ UNNEEDED = re.compile(
 
 
 def unsupported(values: dict[str, Any]) -> Iterator[str]:
-    """All of it, part by part."""
+    """All of it, part by part; `values` are those of `places.used`."""
     for part, types in KNOWN.items():
         for found in dicts(values, part):
             if (kind := word(found.get("type", ""))) not in ("", *types):
@@ -129,11 +130,12 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
     if "_run_" in values:
         line = values["_run_"]
         yield f"a configuration that does more than name values (line {line}): give the printed one"
-    parts = {name: at(values, name) for name in (*places.TEST_PLACES, "img_norm_cfg", "data_preprocessor")}
-    for part in (*PARTS, "rpn_head", "roi_head", "test_cfg", *parts):
-        found = parts[part] if part in parts else find(values.get("model", values), part)
-        if unknown := [place for place in computed(found) if not UNNEEDED.search(place)]:
-            place = shown(f"{part}.{unknown[0]}".rstrip("."))
+    if isinstance(values["model"], Computed):
+        yield "a model that is computed, which is not done here"
+    images = ("data_preprocessor", "test_pipelines", "img_norm_cfg")
+    for part in (*PARTS, "rpn_head", "roi_head", "test_cfg", *images):
+        if unknown := [place for place in computed(find(values, part)) if not UNNEEDED.search(place)]:
+            place = shown(f"{part}.{unknown[0]}")
             yield f"a value that is computed, which is not done here ({place})"
 
 
@@ -143,14 +145,16 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
     mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
     if "mean" in found and (mean is None or std is None or min(std) <= 0):
         yield f"images are normalised by {shown(found['mean'])} and {shown(found.get('std'))}"
-    for steps, _ in places.test_pipelines(values):
-        if False in find(steps, "keep_ratio"):
-            yield "images are stretched to one size (keep_ratio=False)"
-        if any(divisor not in (32, None) for divisor in find(steps, "size_divisor")):
-            yield "images are padded to other multiples than of 32 pixels"
-        for step in nested(steps):
-            kind = word(step.get("type"))
-            yield from _unusual(step, STEPS.get(kind, {}), kind)
+    pipelines = values["test_pipelines"]
+    if any(steps != pipelines[0] for steps in pipelines):
+        yield "test data sets whose images are prepared in different ways"
+    if False in find(pipelines[0], "keep_ratio"):
+        yield "images are stretched to one size (keep_ratio=False)"
+    if any(divisor not in (32, None) for divisor in find(pipelines[0], "size_divisor")):
+        yield "images are padded to other multiples than of 32 pixels"
+    for step in nested(pipelines[0]):
+        kind = word(step.get("type"))
+        yield from _unusual(step, STEPS.get(kind, {}), kind)
 
 
 def _of_backbone(values: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,130 @@
+"""What a run used is read, whatever else in its configuration has the same names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import CASCADE, as_mmdet, built, small
+
+from gcnet.errors import GCNetError
+from gcnet.models.spec import ModelSpec
+from gcnet.weights.load import load_model
+from gcnet.weights.mmdet_config import Config, read_config
+
+
+def said(text: str) -> Config:
+    config = read_config(text)
+    assert config is not None
+    return config
+
+
+OPTIMIZER = "optimizer = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=.1)}))\n"
+MODEL = "model = dict(backbone=dict(type='ResNet', style='caffe', frozen_stages=3))\n"
+DETECTOR = "dict(backbone=dict(type='ResNet', style='caffe'))"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OPTIMIZER + MODEL,
+        MODEL + OPTIMIZER,
+        f"detector = dict(backbone=dict())\nmodel = dict(type='SoftTeacher', detector={DETECTOR})",
+        f"model = dict(teacher={DETECTOR}, student={DETECTOR})",
+    ],
+    ids=["optimizer first", "optimizer last", "another detector", "teacher and student"],
+)
+def test_parts_are_those_of_the_model(text: str) -> None:
+    assert said(text).style == "caffe"
+    assert not said(text).unsupported
+
+
+def test_a_wrapper_that_is_unknown() -> None:
+    assert said(f"model = dict(type='Mine', detector={DETECTOR})").unsupported == ("wrapper of type Mine",)
+
+
+def test_rates_of_an_optimizer_are_no_heads(tmp_path: Path) -> None:
+    text = "optimizer = dict(custom_keys={'bbox_head': dict()})\nmodel = dict(roi_head=dict(bbox_head=["
+    for count in (3, 2):
+        heads = ", ".join(["dict(target_stds=[0.2, 0.2, 0.4, 0.4])"] * count)
+        path = saved(small(cascade=CASCADE), f"{text}{heads}]))", tmp_path / "x.pth")
+        if count == 3:
+            spec = load_model(path).spec
+            assert isinstance(spec, ModelSpec)
+            assert spec.cascade is not None
+            assert spec.cascade.stds == ((0.2, 0.2, 0.4, 0.4),) * 3
+        else:
+            with pytest.raises(GCNetError, match="2 box heads are written for 3 stages"):
+                load_model(path)
+
+
+def saved(spec: object, config: str, path: Path) -> Path:
+    meta = {"CLASSES": small().class_names, "config": config}
+    torch.save({"state_dict": as_mmdet(built(spec)), "meta": meta}, path)  # type: ignore[arg-type]
+    return path
+
+
+SIZE = "[dict(type='Resize', scale=(640, 512), keep_ratio=True)]"
+TOP = "test_pipeline = [dict(type='Resize', scale=(99, 99), keep_ratio=True)]\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"data = dict(test=dict(pipeline={SIZE}), train=dict(pipeline=[dict(scale=(9, 9))]))",
+        f"data = dict(test=[dict(pipeline={SIZE}), dict(pipeline={SIZE})])",
+        f"test_dataloader = dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline={SIZE})))",
+        f"test_dataloader = dict(dataset=dict(datasets=[dict(pipeline={SIZE})]))\n"
+        "data = dict(test=dict(pipeline=[dict(type='Resize', scale=(9, 9))]))",
+    ],
+    ids=["2.x", "a list", "a wrapper", "3.x"],
+)
+def test_images_are_those_of_the_test(text: str) -> None:
+    assert said(TOP + text).image_size == (640, 512)
+    assert said(TOP).image_size == (99, 99)
+
+
+def test_data_sets_that_differ() -> None:
+    text = f"data = dict(test=[dict(pipeline={SIZE}), dict(pipeline=[dict(img_scale=(9, 9))])])"
+    assert said(text).unsupported == ("test data sets whose images are prepared in different ways",)
+
+
+def test_a_preprocessor_of_the_model_goes_before_another() -> None:
+    caffe = "dict(mean=[103.5, 116.3, 123.7], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)"
+    other = "data_preprocessor = dict(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0], bgr_to_rgb=True)\n"
+    read = said(f"{other}model = dict(data_preprocessor={caffe})")
+    assert (read.mean, read.channels) == ((103.5, 116.3, 123.7), "bgr")
+    assert said(other + MODEL).mean == (1.0, 2.0, 3.0)
+    inline = "[dict(type='Normalize', mean=[0, 0, 0], std=[255.0, 255.0, 255.0], to_rgb=False)]"
+    read = said(
+        f"img_norm_cfg = dict(mean=[1, 2, 3], std=[1, 1, 1])\ndata = dict(test=dict(pipeline={inline}))"
+    )
+    assert (read.mean, read.std, read.channels) == ((0.0,) * 3, (255.0,) * 3, "bgr")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model = dict(train_cfg=dict(rpn_proposal=dict(nms=dict(type='giou_nms'))))",
+        "model = dict()\ntta_model = dict(tta_cfg=dict(nms=dict(type='soft_nms')))",
+        "train_cfg = dict(rpn_proposal=dict(nms=dict(type='giou_nms')))",
+    ],
+)
+def test_settings_of_trainings_and_views_are_passed_over(text: str) -> None:
+    assert not said(text).unsupported
+
+
+def test_settings_of_a_test() -> None:
+    test = "dict(rcnn=dict(nms=dict(type='nms', iou_thr=0.3), max_per_img=7), rpn=dict(nms_pre=5))"
+    for text in (f"test_cfg = {test}\nmodel = dict(type='FasterRCNN')", f"model = dict(test_cfg={test})"):
+        assert replace(said(text), unsupported=None, standardised=None) == Config(
+            nms_threshold=0.3, detections=7, pre_nms=5
+        )
+
+
+def test_a_model_that_is_computed() -> None:
+    assert said("from mine import build\nmodel = build('x')").unsupported == (
+        "a model that is computed, which is not done here",
+    )
