@@ -208,7 +208,7 @@ def test_what_would_have_to_be_run_is_named(text: str, words: str) -> None:
     [
         ("model = dict(rpn_head=dict(anchor_generator=dict(scales=[-8])))", r"anchor_scale is -8\.0"),
         ("model = dict(roi_head=dict(bbox_roi_extractor=dict(finest_scale=0)))", r"finest_scale is 0\.0"),
-        ("test_pipeline = [dict(type='Resize', scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
+        ("test_pipeline = [dict(type='Resize', img_scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
         ("model = dict(backbone=dict(style=3))", "residual blocks of style 3"),
     ],
 )

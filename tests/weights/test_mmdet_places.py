@@ -128,3 +128,87 @@ def test_a_model_that_is_computed() -> None:
     assert said("from mine import build\nmodel = build('x')").unsupported == (
         "a model that is computed, which is not done here",
     )
+
+
+def with_steps(steps: str, processor: str = "") -> Config:
+    """What is said of a whole configuration of 3.x with these steps of its test."""
+    model = f"model = dict(backbone=dict(type='ResNet'), data_preprocessor=dict({processor}))\n"
+    return said(
+        f"{model}test_dataloader = dict(dataset=dict(pipeline=[{steps}, dict(type='PackDetInputs')]))"
+    )
+
+
+USUAL = "mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0], bgr_to_rgb=True, pad_size_divisor=32"
+FIT = "dict(type='Resize', scale=(640, 512), keep_ratio=True)"
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ("dict(type='LoadImageFromFile')", "images are not resized to fit in a size"),
+        ("dict(type='MultiScaleFlipAug', img_scale=(9, 9), transforms=[])", "images are not resized"),
+        ("dict(type='Resize', scale_factor=1.0, keep_ratio=True)", "images are not resized"),
+        ("dict(type='Resize', scale=(640, 640))", "stretched"),
+        ("dict(type='FixShapeResize', width=640, height=640, keep_ratio=True)", "of its FixShapeResize"),
+        (f"{FIT}, dict(type='Normalize', mean=[1, 2, 3], std=[1, 1, 1])", "images are normalised twice"),
+        (f"{FIT}, dict(type='Pad', size=(640, 640))", "size=[640, 640] of its Pad"),
+        (f"{FIT}, dict(type='Pad', size_divisor=64)", "other multiples than of 32"),
+    ],
+)
+def test_steps_that_no_model_here_takes(steps: str, words: str) -> None:
+    assert words in "; ".join(with_steps(steps, USUAL).unsupported or ())
+
+
+def test_images_that_are_not_normalised_or_padded() -> None:
+    read = with_steps(FIT, USUAL)
+    assert (read.mean, read.channels, read.notes, read.unsupported) == ((1.0, 2.0, 3.0), "rgb", None, ())
+    read = with_steps(FIT, "bgr_to_rgb=True")
+    assert (read.mean, read.std, read.channels) == ((0.0,) * 3, (1.0,) * 3, "rgb")
+    assert read.notes is not None
+    assert "does not normalise" in read.notes[0]
+    assert "padded to multiples of 32 pixels" in read.notes[1]
+    named = "img_norm_cfg = dict(mean=[1, 2, 3], std=[1, 1, 1])\n"  # a left-over, but where no test is told
+    old = "model = dict(backbone=dict())\ndata = dict(test=dict(pipeline=[dict(type='Collect')]))"
+    assert said(named + old).mean == (1.0, 2.0, 3.0)
+    assert said(named + old.replace("dict()", "dict(depth=50)")).mean == (0.0,) * 3
+
+
+def test_several_sizes_and_one_number() -> None:
+    read = with_steps(
+        "dict(type='MultiScaleFlipAug', img_scale=[(9, 8), (19, 18)], transforms=[dict(type='Resize')])"
+    )
+    assert read.image_size == (9, 8)
+    assert "several sizes or flips" in (read.notes or ("",))[-1]
+    assert with_steps("dict(type='Resize', scale=640, keep_ratio=True)").image_size == (640, 640)
+
+
+def test_the_order_in_which_channels_are_loaded() -> None:
+    load = "dict(type='LoadImageFromFile', channel_order='rgb')"
+    assert with_steps(f"{load}, {FIT}", USUAL).channels == "bgr"
+    assert (
+        with_steps(f"{load}, {FIT}", USUAL.replace("bgr_to_rgb=True", "bgr_to_rgb=False")).channels == "rgb"
+    )
+
+
+def test_a_preprocessor_before_the_release() -> None:
+    text = "model = dict(preprocess_cfg=dict(mean=[1.0, 2.0, 3.0], std=[1.0, 1.0, 1.0], to_rgb=True))"
+    assert (said(text).mean, said(text).channels) == ((1.0, 2.0, 3.0), "rgb")
+
+
+def test_data_sets_of_mmdetection_0_6() -> None:
+    text = """
+model = dict(backbone=dict(type='ResNet'))
+img_norm_cfg = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)
+data = dict(train=dict(img_scale=(9, 9)), test=dict(
+    img_scale=(1000, 600), img_norm_cfg=img_norm_cfg, size_divisor=32, flip_ratio=0, test_mode=True))
+"""
+    read = said(text)
+    assert (read.image_size, read.mean, read.channels) == ((1000, 600), (1.0, 2.0, 3.0), "bgr")
+    assert (read.notes, read.unsupported) == (None, ())
+    stretched = said(
+        text.replace("flip_ratio=0", "resize_keep_ratio=False").replace("divisor=32", "divisor=64")
+    )
+    assert [words.partition(" to ")[0] for words in stretched.unsupported or ()] == [
+        "images are padded",
+        "images are stretched",
+    ]

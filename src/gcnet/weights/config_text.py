@@ -219,9 +219,8 @@ def numbers(value: Any, count: int | None = None) -> tuple[float, ...] | None:
     return tuple(float(number) for number in value) if plain else None
 
 
-def pair(value: Any) -> tuple[float, ...] | None:
-    """Two sides, or the first of several pairs; None if it is none."""
-    sides = numbers(value, 2)
-    if sides is None and isinstance(value, list) and value:
-        sides = numbers(value[0], 2)  # several sizes: the first
-    return sides if sides and min(sides) >= 1 else None
+def pairs(value: Any) -> list[tuple[float, ...]]:
+    """Pairs of sides: one or several, or a number for both; those that are none are left out."""
+    several = isinstance(value, list) and value and isinstance(value[0], list)
+    given = value if several else [[value] * 2 if isinstance(value, int) else value]
+    return [sides for one in given if (sides := numbers(one, 2)) and min(sides) >= 1]

@@ -162,7 +162,7 @@ def _find_out(
 
 def _settings(config: Config) -> list[str]:
     """Settings that were given but are no part of a model here."""
-    notes = [STANDARDISED] if config.standardised else []
+    notes = [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
     if config.steps:
         notes.append(f"not done here, but in its test: {listed(config.steps, 4)}")
     for what, own, usual in (

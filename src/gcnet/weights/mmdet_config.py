@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import dicts, find, first_dict, nested, numbers, parse, plain, word
+from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
 from gcnet.weights.mmdet_unsupported import PARTS, unknown_plugins, unsupported
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
@@ -37,6 +38,7 @@ class Config:
         standardised: parts of the model whose convolutions standardise their weights.
         score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
         steps: what its test does to images and is not known here, by name.
+        notes: what its test does in another way than here, in words.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
         unsupported: what differs from any model of ours, in words; None if nobody wrote a configuration.
     """
@@ -63,6 +65,7 @@ class Config:
     balance_level: int | None = None
     standardised: tuple[str, ...] | None = None
     steps: tuple[str, ...] | None = None
+    notes: tuple[str, ...] | None = None
     norm: str | None = None
     frozen_stages: int | None = None
     unsupported: tuple[str, ...] | None = None
@@ -142,12 +145,24 @@ def _input(values: dict[str, Any]) -> dict[str, Any]:
     mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
     if mean and std and min(std) > 0:
         said |= {"mean": mean, "std": std, "channels": "rgb" if is_rgb else "bgr"}
-    if size := places.image_size(values):
-        said["image_size"] = (int(max(size)), int(min(size)))
-    if steps := values["test_pipelines"][0]:
-        kinds = dict.fromkeys(word(step.get("type")) for step in nested(steps))
+    if sizes := places.image_sizes(values):
+        said["image_size"] = sizes[0]
+    if kinds := dict.fromkeys(places.kinds(values)):
         said["steps"] = tuple(kind for kind in kinds if not KNOWN_STEPS.match(kind))
+    if notes := tuple(_notes(values)):
+        said["notes"] = notes
     return said
+
+
+def _notes(values: dict[str, Any]) -> Iterator[str]:
+    """What is usual, and its test does otherwise."""
+    if places.normalisation(values)[0] is places.NOT_NORMALISED:
+        yield "its test does not normalise images"
+    if places.are_all(values) and not places.paddings(values):
+        yield "its test does not pad images; here they are padded to multiples of 32 pixels"
+    flips = True in find(places.steps(values), "flip") or "TestTimeAug" in places.kinds(values)
+    if flips or len(places.image_sizes(values)) > 1:
+        yield "its test joins detections at several sizes or flips; here they are those at the first size"
 
 
 def _backbone(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pair, without, word
+from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pairs, without, word
 
 POSITIONS = ("after_conv1", "after_conv2", "after_conv3")  # of plugins; the last one is the usual one
+
+NOT_NORMALISED = {"mean": [0.0] * 3, "std": [1.0] * 3}
+PREPROCESSORS = ("data_preprocessor", "preprocess_cfg")  # of 3.x, and before its first release
 
 
 def used(values: dict[str, Any]) -> dict[str, Any]:
@@ -19,9 +22,9 @@ def used(values: dict[str, Any]) -> dict[str, Any]:
     whole = given if isinstance(given, dict) else values
     model = next((own for own in nested(given) if "backbone" in own), whole)
     own = without(model, "train_cfg")
-    for name in ("test_cfg", "data_preprocessor"):
-        found = (place[name] for place in (whole, model, values) if isinstance(place.get(name), dict))
-        own[name] = next(found, {})
+    for name, spellings in (("test_cfg", ("test_cfg",)), ("data_preprocessor", PREPROCESSORS)):
+        found = (place.get(spelling) for spelling in spellings for place in (whole, model, values))
+        own[name] = next((one for one in found if isinstance(one, dict)), {})
     kept = {name: values[name] for name in ("_base_", "_run_", "img_norm_cfg") if name in values}
     return kept | {
         "model": own if given is None or whole is given else given,
@@ -33,25 +36,74 @@ def used(values: dict[str, Any]) -> dict[str, Any]:
 def _test_pipelines(values: dict[str, Any]) -> list[Any]:
     """Those of the test's data sets, in any wrappers; else the one that is named so, or a size alone."""
     tested = at(values, "test_dataloader.dataset") or at(values, "data.test")
-    named = values.get("test_pipeline") or {name: values[name] for name in ("img_scale",) if name in values}
-    return find(tested, "pipeline") or [named]
+    named = values.get("test_pipeline") or [{key: values[key]} for key in ("img_scale",) if key in values]
+    old = next((own for own in nested(tested) if "img_scale" in own), None)
+    return find(tested, "pipeline") or [_old_pipeline(old) if old else named]
+
+
+def _old_pipeline(own: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a data set of mmdetection 0.6 does, which has options in place of steps."""
+    resize = {"img_scale": own["img_scale"], "keep_ratio": own.get("resize_keep_ratio", True)}
+    return [
+        {"type": "Resize", **resize, "flip": own.get("flip_ratio", 0) not in (0, None)},
+        {"type": "Normalize", **first_dict(own, "img_norm_cfg")},
+        {"type": "Pad", "size_divisor": own.get("size_divisor")},
+        {"type": "Collect"},
+    ]
+
+
+def steps(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of a test, and whatever options they have inside."""
+    return list(nested(values["test_pipelines"][0]))
+
+
+def kinds(values: dict[str, Any]) -> list[str]:
+    """The class of each step; "None" of what is none."""
+    return [word(step.get("type")) for step in steps(values)]
+
+
+def are_all(values: dict[str, Any]) -> bool:
+    """Whether the steps are all that is done to images: what none of them does is not done then."""
+    ends = any(kind.startswith(("Collect", "Pack")) for kind in kinds(values))
+    return ends and bool(first_dict(values, "backbone"))
+
+
+def preprocessor(values: dict[str, Any]) -> dict[str, Any]:
+    """That of an image; the one of several branches has it inside."""
+    return [{}, *dicts(values, "data_preprocessor")][-1]
 
 
 def normalisation(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """What has the `mean` and `std` of images, and whether the network's input is RGB."""
-    # That of several branches has the one of an image inside.
-    processor = next((own for own in dicts(values, "data_preprocessor") if "mean" in own), {})
-    if processor:
-        return processor, bool(processor.get("bgr_to_rgb", False))
-    steps = (step for step in nested(values["test_pipelines"][0]) if word(step.get("type")) == "Normalize")
-    found = next((step for step in steps if "mean" in step), first_dict(values, "img_norm_cfg"))
-    return found, bool(found.get("to_rgb", True))
+    processor, step = preprocessor(values), normalising_step(values)
+    found = step or ({} if are_all(values) else first_dict(values, "img_norm_cfg"))
+    swaps = [any(processor.get(name) for name in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))]
+    swaps += ["rgb" in find(steps(values), "channel_order")]  # as they are loaded
+    if processor.get("mean") is not None:
+        found = processor
+    elif found:
+        swaps.append(bool(found.get("to_rgb", True)))
+    elif are_all(values):
+        found = NOT_NORMALISED
+    return found, sum(swaps) % 2 == 1
 
 
-def image_size(values: dict[str, Any]) -> tuple[float, ...] | None:
-    """Two sides that images are fitted in; None if there are none."""
-    steps = values["test_pipelines"][0]
-    return next(filter(None, map(pair, [*find(steps, "img_scale"), *find(steps, "scale")])), None)
+def normalising_step(values: dict[str, Any]) -> dict[str, Any]:
+    """The step of a test that normalises images, or an empty one."""
+    found = zip(kinds(values), steps(values), strict=True)
+    return next((step for kind, step in found if kind == "Normalize" and "mean" in step), {})
+
+
+def image_sizes(values: dict[str, Any]) -> list[tuple[int, int]]:
+    """(long, short) sides that images are fitted in, the first one first."""
+    found = [*find(steps(values), "img_scale"), *find(steps(values), "scale")]
+    return list(dict.fromkeys((int(max(size)), int(min(size))) for one in found for size in pairs(one)))
+
+
+def paddings(values: dict[str, Any]) -> set[Any]:
+    """The numbers of pixels that images are padded to multiples of; without any, they are not."""
+    found = [*find(steps(values), "size_divisor"), preprocessor(values).get("pad_size_divisor")]
+    return {divisor for divisor in found if divisor not in (None, 1)}
 
 
 def convolution_types(values: dict[str, Any], part: str) -> set[str]:

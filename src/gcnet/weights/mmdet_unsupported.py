@@ -8,7 +8,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, nested, numbers, word
+from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, numbers, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -71,13 +71,15 @@ USUAL: dict[str, Options] = {
     "roi_head": {"shared_head": (None,)},
     "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
     "nms": {"type": ("nms",), "class_agnostic": (False,), "max_num": (-1,)},
-    "data_preprocessor": {"pad_size_divisor": (32,)},
+    "data_preprocessor": {"pad_value": (0,)},
 }
 STEPS: dict[str, Options] = {  # of a test
     "LoadImageFromFile": {
         "color_type": (None, "color", "unchanged"),
         "imdecode_backend": (None, "cv2", "turbojpeg"),
     },
+    "Pad": {"size": (None,), "pad_to_square": (False,), "pad_val": (0, {"img": 0, "masks": 0, "seg": 255})},
+    "FixShapeResize": {"width": ()},
     "Resize": {"scale_factor": (None, 1.0), "interpolation": (None, "bilinear"), "backend": (None, "cv2")},
 }
 PLUGINS: dict[str, Options] = {
@@ -148,12 +150,19 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
     pipelines = values["test_pipelines"]
     if any(steps != pipelines[0] for steps in pipelines):
         yield "test data sets whose images are prepared in different ways"
-    if False in find(pipelines[0], "keep_ratio"):
-        yield "images are stretched to one size (keep_ratio=False)"
-    if any(divisor not in (32, None) for divisor in find(pipelines[0], "size_divisor")):
+    processor = places.preprocessor(values)
+    twice = processor.get("mean") is not None or processor.get("bgr_to_rgb")
+    if twice and places.normalising_step(values):
+        yield "images are normalised twice"
+    kinds, sizes = places.kinds(values), places.image_sizes(values)
+    if places.are_all(values) and not ("Resize" in kinds and sizes):
+        yield "images are not resized to fit in a size"
+    if places.paddings(values) - {32}:
         yield "images are padded to other multiples than of 32 pixels"
-    for step in nested(pipelines[0]):
-        kind = word(step.get("type"))
+    for kind, step in zip(kinds, places.steps(values), strict=True):
+        # By default 3.x stretches images, and 2.x, where the size has another name, does not.
+        if step.get("keep_ratio", kind != "Resize" or "scale" not in step) is False:
+            yield "images are stretched to one size (keep_ratio=False)"
         yield from _unusual(step, STEPS.get(kind, {}), kind)
 
 
