@@ -27,6 +27,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
 from gcnet.types import Detections
+from gcnet.weights.dialects import translate
 from gcnet.weights.fetch import LocalFile
 from gcnet.weights.load import load_model, read_model
 from gcnet.weights.mmdet_config import Config
@@ -352,6 +353,25 @@ def test_detectron2_without_statistics(detectron2_weights: dict[str, Tensor], tm
     first = few["backbone.bottom_up.stem.conv1.weight"]
     assert torch.equal(ours.state_dict()["backbone.conv1.weight"], first)
     assert ours.state_dict()["backbone.bn1.running_var"].eq(1).all()
+    assert "norms without statistics: taken as frozen" in ours.provenance["note"]
+
+
+def test_detectron2_with_group_norms(detectron2_weights: dict[str, Tensor]) -> None:
+    """Its zoo has them in the FPN, too, and strides in the 3x3 convolutions then."""
+    few = {name: tensor for name, tensor in detectron2_weights.items() if "running" not in name}
+    few["backbone.fpn_lateral2.norm.weight"] = torch.ones(32)
+    found = translate(few, source="x.pth")
+    assert not any("running" in name for name in found.tensors)
+    assert found.config.style == "pytorch"
+    assert translate(detectron2_weights, source="x.pth").config.style == "caffe"
+
+
+def test_parts_of_detectron2(detectron2_weights: dict[str, Tensor]) -> None:
+    offsets = {"backbone.bottom_up.res3.0.conv2_offset.bias": torch.zeros(18)}
+    found = translate(detectron2_weights | offsets, source="x.pth").tensors
+    assert "backbone.layer2.0.conv2.conv_offset.bias" in found
+    with pytest.raises(GCNetError, match=r"x\.pth cannot be read: it has a semantic head"):
+        translate(detectron2_weights | {"sem_seg_head.predictor.bias": torch.zeros(3)}, source="x.pth")
 
 
 @pytest.mark.parametrize("library", ["mmdetection 1.x", "torchvision", "detectron2"])

@@ -20,6 +20,10 @@ from gcnet.weights.mmdet_config import CAFFE_MEAN, CAFFE_STD, Config
 from gcnet.weights.mmdet_keys import modernise, rename, without_leading_background
 
 EPS = 1e-5  # of the norms here
+OTHER_HEADS = {
+    r"roi_heads\.(keypoint|point)_": "a head for keypoints or points",
+    r"sem_seg_head\.": "a semantic head",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ def translate(tensors: Mapping[str, Tensor], *, source: str) -> Dialect:
 
     Raises GCNetError if it has a head that no model here has.
     """
-    if any(re.match(r"roi_heads\.(keypoint|point)_", name) for name in tensors):
-        raise GCNetError(f"{source} cannot be read: it has a head for keypoints or points, as no model here")
+    for part, what in OTHER_HEADS.items():
+        if any(re.match(part, name) for name in tensors):
+            raise GCNetError(f"{source} cannot be read: it has {what}, as no model here")
     if any(name.startswith("rpn.head.") for name in tensors):
         return _torchvision(tensors)
     if any(name.startswith("proposal_generator.rpn_head.") for name in tensors):
@@ -124,6 +129,7 @@ _DETECTRON2 = [
     (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", r"backbone.layer<\1-1>.\2.bn\3."),
     (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", r"backbone.layer<\1-1>.\2.downsample.1."),
     (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", r"backbone.layer<\1-1>.\2.downsample.0."),
+    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.", r"backbone.layer<\1-1>.\2.conv2.conv_offset."),
     (r"backbone\.bottom_up\.res(\d)\.", r"backbone.layer<\1-1>."),
     (r"backbone\.fpn_lateral(\d)\.norm\.", r"neck.lateral_convs.<\1-2>.bn."),
     (r"backbone\.fpn_output(\d)\.norm\.", r"neck.fpn_convs.<\1-2>.bn."),
@@ -156,15 +162,21 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
         )
     weights = {name: tensor for name, tensor in tensors.items() if not _SETTINGS.match(name)}
     named = {rename(name, _DETECTRON2): tensor for name, tensor in weights.items()}
-    for name in [name for name in named if re.match(r"backbone\..*(bn\d|downsample\.1)\.weight$", name)]:
-        # Caffe2's backbones come without statistics, which are in weight and bias already.
+    # Group norms have no statistics; with them in the backbone its zoo has them in the FPN, too. Those of
+    # Caffe2's backbones are in weight and bias already.
+    scales = [name for name in named if re.match(r"backbone\..*(bn\d|downsample\.1)\.weight$", name)]
+    bare = not any(name.endswith("running_mean") for name in named)
+    grouped = bare and "neck.lateral_convs.0.bn.weight" in named
+    for name in scales if not grouped else ():
         named.setdefault(name.replace("weight", "running_mean"), torch.zeros_like(named[name]))
         named.setdefault(name.replace("weight", "running_var"), torch.ones_like(named[name]))
-    grouped = named.get("backbone.layer1.0.conv2.weight", torch.zeros(1, 1))
-    is_resnext = grouped.shape[:1] != grouped.shape[1:2]
+    conv = named.get("backbone.layer1.0.conv2.weight", torch.zeros(1, 1))
+    is_resnext = conv.shape[:1] != conv.shape[1:2]
     mean, std = (CAFFE_MEAN, CAFFE_STD) if is_resnext else (CAFFE_MEAN, (1.0, 1.0, 1.0))
-    style, channels = ("pytorch" if is_resnext else "caffe"), "bgr"
+    style, channels = ("pytorch" if is_resnext or grouped else "caffe"), "bgr"
     note = f"detectron2's file: taken as its model zoo has them, BGR images and blocks of {style} style"
+    if bare and not grouped:
+        note += "; norms without statistics: taken as frozen, with theirs in the weights"
     if (own := tensors.get("pixel_mean")) is not None and own.numel() == 3:
         mean, std = _three(own), _three(tensors.get("pixel_std", torch.ones(3)))
         channels = "bgr" if mean[0] < mean[2] else "rgb"
