@@ -176,6 +176,8 @@ def test_class_names(file) -> None:
         identify(path, Checkpoint(state))
     with pytest.raises(GCNetError, match=r"knows 3 classes but names 80.*--class-names"):
         identify(path, Checkpoint(state, class_names=COCO_CLASSES))
+    with pytest.raises(GCNetError, match=r"knows 80 classes but names 3.*--class-names"):
+        identify(path, Checkpoint(shapes("mask_rcnn_r50"), class_names=NAMES))
     with pytest.raises(GCNetError, match="knows 3 classes, but 2 class names were given"):
         identify(path, Checkpoint(state), class_names=["a", "b"])
 

@@ -190,6 +190,8 @@ def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Sha
     wrong = [*(config.unsupported or ()), *other_parts(shapes)]
     if version_1 and spec.balance == BalanceSpec():
         wrong.append("a non-local block in a balanced pyramid of mmdetection 1.x, which scaled otherwise")
+    points = 2 if version_1 else 0  # that our models read regions at
+    wrong += [f"sampling_ratio={own:g} of its roi_layer" for own in {*(config.sampling or ())} - {points}]
     anchors, expected = shapes.get("rpn_head.rpn_cls.weight", (0,))[0], len(spec.rpn.anchor_ratios)
     expected *= len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
@@ -284,7 +286,7 @@ def _class_names(
         return tuple(given), "option"
     if checkpoint.class_names is not None and len(checkpoint.class_names) == count:
         return checkpoint.class_names, "file"
-    if count == len(COCO_CLASSES):
+    if count == len(COCO_CLASSES) and not checkpoint.class_names:
         return COCO_CLASSES, ASSUMED
     if fallback is not None:
         return fallback, ASSUMED

@@ -19,7 +19,8 @@ BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
     r"(Resize|Normalize|Pad|MultiScaleFlipAug|RandomFlip)$"
-    r"|Load|Collect|Pack|DefaultFormatBundle|.*ToTensor|TestTimeAug|FixShapeResize|None"
+    r"|Load(ImageFrom|\w*Annotations$|\w*Proposals$)|Collect|Pack|DefaultFormatBundle|.*ToTensor"
+    r"|TestTimeAug|FixShapeResize|None$"
 )
 CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # in the order blue, green, red
 
@@ -37,6 +38,7 @@ class Config:
         balance_level: of a balanced feature pyramid.
         standardised: parts of the model whose convolutions standardise their weights.
         score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
+        sampling: points in each direction of a region's cell that are read there; 0 is as many as it takes.
         steps: what its test does to images and is not known here, by name.
         notes: what its test does in another way than here, in words.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
@@ -64,6 +66,7 @@ class Config:
     plugins: tuple[tuple[str, ...], ...] | None = None
     balance_level: int | None = None
     standardised: tuple[str, ...] | None = None
+    sampling: tuple[float, ...] | None = None
     steps: tuple[str, ...] | None = None
     notes: tuple[str, ...] | None = None
     norm: str | None = None
@@ -170,13 +173,13 @@ def _backbone(values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if backbone.get("style", "pytorch" if backbone else None) in ("pytorch", "caffe"):
         said["style"] = backbone.get("style", "pytorch")
-    if isinstance(frozen := backbone.get("frozen_stages"), int):
+    if backbone and isinstance(frozen := backbone.get("frozen_stages", -1), int):
         said["frozen_stages"] = min(max(frozen + 1, 0), 5)
     kinds = {word(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
     frozen = find(backbone or values, "norm_eval")
-    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN"}:
+    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm"}:
         said["norm"] = "sync"
-    elif frozen or "BN" in kinds:
+    elif frozen or kinds & {"BN", "BatchNorm2d"}:
         said["norm"] = "frozen_stats" if True in frozen or not frozen else "batch"
     said["standardised"] = tuple(part for part in PARTS if "ConvWS" in places.convolution_types(values, part))
     return said
@@ -196,7 +199,7 @@ def _plugins(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _neck(values: dict[str, Any]) -> dict[str, Any]:
-    necks = (neck for neck in dicts(values, "neck") if neck.get("type") == "BFP")
+    necks = (neck for neck in dicts(values, "neck") if word(neck.get("type")) == "BFP")
     level = next((neck.get("refine_level", 2) for neck in necks), None)
     return {"balance_level": level} if isinstance(level, int) and 0 <= level < 5 else {}
 
@@ -207,19 +210,21 @@ def _anchors(values: dict[str, Any]) -> dict[str, Any]:
     base, each = own.get("octave_base_scale"), own.get("scales_per_octave")
     if isinstance(base, int | float) and isinstance(each, int) and 0 < each < 100:
         scales = tuple(base * 2 ** (i / each) for i in range(each))
-    coder = first_dict(first_dict(values, "rpn_head"), "bbox_coder")
+    rpn = first_dict(values, "rpn_head")
     return {
         "anchor_scale": scales[0] if scales and len(scales) == 1 else scales,
         "anchor_ratios": numbers(own.get("ratios")),
         "anchor_strides": places.anchor_strides(values),
-        "anchor_stds": numbers(coder.get("target_stds"), 4),
+        "anchor_stds": numbers(first_dict(rpn, "bbox_coder").get("target_stds", rpn.get("target_stds")), 4),
     }
 
 
 def _boxes(values: dict[str, Any]) -> dict[str, Any]:
     finest = numbers([first_dict(values, "bbox_roi_extractor").get("finest_scale")])
     stds = tuple(map(_box_stds, dicts(values, "bbox_head")))
-    return {"stds": stds or None, "finest_scale": finest and finest[0]}
+    layers = dicts(values, "roi_layer")
+    points = numbers([layer.get("sampling_ratio", layer.get("sample_num", 0)) for layer in layers])
+    return {"stds": stds or None, "finest_scale": finest and finest[0], "sampling": points}
 
 
 def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:

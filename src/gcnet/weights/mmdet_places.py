@@ -120,7 +120,7 @@ def plugins(values: dict[str, Any]) -> list[dict[str, Any]]:
 def anchors(values: dict[str, Any]) -> dict[str, Any]:
     """The options of the anchors; 1.x had them in the head itself."""
     rpn = first_dict(values, "rpn_head")
-    old = {name: rpn.get(f"anchor_{name}") for name in ("scales", "ratios", "strides")}
+    old = {name: rpn.get(f"anchor_{name}") for name in ("scales", "ratios", "strides", "base_sizes")}
     found = first_dict(rpn or values, "anchor_generator")
     return found or {name: value for name, value in old.items() if value}
 

@@ -34,6 +34,8 @@ KNOWN = {
     "anchor_generator": {"AnchorGenerator"},
     "cls_predictor_cfg": {"Linear"},
     "reg_predictor_cfg": {"Linear"},
+    "predictor_cfg": {"Conv", "Conv2d"},
+    "data_preprocessor": {"DetDataPreprocessor", "MultiBranchDataPreprocessor"},
 }
 # Options that change the results, with the values that are supported.
 USUAL: dict[str, Options] = {
@@ -50,24 +52,26 @@ USUAL: dict[str, Options] = {
         "add_extra_convs": (False,),
         "no_norm_on_lateral": (False,),
         "act_cfg": (None,),
+        "activation": (None,),
     },
     "norm_cfg": {"num_groups": (32,), "eps": (1e-5,)},
-    "upsample_cfg": {"mode": ("nearest",)},
+    "upsample_cfg": {"type": ("deconv",), "mode": ("nearest",), "scale_factor": (2,)},
+    "mask_head": {"upsample_method": ("deconv",), "upsample_ratio": (2,)},
+    "rpn_head": {"target_means": ([0.0] * 4,)},
+    "bbox_head": {"target_means": ([0.0] * 4,)},
     "anchor_generator": {
-        "base_sizes": (None,),
         "centers": (None,),
         "center_offset": (0,),
         "scale_major": (True,),
     },
     "bbox_coder": {
-        "target_means": ([0.0, 0.0, 0.0, 0.0],),
+        "target_means": ([0.0] * 4,),
         "clip_border": (True,),
         "add_ctr_clamp": (False,),
     },
     "bbox_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],), "roi_scale_factor": (None,)},
     "mask_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],)},
-    # 1.x read two points in each direction of a cell, and ours does for its files.
-    "roi_layer": {"type": ("RoIAlign",), "sampling_ratio": (0,), "sample_num": (2,), "aligned": (True,)},
+    "roi_layer": {"type": ("RoIAlign",), "pool_mode": ("avg",), "aligned": (True,)},
     "roi_head": {"shared_head": (None,)},
     "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
     "nms": {"type": ("nms",), "class_agnostic": (False,), "max_num": (-1,)},
@@ -115,13 +119,19 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
         yield f"{len(necks)} necks in a row"
     yield from _of_anchors(values)
     yield from _of_boxes(values)
-    if places.test_settings(values)[0].get("max_per_img") == -1:
+    rcnn, rpn = places.test_settings(values)
+    post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
+    if isinstance(post, int) and isinstance(most, int) and post < most:  # of a level in 1.x, of all in 2.0
+        yield f"fewer proposals after NMS (nms_post={post}) than in all ({most})"
+    if rcnn.get("max_per_img") == -1:
         yield "any number of objects in an image (max_per_img=-1)"
 
 
 def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[str]:
     for option, usual in options.items():
-        if option in found and found[option] not in usual:
+        given = found.get(option)
+        plain = given.rpartition(".")[2] if option == "type" and isinstance(given, str) else given
+        if option in found and plain not in usual:
             yield f"{option}={shown(found[option])} of its {what}"
 
 
@@ -192,6 +202,9 @@ def _of_anchors(values: dict[str, Any]) -> Iterator[str]:
     others = strides is not None and places.anchor_strides(values) is None
     if others and strides != [4, 8, 16, 32]:  # where a configuration was written for other levels
         yield f"anchors with strides {shown(strides)}"
+    base = places.anchors(values).get("base_sizes")
+    if base is not None and base != strides:
+        yield f"anchors with base sizes {shown(base)}"
     if False in [loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")]:
         yield "proposals scored by softmax"
 
@@ -203,6 +216,11 @@ def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
         yield "classes by sigmoid instead of softmax"
     others = {word(loss.get("type", "CrossEntropyLoss")) for loss in losses} - {"CrossEntropyLoss"}
     yield from (f"classes that are scored as for {kind}" for kind in sorted(others))
+    boxes, masks = (first_dict(values, f"{part}_roi_extractor") for part in ("bbox", "mask"))
+    if boxes and first_dict(values, "mask_head") and not masks:
+        yield "masks from the regions of boxes (no mask_roi_extractor)"
+    if masks and masks.get("finest_scale", 56) != boxes.get("finest_scale", 56):
+        yield "regions of masks that are read at other levels than those of boxes (finest_scale)"
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
         for layer in dicts(dicts(values, part), "roi_layer"):
             size = layer.get("output_size", layer.get("out_size", side))

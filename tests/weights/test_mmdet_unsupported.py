@@ -1,0 +1,85 @@
+"""Options that change results: read where the models here have them, and named where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from foreign_files import as_mmdet, as_version_1, built, small
+from test_mmdet_places import said
+
+from gcnet.errors import GCNetError
+from gcnet.models.spec import ModelSpec
+from gcnet.weights.load import load_model
+
+HEADS = "roi_head=dict(bbox_roi_extractor=dict(type='SingleRoIExtractor'), mask_head=dict(num_convs=4), {})"
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("neck=dict(activation='relu')", "activation=relu of its neck"),
+        ("rpn_head=dict(target_means=[0.1, 0, 0, 0])", "target_means=[0.1, 0, 0, 0] of its rpn_head"),
+        ("bbox_head=dict(target_means=[0.1, 0, 0, 0])", "target_means=[0.1, 0, 0, 0] of its bbox_head"),
+        ("rpn_head=dict(anchor_strides=[4, 8], anchor_base_sizes=[8, 16])", "base sizes [8, 16]"),
+        (HEADS.format("mask_roi_extractor=None"), "masks from the regions of boxes"),
+        (HEADS.format("mask_roi_extractor=dict(finest_scale=112)"), "at other levels than those of boxes"),
+        ("roi_layer=dict(type='RoIAlign', pool_mode='max')", "pool_mode=max of its roi_layer"),
+        ("mask_head=dict(predictor_cfg=dict(type='NormedConv2d'))", "predictor_cfg of type NormedConv2d"),
+        ("mask_head=dict(upsample_cfg=dict(type='bilinear'))", "type=bilinear of its upsample_cfg"),
+        ("mask_head=dict(upsample_cfg=dict(scale_factor=4))", "scale_factor=4 of its upsample_cfg"),
+        ("data_preprocessor=dict(type='Mine')", "data_preprocessor of type Mine"),
+        ("test_cfg=dict(rpn=dict(nms_post=300, max_num=1000))", "(nms_post=300) than in all (1000)"),
+    ],
+)
+def test_options_that_change_results(model: str, words: str) -> None:
+    assert words in "; ".join(said(f"model = dict({model})").unsupported or ())
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "rpn_head=dict(anchor_strides=[4, 8, 16, 32, 64], anchor_base_sizes=[4, 8, 16, 32, 64])",
+        HEADS.format("mask_roi_extractor=dict(finest_scale=56)"),
+        "roi_layer=dict(type='mmcv.ops.RoIAlign', pool_mode='avg')",
+        "test_cfg=dict(rcnn=dict(nms=dict(type='mmcv.ops.nms', iou_threshold=0.5)))",
+        "mask_head=dict(upsample_cfg=dict(type='deconv', scale_factor=2), predictor_cfg=dict(type='Conv'))",
+        "test_cfg=dict(rpn=dict(nms_post=1000, max_num=1000))",
+        "neck=[dict(type='mmdet.models.necks.fpn.FPN'), dict(type='mmdet.BFP')]",
+    ],
+)
+def test_the_same_in_other_words(model: str) -> None:
+    assert not said(f"model = dict({model})").unsupported
+
+
+def test_a_balanced_pyramid_with_the_place_of_its_class() -> None:
+    for kind in ("BFP", "mmdet.BFP", "mmdet.models.necks.bfp.BFP"):
+        assert said(f"neck = [dict(type='FPN'), dict(type='{kind}', refine_level=1)]").balance_level == 1
+
+
+def test_defaults_of_a_backbone_and_of_proposals() -> None:
+    assert said("model = dict(backbone=dict(depth=50))").frozen_stages == 0
+    assert said("rpn_head = dict(target_stds=[0.5, 0.5, 0.5, 0.5])").anchor_stds == (0.5,) * 4
+
+
+def test_loaders_that_are_unknown() -> None:
+    known = ("LoadImageFromFile", "LoadAnnotations", "mmcv.LoadImageFromNDArray")
+    for kind, steps in (*dict.fromkeys(known, ()).items(), ("LoadNumpyFromFile", ("LoadNumpyFromFile",))):
+        assert said(f"test_pipeline = [dict(type='{kind}')]").steps == steps
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("points", [0, 2])
+def test_points_in_a_cell_of_a_region(version: int, points: int, tmp_path: Path) -> None:
+    """1.x read two in each direction, as ours does for its files; from 2.0 on as many as a cell takes."""
+    state = as_mmdet(built(small()))
+    text = f"bbox_roi_extractor = dict(roi_layer=dict(type='RoIAlign', sample_num={points}))"
+    meta = {"CLASSES": small().class_names, "config": text}
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": as_version_1(state) if version == 1 else state, "meta": meta}, path)
+    if (version, points) in ((1, 2), (2, 0)):
+        assert isinstance(load_model(path).spec, ModelSpec)
+    else:
+        with pytest.raises(GCNetError, match=f"sampling_ratio={points} of its roi_layer"):
+            load_model(path)
