@@ -224,6 +224,12 @@ def test_a_configuration_that_is_none_is_said_to_be(tmp_path: Path) -> None:
         assert "its configuration is no plain Python" in model.provenance["note"]
 
 
+@pytest.mark.parametrize("name", ["/home/u/configs/x.py", "configs/x.py", r"C:\\x\\y.py", "a=b (1)/x.py"])
+def test_the_name_of_a_file_before_its_text(name: str) -> None:
+    """mmcv stored it until it stored what it had read, printed."""
+    assert read_config(f"{name}\n{VERSION_2}") == SAID
+
+
 def test_nothing_is_executed(tmp_path: Path) -> None:
     text = f"import os\nos.mkdir({str(tmp_path / 'x')!r})\nstyle = os.getcwd()\nbackbone = dict(style=style)"
     read_config(text)

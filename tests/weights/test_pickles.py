@@ -10,9 +10,11 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import types
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +215,39 @@ def test_training_state_of_mmengine(legacy: bool, upstream_classes, tmp_path: Pa
     assert checkpoint.class_names == ("resistor", "coil")
     assert checkpoint.origin == {"mmengine_version": "0.10.4", "epoch": 12}
     assert checkpoint.config == "model = dict(type='MaskRCNN')"
+
+
+@pytest.mark.parametrize("kind", ["made from a dictionary", "filled", "a whole configuration"])
+@pytest.mark.parametrize("package", ["mmengine.config.config", "mmcv.utils.config"])
+def test_configurations_that_are_stored_as_values(
+    kind: str, package: str, upstream_classes, tmp_path: Path
+) -> None:
+    make, remove = upstream_classes
+    values: Any = make(f"{package}.ConfigDict", dict)(model={"backbone": {"depth": 50}})
+    if kind == "made from a dictionary":
+        type(values).__reduce_ex__ = lambda self, _: (type(self), (dict(self.items()),))
+    if kind == "a whole configuration":
+        whole = make(f"{package}.Config")
+        state = (values, "x.py", "a text", {})
+        whole.__getstate__ = lambda _: state  # type: ignore[attr-defined]
+        values = whole()
+    torch.save({"meta": {"cfg": values}, "state_dict": WEIGHTS}, tmp_path / "x.pth")
+    remove()
+    assert read_checkpoint(tmp_path / "x.pth").config == {"model": {"backbone": {"depth": 50}}}
+
+
+def test_a_configuration_is_not_copied(upstream_classes, tmp_path: Path) -> None:
+    """However often it is made from the same dictionary, this takes the memory of one."""
+    make, remove = upstream_classes
+    shared = dict.fromkeys(map(str, range(10_000)), 0)
+    config = make("mmengine.config.config.ConfigDict", dict)
+    config.__reduce_ex__ = lambda self, _: (type(self), (shared,))  # type: ignore[assignment]
+    torch.save({"state_dict": WEIGHTS, "many": [config() for _ in range(10_000)]}, tmp_path / "x.pth")
+    remove()
+    tracemalloc.start()
+    read_checkpoint(tmp_path / "x.pth")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,10 @@ def _told(options: Namespace) -> Config:
             raise GCNetError(f"--config: no such file: {options.config}")
         config = read_config(options.config.read_text(errors="replace"))
         if config is None:
-            raise GCNetError(f"--config {options.config} is not a configuration in Python")
+            raise GCNetError(
+                f"--config {options.config} is no configuration in Python or JSON: give the whole one that "
+                "a run of mmdetection wrote beside its checkpoints"
+            )
     size = options.image_size and (max(options.image_size), min(options.image_size))
     return config.overruled_by(Config(style=options.style, channels=options.channel_order, image_size=size))
 

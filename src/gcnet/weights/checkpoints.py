@@ -262,5 +262,5 @@ def _config(meta: Mapping[str, Any], whole: Mapping[str, Any]) -> str | dict[str
         if isinstance(config, str | bytes) and config:
             return _text(config)
         if isinstance(config, dict) and config:
-            return _by_name(config)
+            return _by_name(config.get("_cfg_dict", config))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,12 +34,12 @@ class Computed:
 def parse(text: str) -> dict[str, Any] | None:
     """The values that are assigned to names; `_run_` holds the first line that does anything else.
 
-    None if it is no Python, too long, or full of itself.
+    None if it is no Python, too long, or full of itself. mmcv put the name of the file before its text.
     """
     if len(text) > LONGEST:
         return None
     try:
-        return _Reader().read(ast.parse(text))
+        return _Reader().read(ast.parse(re.sub(r"\A[^\n'\"#]*\.(py|json)[ \t\r]*\n", "", text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

@@ -66,6 +66,17 @@ class Inert(dict[Any, Any]):
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType] (it may be a key)
 
 
+class Stored(Inert):
+    """A configuration of mmcv or mmengine: the dictionary that it was made from, or holds as `_cfg_dict`."""
+
+    def __new__(cls, given: object = None, *_: object) -> Any:
+        return given if isinstance(given, dict) else super().__new__(cls)  # itself: a copy would take memory
+
+    def set_state(self, state: object) -> None:
+        first = state[0] if isinstance(state, tuple) and state else None
+        super().set_state({"_cfg_dict": first} if isinstance(first, dict) else state)
+
+
 class DType(Inert):
     """`numpy.dtype`, of which the code and the order of bytes are all that counts."""
 
@@ -186,6 +197,8 @@ for _core in ("core", "_core"):  # of NumPy 1 and 2
     _KNOWN[f"numpy.{_core}.multiarray.scalar"] = _scalar
     _KNOWN[f"numpy.{_core}.multiarray._reconstruct"] = Array
     _KNOWN[f"numpy.{_core}.numeric._frombuffer"] = _array
+for _config in ("mmcv.utils.config", "mmengine.config.config"):
+    _KNOWN |= {f"{_config}.ConfigDict": Stored, f"{_config}.Config": Stored}
 # Names of Python's own modules that trainings store. Names of other packages become empty objects.
 _PATHS = "Path PosixPath WindowsPath PurePosixPath PureWindowsPath"
 _HARMLESS = {
