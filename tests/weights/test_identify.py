@@ -202,3 +202,32 @@ def test_other_models_are_named_in_one_line(names: list[str], lacking: str, file
         identify(file("x.pth"), Checkpoint(tensors))
     assert lacking in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_configuration_names_what_has_no_place_here(file) -> None:
+    """The class of a part, before tensors that are missing are."""
+    for tensors in ({}, {"backbone.layer1.0.convs.0.weight": torch.zeros(4, 4, 3, 3)}):
+        config = "model = dict(backbone=dict(type='Res2Net'), rpn_head=dict(type='GARPNHead'))"
+        with pytest.raises(GCNetError, match="backbone of type Res2Net; rpn_head of type GARPNHead"):
+            identify(file("x.pth"), Checkpoint(tensors, config=config))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("backbone.conv1.weight", (8, 4, 7, 7), "images of 4 channels and not 3"),
+        ("roi_head.mask_head.upsample.weight", (8, 8, 4, 4), "masks that are enlarged 4 times and not twice"),
+        ("roi_head.mask_head.conv_logits.weight", (80, 8, 1, 1), "masks of 80 classes and boxes of 3"),
+    ],
+)
+def test_shapes_that_no_model_here_has(name: str, shape: tuple[int, ...], words: str, file) -> None:
+    state = as_mmdet(built(small())) | {name: torch.zeros(shape)}
+    with pytest.raises(GCNetError, match=words):
+        identify(file("x.pth"), Checkpoint(state, class_names=NAMES))
+
+
+def test_stages_of_a_cascade_are_alike(file) -> None:
+    state = as_mmdet(built(small(cascade=CASCADE)))
+    del state["roi_head.bbox_head.1.shared_fcs.1.bias"]
+    with pytest.raises(GCNetError, match="cascade whose stages differ in their bbox_head"):
+        identify(file("x.pth"), Checkpoint(state, class_names=NAMES))

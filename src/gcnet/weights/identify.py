@@ -6,7 +6,7 @@ C channels of a block, P of its bottleneck.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def identify(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     config, told_by = _config(path, checkpoint, told or {})
+    _refuse(path, [*(config.unsupported or ()), *other_parts(shapes)])
     count = class_count(shapes) or (row.spec.num_classes if row else 0)
     if row is not None:
         own, spec, notes, fallback = row, row.spec, [], unnamed(count)
@@ -101,7 +102,7 @@ def identify(
         own, spec, notes = _find_out(path, config, tensors, digest, structure, told_by)
     as_said = config.applied_to(spec)
     version_1 = is_version_1(checkpoint.tensors)
-    _refuse_unsupported(path, as_said, config, shapes, version_1)
+    _refuse(path, _unfitting(as_said, config, shapes, version_1))
     try:
         ModelSpec.from_dict(asdict(as_said))
     except ValueError as error:
@@ -185,22 +186,26 @@ def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> t
     return config, told_by
 
 
-def _refuse_unsupported(path: Path, spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> None:
-    """Raises for what its configuration or its tensors have and no model of ours does."""
-    wrong = [*(config.unsupported or ()), *other_parts(shapes)]
+def _unfitting(spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> Iterator[str]:
+    """What its configuration says that does not fit its tensors, or the models here of its version."""
     if version_1 and spec.balance == BalanceSpec():
-        wrong.append("a non-local block in a balanced pyramid of mmdetection 1.x, which scaled otherwise")
+        yield "a non-local block in a balanced pyramid of mmdetection 1.x, which scaled otherwise"
     points = 2 if version_1 else 0  # that our models read regions at
-    wrong += [f"sampling_ratio={own:g} of its roi_layer" for own in {*(config.sampling or ())} - {points}]
+    for own in {*(config.sampling or ())} - {points}:
+        yield f"sampling_ratio={own:g} of its roi_layer"
     anchors, expected = shapes.get("rpn_head.rpn_cls.weight", (0,))[0], len(spec.rpn.anchor_ratios)
     expected *= len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
-        wrong.append(f"{anchors} anchors at every place, where {expected} are expected (--config says which)")
+        yield f"{anchors} anchors at every place, where {expected} are expected (--config says which)"
     if spec.cascade and config.stds and len(config.stds) not in (1, stages := len(spec.cascade.ious)):
-        wrong.append(f"{len(config.stds)} box heads are written for {stages} stages")
-    if wrong:
-        parts = one_line(listed(wrong, 4, "; "), 180)
-        raise GCNetError(f"{path} cannot be read, because it has what no model here has: {parts}")
+        yield f"{len(config.stds)} box heads are written for {stages} stages"
+
+
+def _refuse(path: Path, wrong: Iterable[str]) -> None:
+    """Raises for what its configuration or its tensors have and no model of ours does."""
+    if parts := list(wrong):
+        words = one_line(listed(parts, 4, "; "), 180)
+        raise GCNetError(f"{path} cannot be read, because it has what no model here has: {words}")
 
 
 def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:

@@ -77,6 +77,10 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
     if stages not in (0, 2, 3):
         raise GCNetError(f"{source} holds a cascade of {stages} stages; only those of 2 or 3 can be read")
     head = "0." if stages else ""
+    for part in ("bbox_head", "mask_head"):
+        heads = [_part(shapes, f"roi_head.{part}.{stage}.") for stage in range(stages)]
+        if any(other != heads[0] for other in heads):
+            raise GCNetError(f"{source} holds a cascade whose stages differ in their {part}; none here does")
     cascade = CascadeSpec(*(values[:stages] for values in astuple(CascadeSpec())))
     rpn_convs = count_of(shapes, r"rpn_head\.rpn_conv\.(\d)\.conv\.weight") or 1
     try:
@@ -152,6 +156,9 @@ def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
     if levels != len(STAGES):
         raise ValueError(f"an FPN on {levels} maps of its backbone")
     deep = "backbone.conv1.0.weight" in shapes
+    first = "backbone.conv1.0.weight" if deep else "backbone.conv1.weight"
+    if shapes[first][1:2] not in ((), (3,)):
+        raise ValueError(f"images of {shapes[first][1]} channels and not 3")
     base = shapes["backbone.layer1.0.conv2.weight"][0]
     groups, width = 1, ResNetSpec.group_width
     if bottleneck:
@@ -230,13 +237,22 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
     )
     if not any(name.startswith(mask) for name in shapes):
         return roi
+    doubled, masks = shapes[f"{mask}upsample.weight"][2:], shapes[f"{mask}conv_logits.weight"][0]
+    if doubled not in ((), (2, 2)):
+        raise ValueError(f"masks that are enlarged {doubled[0]} times and not twice")
+    if masks not in (1, classes):
+        raise ValueError(f"masks of {masks} classes and boxes of {classes}")
     return replace(
         roi,
         masks=True,
         mask_channels=shapes[f"{mask}upsample.weight"][0],
         mask_convs=count_of(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
-        class_agnostic_masks=classes > 1 and shapes[f"{mask}conv_logits.weight"][0] == 1,
+        class_agnostic_masks=classes > 1 and masks == 1,
     )
+
+
+def _part(shapes: Shapes, start: str) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(start): shape for name, shape in shapes.items() if name.startswith(start)}
 
 
 def _has(shapes: Shapes, pattern: str) -> bool:
