@@ -71,6 +71,7 @@ SAID = Config(
     frozen_stages=3,
     standardised=(),
     steps=(),
+    notes=(),
     unsupported=(),
 )
 

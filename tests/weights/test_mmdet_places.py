@@ -124,6 +124,11 @@ def test_settings_of_a_test() -> None:
         )
 
 
+def test_data_sets_that_are_computed() -> None:
+    for text in ("test_dataloader = deepcopy(val_dataloader)", "data = dict(test=build())"):
+        assert "computed" in " ".join(said(TOP + text).unsupported or ())
+
+
 def test_a_model_that_is_computed() -> None:
     assert said("from mine import build\nmodel = build('x')").unsupported == (
         "a model that is computed, which is not done here",
@@ -153,6 +158,7 @@ FIT = "dict(type='Resize', scale=(640, 512), keep_ratio=True)"
         (f"{FIT}, dict(type='Normalize', mean=[1, 2, 3], std=[1, 1, 1])", "images are normalised twice"),
         (f"{FIT}, dict(type='Pad', size=(640, 640))", "size=[640, 640] of its Pad"),
         (f"{FIT}, dict(type='Pad', size_divisor=64)", "other multiples than of 32"),
+        (f"{FIT}, dict(type='Pad', size_divisor=[32, 32])", "other multiples than of 32"),
     ],
 )
 def test_steps_that_no_model_here_takes(steps: str, words: str) -> None:
@@ -161,7 +167,7 @@ def test_steps_that_no_model_here_takes(steps: str, words: str) -> None:
 
 def test_images_that_are_not_normalised_or_padded() -> None:
     read = with_steps(FIT, USUAL)
-    assert (read.mean, read.channels, read.notes, read.unsupported) == ((1.0, 2.0, 3.0), "rgb", None, ())
+    assert (read.mean, read.channels, read.notes, read.unsupported) == ((1.0, 2.0, 3.0), "rgb", (), ())
     read = with_steps(FIT, "bgr_to_rgb=True")
     assert (read.mean, read.std, read.channels) == ((0.0,) * 3, (1.0,) * 3, "rgb")
     assert read.notes is not None
@@ -204,7 +210,7 @@ data = dict(train=dict(img_scale=(9, 9)), test=dict(
 """
     read = said(text)
     assert (read.image_size, read.mean, read.channels) == ((1000, 600), (1.0, 2.0, 3.0), "bgr")
-    assert (read.notes, read.unsupported) == (None, ())
+    assert (read.notes, read.unsupported) == ((), ())
     stretched = said(
         text.replace("flip_ratio=0", "resize_keep_ratio=False").replace("divisor=32", "divisor=64")
     )

@@ -165,9 +165,10 @@ def word(value: Any) -> str:
 
 
 def at(values: Any, path: str) -> Any:
-    """The value at a dotted path; None if there is none."""
+    """The value at a dotted path, or the `Computed` one that it would be in; None if there is none."""
     for name in path.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
+        if not isinstance(values, Computed):
+            values = values.get(name) if isinstance(values, dict) else None
     return values
 
 

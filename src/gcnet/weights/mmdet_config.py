@@ -20,7 +20,7 @@ BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 KNOWN_STEPS = re.compile(
     r"(Resize|Normalize|Pad|MultiScaleFlipAug|RandomFlip)$"
     r"|Load(ImageFrom|\w*Annotations$|\w*Proposals$)|Collect|Pack|DefaultFormatBundle|.*ToTensor"
-    r"|TestTimeAug|FixShapeResize|None$"
+    r"|TestTimeAug|None$"
 )
 CAFFE_MEAN, CAFFE_STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # in the order blue, green, red
 
@@ -152,8 +152,7 @@ def _input(values: dict[str, Any]) -> dict[str, Any]:
         said["image_size"] = sizes[0]
     if kinds := dict.fromkeys(places.kinds(values)):
         said["steps"] = tuple(kind for kind in kinds if not KNOWN_STEPS.match(kind))
-    if notes := tuple(_notes(values)):
-        said["notes"] = notes
+        said["notes"] = tuple(_notes(values))
     return said
 
 
@@ -163,7 +162,7 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
         yield "its test does not normalise images"
     if places.are_all(values) and not places.paddings(values):
         yield "its test does not pad images; here they are padded to multiples of 32 pixels"
-    flips = True in find(places.steps(values), "flip") or "TestTimeAug" in places.kinds(values)
+    flips = True in find(values["test_pipelines"][0], "flip") or "TestTimeAug" in places.kinds(values)
     if flips or len(places.image_sizes(values)) > 1:
         yield "its test joins detections at several sizes or flips; here they are those at the first size"
 

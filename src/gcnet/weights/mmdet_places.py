@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from gcnet.weights.config_text import at, dicts, find, first_dict, nested, numbers, pairs, without, word
+from gcnet.weights.config_text import (
+    Computed,
+    at,
+    dicts,
+    find,
+    first_dict,
+    nested,
+    numbers,
+    pairs,
+    without,
+    word,
+)
 
 POSITIONS = ("after_conv1", "after_conv2", "after_conv3")  # of plugins; the last one is the usual one
-
 NOT_NORMALISED = {"mean": [0.0] * 3, "std": [1.0] * 3}
 PREPROCESSORS = ("data_preprocessor", "preprocess_cfg")  # of 3.x, and before its first release
 
@@ -36,6 +46,8 @@ def used(values: dict[str, Any]) -> dict[str, Any]:
 def _test_pipelines(values: dict[str, Any]) -> list[Any]:
     """Those of the test's data sets, in any wrappers; else the one that is named so, or a size alone."""
     tested = at(values, "test_dataloader.dataset") or at(values, "data.test")
+    if isinstance(tested, Computed):
+        return [tested]
     named = values.get("test_pipeline") or [{key: values[key]} for key in ("img_scale",) if key in values]
     old = next((own for own in nested(tested) if "img_scale" in own), None)
     return find(tested, "pipeline") or [_old_pipeline(old) if old else named]
@@ -78,7 +90,7 @@ def normalisation(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     processor, step = preprocessor(values), normalising_step(values)
     found = step or ({} if are_all(values) else first_dict(values, "img_norm_cfg"))
     swaps = [any(processor.get(name) for name in ("bgr_to_rgb", "rgb_to_bgr", "to_rgb"))]
-    swaps += ["rgb" in find(steps(values), "channel_order")]  # as they are loaded
+    swaps += ["rgb" in find(values["test_pipelines"][0], "channel_order")]  # as they are loaded
     if processor.get("mean") is not None:
         found = processor
     elif found:
@@ -96,14 +108,14 @@ def normalising_step(values: dict[str, Any]) -> dict[str, Any]:
 
 def image_sizes(values: dict[str, Any]) -> list[tuple[int, int]]:
     """(long, short) sides that images are fitted in, the first one first."""
-    found = [*find(steps(values), "img_scale"), *find(steps(values), "scale")]
+    found = [*find(values["test_pipelines"][0], "img_scale"), *find(values["test_pipelines"][0], "scale")]
     return list(dict.fromkeys((int(max(size)), int(min(size))) for one in found for size in pairs(one)))
 
 
-def paddings(values: dict[str, Any]) -> set[Any]:
+def paddings(values: dict[str, Any]) -> list[Any]:
     """The numbers of pixels that images are padded to multiples of; without any, they are not."""
-    found = [*find(steps(values), "size_divisor"), preprocessor(values).get("pad_size_divisor")]
-    return {divisor for divisor in found if divisor not in (None, 1)}
+    found = [*find(values["test_pipelines"][0], "size_divisor"), preprocessor(values).get("pad_size_divisor")]
+    return [divisor for divisor in found if divisor not in (None, 1)]
 
 
 def convolution_types(values: dict[str, Any], part: str) -> set[str]:

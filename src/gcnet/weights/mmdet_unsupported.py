@@ -167,7 +167,7 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
     kinds, sizes = places.kinds(values), places.image_sizes(values)
     if places.are_all(values) and not ("Resize" in kinds and sizes):
         yield "images are not resized to fit in a size"
-    if places.paddings(values) - {32}:
+    if any(divisor != 32 for divisor in places.paddings(values)):
         yield "images are padded to other multiples than of 32 pixels"
     for kind, step in zip(kinds, places.steps(values), strict=True):
         # By default 3.x stretches images, and 2.x, where the size has another name, does not.
