@@ -172,7 +172,9 @@ def _backbone(values: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {}
     if backbone.get("style", "pytorch" if backbone else None) in ("pytorch", "caffe"):
         said["style"] = backbone.get("style", "pytorch")
-    if backbone and isinstance(frozen := backbone.get("frozen_stages", -1), int):
+    # A whole backbone that does not say it has mmdetection's default; a part of one may leave it out.
+    default = -1 if backbone and backbone.keys() & {"type", "depth"} else None
+    if backbone and isinstance(frozen := backbone.get("frozen_stages", default), int):
         said["frozen_stages"] = min(max(frozen + 1, 0), 5)
     kinds = {word(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
     frozen = find(backbone or values, "norm_eval")
