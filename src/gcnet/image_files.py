@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = (
     *(".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 
-# Folders of masks, by the last word of their names.
+# Folders of masks.
 MASK_FOLDERS = ("segmentationobject", "segmentationclass", "masks", "mask", "pedmasks", "instances", "gt")
 
 
@@ -121,6 +121,7 @@ def is_image(path: Path) -> bool:
     return has_image_suffix(path.name) and path.is_file()
 
 
-def words_of(folder: str) -> list[str]:
-    """The words of a folder's name: `train` and `masks` of `train_masks`."""
-    return re.split("[ _-]", folder.lower())
+def is_of_masks(folder: str) -> bool:
+    """Whether a folder's name says that masks are in it: `masks`, `train_masks`, but not `with_mask`."""
+    name = folder.lower()
+    return name in MASK_FOLDERS or re.search("[ _-]masks$", name) is not None

@@ -113,7 +113,7 @@ def _records(source: Source, labels: Mapping[int, int], crowd_as_objects: bool) 
             notes.image(f"have a side of less than {MIN_SIDE} pixels; not trained on", paths[id].name)
     notes.tell()
     return [
-        ImageRecord(id, paths[id], width, height, tuple(instances[id]))
+        ImageRecord(id, paths[id], max(width, 1), max(height, 1), tuple(instances[id]))
         for id, (height, width) in sizes.items()
     ]
 

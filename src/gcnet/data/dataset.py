@@ -170,17 +170,8 @@ def collection_paused() -> Iterator[None]:
 Part = TypeVar("Part")
 
 WHOLE = "all"  # the name of a set that is not divided into splits
-# The words for a split, and what may hang on them (trainset, valimages); valve and trainer are no such words.
-_MORE = (
-    r"(set|data|split|images?|imgs?|photos?|labels?|masks?|annotations?|anns?|coco|yolo|voc|json|xml|dev|s)*"
-)
-_SPLITS = {
-    WHOLE: re.compile(rf"trainval(test)?{_MORE}"),
-    "train": re.compile(rf"train(ing)?{_MORE}"),
-    "valid": re.compile(rf"(val(id)?(ation|ate)?|dev){_MORE}"),
-    "test": re.compile(rf"test(ing)?{_MORE}"),
-}
-SPLITS = frozenset(_SPLITS)
+_SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}  # how a word begins
+_OTHER_WORDS = re.compile(r"val(v|ue|ley|et)|train(s$|ers?$|ees?$)|test(ers?$|imon|icle|ament)")
 _WORD = re.compile("[a-z]+")
 
 
@@ -199,6 +190,9 @@ def name_splits(
             return splits
         found = [(begins, part) for (of, begins), part in named if of == split]
         found = [part for begins, part in found if begins] or [part for _, part in found]
+        if split == "valid" and not found:
+            unnamed = [(name, part) for name, part in parts if split_of(name) is None]
+            found = [part for name, part in unnamed if "dev" in _WORD.findall(name.lower())]
         if len(found) > 1:
             first, second = map(shown, found[:2])
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
@@ -215,9 +209,9 @@ def split_of(name: str) -> str | None:
 def _split_of(name: str) -> tuple[str | None, bool]:
     """The split of the first word that is one, and whether the name begins with it."""
     for word in _WORD.finditer(name):
-        for split, known in _SPLITS.items():
-            if known.fullmatch(word[0]):
-                return split, word.start() == 0
+        split = next((split for begin, split in _SPLITS.items() if word[0].startswith(begin)), None)
+        if split and not _OTHER_WORDS.match(word[0]):
+            return split, word.start() == 0
     return None, False
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from gcnet.console import shown
-from gcnet.data.dataset import SPLITS, split_of
+from gcnet.data.dataset import split_of
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
-from gcnet.image_files import MASK_FOLDERS, words_of
+from gcnet.image_files import is_of_masks
 from gcnet.ops.decode import image_size
 
-NO_SIZE = (1, 1)  # its annotations are left out; that it is missing is said before a training
+NO_SIZE = (0, 0)  # its annotations are left out; that it is missing is said before a training
 MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
 
 
@@ -89,7 +89,7 @@ def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]
     found = _files_by_name(folders[:1])
     names = {_last_part(str(image.get("file_name"))) for image in source.images}
     own = {split_of(source.path.name), split_of(source.path.parent.name)}
-    return found if names & found.keys() else _files_by_name(folders, but=SPLITS - own)
+    return found if names & found.keys() else _files_by_name(folders, but={"train", "valid", "test"} - own)
 
 
 def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dict[str, list[Path]]:
@@ -98,7 +98,7 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
     for folder in folders:
         for path in folder.rglob("*"):
             parts = path.relative_to(folder).parts[:-1]
-            if not any(words_of(part)[-1] in MASK_FOLDERS or split_of(part) in but for part in parts):
+            if not any(is_of_masks(part) or split_of(part) in but for part in parts):
                 found.setdefault(_plain(path.name), set()).add(path)
     return {name: sorted(paths) for name, paths in found.items()}
 

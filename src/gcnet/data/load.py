@@ -113,7 +113,7 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
             raise
         found = {}
     if (
-        not found and len(inside) == 1 and inside[0].is_dir()
+        not found and len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
     ):  # an archive that was unpacked into a folder of its own
         return find_splits(inside[0], images)
     if not found:

@@ -103,6 +103,13 @@ def read_index_mask(
         return numbers
 
 
+def is_coloured(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Whether an image has colours, and not one value for each pixel, as `read_index_mask` tells apart."""
+    with opened(path) as file, blamed(path):
+        mode = read_header(file, max_pixels).mode
+        return mode not in ("P", "L", "1", "LA") and not mode.startswith("I")
+
+
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
     """An image from a path, a file's bytes, a file opened in binary, a PIL image, an array or a tensor.
 

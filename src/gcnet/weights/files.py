@@ -90,7 +90,7 @@ def save_model(
 
 def check_describable(model: Detector | Classifier) -> None:
     """Raises GCNetError if the model has inserted blocks that are not its spec's: no file could be read."""
-    own = [f"backbone.parts.{name}" for name in getattr(model.backbone, "blocks", [])]
+    own = [f"backbone.parts.{name}" for name in getattr(getattr(model, "backbone", None), "blocks", ())]
     if foreign := [name for name in inserted_blocks(model) if name not in own]:
         raise GCNetError(
             f"the model's spec does not describe the blocks that were inserted ({listed(foreign, 1)}), so "

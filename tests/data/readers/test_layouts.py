@@ -83,11 +83,12 @@ def found(root: Path) -> dict[str, list[tuple[str, list[tuple[str, tuple[int, ..
 # Splits ------------------------------------------------------------------------------------------------
 
 
-def test_only_whole_words_name_a_split() -> None:
-    words = ["train2017", "training_set", "val", "validation", "test-dev", "stage1_train", "dev", "trainval"]
+def test_words_that_begin_like_a_split() -> None:
+    words = ["train2017", "TrainRGB", "val", "validacion", "test-dev", "stage1_train", "dev", "trainval"]
     named = [list(name_splits(Path(), [(word, 0)])) for word in words]
     assert named == [["train"], ["train"], ["valid"], ["valid"], ["test"], ["train"], ["valid"], ["all"]]
-    for word in ("valve", "trainer", "values.json", "tester", "valley"):
+    assert name_splits(Path(), [("train", 0), ("val", 1), ("dev", 2)]) == {"train": 0, "valid": 1}
+    for word in ("valve", "trainer", "trains", "values.json", "tester", "valley"):
         assert not name_splits(Path(), [(word, 0)])
 
 
@@ -104,6 +105,37 @@ def test_a_folder_beside_splits_is_named(tmp_path: Path, caplog: pytest.LogCaptu
         labelme(tmp_path / name / f"{name}.json", f"{name}.jpg")
     assert found(tmp_path).keys() == {"train", "valid"}
     assert "1 of 3 files are in the folder of no split and not read (first: new/new.json)" in caplog.text
+
+
+def test_the_outermost_folder_names_the_split(tmp_path: Path) -> None:
+    for folder in ("train/clip_test", "train/train_batch1", "val/clip_test", "val"):
+        name = folder.replace("/", "-")
+        image(tmp_path / folder / f"{name}.jpg")
+        labelme(tmp_path / folder / f"{name}.json", f"{name}.jpg")
+    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
+    assert names == {
+        "train": ["train-clip_test.jpg", "train-train_batch1.jpg"],
+        "valid": ["val-clip_test.jpg", "val.jpg"],
+    }
+
+
+def test_what_is_beside_a_test_folder_is_for_training(tmp_path: Path) -> None:
+    for folder in ("photos", "test"):
+        image(tmp_path / folder / f"{folder}.jpg")
+        voc(tmp_path / folder / f"{folder}.xml", f"{folder}.jpg")
+    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
+    assert names == {"train": ["photos.jpg"], "test": ["test.jpg"]}
+
+
+def test_files_of_cocos_other_tasks_and_hundreds_of_others(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / f"{split}2017" / "a.jpg")
+        coco(tmp_path / "annotations" / f"instances_{split}2017.json", ["a.jpg"])
+        for other in ("densepose", "lvis_v1"):
+            coco(tmp_path / "annotations" / f"{other}_{split}2017.json", ["a.jpg"])
+    for number in range(120):
+        write(tmp_path / "annotations" / f"{number}.json", "{}")
+    assert found(tmp_path).keys() == {"train", "valid"}
 
 
 @pytest.mark.parametrize(
@@ -231,6 +263,25 @@ def test_labels_in_letters_of_either_case(tmp_path: Path) -> None:
     assert found(tmp_path) == YOLO
 
 
+def test_images_alone_is_no_end_of_a_path(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would be all images, for training and for validation."""
+    for split in ("train", "val"):
+        image(tmp_path / "images" / split / "a.jpg")
+    paths = "train: /content/set/train/images\nval: /content/set/val/images\n"
+    write(tmp_path / "data.yaml", f"{paths}names: [dog, cat]\n")
+    with pytest.raises(GCNetError, match="its training images are not there"):
+        load_splits(tmp_path)
+
+
+def test_labels_of_the_same_name_in_other_letters_are_anothers(tmp_path: Path) -> None:
+    for name in ("a.jpg", "A.jpg"):
+        image(tmp_path / name)
+    write(tmp_path / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    write(tmp_path / "model" / "labels.txt", "person\n")
+    assert found(tmp_path) == {"train": [("A.jpg", []), ("a.jpg", [("cat", (30, 15, 50, 45))])]}
+
+
 def test_labels_without_an_image_and_splits_that_are_not_there(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -337,6 +388,21 @@ def test_cvat_turns_shapes_and_counts_those_without_area(
     assert "shapes that have no area are left out: 2 polyline" in caplog.text
 
 
+def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
+    """Jobs have frames of the same names, each its own; another version of one file is refused."""
+    for job in ("job_1", "job_2"):
+        image(tmp_path / job / "images" / "a.jpg")
+        box = '<box label="cat" xtl="20" ytl="20" xbr="60" ybr="40"/>'
+        picture = f'<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}">{box}</image>'
+        write(tmp_path / job / "annotations.xml", f"<annotations>{picture}</annotations>")
+    paths = [record.path.resolve() for record in load_splits(tmp_path, val_fraction=0)["train"].records]
+    assert paths == [tmp_path.resolve() / job / "images" / "a.jpg" for job in ("job_1", "job_2")]
+    old = (tmp_path / "job_1" / "annotations.xml").read_text()
+    write(tmp_path / "job_1" / "annotations_old.xml", old)
+    with pytest.raises(GCNetError, match=r"both have a.jpg; keep one of them"):
+        load_splits(tmp_path / "job_1")
+
+
 def test_cvat_turns_clockwise(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     box = '<box label="cat" xtl="20" ytl="20" xbr="60" ybr="40" rotation="30"/>'
@@ -354,6 +420,7 @@ def test_cvat_turns_clockwise(tmp_path: Path) -> None:
     ("attributes", "classes", "said"),
     [
         ([{"name": "Bob", "class": "cat"}, {"name": "Eve", "class": "dog"}], ["cat", "dog"], ""),
+        ([{"category": "cat", "name": "Bob"}], ["cat"], ""),
         ([{"kind": "cat"}, {}], ["cat", "cat"], "1 of 2 regions have no class; taken for cat"),
         ([{"kind": "cat"}, {"kind": "dog"}, {}], ["cat", "dog"], "1 of 3 regions have no class; left out"),
         ([{}, {}], ["object"] * 2, "2 of 2 regions have no class; taken for object"),
@@ -407,6 +474,10 @@ def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
         ("masks/a_mask.png", "images/a.jpg"),
         ("x/a_mask.png", "x/a.jpg"),
         ("masks/seg12.png", "images/seg12.jpg"),
+        ("masks/with_mask/a.png", "images/with_mask/a.jpg"),
+        ("train_instances/masks/a.png", "train_instances/images/a.jpg"),
+        ("instance_masks/a.png", "images/a.jpg"),
+        ("masks/train/a.png", "images/a.jpg"),
     ],
 )
 def test_places_of_masks(tmp_path: Path, masks: str, image_name: str) -> None:
@@ -423,6 +494,61 @@ def test_numbered_masks_are_an_object_each(tmp_path: Path, caplog: pytest.LogCap
         mask(tmp_path / "masks" / f"a_{number}.png", {place: value})
     assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
     assert "1 of 2 images have no mask; left out (first: images/b.jpg)" in caplog.text
+
+
+def test_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
+    for name in "12":
+        image(tmp_path / "images" / f"{name}.jpg")
+        for number, (place, value) in enumerate(TWO.items(), start=1):
+            mask(tmp_path / "masks" / name / f"{number}.png", {place: value})
+    assert found(tmp_path) == {"train": [("1.jpg", BOXES), ("2.jpg", BOXES)]}
+
+
+@pytest.mark.parametrize("other", ["masks/old/a.png", "color_masks/a.png", "images/facemask.png"])
+def test_masks_and_images_beside_those_that_are_meant(tmp_path: Path, other: str) -> None:
+    image(tmp_path / "images" / "a.png")
+    image(tmp_path / "images" / "face.png")
+    mask(tmp_path / other, {(0, 0, 9, 9): 9})
+    for name in ("a", "face"):
+        mask(tmp_path / "masks" / f"{name}.png", TWO)
+    assert [objects for _, objects in found(tmp_path)["train"]] == [BOXES, BOXES]
+
+
+def test_small_objects_of_many_numbers_stay(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    places = [(x, y, x + 3, y + 3) for y in range(0, 40, 5) for x in range(0, 80, 5)]
+    mask(tmp_path / "masks" / "a.png", {place: 100 + i for i, place in enumerate(places)})
+    assert [box for _, box in found(tmp_path)["train"][0][1]] == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)],
+        [(128, 0, 0), (128, 128, 128), (0, 0, 128), (64, 64, 64)],
+    ],
+)
+def test_colours_are_no_numbers(tmp_path: Path, colours: list[tuple[int, int, int]]) -> None:
+    """Neither is red 255, which may be void, nor gray among colours the number of another."""
+    image(tmp_path / "images" / "a.jpg")
+    places = [(5, 5, 25, 25), (5, 30, 25, 50), (40, 5, 60, 25), (40, 30, 60, 50)]
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for (x1, y1, x2, y2), colour in zip(places, colours, strict=True):
+        values[y1:y2, x1:x2] = colour[::-1]
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), values)
+    assert [box for _, box in found(tmp_path)["train"][0][1]] == places
+    lines = [f"c{i}:{r},{g},{b}::" for i, (r, g, b) in enumerate(colours)]
+    write(tmp_path / "labelmap.txt", "\n".join(["background:0,0,0::", *lines]))
+    assert found(tmp_path)["train"][0][1] == [(f"c{i}", place) for i, place in enumerate(places)]
+
+
+def test_255_is_a_class_where_it_is_named_or_others_are_large(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / "a.png", dict(zip(TWO, (128, 255), strict=True)))
+    assert [box for _, box in found(tmp_path)["train"][0][1]] == [box for _, box in BOXES]
+    write(tmp_path / "classes.txt", "disc\ncup\n")
+    assert found(tmp_path)["train"][0][1] == [("disc", BOXES[0][1]), ("cup", BOXES[1][1])]
 
 
 def test_a_folder_of_masks_for_each_class(tmp_path: Path) -> None:
@@ -466,6 +592,7 @@ def test_void_and_specks_are_no_objects(tmp_path: Path, caplog: pytest.LogCaptur
     write(tmp_path / "classes.txt", "cat\ndog\n")
     assert found(tmp_path)["train"][0][1] == [("cat", BOXES[0][1]), ("dog", BOXES[1][1])]
     assert "1 areas of up to 10 pixels are left out" in caplog.text
+    assert "255 beside smaller numbers is taken for what is not annotated" in caplog.text
 
 
 def test_masks_of_classes_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import logging
@@ -81,7 +82,7 @@ def find_coco(root: Path) -> Readers:
     for pattern, part in patterns:
         files = json_files(root, pattern)
         if len(files) > _MOST_FILES:
-            continue
+            files = [path for path in files if path.name.startswith("instances_")][:_MOST_FILES]
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
         splits = _splits(root, instances or found, found)
@@ -99,15 +100,13 @@ def find_coco(root: Path) -> Readers:
 
 
 def _splits(root: Path, first: Sequence[Named], every: Sequence[Named]) -> dict[str, Path]:
-    """Files by split: of the `first` ones, and of others in what splits these lack.
-
-    A single file without a split's name is undivided, or with one of another split for training.
-    """
+    """Files by split: of the `first` ones, and of others in what splits these lack."""
     splits = name_splits(root, first)
-    others = name_splits(root, [one for one in every if one not in first])
-    if WHOLE not in splits:
-        splits |= {split: path for split, path in others.items() if split not in {*splits, WHOLE}}
-    unnamed = [path for name, path in first if not name_splits(root, [(name, path)])]
+    missing = {"train", "valid", "test"} - splits.keys() if WHOLE not in splits else set()
+    others = [one for one in every if one not in first and name_splits(root, [one]).keys() & missing]
+    with contextlib.suppress(GCNetError):  # two files of one split, of which neither is needed
+        splits |= name_splits(root, others)
+    unnamed = [path for name, path in first if name.startswith("default")]  # CVAT's
     if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
         return {"train" if splits else WHOLE: unnamed[0]} | splits
     return splits or splits_of(root, every)
@@ -157,7 +156,8 @@ def is_coco(path: Path) -> bool:
 
 def _is_anothers(content: bytes) -> bool:
     """Whether it has keys of LabelMe, of panoptic files or of Datumaro."""
-    return bool(re.search(rb'"shapes"|"segments_info"|"items":\s*\[', content))
+    is_datumaro = b'"images"' not in content and re.search(rb'"items":\s*\[', content)
+    return b'"shapes"' in content or b'"segments_info"' in content or bool(is_datumaro)
 
 
 def image_folders(root: Path, path: Path) -> list[Path]:

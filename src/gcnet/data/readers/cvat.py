@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from gcnet.console import listed
+from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
@@ -61,31 +62,39 @@ def is_cvat(path: Path) -> bool:
 
 
 def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
-    path, trees = paths[0], [read_xml(path) for path in paths]
-    labels = [
-        label.findtext("name") or ""
-        for tree in trees
-        for label in tree.iterfind("meta//labels/label")
-        if label.findtext("type") not in _NO_AREA
-    ]
-    images, annotations, others = [], [], Counter[str]()
-    for id, image in enumerate((image for tree in trees for image in tree.iter("image")), start=1):
-        if subset is not None and image.get("subset") != subset:
-            continue
-        others.update(shape.tag for shape in image if shape.tag in _NO_AREA[1:])
-        size = {"width": image.get("width"), "height": image.get("height")}
-        images.append({"id": id, "file_name": image.get("name"), **size})
-        for number, shape in enumerate(image, start=1):
-            if shape.tag in ("polygon", "box", "mask", "ellipse"):
-                name = f"{image.get('name')}:{number}"
-                entry = {"id": name, "image_id": id, "category_id": shape.get("label", "")}
-                annotations.append(entry | object_of(_object, shape, size))
+    path = paths[0]
+    labels: list[str] = []
+    images, annotations, others, seen = [], [], Counter[str](), dict[str, Path]()
+    folder = path.parent
+    for file in paths:
+        tree = read_xml(file)
+        labels += [
+            label.findtext("name") or ""
+            for label in tree.iterfind("meta//labels/label")
+            if label.findtext("type") not in _NO_AREA
+        ]
+        own = [image for image in tree.iter("image") if subset in (None, image.get("subset"))]
+        folders = [file.parent, file.parent / "images"]
+        folders += [file.parent / "images" / subset] if subset else []
+        folder = folder_with(folders, [image.get("name") for image in own])
+        for image in own:
+            name = image.get("name") or ""
+            place = name if len(paths) == 1 else os.path.join(os.path.relpath(folder, path.parent), name)
+            if seen.setdefault(place, file) != file:
+                raise GCNetError(f"{file} and {seen[place]} both have {shown(name)}; keep one of them")
+            others.update(shape.tag for shape in image if shape.tag in _NO_AREA[1:])
+            size = {"width": image.get("width"), "height": image.get("height")}
+            images.append({"id": len(images) + 1, "file_name": place, **size})
+            for number, shape in enumerate(image, start=1):
+                if shape.tag in ("polygon", "box", "mask", "ellipse"):
+                    entry = {"id": f"{place}:{number}", "image_id": len(images)}
+                    entry |= {"category_id": shape.get("label", "")}
+                    annotations.append(entry | object_of(_object, shape, size))
     if others:
         kinds = listed([f"{count} {kind}" for kind, count in others.items()])
         log.warning("%s: shapes that have no area are left out: %s", path, kinds)
-    folders = [path.parent, path.parent / "images", *([path.parent / "images" / subset] if subset else [])]
-    folder = folder_with(folders, [image["file_name"] for image in images])
-    return Source.of_names(path, folder, images, annotations, labels)
+    base = folder if len(paths) == 1 else path.parent
+    return Source.of_names(path, base, images, annotations, labels)
 
 
 def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import logging
 import math
 import os.path
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
-from gcnet.data.dataset import WHOLE, collection_paused, name_splits
+from gcnet.data.dataset import WHOLE, collection_paused, name_splits, split_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
@@ -199,10 +199,13 @@ class ImagesBeside:
 
     def __init__(self) -> None:
         self.others: list[str] = []
+        self.folders: dict[Path, list[Path]] = {}
 
     def of(self, path: Path, name: str, folders: Sequence[Path] = ()) -> str:
         """The absolute path of the image of an annotation file with `name` in it."""
-        folders = [*folders, *_folders_of_images(path)]
+        if path.parent not in self.folders:
+            self.folders[path.parent] = _folders_of_images(path.parent, folders)
+        folders = self.folders[path.parent]
         named = name.replace("\\", "/")
         last = named.rsplit("/", 1)[-1]
         names = [named, last] if has_image_suffix(last) else []
@@ -227,14 +230,11 @@ class ImagesBeside:
             )
 
 
-def _folders_of_images(path: Path) -> Iterator[Path]:
-    """Beside an annotation file, and `images/train` of one in `labels/train`."""
-    yield path.parent
-    for above, rest in (
-        (path.parents[1], ""),
-        (path.parents[min(2, len(path.parents) - 1)], path.parent.name),
-    ):
-        yield from (above / folder / rest for folder in (*IMAGE_FOLDERS, ""))
+def _folders_of_images(folder: Path, first: Sequence[Path]) -> list[Path]:
+    """Where the images of annotation files in a folder may be: there, or `images/train` of `labels/train`."""
+    above = [(folder, ""), (folder.parent, ""), (folder.parent.parent, folder.name)]
+    places = (base / name / rest for base, rest in above for name in ("", *IMAGE_FOLDERS))
+    return [place for place in dict.fromkeys([*first, *places]) if os.path.isdir(place)]
 
 
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
@@ -257,7 +257,7 @@ def file_an_image(
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
-    parts = by_folder(root, files)
+    parts = by_folder(root, files, alone=True)
     folders = {split: root if split == WHOLE else _common(own) for split, own in parts.items()}
     return {split: partial(read, folders[split], own) for split, own in parts.items()}
 
@@ -276,17 +276,22 @@ def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     return name_splits(root, parts) or ({WHOLE: parts[0][1]} if len(parts) == 1 else {})
 
 
-def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files by the split that a folder above them is named after; those of none are counted.
+def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict[str, list[Path]]:
+    """Files by the split that the outermost such folder above them is named after.
 
-    All are in one where no folder is, or a single one beside others: a class may have such a name.
+    What is in none is for training beside validation or test; beside all of them it is left out, with a
+    warning. All are in one where no folder is a split's, or a single one of training beside others: a class
+    may have such a name. So they are in a single one of another split, but for `alone`.
     """
-    parts_of = {path: path.relative_to(root).parts[:-1] for path in paths}
-    names = dict.fromkeys(part for parts in parts_of.values() for part in parts)
+    part_of = {path: _split_part(path.relative_to(root).parts[:-1]) for path in paths}
+    names = dict.fromkeys(part for part in part_of.values() if part)
     splits = name_splits(root, [(name, name) for name in names])
-    left = [path for path, parts in parts_of.items() if not set(parts) & set(splits.values())]
-    if len(splits) < (2 if left else 1):
+    parts = {split: [path for path in paths if part_of[path] == name] for split, name in splits.items()}
+    left = [path for path in paths if part_of[path] not in splits.values()]
+    if not parts or (left and parts.keys() == {"train"}) or (not left and not alone and "train" not in parts):
         return {WHOLE: list(paths)}
+    if left and "train" not in parts and WHOLE not in parts:
+        return {"train": left} | parts
     if left:
         log.warning(
             "%s: %d of %d files are in the folder of no split and not read (first: %s)",
@@ -295,7 +300,12 @@ def by_folder(root: Path, paths: Sequence[Path]) -> dict[str, list[Path]]:
             len(paths),
             shown(left[0].relative_to(root).as_posix()),
         )
-    return {split: [path for path in paths if name in parts_of[path]] for split, name in splits.items()}
+    return parts
+
+
+def _split_part(parts: Sequence[str]) -> str | None:
+    named = [part for part in parts if split_of(part)]
+    return (named or [part for part in parts if "dev" in part.lower()] or [None])[0]
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:

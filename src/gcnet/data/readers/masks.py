@@ -1,8 +1,8 @@
 """Reads folders of masks: one image of numbers for each image, or one black and white image for each object.
 
-In `masks/a.png` of `images/a.jpg` each number is an object; in a black and white mask, each connected area.
-Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a.png`, are one object each. A `classes.txt`,
-CVAT's `labelmap.txt` or a `class_dict.csv` names the classes.
+In `masks/a.png` of `images/a.jpg` each number or colour is an object; in a black and white mask, each
+connected area. Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a.png`, are one object each. A
+`classes.txt`, CVAT's `labelmap.txt` or a `class_dict.csv` names the classes, or folders do.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from gcnet.console import listed, shown
-from gcnet.data.readers.files import Readers, by_folder, read_lines, read_mask
+from gcnet.data.dataset import split_of
+from gcnet.data.readers.files import Readers, by_folder, read_lines
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
-from gcnet.image_files import MASK_FOLDERS, is_image, words_of
-from gcnet.ops.decode import image_size, read_index_mask
+from gcnet.image_files import MASK_FOLDERS, is_image
+from gcnet.ops.decode import image_size, is_coloured, read_index_mask
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -34,23 +35,29 @@ log = logging.getLogger(__name__)
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 _OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of labelme2voc
 _MASKS = (*MASK_FOLDERS, "labels", "label", "annotations")  # these three may be anything
+_KINDS = ("instance", "instances", "object", "objects", "semantic", "binary")  # of masks, no classes
 _NUMBERED = re.compile(r"[_-]\d+$")
 _NAMES = ("classes.txt", "class_names.txt")
 _COLOURS = ("labelmap.txt", "class_dict.csv")  # of CVAT, and of many sets for semantic segmentation
 _COLOUR_LINE = re.compile(r"([^#:,][^:,]*)[:,]\s*(\d+),\s*(\d+),\s*(\d+)")
 _NO_CLASSES = ("__ignore__", "_background_", "background", "void")
-_VOID = 255  # in VOC's masks and many others: not annotated
-_BLACK, _WHITE = 40, 0.6  # of 255: shades near black; the share of all others that has to be near white
+_COLOURED = 1 << 24  # is added to the numbers of colours, so that red is not 255
+_GRAY = 0x010101
+_VOID, _LAST = 255, 150  # not annotated, in VOC's masks and others, where objects go up to this at most
+_BLACK, _WHITE = 40, 128  # shades: up to this near black, and within as much of white, which is this at least
 _ENDING = re.compile(
     r"[_-]?(masks?|labels?|gt|seg|segmentation|instances?|instanceids)([_-]\d+)?$", re.IGNORECASE
 )
-_MOST_NUMBERS = 2000  # of objects in an image: more are shades, of a JPEG for one
-_SPECK = 10  # pixels: parts that are no larger are slips of a brush
+_MOST_NUMBERS = 2000  # of objects in an image: more are shades
+_SPECK, _LARGE = (
+    10,
+    100,
+)  # pixels: parts that are no larger are slips of a brush, where most are larger than this
 _FEW = 8  # shades that a mask of numbers may have and yet look black and white
 
 
 def find_masks(root: Path) -> Readers:
-    """Finds images in a folder with a usual name, and their masks in another."""
+    """Finds images, and their masks in another folder or of another name."""
     if root.is_file():
         return {}
     files = [path for path in sorted(root.rglob("*")) if is_image(path)]
@@ -58,10 +65,11 @@ def find_masks(root: Path) -> Readers:
     if not masks_of:
         return {}
     classes = _Classes(tuple(sorted({*class_of.values()})), class_of) if class_of else _read_classes(root)
-    every = [_class_mask(path) for paths in masks_of.values() if len(paths) == 1 for path in paths]
-    classes = replace(classes, used=cache(partial(_numbers_of, every)))
+    single = [(image, paths[0]) for image, paths in masks_of.items() if len(paths) == 1]
+    used = cache(partial(_numbers_of, single))
+    named = cache(partial(_numbers_of, [(image, _class_mask(path)) for image, path in single]))
     return {
-        split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes)
+        split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes, used, named)
         for split, part in by_folder(root, list(masks_of)).items()
     }
 
@@ -74,23 +82,22 @@ class _Classes:
     masks: Mapping[Path, str] = field(default_factory=dict)
     colours: Mapping[int, str] = field(default_factory=dict)
     path: Path | None = None
-    used: Callable[[], set[int]] = set  # the numbers in the masks of all splits
 
-    def of(self, numbers: Collection[int]) -> dict[int, str]:
-        """The name of each number in the masks. Raises GCNetError where the names do not fit.
+    def of(self, used: set[int]) -> dict[int, str]:
+        """The name of each number that is `used`. Raises GCNetError where the names do not fit.
 
-        They are colours, or 1, 2, ... in the order of the names, or as many numbers as there are names.
+        They are of colours, or of 1, 2, ... in their order, or as many as numbers.
         """
         if len(self.names) < 2 and not self.colours:
-            return dict.fromkeys(numbers, self.names[0] if self.names else "object")
-        used = self.used().union(numbers)
-        if self.colours.keys() >= used:
-            return dict(self.colours)
+            return dict.fromkeys(used, self.names[0] if self.names else "object")
+        named = {number: self.colours.get(number, self.colours.get(_as_colour(number))) for number in used}
+        if self.colours and None not in named.values():
+            return {number: str(name) for number, name in named.items()}
         if max(used, default=0) <= len(self.names):
             return dict(enumerate(self.names, start=1))
         if len(used) == len(self.names):
             return dict(zip(sorted(used), self.names, strict=True))
-        found = listed(list(map(str, sorted(used))), 4)
+        found = listed([_shown(number) for number in sorted(used)], 4)
         raise GCNetError(
             f"{self.path} names {len(self.names)} classes, but the masks have the numbers {found}: give a "
             "line for each number, in their order"
@@ -98,20 +105,30 @@ class _Classes:
 
 
 def _read_classes(root: Path) -> _Classes:
-    path = next((path for name in (*_COLOURS, *_NAMES) if (path := root / name).is_file()), None)
-    if path is None:
-        return _Classes()
-    if path.name in _NAMES:
-        return _Classes(
-            tuple(name for name in read_lines(path) if name.lower() not in _NO_CLASSES), path=path
-        )
-    lines = [found.groups() for line in read_lines(path) if (found := _COLOUR_LINE.match(line))]
-    colours = {int(r) + 256 * int(g) + 65536 * int(b): name.strip() for name, r, g, b in lines}
-    shades = _without_colour(np.array(list(colours))).tolist()
-    named = {
-        n: name for n, name in zip(shades, colours.values(), strict=True) if name.lower() not in _NO_CLASSES
-    }
-    return _Classes(tuple(named.values()), colours=named, path=path)
+    for path in (path for name in _COLOURS if (path := root / name).is_file()):
+        lines = [found.groups() for line in read_lines(path) if (found := _COLOUR_LINE.match(line))]
+        rgb = ((name.strip(), int(r) + 256 * int(g) + 65536 * int(b)) for name, r, g, b in lines)
+        colours = {number + _COLOURED: name for name, number in rgb}
+        colours = {number: "" if name.lower() in _NO_CLASSES else name for number, name in colours.items()}
+        if any(colours.values()):
+            return _Classes(tuple(filter(None, colours.values())), colours=colours, path=path)
+    for path in (path for name in _NAMES if (path := root / name).is_file()):
+        names = (name for name in read_lines(path) if name.lower() not in _NO_CLASSES)
+        return _Classes(tuple(names), path=path)
+    return _Classes()
+
+
+def _as_colour(number: int) -> int:
+    return number * _GRAY + _COLOURED if number <= _VOID else number
+
+
+def _shown(number: int) -> str:
+    return str(number) if number < _COLOURED else f"#{int.from_bytes(number.to_bytes(4, 'little')[:3]):06x}"
+
+
+# Which masks are of which image -----------------------------------------------------------------------
+
+Place = tuple[str, ...]  # folders without what says that images or masks are in them, and a stem
 
 
 def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
@@ -120,42 +137,50 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
     Other images beside these are counted.
     """
     parts_of = {path: path.relative_to(root).parts[:-1] for path in files}
-    objects = any(_OBJECT_MASKS in parts for parts in parts_of.values())
+    kinds = {path: _kind(parts) for path, parts in parts_of.items()}
+    strict = "images" in kinds.values()
     stems = {path.with_suffix("") for path in files}
-    images: dict[tuple[str, ...], Path] = {}  # by folder and stem
+    images: dict[Place, list[Path]] = {}
     masks: list[Path] = []
-    for path, parts in parts_of.items():
-        if any(words_of(part)[-1] in _MASKS for part in parts):
-            if not (objects and _CLASS_MASKS in parts):
-                masks.append(path)
-        elif any(
-            path.with_name(stem) in stems for stem in _stems(path.stem)[1:] if _ENDING.search(path.stem)
-        ):
-            masks.append(path)  # a_mask.png beside a.jpg
-        else:
-            images[(*_without(parts), path.stem)] = path
-    labels: dict[tuple[str, ...], list[Path]] = {}
-    folders: dict[tuple[str, ...], list[Path]] = {}
-    class_of: dict[Path, str] = {}
+    for path, kind in kinds.items():
+        others = _stems(path.stem)[1:] if kind is None and re.search("[_-]mask", path.stem.lower()) else []
+        if _CLASS_MASKS in path.parts and _object_mask(path) in kinds:
+            continue  # it says what the objects are
+        if kind == "masks" or any(path.with_name(stem) in stems for stem in others):
+            masks.append(path)
+        elif kind == "images" or not strict:
+            images.setdefault((*_without(parts_of[path]), path.stem), []).append(path)
+    labels: dict[Place, list[Path]] = {}
+    folders: dict[Place, list[Path]] = {}
+    by_class: dict[Place, dict[Path, str]] = {}
     for path in masks:
         where = _without(parts_of[path])
         folders.setdefault(where, []).append(path)
-        keys = [(*place, stem) for place in (where, where[:-1]) for stem in _stems(path.stem)]
+        keys = [(*where, stem) for stem in _stems(path.stem)]
+        above = [(*where[:-1], stem) for stem in _stems(path.stem)] if where else []
+        if where in images:  # masks/a/1.png of images/a.jpg
+            continue
         if key := next((key for key in keys if key in images), None):
             labels.setdefault(key, []).append(path)
-            if len(key) == len(where):  # masks/cat/a.png of images/a.jpg
-                class_of[path] = where[-1]
+        elif key := next((key for key in above if key in images), None):  # masks/cat/a.png of images/a.jpg
+            by_class.setdefault(key, {})[path] = where[-1]
+    classes = {name for named in by_class.values() for name in named.values()}
+    if labels or all(map(split_of, classes)):  # masks/train/a.png of images/a.jpg, or masks of another kind
+        for key, named in by_class.items():
+            labels.setdefault(key, list(named))
+        by_class = {}
+    found: dict[Path, list[Path]] = {}
     counts = Counter(key[:-1] for key in images)
-    found = {}
-    for key, path in images.items():
+    for key, paths in images.items():
         where = key[:-1]
-        own = labels.get(key) or folders.get(key)
+        own = labels.get(key) or folders.get(key) or list(by_class.get(key, ()))
         if not own and where and counts[where] == 1:
             own = folders.get(where)
-        if own:
-            found[path] = own
+        found |= dict.fromkeys(paths, own) if own else {}
     beside = {path.parent for path in found}
-    if left := [path for path in images.values() if path.parent in beside and path not in found]:
+    every = [path for paths in images.values() for path in paths]
+    left = [path for path in every if path.parent in beside and path not in found]
+    if left:
         log.warning(
             "%s: %d of %d images have no mask; left out (first: %s)",
             root,
@@ -163,7 +188,17 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
             len(found) + len(left),
             shown(left[0].relative_to(root).as_posix()),
         )
-    return found, class_of
+    return found, {path: name for named in by_class.values() for path, name in named.items()}
+
+
+def _kind(parts: Place) -> str | None:
+    """Whether files in these folders are images or masks, by the first name that says so, or a last word."""
+    names = [part.lower() for part in parts]
+    for name in names:
+        if name in _IMAGES or name in _MASKS:
+            return "images" if name in _IMAGES else "masks"
+    last = [re.split("[ _-]", name)[-1] for name in names]
+    return "masks" if {*last} & {*_MASKS} else "images" if {*last} & {*_IMAGES} else None
 
 
 def _stems(stem: str) -> list[str]:
@@ -172,41 +207,53 @@ def _stems(stem: str) -> list[str]:
     return [one for one in dict.fromkeys([stem, _ENDING.sub("", stem), bare, _ENDING.sub("", bare)]) if one]
 
 
-def _without(parts: tuple[str, ...]) -> tuple[str, ...]:
+def _without(parts: Place) -> Place:
     """The parts without what says that images or masks are in them: `train` of `train_masks`."""
-    kinds = (*_IMAGES, *_MASKS)
-    words = [words_of(part) for part in parts]
-    rest = (words[:-1] if words[-1] in kinds else words for words in words)
-    return tuple("_".join(words) for words in rest if words)
+    rest = []
+    for part in parts:
+        words = re.split("[ _-]", part.lower())
+        if words[-1] in (*_IMAGES, *_MASKS):
+            words = words[:-1]
+            words = words[:-1] if words and words[-1] in _KINDS else words
+        if words:
+            rest.append("_".join(words))
+    return tuple(rest)
+
+
+# What is in masks ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Found:
-    """What is in the masks of an image: areas with their numbers.
-
-    Also how many numbers are several areas each, and how many areas are too small to be objects.
-    """
+    """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered."""
 
     size: tuple[int, int]
-    objects: list[tuple[int, dict[str, Any]]]
+    objects: list[tuple[int, dict[str, Any], int]]
     scattered: int = 0
-    specks: int = 0
+    numbers: int = 0
 
 
-def _read_masks(root: Path, masks_of: dict[Path, list[Path]], classes: _Classes) -> Source:
+def _read_masks(
+    root: Path,
+    masks_of: dict[Path, list[Path]],
+    classes: _Classes,
+    numbers_of: Callable[[], set[int]],
+    class_numbers_of: Callable[[], set[int]],
+) -> Source:
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(image_size, masks_of))
         fitting = list(pool.map(_of_size, masks_of.values(), sizes))
         if left_out := sum(map(len, masks_of.values())) - sum(map(len, fitting)):
             log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
-        masks_of = dict(zip(masks_of, fitting, strict=True))
-        numbers = list(pool.map(_numbers, [masks[0] for masks in fitting if len(masks) == 1]))
-        binary = bool(numbers) and len(set().union(*numbers)) == 1
-        by_class = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
-        by_area = not by_class and (binary or len(classes.names) > 1)
-        found = list(pool.map(partial(_objects, classes=classes, by_area=by_area), fitting, sizes))
-    if not (classes.names or by_area or by_class) and sum(one.scattered for one in found) * 2 > sum(
-        map(len, numbers)
+        used, named = numbers_of(), class_numbers_of()
+        of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
+        void = _void(named, len(classes.names)) | (_void(used, 0) if of_objects else set())
+        binary = len(used - void) == 1 and not of_objects
+        by_area = binary or len(classes.names) > 1
+        look = partial(_objects, classes=classes, by_area=by_area, void=void)
+        found = list(pool.map(look, fitting, sizes))
+    if not (classes.names or by_area or of_objects) and sum(one.scattered for one in found) * 2 > sum(
+        one.numbers for one in found
     ):
         raise GCNetError(
             f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
@@ -214,18 +261,35 @@ def _read_masks(root: Path, masks_of: dict[Path, list[Path]], classes: _Classes)
         )
     if binary and by_area:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
-    if specks := sum(one.specks for one in found):
+    if void:
+        log.warning("%s: 255 beside smaller numbers is taken for what is not annotated", root)
+    specks = _specks([pixels for one in found for _, _, pixels in one.objects]) if by_area else 0
+    if specks:
         log.warning("%s: %d areas of up to %d pixels are left out", root, specks, _SPECK)
-    names = classes.of({number for one in found for number, _ in one.objects})
+    seen = {number for one in found for number, _, _ in one.objects}
+    names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for id, (path, one) in enumerate(zip(masks_of, found, strict=True), start=1):
         height, width = one.size
         images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
-        for place, (number, rle) in enumerate(one.objects):
-            entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": names[number]}
-            annotations.append(entry | {"segmentation": rle})
+        for place, (number, rle, pixels) in enumerate(one.objects):
+            if names[number] and not (specks and pixels <= _SPECK):
+                entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": names[number]}
+                annotations.append(entry | {"segmentation": rle})
     return Source.of_names(root, root, images, annotations, classes.names)
+
+
+def _void(used: set[int], names: int) -> set[int]:
+    """255, where the other numbers are small and begin with 1, unless there are as many names as numbers."""
+    others = used - {_VOID}
+    is_void = _VOID in used and len(used) != names and min(others, default=0) == 1 and max(others) <= _LAST
+    return {_VOID} if is_void else set()
+
+
+def _specks(pixels: Sequence[int]) -> int:
+    """How many areas are too small to be objects; none where most are small."""
+    return sum(one <= _SPECK for one in pixels) if pixels and np.median(pixels) > _LARGE else 0
 
 
 def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
@@ -233,72 +297,73 @@ def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
     return [mask for mask in masks if image_size(mask) == size]
 
 
-def _numbers_of(paths: Sequence[Path]) -> set[int]:
+def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> set[int]:
+    """The numbers in the masks of images, without that of the background, 0."""
     with ThreadPoolExecutor(8) as pool:
-        return set().union(*pool.map(_numbers, paths))
+        return set().union(*pool.map(_numbers, pairs)) - {0}
 
 
-def _numbers(path: Path) -> set[int]:
-    """The numbers in a mask, without those of the background, 0, and of what is not annotated."""
-    numbers = set(np.unique(_read(path)).tolist()) - {0}
-    if len(numbers) > _MOST_NUMBERS:
-        raise GCNetError(f"{path} has {len(numbers)} values: no mask; save masks as PNG, without smoothing")
-    return _annotated(numbers)
-
-
-def _annotated(numbers: set[int]) -> set[int]:
-    """Those of objects or classes: 255 beside others that do not reach up to it is void."""
-    return numbers - {_VOID} if len(numbers) > 1 and _VOID - 1 not in numbers else numbers
+def _numbers(pair: tuple[Path, Path]) -> set[int]:
+    image, path = pair
+    if not path.is_file() or not _of_size([path], image_size(image)):
+        return set()
+    numbers = set(np.unique(_read(path)).tolist())
+    if len(numbers - {0}) > _MOST_NUMBERS:
+        raise GCNetError(
+            f"{path} has {len(numbers - {0})} values: no mask; save masks as PNG, without smoothing"
+        )
+    return numbers
 
 
 def _read(path: Path) -> Integer[np.ndarray, "H W"]:
-    """The numbers of a mask; of a black and white one that is a JPEG or smoothed, 0 and 255.
+    """The numbers of a mask, with `_COLOURED` those of colours. Gray that is stored as a colour is its shade.
 
-    Raises GCNetError for another JPEG, which changes numbers.
+    A black and white mask that is a JPEG or smoothed has 0 and 255. Raises GCNetError for another JPEG, which
+    changes numbers.
     """
-    mask = _without_colour(read_index_mask(path))
-    if mask.size == 0 or mask.max() > _VOID or len(shades := np.unique(mask)) <= 2:
-        return mask
-    white = int(shades[-1])
+    mask = read_index_mask(path)
+    if is_coloured(path):
+        shades = mask & 255
+        if not (mask == shades * _GRAY).all():
+            return np.where(mask > 0, mask + _COLOURED, 0)
+        mask = shades.astype(np.uint8)
+    shades = np.unique(mask)
+    white = int(shades[-1]) if shades.size else 0
     is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    bright, dark = mask > white - _BLACK, mask <= (_BLACK if is_jpeg else 0)
-    between = (~bright & ~dark).astype(np.uint8)
-    within = cv2.erode(between, np.ones((7, 7), np.uint8)).any()  # shades along edges are thin
-    two = white > 2 * _BLACK and bright.sum() > _WHITE * (mask > _BLACK).sum() and not within
-    if two and (is_jpeg or len(shades) > _FEW):
-        return np.where(mask > white // 2, _VOID, 0)
-    if is_jpeg:
+    if _WHITE <= white <= _VOID and len(shades) > (2 if is_jpeg else _FEW):
+        bright = (mask > white - _BLACK).astype(np.uint8)
+        around = cv2.dilate(bright, np.ones((11, 11), np.uint8))  # shades are along its edges
+        if bright.any() and not (around[mask > (_BLACK if is_jpeg else 0)] == 0).any():
+            return np.where(mask > white // 2, np.uint8(_VOID), np.uint8(0))
+    if is_jpeg and white > 1:
         raise GCNetError(f"{path} is a JPEG, which changes the numbers of a mask; save masks as PNG")
     return mask
 
 
-def _without_colour(numbers: Integer[np.ndarray, " ..."]) -> Integer[np.ndarray, " ..."]:
-    """Numbers where gray that is stored as a colour (0x050505) is its shade (5)."""
-    if numbers.size == 0 or numbers.max() <= _VOID:
-        return numbers
-    shades = numbers.astype(np.int64) & 255
-    return np.where(numbers == shades * 0x010101, shades, numbers)
-
-
-def _objects(paths: Sequence[Path], size: tuple[int, int], *, classes: _Classes, by_area: bool) -> _Found:
-    if classes.masks:  # one a class
-        parts = [_objects([path], size, classes=_Classes(), by_area=True) for path in paths]
-        numbers = [1 + classes.names.index(classes.masks[path]) for path in paths]
-        objects = [(n, rle) for n, part in zip(numbers, parts, strict=True) for _, rle in part.objects]
-        return _Found(size, objects, specks=sum(part.specks for part in parts))
-    if len(paths) > 1:  # one an object
-        areas = (_read(path) != 0 for path in paths)
-        return _Found(size, [(1, mask_to_rle(area)) for area in areas if area.any()])
+def _objects(
+    paths: Sequence[Path], size: tuple[int, int], *, classes: _Classes, by_area: bool, void: set[int]
+) -> _Found:
     found = _Found(size, [])
-    mask = _read(paths[0]) if paths else np.zeros((0, 0), np.uint8)
-    for number in sorted(_annotated(set(np.unique(mask).tolist()) - {0})):
-        area = mask == number
-        count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
-        large = stats[1:, cv2.CC_STAT_AREA] > _SPECK
-        found.scattered += int(large.sum()) > 1
-        found.specks += int((~large).sum()) if by_area else 0
-        parts = (labels == label for label in range(1, count) if large[label - 1]) if by_area else [area]
-        found.objects += [(_class_number(paths[0], area, number), mask_to_rle(part)) for part in parts]
+    for path in paths:
+        mask = _read(path)
+        alone = len(paths) > 1 and not classes.masks  # one an object
+        area_each = by_area and not alone and _class_mask(path) == path
+        mask = (mask != 0).astype(np.uint8) if len(paths) > 1 else mask
+        for number in sorted(set(np.unique(mask).tolist()) - void - {0}):
+            area = mask == number
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
+            pixels = stats[1:, cv2.CC_STAT_AREA].tolist()
+            found.numbers += not alone
+            found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
+            if classes.masks:
+                number = 1 + classes.names.index(classes.masks[path])
+            else:
+                number = _class_number(path, area, number)
+            if area_each or classes.masks:
+                parts = [(labels == label, pixels[label - 1]) for label in range(1, count)]
+            else:
+                parts = [(area, sum(pixels))]
+            found.objects += [(number, mask_to_rle(part), one) for part, one in parts]
     return found
 
 
@@ -307,16 +372,16 @@ def _class_number(path: Path, area: Bool[np.ndarray, "H W"], number: int) -> int
     other = _class_mask(path)
     if other == path:
         return number
-    classes = read_mask(other, (area.shape[0], area.shape[1]))
-    if classes is None:
+    if image_size(other) != area.shape:
         raise GCNetError(f"{other} is not of the size of {path}; export both again")
-    numbers, counts = np.unique(_without_colour(classes[area]), return_counts=True)
+    numbers, counts = np.unique(_read(other)[area], return_counts=True)
     return int(numbers[counts.argmax()])
 
 
 def _class_mask(path: Path) -> Path:
     """The mask of classes that goes with one of objects; others are their own."""
-    if _OBJECT_MASKS not in path.parts:
-        return path
-    place = path.parts.index(_OBJECT_MASKS)
-    return Path(*path.parts[:place], _CLASS_MASKS, *path.parts[place + 1 :])
+    return Path(*(_CLASS_MASKS if part == _OBJECT_MASKS else part for part in path.parts))
+
+
+def _object_mask(path: Path) -> Path:
+    return Path(*(_OBJECT_MASKS if part == _CLASS_MASKS else part for part in path.parts))

@@ -16,7 +16,7 @@ from gcnet.errors import GCNetError
 log = logging.getLogger(__name__)
 
 _MOST_FILES = 100  # JSON that is looked at: VIA has one a split
-_CLASS_KEYS = ("class", "label", "name", "category", "type", "object")
+_CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 
 
 def find_via(root: Path) -> Readers:

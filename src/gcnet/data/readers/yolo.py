@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gcnet.console import shown
-from gcnet.data.dataset import WHOLE
+from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.readers.files import Readers, by_folder, existing, head_of, object_of, read_lines, read_yaml
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -67,7 +67,7 @@ def _listed_splits(path: Path, content: dict[str, Any], categories: list[dict[st
             readers[split] = partial(_read_yolo, path, found[split], categories, folders, poses=poses)
         elif places:
             log.warning("%s: %s leads nowhere: there is no %s split", path, shown(places[0]), split)
-    return {WHOLE: readers["train"]} if named["train"] == named["valid"] else readers
+    return {WHOLE: readers["train"]} if found["train"] == found["valid"] else readers
 
 
 def _base(path: Path, content: dict[str, Any]) -> Path:
@@ -118,8 +118,13 @@ def _spellings(place: str) -> list[str]:
 
     CVAT adds a `data/`; others have `/content/drive/...`, or Windows' backslashes.
     """
-    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return [place, *("/".join(parts[start:]) for start in range(min(len(parts), _MOST_PARTS)))]
+    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")][
+        -_MOST_PARTS:
+    ]
+    ends = ["/".join(parts[start:]) for start in range(len(parts))]
+    # `images` alone is not the end of `/content/train/images`: all images may be in it.
+    loose = len(parts) > 2 and not (split_of(parts[-1]) or "." in parts[-1])
+    return [place, *(ends[:-1] if loose else ends)]
 
 
 def _bare_splits(root: Path) -> Readers:
@@ -128,18 +133,20 @@ def _bare_splits(root: Path) -> Readers:
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
     find = _LabelFiles()
-    if not any(find.of(image) for image in images):
+    if not [image for image in images if find.of(image)]:
         return {}
-    lists = {path.parent: read_lines(path) for path in reversed(files)}
-    names = list(dict.fromkeys(name for path in files for name in lists[path.parent]))
+    used = {folder for path in find.taken for folder in path.parents}
+    near = [path for path in files if path.parent in used] or files[:1]
+    lists = {path.parent: read_lines(path) for path in reversed(near)}
+    names = list(dict.fromkeys(name for path in near for name in lists[path.parent]))
     numbers: dict[Path, dict[float, int]] = {}
-    if any(one != lists[files[0].parent] for one in lists.values()):  # each folder has its own numbers
+    if any(one != lists[near[0].parent] for one in lists.values()):  # each folder has its own numbers
         numbers = {
             folder: {number: names.index(name) for number, name in enumerate(one)}
             for folder, one in lists.items()
         }
     return {
-        split: partial(_read_yolo, files[0], part, _categories(names), (root,), numbers=numbers)
+        split: partial(_read_yolo, near[0], part, _categories(names), (root,), numbers=numbers)
         for split, part in by_folder(root, images).items()
     }
 
@@ -154,7 +161,9 @@ class _LabelFiles:
     def of(self, image: Path) -> Path | None:
         """The labels of an image; None if it has no file of them."""
         for folder in self._beside(image.parent):
-            if found := self._listed(folder).get(image.stem.lower()):
+            listed = self._listed(folder)
+            found = listed.get(image.stem) or listed.get(image.stem.lower())
+            if found and (found.stem == image.stem or not _is_of_another(found, image)):
                 self.taken.add(found)
                 return found
         return None
@@ -179,8 +188,17 @@ class _LabelFiles:
     def _listed(self, folder: Path) -> dict[str, Path]:
         if folder not in self.folders:
             paths = sorted(folder.glob("*.[tT][xX][tT]")) if os.path.isdir(folder) else []
-            self.folders[folder] = {path.stem.lower(): path for path in paths if os.path.isfile(path)}
+            files = [path for path in paths if os.path.isfile(path)]
+            self.folders[folder] = {path.stem.lower(): path for path in files} | {
+                path.stem: path for path in files
+            }
         return self.folders[folder]
+
+
+def _is_of_another(labels: Path, image: Path) -> bool:
+    """Whether labels of a.txt belong to a.jpg, and not to A.jpg."""
+    suffixes = (image.suffix, image.suffix.lower(), image.suffix.upper())
+    return any(os.path.isfile(image.with_name(labels.stem + suffix)) for suffix in suffixes)
 
 
 def _is_label_file(path: Path) -> bool:
