@@ -16,6 +16,7 @@ from gcnet.errors import GCNetError
 log = logging.getLogger(__name__)
 
 _MOST_FILES = 100  # JSON that is looked at: VIA has one a split
+_UNSET = ("unknown", "not_defined")  # what VIA writes into attributes until they are set
 _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 
 
@@ -75,15 +76,17 @@ def _name_unlabelled(path: Path, annotations: list[dict[str, Any]]) -> None:
 
 def _label(attributes: Any) -> str:
     """The class of a region: its attribute of a usual name, or its first one; empty without any."""
-    if isinstance(attributes, dict):
-        known = {key.lower(): key for key in attributes}
-        for key in [*(known[key] for key in _CLASS_KEYS if key in known), *attributes]:
-            value = attributes[key]
-            if isinstance(value, dict):  # of checkboxes
-                value = next((name for name, checked in value.items() if checked), "")
-            if isinstance(value, (str, int)) and str(value).strip():
-                return str(value).strip()
-    return ""
+    if not isinstance(attributes, dict):
+        return ""
+    known = {key.lower(): key for key in attributes}
+    values = [attributes[key] for key in [*(known[key] for key in _CLASS_KEYS if key in known), *attributes]]
+    # A dictionary is of checkboxes.
+    chosen = (
+        next((name for name, checked in value.items() if checked), "") if isinstance(value, dict) else value
+        for value in values
+    )
+    names = [str(value).strip() for value in chosen if isinstance(value, (str, int)) and str(value).strip()]
+    return next((name for name in names if name not in _UNSET), names[0] if names else "")
 
 
 def _object(shape: dict[str, Any]) -> dict[str, Any]:
