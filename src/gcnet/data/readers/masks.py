@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from gcnet.console import listed, shown
+from gcnet.console import shown
 from gcnet.data.dataset import split_of
-from gcnet.data.readers.files import Readers, by_folder, read_lines
+from gcnet.data.readers.files import Readers, by_folder
+from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
@@ -37,22 +38,14 @@ _OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of la
 _MASKS = (*MASK_FOLDERS, "labels", "label", "annotations")  # these three may be anything
 _KINDS = ("instance", "instances", "object", "objects", "semantic", "binary")  # of masks, no classes
 _NUMBERED = re.compile(r"[_-]\d+$")
-_NAMES = ("classes.txt", "class_names.txt")
-_COLOURS = ("labelmap.txt", "class_dict.csv")  # of CVAT, and of many sets for semantic segmentation
-_COLOUR_LINE = re.compile(r"([^#:,][^:,]*)[:,]\s*(\d+),\s*(\d+),\s*(\d+)")
-_NO_CLASSES = ("__ignore__", "_background_", "background", "void")
-_COLOURED = 1 << 24  # is added to the numbers of colours, so that red is not 255
-_GRAY = 0x010101
 _VOID, _LAST = 255, 150  # not annotated, in VOC's masks and others, where objects go up to this at most
 _BLACK, _WHITE = 40, 128  # shades: up to this near black, and within as much of white, which is this at least
 _ENDING = re.compile(
     r"[_-]?(masks?|labels?|gt|seg|segmentation|instances?|instanceids)([_-]\d+)?$", re.IGNORECASE
 )
 _MOST_NUMBERS = 2000  # of objects in an image: more are shades
-_SPECK, _LARGE = (
-    10,
-    100,
-)  # pixels: parts that are no larger are slips of a brush, where most are larger than this
+_SPECK = 10  # pixels: parts that are no larger are slips of a brush,
+_LARGE = 100  # if most are larger than this
 _FEW = 8  # shades that a mask of numbers may have and yet look black and white
 
 
@@ -64,7 +57,7 @@ def find_masks(root: Path) -> Readers:
     masks_of, class_of = _match(root, files)
     if not masks_of:
         return {}
-    classes = _Classes(tuple(sorted({*class_of.values()})), class_of) if class_of else _read_classes(root)
+    classes = Classes(tuple(sorted({*class_of.values()})), class_of) if class_of else read_classes(root)
     single = [(image, paths[0]) for image, paths in masks_of.items() if len(paths) == 1]
     used = cache(partial(_numbers_of, single))
     named = cache(partial(_numbers_of, [(image, _class_mask(path)) for image, path in single]))
@@ -72,58 +65,6 @@ def find_masks(root: Path) -> Readers:
         split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes, used, named)
         for split, part in by_folder(root, list(masks_of)).items()
     }
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """The names of classes in their order, and what has them: masks in folders, or colours in a file."""
-
-    names: tuple[str, ...] = ()
-    masks: Mapping[Path, str] = field(default_factory=dict)
-    colours: Mapping[int, str] = field(default_factory=dict)
-    path: Path | None = None
-
-    def of(self, used: set[int]) -> dict[int, str]:
-        """The name of each number that is `used`. Raises GCNetError where the names do not fit.
-
-        They are of colours, or of 1, 2, ... in their order, or as many as numbers.
-        """
-        if len(self.names) < 2 and not self.colours:
-            return dict.fromkeys(used, self.names[0] if self.names else "object")
-        named = {number: self.colours.get(number, self.colours.get(_as_colour(number))) for number in used}
-        if self.colours and None not in named.values():
-            return {number: str(name) for number, name in named.items()}
-        if max(used, default=0) <= len(self.names):
-            return dict(enumerate(self.names, start=1))
-        if len(used) == len(self.names):
-            return dict(zip(sorted(used), self.names, strict=True))
-        found = listed([_shown(number) for number in sorted(used)], 4)
-        raise GCNetError(
-            f"{self.path} names {len(self.names)} classes, but the masks have the numbers {found}: give a "
-            "line for each number, in their order"
-        )
-
-
-def _read_classes(root: Path) -> _Classes:
-    for path in (path for name in _COLOURS if (path := root / name).is_file()):
-        lines = [found.groups() for line in read_lines(path) if (found := _COLOUR_LINE.match(line))]
-        rgb = ((name.strip(), int(r) + 256 * int(g) + 65536 * int(b)) for name, r, g, b in lines)
-        colours = {number + _COLOURED: name for name, number in rgb}
-        colours = {number: "" if name.lower() in _NO_CLASSES else name for number, name in colours.items()}
-        if any(colours.values()):
-            return _Classes(tuple(filter(None, colours.values())), colours=colours, path=path)
-    for path in (path for name in _NAMES if (path := root / name).is_file()):
-        names = (name for name in read_lines(path) if name.lower() not in _NO_CLASSES)
-        return _Classes(tuple(names), path=path)
-    return _Classes()
-
-
-def _as_colour(number: int) -> int:
-    return number * _GRAY + _COLOURED if number <= _VOID else number
-
-
-def _shown(number: int) -> str:
-    return str(number) if number < _COLOURED else f"#{int.from_bytes(number.to_bytes(4, 'little')[:3]):06x}"
 
 
 # Which masks are of which image -----------------------------------------------------------------------
@@ -236,7 +177,7 @@ class _Found:
 def _read_masks(
     root: Path,
     masks_of: dict[Path, list[Path]],
-    classes: _Classes,
+    classes: Classes,
     numbers_of: Callable[[], set[int]],
     class_numbers_of: Callable[[], set[int]],
 ) -> Source:
@@ -316,7 +257,7 @@ def _numbers(pair: tuple[Path, Path]) -> set[int]:
 
 
 def _read(path: Path) -> Integer[np.ndarray, "H W"]:
-    """The numbers of a mask, with `_COLOURED` those of colours. Gray that is stored as a colour is its shade.
+    """The numbers of a mask, with `COLOURED` those of colours. Gray that is stored as a colour is its shade.
 
     A black and white mask that is a JPEG or smoothed has 0 and 255. Raises GCNetError for another JPEG, which
     changes numbers.
@@ -324,8 +265,8 @@ def _read(path: Path) -> Integer[np.ndarray, "H W"]:
     mask = read_index_mask(path)
     if is_coloured(path):
         shades = mask & 255
-        if not (mask == shades * _GRAY).all():
-            return np.where(mask > 0, mask + _COLOURED, 0)
+        if not (mask == shades * GRAY).all():
+            return np.where(mask > 0, mask + COLOURED, 0)
         mask = shades.astype(np.uint8)
     shades = np.unique(mask)
     white = int(shades[-1]) if shades.size else 0
@@ -341,7 +282,7 @@ def _read(path: Path) -> Integer[np.ndarray, "H W"]:
 
 
 def _objects(
-    paths: Sequence[Path], size: tuple[int, int], *, classes: _Classes, by_area: bool, void: set[int]
+    paths: Sequence[Path], size: tuple[int, int], *, classes: Classes, by_area: bool, void: set[int]
 ) -> _Found:
     found = _Found(size, [])
     for path in paths:
