@@ -285,6 +285,7 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.11"), reason="its Dynamo breaks the graph at views")
 def test_compiles_whole(unchecked) -> None:
     model = network()
     insert(model, Block)

@@ -84,6 +84,8 @@ def _blank(base: type[nn.Module]) -> nn.Module:
 
 def _with_runs(module: Any, base: type[nn.Module]) -> nn.Module:
     """A view of `module`, of class `base`, where blocks run after the sites in it."""
+    if not any(run.site for run in module._runs):
+        return module
     view = _view(module, base)
     for run in module._runs:
         if run.site:

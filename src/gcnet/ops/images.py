@@ -22,7 +22,10 @@ LONGEST_SHAPE = 16  # largest ratio of sides that a classifier resizes: 1 x 6000
 def write_image(path: Path, image: UInt8[np.ndarray, "H W 3"], *, quality: int = 95) -> None:
     """Writes an RGB image in the format of the file's suffix; `quality` is of JPEGs, in [0, 100]."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
-    written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    try:
+        written, encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+    except cv2.error:  # some versions raise it, some say so
+        written, encoded = False, np.empty(0, np.uint8)
     if not written:
         raise GCNetError(f"cannot encode {path}; is the image too large for {path.suffix}?")
     write_bytes(path, encoded.data)

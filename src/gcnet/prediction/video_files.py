@@ -60,7 +60,8 @@ class Video:
 
     def __post_init__(self) -> None:
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its message is in our error
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # Silent, by the name of OpenCV 4 or of 5.
+        (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
         address = self.source.isdecimal() or "://" in self.source
         if not address and not Path(self.source).is_file():
             raise GCNetError(f"{self.source} is no file; give a video, a camera's number or an address")
