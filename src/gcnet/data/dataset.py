@@ -191,8 +191,7 @@ def name_splits(
         found = [(begins, part) for (of, begins), part in named if of == split]
         found = [part for begins, part in found if begins] or [part for _, part in found]
         if split == "valid" and not found:
-            unnamed = [(name, part) for name, part in parts if split_of(name) is None]
-            found = [part for name, part in unnamed if "dev" in _WORD.findall(name.lower())]
+            found = [part for name, part in parts if split_of(name) is None and is_dev(name)]
         if len(found) > 1:
             first, second = map(shown, found[:2])
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
@@ -204,6 +203,11 @@ def name_splits(
 def split_of(name: str) -> str | None:
     """The split that a name has in it, if any."""
     return _split_of(name.lower())[0]
+
+
+def is_dev(name: str) -> bool:
+    """Whether a name has the word dev in it, which is for validation where nothing else is."""
+    return "dev" in _WORD.findall(name.lower())
 
 
 def _split_of(name: str) -> tuple[str | None, bool]:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
-from gcnet.data.dataset import WHOLE, collection_paused, name_splits, split_of
+from gcnet.data.dataset import WHOLE, collection_paused, is_dev, name_splits, split_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
@@ -305,7 +305,7 @@ def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict
 
 def _split_part(parts: Sequence[str]) -> str | None:
     named = [part for part in parts if split_of(part)]
-    return (named or [part for part in parts if "dev" in part.lower()] or [None])[0]
+    return (named or list(filter(is_dev, parts)) or [None])[0]
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:
