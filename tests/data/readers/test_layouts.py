@@ -460,6 +460,21 @@ def test_masks_with_shades_along_edges_are_black_and_white(tmp_path: Path, name:
     assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
 
 
+def test_a_jpeg_of_two_shades_and_an_empty_one(tmp_path: Path) -> None:
+    for name, areas in (("a", {(8, 8, 32, 32): 255}), ("b", {})):
+        image(tmp_path / "images" / f"{name}.jpg")
+        mask(tmp_path / "masks" / f"{name}.jpg", areas)
+    assert found(tmp_path) == {"train": [("a.jpg", [("object", (8, 8, 32, 32))]), ("b.jpg", [])]}
+
+
+def test_objects_where_the_mask_of_classes_has_none(tmp_path: Path) -> None:
+    image(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationObject" / "a.png", dict(zip(TWO, (1, 2), strict=True)))
+    mask(tmp_path / "SegmentationClass" / "a.png", {BOXES[0][1]: 2})
+    write(tmp_path / "class_names.txt", "_background_\ncat\ndog\n")
+    assert found(tmp_path) == {"train": [("a.jpg", [("dog", BOXES[0][1])])]}
+
+
 def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / "a.jpg", {(5, 5, 35, 35): 90, (40, 30, 70, 50): 180, (40, 2, 70, 20): 250})

@@ -35,6 +35,7 @@ class Classes:
         """
         if len(self.names) < 2 and not self.colours:
             return dict.fromkeys(used, self.names[0] if self.names else "object")
+        used = used - {0}
         named = {number: self.colours.get(number, self.colours.get(_as_colour(number))) for number in used}
         if self.colours and None not in named.values():
             return {number: str(name) for number, name in named.items()}

@@ -215,8 +215,9 @@ def _read_masks(
         height, width = one.size
         images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
         for place, (number, rle, pixels) in enumerate(one.objects):
-            if names[number] and not (specks and pixels <= _SPECK):
-                entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": names[number]}
+            # Of no name are background and void, where the mask of classes has them.
+            if (name := names.get(number)) and not (specks and pixels <= _SPECK):
+                entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": name}
                 annotations.append(entry | {"segmentation": rle})
     return Source.of_names(root, root, images, annotations, classes.names)
 
@@ -276,7 +277,9 @@ def _read(path: Path) -> Integer[np.ndarray, "H W"]:
         around = cv2.dilate(bright, np.ones((11, 11), np.uint8))  # shades are along its edges
         if bright.any() and not (around[mask > (_BLACK if is_jpeg else 0)] == 0).any():
             return np.where(mask > white // 2, np.uint8(_VOID), np.uint8(0))
-    if is_jpeg and white > 1:
+    if is_jpeg and white <= _BLACK:
+        return np.zeros_like(mask)
+    if is_jpeg and len(shades) > 2:
         raise GCNetError(f"{path} is a JPEG, which changes the numbers of a mask; save masks as PNG")
     return mask
 
