@@ -422,9 +422,9 @@ def test_cvat_turns_clockwise(tmp_path: Path) -> None:
         ([{"name": "Bob", "class": "cat"}, {"name": "Eve", "class": "dog"}], ["cat", "dog"], ""),
         ([{"category": "cat", "name": "Bob"}], ["cat"], ""),
         ([{"name": "cat", "type": "unknown"}], ["cat"], ""),
-        ([{"kind": "cat"}, {}], ["cat", "cat"], "1 of 2 regions have no class; taken for cat"),
-        ([{"kind": "cat"}, {"kind": "dog"}, {}], ["cat", "dog"], "1 of 3 regions have no class; left out"),
-        ([{}, {}], ["object"] * 2, "2 of 2 regions have no class; taken for object"),
+        ([{"kind": "cat"}, {}], ["cat", "cat"], "1 of 2 objects have no class; taken for cat"),
+        ([{"kind": "cat"}, {"kind": "dog"}, {}], ["cat", "dog"], "1 of 3 objects have no class; left out"),
+        ([{}, {}], ["object"] * 2, "2 of 2 objects have no class; taken for object"),
     ],
 )
 def test_classes_of_via(

@@ -1,21 +1,32 @@
-"""Reads VGG Image Annotator: its JSON or project files among the images, one for each split or one in all."""
+"""Reads VGG Image Annotator: JSON, project or CSV files among the images, one for each split or in all."""
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, ellipse, folder_with, head_of, object_of, read_object, splits_of
+from gcnet.data.readers.files import (
+    Readers,
+    ellipse,
+    folder_with,
+    head_of,
+    name_unlabelled,
+    object_of,
+    read_object,
+    read_text,
+    splits_of,
+)
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES = 100  # JSON that is looked at: VIA has one a split
+_MOST_FILES = 100  # files that are looked at: VIA has one a split
 _UNSET = ("unknown", "not_defined")  # what VIA writes into attributes until they are set
 _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 
@@ -24,21 +35,26 @@ def find_via(root: Path) -> Readers:
     """`via_region_data.json`, or a file of another name that has regions."""
     if root.is_file():
         return {WHOLE: partial(_read_via, root)} if is_via(root) else {}
-    inside, here = sorted(root.glob("*/*.json"))[:_MOST_FILES], sorted(root.glob("*.json"))[:_MOST_FILES]
-    splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
-    # One folder of annotations where folders are not of splits.
-    splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
-    return {split: partial(_read_via, path) for split, path in splits.items()}
+    for suffix in ("json", "csv"):  # of a tool that writes both the first one has all
+        inside, here = (sorted(root.glob(f"{above}*.{suffix}"))[:_MOST_FILES] for above in ("*/", ""))
+        splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
+        # One folder of annotations where folders are not of splits.
+        splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
+        if splits:
+            return {split: partial(_read_via, path) for split, path in splits.items()}
+    return {}
 
 
 def is_via(path: Path) -> bool:
-    """Whether it is a VIA file, by its first keys."""
+    """Whether it is a VIA file, by its first keys or its columns."""
+    if path.suffix == ".csv":
+        return b"region_shape_attributes" in head_of(path, 1 << 10)
     head = head_of(path, 1 << 16) if path.suffix == ".json" else b""
     return b'"regions"' in head or b'"_via_' in head
 
 
 def _read_via(path: Path) -> Source:
-    content = read_object(path)
+    content = _read_table(path) if path.suffix == ".csv" else read_object(path)
     entries = content.get("_via_img_metadata", content)
     images, annotations = [], []
     for id, entry in enumerate(entries.values() if isinstance(entries, dict) else (), start=1):
@@ -53,25 +69,28 @@ def _read_via(path: Path) -> Source:
                 label = _label(region.get("region_attributes") or {})
                 found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
                 annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
-    _name_unlabelled(path, annotations)
+    name_unlabelled(path, annotations)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, [image["file_name"] for image in images])
     return Source.of_names(path, folder, images, annotations)
 
 
-def _name_unlabelled(path: Path, annotations: list[dict[str, Any]]) -> None:
-    """Regions without a class get the only one there is; beside several classes they are left out."""
-    names = {one["category_id"] for one in annotations} - {""}
-    bare = [one for one in annotations if not one["category_id"]]
-    if len(names) > 1:
-        annotations[:] = [one for one in annotations if one["category_id"]]
-    name = next(iter(names), "object")
-    for one in bare:
-        one["category_id"] = name
-    if bare:
-        outcome = "left out" if len(names) > 1 else f"taken for {shown(name)}"
-        total = len(annotations) + (len(bare) if len(names) > 1 else 0)
-        log.warning("%s: %d of %d regions have no class; %s", path, len(bare), total, outcome)
+def _read_table(path: Path) -> dict[str, Any]:
+    """The entries of a table with a region in each row, as in the JSON files."""
+    entries: dict[str, Any] = {}
+    lines = read_text(path).lstrip("#").splitlines(keepends=True)  # VIA 1 begins with a #
+    try:
+        for row in csv.DictReader(lines):
+            name = row.get("filename")
+            entry = entries.setdefault(str(name), {"filename": name, "regions": []})
+            shape, attributes = (
+                object_of(json.loads, row.get(f"region_{key}attributes")) for key in ("shape_", "")
+            )
+            if row.get("region_count") != "0":
+                entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    except csv.Error as error:
+        raise GCNetError(f"{path} is no CSV table ({error}); export the annotations as JSON") from None
+    return entries
 
 
 def _label(attributes: Any) -> str:

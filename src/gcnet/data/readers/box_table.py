@@ -1,0 +1,246 @@
+"""Reads tables of boxes: CSV with a row for each object, as TensorFlow's tutorials and RetinaNets have.
+
+Columns are known by their names in any order: `filename`, `xmin`, `ymin`, `xmax`, `ymax`, `class`, and so on.
+A table without names has a path, x1, y1, x2, y2 and a class in each row.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from gcnet.console import listed
+from gcnet.data.dataset import WHOLE, name_splits, split_of
+from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, name_unlabelled, read_text
+from gcnet.data.source import Source, number
+from gcnet.errors import GCNetError
+from gcnet.image_files import has_image_suffix, is_of_masks
+from gcnet.ops.decode import image_size
+
+log = logging.getLogger(__name__)
+
+# Names of columns, the likeliest first, in small letters and without a prefix such as `bbox_`.
+_IMAGE = (
+    *("filename", "imagefilename", "filepath", "imagepath", "imagefile", "imagename", "imgpath", "imgname"),
+    *("imgfile", "file", "path", "image", "img", "frame", "imageid", "imgid", "name", "id"),
+)
+_CLASS = (
+    *("classname", "class", "labelname", "label", "categoryname", "category", "objectname", "object", "type"),
+    *("classid", "labelid", "categoryid", "name"),
+)
+_CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x1", "y1", "x2", "y2"),
+    ("x0", "y0", "x1", "y1"),
+    ("left", "top", "right", "bottom"),
+    ("xtl", "ytl", "xbr", "ybr"),
+)
+_SIDES = tuple(
+    (*corner, *sides)
+    for corner in (("x", "y"), ("left", "top"), ("xmin", "ymin"))
+    for sides in (("w", "h"), ("width", "height"))
+)
+_IN_ONE = ("bbox", "bboxes", "box", "boxes", "boundingbox")  # [x, y, width, height] in one cell
+_SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
+_NOTHING = ("", "nan", "none", "null")
+_MOST_FILES = 100  # tables that are looked at
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a table has what: the numbers of its columns, empty where it has none.
+
+    `box` is one column or four, of two corners if `corners`; `size` is the image's width and height.
+    """
+
+    image: int
+    box: tuple[int, ...]
+    corners: bool
+    label: tuple[int, ...] = ()
+    size: tuple[int, ...] = ()
+    crowd: tuple[int, ...] = ()
+    has_names: bool = True
+
+
+def find_boxes(root: Path) -> Readers:
+    """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
+    if root.is_file():
+        return {WHOLE: partial(_read_boxes, root, root.parent, WHOLE)} if is_box_table(root) else {}
+    for pattern in ("*.[cC][sS][vV]", "*/*.[cC][sS][vV]", "*/*/*.[cC][sS][vV]"):
+        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if is_box_table(path)]
+        named = [(path.parent.name if path.parent != root else path.stem, path) for path in tables]
+        named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
+        splits = name_splits(root, named)
+        left = [path for path in tables if path not in splits.values()]
+        if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
+            splits = {"train" if splits else WHOLE: left.pop()} | splits
+        if left:
+            names = listed([path.relative_to(root).as_posix() for path in left], 3)
+            if not splits:
+                raise GCNetError(f"{root} has {len(tables)} tables of boxes, {names}; give one of them")
+            log.warning("%s: not read, because of no split: %s", root, names)
+        if splits:
+            return {split: partial(_read_boxes, path, root, split) for split, path in splits.items()}
+    return {}
+
+
+def is_box_table(path: Path) -> bool:
+    """Whether a file is a table of boxes, by its first rows."""
+    if path.suffix.lower() != ".csv":
+        return False
+    text = head_of(path, 1 << 16).decode("utf-8-sig", errors="replace")
+    try:
+        return _columns(list(_rows(text.splitlines()[:20]))) is not None
+    except csv.Error:
+        return False
+
+
+def _rows(lines: Sequence[str]) -> Iterable[list[str]]:
+    first = next((line for line in lines if line.strip()), "")
+    return filter(None, csv.reader(lines, delimiter=max(",;\t", key=first.count)))
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
+    """The columns of a table with these first rows; None if it has no images or boxes."""
+    if not rows:
+        return None
+    plain = [re.sub(r"[^a-z\d]", "", name.lower()) for name in rows[0]]
+    places = {name: place for place, name in reversed(list(enumerate(plain)))}
+    # `bbox_x` is of the box where `width` may be the image's.
+    places |= {re.sub("^(bbox|box|roi)(?=.)", "", name): place for name, place in places.items()}
+    image = _first(places, [(name,) for name in _IMAGE])
+    corners, sides = _first(places, _CORNERS), _first(places, _SIDES)
+    box = corners or sides or _first(places, [(name,) for name in _IN_ONE])
+    if image and box:
+        free = {name: place for name, place in places.items() if place not in (*image, *box)}
+        label = _first(free, [(name,) for name in _CLASS])
+        return _Columns(
+            image[0], box, bool(corners), label, _first(free, _SIZES), _first(free, [("isgroupof",)])
+        )
+    if all(len(row) >= 6 and _is_image(row[0]) for row in rows):
+        boxes = [row[1:5] for row in rows if not _is_blank(row[1:5])]
+        if boxes and not np.isnan(_numbers(boxes)).any():
+            return _Columns(0, (1, 2, 3, 4), True, label=(5,), has_names=False)
+    return None
+
+
+def _first(places: dict[str, int], choices: Iterable[Sequence[str]]) -> tuple[int, ...]:
+    """The columns of the first of the `choices` that are all there; empty if none are."""
+    found = (tuple(places[name] for name in names) for names in choices if places.keys() >= set(names))
+    return next(found, ())
+
+
+def _is_image(name: str) -> bool:
+    return has_image_suffix(name.replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def _is_blank(cells: Iterable[str]) -> bool:
+    return all(cell.strip().lower() in _NOTHING for cell in cells)
+
+
+def _numbers(cells: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
+    """Boxes of four cells, or of one with four numbers in it; NaN for what is no number."""
+    split = [re.findall(r"[^\s,\[\]()]+", row[0]) if len(row) == 1 else row for row in cells]
+    rows = [[number(cell) for cell in row] if len(row) == 4 else [np.nan] * 4 for row in split]
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def _read_boxes(path: Path, root: Path, split: str) -> Source:
+    try:
+        rows = list(_rows(read_text(path).splitlines(keepends=True)))
+    except csv.Error as error:
+        raise GCNetError(f"{path} is no CSV table ({error}); export it again") from None
+    columns = _columns(rows[:20])
+    if columns is None:
+        raise GCNetError(f"{path} has no columns of images and boxes; see docs/your-data.md")
+    rows = rows[columns.has_names :]
+    width = max(columns.image, *columns.box, *columns.label) + 1
+    if short := [row for row in rows if len(row) < width]:
+        log.warning("%s: %d of %d rows are cut off; left out", path, len(short), len(rows))
+        rows = [row for row in rows if len(row) >= width]
+    folders = _folders(root, path, split)
+    names = _named(folders, [row[columns.image].strip() for row in rows])
+    folder = folder_with(folders, list(dict.fromkeys(names)))
+    images: dict[str, dict[str, Any]] = {}
+    for name, row in zip(names, rows, strict=True):
+        image = images.setdefault(name, {"id": len(images) + 1, "file_name": name})
+        size = [number(row[place]) for place in columns.size if place < len(row)]
+        if len(size) == 2 and min(size) >= 1:
+            image["width"], image["height"] = size
+    kept = [i for i, row in enumerate(rows) if not _is_blank(row[place] for place in columns.box)]
+    boxes = _numbers([[rows[i][place] for place in columns.box] for i in kept])
+    boxes = _in_pixels(path, columns, boxes, [images[names[i]] for i in kept], folder)
+    annotations = [
+        {
+            "id": f"row {i + 1 + columns.has_names}",
+            "image_id": images[names[i]]["id"],
+            "category_id": "".join(rows[i][place].strip() for place in columns.label),
+            "bbox": box,
+            "iscrowd": "".join(rows[i][place] for place in columns.crowd if place < len(rows[i])),
+        }
+        for i, box in zip(kept, boxes.tolist(), strict=True)
+    ]
+    name_unlabelled(path, annotations)
+    return Source.of_names(path, folder, list(images.values()), annotations)
+
+
+def _in_pixels(
+    path: Path,
+    columns: _Columns,
+    boxes: Float[np.ndarray, "N 4"],
+    images: Sequence[dict[str, Any]],
+    folder: Path,
+) -> Float[np.ndarray, "N 4"]:
+    """Boxes as x, y, width, height in pixels; `images` are theirs."""
+    shares = bool(np.nanmax(boxes, initial=0) <= 1 and boxes.size)
+    corners = columns.corners
+    if shares or len(columns.box) == 1:
+        sizes = np.array([_size(image, folder) for image in images], np.float64).reshape(-1, 2)
+        if shares:
+            boxes = boxes * np.tile(sizes, 2)
+        beyond = boxes[:, :2] + boxes[:, 2:] > sizes + 1
+        if len(columns.box) == 1 and beyond.any() and not (boxes[:, 2:] <= boxes[:, :2]).any():
+            corners = True
+            log.warning("%s: boxes are taken for two corners; as corner and size they leave images", path)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1) if corners else boxes
+
+
+def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
+    """(width, height) of an image, as the table or else the image says; NaN of one that is not there."""
+    if "width" in image:
+        return image["width"], image["height"]
+    path = folder / image["file_name"]
+    if not path.is_file():
+        return np.nan, np.nan
+    height, width = image_size(path)
+    return width, height
+
+
+def _folders(root: Path, path: Path, split: str) -> list[Path]:
+    """Where the images of a table may be: beside it or above, in folders of images and of its split."""
+    bases = [path.parent, *(base for base in path.parent.parents if base.is_relative_to(root))]
+    folders = [base / name for base in bases for name in ("", *IMAGE_FOLDERS) if (base / name).is_dir()]
+    of_split = [one for folder in folders for one in sorted(folder.glob("*/")) if split_of(one.name) == split]
+    return list(dict.fromkeys([*folders, *of_split]))
+
+
+def _named(folders: Sequence[Path], names: list[str]) -> list[str]:
+    """The names with their endings: some tables have ids in place of files."""
+    if any(map(_is_image, names)):
+        return names
+    endings: dict[str, str] = {}
+    for folder in folders:
+        if not is_of_masks(folder.name):
+            for file in folder.iterdir():
+                if has_image_suffix(file.name):
+                    endings.setdefault(file.stem, file.suffix)
+    return [name + endings.get(name, ".jpg") for name in names]

@@ -1,0 +1,211 @@
+"""Tables of boxes as tutorials, tools and competitions write them: the same boxes come out of all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gcnet.data.load import load_splits
+from gcnet.errors import GCNetError
+
+WIDTH, HEIGHT = 80, 60
+CAT, DOG = (20.0, 10.0, 60.0, 40.0), (8.0, 6.0, 24.0, 18.0)
+
+
+def image(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
+    return path
+
+
+def table(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*rows, ""]))
+    return path
+
+
+def objects(root: Path) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    """The classes and boxes of each image of all splits, by name."""
+    return {
+        record.path.name: sorted((data.class_names[one.label], one.box) for one in record.instances)
+        for data in load_splits(root).values()
+        for record in data.records
+    }
+
+
+# A cat and a dog in a.jpg, a cat in b.jpg; c.jpg without objects where the format can say so.
+TABLES = {
+    "TensorFlow's": [
+        "filename,width,height,class,xmin,ymin,xmax,ymax",
+        "a.jpg,80,60,cat,20,10,60,40",
+        "a.jpg,80,60,dog,8,6,24,18",
+        "b.jpg,80,60,cat,20,10,60,40",
+    ],
+    "keras-retinanet's": [
+        "images/a.jpg,20,10,60,40,cat",
+        "images/a.jpg,8,6,24,18,dog",
+        "images/b.jpg,20,10,60,40,cat",
+        "images/c.jpg,,,,,",
+    ],
+    "sizes after the class": [
+        "a.jpg,20,10,60,40,cat,80,60",
+        "a.jpg,8,6,24,18,dog,80,60",
+        "b.jpg,20,10,60,40,cat,80,60",
+    ],
+    "sides, and an index of pandas": [
+        ",image_name,bbox_x,bbox_y,bbox_width,bbox_height,class_id,class_name,image_width,image_height",
+        "0,a.jpg,20,10,40,30,1,cat,80,60",
+        "1,a.jpg,8,6,16,12,2,dog,80,60",
+        "2,b.jpg,20,10,40,30,1,cat,80,60",
+    ],
+    "ids, boxes in one cell, no finding": [
+        "image_id,width,height,bbox,label",
+        'a,80,60,"[20, 10, 40, 30]",cat',
+        'a,80,60,"[8.0, 6.0, 16.0, 12.0]",dog',
+        'b,80,60,"[20, 10, 40, 30]",cat',
+        "c,80,60,,",
+    ],
+    "shares of the sides, as Open Images": [
+        "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsGroupOf",
+        "a,x,cat,1,0.25,0.75,0.1666666667,0.6666666667,0",
+        "a,x,dog,1,0.1,0.3,0.1,0.3,0",
+        "b,x,cat,1,0.25,0.75,0.1666666667,0.6666666667,0",
+    ],
+    "semicolons": [
+        "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId",
+        "a.jpg;80;60;20;10;60;40;cat",
+        "a.jpg;80;60;8;6;24;18;dog",
+        "b.jpg;80;60;20;10;60;40;cat",
+    ],
+    "paths of another machine": [
+        "path,x1,y1,x2,y2,label",
+        r"C:\work\images\a.jpg,20,10,60,40,cat",
+        r"C:\work\images\a.jpg,8,6,24,18,dog",
+        r"C:\work\images\b.jpg,20,10,60,40,cat",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_boxes(tmp_path: Path, name: str) -> None:
+    for one in "abc":
+        image(tmp_path / "images" / f"{one}.jpg")
+    table(tmp_path / "annotations.csv", *TABLES[name])
+    found = objects(tmp_path)
+    expected = {"a.jpg": [("cat", CAT), ("dog", DOG)], "b.jpg": [("cat", CAT)]}
+    if TABLES[name][-1].endswith(",,"):
+        expected["c.jpg"] = []
+    assert found.keys() == expected.keys()
+    for file, own in found.items():
+        assert [label for label, _ in own] == [label for label, _ in expected[file]]
+        for (_, box), (_, right) in zip(own, expected[file], strict=True):
+            assert box == pytest.approx(right, abs=1e-6)
+    assert objects(tmp_path / "annotations.csv") == found
+
+
+@pytest.mark.parametrize(
+    ("tables", "folders", "splits"),
+    [
+        (
+            ("data/train_labels.csv", "data/test_labels.csv"),
+            ("images/train", "images/test"),
+            {"train", "test"},
+        ),
+        (("train/_annotations.csv", "valid/_annotations.csv"), ("train", "valid"), {"train", "valid"}),
+        (("boxes.csv", "boxes_test.csv"), ("images", "images"), {"train", "test"}),
+        (("train.csv", "val.csv"), ("train", "val"), {"train", "valid"}),
+    ],
+)
+def test_splits(tmp_path: Path, tables: tuple[str, str], folders: tuple[str, str], splits: set[str]) -> None:
+    """Images of one name in folders of both splits are each read where they belong."""
+    for place, (name, folder) in enumerate(zip(tables, folders, strict=True)):
+        for one in (f"{place}.jpg", "same.jpg"):
+            image(tmp_path / folder / one)
+        rows = [f"{place}.jpg,20,10,60,40,cat", "same.jpg,20,10,60,40,cat"]
+        table(tmp_path / name, "filename,xmin,ymin,xmax,ymax,class", *rows)
+    found = load_splits(tmp_path)
+    assert found.keys() == splits
+    for data, folder, place in zip(found.values(), folders, ("0", "1"), strict=True):
+        places = [record.path.relative_to(tmp_path).as_posix() for record in data.records]
+        assert places == [f"{folder}/{place}.jpg", f"{folder}/same.jpg"]
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "a.jpg")
+    rows = ["a.jpg,20,10,60,40", "a.jpg,x,10,60,40", "a.jpg,60,10,20,40", "a.jpg,1"]
+    table(tmp_path / "boxes.csv", "filename,xmin,ymin,xmax,ymax", *rows)
+    data = load_splits(tmp_path, val_fraction=0)["train"]
+    assert data.class_names == ("object",)
+    assert [one.usable for one in data.records[0].instances] == [True, False]
+    for line in (
+        "1 of 4 rows are cut off; left out",
+        "3 of 3 objects have no class; taken for object",
+        "1 of 3 annotations have neither a box nor an outline (first: id row 3)",
+        "1 of 3 annotations have an empty box or area (first: id row 4)",
+    ):
+        assert line in caplog.text
+
+
+def test_two_corners_in_one_cell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a corner and sides, which is the rule, the second box would leave its image."""
+    image(tmp_path / "a.jpg")
+    table(tmp_path / "b.csv", "image,boxes,label", 'a.jpg,"[8, 6, 24, 18]",dog', 'a.jpg,"(30 10 70 50)",cat')
+    assert objects(tmp_path) == {"a.jpg": [("cat", (30, 10, 70, 50)), ("dog", DOG)]}
+    assert "boxes are taken for two corners" in caplog.text
+
+
+def test_groups_are_crowds(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    table(tmp_path / "b.csv", "ImageID,XMin,XMax,YMin,YMax,LabelName,IsGroupOf", "a,.1,.9,.1,.9,cat,1")
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert record.instances[0].crowd
+
+
+def test_other_tables_are_not_read(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    for name, rows in {
+        "classes.csv": ["cat,0", "dog,1"],
+        "labels.csv": ["filename,label", "a.jpg,cat"],
+        "rle.csv": ["ImageId,EncodedPixels", "a.jpg,1 5 100 5"],
+        "empty.csv": [],
+    }.items():
+        table(tmp_path / name, *rows)
+    with pytest.raises(GCNetError, match="a table without columns of images and boxes"):
+        load_splits(tmp_path)
+
+
+def test_which_of_several(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    for name in ("old.csv", "new.csv"):
+        table(tmp_path / name, *TABLES["TensorFlow's"][:2])
+    with pytest.raises(GCNetError, match=r"2 tables of boxes, new\.csv, old\.csv; give one of them"):
+        load_splits(tmp_path)
+    assert objects(tmp_path / "new.csv") == {"a.jpg": [("cat", CAT)]}
+
+
+def test_a_resized_image_is_noticed(tmp_path: Path) -> None:
+    """The table's sizes go along, so that the look at images before a training can compare them."""
+    image(tmp_path / "a.jpg")
+    row = "a.jpg,160,120,cat,20,10,60,40"
+    table(tmp_path / "a.csv", TABLES["TensorFlow's"][0], row)
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert (record.width, record.height) == (160, 120)
+
+
+def test_via(tmp_path: Path) -> None:
+    """VIA's CSV, of version 1 too, whose first column begins with a #."""
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "b.jpg")
+    shape = {"name": "polygon", "all_points_x": [20, 60, 60, 20], "all_points_y": [10, 10, 40, 40]}
+    cells = ["a.jpg", "99", "{}", "1", "0", json.dumps(shape), '{"class":"cat"}']
+    lines = [
+        "#filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes",
+        ",".join('"{}"'.format(cell.replace('"', '""')) for cell in cells),
+        'b.jpg,99,"{}",0,0,"{}","{}"',
+    ]
+    table(tmp_path / "via_region_data.csv", *lines)
+    assert objects(tmp_path) == {"a.jpg": [("cat", CAT)], "b.jpg": []}
