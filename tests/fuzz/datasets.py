@@ -8,6 +8,7 @@ import os
 import random
 import re
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,29 @@ def _labelme(folder: Path) -> None:
         _text(folder / f"{number}.json", json.dumps({"shapes": shapes, "imagePath": f"{number}.png", **size}))
 
 
+def _supervisely(folder: Path) -> None:
+    _images(folder / "train" / "img")
+    bits = cv2.imencode(".png", np.ones((16, 20), np.uint8))[1].tobytes()
+    packed = base64.b64encode(zlib.compress(bits)).decode()
+    hole = [[9, 9], [20, 9], [20, 20]]
+    objects = [
+        {"classTitle": "cat", "geometryType": "polygon", "points": {"exterior": SQUARE, "interior": [hole]}},
+        {"classTitle": "dog", "geometryType": "rectangle", "points": {"exterior": [[4, 4], [30, 30]]}},
+        {"classTitle": "dog", "geometryType": "bitmap", "bitmap": {"origin": [4, 4], "data": packed}},
+    ]
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    for number in (1, 2):
+        content = {"tags": [], "size": size, "objects": objects}
+        _text(folder / "train" / "ann" / f"{number}.png.json", json.dumps(content))
+
+
+def _box_table(folder: Path) -> None:
+    _images(folder / "images")
+    rows = [f"{n}.png,48,40,{name},4,4,30,30" for n in (1, 2) for name in ("cat", "dog")]
+    head = "filename,width,height,class,xmin,ymin,xmax,ymax"
+    _text(folder / "data" / "train_labels.csv", "\n".join([head, *rows]))
+
+
 def _panoptic(folder: Path) -> None:
     _images(folder / "train2017")
     content = annotations.sound()
@@ -213,7 +237,7 @@ def _object_masks(folder: Path) -> None:
 
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
-    *(_masks, _object_masks),
+    *(_masks, _object_masks, _supervisely, _box_table),
 )
 
 # Damage ------------------------------------------------------------------------------------------------
@@ -262,12 +286,13 @@ def _damage_xml(chance: random.Random, path: Path) -> None:
 def _damage_text(chance: random.Random, path: Path) -> None:
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines() or [""]
     at = chance.randrange(len(lines))
-    words = lines[at].split(" ")
+    between = "," if path.suffix == ".csv" else " "
+    words = lines[at].split(between)
     words[chance.randrange(len(words))] = _word(chance)
     change = chance.choice(
         (
-            lambda: lines.__setitem__(at, " ".join(words)),
-            lambda: lines.__setitem__(at, " ".join(words)),
+            lambda: lines.__setitem__(at, between.join(words)),
+            lambda: lines.__setitem__(at, between.join(words)),
             lambda: lines.__setitem__(at, lines[at] * chance.choice((2, 3000))),
             lambda: lines.insert(at, chance.choice((*LINES, _word(chance) * 2))),
             lambda: lines.pop(at),
@@ -325,6 +350,7 @@ DAMAGES: dict[str, Callable[[random.Random, Path], Any]] = {
     ".xml": _damage_xml,
     ".png": _damage_picture,
     ".txt": _damage_text,
+    ".csv": _damage_text,
     ".yaml": _damage_text,
     ".data": _damage_text,
     ".names": _damage_text,

@@ -18,6 +18,7 @@ from gcnet.data.readers.files import Readers
 from gcnet.data.readers.labelme import find_labelme
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
+from gcnet.data.readers.supervisely import find_supervisely
 from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via
 from gcnet.data.readers.voc import find_voc
@@ -38,6 +39,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_cvat,
     find_yolo,
     find_labelme,
+    find_supervisely,
     find_panoptic,
     find_table,
     find_masks,

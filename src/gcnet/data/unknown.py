@@ -23,8 +23,6 @@ _MOST_FILES = 100_000  # that are looked at
 _TOOLS = (
     ("VIA 3", {"project", "attribute", "file", "metadata"}),
     ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
-    ("Supervisely", {"classes", "tags"}),
-    ("Supervisely", {"size", "objects"}),
     ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
 )

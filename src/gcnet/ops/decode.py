@@ -14,7 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, Shaped, UInt8, UInt16
+from jaxtyping import Bool, Integer, Shaped, UInt8, UInt16
 from PIL import Image
 
 try:  # without a wheel for it, OpenCV decodes the same pixels, but does not report damage
@@ -101,6 +101,19 @@ def read_index_mask(
         for band, bits in ((green, 8), (blue, 16)):
             numbers |= np.left_shift(band, bits, dtype=np.int32)
         return numbers
+
+
+def read_cutout(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "H W"]:
+    """Where the image in a file's bytes is opaque, or, in one without opacity, not 0.
+
+    Raises GCNetError as `read_image` does.
+    """
+    with blamed("a mask given as bytes"):
+        image = read_header(io.BytesIO(data), max_pixels)
+        if image.has_transparency_data:
+            image = image.convert("RGBA").getchannel("A")
+        values = np.array(image)
+        return (values.max(-1) if values.ndim == 3 else values) > 0
 
 
 def is_coloured(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> bool:

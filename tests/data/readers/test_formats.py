@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
 import resource
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +93,33 @@ def via(root: Path) -> None:
         entries = {"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": regions, "file_attributes": {}}}
         content = entries if split == "train" else {"_via_settings": {}, "_via_img_metadata": entries}
         write(root / split / "via_region_data.json", json.dumps(content))
+
+
+def supervisely(root: Path) -> None:
+    """A polygon in one split, a mask with a palette, as the SDK writes it, in the other."""
+    for split, name in (("train", "a"), ("val", "b")):
+        image(root / split / "img" / f"{name}.jpg")
+        common = {"id": 1, "classTitle": "dog", "tags": []}
+        drawn = {"geometryType": "polygon", "points": {"exterior": CORNERS, "interior": []}}
+        if split == "val":
+            bitmap = {"origin": [20, 10], "data": png_of(MASK[10:40, 20:60])}
+            drawn = {"geometryType": "bitmap", "bitmap": bitmap}
+        size = {"height": HEIGHT, "width": WIDTH}
+        content = {"description": "", "tags": [], "size": size, "objects": [common | drawn]}
+        write(root / split / "ann" / f"{name}.jpg.json", json.dumps(content))
+    write(root / "meta.json", json.dumps({"classes": [{"title": "dog", "shape": "any"}], "tags": []}))
+
+
+def png_of(mask: np.ndarray, mode: str = "P") -> str:
+    """A mask as Supervisely packs it: with a palette whose 0 is transparent, or in colours with opacity."""
+    file = io.BytesIO()
+    if mode == "P":
+        picture = Image.fromarray(mask)
+        picture.putpalette([0, 0, 0, 255, 255, 255])
+        picture.save(file, format="PNG", transparency=0)
+    else:
+        Image.fromarray(np.repeat(255 * mask[..., None], 4, 2)).save(file, format="PNG")
+    return base64.b64encode(zlib.compress(file.getvalue())).decode()
 
 
 def voc(root: Path) -> None:
@@ -230,6 +259,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
+    supervisely,
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -267,6 +297,38 @@ def test_formats_give_the_same_objects(
     assert all(any(words in message for words in told) for message in caplog.messages)
     valid = load_split(tmp_path, "valid", splits["train"].class_names)
     assert len(valid.records[0].instances) == 1
+
+
+def test_shapes_of_supervisely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A box, a polygon with a hole, a mask in colours; points have no area, damaged masks are counted."""
+    hole = [[30, 20], [50, 20], [50, 30], [30, 30]]
+    shapes = [
+        {"geometryType": "rectangle", "points": {"exterior": [[59, 39], [20, 10]]}},
+        {"geometryType": "polygon", "points": {"exterior": CORNERS, "interior": [hole]}},
+        {
+            "geometryType": "bitmap",
+            "bitmap": {"origin": [20, 10], "data": png_of(MASK[10:40, 20:60], "RGBA")},
+        },
+        {"geometryType": "point", "points": {"exterior": [[5, 5]]}},
+        {"geometryType": "bitmap", "bitmap": {"origin": [20, 10], "data": "nothing="}},
+        {
+            "geometryType": "bitmap",
+            "bitmap": {"origin": [20, 10], "data": base64.b64encode(zlib.compress(b"x")).decode()},
+        },
+        {"geometryType": "polygon", "points": {"exterior": [[0, 0], [None, 1], [2, 2]], "interior": [hole]}},
+    ]
+    image(tmp_path / "img" / "a.jpg")
+    content = {"tags": [], "size": {"height": HEIGHT, "width": WIDTH}, "objects": []}
+    content["objects"] = [{"classTitle": f"{i}", **shape} for i, shape in enumerate(shapes)]
+    write(tmp_path / "ann" / "a.jpg.json", json.dumps(content))
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    box, ring, mask = record.instances
+    assert box.box == ring.box == mask.box == BOX
+    with_hole = MASK.copy()
+    with_hole[20:30, 30:50] = 0
+    np.testing.assert_array_equal(segmentation_to_mask(ring.segmentation, (HEIGHT, WIDTH)), with_hole)
+    np.testing.assert_array_equal(segmentation_to_mask(mask.segmentation, (HEIGHT, WIDTH)), MASK)
+    assert "4 of 7 annotations have neither a box nor an outline (first: id a.jpg.json:3)" in caplog.text
 
 
 def test_one_folder_of_labelme_is_divided(tmp_path: Path) -> None:

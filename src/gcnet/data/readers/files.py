@@ -174,13 +174,15 @@ def readable(paths: Iterable[Path], read: Callable[[Path], Value]) -> list[tuple
 
 
 def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
-    """What `read` makes of an object; nothing where its values are not those of the format.
+    """What `read` makes of an object; nothing where its values are not those of the format, or damaged.
 
     Such an annotation has neither a box nor an outline, and is counted as one of those.
     """
     try:
         return read(*args)
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
+        return {}
+    except (GCNetError, zlib.error):  # of a mask
         return {}
 
 
@@ -339,10 +341,18 @@ def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> lis
     return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], 1).ravel().tolist()
 
 
+def check_mask_size(size: tuple[int, int]) -> int:
+    """The pixels of a mask of `size` (height, width). Raises ValueError where an image has no such size."""
+    if not (min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS):
+        raise ValueError(f"no mask of an image of {shown(size)}")
+    return size[0] * size[1]
+
+
 def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, int]) -> dict[str, Any]:
     """The RLE of a mask of 0 and 1 whose first pixel is at `x`, `y` of an image of `size` (height, width)."""
-    if not 0 < size[0] * size[1] <= _MOST_PIXELS or min(x, y, *size) < 0:
-        raise ValueError(f"no mask of an image of {shown(size)}")
+    check_mask_size(size)
+    if min(x, y) < 0:
+        raise ValueError(f"a mask that begins at {x}, {y}")
     full = np.zeros(size, np.uint8)
     target = full[y : y + part.shape[0], x : x + part.shape[1]]
     target[:] = part[: target.shape[0], : target.shape[1]]

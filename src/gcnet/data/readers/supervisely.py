@@ -1,0 +1,88 @@
+"""Reads Supervisely: a JSON file in `ann/` for each image in `img/`, with its `objects`."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from gcnet.data.readers.files import (
+    ImagesBeside,
+    Readers,
+    check_mask_size,
+    file_an_image,
+    head_of,
+    object_of,
+    place_mask,
+    read_object,
+    readable,
+)
+from gcnet.data.source import Source
+from gcnet.ops.decode import read_cutout
+from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
+
+_MOST_BYTES = 1 << 26  # of a mask's PNG
+
+
+def find_supervisely(root: Path) -> Readers:
+    """Finds the files of a project, whose datasets may be the splits."""
+    return file_an_image(root, "json", is_supervisely, _read_supervisely)
+
+
+def is_supervisely(path: Path) -> bool:
+    """Whether it is a file of Supervisely, by its keys."""
+    head = head_of(path)
+    return b'"classTitle"' in head or (b'"size"' in head and b'"objects"' in head and b'"tags"' in head)
+
+
+def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
+    images, annotations, beside = [], [], ImagesBeside()
+    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+        size = content.get("size")
+        size = size if isinstance(size, dict) else {}
+        sides = (
+            {side: size[side] for side in ("width", "height")} if {"width", "height"} <= size.keys() else {}
+        )
+        images.append({"id": id, "file_name": beside.of(path, path.stem)} | sides)
+        objects = content.get("objects")
+        for number, one in enumerate(objects if isinstance(objects, list) else []):
+            if isinstance(one, dict):
+                name = one.get("classTitle")
+                entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": str(name or "object")}
+                annotations.append(entry | object_of(_object, one, size))
+    return Source.of_names(folder, folder, images, annotations)
+
+
+def _object(one: dict[str, Any], size: dict[str, Any]) -> dict[str, Any]:
+    """A box, a polygon, with holes or without, or a mask; points, lines and cuboids have no area."""
+    kind = one.get("geometryType")
+    if kind == "bitmap":
+        data = zlib.decompressobj().decompress(base64.b64decode(one["bitmap"]["data"]), _MOST_BYTES)
+        shape = int(size["height"]), int(size["width"])
+        x, y = map(round, one["bitmap"]["origin"])
+        return place_mask(read_cutout(data, max_pixels=check_mask_size(shape)).astype(np.uint8), x, y, shape)
+    points = one["points"]["exterior"]
+    if kind == "rectangle":  # its last row and column belong to it
+        (x1, y1), (x2, y2) = np.sort(points, axis=0).tolist()
+        return {"bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1]}
+    if kind != "polygon":
+        return {}
+    holes = [hole for hole in one["points"].get("interior", []) if len(hole) >= 3]
+    if not holes:
+        return {"segmentation": [[value for point in points for value in point]]}
+    shape = int(size["height"]), int(size["width"])
+    check_mask_size(shape)
+    outline, *inside = (_drawn(part, shape) for part in (points, *holes))
+    return {"segmentation": mask_to_rle(outline & ~np.bitwise_or.reduce(inside))}
+
+
+def _drawn(points: Any, shape: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
+    polygon = np.array(points, np.float64).reshape(-1, 2)
+    if not np.isfinite(polygon).all():
+        raise ValueError("a point that is no number")
+    return segmentation_to_mask(crop_segmentation([polygon], shape), shape)
