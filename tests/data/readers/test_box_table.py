@@ -81,6 +81,12 @@ TABLES = {
         "a.jpg;80;60;8;6;24;18;dog",
         "b.jpg;80;60;20;10;60;40;cat",
     ],
+    "names of their own": [
+        "image_names,cell_type,xmin,xmax,ymin,ymax",
+        "a.jpg,cat,20,60,10,40",
+        "a.jpg,dog,8,24,6,18",
+        "b.jpg,cat,20,60,10,40",
+    ],
     "paths of another machine": [
         "path,x1,y1,x2,y2,label",
         r"C:\work\images\a.jpg,20,10,60,40,cat",

@@ -28,7 +28,8 @@ from gcnet.ops.decode import image_size
 
 log = logging.getLogger(__name__)
 
-# Names of columns, the likeliest first, in small letters and without a prefix such as `bbox_`.
+# Names of columns, the likeliest first, in small letters and without a prefix such as `bbox_`. Where none is
+# there, a name that has one of their words in it will do: `image_names`, `cell_type`.
 _IMAGE = (
     *("filename", "imagefilename", "filepath", "imagepath", "imagefile", "imagename", "imgpath", "imgname"),
     *("imgfile", "file", "path", "image", "img", "frame", "imageid", "imgid", "name", "id"),
@@ -117,12 +118,14 @@ def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
     places = {name: place for place, name in reversed(list(enumerate(plain)))}
     # `bbox_x` is of the box where `width` may be the image's.
     places |= {re.sub("^(bbox|box|roi)(?=.)", "", name): place for name, place in places.items()}
-    image = _first(places, [(name,) for name in _IMAGE])
+    likely = [name for name in plain if re.search("image|file|path", name)]
+    image = _first(places, [(name,) for name in (*_IMAGE, *likely)])
     corners, sides = _first(places, _CORNERS), _first(places, _SIDES)
     box = corners or sides or _first(places, [(name,) for name in _IN_ONE])
     if image and box:
         free = {name: place for name, place in places.items() if place not in (*image, *box)}
-        label = _first(free, [(name,) for name in _CLASS])
+        likely = [name for name in plain if name.endswith(("class", "label", "category", "type", "name"))]
+        label = _first(free, [(name,) for name in (*_CLASS, *likely)])
         return _Columns(
             image[0], box, bool(corners), label, _first(free, _SIZES), _first(free, [("isgroupof",)])
         )
