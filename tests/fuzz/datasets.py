@@ -188,6 +188,13 @@ def _box_table(folder: Path) -> None:
     _text(folder / "data" / "train_labels.csv", "\n".join([head, *rows]))
 
 
+def _run_lengths(folder: Path) -> None:
+    _images(folder / "train")
+    runs = " ".join(f"{5 + 48 * row} 20" for row in range(4, 30))
+    rows = [f"{n},{runs},40,48,{name}" for n in (1, 2) for name in ("cat", "dog")]
+    _text(folder / "train.csv", "\n".join(["ImageId,EncodedPixels,Height,Width,ClassId", *rows]))
+
+
 def _panoptic(folder: Path) -> None:
     _images(folder / "train2017")
     content = annotations.sound()
@@ -237,7 +244,7 @@ def _object_masks(folder: Path) -> None:
 
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
-    *(_masks, _object_masks, _supervisely, _box_table),
+    *(_masks, _object_masks, _supervisely, _box_table, _run_lengths),
 )
 
 # Damage ------------------------------------------------------------------------------------------------

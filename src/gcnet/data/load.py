@@ -11,8 +11,8 @@ from typing import Any
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split
 from gcnet.data.divide import Division, divide
-from gcnet.data.readers.box_table import find_boxes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco
+from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
 from gcnet.data.readers.labelme import find_labelme
@@ -43,7 +43,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_panoptic,
     find_table,
     find_masks,
-    find_boxes,
+    find_csv,
 )
 
 

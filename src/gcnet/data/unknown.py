@@ -15,7 +15,7 @@ from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 
-FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, masks and CSV of boxes, see docs/your-data.md"
+FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, masks and CSV tables, see docs/your-data.md"
 
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
@@ -91,7 +91,7 @@ def _why_not(path: Path) -> str:
             else "no labels of YOLO"
         )
     return {
-        ".csv": "a table without columns of images and boxes (filename, xmin, ymin, xmax, ymax, class)",
+        ".csv": "a table without columns of images and objects (filename, xmin, ymin, xmax, ymax, class)",
         ".zip": "not unpacked; unpack it",
         ".parquet": "a table without images and objects",
     }.get(suffix, "not a known format")

@@ -1,7 +1,8 @@
-"""Reads tables of boxes: CSV with a row for each object, as TensorFlow's tutorials and RetinaNets have.
+"""Reads CSV tables with a row for each object: its box, or the run lengths of its mask.
 
-Columns are known by their names in any order: `filename`, `xmin`, `ymin`, `xmax`, `ymax`, `class`, and so on.
-A table without names has a path, x1, y1, x2, y2 and a class in each row.
+Columns are known by their names in any order: `filename`, `xmin`, `ymin`, `xmax`, `ymax`, `class`, and so on,
+as TensorFlow's tutorials, Roboflow and Kaggle have them. A table without names, as of keras-retinanet, has a
+path, x1, y1, x2, y2 and a class in each row.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits, split_of
 from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, name_unlabelled, read_text
+from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.source import Source, number
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
@@ -51,6 +53,7 @@ _SIDES = tuple(
     for sides in (("w", "h"), ("width", "height"))
 )
 _IN_ONE = ("bbox", "bboxes", "box", "boxes", "boundingbox")  # [x, y, width, height] in one cell
+_RUNS = ("encodedpixels", "rle", "rlemask", "maskrle", "annotation", "segmentation")
 _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
 _NOTHING = ("", "nan", "none", "null")
 _MOST_FILES = 100  # tables that are looked at
@@ -60,24 +63,26 @@ _MOST_FILES = 100  # tables that are looked at
 class _Columns:
     """Where a table has what: the numbers of its columns, empty where it has none.
 
-    `box` is one column or four, of two corners if `corners`; `size` is the image's width and height.
+    `drawn` is of run lengths if `runs`, or else of boxes, one column or four, which are two corners if
+    `corners`; `size` is the image's width and height.
     """
 
     image: int
-    box: tuple[int, ...]
-    corners: bool
+    drawn: tuple[int, ...]
+    corners: bool = False
+    runs: bool = False
     label: tuple[int, ...] = ()
     size: tuple[int, ...] = ()
     crowd: tuple[int, ...] = ()
     has_names: bool = True
 
 
-def find_boxes(root: Path) -> Readers:
+def find_csv(root: Path) -> Readers:
     """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
     if root.is_file():
-        return {WHOLE: partial(_read_boxes, root, root.parent, WHOLE)} if is_box_table(root) else {}
+        return {WHOLE: partial(_read_table, root, root.parent, WHOLE)} if is_csv_table(root) else {}
     for pattern in ("*.[cC][sS][vV]", "*/*.[cC][sS][vV]", "*/*/*.[cC][sS][vV]"):
-        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if is_box_table(path)]
+        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if is_csv_table(path)]
         named = [(path.parent.name if path.parent != root else path.stem, path) for path in tables]
         named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
         splits = name_splits(root, named)
@@ -87,15 +92,15 @@ def find_boxes(root: Path) -> Readers:
         if left:
             names = listed([path.relative_to(root).as_posix() for path in left], 3)
             if not splits:
-                raise GCNetError(f"{root} has {len(tables)} tables of boxes, {names}; give one of them")
+                raise GCNetError(f"{root} has {len(tables)} tables of objects, {names}; give one of them")
             log.warning("%s: not read, because of no split: %s", root, names)
         if splits:
-            return {split: partial(_read_boxes, path, root, split) for split, path in splits.items()}
+            return {split: partial(_read_table, path, root, split) for split, path in splits.items()}
     return {}
 
 
-def is_box_table(path: Path) -> bool:
-    """Whether a file is a table of boxes, by its first rows."""
+def is_csv_table(path: Path) -> bool:
+    """Whether a file is a table of objects, by its first rows."""
     if path.suffix.lower() != ".csv":
         return False
     text = head_of(path, 1 << 16).decode("utf-8-sig", errors="replace")
@@ -121,18 +126,22 @@ def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
     likely = [name for name in plain if re.search("image|file|path", name)]
     image = _first(places, [(name,) for name in (*_IMAGE, *likely)])
     corners, sides = _first(places, _CORNERS), _first(places, _SIDES)
-    box = corners or sides or _first(places, [(name,) for name in _IN_ONE])
-    if image and box:
-        free = {name: place for name, place in places.items() if place not in (*image, *box)}
+    runs = () if corners or sides else _first(places, [(name,) for name in _RUNS])
+    if runs and not any(
+        re.match(r"\s*\d+ +\d+( +\d|\s*$)", row[runs[0]]) for row in rows if len(row) > runs[0]
+    ):
+        runs = ()
+    drawn = corners or sides or runs or _first(places, [(name,) for name in _IN_ONE])
+    if image and drawn:
+        free = {name: place for name, place in places.items() if place not in (*image, *drawn)}
         likely = [name for name in plain if name.endswith(("class", "label", "category", "type", "name"))]
         label = _first(free, [(name,) for name in (*_CLASS, *likely)])
-        return _Columns(
-            image[0], box, bool(corners), label, _first(free, _SIZES), _first(free, [("isgroupof",)])
-        )
+        size, crowd = _first(free, _SIZES), _first(free, [("isgroupof",)])
+        return _Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd)
     if all(len(row) >= 6 and _is_image(row[0]) for row in rows):
         boxes = [row[1:5] for row in rows if not _is_blank(row[1:5])]
         if boxes and not np.isnan(_numbers(boxes)).any():
-            return _Columns(0, (1, 2, 3, 4), True, label=(5,), has_names=False)
+            return _Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
     return None
 
 
@@ -157,16 +166,20 @@ def _numbers(cells: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def _read_boxes(path: Path, root: Path, split: str) -> Source:
+def _read_table(path: Path, root: Path, split: str) -> Source:
+    text = read_text(path)
+    usual = csv.field_size_limit(max(len(text), 1))  # of run lengths a cell can be long
     try:
-        rows = list(_rows(read_text(path).splitlines(keepends=True)))
+        rows = list(_rows(text.splitlines(keepends=True)))
     except csv.Error as error:
         raise GCNetError(f"{path} is no CSV table ({error}); export it again") from None
+    finally:
+        csv.field_size_limit(usual)
     columns = _columns(rows[:20])
     if columns is None:
-        raise GCNetError(f"{path} has no columns of images and boxes; see docs/your-data.md")
+        raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")
     rows = rows[columns.has_names :]
-    width = max(columns.image, *columns.box, *columns.label) + 1
+    width = max(columns.image, *columns.drawn, *columns.label) + 1
     if short := [row for row in rows if len(row) < width]:
         log.warning("%s: %d of %d rows are cut off; left out", path, len(short), len(rows))
         rows = [row for row in rows if len(row) >= width]
@@ -179,53 +192,57 @@ def _read_boxes(path: Path, root: Path, split: str) -> Source:
         size = [number(row[place]) for place in columns.size if place < len(row)]
         if len(size) == 2 and min(size) >= 1:
             image["width"], image["height"] = size
-    kept = [i for i, row in enumerate(rows) if not _is_blank(row[place] for place in columns.box)]
-    boxes = _numbers([[rows[i][place] for place in columns.box] for i in kept])
-    boxes = _in_pixels(path, columns, boxes, [images[names[i]] for i in kept], folder)
+    kept = [i for i, row in enumerate(rows) if not _is_blank(row[place] for place in columns.drawn)]
+    cells = [[rows[i][place] for place in columns.drawn] for i in kept]
+    own = [images[names[i]] for i in kept]
     annotations = [
         {
             "id": f"row {i + 1 + columns.has_names}",
             "image_id": images[names[i]]["id"],
             "category_id": "".join(rows[i][place].strip() for place in columns.label),
-            "bbox": box,
             "iscrowd": "".join(rows[i][place] for place in columns.crowd if place < len(rows[i])),
+            **drawn,
         }
-        for i, box in zip(kept, boxes.tolist(), strict=True)
+        for i, drawn in zip(kept, _drawn(path, columns, cells, own, folder), strict=True)
     ]
     name_unlabelled(path, annotations)
     return Source.of_names(path, folder, list(images.values()), annotations)
 
 
-def _in_pixels(
+def _drawn(
     path: Path,
     columns: _Columns,
-    boxes: Float[np.ndarray, "N 4"],
+    cells: Sequence[Sequence[str]],
     images: Sequence[dict[str, Any]],
     folder: Path,
-) -> Float[np.ndarray, "N 4"]:
-    """Boxes as x, y, width, height in pixels; `images` are theirs."""
+) -> list[dict[str, Any]]:
+    """The box or mask of each object; `cells` and `images` are theirs."""
+    if columns.runs:  # a mask takes memory as its image does, whatever the table says of it
+        paths = {image["file_name"]: folder / image["file_name"] for image in images}
+        of_files = {name: image_size(file) for name, file in paths.items() if file.is_file()}
+        sizes = [of_files.get(image["file_name"], (0, 0)) for image in images]
+        return read_runs(path, [row[0] for row in cells], sizes)
+    boxes, corners = _numbers(cells), columns.corners
     shares = bool(np.nanmax(boxes, initial=0) <= 1 and boxes.size)
-    corners = columns.corners
-    if shares or len(columns.box) == 1:
-        sizes = np.array([_size(image, folder) for image in images], np.float64).reshape(-1, 2)
+    if shares or len(columns.drawn) == 1:
+        sizes = np.array([_size(image, folder) for image in images], np.float64).reshape(-1, 2)[:, ::-1]
         if shares:
             boxes = boxes * np.tile(sizes, 2)
         beyond = boxes[:, :2] + boxes[:, 2:] > sizes + 1
-        if len(columns.box) == 1 and beyond.any() and not (boxes[:, 2:] <= boxes[:, :2]).any():
+        if len(columns.drawn) == 1 and beyond.any() and not (boxes[:, 2:] <= boxes[:, :2]).any():
             corners = True
             log.warning("%s: boxes are taken for two corners; as corner and size they leave images", path)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1) if corners else boxes
+    if corners:
+        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+    return [{"bbox": box} for box in boxes.tolist()]
 
 
 def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """(width, height) of an image, as the table or else the image says; NaN of one that is not there."""
+    """(height, width) of an image, as the table or else the image says; NaN of one that is not there."""
     if "width" in image:
-        return image["width"], image["height"]
+        return image["height"], image["width"]
     path = folder / image["file_name"]
-    if not path.is_file():
-        return np.nan, np.nan
-    height, width = image_size(path)
-    return width, height
+    return image_size(path) if path.is_file() else (np.nan, np.nan)
 
 
 def _folders(root: Path, path: Path, split: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Tables of boxes as tutorials, tools and competitions write them: the same boxes come out of all."""
+"""Tables as tutorials, tools and competitions write them: the same objects come out of all."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
+from gcnet.ops.segmentations import segmentation_to_mask
 
 WIDTH, HEIGHT = 80, 60
 CAT, DOG = (20.0, 10.0, 60.0, 40.0), (8.0, 6.0, 24.0, 18.0)
@@ -164,6 +165,47 @@ def test_two_corners_in_one_cell(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "boxes are taken for two corners" in caplog.text
 
 
+def runs(mask: np.ndarray, *, by_rows: bool = False) -> str:
+    flat = np.concatenate([[0], (mask if by_rows else mask.T).ravel(), [0]])
+    starts, ends = np.flatnonzero(np.diff(flat) == 1) + 1, np.flatnonzero(np.diff(flat) == -1) + 1
+    return " ".join(f"{start} {end - start}" for start, end in zip(starts, ends, strict=True))
+
+
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_run_lengths(tmp_path: Path, caplog: pytest.LogCaptureFixture, by_rows: bool) -> None:
+    """Both orders of pixels, told apart by the masks; an image without any, and two damaged ones."""
+    for name in "abc":
+        image(tmp_path / "train" / f"{name}.jpg")
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    disc, bar = ((x - 40) ** 2 + (y - 30) ** 2 < 200).astype(int), (abs(x - 2 * y) < 5).astype(int)
+    rows = [
+        f"a,{runs(disc, by_rows=by_rows)},80,60,cat",
+        f"a,{runs(bar, by_rows=by_rows)},80,60,dog",
+        f"b,{runs(disc, by_rows=by_rows)},80,60,cat",
+        *("a,1 9 5 9,80,60,cat", "a,4799 9,80,60,cat", "c,,80,60,"),
+    ]
+    table(tmp_path / "train.csv", "id,annotation,width,height,cell_type", *rows)
+    data = load_splits(tmp_path)["train"]
+    assert data.class_names == ("cat", "dog")
+    found = [
+        [segmentation_to_mask(one.segmentation, (HEIGHT, WIDTH)) for one in r.instances] for r in data.records
+    ]
+    assert list(map(len, found)) == [2, 1, 0]
+    for mask, right in zip([*found[0], *found[1]], (disc, bar, disc), strict=True):
+        np.testing.assert_array_equal(mask, right)
+    assert "2 of 5 annotations have neither a box nor an outline (first: id row 5)" in caplog.text
+    assert ("row by row" in caplog.text) == by_rows
+
+
+def test_long_run_lengths(tmp_path: Path) -> None:
+    """A cell may be longer than what the csv module reads by itself."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((300, 400, 3), np.uint8))
+    stripes = np.indices((300, 400)).sum(0) % 2
+    table(tmp_path / "train.csv", "ImageId,EncodedPixels", f"a.png,{runs(stripes)}")
+    (record,) = load_splits(tmp_path)["train"].records
+    assert record.instances[0].area == 60_000
+
+
 def test_groups_are_crowds(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     table(tmp_path / "b.csv", "ImageID,XMin,XMax,YMin,YMax,LabelName,IsGroupOf", "a,.1,.9,.1,.9,cat,1")
@@ -176,11 +218,11 @@ def test_other_tables_are_not_read(tmp_path: Path) -> None:
     for name, rows in {
         "classes.csv": ["cat,0", "dog,1"],
         "labels.csv": ["filename,label", "a.jpg,cat"],
-        "rle.csv": ["ImageId,EncodedPixels", "a.jpg,1 5 100 5"],
+        "no_rle.csv": ["ImageId,annotation", "a.jpg,good", "b.jpg,1"],
         "empty.csv": [],
     }.items():
         table(tmp_path / name, *rows)
-    with pytest.raises(GCNetError, match="a table without columns of images and boxes"):
+    with pytest.raises(GCNetError, match="a table without columns of images and objects"):
         load_splits(tmp_path)
 
 
@@ -188,7 +230,7 @@ def test_which_of_several(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     for name in ("old.csv", "new.csv"):
         table(tmp_path / name, *TABLES["TensorFlow's"][:2])
-    with pytest.raises(GCNetError, match=r"2 tables of boxes, new\.csv, old\.csv; give one of them"):
+    with pytest.raises(GCNetError, match=r"2 tables of objects, new\.csv, old\.csv; give one of them"):
         load_splits(tmp_path)
     assert objects(tmp_path / "new.csv") == {"a.jpg": [("cat", CAT)]}
 
