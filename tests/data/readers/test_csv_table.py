@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gcnet.data.check import check_images
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
@@ -44,6 +45,7 @@ TABLES = {
         "filename,width,height,class,xmin,ymin,xmax,ymax",
         "a.jpg,80,60,cat,20,10,60,40",
         "a.jpg,80,60,dog,8,6,24,18",
+        "filename,width,height,class,xmin,ymin,xmax,ymax",  # of two tables that were joined
         "b.jpg,80,60,cat,20,10,60,40",
     ],
     "keras-retinanet's": [
@@ -195,6 +197,16 @@ def test_run_lengths(tmp_path: Path, caplog: pytest.LogCaptureFixture, by_rows: 
         np.testing.assert_array_equal(mask, right)
     assert "2 of 5 annotations have neither a box nor an outline (first: id row 5)" in caplog.text
     assert ("row by row" in caplog.text) == by_rows
+
+
+def test_run_lengths_of_an_image_of_another_size(tmp_path: Path) -> None:
+    """Before a training such images are named with both sizes; a mask of another size is none."""
+    image(tmp_path / "train" / "a.jpg")
+    table(tmp_path / "train.csv", "id,rle,width,height", "a,1 9,160,120", "a,1 9,160,120")
+    splits = load_splits(tmp_path)
+    assert not splits["train"].records[0].instances
+    with pytest.raises(GCNetError, match=r"a\.jpg is 80x60 pixels, annotated as 160x120"):
+        check_images(splits)
 
 
 def test_long_run_lengths(tmp_path: Path) -> None:

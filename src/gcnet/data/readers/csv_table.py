@@ -178,32 +178,34 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
     columns = _columns(rows[:20])
     if columns is None:
         raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")
-    rows = rows[columns.has_names :]
+    # By number; the names of columns are there again where tables were joined.
+    every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
-    if short := [row for row in rows if len(row) < width]:
-        log.warning("%s: %d of %d rows are cut off; left out", path, len(short), len(rows))
-        rows = [row for row in rows if len(row) >= width]
+    whole = {n: row for n, row in every.items() if len(row) >= width}
+    if short := len(every) - len(whole):
+        log.warning("%s: %d of %d rows are cut off; left out", path, short, len(every))
     folders = _folders(root, path, split)
-    names = _named(folders, [row[columns.image].strip() for row in rows])
+    names = _named(folders, [row[columns.image].strip() for row in whole.values()])
     folder = folder_with(folders, list(dict.fromkeys(names)))
     images: dict[str, dict[str, Any]] = {}
-    for name, row in zip(names, rows, strict=True):
+    for name, row in zip(names, whole.values(), strict=True):
         image = images.setdefault(name, {"id": len(images) + 1, "file_name": name})
         size = [number(row[place]) for place in columns.size if place < len(row)]
         if len(size) == 2 and min(size) >= 1:
             image["width"], image["height"] = size
-    kept = [i for i, row in enumerate(rows) if not _is_blank(row[place] for place in columns.drawn)]
-    cells = [[rows[i][place] for place in columns.drawn] for i in kept]
-    own = [images[names[i]] for i in kept]
+    image_of = {n: images[name] for n, name in zip(whole, names, strict=True)}
+    kept = {n: row for n, row in whole.items() if not _is_blank(row[place] for place in columns.drawn)}
+    cells = [[row[place] for place in columns.drawn] for row in kept.values()]
+    found = _drawn(path, columns, cells, [image_of[n] for n in kept], folder)
     annotations = [
         {
-            "id": f"row {i + 1 + columns.has_names}",
-            "image_id": images[names[i]]["id"],
-            "category_id": "".join(rows[i][place].strip() for place in columns.label),
-            "iscrowd": "".join(rows[i][place] for place in columns.crowd if place < len(rows[i])),
+            "id": f"row {n}",
+            "image_id": image_of[n]["id"],
+            "category_id": "".join(row[place].strip() for place in columns.label),
+            "iscrowd": "".join(row[place] for place in columns.crowd if place < len(row)),
             **drawn,
         }
-        for i, drawn in zip(kept, _drawn(path, columns, cells, own, folder), strict=True)
+        for (n, row), drawn in zip(kept.items(), found, strict=True)
     ]
     name_unlabelled(path, annotations)
     return Source.of_names(path, folder, list(images.values()), annotations)
@@ -217,10 +219,13 @@ def _drawn(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """The box or mask of each object; `cells` and `images` are theirs."""
-    if columns.runs:  # a mask takes memory as its image does, whatever the table says of it
+    if columns.runs:
         paths = {image["file_name"]: folder / image["file_name"] for image in images}
         of_files = {name: image_size(file) for name, file in paths.items() if file.is_file()}
         sizes = [of_files.get(image["file_name"], (0, 0)) for image in images]
+        # An image of another size than the table says is named by the look at all images before a training.
+        right = [_size(image, folder) == size for image, size in zip(images, sizes, strict=True)]
+        sizes = [size if same else (0, 0) for size, same in zip(sizes, right, strict=True)]
         return read_runs(path, [row[0] for row in cells], sizes)
     boxes, corners = _numbers(cells), columns.corners
     shares = bool(np.nanmax(boxes, initial=0) <= 1 and boxes.size)
