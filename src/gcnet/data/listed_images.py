@@ -13,7 +13,7 @@ from gcnet.console import shown
 from gcnet.data.dataset import split_of
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
-from gcnet.image_files import is_of_masks
+from gcnet.image_files import has_image_suffix, is_of_masks
 from gcnet.ops.decode import image_size
 
 NO_SIZE = (0, 0)  # its annotations are left out; that it is missing is said before a training
@@ -24,9 +24,9 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     """The path of each image, by id.
 
     A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
-    the paths of other machines in them, with backslashes, and with endings in other letters. One that leads
-    out of the data set leads nowhere. Some that are missing are left to the look at all images before a
-    training; that all are is an error.
+    the paths of other machines in them, with backslashes, and with endings in other letters or without any.
+    One that leads out of the data set leads nowhere. Some that are missing are left to the look at all images
+    before a training; that all are is an error.
     """
     folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
     paths: dict[Any, Path] = {}
@@ -100,6 +100,8 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
             parts = path.relative_to(folder).parts[:-1]
             if not any(is_of_masks(part) or split_of(part) in but for part in parts):
                 found.setdefault(_plain(path.name), set()).add(path)
+                if has_image_suffix(path.name):
+                    found.setdefault(_plain(path.stem), set()).add(path)
     return {name: sorted(paths) for name, paths in found.items()}
 
 

@@ -256,6 +256,16 @@ def test_a_resized_image_is_noticed(tmp_path: Path) -> None:
     assert (record.width, record.height) == (160, 120)
 
 
+def test_ids_of_images_elsewhere(tmp_path: Path) -> None:
+    """With --images, too, an id is found with the ending of its file."""
+    cv2.imwrite(str(image(tmp_path / "photos" / "a.jpg").with_name("b.png")), np.zeros((9, 9, 3), np.uint8))
+    path = table(tmp_path / "set" / "boxes.csv", "ImageId,xmin,ymin,xmax,ymax", "a,1,1,9,9", "b,1,1,9,9")
+    with pytest.raises(GCNetError, match=r"2 of the 2 images .* are missing"):
+        load_splits(path)
+    splits = load_splits(path, images=tmp_path / "photos", val_fraction=0.5)
+    assert {record.path.name for data in splits.values() for record in data.records} == {"a.jpg", "b.png"}
+
+
 def test_via(tmp_path: Path) -> None:
     """VIA's CSV, of version 1 too, whose first column begins with a #."""
     image(tmp_path / "a.jpg")

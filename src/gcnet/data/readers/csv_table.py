@@ -268,4 +268,4 @@ def _named(folders: Sequence[Path], names: list[str]) -> list[str]:
             for file in folder.iterdir():
                 if has_image_suffix(file.name):
                     endings.setdefault(file.stem, file.suffix)
-    return [name + endings.get(name, ".jpg") for name in names]
+    return [name + endings.get(name, "") for name in names]
