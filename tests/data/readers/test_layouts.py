@@ -593,6 +593,16 @@ def test_names_of_numbers_and_of_colours(tmp_path: Path, kind: str) -> None:
     assert names == {"train": ["smoke", "fire"], "valid": ["fire", "fire"]}
 
 
+def test_names_of_numbers_in_the_folders_of_splits(tmp_path: Path) -> None:
+    """Roboflow's masks for semantic segmentation: in the test part one of the classes is not there."""
+    for split, values in (("train", (2, 1)), ("test", (2, 2))):
+        image(tmp_path / split / "a.jpg")
+        mask(tmp_path / split / "a_mask.png", dict(zip(TWO, values, strict=True)))
+        write(tmp_path / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, fire exit\n2, cat")
+    names = {split: [name for name, _ in objects] for split, [(_, objects)] in found(tmp_path).items()}
+    assert names == {"train": ["cat", "fire exit"], "test": ["cat", "cat"]}
+
+
 def test_names_that_do_not_fit_their_numbers(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / "a.png", dict(zip(TWO, (127, 254), strict=True)))

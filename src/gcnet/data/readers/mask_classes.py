@@ -16,12 +16,14 @@ GRAY = 0x010101
 _NAMES = ("classes.txt", "class_names.txt")
 _COLOURS = ("labelmap.txt", "class_dict.csv")  # of CVAT, and of many sets for semantic segmentation
 _COLOUR_LINE = re.compile(r"([^#:,][^:,]*)[:,]\s*(\d+),\s*(\d+),\s*(\d+)")
+_NUMBERED = "_classes.csv"  # of Roboflow, in each split: a number and a name a line
+_NUMBER_LINE = re.compile(r"(\d+)\s*,\s*(.*[^,\s].*)")
 _NO_CLASSES = ("__ignore__", "_background_", "background", "void")
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The names of classes in their order, and what has them: masks in folders, or colours in a file."""
+    """The names of classes in their order, and what has them: masks in folders, or colours and numbers."""
 
     names: tuple[str, ...] = ()
     masks: Mapping[Path, str] = field(default_factory=dict)
@@ -59,6 +61,11 @@ def read_classes(root: Path) -> Classes:
         colours = {number: "" if name.lower() in _NO_CLASSES else name for number, name in colours.items()}
         if any(colours.values()):
             return Classes(tuple(filter(None, colours.values())), colours=colours, path=path)
+    for path in (path for place in (root, *sorted(root.glob("*/"))) if (path := place / _NUMBERED).is_file()):
+        lines = [found.groups() for line in read_lines(path) if (found := _NUMBER_LINE.fullmatch(line))]
+        numbers = {int(number): "" if name.lower() in _NO_CLASSES else name for number, name in lines}
+        if any(numbers.values()):
+            return Classes(tuple(filter(None, numbers.values())), colours=numbers, path=path)
     for path in (path for name in _NAMES if (path := root / name).is_file()):
         names = (name for name in read_lines(path) if name.lower() not in _NO_CLASSES)
         return Classes(tuple(names), path=path)
