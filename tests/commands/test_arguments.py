@@ -1,5 +1,7 @@
 """What the words of several commands mean: which model, where to write."""
 
+import inspect
+import types
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -69,6 +71,14 @@ def example(
         many: of them.
         others: more.
     """
+
+
+@pytest.mark.parametrize("indentation", ["as written", "without"])  # as Python before 3.13 has it, and since
+def test_help_is_found_in_docstrings_of_each_python(indentation: str) -> None:
+    text = example.__doc__ if indentation == "as written" else inspect.cleandoc(example.__doc__ or "")
+    other = types.FunctionType(example.__code__, {})
+    other.__doc__ = text
+    assert arguments.help_of(other)["images"] == "files and folders"
 
 
 def test_options_are_the_arguments_of_a_function(capsys) -> None:

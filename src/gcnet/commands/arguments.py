@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
-from inspect import Parameter, isfunction, signature
+from inspect import Parameter, cleandoc, isfunction, signature
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
@@ -24,7 +24,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
 from gcnet.models.spec import ModelSpec
 
-_ENTRY = r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)"  # of a docstring's list of arguments
+_ENTRY = r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)"  # of a docstring's list of arguments
 
 
 # How values are written.
@@ -189,7 +189,8 @@ def help_of(source: Any) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for part in reversed(getattr(source, "__mro__", [source])):
-        for names, text in re.findall(_ENTRY, part.__doc__ or "", re.MULTILINE):
+        # Python 3.13 keeps docstrings without the indentation of the code, those before with it.
+        for names, text in re.findall(_ENTRY, cleandoc(part.__doc__ or ""), re.MULTILINE):
             text = " ".join(text.split()).partition(" In Python ")[0]
             other = re.search(r"^as `gcnet\.(\w+)` takes", text)
             told = help_of(getattr(gcnet, other[1])) if other else {}
