@@ -18,8 +18,10 @@ from jaxtyping import install_import_hook
 install_import_hook("gcnet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 sys.path.insert(0, str(Path(__file__).parent))  # to `lively`
 
-# A shell starts what runs in its background with Ctrl-C ignored, and tests press it.
+# A shell starts what runs in its background with Ctrl-C ignored, nohup with SIGHUP, and tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
