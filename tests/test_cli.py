@@ -173,7 +173,7 @@ def test_odd_surroundings(changes, words, expected):
     environment |= {name: value for name, value in changes.items() if value is not None}
     become = f"import os; os.setuid({user});" if user and os.getuid() == 0 else ""
     script = (
-        f"import sys, pwd, gcnet.cli, gcnet.commands.models; {become}"
+        f"import locale, pwd, sys, gcnet.cli, gcnet.commands.models; {become}"  # it may not read them later
         "from gcnet.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
