@@ -23,12 +23,13 @@ from gcnet.weights.mmdet_keys import rename
 
 PREFIXES = ("encoder_q.", "base_encoder.", "backbone.", "encoder.", "resnet.")
 _TRANSFORMERS = [
-    (r"embedder\.embedder\.convolution\.", "conv1."),
-    (r"embedder\.embedder\.normalization\.", "bn1."),
-    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.convolution\.", r"layer<\1+1>.\2.downsample.0."),
-    (r"stages\.(\d)\.layers\.(\d+)\.shortcut\.normalization\.", r"layer<\1+1>.\2.downsample.1."),
-    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.convolution\.", r"layer<\1+1>.\2.conv<\3+1>."),
-    (r"stages\.(\d)\.layers\.(\d+)\.layer\.(\d)\.normalization\.", r"layer<\1+1>.\2.bn<\3+1>."),
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"^stages\.(\d)\.layers\.(?=\d+\.(?:shortcut|layer)\.)", r"layer<\1+1>."),
+    (r"^(layer\d\.\d+)\.shortcut\.convolution\.", r"\1.downsample.0."),
+    (r"^(layer\d\.\d+)\.shortcut\.normalization\.", r"\1.downsample.1."),
+    (r"^(layer\d\.\d+)\.layer\.(\d)\.convolution\.", r"\1.conv<\2+1>."),
+    (r"^(layer\d\.\d+)\.layer\.(\d)\.normalization\.", r"\1.bn<\2+1>."),
 ]
 _OURS = re.compile(r"(conv1|bn1|layer[1-4])\.")
 

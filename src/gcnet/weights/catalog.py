@@ -115,13 +115,6 @@ class ClassifierRow:
         return self.spec.name
 
 
-# SyncBN rows train their norm; the others keep ImageNet's statistics. Stem and c2 are frozen in all.
-_NORM_WORD: dict[Norm, tuple[str, str, str]] = {
-    "frozen_stats": ("", "", ""),
-    "sync": ("_syncbn", "_syncbn-backbone", "-syncbn"),
-}
-
-
 def _published(
     depth: str,
     norm: Norm,
@@ -137,7 +130,10 @@ def _published(
     deformable: bool = False,
     folder: str = "gcnet",
 ) -> Row:
-    """A row of the published table; `stamp` is what its file has after the name: date and hash."""
+    """A row of the published table; `stamp` is what its file has after the name: date and hash.
+
+    With a `norm` of "sync" it is trained, else it keeps ImageNet's statistics. Stem and c2 are frozen in all.
+    """
     name, v2, v3 = _names(depth, norm, context, cascade, deformable)
     backbone = ResNetSpec(
         blocks=R50 if depth == "r50" else R101,
@@ -158,17 +154,16 @@ def _names(
 ) -> tuple[str, str, str]:
     """Our name of a published row and mmdetection's in 2.x and 3.x, from its structure."""
     ratio = f"{round(1 / context.ratio)}" if context else ""
-    ours, v2, v3 = _NORM_WORD[norm]
+    sync = "_syncbn" if norm == "sync" else ""
     block2 = ("_dconv_c3-c5" if deformable else "") + (f"_r{ratio}_gcb_c3-c5" if context else "")
     block3 = f"-r{ratio}-gcb-c3-c5" if cascade else f"-gcb-r{ratio}-c3-c5"  # upstream is of two minds
     block3 = ("-dconv-c3-c5" if deformable else "") + (block3 if context else "")
-    depth2, depth3 = {"x101": ("x101_32x4d", "x101-32x4d")}.get(depth, (depth, depth))
-    stem2, stem3 = ("cascade_", "cascade-") if cascade else ("", "")
-    name = f"{stem2}mask_rcnn_{depth}{ours}" + ("_dcn" if deformable else "")
+    stem = "cascade_mask_rcnn" if cascade else "mask_rcnn"
+    theirs = depth.replace("x101", "x101_32x4d")
     return (
-        name + (f"_gc{ratio}" if context else ""),
-        f"{stem2}mask_rcnn_{depth2}_fpn{v2}{block2}_1x_coco",
-        f"{stem3}mask-rcnn_{depth3}{v3}{block3}_fpn_1x_coco",
+        f"{stem}_{depth}{sync}" + ("_dcn" if deformable else "") + (f"_gc{ratio}" if context else ""),
+        f"{stem}_{theirs}_fpn{sync}{'-backbone' if sync else ''}{block2}_1x_coco",
+        f"{stem}_{theirs}{sync}".replace("_", "-").replace("rcnn-", "rcnn_") + f"{block3}_fpn_1x_coco",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,21 +106,19 @@ def _models(value: Any, place: tuple[str, ...] = ()) -> Iterator[_Model]:
     """
     if len(place) > DEEPEST:
         return
-    tensors = {}
-    for name, entry in _by_name(value).items():
-        if isinstance(entry, View | Array | Tensor):
-            tensors[name] = entry
+    named = _by_name(value)
+    tensors = {name: entry for name, entry in named.items() if isinstance(entry, View | Array | Tensor)}
     if any("." in name for name in tensors) or (tensors and (place[-1:] or RANKED[:1])[0] in RANKED):
         yield from _apart(tensors, place)
     if isinstance(value, list | tuple):
         for entry in value[:DEEPEST]:
             yield from _models(entry, place)
-    for name, entry in _by_name(value).items():
+    for name, entry in named.items():
         if isinstance(entry, dict | list | tuple) and not isinstance(entry, Array):
             yield from _models(entry, (*place, name))
 
 
-def _apart(tensors: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
+def _apart(tensors: dict[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
     """The models among tensors, by the prefixes of names; only the detectors, if there are any."""
     parts: dict[str, set[str]] = {}
     for name in tensors:
@@ -131,8 +129,9 @@ def _apart(tensors: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[_Mode
     starts = detectors or sorted(word for word in others if word in PARTS or AVERAGED.search(word))
     left = dict(tensors)
     for start in sorted(starts, key=len, reverse=True):
-        own = [name for name in left if name.startswith(f"{start}." if start else "")]
-        named = {name[len(start) + 1 if start else 0 :]: left.pop(name) for name in own}
+        prefix = f"{start}." if start else ""
+        own = [name for name in left if name.startswith(prefix)]
+        named = {name.removeprefix(prefix): left.pop(name) for name in own}
         yield _Model((*place, *start.split(".")) if start else place, named, bool(detectors))
     if left and not detectors:
         yield _Model(place, left)
@@ -143,21 +142,18 @@ def _choose(path: Path, content: Any, part: str | None) -> _Model:
     models = list(_models(content))
     if not models:
         raise GCNetError(f"{path} holds no tensors by name: {_instead(content)}")
-    models = [model for model in models if model.is_detector] or models
-    wanted = [model for model in models if part in model.place]
-    if part not in (None, *PARTS) and not wanted:
+    models = _these_or_all(models, lambda model: model.is_detector)
+    if part not in (None, *PARTS) and not any(part in model.place for model in models):
         raise GCNetError(f"{path} has no part {part}; leave out --part, or give a word that its error names")
-    models = wanted or models
-    words = {word for model in models for word in model.place}
-    if set(PARTS) <= words and part not in PARTS:
+    models = _these_or_all(models, lambda model: part in model.place)
+    if part not in PARTS and all(any(word in model.place for model in models) for word in PARTS):
         raise GCNetError(
             f"{path} holds a teacher and a student: say which, `gcnet convert {path} OUT.safetensors "
             "--part teacher` (mmdetection predicts with it) or `--part student`"
         )
-    outer = [model.place[:1] for model in models]
-    if ("state_dict",) in outer and ("ema_state_dict",) in outer:  # mmengine's: the first are the averaged
-        models = [model for model in models if model.place[:1] != ("ema_state_dict",)]
-    models = [model for model in models if model.is_averaged] or models
+    if any(model.place[:1] == ("state_dict",) for model in models):  # mmengine's is the averaged one
+        models = _these_or_all(models, lambda model: model.place[:1] != ("ema_state_dict",))
+    models = _these_or_all(models, lambda model: model.is_averaged)
     best = min(model.rank for model in models)
     models = [model for model in models if model.rank == best]
     if len(models) > 1 and models[0].is_detector:
@@ -166,19 +162,19 @@ def _choose(path: Path, content: Any, part: str | None) -> _Model:
     return max(models, key=lambda model: len(model.named))
 
 
+def _these_or_all(models: list[_Model], is_one: Callable[[_Model], bool]) -> list[_Model]:
+    """Those that are one, or if none is all."""
+    return [model for model in models if is_one(model)] or models
+
+
 def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without prefixes of wrappers, and without those that are no weights."""
     named = {name: value for name, value in tensors.items() if not _BOOKKEEPING.fullmatch(name)}
     for _ in range(DEEPEST):
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), None)
-        if not named or prefix is None:
-            break
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in named)), "")
         named = {name.removeprefix(prefix): value for name, value in named.items()}
-    return {name: value for name, value in named.items() if not _is_no_weight(name)}
-
-
-def _is_no_weight(name: str) -> bool:
-    return bool(_BOOKKEEPING.fullmatch(name) or _UNUSED.fullmatch(name))
+    no_weight = re.compile(f"{_BOOKKEEPING.pattern}|{_UNUSED.pattern}")
+    return {name: value for name, value in named.items() if not no_weight.fullmatch(name)}
 
 
 def _instead(content: Any) -> str:
@@ -246,12 +242,8 @@ def _class_names(*places: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _origin(meta: Mapping[str, Any]) -> dict[str, str | int | float]:
-    origin = {}
-    for name in ("mmdet_version", "mmengine_version", "experiment_name", "time", "epoch", "iter", "seed"):
-        value = meta.get(name)
-        if isinstance(value, str | int | float):
-            origin[name] = value
-    return origin
+    names = ("mmdet_version", "mmengine_version", "experiment_name", "time", "epoch", "iter", "seed")
+    return {name: meta[name] for name in names if isinstance(meta.get(name), str | int | float)}
 
 
 def _config(meta: Mapping[str, Any], whole: Mapping[str, Any]) -> str | dict[str, Any] | None:

@@ -28,6 +28,12 @@ def match_classes(source: Sequence[str], target: Sequence[str]) -> Rows:
     return tuple(exact.get(name, alike.get(_plain(name))) for name in target)
 
 
+def kept_classes(source: Sequence[str], target: Sequence[str]) -> list[str]:
+    """The classes of `target` that are in `source`."""
+    rows = match_classes(source, target)
+    return [name for name, row in zip(target, rows, strict=True) if row is not None]
+
+
 def carry_over(source: Detector | Classifier, target: Detector | Classifier) -> dict[str, Tensor]:
     """The tensors of `source` with class-dependent rows reordered for the classes of `target`.
 

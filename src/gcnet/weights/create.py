@@ -19,7 +19,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
 from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import ClassifierRow, Row, find, unnamed
-from gcnet.weights.class_rows import match_classes
+from gcnet.weights.class_rows import kept_classes
 from gcnet.weights.fetch import fetch, find_weights, source_of, store
 from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
 from gcnet.weights.imagenet import find_imagenet_weights, imagenet_weights
@@ -42,13 +42,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Weights of a backbone alone. `whose` describes their source."""
+    """Weights of a backbone alone, and where they are from."""
 
     tensors: Mapping[str, Tensor]
-    whose: str
     provenance: str | dict[str, Any]
 
 
+BACKBONE_ALONE = "for the backbone, random for the rest"
 Given = Detector | Classifier | Backbone | None  # the weights of a whole model, of a backbone, or none
 
 
@@ -83,7 +83,7 @@ def create_model(
     """
     row = find(name)
     new_classes = class_names is not None or num_classes is not None
-    given = None if weights is None else _read(row, str(weights), mirrors, draw=new_classes)
+    given = None if weights is None else _read(row, str(weights), mirrors, draw=new_classes)[0]
     if class_names is None:
         known = given.spec.class_names if isinstance(given, Detector | Classifier) else row.spec.class_names
         class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
@@ -137,11 +137,10 @@ def start_model(
 def _choose_weights(
     row: Row | ClassifierRow, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
 ) -> tuple[str, Given, str]:
-    """The word for recipe.yaml that chooses these weights again, the weights, and their source."""
+    """The word for recipe.yaml that chooses these weights again, the weights, and their source in words."""
     if backbone is not None:
         tensors, line = read_backbone(Path(backbone), row.spec.backbone)
-        given = Backbone(tensors, f"{line};", {"file": Path(backbone).name})
-        return "auto", given, _whose(row, "", given)
+        return "auto", Backbone(tensors, {"file": Path(backbone).name}), f"{line}; {BACKBONE_ALONE}"
     if weights == "auto" and row.weights is not None:
         return _read_published(row, mirrors)
     if weights == "auto" and find_imagenet_weights(row.spec.backbone):
@@ -149,8 +148,7 @@ def _choose_weights(
     if weights in (None, "none", "auto"):
         return "none", None, "none, all numbers are random"
     word = str(weights if weights in ("coco", "imagenet") else find_weights(os.fspath(weights)))
-    given = _read(row, word, mirrors)
-    return word, given, _whose(row, word, given)
+    return word, *_read(row, word, mirrors)
 
 
 def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec, file: Path | None = None) -> None:
@@ -165,25 +163,36 @@ def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec, file: Pat
 
 def _read(
     row: Row | ClassifierRow, weights: str, mirrors: Sequence[str], *, draw: bool = True
-) -> Detector | Classifier | Backbone:
-    """Weights for the model of `row`: of a whole model with its own classes, or of a backbone alone."""
+) -> tuple[Detector | Classifier | Backbone, str]:
+    """Weights for the model of `row`, and their source in words.
+
+    They are of a whole model with its own classes, or of a backbone alone.
+    """
     file = source_of(row, weights).fetch(mirrors)
     if weights == "imagenet" and isinstance(row, Row):
-        return Backbone(read_backbone(file.path, row.spec.backbone)[0], "ImageNet's", "ImageNet")
+        tensors, _ = read_backbone(file.path, row.spec.backbone)
+        return Backbone(tensors, "ImageNet"), f"ImageNet's {BACKBONE_ALONE}"
     if is_foreign(file.path):
-        return read_model(file, row, draw=draw)
-    held = read_model_file(file.path)
-    if isinstance(row, Row) and isinstance(held.spec, ClassifierSpec):
-        return _backbone_of(held)
-    return build_saved(held, draw=draw)
+        model = read_model(file, row, draw=draw)
+    else:
+        held = read_model_file(file.path)
+        if isinstance(row, Row) and isinstance(held.spec, ClassifierSpec):
+            return _backbone_of(held)
+        model = build_saved(held, draw=draw)
+    if weights == "coco":
+        assert isinstance(row, Row)
+        return model, f"{row.name} as published (COCO, mask AP {row.mask_ap})"
+    if weights == "imagenet":
+        return model, "ImageNet's"
+    return model, weights if model.spec.name == row.name else f"{weights}, a {model.spec.name}"
 
 
-def _backbone_of(held: ModelFile) -> Backbone:
-    """The backbone weights of one of our classifiers."""
+def _backbone_of(held: ModelFile) -> tuple[Backbone, str]:
+    """The backbone weights of one of our classifiers, and their source in words."""
     own = {name.removeprefix("backbone."): t for name, t in held.tensors.items() if name[:3] != "fc."}
     blocks = " with its context blocks" if held.spec.backbone.context else ""
     origin = {"file": held.path.name, "model": held.spec.name, **held.provenance}
-    return Backbone(own, f"{held.path}, a {held.spec.name},{blocks}", origin)
+    return Backbone(own, origin), f"{held.path}, a {held.spec.name},{blocks} {BACKBONE_ALONE}"
 
 
 def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label: str) -> None:
@@ -193,20 +202,17 @@ def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label:
 def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
     """The published weights of a row, else ImageNet's: their word, the weights, their source."""
     assert row.weights is not None
-    try:
-        given = _read(row, "coco", mirrors)
-        return "coco", given, _whose(row, "coco", given)
-    except GCNetError as error:
-        reason = error
-    try:
-        given = _read(row, "imagenet", mirrors)
-        return "imagenet", given, f"{_whose(row, 'imagenet', given)}; those of the whole model: {reason}"
-    except GCNetError as error:
-        raise GCNetError(
-            f"no weights to start from: neither {row.weights.file} nor those of ImageNet can be had; put the "
-            f"file into {store()}, name a mirror (--mirror), or train with --weights none "
-            f"({reason}; {error})"
-        ) from error
+    reasons: list[str] = []
+    for word in ("coco", "imagenet"):
+        try:
+            given, whose = _read(row, word, mirrors)
+            return word, given, "; those of the whole model: ".join([whose, *reasons])
+        except GCNetError as error:
+            reasons.append(str(error))
+    raise GCNetError(
+        f"no weights to start from: neither {row.weights.file} nor those of ImageNet can be had; put the "
+        f"file into {store()}, name a mirror (--mirror), or train with --weights none ({'; '.join(reasons)})"
+    )
 
 
 def _make(
@@ -222,24 +228,13 @@ def _make(
     return model.eval()
 
 
-def _whose(row: Row | ClassifierRow, weights: str, given: Detector | Classifier | Backbone) -> str:
-    """The source of weights, in words."""
-    if isinstance(given, Backbone):
-        return f"{given.whose} for the backbone, random for the rest"
-    if weights == "coco":
-        assert isinstance(row, Row)
-        return f"{row.name} as published (COCO, mask AP {row.mask_ap})"
-    if weights == "imagenet":
-        return "ImageNet's"
-    return weights if given.spec.name == row.name else f"{weights}, a {given.spec.name}"
-
-
 def _describe_classes(source: Sequence[str], target: Sequence[str]) -> str:
-    rows = match_classes(source, target)
-    kept = [name for name, row in zip(target, rows, strict=True) if row is not None]
-    new = [name for name, row in zip(target, rows, strict=True) if row is None]
+    kept = kept_classes(source, target)
+    new = [name for name in target if name not in kept]
     if not kept:
         return f"classes: all {len(new)} are new: {listed(new)}"
     if not new:
         return f"classes: all {len(kept)} keep their trained rows: {listed(kept)}"
-    return f"classes: {len(kept)} of {len(rows)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
+    return (
+        f"classes: {len(kept)} of {len(target)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
+    )

@@ -64,30 +64,32 @@ def translate(tensors: Mapping[str, Tensor], *, source: str) -> Dialect:
     return Dialect("mmdetection", modernise(named), Config(mean=_three(mean), std=_three(std)))
 
 
+_BOTH = [  # after the names of either
+    (r"^roi_heads\.box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
+    (r"^roi_heads\.box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+    (r"^roi_heads\.box_head\.convs\.", "roi_head.bbox_head.shared_convs."),
+    (r"^roi_heads\.box_head\.(?=shared_fcs\.)", "roi_head.bbox_head."),
+    (r"^roi_heads\.mask_head\.(?=convs|upsample|conv_logits)", "roi_head.mask_head."),
+    (r"^((?:neck|roi_head)\..*convs\.\d+)\.(1|norm)\.", r"\1.bn."),
+    (r"^((?:neck|roi_head)\..*convs\.\d+)\.(0\.)?(?!bn\.)", r"\1.conv."),
+]
+
+
 # torchvision ------------------------------------------------------------------------------------------
 
-_BOX, _MASK = "roi_head.bbox_head.", "roi_head.mask_head."
 _TORCHVISION = [
-    (r"backbone\.body\.", "backbone."),
-    (r"backbone\.fpn\.inner_blocks\.(\d)\.1\.", r"neck.lateral_convs.\1.bn."),
-    (r"backbone\.fpn\.layer_blocks\.(\d)\.1\.", r"neck.fpn_convs.\1.bn."),
-    (r"backbone\.fpn\.inner_blocks\.(\d)\.(0\.)?", r"neck.lateral_convs.\1.conv."),
-    (r"backbone\.fpn\.layer_blocks\.(\d)\.(0\.)?", r"neck.fpn_convs.\1.conv."),
-    (r"rpn\.head\.conv\.(\d)\.0\.", r"rpn_head.rpn_conv.\1.conv."),
-    (r"rpn\.head\.conv\.", "rpn_head.rpn_conv."),
-    (r"rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
-    (r"rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
-    (r"roi_heads\.box_head\.fc6\.", f"{_BOX}shared_fcs.0."),
-    (r"roi_heads\.box_head\.fc7\.", f"{_BOX}shared_fcs.1."),
-    (r"roi_heads\.box_head\.(\d+)\.0\.", rf"{_BOX}shared_convs.\1.conv."),
-    (r"roi_heads\.box_head\.(\d+)\.1\.", rf"{_BOX}shared_convs.\1.bn."),
-    (r"roi_heads\.box_predictor\.cls_score\.", f"{_BOX}fc_cls."),
-    (r"roi_heads\.box_predictor\.bbox_pred\.", f"{_BOX}fc_reg."),
-    (r"roi_heads\.mask_head\.(\d)\.0\.", rf"{_MASK}convs.\1.conv."),
-    (r"roi_heads\.mask_head\.(\d)\.1\.", rf"{_MASK}convs.\1.bn."),
-    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", rf"{_MASK}convs.<\1-1>.conv."),  # until torchvision 0.13
-    (r"roi_heads\.mask_predictor\.conv5_mask\.", f"{_MASK}upsample."),
-    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.", f"{_MASK}conv_logits."),
+    (r"^backbone\.body\.", "backbone."),
+    (r"^backbone\.fpn\.inner_blocks\.", "neck.lateral_convs."),
+    (r"^backbone\.fpn\.layer_blocks\.", "neck.fpn_convs."),
+    (r"^rpn\.head\.conv\.(\d)\.0\.", r"rpn_head.rpn_conv.\1.conv."),
+    (r"^rpn\.head\.conv\.", "rpn_head.rpn_conv."),
+    (r"^rpn\.head\.cls_logits\.", "rpn_head.rpn_cls."),
+    (r"^rpn\.head\.bbox_pred\.", "rpn_head.rpn_reg."),
+    (r"^(roi_heads\.box_head)\.fc(\d)\.", r"\1.shared_fcs.<\2-6>."),
+    (r"^(roi_heads\.\w+_head)\.(?=\d+\.\d\.)", r"\1.convs."),
+    (r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.", r"\1.convs.<\2-1>."),  # until torchvision 0.13
+    (r"^roi_heads\.mask_predictor\.conv5_mask\.", "roi_head.mask_head.upsample."),
+    (r"^roi_heads\.mask_predictor\.mask_fcn_logits\.", "roi_head.mask_head.conv_logits."),
 ]
 
 
@@ -96,12 +98,12 @@ def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     # The numbers of linear layers follow those of the convolutions; there may be several.
     linear = [match[0] for name in tensors if (match := re.match(r"roi_heads\.box_head\.\d+\.weight", name))]
     fcs = [
-        (re.escape(name.removesuffix("weight")), f"{_BOX}shared_fcs.{index}.")
+        (re.escape(name.removesuffix("weight")), f"roi_head.bbox_head.shared_fcs.{index}.")
         for index, name in enumerate(sorted(linear))
     ]
     several = "rpn.head.conv.1.0.weight" in tensors
-    one_conv = [] if several else [(r"rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv.")]
-    named = {rename(name, fcs + one_conv + _TORCHVISION): tensor for name, tensor in tensors.items()}
+    one_conv = [] if several else [(r"^rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv.")]
+    named = {rename(name, fcs + one_conv + _TORCHVISION + _BOTH): tensor for name, tensor in tensors.items()}
     named = {name: without_leading_background(name, tensor) for name, tensor in named.items()}
     note = None
     if "backbone.bn1.num_batches_tracked" not in named and "backbone.bn1.running_var" in named:
@@ -124,30 +126,24 @@ def _put_eps(tensors: dict[str, Tensor]) -> None:
 # detectron2 -------------------------------------------------------------------------------------------
 
 _DETECTRON2 = [
-    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
-    (r"backbone\.bottom_up\.stem\.", "backbone."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv(\d)\.norm\.", r"backbone.layer<\1-1>.\2.bn\3."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.norm\.", r"backbone.layer<\1-1>.\2.downsample.1."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.shortcut\.", r"backbone.layer<\1-1>.\2.downsample.0."),
-    (r"backbone\.bottom_up\.res(\d)\.(\d+)\.conv2_offset\.", r"backbone.layer<\1-1>.\2.conv2.conv_offset."),
-    (r"backbone\.bottom_up\.res(\d)\.", r"backbone.layer<\1-1>."),
-    (r"backbone\.fpn_lateral(\d)\.norm\.", r"neck.lateral_convs.<\1-2>.bn."),
-    (r"backbone\.fpn_output(\d)\.norm\.", r"neck.fpn_convs.<\1-2>.bn."),
-    (r"backbone\.fpn_lateral(\d)\.", r"neck.lateral_convs.<\1-2>.conv."),
-    (r"backbone\.fpn_output(\d)\.", r"neck.fpn_convs.<\1-2>.conv."),
-    (r"proposal_generator\.rpn_head\.conv\.conv(\d)\.", r"rpn_head.rpn_conv.\1.conv."),
-    (r"proposal_generator\.rpn_head\.conv\.", "rpn_head.rpn_conv."),
-    (r"proposal_generator\.rpn_head\.objectness_logits\.", "rpn_head.rpn_cls."),
-    (r"proposal_generator\.rpn_head\.anchor_deltas\.", "rpn_head.rpn_reg."),
-    (r"roi_heads\.box_head\.fc(\d)\.", rf"{_BOX}shared_fcs.<\1-1>."),
-    (r"roi_heads\.box_head\.conv(\d)\.norm\.", rf"{_BOX}shared_convs.<\1-1>.bn."),
-    (r"roi_heads\.box_head\.conv(\d)\.", rf"{_BOX}shared_convs.<\1-1>.conv."),
-    (r"roi_heads\.box_predictor\.cls_score\.", f"{_BOX}fc_cls."),
-    (r"roi_heads\.box_predictor\.bbox_pred\.", f"{_BOX}fc_reg."),
-    (r"roi_heads\.mask_head\.mask_fcn(\d)\.norm\.", rf"{_MASK}convs.<\1-1>.bn."),
-    (r"roi_heads\.mask_head\.mask_fcn(\d)\.", rf"{_MASK}convs.<\1-1>.conv."),
-    (r"roi_heads\.mask_head\.deconv\.", f"{_MASK}upsample."),
-    (r"roi_heads\.mask_head\.predictor\.", f"{_MASK}conv_logits."),
+    (r"^backbone\.bottom_up\.stem\.conv1\.norm\.", "backbone.bn1."),
+    (r"^backbone\.bottom_up\.(stem\.)?", "backbone."),
+    (r"^(backbone\.res\d\..*)\.shortcut\.norm\.", r"\1.downsample.1."),
+    (r"^(backbone\.res\d\..*)\.shortcut\.", r"\1.downsample.0."),
+    (r"^(backbone\.res\d\..*)\.conv(\d)\.norm\.", r"\1.bn\2."),
+    (r"^(backbone\.res\d\..*)\.conv2_offset\.", r"\1.conv2.conv_offset."),
+    (r"^backbone\.res(\d)\.", r"backbone.layer<\1-1>."),
+    (r"^backbone\.fpn_lateral(\d)\.", r"neck.lateral_convs.<\1-2>."),
+    (r"^backbone\.fpn_output(\d)\.", r"neck.fpn_convs.<\1-2>."),
+    (r"^proposal_generator\.rpn_head\.conv\.conv(\d)\.", r"rpn_head.rpn_conv.\1.conv."),
+    (r"^proposal_generator\.rpn_head\.conv\.", "rpn_head.rpn_conv."),
+    (r"^proposal_generator\.rpn_head\.objectness_logits\.", "rpn_head.rpn_cls."),
+    (r"^proposal_generator\.rpn_head\.anchor_deltas\.", "rpn_head.rpn_reg."),
+    (r"^(roi_heads\.box_head)\.fc(\d)\.", r"\1.shared_fcs.<\2-1>."),
+    (r"^(roi_heads\.box_head)\.conv(\d)\.", r"\1.convs.<\2-1>."),
+    (r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.", r"\1.convs.<\2-1>."),
+    (r"^(roi_heads\.mask_head)\.deconv\.", r"\1.upsample."),
+    (r"^(roi_heads\.mask_head)\.predictor\.", r"\1.conv_logits."),
 ]
 # Buffers that are no weights; older files have them.
 _SETTINGS = re.compile(r"pixel_(mean|std)$|(proposal_generator\.)?anchor_generator\.")
@@ -161,7 +157,7 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
             "one mask head; no model here does"
         )
     weights = {name: tensor for name, tensor in tensors.items() if not _SETTINGS.match(name)}
-    named = {rename(name, _DETECTRON2): tensor for name, tensor in weights.items()}
+    named = {rename(name, _DETECTRON2 + _BOTH): tensor for name, tensor in weights.items()}
     # Group norms have no statistics; with them in the backbone its zoo has them in the FPN, too. Those of
     # Caffe2's backbones are in weight and bias already.
     scales = [name for name in named if re.match(r"backbone\..*(bn\d|downsample\.1)\.weight$", name)]

@@ -157,30 +157,25 @@ def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
         "input": "RGB, 0 to 255",
         "normalise": {"formula": "(pixel - mean) / std", "mean": mean, "std": std},
     }
+    first, second = spec.image_size
     if isinstance(spec, ClassifierSpec):
-        return both | _describe_square(spec)
-    long, short = spec.image_size
+        return both | {
+            "resize": {
+                "short_side": first,
+                "new_side": "floor(side * short_side / shorter side)",
+                "interpolation": "on 8-bit values: mean over the area where it shrinks (OpenCV's "
+                "INTER_AREA), bilinear where it enlarges (INTER_LINEAR)",
+            },
+            "crop": {"square": second, "offset": "round((side - square) / 2)"},
+        }
     return both | {
         "resize": {
-            "fit": {"long_side": long, "short_side": short},
+            "fit": {"long_side": first, "short_side": second},
             "scale": "min(long_side / longer side, short_side / shorter side)",
             "new_side": "floor(side * scale + 0.5)",
             "interpolation": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
         },
         "pad": {"multiple": PAD_MULTIPLE, "value": 0, "where": "right and bottom, after normalising"},
-    }
-
-
-def _describe_square(spec: ClassifierSpec) -> dict[str, Any]:
-    short, square = spec.image_size
-    return {
-        "resize": {
-            "short_side": short,
-            "new_side": "floor(side * short_side / shorter side)",
-            "interpolation": "on 8-bit values: mean over the area where it shrinks (OpenCV's INTER_AREA), "
-            "bilinear where it enlarges (INTER_LINEAR)",
-        },
-        "crop": {"square": square, "offset": "round((side - square) / 2)"},
     }
 
 
@@ -254,29 +249,36 @@ def fill_weights(
     Raises GCNetError if names or shapes differ; nothing has been copied then. All are counted, three listed.
     """
     own = module.state_dict()
-    # Files from before batch counts were stored lack them; nothing here depends on them.
-    missing = [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")]
-    unexpected = [name for name in tensors if name not in own]
-    misshaped = [name for name in own if name in tensors and not _fits(tensors[name], own[name])]
-    kinds_of_problems = (
-        [f"missing {name}" for name in missing],
-        [f"unexpected {name}" for name in unexpected],
-        [f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped],
-    )
-    in_turn = (problem for problems in zip_longest(*kinds_of_problems) for problem in problems)
-    problems = [shown(problem, 58) for problem in in_turn if problem]
-    if problems:
-        kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds.items() if names)
-        first = listed(problems, 3, "; ")
-        first = first if len(first) <= 160 else listed(problems, 2, "; ")
-        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {first}")
+    problems = {
+        # Files from before batch counts were stored lack them; nothing here depends on them.
+        "missing": [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")],
+        "unexpected": [n for n in tensors if n not in own],
+        "of another shape": [n for n in own if n in tensors and not _fits(tensors[n], own[n])],
+    }
+    if any(problems.values()):
+        raise GCNetError(f"{source} does not fit this model {_list_problems(problems, tensors, own)}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
         return
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))
+
+
+def _list_problems(
+    problems: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> str:
+    """How many tensors of each kind there are, and the first three in turn."""
+    missing, unexpected, misshaped = problems.values()
+    kinds = (
+        [f"missing {name}" for name in missing],
+        [f"unexpected {name}" for name in unexpected],
+        [f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped],
+    )
+    in_turn = [shown(problem, 58) for turn in zip_longest(*kinds) for problem in turn if problem]
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
+    first = listed(in_turn, 3, "; ")
+    return f"(tensors: {counts}): {first if len(first) <= 160 else listed(in_turn, 2, '; ')}"
 
 
 def _taken(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

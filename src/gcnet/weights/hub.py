@@ -29,7 +29,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import prepare_folder, write_json
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ClassifierSpec, ModelSpec
+from gcnet.models.spec import ClassifierSpec
 from gcnet.weights.files import describe_preprocessing, save_model
 
 FILE = "model.safetensors"
@@ -123,7 +123,16 @@ def push(
 def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
     """The README; `fields` (license, language, datasets, ...) are added to its header."""
     spec = model.spec
-    task, tags = _task(spec)
+    first, second = spec.image_size
+    if isinstance(spec, ClassifierSpec):
+        task, tags, use = "image-classification", ["resnet"], USE_CLASSIFIER
+        kind = "Image classifier on a ResNet"
+        resize = f"The short side is resized to {first}, the middle {second} x {second} is cut out"
+    else:
+        task, use = "image-segmentation", USE_DETECTOR
+        tags = ["instance-segmentation", "mask-rcnn", "object-detection"]
+        kind = "Cascade Mask R-CNN" if spec.cascade else "Mask R-CNN"
+        resize = f"They are fitted in {first} x {second}"
     header = {
         "library_name": "gcnet",
         "license": "apache-2.0",
@@ -134,11 +143,11 @@ def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
         ModelCardData(**(header | fields)),
         template_str=CARD,
         name=spec.name,
-        kind=_kind(spec),
+        kind=kind + (" with global context blocks (arXiv 1904.11492)" if spec.backbone.context else ""),
         count=spec.num_classes,
         classes=", ".join(spec.class_names),
-        use=USE_CLASSIFIER if isinstance(spec, ClassifierSpec) else USE_DETECTOR,
-        resize=_resize(spec),
+        use=use,
+        resize=f"{resize} and normalised;",
         provenance={key: _in_words(value) for key, value in model.provenance.items()},
     )
 
@@ -150,63 +159,32 @@ def _in_words(value: Any) -> Any:
     return ", ".join(f"{name.replace('_', ' ')} {_in_words(entry)}" for name, entry in value.items())
 
 
-def _task(spec: ModelSpec | ClassifierSpec) -> tuple[str, list[str]]:
-    """The hub's word for what a model does, and tags to find it by."""
-    if isinstance(spec, ClassifierSpec):
-        return "image-classification", ["resnet"]
-    return "image-segmentation", ["instance-segmentation", "mask-rcnn", "object-detection"]
-
-
-def _kind(spec: ModelSpec | ClassifierSpec) -> str:
-    if isinstance(spec, ClassifierSpec):
-        kind = "Image classifier on a ResNet"
-    else:
-        kind = "Cascade Mask R-CNN" if spec.cascade else "Mask R-CNN"
-    return kind + (" with global context blocks (arXiv 1904.11492)" if spec.backbone.context else "")
-
-
-def _resize(spec: ModelSpec | ClassifierSpec) -> str:
-    first, second = spec.image_size
-    if isinstance(spec, ClassifierSpec):
-        return (
-            f"The short side is resized to {first}, the middle {second} x {second} is cut out and normalised;"
-        )
-    return f"They are fitted in {first} x {second} and normalised;"
+_OUT_OF_REACH = "{hub} is out of reach for {name} (no network, or HF_HUB_OFFLINE is set); {offline}"
+_ERRORS: dict[type[Exception], str] = {  # the first one that fits
+    HFValidationError: "there is no folder {name}, and it is no name of a repository on {hub} (OWNER/NAME)",
+    LocalTokenNotFoundError: "{hub} asks for a login: `hf auth login`, or give a token",
+    LocalEntryNotFoundError: _OUT_OF_REACH,
+    RepositoryNotFoundError: "there is no {name}: no such folder, and no repository on {hub} that is open to "
+    "you",
+    EntryNotFoundError: "the repository {name} on {hub} has no model.safetensors: it holds no gcnet model",
+    HfHubHTTPError: "{hub} does not give or take {name}: {reason}",
+    ConnectionError: _OUT_OF_REACH,
+    HTTPError: _OUT_OF_REACH,
+}
 
 
 @contextmanager
 def _one_line(name: str | Path, offline: str) -> Iterator[None]:
     """The hub's errors as ours; `offline` is what to say where it is out of reach."""
-    hub = "the Hugging Face hub"
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)  # of each new try it would print two lines
     try:
         yield
-    except HFValidationError as error:
-        raise GCNetError(
-            f"there is no folder {name}, and it is no name of a repository on {hub} (OWNER/NAME)"
-        ) from error
-    except LocalTokenNotFoundError as error:
-        raise GCNetError(f"{hub} asks for a login: `hf auth login`, or give a token") from error
-    except LocalEntryNotFoundError as error:
-        raise _out_of_reach(name, offline) from error
-    except RepositoryNotFoundError as error:
-        raise GCNetError(
-            f"there is no {name}: no such folder, and no repository on {hub} that is open to you"
-        ) from error
-    except EntryNotFoundError as error:
-        raise GCNetError(f"the repository {name} on {hub} has no {FILE}: it holds no gcnet model") from error
-    except HfHubHTTPError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise GCNetError(f"{hub} does not give or take {name}: {reason}") from error
-    except (ConnectionError, HTTPError) as error:
-        raise _out_of_reach(name, offline) from error
+    except tuple(_ERRORS) as error:
+        words = next(words for kind, words in _ERRORS.items() if isinstance(error, kind))
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        values = {"hub": "the Hugging Face hub", "name": name, "offline": offline, "reason": reason}
+        raise GCNetError(words.format(**values)) from error
     finally:
         logger.setLevel(before)
-
-
-def _out_of_reach(name: str | Path, offline: str) -> GCNetError:
-    return GCNetError(
-        f"the Hugging Face hub is out of reach for {name} (no network, or HF_HUB_OFFLINE is set); {offline}"
-    )

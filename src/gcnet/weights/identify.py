@@ -78,8 +78,8 @@ def identify(
     """The model that a checkpoint of mmdetection 1.x, 2.x or 3.x, or of the GCNet authors, holds.
 
     The shapes of its tensors decide, and its configuration what shapes cannot tell. Rows that differ in how
-    their norm was trained are told by the file's hash, its name, its configuration and its batch counts, in
-    this order. It matters for training on only: the predictions are the same.
+    their norm was trained are told by the file's hash, a row's name in its own, its configuration, "syncbn"
+    in its name and its batch counts, in this order. It matters for training on only: the predictions are the same.
 
     Args:
         tensors: those of `checkpoint` under mmdetection 2.x's names (`mmdet_keys.modernise`).
@@ -139,7 +139,7 @@ def _find_out(
     Who tells the norm and the place of blocks is added to `told_by`.
     """
     candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-    row, norm, told_by["norm"] = _choose(path, config, tensors, digest, candidates)
+    row, norm, told_by["norm"] = _choose(path, config, tensors, digest, candidates, told_by.get("norm"))
     if structure.backbone.norm == "group32":
         norm, told_by["norm"] = "group32", "shapes"
     notes = []
@@ -230,9 +230,17 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
 
 
 def _choose(
-    path: Path, config: Config, tensors: Mapping[str, Tensor], digest: str, candidates: Sequence[Row]
+    path: Path,
+    config: Config,
+    tensors: Mapping[str, Tensor],
+    digest: str,
+    candidates: Sequence[Row],
+    said_by: str | None,
 ) -> tuple[Row | None, Norm, str]:
-    """The row among those of the right structure, the norm where there is none, and what tells it."""
+    """The row among those of the right structure, the norm where there is none, and what tells it.
+
+    `said_by` is who says the norm in `config`.
+    """
     if len(candidates) == 1:
         return candidates[0], "frozen_stats", "shapes"
     if candidates:
@@ -240,10 +248,10 @@ def _choose(
             return row, "frozen_stats", "published file"
         if row := _named(path, candidates):
             return row, "frozen_stats", "name"
-    said, counted = _said_norm(path, config), _counted_norm(tensors)
-    norm = said or counted or "frozen_stats"
-    told_by = ("configuration" if config.norm else "name") if said else "batch counts" if counted else ASSUMED
-    return next((row for row in candidates if row.spec.backbone.norm == norm), None), norm, told_by
+    counted = _counted_norm(tensors)
+    norm: Any = config.norm or counted or "frozen_stats"
+    said_by = said_by or ("batch counts" if counted else ASSUMED)
+    return next((row for row in candidates if row.spec.backbone.norm == norm), None), norm, said_by
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:
@@ -255,12 +263,6 @@ def _named(path: Path, rows: Sequence[Row]) -> Row | None:
         if re.search(rf"(?<![a-z]){re.escape(name)}(?![a-z0-9]|_gc|_dcn|_syncbn|_4conv)", path.name)
     ]
     return max(found, key=lambda pair: pair[0])[1] if found else None
-
-
-def _said_norm(path: Path, config: Config) -> Norm | None:
-    """From the file's name or the configuration."""
-    known: Any = config.norm
-    return "sync" if "syncbn" in path.name.lower() else known
 
 
 def _counted_norm(tensors: Mapping[str, Tensor]) -> Norm | None:

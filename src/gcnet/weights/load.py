@@ -16,7 +16,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ModelSpec, ResNetSpec
 from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
 from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
-from gcnet.weights.class_rows import carry_over, match_classes
+from gcnet.weights.class_rows import carry_over, kept_classes
 from gcnet.weights.dialects import translate
 from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
 from gcnet.weights.files import (
@@ -214,9 +214,7 @@ def with_spec(
     fill_weights(model, tensors, source=label)
     model.provenance = dict(source.provenance)
     if source.spec.class_names != spec.class_names:
-        rows = match_classes(source.spec.class_names, spec.class_names)
-        kept = [name for name, row in zip(spec.class_names, rows, strict=True) if row is not None]
-        model.provenance["classes_kept"] = kept
+        model.provenance["classes_kept"] = kept_classes(source.spec.class_names, spec.class_names)
     return model.eval()
 
 
@@ -228,24 +226,22 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
     Raises GCNetError if the model has blocks already and others are to be added, or it has none to be
     removed; the block is never the identity.
     """
-    backbone = model.spec.backbone
-    has = backbone.context is not None
-    if context is None and not has:
-        raise GCNetError(f"{model.spec.name} has no context blocks to remove")
-    if context is not None and has:
-        raise GCNetError(f"{model.spec.name} has context blocks already: take them out with --remove-context")
+    backbone, name = model.spec.backbone, model.spec.name
+    if context is None and backbone.context is None:
+        raise GCNetError(f"{name} has no context blocks to remove")
+    if context is not None and backbone.context is not None:
+        raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
     if context is not None and (context.block not in ADDING or context.fusion != ("add",)):
         raise GCNetError(f'the block "{context.block}" would change a trained network: add gc, snl or nl')
+    if context is None:
+        name = name.partition("_gc")[0]
+    else:
+        name += f"_{context.block}" + (f"{1 / context.ratio:g}" if context.block == "gc" else "")
     more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
-    spec = replace(model.spec, backbone=replace(backbone, context=context, **more))
-    plain = model.spec.name.partition("_gc")[0] if context is None else f"{model.spec.name}_{context.block}"
-    if context is not None and context.block == "gc":
-        plain += f"{1 / context.ratio:g}"
-    changed = build_model(replace(spec, name=plain))
+    spec = replace(model.spec, name=name, backbone=replace(backbone, context=context, **more))
+    changed = build_model(spec)
     own, theirs = changed.state_dict(), model.state_dict()
-    fill_weights(
-        changed, own | {name: theirs[name] for name in own if name in theirs}, source=model.spec.name
-    )
+    fill_weights(changed, {key: theirs.get(key, tensor) for key, tensor in own.items()}, source=name)
     changed.provenance = dict(model.provenance)
     return changed.eval()
 

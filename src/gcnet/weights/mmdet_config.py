@@ -121,13 +121,14 @@ def _changed(part: Any, **values: Any) -> Any:
 
 
 def named_config(name: str) -> Config:
-    """What the name of a published file tells: those of caffe style, and the ResNeXt 32x8d."""
+    """What the name of a published file tells of its images and norms."""
     words = name.lower().replace("-", "_")
+    norm = "sync" if "syncbn" in words else None
     if "_caffe" in words:
-        return Config(style="caffe", channels="bgr", mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0))
+        return Config(style="caffe", channels="bgr", mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0), norm=norm)
     if "32x8d" in words:
-        return Config(style="pytorch", channels="bgr", mean=CAFFE_MEAN, std=CAFFE_STD)
-    return Config(standardised=PARTS) if re.search(r"gn[_+]ws", words) else Config()
+        return Config(style="pytorch", channels="bgr", mean=CAFFE_MEAN, std=CAFFE_STD, norm=norm)
+    return Config(standardised=PARTS if re.search(r"gn[_+]ws", words) else None, norm=norm)
 
 
 def read_config(given: str | dict[str, Any]) -> Config | None:
@@ -145,9 +146,8 @@ def _input(values: dict[str, Any]) -> dict[str, Any]:
     """How images become the network's input: normalisation, order of channels, size, and other steps."""
     said: dict[str, Any] = {}
     found, is_rgb = places.normalisation(values)
-    mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
-    if mean and std and min(std) > 0:
-        said |= {"mean": mean, "std": std, "channels": "rgb" if is_rgb else "bgr"}
+    if both := places.mean_and_std(found):
+        said |= {"mean": both[0], "std": both[1], "channels": "rgb" if is_rgb else "bgr"}
     if sizes := places.image_sizes(values):
         said["image_size"] = sizes[0]
     if kinds := dict.fromkeys(places.kinds(values)):
@@ -169,21 +169,25 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
 
 def _backbone(values: dict[str, Any]) -> dict[str, Any]:
     backbone = first_dict(values, "backbone")
-    said: dict[str, Any] = {}
-    if backbone.get("style", "pytorch" if backbone else None) in ("pytorch", "caffe"):
-        said["style"] = backbone.get("style", "pytorch")
-    # A whole backbone that does not say it has mmdetection's default; a part of one may leave it out.
-    default = -1 if backbone and backbone.keys() & {"type", "depth"} else None
-    if backbone and isinstance(frozen := backbone.get("frozen_stages", default), int):
-        said["frozen_stages"] = min(max(frozen + 1, 0), 5)
-    kinds = {word(kind) for norm in find(backbone or values, "norm_cfg") for kind in find(norm, "type")}
-    frozen = find(backbone or values, "norm_eval")
-    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm"}:
-        said["norm"] = "sync"
-    elif frozen or kinds & {"BN", "BatchNorm2d"}:
-        said["norm"] = "frozen_stats" if True in frozen or not frozen else "batch"
-    said["standardised"] = tuple(part for part in PARTS if "ConvWS" in places.convolution_types(values, part))
+    parts = tuple(part for part in PARTS if "ConvWS" in places.convolution_types(values, part))
+    said: dict[str, Any] = {"norm": _norm(backbone or values), "standardised": parts}
+    if backbone:
+        style = backbone.get("style", "pytorch")
+        said["style"] = style if style in ("pytorch", "caffe") else None
+        # A whole backbone that does not say it has mmdetection's default; a part of one may leave it out.
+        frozen = backbone.get("frozen_stages", -1 if backbone.keys() & {"type", "depth"} else None)
+        said["frozen_stages"] = min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None
     return said
+
+
+def _norm(part: dict[str, Any]) -> str | None:
+    kinds = {word(kind) for norm in find(part, "norm_cfg") for kind in find(norm, "type")}
+    frozen = find(part, "norm_eval")
+    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm"}:
+        return "sync"
+    if not frozen and not kinds & {"BN", "BatchNorm2d"}:
+        return None
+    return "frozen_stats" if True in frozen or not frozen else "batch"
 
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-# (ours, mmdetection's); names of the ResNet itself are the same.
+Table = Sequence[tuple[str, str]]  # patterns and what takes their place
+
+# Ours to mmdetection's; names of the ResNet itself are the same.
 _RENAMED = [
     (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.query\.", r"\1.theta.conv."),
     (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.key\.", r"\1.phi.conv."),
@@ -24,30 +26,25 @@ _RENAMED = [
     (r"^(backbone\..*conv2)\.offset\.", r"\1.conv_offset."),
     (r"^neck\.0\.", "neck."),
     (r"^neck\.1\.refine\.0\.", "neck.1.refine.conv."),
-    (r"^neck\.lateral\.(\d)\.", r"neck.lateral_convs.\1.conv."),
-    (r"^neck\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
-    (r"^neck\.down\.(\d)\.", r"neck.downsample_convs.\1.conv."),
-    (r"^neck\.final\.(\d)\.", r"neck.pafpn_convs.\1.conv."),
-    (r"^neck\.lateral_norms\.(\d)\.", r"neck.lateral_convs.\1.bn."),
-    (r"^neck\.output_norms\.(\d)\.", r"neck.fpn_convs.\1.bn."),
-    (r"^neck\.down_norms\.(\d)\.", r"neck.downsample_convs.\1.bn."),
-    (r"^neck\.final_norms\.(\d)\.", r"neck.pafpn_convs.\1.bn."),
+    (r"^neck\.([a-z]+)\.(\d)\.", r"neck.\1_convs.\2.conv."),
+    (r"^neck\.([a-z]+)_norms\.(\d)\.", r"neck.\1_convs.\2.bn."),
+    (r"^neck\.output_", "neck.fpn_"),
+    (r"^neck\.down_", "neck.downsample_"),
+    (r"^neck\.final_", "neck.pafpn_"),
     (r"^rpn\.conv\.(\d)\.0\.", r"rpn_head.rpn_conv.\1.conv."),
     (r"^rpn\.conv\.", r"rpn_head.rpn_conv."),
     (r"^rpn\.objectness\.", r"rpn_head.rpn_cls."),
     (r"^rpn\.deltas\.", r"rpn_head.rpn_reg."),
     # One head, or the head of each stage of a cascade.
-    (r"^roi_heads\.(box|mask)_heads\.(\d)\.", r"roi_heads.\1_head.\2."),
-    (r"^roi_heads\.box_head\.(\d\.)?convs\.(\d)\.", r"roi_head.bbox_head.\1shared_convs.\2.conv."),
-    (r"^roi_heads\.box_head\.(\d\.)?norms\.(\d)\.", r"roi_head.bbox_head.\1shared_convs.\2.bn."),
-    (r"^roi_heads\.mask_head\.(\d\.)?norms\.(\d)\.", r"roi_head.mask_head.\1convs.\2.bn."),
-    (r"^roi_heads\.box_head\.(\d\.)?fc1\.", r"roi_head.bbox_head.\1shared_fcs.0."),
-    (r"^roi_heads\.box_head\.(\d\.)?fc2\.", r"roi_head.bbox_head.\1shared_fcs.1."),
-    (r"^roi_heads\.box_head\.(\d\.)?cls\.", r"roi_head.bbox_head.\1fc_cls."),
-    (r"^roi_heads\.box_head\.(\d\.)?deltas\.", r"roi_head.bbox_head.\1fc_reg."),
-    (r"^roi_heads\.mask_head\.(\d\.)?convs\.(\d)\.", r"roi_head.mask_head.\1convs.\2.conv."),
-    (r"^roi_heads\.mask_head\.(\d\.)?upsample\.", r"roi_head.mask_head.\1upsample."),
-    (r"^roi_heads\.mask_head\.(\d\.)?logits\.", r"roi_head.mask_head.\1conv_logits."),
+    (r"^roi_heads\.(box|mask)_heads?\.", r"roi_head.\1_head."),
+    (r"^(roi_head\..*)\bconvs\.(\d)\.", r"\1convs.\2.conv."),
+    (r"^(roi_head\..*)\bnorms\.(\d)\.", r"\1convs.\2.bn."),
+    (r"^(roi_head\.mask_head\..*)\blogits\.", r"\1conv_logits."),
+    (r"^(roi_head\.box_head\..*)\bconvs\.", r"\1shared_convs."),
+    (r"^(roi_head\.box_head\..*)\bfc(\d)\.", r"\1shared_fcs.<\2-1>."),
+    (r"^(roi_head\.box_head\..*)\bcls\.", r"\1fc_cls."),
+    (r"^(roi_head\.box_head\..*)\bdeltas\.", r"\1fc_reg."),
+    (r"^roi_head\.box_", "roi_head.bbox_"),
 ]
 _OLD_HEAD = re.compile(r"(bbox|mask)_head\.")
 _SPELLINGS = [
@@ -67,20 +64,17 @@ _CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
 _BLOCK = re.compile(r"(backbone\.layer\d\.\d+\.)((?:context|nonlocal)_block\w*)(?=\.)")
 
 
-def rename(name: str, table: list[tuple[str, str]]) -> str:
-    """By the first pattern that the name begins with; `<2-1>` in a replacement is worked out."""
+def rename(name: str, table: Table) -> str:
+    """A name after all replacements, one after the other; `<2-1>` in one is worked out."""
     for pattern, replacement in table:
-        if match := re.match(pattern, name):
-            new = match.expand(replacement) + name[match.end() :]
-            return re.sub(r"<(\d)([+-]\d)>", lambda sum: str(int(sum[1]) + int(sum[2])), new)
+        name = re.sub(pattern, replacement, name)
+        name = re.sub(r"<(\d)([+-]\d)>", lambda sum: str(int(sum[1]) + int(sum[2])), name)
     return name
 
 
 def mmdet_key(ours: str) -> str:
     """mmdetection's name of one of our tensors."""
-    for pattern, replacement in _RENAMED:
-        ours = re.sub(pattern, replacement, ours)
-    return ours
+    return rename(ours, _RENAMED)
 
 
 def our_keys(tensors: Mapping[str, Tensor], own_names: Iterable[str]) -> dict[str, Tensor]:
@@ -108,9 +102,7 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     blocks: dict[str, list[str]] = {}
     modern = {}
     for name, tensor in tensors.items():
-        new = name
-        for pattern, replacement in _SPELLINGS:
-            new = re.sub(pattern, replacement, new)
+        new = rename(name, _SPELLINGS)
         if match := _BLOCK.match(new):
             place, block = match.groups()
             number = _number_of(block, blocks.setdefault(place, []))

@@ -64,14 +64,14 @@ def _old_pipeline(own: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def steps(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of a test, and whatever options they have inside."""
-    return list(nested(values["test_pipelines"][0]))
+def steps(values: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Those of a test, and whatever options they have inside, by their class; "None" of what is none."""
+    return [(word(step.get("type")), step) for step in nested(values["test_pipelines"][0])]
 
 
 def kinds(values: dict[str, Any]) -> list[str]:
-    """The class of each step; "None" of what is none."""
-    return [word(step.get("type")) for step in steps(values)]
+    """The class of each step."""
+    return [kind for kind, _ in steps(values)]
 
 
 def are_all(values: dict[str, Any]) -> bool:
@@ -100,10 +100,15 @@ def normalisation(values: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     return found, sum(swaps) % 2 == 1
 
 
+def mean_and_std(found: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Those of the three channels, if a model can have them."""
+    mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
+    return (mean, std) if mean and std and min(std) > 0 else None
+
+
 def normalising_step(values: dict[str, Any]) -> dict[str, Any]:
     """The step of a test that normalises images, or an empty one."""
-    found = zip(kinds(values), steps(values), strict=True)
-    return next((step for kind, step in found if kind == "Normalize" and "mean" in step), {})
+    return next((step for kind, step in steps(values) if kind == "Normalize" and "mean" in step), {})
 
 
 def image_sizes(values: dict[str, Any]) -> list[tuple[int, int]]:

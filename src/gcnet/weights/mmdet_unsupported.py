@@ -8,7 +8,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, numbers, word
+from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -154,8 +154,7 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
 def _of_images(values: dict[str, Any]) -> Iterator[str]:
     """How images are normalised, and what is done to them before."""
     found, _ = places.normalisation(values)
-    mean, std = numbers(found.get("mean"), 3), numbers(found.get("std", [1.0] * 3), 3)
-    if "mean" in found and (mean is None or std is None or min(std) <= 0):
+    if "mean" in found and not places.mean_and_std(found):
         yield f"images are normalised by {shown(found['mean'])} and {shown(found.get('std'))}"
     pipelines = values["test_pipelines"]
     if any(steps != pipelines[0] for steps in pipelines):
@@ -164,12 +163,11 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
     twice = processor.get("mean") is not None or processor.get("bgr_to_rgb")
     if twice and places.normalising_step(values):
         yield "images are normalised twice"
-    kinds, sizes = places.kinds(values), places.image_sizes(values)
-    if places.are_all(values) and not ("Resize" in kinds and sizes):
+    if places.are_all(values) and not ("Resize" in places.kinds(values) and places.image_sizes(values)):
         yield "images are not resized to fit in a size"
     if any(divisor != 32 for divisor in places.paddings(values)):
         yield "images are padded to other multiples than of 32 pixels"
-    for kind, step in zip(kinds, places.steps(values), strict=True):
+    for kind, step in places.steps(values):
         # By default 3.x stretches images, and 2.x, where the size has another name, does not.
         if step.get("keep_ratio", kind != "Resize" or "scale" not in step) is False:
             yield "images are stretched to one size (keep_ratio=False)"

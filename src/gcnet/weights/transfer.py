@@ -127,14 +127,11 @@ def _request(address: str, offset: int, patience: Patience) -> Response:
     except BaseException:
         response.close()
         raise
-    if response.status_code == 206 and not _follows(response, offset):
+    follows = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+    if response.status_code == 206 and not follows:
         response.close()
         return _request(address, 0, patience)
     return response
-
-
-def _follows(response: Response, offset: int) -> bool:
-    return response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
 
 
 def _save(response: Response, part: Path, patience: Patience) -> None:
@@ -211,27 +208,25 @@ def _total(response: Response, part: Path) -> int | None:
 
 def _why(error: RequestException, patience: Patience) -> str:
     """A few words on what went wrong; the library's own messages are pages of nested names."""
-    import requests
+    from requests import exceptions as kinds
 
-    if isinstance(error, requests.HTTPError) and error.response is not None:
+    if isinstance(error, kinds.HTTPError) and error.response is not None:
         return f"{error.response.status_code} {error.response.reason}".strip()
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {patience.connect:g} s"
-    if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-        return f"no answer within {patience.read:g} s"
-    if isinstance(error, requests.exceptions.InvalidSchema):
-        return "not an address that begins with http(s):// or file://"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not accepted"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not let it through"
-    if "NameResolutionError" in str(error):
-        return "host not found"
-    if "NewConnectionError" in str(error):
-        return "no connection"
-    if isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        return "the connection was cut"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = str(error)
+    cut = (kinds.ConnectionError, kinds.ChunkedEncodingError)
+    reasons = (
+        (isinstance(error, kinds.ConnectTimeout), f"no connection within {patience.connect:g} s"),
+        (isinstance(error, kinds.Timeout), f"no answer within {patience.read:g} s"),
+        ("Read timed out" in text, f"no answer within {patience.read:g} s"),
+        (isinstance(error, kinds.InvalidSchema), "not an address that begins with http(s):// or file://"),
+        (isinstance(error, kinds.SSLError), "its certificate is not accepted"),
+        (isinstance(error, kinds.ProxyError), "the proxy does not let it through"),
+        ("NameResolutionError" in text, "host not found"),
+        ("NewConnectionError" in text, "no connection"),
+        (isinstance(error, cut), "the connection was cut"),
+    )
+    first = text.splitlines()[0] if text else type(error).__name__
+    return next((words for applies, words in reasons if applies), first)
 
 
 def _size(path: Path) -> int:
