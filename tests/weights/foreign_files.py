@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from gcnet.models.spec import CascadeSpec, ContextSpec, ModelSpec, ResNetSpec, R
 from gcnet.weights.mmdet_keys import mmdet_key
 
 CASCADE = CascadeSpec()
+NAMES = ("resistor", "coil", "diode")
 
 
 def small(**changes: object) -> ModelSpec:
     """A model that is in no catalog; it reads regions and anchors at the published rows' sizes."""
     spec = ModelSpec(
         "small",
-        ("resistor", "coil", "diode"),
+        NAMES,
         ResNetSpec((1, 1, 1, 1), stem_channels=8, base_channels=8, context=ContextSpec(ratio=1 / 8)),
         fpn_channels=16,
         roi=RoISpec(box_channels=24, mask_channels=8, mask_convs=2, cls_init_std=1.0),
@@ -72,6 +74,13 @@ def spelt(key: str, spec: ModelSpec) -> str:
         key = re.sub(r"context_block(\d*)\.", lambda match: f"context_block_{match[1] or 'first'}.", key)
     kind = r"\.context_block\.(?=theta|phi|g\.|conv_out)"
     return re.sub(kind, ".nonlocal_block.", key)
+
+
+def saved(detector: Detector, config: str | None, path: Path) -> Path:
+    """A file of mmdetection 2.x, with its names of classes and perhaps a configuration."""
+    meta = {"CLASSES": detector.spec.class_names} | ({"config": config} if config else {})
+    torch.save({"state_dict": as_mmdet(detector), "meta": meta}, path)
+    return path
 
 
 def as_version_1(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_files import as_mmdet
+from foreign_files import as_mmdet, equal
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
@@ -18,11 +18,6 @@ from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_keys import mmdet_key, our_keys
 
 NAME = "mask_rcnn_tiny_gc4"
-
-
-def equal(a: Detector, b: Detector) -> bool:
-    theirs = b.state_dict()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in a.state_dict().items())
 
 
 def test_class_names_and_mode() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from foreign_files import CASCADE, as_mmdet, as_version_1, built, equal, small
+from foreign_files import CASCADE, NAMES, as_mmdet, as_version_1, built, equal, small
 from torch import Tensor
 
 from gcnet.errors import GCNetError
@@ -23,13 +24,17 @@ from gcnet.weights.identify import Identified
 from gcnet.weights.identify import identify as identify_tensors
 from gcnet.weights.mmdet_keys import mmdet_key, modernise, our_keys
 
-NAMES = ("resistor", "coil", "diode")
 C4, C5 = (False, False, True, False), (False, False, False, True)
 RESNETS = [row for row in ROWS if isinstance(row.spec.backbone, ResNetSpec)]  # mmdetection has no others
 
 
 def shapes(name: str) -> dict[str, Tensor]:
     """A row's tensors without their values; batch counts are left out."""
+    return dict(cached_shapes(name))
+
+
+@cache
+def cached_shapes(name: str) -> dict[str, Tensor]:
     with torch.device("meta"):
         state = Detector(find(name).spec).state_dict()
     return {mmdet_key(key): t for key, t in state.items() if not key.endswith("num_batches_tracked")}
@@ -53,14 +58,10 @@ def file(tmp_path: Path):
 
 
 @pytest.mark.parametrize("row", RESNETS, ids=lambda row: row.name)
-def test_every_row_by_its_shapes_and_name(row, file) -> None:
+def test_every_row_by_its_shapes_and_its_name_or_a_configuration(row, file) -> None:
     for name in (row.name, *row.upstream):
         found = identify(file(f"{name}_20200515-187da160.pth"), Checkpoint(shapes(row.name)))
         assert found == Identified(row.spec, row.name, None)
-
-
-@pytest.mark.parametrize("row", RESNETS, ids=lambda row: row.name)
-def test_every_row_by_its_shapes_and_config(row, file) -> None:
     config = "norm_cfg=dict(type='SyncBN')" if row.spec.backbone.norm == "sync" else "norm_eval=True"
     assert identify(file("epoch_12.pth"), Checkpoint(shapes(row.name), config=config)).row_name == row.name
 

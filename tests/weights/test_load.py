@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_files import CASCADE, as_mmdet, as_version_1, built, equal, small
+from foreign_files import CASCADE, NAMES, as_mmdet, as_version_1, built, equal, small
 from torch import Tensor
 
 from gcnet.errors import GCNetError
@@ -24,7 +24,6 @@ SPECS = {
     ),
     "deformable cascade": small(backbone=DEFORMABLE, cascade=CASCADE),
 }
-NAMES = small().class_names
 
 
 def saved(state: dict[str, Tensor], version: int, path: Path) -> Path:

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from foreign_files import CASCADE, as_mmdet, built, small
+from foreign_files import CASCADE, built, saved, small
 
 from gcnet.errors import GCNetError
 from gcnet.models.spec import ModelSpec
@@ -49,7 +48,7 @@ def test_rates_of_an_optimizer_are_no_heads(tmp_path: Path) -> None:
     text = "optimizer = dict(custom_keys={'bbox_head': dict()})\nmodel = dict(roi_head=dict(bbox_head=["
     for count in (3, 2):
         heads = ", ".join(["dict(target_stds=[0.2, 0.2, 0.4, 0.4])"] * count)
-        path = saved(small(cascade=CASCADE), f"{text}{heads}]))", tmp_path / "x.pth")
+        path = saved(built(small(cascade=CASCADE)), f"{text}{heads}]))", tmp_path / "x.pth")
         if count == 3:
             spec = load_model(path).spec
             assert isinstance(spec, ModelSpec)
@@ -58,12 +57,6 @@ def test_rates_of_an_optimizer_are_no_heads(tmp_path: Path) -> None:
         else:
             with pytest.raises(GCNetError, match="2 box heads are written for 3 stages"):
                 load_model(path)
-
-
-def saved(spec: object, config: str, path: Path) -> Path:
-    meta = {"CLASSES": small().class_names, "config": config}
-    torch.save({"state_dict": as_mmdet(built(spec)), "meta": meta}, path)  # type: ignore[arg-type]
-    return path
 
 
 SIZE = "[dict(type='Resize', scale=(640, 512), keep_ratio=True)]"

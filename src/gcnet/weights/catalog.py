@@ -7,6 +7,7 @@ the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -361,3 +362,8 @@ def find_detector(name: str) -> Row:
     if isinstance(row, ClassifierRow):
         raise GCNetError(f"{row.name} is an image classifier; give a detector: `gcnet models` lists them")
     return row
+
+
+def find_published(digest: str, rows: Iterable[Row] = ROWS) -> Row | None:
+    """The row whose published weights have that SHA-256, among some rows."""
+    return next((row for row in rows if row.weights and digest.startswith(row.weights.sha256)), None)

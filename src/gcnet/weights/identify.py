@@ -16,7 +16,7 @@ from torch import Tensor
 from gcnet.console import listed, one_line
 from gcnet.errors import GCNetError
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
-from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, unnamed
+from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, find_published, unnamed
 from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_blocks import UNSAID_POSITION, Shapes
 from gcnet.weights.mmdet_config import Config, named_config, read_config
@@ -79,7 +79,7 @@ def identify(
 
     The shapes of its tensors decide, and its configuration what shapes cannot tell. Rows that differ in how
     their norm was trained are told by the file's hash, a row's name in its own, its configuration, "syncbn"
-    in its name and its batch counts, in this order. It matters for training on only: the predictions are the same.
+    in its name and its batch counts, in this order. It matters for training on only: predictions are equal.
 
     Args:
         tensors: those of `checkpoint` under mmdetection 2.x's names (`mmdet_keys.modernise`).
@@ -139,7 +139,14 @@ def _find_out(
     Who tells the norm and the place of blocks is added to `told_by`.
     """
     candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-    row, norm, told_by["norm"] = _choose(path, config, tensors, digest, candidates, told_by.get("norm"))
+    row, told_by_row = _known_row(path, digest, candidates)
+    counted = _counted_norm(tensors)
+    norm: Any = config.norm or counted or "frozen_stats"
+    if row is not None:
+        told_by["norm"] = told_by_row
+    else:
+        told_by.setdefault("norm", "batch counts" if counted else ASSUMED)
+        row = next((row for row in candidates if row.spec.backbone.norm == norm), None)
     if structure.backbone.norm == "group32":
         norm, told_by["norm"] = "group32", "shapes"
     notes = []
@@ -229,29 +236,13 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
     }
 
 
-def _choose(
-    path: Path,
-    config: Config,
-    tensors: Mapping[str, Tensor],
-    digest: str,
-    candidates: Sequence[Row],
-    said_by: str | None,
-) -> tuple[Row | None, Norm, str]:
-    """The row among those of the right structure, the norm where there is none, and what tells it.
-
-    `said_by` is who says the norm in `config`.
-    """
+def _known_row(path: Path, digest: str, candidates: Sequence[Row]) -> tuple[Row | None, str]:
+    """The row among those of the right structure, if its norm need not be known, and what tells it."""
     if len(candidates) == 1:
-        return candidates[0], "frozen_stats", "shapes"
-    if candidates:
-        if row := next((r for r in candidates if r.weights and digest.startswith(r.weights.sha256)), None):
-            return row, "frozen_stats", "published file"
-        if row := _named(path, candidates):
-            return row, "frozen_stats", "name"
-    counted = _counted_norm(tensors)
-    norm: Any = config.norm or counted or "frozen_stats"
-    said_by = said_by or ("batch counts" if counted else ASSUMED)
-    return next((row for row in candidates if row.spec.backbone.norm == norm), None), norm, said_by
+        return candidates[0], "shapes"
+    if row := find_published(digest, candidates):
+        return row, "published file"
+    return _named(path, candidates), "name"
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:

@@ -14,7 +14,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ContextSpec, ModelSpec, ResNetSpec
-from gcnet.weights.catalog import ROWS, ClassifierRow, Row, find, unnamed
+from gcnet.weights.catalog import ClassifierRow, Row, find, find_published, unnamed
 from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
 from gcnet.weights.class_rows import carry_over, kept_classes
 from gcnet.weights.dialects import translate
@@ -281,7 +281,7 @@ def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, 
 
 def _published_as(digest: str) -> dict[str, str | float]:
     """The SHA-256 of a file, and if it is a published one what was published about it."""
-    row = next((row for row in ROWS if row.weights and digest.startswith(row.weights.sha256)), None)
+    row = find_published(digest)
     if row is None or row.box_ap is None or row.mask_ap is None:
         return {"sha256": digest}
     return {
