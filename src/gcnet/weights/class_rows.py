@@ -67,12 +67,10 @@ def _class_layers(model: Detector | Classifier) -> Iterator[tuple[str, int, bool
 def _rearranged(
     theirs: Float[Tensor, "_S *rest"], own: Float[Tensor, "_K *rest"], rows: Rows, per_class: int
 ) -> Float[Tensor, "_K *rest"]:
-    result = own.clone()
+    result, known = own.clone(), theirs.unflatten(0, (-1, per_class))
     for index, row in enumerate(rows):
         if row is not None:
-            result[index * per_class : (index + 1) * per_class] = theirs[
-                row * per_class : (row + 1) * per_class
-            ]
+            result[index * per_class : (index + 1) * per_class] = known[row]
     return result
 
 

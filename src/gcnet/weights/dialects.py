@@ -96,10 +96,11 @@ _TORCHVISION = [
 def _torchvision(tensors: Mapping[str, Tensor]) -> Dialect:
     """`maskrcnn_resnet50_fpn`, `fasterrcnn_resnet50_fpn`, their `_v2`, and the like on other ResNets."""
     # The numbers of linear layers follow those of the convolutions; there may be several.
-    linear = [match[0] for name in tensors if (match := re.match(r"roi_heads\.box_head\.\d+\.weight", name))]
+    pattern = r"roi_heads\.box_head\.(\d+)\.weight"
+    linear = sorted(int(match[1]) for name in tensors if (match := re.fullmatch(pattern, name)))
     fcs = [
-        (re.escape(name.removesuffix("weight")), f"roi_head.bbox_head.shared_fcs.{index}.")
-        for index, name in enumerate(sorted(linear))
+        (rf"^roi_heads\.box_head\.{number}\.(?=weight|bias)", f"roi_head.bbox_head.shared_fcs.{index}.")
+        for index, number in enumerate(linear)
     ]
     several = "rpn.head.conv.1.0.weight" in tensors
     one_conv = [] if several else [(r"^rpn\.head\.conv\.0\.0\.", "rpn_head.rpn_conv.")]

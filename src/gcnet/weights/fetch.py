@@ -183,18 +183,18 @@ def read_cached(weights: Weights) -> LocalFile | None:
 
     Raises GCNetError if the file in our folder is not the published one. It may be the user's: it stays.
     """
-    ours, hub = store() / weights.file, _hub() / weights.file
-    if ours.is_file():
-        digest = sha256(ours)
-        if not digest.startswith(weights.sha256):
-            raise GCNetError(
-                f"{ours} is not the published file: its SHA-256 begins with {digest[:8]}, not "
-                f"{weights.sha256}; delete it, and it is fetched again"
-            )
-        return LocalFile(ours, digest)
-    if hub.is_file() and (digest := sha256(hub)).startswith(weights.sha256):
-        return LocalFile(hub, digest)
-    return None
+    path = find_cached(weights)
+    if path is None:
+        return None
+    digest = sha256(path)
+    if digest.startswith(weights.sha256):
+        return LocalFile(path, digest)
+    if path.parent != store():
+        return None
+    raise GCNetError(
+        f"{path} is not the published file: its SHA-256 begins with {digest[:8]}, not "
+        f"{weights.sha256}; delete it, and it is fetched again"
+    )
 
 
 def sha256(path: Path) -> str:
@@ -274,17 +274,15 @@ def _fetch_from(address: str, part: Path, weights: Weights, patience: Patience) 
         and urlsplit(address).hostname not in LOOPBACK
     ):
         raise UnavailableError("plain http, on which a few digits of a hash are no protection: use https")
-    if part.is_file():
-        download(address, part, patience)
-        if (digest := sha256(part)).startswith(weights.sha256):
-            return digest
-        part.unlink()  # perhaps a part of another file: begin again
+    resumed = part.is_file()
     download(address, part, patience)
     try:
         return _check(part, weights)
     except UnavailableError:
         part.unlink()
-        raise
+        if not resumed:
+            raise
+    return _fetch_from(address, part, weights, patience)  # it was perhaps a part of another file
 
 
 def _check(path: Path, weights: Weights) -> str:

@@ -99,13 +99,14 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     deltas and masks, where nothing ever used it; since then it is the last class, of the logits alone.
     """
     old = is_version_1(tensors)
-    blocks: dict[str, list[str]] = {}
+    blocks: dict[str, dict[str, int]] = {}  # by residual block, each with its number there
     modern = {}
     for name, tensor in tensors.items():
         new = rename(name, _SPELLINGS)
         if match := _BLOCK.match(new):
             place, block = match.groups()
-            number = _number_of(block, blocks.setdefault(place, []))
+            numbers = blocks.setdefault(place, {})
+            number = numbers.setdefault(block, len(numbers) + 1)
             new = f"{place}context_block{number if number > 1 else ''}{new[match.end() :]}"
         if old and _OLD_HEAD.match(new):
             tensor = without_leading_background(name, tensor)
@@ -114,20 +115,11 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return modern
 
 
-def _number_of(name: str, names: list[str]) -> int:
-    """The number of a name among those that have come so far, to which it is added."""
-    if name not in names:
-        names.append(name)
-    return names.index(name) + 1
-
-
 def standardise(tensors: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
     """The tensors with the weights that the standardised convolutions (arXiv 1903.10520) of `parts` use."""
-    patterns = [re.compile(_CONVOLUTIONS[part]) for part in parts]
+    theirs = re.compile("|".join(_CONVOLUTIONS[part] for part in parts))
     return {
-        name: _standardised(tensor)
-        if tensor.dim() == 4 and any(pattern.fullmatch(name) for pattern in patterns)
-        else tensor
+        name: _standardised(tensor) if tensor.dim() == 4 and theirs.fullmatch(name) else tensor
         for name, tensor in tensors.items()
     }
 

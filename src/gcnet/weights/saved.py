@@ -28,30 +28,27 @@ def is_foreign(path: Path) -> bool:
         return path.suffix != ".safetensors"
     if not is_safetensors(path):
         return True
-    header = _header(path)
-    return bool(header) and _metadata(header).get("format") != "gcnet"
+    metadata = _metadata(path)
+    return metadata is not None and metadata.get("format") != "gcnet"
 
 
 def saved_recipe(place: Path | Weights | str) -> Recipe:
     """The recipe of the model in a file, as far as its header says; a detector's for other files."""
-    metadata = _metadata(_header(place)) if isinstance(place, Path) and place.suffix == ".safetensors" else {}
+    named = isinstance(place, Path) and place.suffix == ".safetensors"
+    metadata = (named and _metadata(place)) or {}
     try:
         return find(json.loads(metadata["spec"])["name"]).recipe
     except (GCNetError, LookupError, TypeError, ValueError, RecursionError):
         return ClassificationRecipe() if metadata.get("kind") == "classifier" else Recipe()
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _metadata(path: Path) -> dict[str, Any] | None:
+    """What the header says beside its tensors; None if it is damaged."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(length) if length <= LONGEST else b""
     try:
-        found = json.loads(header)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _metadata(header: dict[str, Any]) -> dict[str, str]:
-    found = header.get("__metadata__")
+        found = json.loads(header).get("__metadata__")
+    except (AttributeError, ValueError, RecursionError):
+        return None
     return found if isinstance(found, dict) else {}
