@@ -137,6 +137,12 @@ def test_torchvision_of_coco_knows_its_names(tmp_path: Path) -> None:
     torch.testing.assert_close(weight, torch.full_like(weight, math.sqrt(1 + 1e-5)), atol=1e-7, rtol=0)
 
 
+def test_linear_layers_after_many_convolutions_keep_their_order() -> None:
+    names = ["rpn.head.x", "roi_heads.box_head.11.weight", "roi_heads.box_head.9.weight"]
+    found = translate({name: torch.tensor(float(i)) for i, name in enumerate(names)}, source="x.pth").tensors
+    assert [found[f"roi_head.bbox_head.shared_fcs.{i}.weight"] for i in (0, 1)] == [2, 1]
+
+
 def test_heads_for_other_things_are_refused(tmp_path: Path) -> None:
     torch.save(
         {"rpn.head.x": torch.zeros(1), "roi_heads.keypoint_head.0.weight": torch.zeros(1)}, tmp_path / "x.pth"
@@ -339,7 +345,10 @@ def test_detectron2_without_statistics(detectron2_weights: dict[str, Tensor], tm
     first = few["backbone.bottom_up.stem.conv1.weight"]
     assert torch.equal(ours.state_dict()["backbone.conv1.weight"], first)
     assert ours.state_dict()["backbone.bn1.running_var"].eq(1).all()
+    assert "RGB images and blocks of caffe style" in ours.provenance["note"]
     assert "norms without statistics: taken as frozen" in ours.provenance["note"]
+    grey = translate(few | {"pixel_mean": torch.full((3, 1, 1), 127.5)}, source="x.pth")
+    assert grey.config.channels == "bgr"  # as is usual there, where the numbers do not tell
 
 
 def test_detectron2_with_group_norms(detectron2_weights: dict[str, Tensor]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 import gcnet
 from gcnet.models.classifier import Classifier
@@ -117,12 +118,16 @@ def test_what_is_not_there_offline(
 
 
 def test_a_name_that_is_neither_a_folder_nor_a_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object, **__: object) -> None:
-        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+    def missing(kind: type[Exception], *_: object, **__: object) -> None:
+        raise kind.__new__(kind)
 
-    monkeypatch.setattr("gcnet.weights.hub.hf_hub_download", missing)
-    with pytest.raises(gcnet.GCNetError, match="there is no run/mien: no such folder, and no repository"):
-        download_model("run/mien")
+    for kind, words in (
+        (RepositoryNotFoundError, "there is no run/mien: no such folder, and no repository"),
+        (HfHubHTTPError, "hub does not give or take run/mien: HfHubHTTPError"),  # it may say nothing
+    ):
+        monkeypatch.setattr("gcnet.weights.hub.hf_hub_download", partial(missing, kind))
+        with pytest.raises(gcnet.GCNetError, match=words):
+            download_model("run/mien")
 
 
 def test_pushing_offline(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:

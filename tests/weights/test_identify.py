@@ -93,6 +93,14 @@ def test_a_published_file_under_another_name(file, monkeypatch: pytest.MonkeyPat
     assert found == Identified(row.spec, row.name, None)
 
 
+def test_a_configuration_says_the_norm_before_a_word_in_the_name(file) -> None:
+    tensors, path = shapes("mask_rcnn_r50_gc4"), file("before_syncbn.pth")
+    found = identify(path, Checkpoint(tensors, config="norm_eval=True"))
+    assert (found.row_name, found.told_by["norm"]) == ("mask_rcnn_r50_gc4", "configuration")
+    found = identify(path, Checkpoint(tensors))
+    assert (found.row_name, found.told_by["norm"]) == ("mask_rcnn_r50_syncbn_gc4", "name")
+
+
 def test_shapes_win_over_a_name(file) -> None:
     found = identify(file("mask_rcnn_r101_gc16.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn_gc4")))
     assert found.row_name == "mask_rcnn_x101_syncbn_gc4"

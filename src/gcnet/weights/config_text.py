@@ -66,11 +66,10 @@ class _Reader:
         for statement in module.body:
             match statement:
                 case ast.Assign(targets=targets) if all(
-                    isinstance(name, ast.Name | ast.Tuple) for name in targets
+                    isinstance(target, ast.Name | ast.Tuple) for target in targets
                 ):
-                    for target in targets:
-                        value = self.value(statement.value)
-                        self.names |= {target.id: value} if isinstance(target, ast.Name) else {}
+                    names = [target.id for target in targets if isinstance(target, ast.Name)]
+                    self.names |= {name: self.value(statement.value) for name in names}
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                     self.names[name] = self.value(value)
                 case ast.Import(names=names) | ast.ImportFrom(names=names) if names[0].name != "*":
@@ -103,19 +102,16 @@ class _Reader:
                 )
             case ast.Name(id="true" | "false" | "null"):  # JSON's
                 return {"true": True, "false": False}.get(node.id)
-            case ast.Name():
-                return self.copy(self.names[node.id]) if node.id in self.names else Computed()
+            case ast.Name(id=name) if name in self.names:
+                return self.copy(self.names[name])
             case ast.UnaryOp(op=ast.USub()):
                 return self._sum(ast.Sub(), 0, self.value(node.operand))
             case ast.BinOp():
                 return self._sum(node.op, self.value(node.left), self.value(node.right))
             case ast.JoinedStr():
                 parts = [self.value(getattr(part, "value", part)) for part in node.values]
-                return (
-                    Computed()
-                    if any(isinstance(part, Computed) for part in parts)
-                    else "".join(map(str, parts))
-                )
+                if not any(isinstance(part, Computed) for part in parts):
+                    return "".join(map(str, parts))
         return Computed()
 
     def _dict(self, pairs: Any) -> dict[Any, Any]:

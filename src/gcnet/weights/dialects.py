@@ -169,14 +169,15 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
         named.setdefault(name.replace("weight", "running_var"), torch.ones_like(named[name]))
     conv = named.get("backbone.layer1.0.conv2.weight", torch.zeros(1, 1))
     is_resnext = conv.shape[:1] != conv.shape[1:2]
-    mean, std = (CAFFE_MEAN, CAFFE_STD) if is_resnext else (CAFFE_MEAN, (1.0, 1.0, 1.0))
-    style, channels = ("pytorch" if is_resnext or grouped else "caffe"), "bgr"
-    note = f"detectron2's file: taken as its model zoo has them, BGR images and blocks of {style} style"
-    if bare and not grouped:
-        note += "; norms without statistics: taken as frozen, with theirs in the weights"
+    mean, std, channels = CAFFE_MEAN, CAFFE_STD if is_resnext else (1.0, 1.0, 1.0), "bgr"
     if (own := tensors.get("pixel_mean")) is not None and own.numel() == 3:
         mean, std = _three(own), _three(tensors.get("pixel_std", torch.ones(3)))
-        channels = "bgr" if mean[0] < mean[2] else "rgb"
+        channels = "rgb" if mean[0] > mean[2] else "bgr"
+    style = "pytorch" if is_resnext or grouped else "caffe"
+    images = f"{channels.upper()} images and blocks of {style} style"
+    note = f"detectron2's file: taken as its model zoo has them, {images}"
+    if bare and not grouped:
+        note += "; norms without statistics: taken as frozen, with theirs in the weights"
     config = Config(style=style, channels=channels, mean=mean, std=std, image_size=(1333, 800))
     return Dialect("detectron2", named, config, resize="pillow", note=note)
 

@@ -34,8 +34,9 @@ def is_foreign(path: Path) -> bool:
 
 def saved_recipe(place: Path | Weights | str) -> Recipe:
     """The recipe of the model in a file, as far as its header says; a detector's for other files."""
-    named = isinstance(place, Path) and place.suffix == ".safetensors"
-    metadata = (named and _metadata(place)) or {}
+    metadata: dict[str, Any] = {}
+    if isinstance(place, Path) and place.suffix == ".safetensors":
+        metadata = _metadata(place) or {}
     try:
         return find(json.loads(metadata["spec"])["name"]).recipe
     except (GCNetError, LookupError, TypeError, ValueError, RecursionError):
