@@ -50,20 +50,6 @@ def test_weights_are_found(wrapped: bool, legacy: bool, tmp_path: Path) -> None:
     assert all(torch.equal(tensors[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
-def test_what_logs_leave_behind_is_tolerated(tmp_path: Path) -> None:
-    file = tmp_path / "x.pth"
-    meta = {
-        "lr": np.float64(0.02),
-        "loss": np.float32(1.5),
-        "iter": np.int64(7),
-        "done": np.bool_(True),
-        "CLASSES": ("person", "bicycle"),
-        "hooks": collections.OrderedDict(a=1),
-    }
-    torch.save({"meta": meta, "state_dict": collections.OrderedDict(WEIGHTS)}, file)
-    assert read_checkpoint(file).tensors.keys() == WEIGHTS.keys()
-
-
 def test_numpy_numbers_of_old_files_are_tolerated(tmp_path: Path) -> None:
     """Files written with numpy 1.x call the constructor by its old address."""
     file = tmp_path / "x.pth"

@@ -58,7 +58,7 @@ class Pickled:
         """
         found = {name: value for name, value in named.items() if isinstance(value, View | Array)}
         for name, value in found.items():
-            if not isinstance(name, str) or (isinstance(value, View) and value.storage is None):
+            if isinstance(value, View) and value.storage is None:
                 raise GCNetError(
                     f"{self.path}: {name} is sparse, quantised, complex or without values; only plain "
                     "tensors are read"
@@ -66,8 +66,6 @@ class Pickled:
         check_claims(self.path, [_claim(value) for value in found.values()])
         try:
             return {name: self._tensor(value) for name, value in found.items()}
-        except GCNetError:
-            raise
         except Exception as error:  # a damaged archive can raise almost anything
             raise damaged(self.path, error) from error
 

@@ -188,7 +188,7 @@ def _four_convs(
     return Row(spec, recipe, params, (upstream,), box_ap=box_ap, mask_ap=mask_ap)
 
 
-_plain = partial(_published, folder="mask_rcnn")  # the baseline is on another page upstream
+_baseline = partial(_published, folder="mask_rcnn")  # it is on another page upstream
 _cascade = partial(_published, cascade=True)
 _cascade_dcn = partial(_published, cascade=True, deformable=True)
 
@@ -251,7 +251,7 @@ _MASK_ROWS: tuple[Row, ...] = (
     _tiny("", None, 1.46),
     _tiny("_gc16", GC16, 1.50),
     _tiny("_gc4", GC4, 1.63),
-    _plain("r50", "frozen_stats", None, 44.40, 4.4, 16.1, 38.2, 34.7, "20200205-d4b0c5d6"),
+    _baseline("r50", "frozen_stats", None, 44.40, 4.4, 16.1, 38.2, 34.7, "20200205-d4b0c5d6"),
     _published("r50", "frozen_stats", GC16, 46.92, 5.0, None, 39.7, 35.9, "20200515_211915-187da160"),
     _published("r50", "frozen_stats", GC4, 54.40, 5.1, 15.0, 39.9, 36.0, "20200204-17235656"),
     _published("r101", "frozen_stats", GC16, 68.18, 7.6, 11.4, 41.3, 37.2, "20200205-e58ae947"),

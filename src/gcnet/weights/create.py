@@ -21,9 +21,9 @@ from gcnet.weights.backbones import read_backbone
 from gcnet.weights.catalog import ClassifierRow, Row, find, unnamed
 from gcnet.weights.class_rows import kept_classes
 from gcnet.weights.fetch import fetch, find_weights, source_of, store
-from gcnet.weights.files import ModelFile, build_model, fill_weights, read_model_file
+from gcnet.weights.files import ModelFile, build_model, read_model_file
 from gcnet.weights.imagenet import find_imagenet_weights, imagenet_weights
-from gcnet.weights.load import build_saved, new_parts, read_model, with_context, with_row, with_spec
+from gcnet.weights.load import build_saved, fill_known_parts, read_model, with_context, with_row, with_spec
 from gcnet.weights.saved import is_foreign
 
 
@@ -158,7 +158,7 @@ def load_backbone(backbone: nn.Module, spec: ResNetSpec | LibrarySpec, file: Pat
     if no such weights are published, or they cannot be fetched or read.
     """
     path = file or fetch(imagenet_weights(spec)).path
-    _fill_backbone(backbone, read_backbone(path, spec)[0], label=str(path))
+    fill_known_parts(backbone, read_backbone(path, spec)[0], source=str(path))
 
 
 def _read(
@@ -195,10 +195,6 @@ def _backbone_of(held: ModelFile) -> tuple[Backbone, str]:
     return Backbone(own, origin), f"{held.path}, a {held.spec.name},{blocks} {BACKBONE_ALONE}"
 
 
-def _fill_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], *, label: str) -> None:
-    fill_weights(backbone, new_parts(backbone, tensors, source=label) | dict(tensors), source=label)
-
-
 def _read_published(row: Row | ClassifierRow, mirrors: Sequence[str]) -> tuple[str, Given, str]:
     """The published weights of a row, else ImageNet's: their word, the weights, their source."""
     assert row.weights is not None
@@ -223,7 +219,7 @@ def _make(
         return with_row(given, row, class_names, label=label)
     model = build_model(replace(row.spec, class_names=tuple(class_names)))
     if given is not None:
-        _fill_backbone(model.backbone, given.tensors, label=label)
+        fill_known_parts(model.backbone, given.tensors, source=label)
         model.provenance = {"backbone": given.provenance}
     return model.eval()
 

@@ -154,7 +154,7 @@ def _read_torchvision(
     classifier = build_model(replace(row.spec, class_names=names))
     assert isinstance(classifier, Classifier)
     ours = {name if name.startswith("fc.") else f"backbone.{name}": value for name, value in tensors.items()}
-    fill_weights(classifier, ours | new_parts(classifier, ours, source=str(path)), source=str(path))
+    fill_known_parts(classifier, ours, source=str(path))
     classifier.provenance = {"file": path.name}
     return classifier.eval()
 
@@ -208,10 +208,8 @@ def with_spec(
     whole = isinstance(source, Detector) and source.spec.class_names == spec.class_names
     with building(draw=not whole):
         model = build_model(spec)
-    tensors = carry_over(source, model)
-    if isinstance(model, Classifier):
-        tensors |= new_parts(model, tensors, source=label)
-    fill_weights(model, tensors, source=label)
+    fill = fill_known_parts if isinstance(model, Classifier) else fill_weights
+    fill(model, carry_over(source, model), source=label)
     model.provenance = dict(source.provenance)
     if source.spec.class_names != spec.class_names:
         model.provenance["classes_kept"] = kept_classes(source.spec.class_names, spec.class_names)
@@ -246,8 +244,8 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
     return changed.eval()
 
 
-def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Tensor]:
-    """What `module` adds to a plain ResNet and `tensors` do not have: it keeps its initial weights.
+def fill_known_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """As `fill_weights`; what `module` adds to a plain ResNet and `tensors` do not have stays as it is.
 
     These are deformable offsets, and context blocks, of which `tensors` have all or none.
 
@@ -260,11 +258,8 @@ def new_parts(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
             f"{source} has context blocks, and this model has no place for them: take a model with such "
             "blocks, or weights without"
         )
-    return {
-        name: tensor
-        for name, tensor in own.items()
-        if name not in tensors and (".offset." in name or (OF_CONTEXT.search(name) and not has_blocks))
-    }
+    new = {n: t for n, t in own.items() if ".offset." in n or (OF_CONTEXT.search(n) and not has_blocks)}
+    fill_weights(module, new | dict(tensors), source=source)
 
 
 def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, label: str) -> None:

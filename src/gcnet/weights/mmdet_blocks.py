@@ -39,8 +39,7 @@ class _Block:
     pooling: Any
     fusion: Any
     position: Any
-    width: int
-    channels: int
+    widths: tuple[int, ...]  # P and C
 
 
 def read_contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
@@ -65,15 +64,13 @@ def _context_blocks(shapes: Shapes, config: Config) -> Iterator[_Block]:
     last = 3 if "backbone.layer1.0.conv3.weight" in shapes else 2
     for name, (stage, index, count) in found.items():
         number = int(count or 1) - 1
-        kind, pooling, fusion, (width, channels) = _block_kind(shapes, name)
+        kind, pooling, fusion, widths = _block_kind(shapes, name)
         said = config.plugins[int(stage) - 1] if config.plugins else ()
         out = shapes[f"backbone.layer{stage}.{index}.conv{last}.weight"][0]
-        position: Any = f"after_conv{last}" if channels == out else UNSAID_POSITION
-        if number < len(said):
-            position = said[number]
-        if position == f"after_conv{last}":
-            position = "after1x1"
-        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, width, channels)
+        position = f"after_conv{last}" if widths[1] == out else UNSAID_POSITION
+        position = said[number] if number < len(said) else position
+        position = "after1x1" if position == f"after_conv{last}" else position
+        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, widths)
 
 
 def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ...]]:
@@ -93,16 +90,15 @@ def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:
     """The blocks, with the ratio that gives the widths of all; without one, for each width by itself."""
     if group[0].kind != "gc":
         return [(group, None)]
-    widths = {(block.width, block.channels) for block in group}
+    widths = {block.widths for block in group}
     ratio = _ratio(widths)
     if ratio is not None:
         return [(group, ratio)]
-    alone = [[block for block in group if (block.width, block.channels) == width] for width in sorted(widths)]
-    alone.sort(key=lambda part: part[0].stage)
-    return [(part, _ratio({(part[0].width, part[0].channels)})) for part in alone]
+    alone = [[block for block in group if block.widths == one] for one in sorted(widths)]
+    return [(part, _ratio({part[0].widths})) for part in sorted(alone, key=lambda part: part[0].stage)]
 
 
-def _ratio(widths: set[tuple[int, int]]) -> float | None:
+def _ratio(widths: set[tuple[int, ...]]) -> float | None:
     """The ratio of which (bottleneck, channels) of all blocks follow, a simple one if there is."""
     low = max(width / channels for width, channels in widths)
     high = min((width + 1) / channels for width, channels in widths)
@@ -113,6 +109,5 @@ def _ratio(widths: set[tuple[int, int]]) -> float | None:
 def _places(shapes: Shapes, blocks: list[_Block]) -> dict[str, Any]:
     """The stages of some blocks, and their residual blocks where these are not all of a stage."""
     own = [tuple(block.index for block in blocks if block.stage == stage) for stage in range(4)]
-    pairs = zip(own, stage_lengths(shapes), strict=True)
-    whole = all(len(numbers) in (0, length) for numbers, length in pairs)
+    whole = all(len(numbers) in (0, n) for numbers, n in zip(own, stage_lengths(shapes), strict=True))
     return {"stages": tuple(map(bool, own)), "only": () if whole else tuple(own)}

@@ -174,8 +174,7 @@ def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
         groups=groups,
         group_width=width,
         deep_stem=deep,
-        avg_down="backbone.layer2.0.downsample.1.weight" in shapes
-        and len(shapes["backbone.layer2.0.downsample.1.weight"]) == 4,
+        avg_down=len(shapes.get("backbone.layer2.0.downsample.1.weight", ())) == 4,
         **_deformable(shapes, blocks),
         norm="frozen_stats" if _norm(shapes, "backbone.bn1") == "sync" else "group32",
         **read_contexts(shapes, config),
@@ -200,12 +199,11 @@ def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _balance(shapes: Shapes, config: Config) -> BalanceSpec | None:
-    refined = _has(shapes, r"neck\.1\.refine\.")
-    if not refined:
-        return BalanceSpec(config.balance_level, None) if config.balance_level is not None else None
+    level = config.balance_level
+    if not _has(shapes, r"neck\.1\.refine\."):
+        return None if level is None else BalanceSpec(level, None)
     refine = "non_local" if _has(shapes, r"neck\.1\.refine\.theta\.") else "conv"
-    level = BalanceSpec.level if config.balance_level is None else config.balance_level
-    return BalanceSpec(level, refine)
+    return BalanceSpec(BalanceSpec.level if level is None else level, refine)
 
 
 def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
@@ -217,25 +215,20 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
     cells = shapes[f"{box}shared_fcs.0.weight"][1] / channels
     if cells != CELLS**2:
         raise ValueError(f"regions of {cells**0.5:.3g} cells a side in its box head and not {CELLS}")
-    norms = {
-        _norm(shapes, f"{part}.bn")
-        for part in (f"{box}shared_convs.0", f"{mask}convs.0")
-        if _has(shapes, part)
-    }
+    convs = (f"{box}shared_convs.0", f"{mask}convs.0")
+    norms: set[Norm | None] = {_norm(shapes, f"{conv}.bn") for conv in convs if _has(shapes, conv)}
     if len(norms) > 1:
         raise ValueError("another norm in its box head than in its mask head")
-    agnostic = classes > 1 and shapes[f"{box}fc_reg.weight"][0] == 4
+    agnostic = shapes[f"{box}fc_reg.weight"][0] == 4  # of one class, it is the same
     roi = RoISpec(
         box_convs=count_of(shapes, re.escape(box) + r"shared_convs\.(\d+)\.conv\.weight"),
         box_fcs=fcs,
         box_channels=shapes[f"{box}shared_fcs.0.weight"][0],
-        class_agnostic=agnostic
-        if classes > 1 and agnostic != cascade
-        else None,  # of one class, it is the same
-        norm=_norm(shapes, f"{box}shared_convs.0.bn") or _norm(shapes, f"{mask}convs.0.bn"),
+        class_agnostic=agnostic if classes > 1 and agnostic != cascade else None,
+        norm=next(iter(norms), None),
         masks=False,
     )
-    if not any(name.startswith(mask) for name in shapes):
+    if not _has(shapes, re.escape(mask)):
         return roi
     doubled, masks = shapes[f"{mask}upsample.weight"][2:], shapes[f"{mask}conv_logits.weight"][0]
     if doubled not in ((), (2, 2)):

@@ -88,6 +88,10 @@ class DType(Inert):
         if isinstance(state, tuple) and len(state) > 1 and state[1] == ">":
             self.order = ">"
 
+    def text(self, data: bytes) -> str:
+        """What bytes of an array of texts say."""
+        return data.decode("utf-32-le" if self.order == "<" else "utf-32-be", errors="replace")
+
 
 class Array(Inert):
     """A NumPy array: shape, type and bytes."""
@@ -111,8 +115,7 @@ class Array(Inert):
         if not width or not isinstance(self.data, bytes):
             return []
         parts = (self.data[at : at + width] for at in range(0, len(self.data), width))
-        order = "utf-32-le" if self.dtype.order == "<" else "utf-32-be"
-        return [part.decode(order, errors="replace").rstrip("\0") for part in parts]
+        return [self.dtype.text(part).rstrip("\0") for part in parts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +153,7 @@ def _scalar(dtype: object = None, data: object = b"", *_: object) -> Any:
     if not isinstance(dtype, DType) or not isinstance(data, bytes):
         return Inert()
     if dtype.code[:1] == "U":
-        return data.decode("utf-32-le" if dtype.order == "<" else "utf-32-be", errors="replace")
+        return dtype.text(data)
     if dtype.code not in _SCALARS or np.dtype(dtype.code).itemsize != len(data):
         return Inert()
     return np.frombuffer(data, dtype.order + dtype.code)[0].item()
