@@ -296,9 +296,6 @@ def test_two_processes_fetch_once(weights: Weights, file_server: Any) -> None:
     assert leftovers() == []
 
 
-# --- rows ----------------------------------------------------------------------------------------------
-
-
 # --- words that stand for files --------------------------------------------------------------------------
 
 

@@ -13,10 +13,12 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 import gcnet
+from gcnet.context_spec import ContextSpec
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.weights.create import create_model
 from gcnet.weights.hub import download_model
+from gcnet.weights.load import with_context
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,27 @@ def test_the_wrong_kind(detector: Detector, classifier: Classifier, tmp_path: Pa
         Detector.from_pretrained(tmp_path / "c")
     with pytest.raises(gcnet.GCNetError, match=r"is a detector .*: use gcnet\.Detector\.from_pretrained"):
         Classifier.from_pretrained(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("faster_rcnn_tiny", "Faster R-CNN"),
+        ("cascade_rcnn_tiny_gc4", "Cascade R-CNN with global context blocks (arXiv 1904.11492)"),
+    ],
+)
+def test_the_card_of_a_model_without_masks(name: str, kind: str, tmp_path: Path) -> None:
+    create_model(name, num_classes=2).save_pretrained(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert f"{kind} of 2 classes: class 0, class 1." in card.text
+    assert card.data.pipeline_tag == "object-detection"
+    assert "found.boxes, found.scores, found.labels  # pixels" in card.text
+    assert "mask" not in card.text
+
+
+def test_the_card_names_other_blocks(detector: Detector, tmp_path: Path) -> None:
+    with_context(with_context(detector, None), ContextSpec(block="nl")).save_pretrained(tmp_path)
+    assert "Mask R-CNN with context blocks (nl) of 3 classes" in (tmp_path / "README.md").read_text()
 
 
 def test_config_and_card_say_what_it_is(detector: Detector, tmp_path: Path) -> None:

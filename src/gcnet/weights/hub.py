@@ -124,15 +124,22 @@ def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
     """The README; `fields` (license, language, datasets, ...) are added to its header."""
     spec = model.spec
     first, second = spec.image_size
+    resize = f"They are fitted in {first} x {second}"
     if isinstance(spec, ClassifierSpec):
         task, tags, use = "image-classification", ["resnet"], USE_CLASSIFIER
         kind = "Image classifier on a ResNet"
         resize = f"The short side is resized to {first}, the middle {second} x {second} is cut out"
-    else:
+    elif spec.roi.masks:
         task, use = "image-segmentation", USE_DETECTOR
         tags = ["instance-segmentation", "mask-rcnn", "object-detection"]
         kind = "Cascade Mask R-CNN" if spec.cascade else "Mask R-CNN"
-        resize = f"They are fitted in {first} x {second}"
+    else:
+        task, tags, use = "object-detection", ["faster-rcnn"], USE_DETECTOR.replace(", found.masks", "")
+        kind = "Cascade R-CNN" if spec.cascade else "Faster R-CNN"
+    context = spec.backbone.context
+    blocks = "global context blocks (arXiv 1904.11492)"
+    if context and context.block != "gc":
+        blocks = f"context blocks ({context.block})"
     header = {
         "library_name": "gcnet",
         "license": "apache-2.0",
@@ -143,7 +150,7 @@ def _card(model: Detector | Classifier, fields: dict[str, Any]) -> ModelCard:
         ModelCardData(**(header | fields)),
         template_str=CARD,
         name=spec.name,
-        kind=kind + (" with global context blocks (arXiv 1904.11492)" if spec.backbone.context else ""),
+        kind=f"{kind} with {blocks}" if context else kind,
         count=spec.num_classes,
         classes=", ".join(spec.class_names),
         use=use,
