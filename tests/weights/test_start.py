@@ -130,10 +130,21 @@ def test_added_blocks_are_the_identity_and_go_again(block: str) -> None:
     assert torch.equal(before.scores, after.scores)
     again = with_context(added, None)
     assert again.state_dict().keys() == plain.state_dict().keys()
+    assert again.spec.name == plain.spec.name
     with pytest.raises(GCNetError, match="has context blocks already"):
         with_context(added, context)
     with pytest.raises(GCNetError, match="no context blocks to remove"):
         with_context(plain, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("r50_gc4_4conv1fc", "r50_4conv1fc"), ("my_gcnet", "my_gcnet"), ("x_gc3.5", "x"), ("y_gc", "y")],
+)
+def test_the_name_of_a_model_whose_blocks_are_taken_out(name: str, plain: str) -> None:
+    model = create_model("mask_rcnn_tiny_gc4", num_classes=2)
+    model.spec = replace(model.spec, name=name)
+    assert with_context(model, None).spec.name == plain
 
 
 def test_blocks_that_scale_are_not_added() -> None:

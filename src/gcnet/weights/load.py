@@ -225,15 +225,15 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
     removed; the block is never the identity.
     """
     backbone, name = model.spec.backbone, model.spec.name
-    if context is None and backbone.context is None:
-        raise GCNetError(f"{name} has no context blocks to remove")
-    if context is not None and backbone.context is not None:
-        raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
-    if context is not None and (context.block not in ADDING or context.fusion != ("add",)):
-        raise GCNetError(f'the block "{context.block}" would change a trained network: add gc, snl or nl')
     if context is None:
-        name = name.partition("_gc")[0]
+        if backbone.context is None:
+            raise GCNetError(f"{name} has no context blocks to remove")
+        name = re.sub(rf"_{backbone.context.block}[\d.]*(?![a-z\d.])", "", name)
     else:
+        if backbone.context is not None:
+            raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
+        if context.block not in ADDING or context.fusion != ("add",):
+            raise GCNetError(f'the block "{context.block}" would change a trained network: add gc, snl or nl')
         name += f"_{context.block}" + (f"{1 / context.ratio:g}" if context.block == "gc" else "")
     more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
     spec = replace(model.spec, name=name, backbone=replace(backbone, context=context, **more))
