@@ -114,8 +114,6 @@ def identify(
     elif as_said != spec:
         own, spec = None, replace(as_said, name=path.stem)
     notes += _settings(config)
-    if checkpoint.config and read_config(checkpoint.config) is None:
-        notes.append(UNPARSED)
     names, told_by["class_names"] = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     bgr, standardised = config.channels == "bgr", config.standardised or ()
@@ -184,9 +182,9 @@ def _settings(config: Config) -> list[str]:
 
 def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> tuple[Config, dict[str, str]]:
     """What is said of a model by its file's name, its configuration and others; and by whom each field."""
-    own = read_config(checkpoint.config) if checkpoint.config else None
+    own = read_config(checkpoint.config) if checkpoint.config else Config()
     config, told_by = Config(), {}
-    layers = {"name": named_config(path.name), "configuration": own or Config(), **told}
+    layers = {"name": named_config(path.name), "configuration": own or Config(notes=(UNPARSED,)), **told}
     for who, layer in layers.items():
         config = config.overruled_by(layer)
         told_by |= dict.fromkeys(layer.said(), who)
@@ -200,8 +198,8 @@ def _unfitting(spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool)
     points = 2 if version_1 else 0  # that our models read regions at
     for own in {*(config.sampling or ())} - {points}:
         yield f"sampling_ratio={own:g} of its roi_layer"
-    anchors, expected = shapes.get("rpn_head.rpn_cls.weight", (0,))[0], len(spec.rpn.anchor_ratios)
-    expected *= len(spec.rpn.anchor_scales)
+    anchors = shapes.get("rpn_head.rpn_cls.weight", (0,))[0]
+    expected = len(spec.rpn.anchor_ratios) * len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
         yield f"{anchors} anchors at every place, where {expected} are expected (--config says which)"
     if spec.cascade and config.stds and len(config.stds) not in (1, stages := len(spec.cascade.ious)):
