@@ -94,6 +94,13 @@ def test_what_is_surely_better_is_said(tmp_path, capsys):
     assert json.loads((tmp_path / "x.json").read_text())["cells"][1]["better by"]["se"]["low"] == 0.05
 
 
+def test_detectors_of_boxes_alone_have_no_mask_ap(tmp_path, capsys):
+    boxes = [Cell(name, 10, 10, ({"box_AP": 0.1, "box_AP50": 0.2},)) for name in ("none", "gc")]
+    write_report(tmp_path, "x", boxes, title="x", study={}, differences={})
+    assert json.loads((tmp_path / "x.json").read_text())["cells"][1]["mask_AP"] is None
+    assert (tmp_path / "x.png").stat().st_size > 5000
+
+
 def test_the_plot_draws_a_baseline_without_runs(tmp_path, capsys):
     write_report(tmp_path, "x", [CELLS[2], CELLS[1]], title="x", study={}, differences={})
     assert (tmp_path / "x.png").stat().st_size > 5000

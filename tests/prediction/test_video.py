@@ -210,6 +210,21 @@ def test_a_video_that_is_cut_short_is_named_and_what_there_is_kept(tmp_path, by_
     assert len(lines(tmp_path / "out")) == seen.frames
 
 
+def test_a_frame_that_cannot_be_decoded_ends_the_video(tmp_path, by_place, monkeypatch):
+    video = Video(str(write(tmp_path / "v.avi")))
+    convert = cv2.cvtColor
+
+    def fails_once(image, code):
+        if video.read == 4:
+            raise cv2.error("out of memory")
+        return convert(image, code)
+
+    monkeypatch.setattr(cv2, "cvtColor", fails_once)
+    seen = follow(Exact(), video, tmp_path / "out", draw=False, progress=False)
+    assert seen.frames == 3
+    assert "ends after 4 of 20 frames" in seen.failure
+
+
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
 def test_what_is_no_video_is_one_line(tmp_path, content):
     (tmp_path / "v.mp4").write_bytes(content)
@@ -254,6 +269,19 @@ def test_frames_that_come_unevenly_keep_their_times(tmp_path, by_place):
     assert [row["seconds"] for row in lines(tmp_path / "out")] == pytest.approx(given, abs=0.002)
     assert times(tmp_path / "out" / "drawn.mp4") == pytest.approx(given, abs=0.002)
     assert list(seen.remarks) == [f"{tmp_path / 'v.mp4'}: frames come unevenly, 1.2 to 10.0 in a second"]
+
+
+def test_frames_of_a_file_without_times_come_at_its_rate(tmp_path):
+    with av.open(str(tmp_path / "v.h264"), "w", format="h264") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *SIZE[::-1], "yuv420p"
+        for number in range(6):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame_at(number), format="rgb24")))
+        file.mux(stream.encode(None))
+    seconds = [frame.seconds for frame in Video(str(tmp_path / "v.h264")).frames()]
+    assert len(seconds) == 6
+    assert seconds == pytest.approx(np.arange(6) * seconds[1])
+    assert 0.01 < seconds[1] < 0.2
 
 
 def test_the_drawn_video_never_replaces_what_is_read(tmp_path, by_place):

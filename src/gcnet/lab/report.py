@@ -69,12 +69,13 @@ class Cell:
     scores: tuple[Mapping[str, float], ...]
 
     def values(self, score: str) -> list[float]:
-        """One score of all seeds, such as "box_AP50"."""
-        return [scores[score] for scores in self.scores]
+        """One score of all seeds, such as "box_AP50"; detectors of boxes alone have none of masks."""
+        return [scores[score] for scores in self.scores if score in scores]
 
     def spread(self, score: str) -> Spread | None:
-        """Mean and spread of a score; None without a run."""
-        return Spread.of(self.values(score)) if self.scores else None
+        """Mean and spread of a score; None without one."""
+        values = self.values(score)
+        return Spread.of(values) if values else None
 
 
 def write_report(
@@ -91,29 +92,10 @@ def write_report(
     The first cell is what the others are compared with. `differences` say by how much a cell is better than
     each other one, and how surely. The JSON has everything in the tables and the scores of each run.
     """
-    spreads = {cell.name: {score: cell.spread(score) for score in TITLES} for cell in cells}
-    entries = [
-        {
-            "cell": cell.name,
-            "parameters": cell.parameters,
-            "flops": cell.flops,
-            "runs": [dict(scores) for scores in cell.scores],
-            "better by": {name: asdict(one) for name, one in differences.get(cell.name, {}).items()},
-            **{score: asdict(spread) if spread else None for score, spread in spreads[cell.name].items()},
-        }
-        for cell in cells
-    ]
+    entries = [_entry(cell, differences.get(cell.name, {})) for cell in cells]
     write_json(out / f"{grid}.json", {"grid": grid, "study": dict(study), "cells": entries})
     rows = [table_row(cell, cells[0]) for cell in cells]
-    first = cells[0].name
-    verdicts = [
-        others[first].in_words(cell, first) for cell, others in differences.items() if first in others
-    ]
-    verdicts += [
-        f"{cell}: surely better than {listed(better)}"
-        for cell, others in differences.items()
-        if (better := [name for name, one in others.items() if one.low > 0 and name != first])
-    ]
+    verdicts = _verdicts(cells[0].name, differences)
     lines = "\n".join(["", *(f"- {line}" for line in verdicts), ""]) if verdicts else ""
     write_bytes(out / f"{grid}.md", f"# {title}\n\n{markdown_table(rows)}{lines}".encode())
     draw_plot(cells, out / f"{grid}.png", title=title)
@@ -122,6 +104,28 @@ def write_report(
     for line in verdicts:
         print(line)
     print(f"wrote {out / grid}.md, .json and .png (AP against the FLOPs that the block adds)")
+
+
+def _entry(cell: Cell, differences: Mapping[str, Difference]) -> dict[str, Any]:
+    """A cell as JSON."""
+    spreads = {score: cell.spread(score) for score in TITLES}
+    return {
+        "cell": cell.name,
+        "parameters": cell.parameters,
+        "flops": cell.flops,
+        "runs": [dict(scores) for scores in cell.scores],
+        "better by": {name: asdict(one) for name, one in differences.items()},
+        **{score: asdict(spread) if spread else None for score, spread in spreads.items()},
+    }
+
+
+def _verdicts(first: str, differences: Mapping[str, Mapping[str, Difference]]) -> list[str]:
+    """By how much each cell is better than the first one, and which others it surely is better than."""
+    lines = [others[first].in_words(cell, first) for cell, others in differences.items() if first in others]
+    for cell, others in differences.items():
+        if better := [name for name, one in others.items() if one.low > 0 and name != first]:
+            lines.append(f"{cell}: surely better than {listed(better)}")
+    return lines
 
 
 def table_row(cell: Cell, baseline: Cell) -> dict[str, str]:
@@ -150,14 +154,14 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def draw_plot(
-    cells: Sequence[Cell], path: Path, *, title: str, scores: Sequence[str] = ("box_AP", "mask_AP")
-) -> None:
-    """Draws a panel for each score: mean and sample standard deviation of each cell, and each seed's dot.
+def draw_plot(cells: Sequence[Cell], path: Path, *, title: str) -> None:
+    """Draws a panel of box AP, and one of mask AP where there is such.
 
-    The horizontal axis is the FLOPs that a cell adds to the first one, which has no block and is drawn as a
-    line with its standard deviation as a band.
+    It has mean and sample standard deviation of each cell, and each seed's dot. The horizontal axis is the
+    FLOPs that a cell adds to the first one, which has no block and is drawn as a line with its standard
+    deviation as a band.
     """
+    scores = ["box_AP", *(["mask_AP"] if any(cell.values("mask_AP") for cell in cells) else [])]
     figure = Figure(figsize=(6.2 * len(scores), 4.6), layout="constrained")
     figure.suptitle(title)
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
@@ -174,7 +178,7 @@ def _draw_panel(axes: Any, cells: Sequence[Cell], score: str) -> None:
         axes.axhline(spread.mean, color="0.45", linestyle="--", linewidth=1.2, label=baseline.name)
         margin = spread.std or 0.0
         axes.axhspan(spread.mean - margin, spread.mean + margin, color="0.45", alpha=0.15, linewidth=0)
-    drawn = [cell for cell in others if cell.scores]
+    drawn = [cell for cell in others if cell.values(score)]
     places = _places([max(cell.flops - baseline.flops, LEAST_FLOPS) / 1e6 for cell in drawn])
     for x, cell, color in zip(places, drawn, cycle(COLORS), strict=False):
         values = cell.values(score)

@@ -26,6 +26,7 @@ from gcnet.image_files import MAX_PIXELS
 AHEAD = 4  # frames that wait to be looked at
 TICKS = 1000  # of the written video's clock in a second
 UNEVEN = 1.5  # how much faster than the slowest frames the fastest come where that is said
+GUESSED_RATE = 30.0  # frames in a second, where a file says neither their times nor how many
 GUESSED = 0.02  # some files only tell how long they are, not how many frames they have
 
 
@@ -103,10 +104,18 @@ class Video:
             thread.join(timeout=5)
 
     def _read(self, ready: queue.Queue[Frame | None]) -> None:
+        with contextlib.suppress(cv2.error, MemoryError):  # ends the video, which is then told as short
+            for frame in self._decoded():
+                self._hand_over(ready, frame)
+        self._hand_over(ready, None, last=True)
+        self.capture.release()
+
+    def _decoded(self) -> Iterator[Frame]:
         begin, before, looked = time.monotonic(), None, 0
+        rate = self.capture.get(cv2.CAP_PROP_FPS) or GUESSED_RATE
         while not self._stop.is_set() and looked != self.most and self.capture.grab():
             number, self.read = self.read, self.read + 1
-            of_file = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            of_file = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or number / rate  # raw .h264 has none
             seconds = time.monotonic() - begin if self.live else of_file
             if before is not None and seconds > before and not self.live:
                 rate = 1 / (seconds - before)
@@ -118,20 +127,18 @@ class Video:
             if not whole:
                 break
             looked += 1
-            self._hand_over(ready, Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)))
-        self._hand_over(ready, None, last=True)
-        self.capture.release()
+            yield Frame(number, seconds, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
     def _hand_over(
         self, ready: queue.Queue[Frame | None], frame: Frame | None, *, last: bool = False
     ) -> None:
         while not self._stop.is_set():
             with contextlib.suppress(queue.Full):
-                return ready.put(frame, timeout=0.1)
+                ready.put(frame, timeout=0.1)
+                return
             if self.live and not last:
                 with contextlib.suppress(queue.Empty):
                     ready.get_nowait()
-        return None
 
     def remarks(self) -> list[str]:
         """Remarks for the user, after the video has been read."""
@@ -147,9 +154,8 @@ class Video:
             return f"{self.source} gives no more frames"
         missing = self.expected - self.read
         if missing > max(1, self.expected * GUESSED):
-            return (
-                f"{self.source} ends after {self.read} of {self.expected} frames: it is damaged or cut short"
-            )
+            said = f"{self.source} ends after {self.read} of {self.expected} frames"
+            return f"{said}: it is damaged or cut short"
         return ""
 
 
