@@ -71,6 +71,7 @@ def test_pictures_of_a_folder_or_of_a_split(shapes: Path, tmp_path: Path) -> Non
     assert choose_images(folder) == sorted(folder.glob("*.png"))
     assert [path.name for path in choose_images(folder, count=2)] == ["00001.png", "00003.png"]
     assert len(choose_images(folder, count=99)) == 5
+    assert set(choose_images(folder / "_annotations.coco.json")) < set(choose_images(folder))
     with pytest.raises(GCNetError, match="no split 'test'; it has train, valid"):
         choose_images(shapes, split="test")
     with pytest.raises(GCNetError, match="holds no data set"):

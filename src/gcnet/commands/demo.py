@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gcnet.commands.arguments import Parser
+from gcnet.commands.arguments import Parser, number
 from gcnet.files import check_writable
 
 
@@ -32,7 +32,7 @@ def _parser() -> Parser:
         "Trains a tiny model on generated images, scores it, and draws its detections.",
     )
     parser.add_option("--out", Path, "folder for everything", Path("demo"))
-    parser.add_option("--seed", int, "seed of images, weights and sampling", 0)
+    parser.add_option("--seed", number(int, 0), "seed of images, weights and sampling", 0)
     parser.add_option("--compare", bool, "also train the same model without its blocks", False)
     parser.add_option("--data-only", Path, "only write the images to this folder, as a COCO data set")
     return parser

@@ -102,11 +102,11 @@ def analyse(
 
 
 def choose_images(data: Path, *, split: str = "valid", count: int | None = None) -> list[Path]:
-    """The images directly in a folder, or else those of a split of the COCO-format data set that it is.
+    """The images directly in a folder, or else those of a split of the data set at that path.
 
     With `count`, that many of them, evenly spaced. Raises GCNetError where there are none.
     """
-    if any(is_image(path) for path in data.iterdir()):
+    if data.is_dir() and any(is_image(path) for path in data.iterdir()):
         paths = [Path(path) for path in find_images([data])]
     else:
         paths = [record.path for record in load_split(data, split).records]

@@ -70,16 +70,15 @@ def notes_of_readers() -> Iterator[list[str]]:
     readers.addHandler(handler)
     before, readers.propagate = readers.propagate, False
     try:
-        yield notes
+        try:
+            yield notes
+        finally:
+            readers.propagate = before
+            readers.removeHandler(handler)
     except GCNetError:  # what led to it is said before it
-        readers.propagate = before
-        readers.removeHandler(handler)
         for note in notes:
             readers.warning("%s", note)
         raise
-    finally:
-        readers.propagate = before
-        readers.removeHandler(handler)
 
 
 def look_through(
