@@ -187,6 +187,10 @@ def test_what_a_file_says_of_itself() -> None:
         '{"name": "x"}',
         '{"size": [1], "image_size": 3, "class_names": 1}',
         json.dumps(SAID | {"provenance": "a file"}),
+        json.dumps(SAID | {"batch": 0}),
+        json.dumps(SAID | {"image_size": [160, float("inf")]}),
+        json.dumps(SAID | {"resize": "somehow"}),
+        '{"name": ' + "[" * 100_000,
     ],
 )
 def test_other_people_s_files(text: str | None) -> None:

@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from gcnet.deploy.runtime import (
     Details,
     ExportedClassifier,
     ExportedDetector,
+    exported,
     load_export,
     prepare,
 )
@@ -39,7 +40,12 @@ from gcnet.models.layers import DeformableConv2d
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.images import middle_square, padded_size
 
-SUFFIXES = (".onnx", ".xml", ".pt2")
+# By the ends of files: the packages that write them, and the extras of ours that bring these.
+PACKAGES = {
+    ".onnx": {"onnxscript": "export", "onnxruntime": "export"},
+    ".xml": {"onnxscript": "export", "openvino": "openvino"},
+    ".pt2": {},
+}
 
 
 def export(
@@ -69,7 +75,9 @@ def export(
     Raises:
         GCNetError: a package is missing, the model cannot be written so, or the file finds something else.
     """
-    _check(model, file, size, batch, precision, bool(calibration), with_resize)
+    _check_packages(file)
+    if reason := _why_not(model, file.suffix, size, batch, precision, bool(calibration), with_resize):
+        raise GCNetError(reason)
     prepare_folder(file.parent)
     details = _details(model, size, batch, precision, with_resize)
     if image is None:
@@ -99,74 +107,67 @@ def export(
     return compared
 
 
-def _check(
+def _check_packages(file: Path) -> None:
+    """Raises GCNetError for another kind of file, or a missing package, before minutes of work."""
+    if file.suffix not in PACKAGES:
+        raise GCNetError(f"{file}: exports end in {', '.join(PACKAGES)}")
+    for package, extra in PACKAGES[file.suffix].items():
+        needs(package, extra)
+
+
+def _why_not(
     model: Detector | Classifier,
-    file: Path,
+    kind: str,
     size: tuple[int, int] | None,
     batch: int,
     precision: Width,
     calibrated: bool,
     with_resize: bool,
-) -> None:
-    kind = file.suffix
-    if kind not in SUFFIXES:
-        raise GCNetError(f"{file}: exports end in {', '.join(SUFFIXES)}")
-    packages = {".onnx": ["onnxscript", "onnxruntime"], ".xml": ["onnxscript", "openvino"], ".pt2": []}[kind]
-    for package in packages:  # before minutes of work
-        needs(package, "openvino" if package == "openvino" else "export")
+) -> str:
+    """Why a model cannot be written so; empty if it can."""
+    name = model.spec.name
     if precision == "int8" and (kind == ".pt2" or not calibrated):
-        raise GCNetError(
-            "int8 is for .onnx and .xml, and needs some of your images to measure ranges on: --calibration"
-        )
+        return "int8 is for .onnx and .xml, and needs some of your images to measure ranges on: --calibration"
     if precision == "fp16" and kind == ".pt2":
-        raise GCNetError("a .pt2 is fp32: autocast it where it runs, or write a .onnx")
+        return "a .pt2 is fp32: autocast it where it runs, or write a .onnx"
     if with_resize and batch > 1:
-        raise GCNetError("a file that resizes takes one image at a time: leave out --batch-size")
+        return "a file that resizes takes one image at a time: leave out --batch-size"
     if isinstance(model, Classifier):
         if size is not None or with_resize:
-            raise GCNetError(
-                f"{model.spec.name} is a classifier: its file takes squares of {model.spec.image_size[1]} "
-                "pixels, so leave out --size and --with-resize"
-            )
+            squares = f"its file takes squares of {model.spec.image_size[1]} pixels"
+            return f"{name} is a classifier: {squares}, so leave out --size and --with-resize"
         if precision == "fp16" and kind == ".onnx":
-            raise GCNetError("a classifier's .onnx is fp32 or int8: fp16 is for .xml")
+            return "a classifier's .onnx is fp32 or int8: fp16 is for .xml"
     elif kind == ".xml" and any(isinstance(part, DeformableConv2d) for part in model.modules()):
-        raise GCNetError(
-            f"{model.spec.name} has deformable convolutions, which OpenVINO has no rule for: write a .onnx"
-        )
+        return f"{name} has deformable convolutions, which OpenVINO has no rule for: write a .onnx"
     elif kind == ".pt2" and size is None:  # its guards would refuse sides that are multiples of 32
-        raise GCNetError("a .pt2 is for images of one size: give --size such as 800x1344")
+        return "a .pt2 is for images of one size: give --size such as 800x1344"
+    return ""
 
 
 def _details(
     model: Detector | Classifier, size: tuple[int, int] | None, batch: int, precision: Width, resizes: bool
 ) -> Details:
     spec = model.spec
-    if isinstance(spec, ClassifierSpec):
-        image_size = (spec.image_size[0], spec.image_size[1])
-        return Details(
-            spec.name,
-            spec.class_names,
-            image_size,
-            masks=False,
-            batch=batch,
-            precision=precision,
-            kind="classifier",
-            provenance=model.provenance,
-        )
-    return Details(
+    details = Details(
         spec.name,
         spec.class_names,
-        spec.image_size,
-        spec.roi.masks,
-        size if size is None or resizes else padded_size(size),
-        batch,
-        precision,
+        (spec.image_size[0], spec.image_size[1]),
+        masks=False,
+        batch=batch,
+        precision=precision,
+        provenance=model.provenance,
+    )
+    if isinstance(spec, ClassifierSpec):
+        return replace(details, kind="classifier")
+    return replace(
+        details,
+        masks=spec.roi.masks,
+        size=size if size is None or resizes else padded_size(size),
         resize=spec.resize,
         coordinates=spec.coordinates,
         resizes=resizes,
         detections=spec.roi.detections,
-        provenance=model.provenance,
     )
 
 
@@ -221,8 +222,7 @@ def _load(file: Path) -> ExportedDetector | ExportedClassifier:
     extra = {DETAILS: ""}
     module = torch.export.load(file, extra_files=extra).module()
     details = Details.parse(extra[DETAILS], file)
-    kind = ExportedClassifier if details.kind == "classifier" else ExportedDetector
-    return kind(details, lambda images: [part.numpy() for part in module(torch.from_numpy(images))])
+    return exported(details, lambda images: [part.numpy() for part in module(torch.from_numpy(images))])
 
 
 @contextmanager

@@ -5,12 +5,13 @@ N images of H x W pixels, D rows of detections, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from jaxtyping import Float, UInt8
 
 from gcnet.errors import GCNetError, check_threshold, needs
 from gcnet.found import Classified, Found
+from gcnet.models.read_spec import read_spec
 from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
 from gcnet.ops.decode import as_list, as_rgb_array
 from gcnet.ops.images import Pixels, fit_size, middle_square, resize_image
@@ -60,19 +62,10 @@ class Details:
         """Raises GCNetError if the file is not one of ours."""
         try:
             said: dict[str, Any] = json.loads(text or "")
-            size = said["size"] and (int(said["size"][0]), int(said["size"][1]))
-            long, short = map(int, said["image_size"])
-            names = tuple(map(str, said["class_names"]))
-            masks, batch = bool(said["masks"]), int(said["batch"])
-            words = {
-                name: said[name] for name in ("kind", "resize", "coordinates", "resizes") if name in said
-            }
-            words["detections"] = int(said.get("detections", cls.detections))
-            words["provenance"] = dict(said.get("provenance", {}))
-            return cls(
-                str(said["name"]), names, (long, short), masks, size, batch, str(said["precision"]), **words
-            )
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            provenance = dict(said.pop("provenance", {}))
+            known = {one.name: said[one.name] for one in fields(cls) if one.name in said}
+            return replace(read_spec(cls, known), provenance=provenance)
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise GCNetError(
                 f"{file} does not say how images are prepared for it: make it with gcnet export"
             ) from None
@@ -206,16 +199,20 @@ def load_export(
         raise GCNetError(f"{path} does not exist: give a file that gcnet export wrote")
     text, run_with = _load_openvino(path, threads) if path.suffix == ".xml" else _load_onnx(path, threads)
     details = Details.parse(text, path)
+    return exported(details, run_with(details), _fingerprint(path))
+
+
+def exported(details: Details, run: Run, fingerprint: str = "") -> ExportedDetector | ExportedClassifier:
+    """What a file of these `details` holds; `run` gives its outputs."""
     kind = ExportedClassifier if details.kind == "classifier" else ExportedDetector
-    return kind(details, run_with(details), _fingerprint(path))
+    return kind(details, run, fingerprint)
 
 
 def _fingerprint(path: Path) -> str:
     digest = hashlib.sha256()
-    for part in (path, path.with_suffix(".bin")):
-        if part == path or path.suffix == ".xml":
-            with open(part, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for part in [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]:
+        with open(part, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
@@ -315,12 +312,10 @@ def _load_onnx(file: Path, threads: int | None) -> Loaded:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     # A program of a stranger's may refer to other files beside itself; ours are whole.
-    try:
+    with _told(f"ONNX Runtime cannot read {file}"):
         session = runtime.InferenceSession(
             file.read_bytes(), options, providers=runtime.get_available_providers()
         )
-    except Exception as error:  # the runtime's own kinds have no common base
-        raise GCNetError(f"ONNX Runtime cannot read {file}: {_first_line(error)}") from None
     given = session.get_inputs()[0].name
 
     def run_with(details: Details) -> Run:
@@ -333,21 +328,17 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
     openvino = needs("openvino", "openvino")
     if not (weights := file.with_suffix(".bin")).is_file():
         raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
-    try:
+    with _told(f"OpenVINO cannot read {file}"):
         core = openvino.Core()
         model = core.read_model(file)
-    except Exception as error:
-        raise GCNetError(f"OpenVINO cannot read {file}: {_first_line(error)}") from None
 
     def run_with(details: Details) -> Run:
         # By itself it computes in bfloat16 where the processor has it.
         options = {} if details.precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
-        try:
-            compiled = core.compile_model(model, "AUTO" if not threads else "CPU", options)
-        except Exception as error:
-            raise GCNetError(f"OpenVINO cannot compile {file}: {_first_line(error)}") from None
+        with _told(f"OpenVINO cannot compile {file}"):
+            compiled = core.compile_model(model, "CPU" if threads else "AUTO", options)
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             results = compiled.create_infer_request().infer([images])
@@ -359,6 +350,11 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
     return said, run_with
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
-    return (lines or [type(error).__name__])[0][:200]
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tells an error of a runtime in one line; their kinds have no common base."""
+    try:
+        yield
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
+        raise GCNetError(f"{what}: {(lines or [type(error).__name__])[0][:200]}") from None
