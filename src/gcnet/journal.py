@@ -27,6 +27,7 @@ class Journal:
         notes: plain values that the call made up when it first began.
 
     Attributes:
+        folder: where it is.
         notes: those of the first call.
 
     Raises:
@@ -34,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, call: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
-        self.path = folder / NAME
+        self.folder, self.path = folder, folder / NAME
         self.notes = dict(notes)
         header, whole = self._read_header()
         if header is not None:

@@ -60,21 +60,6 @@ def test_our_readers_read_it_back(out: Path, kind: str) -> None:
         assert segmentation_to_mask(ring.segmentation, (40, 32)).sum() == pytest.approx(8 * 6, abs=12)
 
 
-def test_what_was_found_can_be_trained_on(out: Path, tmp_path: Path) -> None:
-    result = gcnet.train(
-        gcnet.create_model("mask_rcnn_tiny", class_names=("ring", "star")),
-        annotations=out / "labelme",
-        images=out.parent / "photos",
-        out=tmp_path / "run",
-        epochs=1,
-        batch_size=2,
-        workers=0,
-        image_size=(64, 64),
-        accelerator="cpu",
-    )
-    assert gcnet.load_model(result.last).spec.class_names == ("ring", "star")
-
-
 def test_a_data_set_in_coco_s_format(out: Path) -> None:
     coco = COCO(out / "coco.json")
     assert [category["id"] for category in coco.loadCats(coco.getCatIds())] == [1, 2]

@@ -21,16 +21,14 @@ def run(argv: list[str]) -> int:
     chosen.check_batch(options.batch_size)
     check_writable(options.out)
 
-    from gcnet.deploy.runtime import own_batch
+    from gcnet.prediction.steps import through_views
     from gcnet.prediction.video import DRAWN, OBJECTS, follow
     from gcnet.prediction.video_files import Video
 
     video = Video(options.video, every=options.every, most=options.max_frames)
     detector = only_detector(chosen.load())
     threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
-    batch_size = own_batch(detector) or options.batch_size
-    if not views.plain:
-        detector, batch_size = views.through(detector, batch_size), 1
+    detector, batch_size = through_views(detector, views, options.batch_size)
     seen = follow(
         detector, video, options.out, score_threshold=threshold, draw=options.draw, batch_size=batch_size
     )

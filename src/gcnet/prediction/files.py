@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
-from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector, own_batch
-from gcnet.errors import GCNetError, check_threshold
+from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import alone_in, prepare_folder
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
@@ -25,7 +25,7 @@ from gcnet.prediction.beside import Beside
 from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries
 from gcnet.prediction.names import OutputNames, check_inputs, images_in
 from gcnet.prediction.predictions import Counts, Predictions
-from gcnet.prediction.steps import Classify, Detect, DetectorLike
+from gcnet.prediction.steps import Classify, Detect, DetectorLike, through_views
 from gcnet.prediction.stream import Done, predict_all
 from gcnet.prediction.wanted import Wanted
 from gcnet.prediction.written import Written
@@ -74,14 +74,11 @@ def predict_files(
             replace one of the images, the threshold is not in [0, 1], or `top` or `batch_size` is below 1.
     """
     check_threshold(score_threshold)
-    for name, number in (("top", top), ("batch_size", batch_size)):
-        if number < 1:
-            raise GCNetError(f"{name} is {number}; give 1 or more")
+    check_least(1, top=top, batch_size=batch_size)
     of_detector = is_detector(model)
     wanted.check_model(model.spec, is_detector=of_detector)
     views.check_model(model.spec.name, is_detector=of_detector)
     model, weights = ready(model)
-    batch_size = own_batch(model) or batch_size
     kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
@@ -89,24 +86,23 @@ def predict_files(
         call["max_detections"] = model.spec.roi.detections
     if out is not None and wanted.shard[1] > 1:
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
-    if not views.plain:
-        call |= views.as_dict()
-        model, batch_size = views.through(model, batch_size), 1
-    with _folder(out, call, is_detector=of_detector) as (folder, journal):
-        sheet = folder if wanted.overlays and not of_detector else None
-        if sheet is not None:
-            _check_sheet(sheet, paths)
-        kinds = (*wanted.beside, *(["overlay"] if wanted.overlays and of_detector else []))
-        beside = _beside(folder, journal, paths, model, score_threshold, kinds) if kinds else None
-        if folder is not None and journal is not None and next(journal.entries(), None) is None:
-            Written(folder).begin(paths)  # but what is gone on with stays
+    call |= views.as_dict()
+    model, batch_size = through_views(model, views, batch_size)
+    with _journal(out, call, is_detector=of_detector) as journal:
+        overlays = wanted.overlays and journal is not None
+        beside = None
+        if of_detector:
+            if journal is not None and (kinds := [*wanted.beside, *["overlay"] * overlays]):
+                beside = _beside(journal, paths, model, score_threshold, kinds)
+            run = _Run(Detect(model, paths, score_threshold, beside), paths, journal, wanted)
+        else:
+            if journal is not None and overlays:
+                _check_sheet(journal.folder, paths)
+            run = _Run(Classify(model, paths, top, overlays), paths, journal, wanted)
+        run.recall()
         if beside is not None:
             beside.prepare()
-        if of_detector:
-            steps = Detect(model, paths, score_threshold, beside)
-        else:
-            steps = Classify(model, paths, top, sheet is not None)
-        return _Run(steps, paths, folder, journal, wanted).run(batch_size, max_pixels, progress)
+        return run.finish(batch_size, max_pixels, progress)
 
 
 def is_detector(model: Any) -> bool:
@@ -124,19 +120,12 @@ def ready(model: Any) -> tuple[Any, str]:
 
 
 def _beside(
-    folder: Path | None,
-    journal: Journal | None,
-    paths: Sequence[str],
-    model: DetectorLike,
-    score_threshold: float,
-    kinds: Sequence[str],
-) -> Beside | None:
-    if folder is None or journal is None:
-        return None
-    inputs = images_in(paths, folder)
+    journal: Journal, paths: Sequence[str], model: DetectorLike, score_threshold: float, kinds: Sequence[str]
+) -> Beside:
+    inputs = images_in(paths, journal.folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
-    check_inputs(names, folder)
-    beside = Beside(folder, kinds, names, model.spec.class_names, score_threshold)
+    check_inputs(names, journal.folder)
+    beside = Beside(journal.folder, kinds, names, model.spec.class_names, score_threshold)
     for place in beside.folders:
         if images_in(paths, place):
             raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")
@@ -147,12 +136,12 @@ def _beside(
 
 
 @contextlib.contextmanager
-def _folder(
+def _journal(
     out: str | os.PathLike[str] | None, call: dict[str, Any], *, is_detector: bool
-) -> Iterator[tuple[Path | None, Journal | None]]:
-    """A context with the folder and the journal, in which no other process writes there."""
+) -> Iterator[Journal | None]:
+    """A context with the journal in `out`, in which no other process writes there."""
     if out is None:
-        yield None, None
+        yield None
         return
     folder = prepare_folder(out)
     with alone_in(folder):
@@ -160,7 +149,7 @@ def _folder(
         journal = Journal(folder, call, {"taken": _other_images(folder)})
         finished = False
         try:
-            yield folder, journal
+            yield journal
             finished = True
         finally:
             journal.close(finished=finished)
@@ -201,14 +190,9 @@ class _Run:
     """A call in progress: its results are in the journal, or in memory without a folder."""
 
     def __init__(
-        self,
-        steps: Detect | Classify,
-        paths: Sequence[str],
-        folder: Path | None,
-        journal: Journal | None,
-        wanted: Wanted,
+        self, steps: Detect | Classify, paths: Sequence[str], journal: Journal | None, wanted: Wanted
     ) -> None:
-        self.steps, self.paths, self.folder, self.journal, self.wanted = steps, paths, folder, journal, wanted
+        self.steps, self.paths, self.journal, self.wanted = steps, paths, journal, wanted
         self.of_detector = isinstance(steps, Detect)
         self.class_names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
         self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
@@ -218,11 +202,10 @@ class _Run:
         self.counts = Counts()
         self.unwritten: list[GCNetError] = []
 
-    def run(self, batch_size: int, max_pixels: int, progress: bool) -> Predictions:
+    def finish(self, batch_size: int, max_pixels: int, progress: bool) -> Predictions:
         """Predicts the images that are not in the journal, and writes the results of all."""
-        self._recall()
         left = self.ours[self.places[self.ours] < 0].tolist()
-        doing = "predicting" if isinstance(self.steps, Detect) else "classifying"
+        doing = "predicting" if self.of_detector else "classifying"
         try:
             with progress_bar(disable=not progress, rate="images") as bar:
                 task = bar.add_task(doing, total=len(self.ours), completed=len(self.ours) - len(left))
@@ -246,29 +229,32 @@ class _Run:
                 )
         return self._write()
 
-    def _recall(self) -> None:
-        """Finds the results of an earlier call in images that have not changed since."""
+    def recall(self) -> None:
+        """Finds the results of an earlier call in images that have not changed since.
+
+        Without any, removes the files of one that has ended.
+        """
         if self.journal is None:
             return
-        index_of: dict[str, int] = {}
+        written = Written(self.journal.folder)
+        if next(self.journal.entries(), None) is None:
+            written.begin(self.paths)
+            return
+        index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
         for place, path, value in self.journal.entries():
-            index_of = index_of or {path: index for index, path in enumerate(self.paths)}
-            index = index_of.get(path)
-            if index is None:
+            if path not in index_of:
                 others.append(path)
                 continue
             again = "error" in value["entry"] or value["stamp"] != _stamp(path)
-            if isinstance(self.steps, Classify):
-                again = again or self.steps.wants(index)
-            self.places[index] = -1 if again else place
+            again = again or self.steps.wants(index_of[path])
+            self.places[index_of[path]] = -1 if again else place
         if others:
             raise GCNetError(
-                f"{self.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
+                f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
-        if index_of and self.folder is not None:  # files about several images are written again
-            Written(self.folder).remove(lambda name: "/" in name or _is_picture(name))
+        written.remove(lambda name: "/" in name or _is_picture(name))  # those of several images are new
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
 
@@ -280,7 +266,8 @@ class _Run:
             values = {"stamp": _stamp(path), "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
             self._write_part(self.parts.complete(done.index))
-        self.unwritten.extend([done.unwritten] if done.unwritten else [])
+        if done.unwritten:
+            self.unwritten.append(done.unwritten)
 
     def _images(self, indices: np.ndarray | None = None) -> Iterator[ImageFound]:
         """The results, in the order of the images; of all, or of those at `indices`."""
@@ -296,10 +283,10 @@ class _Run:
                 yield ImageFound.of(value["entry"], value["found"])
 
     def _write_part(self, part: int | None) -> None:
-        if part is not None and self.folder is not None:
+        if part is not None and self.journal is not None:
             images = partial(self._images, self.parts.indices(part))
-            for name in self.parts.write(self.folder, part, images, self.class_names):
-                Written(self.folder).add(name)
+            for name in self.parts.write(self.journal.folder, part, images, self.class_names):
+                Written(self.journal.folder).add(name)
 
     def _counted(self) -> Iterator[ImageFound]:
         """The results, which are counted in `counts`."""
@@ -313,23 +300,24 @@ class _Run:
 
     def _write(self) -> Predictions:
         """Writes the results to the folder, or returns them."""
-        if self.folder is None:
+        if self.journal is None:
             return self._in_memory()
-        written = Written(self.folder)
+        folder = self.journal.folder
+        written = Written(folder)
         for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
             self._write_part(part)
         for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
             if word in WHOLE:
                 name, write = WHOLE[word]
-                write(self.folder / name, self._images, self.class_names)
+                write(folder / name, self._images, self.class_names)
                 written.add(name)
         files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
-        write_entries(self.folder / files[0], self._counted())
+        write_entries(folder / files[0], self._counted())
         written.add(files[0])
-        if isinstance(self.steps, Classify) and (sheet := self.steps.sheet()) is not None:
-            write_image(self.folder / SHEET, sheet, quality=90)
+        if (sheet := self.steps.sheet()) is not None:
+            write_image(folder / SHEET, sheet, quality=90)
             written.add(SHEET)
-        return Predictions(self.folder, self.counts, of_detector=self.of_detector, _files=files)
+        return Predictions(folder, self.counts, of_detector=self.of_detector, _files=files)
 
     def _in_memory(self) -> Predictions:
         images = list(self._counted())

@@ -132,7 +132,7 @@ def write_coco(path: Path, images: Images, class_names: Sequence[str]) -> None:
 
 
 def _common_folder(paths: Iterable[str]) -> str:
-    """The folder that contains all images; None for addresses."""
+    """The folder that contains all images; empty for addresses."""
     folders = {os.path.dirname(path) for path in paths}
     if not folders or any(is_address(folder) for folder in folders):
         return ""

@@ -13,10 +13,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.deploy.runtime import own_batch
 from gcnet.errors import GCNetError
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import DiskFullError
 from gcnet.found import Found
+from gcnet.models.views import Views
 from gcnet.ops.images import shrink_image, together
 from gcnet.prediction.stream import Done
 
@@ -41,6 +43,15 @@ class DetectorLike(Protocol):
     def predict(self, batch: Any, /, *, score_threshold: float) -> Sequence[Any]:
         """The detections in each image of a batch: `Detections` or `Found`."""
         ...
+
+
+def through_views(model: Any, views: Views, batch_size: int) -> tuple[Any, int]:
+    """The model for these views of an image, and how many images it is given at a time.
+
+    An export takes as many as it was made for; of several views, so many are predicted together.
+    """
+    batch_size = own_batch(model) or batch_size
+    return (model, batch_size) if views.plain else (views.through(model, batch_size), 1)
 
 
 # Writes files about an image beside the results, and says which: values for its entry.
@@ -71,19 +82,24 @@ class Detect:
         results = ImageResults.of(found, index, range(len(self.detector.spec.class_names)))
         height, width = found.image_size
         entry = self._entry(index) | {"height": height, "width": width, "detections": len(found)}
-        values = results.as_json()
-        if self.write_beside is None:
-            return Done(index, entry, values, result)
+        failure = unwritten = None
         try:
-            entry |= self.write_beside(index, image, found, results)
+            entry |= self.write_beside(index, image, found, results) if self.write_beside else {}
         except DiskFullError as error:  # results are more important than drawings
-            return Done(index, entry, values, result, failure=error)
+            failure = error
         except GCNetError as error:  # a name that is too long, an image that is too wide for a JPEG
-            return Done(index, entry, values, result, unwritten=error)
-        return Done(index, entry, values, result)
+            unwritten = error
+        return Done(index, entry, results.as_json(), result, failure, unwritten)
 
     def failed(self, index: int, error: GCNetError) -> Done:
         return Done(index, self._entry(index) | {"error": str(error)})
+
+    def wants(self, index: int) -> bool:
+        """Whether an image is needed though what is in it is known."""
+        return False
+
+    def sheet(self) -> None:
+        """There is none of a detector."""
 
     def _entry(self, index: int) -> dict[str, Any]:
         return {"id": index, "file_name": self.paths[index]}
