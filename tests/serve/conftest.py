@@ -34,7 +34,7 @@ def detector() -> Detector:
 
 @pytest.fixture(scope="session")
 def client(detector: Detector) -> Iterator[TestClient]:
-    limits = Limits(queue=4, body=100_000, pixels=40_000, seconds=20.0)
+    limits = Limits(queue=4, max_bytes=100_000, max_pixels=40_000, timeout=20.0)
     with TestClient(make_app(Served.of(detector), limits)) as client:
         yield client
 

@@ -86,7 +86,7 @@ def test_many_at_once_of_several_sizes_get_what_each_gets_alone(detector: Detect
 
 
 def test_who_would_wait_too_long_is_refused_at_once(detector: Detector, picture: Picture) -> None:
-    app = make_app(Served(detector), Limits(seconds=20.0))
+    app = make_app(Served(detector), Limits(timeout=20.0))
     with TestClient(app) as client:
         assert send(client, picture()).status_code == 200
         service = app.state.service

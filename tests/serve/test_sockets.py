@@ -73,7 +73,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(served: Served) -> Iterator[Running]:
-    with Running(served, Limits(queue=2, body=1_000_000, seconds=3.0)) as running:
+    with Running(served, Limits(queue=2, max_bytes=1_000_000, timeout=3.0)) as running:
         yield running
 
 

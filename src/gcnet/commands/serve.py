@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from gcnet.api.choices import ModelChoice
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number
 from gcnet.errors import GCNetError, needs
+from gcnet.serve.limits import Limits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -31,11 +33,9 @@ def run(argv: list[str]) -> int:
             needs(package, "serve")
         served = _load(chosen, options.score_threshold)
 
-        from gcnet.serve.app import Limits, make_app
+        from gcnet.serve.app import make_app
 
-        limits = Limits(
-            options.queue, options.batch_size, options.max_bytes, options.max_pixels, options.timeout
-        )
+        limits = Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)})
         app = make_app(served, limits, allow_urls=options.allow_urls)
         _set_up_log()
         listener.listen(WAITING)
@@ -108,16 +108,8 @@ def _parser() -> Parser:
     parser.add_option("--host", str, "address to listen on; by default only this machine", "127.0.0.1")
     # The system would cut a larger port to 16 bits, and listen elsewhere.
     parser.add_option("--port", number(int, 0, 65535), "port; 0 takes any free one", 8000)
-    parser.add_option("--queue", number(int, 1), "requests accepted at a time; others get status 429", 64)
-    parser.add_option("--batch-size", number(int, 1), "images predicted together", 8)
-    parser.add_option(
-        "--timeout",
-        number(float, 0.001, 86400),
-        "seconds that a request may take, half of them to come",
-        60.0,
-    )
-    parser.add_option("--max-bytes", number(int, 1), "largest size of a request in bytes", 20_000_000)
-    parser.add_option("--max-pixels", number(int, 1), "largest number of pixels of an image", 64_000_000)
+    whole = {"kind": number(int, 1)}
+    parser.add_options(Limits, queue=whole, max_bytes=whole, timeout={"kind": number(float, 0.001, 86400)})
     urls = "add POST /predict/urls, which fetches images from public addresses in a request"
     parser.add_option("--allow-urls", bool, urls, False)
     least = "for detectors: threshold of requests that give none (as in gcnet predict: the model's, or 0.5)"

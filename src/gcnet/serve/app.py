@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -48,6 +47,7 @@ from gcnet.serve.answers import (
 )
 from gcnet.serve.batching import Batcher
 from gcnet.serve.gate import Gate, Metrics, note
+from gcnet.serve.limits import Limits
 from gcnet.serve.page import add_pages
 from gcnet.serve.served import Asked, Served
 from gcnet.serve.uploads import problem_line, read_upload, upload_schema
@@ -77,25 +77,6 @@ PROBLEMS = {
 }
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The limits of a service.
-
-    Attributes:
-        queue: requests that are held at a time, from their first byte to their answer.
-        batch: images that the model looks at together.
-        body: bytes of a request.
-        pixels: of an image; one that is decoded takes three bytes a pixel and more.
-        seconds: in which a request is answered; in half of them it must have come.
-    """
-
-    queue: int = 64
-    batch: int = 8
-    body: int = 20_000_000
-    pixels: int = 64_000_000
-    seconds: float = 60.0
-
-
 class Service:
     """The model, its thread, the other threads, and the number of accepted requests."""
 
@@ -105,7 +86,7 @@ class Service:
         self.held = 0
         self.pace = 0.0  # seconds that an image takes the model, lately
         self._pool = ThreadPoolExecutor(THREADS, "images")
-        self._batcher = Batcher(limits.batch)
+        self._batcher = Batcher(limits.batch_size)
         waiting = Gauge("gcnet_requests_held", "Requests not yet answered", registry=self.metrics.registry)
         waiting.set_function(lambda: self.held)
 
@@ -124,15 +105,15 @@ class Service:
         if not self.ready:
             raise HTTPException(503, "the service is stopping", SOON)
         wait = self.held * self.pace
-        if self.held >= self.limits.queue or wait > WORTH_WAITING * self.limits.seconds:
+        if self.held >= self.limits.queue or wait > WORTH_WAITING * self.limits.timeout:
             again = {"Retry-After": str(max(1, round(wait / 2)))}
             raise HTTPException(429, f"{self.held} requests wait already; come again soon", again)
         self.held += 1
         try:
-            async with asyncio.timeout(self.limits.seconds):
+            async with asyncio.timeout(self.limits.timeout):
                 yield
         except TimeoutError:
-            raise HTTPException(504, f"no answer within {self.limits.seconds:g} s", SOON) from None
+            raise HTTPException(504, f"no answer within {self.limits.timeout:g} s", SOON) from None
         finally:
             self.held -= 1
 
@@ -153,7 +134,7 @@ class Service:
     def decode(self, data: bytes) -> UInt8[np.ndarray, "H W 3"]:
         """The image in a file. Raises HTTPException: 413 for too many pixels, 415 for what is no image."""
         with _refused():
-            return as_rgb_array(data, max_pixels=self.limits.pixels)
+            return as_rgb_array(data, max_pixels=self.limits.max_pixels)
 
     def _prepare(self, data: bytes) -> tuple[tuple[int, int], Any, Any]:
         """(height, width), and what `Served.prepare` gives. The image itself is not kept while it waits."""
@@ -205,7 +186,7 @@ def make_app(served: Served, limits: Limits | None = None, *, allow_urls: bool =
 
     title = f"GCNet: {served.model.spec.name}"
     app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Gate, metrics=service.metrics, most=limits.body, seconds=limits.seconds / 2)
+    app.add_middleware(Gate, metrics=service.metrics, most=limits.max_bytes, seconds=limits.timeout / 2)
     app.state.service = service
     _add_predictions(app, service)
     if served.blocks:
@@ -213,11 +194,9 @@ def make_app(served: Served, limits: Limits | None = None, *, allow_urls: bool =
     if allow_urls:
         _add_addresses(app, service)
     _add_watching(app, service)
-    add_pages(app, served, limits.body)
-    app.add_exception_handler(HTTPException, _problem)
-    app.add_exception_handler(RequestValidationError, _problem)
-    app.add_exception_handler(ClientDisconnect, _problem)
-    app.add_exception_handler(Exception, _problem)
+    add_pages(app, served, limits.max_bytes)
+    for kind in (HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _problem)
     return app
 
 
@@ -270,7 +249,7 @@ def _add_addresses(app: FastAPI, service: Service) -> None:
 
         async def one(url: str) -> Objects | Classes | Problem:
             try:
-                data = await asyncio.to_thread(fetch_image, url, limits.body, limits.seconds)
+                data = await asyncio.to_thread(fetch_image, url, limits.max_bytes, limits.timeout)
                 return await service.predict(data, *_wanted(served, wanted))
             except (GCNetError, HTTPException) as error:
                 return Problem(detail=str(getattr(error, "detail", error)))
