@@ -176,6 +176,15 @@ def test_words_that_make_no_sense(make: Any, message: str) -> None:
         make()
 
 
+def test_links_to_images_are_not_written_over(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos", 1)
+    predict(Finds(), photos, tmp_path / "out", formats=("yolo",))
+    links = tmp_path / "out" / "yolo" / "images"
+    with pytest.raises(GCNetError, match=r"images holds some of the images and is to be written in"):
+        predict(Finds(), links, tmp_path / "out", formats=("yolo",))
+    assert (links / "000.jpg").is_file()
+
+
 def test_images_in_a_folder_that_is_written_in(tmp_path: Path) -> None:
     crops = write_photos(tmp_path / "out" / "crops", 1)
     with pytest.raises(GCNetError, match="holds some of the images"):

@@ -36,7 +36,7 @@ QUALITY = 88  # of JPEGs
 
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
     """The shares of rows and columns of the padded input that an image of `size` fills."""
-    height, width = fit_size((size[0], size[1]), detector.spec.image_size)
+    height, width = fit_size((size[0], size[1]), detector.spec.image_size, detector.spec.resize)
     padded = padded_size((height, width))
     return height / padded[0], width / padded[1]
 

@@ -52,15 +52,16 @@ def _numbered(stem: str, copy: int) -> str:
 
 
 def images_in(paths: Iterable[str | os.PathLike[str]], folder: Path) -> set[str]:
-    """The names of the images that lie directly in a folder, through links too."""
+    """The names of the images that lie directly in a folder, and of links there to images."""
     inside = identity(os.fspath(folder))
     identity_of = cache(identity)
     names = set()
     for given in paths:
         path = os.fspath(given)
-        parent, name = os.path.split(identity(path) if os.path.islink(path) else path)
-        if identity_of(parent or ".") == inside:
-            names.add(name)
+        for place in (path, identity(path)) if os.path.islink(path) else (path,):
+            parent, name = os.path.split(place)
+            if identity_of(parent or ".") == inside:
+                names.add(name)
     return names
 
 

@@ -9,11 +9,10 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path, PurePath
 
 from gcnet.files import disk_errors
-from gcnet.image_files import identity
+from gcnet.prediction.names import images_in
 
 NAME = ".written.jsonl"
 ROUNDED = 2_000_000_000  # nanoseconds to which some file systems round a time
@@ -52,14 +51,7 @@ class Written:
 
     def begin(self, images: Sequence[str]) -> None:
         """Removes the files of an earlier call, but the `images` of this one, and begins a new list."""
-        real = cache(identity)
-
-        def place(path: str) -> str:
-            folder, name = os.path.split(path)
-            return os.path.join(real(folder or "."), name)
-
-        folders = {os.path.dirname(place(os.path.join(self.folder, name))) for name in self.unchanged()}
-        of_call = (one for path in images if folders for one in (place(path), identity(path)))
-        inputs = {one for one in of_call if os.path.dirname(one) in folders}
-        self.remove(lambda name: place(os.path.join(self.folder, name)) in inputs)
+        folders = {os.path.dirname(name) for name in self.unchanged()}
+        inputs = {folder: images_in(images, self.folder / folder) for folder in folders}
+        self.remove(lambda name: os.path.basename(name) in inputs.get(os.path.dirname(name), ()))
         self.path.unlink(missing_ok=True)
