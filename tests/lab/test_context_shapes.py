@@ -141,11 +141,11 @@ def test_splits_and_seeds_differ(tmp_path: Path) -> None:
 
 
 def test_classes_are_balanced(tmp_path: Path) -> None:
-    folder = write_context_shapes(tmp_path, train=150, valid=0, size=96)
+    folder = write_context_shapes(tmp_path, train=90, valid=0, size=96)
     assert not (folder / "valid").exists()
     content = json.loads((folder / "train" / "_annotations.coco.json").read_text())
     cues = [image["cue"] for image in content["images"]]
-    assert all(cues.count(cue) == 50 for cue in CUES)
+    assert all(cues.count(cue) == 30 for cue in CUES)
     counts = np.bincount([annotation["category_id"] - 1 for annotation in content["annotations"]])
     assert len(counts) == len(SHAPES) * len(CUES)
     assert counts.min() > 0.6 * counts.max()

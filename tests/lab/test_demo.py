@@ -47,14 +47,6 @@ def test_called_again_it_scores_and_draws_without_training_anew(
     assert "gcnet predict" in printed
 
 
-def test_a_demo_that_was_cut_off_before_its_first_checkpoint_starts_over(demo: Path, tmp_path: Path) -> None:
-    (tmp_path / "demo.json").write_text((demo / "demo.json").read_text())
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / ".last.ckpt.1.part").write_text("")
-    metrics, _ = run_demo(tmp_path, SMALL)
-    assert metrics.images == 3
-
-
 def test_folder_of_another_demo_is_left_alone(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="other settings"):
         run_demo(demo, replace(SMALL, seed=4))
