@@ -65,10 +65,7 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     recipe = check_recipe(own, options.given)
     options.out = options.out or f"runs/{name}"
     if options.print_config:
-        values = vars(options) | vars(recipe)
-        shown = {name: values[name] for name in values if name not in (*NOT_IN_FILES, "given")}
-        lists = {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
-        print(yaml.safe_dump(lists, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
+        _print_config(vars(options) | vars(recipe))
         raise SystemExit(0)
     if not model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
@@ -78,6 +75,14 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
     if not options.data and not options.annotations:
         raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     return options, recipe
+
+
+def _print_config(values: dict[str, Any]) -> None:
+    """Prints values as a file that `--config` reads."""
+    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    for name in (*NOT_IN_FILES, "given"):
+        lists.pop(name, None)
+    print(yaml.safe_dump(lists, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
 
 
 def _parser(name: str, recipe: Recipe) -> Parser:

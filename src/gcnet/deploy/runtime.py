@@ -23,7 +23,7 @@ from gcnet.found import Classified, Found
 from gcnet.models.read_spec import read_spec
 from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
 from gcnet.ops.decode import as_list, as_rgb_array
-from gcnet.ops.images import Pixels, fit_size, middle_square, resize_image
+from gcnet.ops.images import fit_size, middle_square, resize_image
 
 DETAILS = "gcnet"  # the key of a file's metadata
 OUTPUTS = ("boxes", "scores", "labels", "valid", "mask_probs")
@@ -249,26 +249,13 @@ def prepare(image: UInt8[np.ndarray, "H W 3"], details: Details) -> Prepared:
             )
         return Prepared(np.ascontiguousarray(image), original, original)
     size = fit_size(original, details.image_size, details.resize)
-    if details.size is None:
-        return Prepared(_planes(resize_image(image, size, details.resize))[None], original, size)
-    frame = details.size
-    scale = min(frame[0] / original[0], frame[1] / original[1])
-    size = (max(int(original[0] * scale), 1), max(int(original[1] * scale), 1))
-    pixels = _planes(resize_image(image, size, details.resize))
-    return Prepared(on_zeros(pixels, frame), original, size)
-
-
-def _planes(image: Pixels) -> UInt8[np.ndarray, "3 _h _w"] | Float[np.ndarray, "3 _h _w"]:
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
-
-
-def on_zeros(
-    pixels: UInt8[np.ndarray, "3 h w"] | Float[np.ndarray, "3 h w"], frame: tuple[int, int]
-) -> UInt8[np.ndarray, "1 3 _H _W"] | Float[np.ndarray, "1 3 _H _W"]:
-    """An image padded with zeros at the right and bottom to (height, width)."""
-    stack = np.zeros((1, 3, *frame), pixels.dtype)
-    stack[0, :, : pixels.shape[1], : pixels.shape[2]] = pixels
-    return stack
+    if details.size is not None:
+        scale = min(details.size[0] / original[0], details.size[1] / original[1])
+        size = (max(int(original[0] * scale), 1), max(int(original[1] * scale), 1))
+    height, width = details.size or size
+    pixels = resize_image(image, size, details.resize)
+    framed = np.pad(pixels, ((0, height - size[0]), (0, width - size[1]), (0, 0)))
+    return Prepared(np.ascontiguousarray(framed.transpose(2, 0, 1)[None]), original, size)
 
 
 def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details) -> Found:

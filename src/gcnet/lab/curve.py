@@ -95,12 +95,7 @@ def draw_curve(study: Study, *, start: Callable[[Run], Any] = start_process) -> 
     images, scores = [one["images"] for one in points], [one["box_AP"] for one in points]
     fit = fit_power_law(images, scores)
     said = verdict(fit, len(train_set))
-    values = {
-        "model": study.model,
-        "data": str(study.data),
-        "runs": points,
-        "verdict": said,
-    }
+    values = {"model": study.model, "data": str(study.data), "runs": points, "verdict": said}
     write_json(study.out / "curve.json", values | {"fit": asdict(fit) if fit else None})
     _plot(study, images, scores, fit, said)
     for share in SHARES:
@@ -124,13 +119,8 @@ def _plot(study: Study, images: Sequence[int], scores: Sequence[float], fit: Fit
         fitted = 1 - fit.error * (x / most) ** -fit.exponent
         axes.plot(x, fitted, color="#d1495b", label="fit: 1 - AP is a power of the number of images")
         bounds = 1 - fit.error + np.array([fit.low, fit.high])
-        axes.vlines(
-            [2 * most],
-            *bounds.clip(0, 1),
-            color="#d1495b",
-            linewidth=3,
-            label="95 % interval for twice as many images",
-        )
+        said_of = "95 % interval for twice as many images"
+        axes.vlines([2 * most], *bounds.clip(0, 1), color="#d1495b", linewidth=3, label=said_of)
     ticks = sorted({*images, 2 * most})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])

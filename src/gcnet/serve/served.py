@@ -29,8 +29,6 @@ from gcnet.types import Batch, Classification
 WARM = (480, 640)  # height and width of the image that a service begins with
 Model = Detector | Classifier | ExportedDetector | ExportedClassifier
 
-MIDDLE = ((0.5, 0.5),)  # the query of blocks whose attention depends on it
-
 
 class Asked(NamedTuple):
     """A prepared image, with the score threshold or number of classes of its request."""
@@ -118,8 +116,8 @@ def _first(found: Any, top: int) -> Any:
 def _attention(detector: Detector, batch: Batch, blocks: dict[str, str]) -> dict[str, Any]:
     height, width = batch.images.shape[2:]
     rows, columns = batch.image_sizes[0][0] / height, batch.image_sizes[0][1] / width
-    middle = [(x * columns, y * rows) for x, y in MIDDLE]
-    with record(detector, queries=middle) as maps:
+    middle = (columns / 2, rows / 2)  # of blocks whose attention depends on the query
+    with record(detector, queries=[middle]) as maps:
         detector.features(batch)
     found = {name: maps[name][0] for name in blocks if name in maps}
     return {
