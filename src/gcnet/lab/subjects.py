@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ResNetSpec
-from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
+from gcnet.ops.segmentations import segmentation_to_mask
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.dialects import translate
@@ -167,19 +165,14 @@ def twin_loss(twin: MaskRCNN, batch: Batch, targets: list[Targets]) -> Callable[
     for module in twin.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-    height, width = batch.images.shape[-2:]
-    bitmaps = [torch.stack([_bitmap(m, (height, width)) for m in t.masks]) for t in targets]
-    given = [
-        {"boxes": t.boxes, "labels": t.labels + 1, "masks": bits.to(t.boxes.device)}
-        for t, bits in zip(targets, bitmaps, strict=True)
-    ]
+    size = (batch.images.shape[-2], batch.images.shape[-1])
+    given = []
+    for t in targets:
+        bitmaps = np.stack([segmentation_to_mask(one, size) for one in t.masks])
+        masks = torch.from_numpy(bitmaps).to(t.boxes.device)
+        given.append({"boxes": t.boxes, "labels": t.labels + 1, "masks": masks})
 
     def run() -> Tensor:
         return torch.stack(list(twin([image / 255 for image in batch.images], given).values())).sum()
 
     return run
-
-
-def _bitmap(segmentation: Segmentation, size: tuple[int, int]) -> Tensor:
-    rle: Any = segmentation_to_rle(segmentation, *size)
-    return torch.from_numpy(mask.decode(rle))

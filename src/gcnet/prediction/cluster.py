@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gcnet.errors import GCNetError, needs
@@ -18,10 +19,14 @@ class Worker:
     """A model in one of Ray's processes. `load` returns it and its score threshold."""
 
     def __init__(self, load: Callable[[], tuple[Any, float]], *, top: int, max_pixels: int) -> None:
-        model, self.score_threshold = load()
+        model, score_threshold = load()
         self.of_detector = is_detector(model)
         self.model, _ = ready(model)
-        self.top, self.max_pixels = top, max_pixels
+        self.max_pixels = max_pixels
+        if self.of_detector:
+            self.steps = partial(Detect, self.model, score_threshold=score_threshold)
+        else:
+            self.steps = partial(Classify, self.model, top=top, with_sheet=False)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Any:
         """The columns of the batch, except `bytes`, and those of `row_schema`, as an Arrow table."""
@@ -30,15 +35,11 @@ class Worker:
         count = len(next(iter(batch.values())))
         paths = list(map(str, batch.get("path", [f"image {number} of a batch" for number in range(count)])))
         done: dict[int, Done] = {}
-
-        def take(one: Done) -> None:
-            done[one.index] = one
-
         predict_all(
-            self._steps(paths),
+            self.steps(paths=paths),
             paths,
             range(count),
-            take,
+            lambda one: done.update({one.index: one}),
             max_pixels=self.max_pixels,
             content=None if contents is None else lambda index: bytes(contents[index]),
         )
@@ -49,11 +50,6 @@ class Worker:
         for name, values in batch.items():
             table = table if name == "bytes" else table.append_column(name, arrow.array(list(values)))
         return table
-
-    def _steps(self, paths: Sequence[str]) -> Detect | Classify:
-        if self.of_detector:
-            return Detect(self.model, paths, self.score_threshold)
-        return Classify(self.model, paths, self.top, with_sheet=False)
 
 
 def map_dataset(

@@ -110,21 +110,21 @@ def write_coco(path: Path, images: Images, class_names: Sequence[str]) -> None:
     root = _common_folder(image.entry["file_name"] for image in images())
     ids = category_ids(class_names)
 
+    def read() -> Iterator[tuple[dict[str, Any], ImageResults]]:
+        return ((one.entry, one.results) for one in images() if one.results is not None)
+
     def image_entries() -> Iterator[dict[str, Any]]:
-        for image in images():
-            if image.results is not None:
-                entry = {key: image.entry[key] for key in ("id", "width", "height")}
-                name = image.entry["file_name"]
-                yield entry | {"file_name": Path(os.path.relpath(name, root)).as_posix() if root else name}
+        for image, _ in read():
+            entry = {key: image[key] for key in ("id", "width", "height")}
+            name = image["file_name"]
+            yield entry | {"file_name": Path(os.path.relpath(name, root)).as_posix() if root else name}
 
     def annotations() -> Iterator[dict[str, Any]]:
-        number = 0
-        for image in images():
-            for item in objects_of(image.results) if image.results is not None else ():
-                number += 1
-                assert image.results is not None
-                named = {"id": number, "image_id": image.entry["id"], "category_id": ids[item.label]}
-                yield named | coco_object(item) | {"score": float(image.results.scores[item.id])}
+        numbers = itertools.count(1)
+        for image, results in read():
+            for item in objects_of(results):
+                named = {"id": next(numbers), "image_id": image["id"], "category_id": ids[item.label]}
+                yield named | coco_object(item) | {"score": float(results.scores[item.id])}
 
     categories = [{"id": id, "name": name} for id, name in zip(ids, class_names, strict=True)]
     parts = {"images": image_entries(), "annotations": annotations(), "categories": categories}

@@ -7,19 +7,16 @@ at most: a hundred objects on a large photograph cost little more than on a smal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from pycocotools import mask
 
 from gcnet.errors import GCNetError
 from gcnet.ops.rle import MASK_THRESHOLD, sample_positions, window
-from gcnet.ops.segmentations import Segmentation, segmentation_to_rle
+from gcnet.ops.segmentations import Segmentation, rle_to_mask, segmentation_to_mask
 
 DARK = (20, 20, 20)  # around coloured lines, to show on any background
-coco_mask: Any = mask  # its type stubs know only half of what it accepts
 
 MASK_OPACITY = 0.4
 LAYER_SIDE = 900  # pixels, of a square as large as a layer; lines on it are two pixels wide
@@ -70,11 +67,11 @@ class Piece:
         if not height or not width:
             bitmap = np.zeros((0, 0), np.uint8)
         elif isinstance(segmentation, dict):
-            whole = coco_mask.decode(segmentation)
+            whole = rle_to_mask(segmentation)
             bitmap = cv2.resize(whole, size[::-1], interpolation=cv2.INTER_NEAREST)[rows, columns]
         else:
             moved = [polygon * scale - (columns.start, rows.start) for polygon in segmentation]
-            bitmap = coco_mask.decode(segmentation_to_rle(moved, height, width))
+            bitmap = segmentation_to_mask(moved, (height, width))
         return cls((rows, columns), np.ascontiguousarray(bitmap))
 
 
