@@ -55,6 +55,14 @@ def test_a_fault_is_its_own(gathered: Gathered) -> None:
     batcher.close()
 
 
+def test_fewer_results_than_jobs_do_not_end_the_thread() -> None:
+    batcher = Batcher(most=3)
+    with pytest.raises(ValueError, match="shorter"):
+        batcher.submit(lambda items: [], "a", 0).result(10)
+    assert batcher.alive
+    batcher.close()
+
+
 def test_what_is_cancelled_is_left_out(gathered: Gathered) -> None:
     batcher = Batcher(most=3)
     batcher.submit(gathered.double, "a", 0)

@@ -84,7 +84,7 @@ class Batcher:
 def _finish(group: Sequence[_Job]) -> None:
     """If a batch fails, runs each of its jobs alone, so that only the faulty one fails."""
     try:
-        results = group[0].work([job.item for job in group])
+        done = list(zip(group, group[0].work([job.item for job in group]), strict=True))
     except Exception as error:
         if len(group) == 1:
             group[0].future.set_exception(error)
@@ -92,5 +92,5 @@ def _finish(group: Sequence[_Job]) -> None:
         for job in group:
             _finish([job])
         return
-    for job, result in zip(group, results, strict=True):
+    for job, result in done:
         job.future.set_result(result)
