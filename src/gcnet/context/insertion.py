@@ -73,34 +73,13 @@ def insert(
     """
     _check(model, channels, channel_dim, name)
     make = _maker(block, {} if options is None else options)
-    places, there = _places(model, where, position, example is not None), inserted_blocks(model)
-    for place in places:
-        if _join(place.holder, name) in there:
-            raise GCNetError(
-                f'{shown(place.holder)} already has "{name}": remove that first, or pass another name='
-            )
-        if hasattr(model.get_submodule(place.holder), name):
-            raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
-        caller = model.get_submodule(place.caller)
-        if "forward" in vars(caller) and not _runs_children(caller):
-            raise GCNetError(
-                f"the forward of {shown(place.caller)} was replaced on the object itself, and would not run "
-                "the block: insert before that is done"
-            )
-    found = {}
-    for place in places:
-        holder = model.get_submodule(place.holder)
-        found[place.site] = layout(holder, _within(place.site, place.holder))
-    dims = {site: channel_dim or dim for site, (_, dim) in found.items()}
-    if channels is not None:
-        widths = dict.fromkeys(found, channels)
-    elif example is not None:
+    places = _places(model, where, position, example is not None)
+    _check_free(model, places, name)
+    layouts = {p.site: layout(model.get_submodule(p.holder), _within(p.site, p.holder)) for p in places}
+    dims = {site: channel_dim or dim for site, (_, dim) in layouts.items()}
+    widths = {site: channels or width for site, (width, _) in layouts.items()}
+    if channels is None and example is not None:
         widths = probed_channels(model, dims, example)
-    else:
-        widths = {site: width for site, (width, _) in found.items() if width is not None}
-        if unknown := [site for site in found if site not in widths]:
-            told = f"{shown(unknown[0])} does not tell how many channels it returns"
-            raise GCNetError(f"{told}: pass channels=, or example= an input")
     blocks = [_made(make, widths[place.site], model, place, dims[place.site]) for place in places]
     for place, new in zip(places, blocks, strict=True):
         _attach(model, place, new, name)
@@ -156,6 +135,24 @@ def _check(model: nn.Module, channels: int | None, channel_dim: int | None, name
         raise GCNetError(f'name is {name!r}; give a word without ".", such as "context"')
 
 
+def _check_free(model: nn.Module, places: Iterable[_Place], name: str) -> None:
+    """Raises GCNetError where there is something of that name, or a block would not run."""
+    there = inserted_blocks(model)
+    for place in places:
+        if _join(place.holder, name) in there:
+            raise GCNetError(
+                f'{shown(place.holder)} already has "{name}": remove that first, or pass another name='
+            )
+        if hasattr(model.get_submodule(place.holder), name):
+            raise GCNetError(f'{shown(place.holder)} has a "{name}" of its own: pass another name=')
+        caller = model.get_submodule(place.caller)
+        if "forward" in vars(caller) and not _runs_children(caller):
+            raise GCNetError(
+                f"the forward of {shown(place.caller)} was replaced on the object itself, and would not run "
+                "the block: insert before that is done"
+            )
+
+
 def _maker(block: MakeBlock | str, options: Mapping[str, Any]) -> MakeBlock:
     if not isinstance(options, Mapping):
         raise GCNetError(f"options is {options!r}; give names and values, such as {{'ratio': 1 / 4}}")
@@ -179,24 +176,14 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str, 
     if where is None and position == "output":
         raise GCNetError('position="output" needs where=, the names of the modules')
     inserted = inserted_blocks(model)
-    modules = [path for path, _ in model.named_modules() if not any(_below(path, top) for top in inserted)]
-    given: Any = "" if where is None else where
-    patterns = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
-    if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
-        raise GCNetError(f"where has {wrong[0]!r}; give names of modules, as in model.named_modules()")
-    if not patterns:
-        raise GCNetError("where is empty: name modules, or leave it out for the whole model")
-    matched = {pattern: [path for path in modules if _matches(path, pattern)] for pattern in patterns}
-    for pattern, paths in matched.items():
-        if not paths:
-            known = f"there is {', '.join(path for path in modules if path and '.' not in path)}"
-            raise GCNetError(f'no module is named "{pattern}"; {did_you_mean(pattern, modules, known)}')
+    modules = [path for path, _ in model.named_modules() if not _below_any(path, inserted)]
+    matched = _matched(modules, where)
     named = {path for paths in matched.values() for path in paths}
     if position == "output":
         return [_output_place(model, path, tried) for path in modules if path in named]
-    found = residual_blocks(model, lambda path: path in modules and any(_below(path, top) for top in named))
+    found = residual_blocks(model, lambda path: path in modules and _below_any(path, named))
     for pattern, paths in matched.items():
-        if not any(_below(path, top) for path in found for top in paths):
+        if not any(_below_any(path, paths) for path in found):
             raise GCNetError(
                 f'no residual block in {shown(pattern)}; position="output" takes any module by its name, '
                 f"such as {listed(_parts(model, paths[0]))}"
@@ -205,6 +192,23 @@ def _places(model: nn.Module, where: str | Sequence[str] | None, position: str, 
         return [_Place(path, path, path) for path in found]
     ends = {path: _join(path, end) for path, end in found.items()}
     return [_Place(end, path, path, drops(model.get_submodule(end))) for path, end in ends.items()]
+
+
+def _matched(modules: Sequence[str], where: Any) -> dict[str, list[str]]:
+    """The modules that each pattern in `where` names; it is what a user gave."""
+    given = "" if where is None else where
+    patterns = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    if not patterns:
+        raise GCNetError("where is empty: name modules, or leave it out for the whole model")
+    matched = {}
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise GCNetError(f"where has {pattern!r}; give names of modules, as in model.named_modules()")
+        matched[pattern] = [path for path in modules if _matches(path, pattern)]
+        if not matched[pattern]:
+            known = f"there is {', '.join(path for path in modules if path and '.' not in path)}"
+            raise GCNetError(f'no module is named "{pattern}"; {did_you_mean(pattern, modules, known)}')
+    return matched
 
 
 def _parts(model: nn.Module, top: str) -> list[str]:
@@ -246,7 +250,12 @@ def _owner(model: nn.Module, path: str) -> str:
     return owner
 
 
-def _made(make: MakeBlock, channels: int, model: nn.Module, place: _Place, channel_dim: int) -> nn.Module:
+def _made(
+    make: MakeBlock, channels: int | None, model: nn.Module, place: _Place, channel_dim: int
+) -> nn.Module:
+    if channels is None:
+        told = f"{shown(place.site)} does not tell how many channels it returns"
+        raise GCNetError(f"{told}: pass channels=, or example= an input")
     try:
         new = make(channels)
     except (TypeError, ValueError) as error:
@@ -303,8 +312,9 @@ def _matches(path: str, pattern: str) -> bool:
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
-def _below(path: str, top: str) -> bool:
-    return not top or path == top or path.startswith(f"{top}.")
+def _below_any(path: str, tops: Iterable[str]) -> bool:
+    """Whether a module is one of `tops`, or in one."""
+    return any(not top or path == top or path.startswith(f"{top}.") for top in tops)
 
 
 def _join(path: str, name: str) -> str:

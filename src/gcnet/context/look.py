@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
@@ -191,13 +191,7 @@ def measure(
     found: dict[str, list[BlockStatistics]] = {}
     with ExitStack() as hooks:
         for name, block in context_blocks(model).items():
-            terms: list[Tensor] = []
-            transform = block.scale if block.add is None else block.add
-            assert transform is not None  # a block has at least one
-            keep = partial(_keep_term, terms, block.gate if block.add is None else lambda term: term)
-            hooks.enter_context(transform.register_forward_hook(keep))
-            finish = partial(_measure_block, found, name, terms, queries, seed)
-            hooks.enter_context(block.register_forward_hook(finish))
+            hooks.enter_context(_measured(block, found, name, queries, seed))
         yield found
 
 
@@ -269,42 +263,39 @@ def sample_positions(positions: int, queries: int, seed: int) -> Int64[Tensor, "
     return torch.randperm(positions, generator=generator)[:queries].sort().values
 
 
-def _keep_term(
-    terms: list[Tensor], fused: Callable[[Tensor], Tensor], _: nn.Module, inputs: object, output: Tensor
-) -> None:
-    terms[:] = [fused(output)]
+@contextmanager
+def _measured(
+    block: ContextBlock, found: dict[str, list[BlockStatistics]], name: str, queries: int, seed: int
+) -> Iterator[None]:
+    """Measures a block whenever it runs; the statistics go to those `found` under its name."""
+    terms: list[Tensor] = []
 
+    def keep(_: nn.Module, inputs: object, output: Tensor) -> None:
+        terms[:] = [block.gate(output) if block.add is None else output]
 
-@torch.no_grad()
-def _measure_block(
-    found: dict[str, list[BlockStatistics]],
-    name: str,
-    terms: list[Tensor],
-    queries: int,
-    seed: int,
-    block: ContextBlock,
-    inputs: tuple[Tensor],
-    output: Tensor,
-) -> None:
-    x = inputs[0]
-    positions = x[0, 0].numel()
-    term = terms.pop()
-    term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
-    features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
-    chosen = sample_positions(positions, queries, seed)
-    attention, jsd, share, count = _measure_attention(block.pool, x, chosen)
-    columns = [_numbers(column, len(x)) for column in (*features, attention, jsd, share)]
-    found.setdefault(name, []).extend(
-        BlockStatistics(positions, count, *row) for row in zip(*columns, strict=True)
-    )
+    @torch.no_grad()
+    def measure(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        x = inputs[0]
+        positions = x[0, 0].numel()
+        term = terms.pop()
+        term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
+        features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
+        count, *attention = _measure_attention(block.pool, x, sample_positions(positions, queries, seed))
+        columns = [_numbers(column, len(x)) for column in (*features, *attention)]
+        rows = zip(*columns, strict=True)
+        found.setdefault(name, []).extend(BlockStatistics(positions, count, *row) for row in rows)
+
+    transform: Any = block.scale if block.add is None else block.add
+    with transform.register_forward_hook(keep), block.register_forward_hook(measure):
+        yield
 
 
 def _measure_attention(
     pool: Any, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
-    """Cosine distance, divergence and share for each image, and how many queries they come from."""
+) -> tuple[int, Tensor | None, Tensor | None, Tensor | None]:
+    """Of how many queries; the cosine distance, divergence and share of each image."""
     if not has_attention(pool):
-        return None, None, None, 0
+        return 0, None, None, None
     if depends_on_query(pool):
         maps = pool.attention(x, chosen).flatten(2)
     else:
@@ -317,8 +308,8 @@ def _measure_attention(
     probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
     attention = cosine_distance(maps) * fair
     if not probable:
-        return attention, None, None, count
-    return attention, jensen_shannon(maps) * fair, covered_share(maps), count
+        return count, attention, None, None
+    return count, attention, jensen_shannon(maps) * fair, covered_share(maps)
 
 
 def _numbers(column: Tensor | None, images: int) -> list[float | None]:
