@@ -134,6 +134,11 @@ def test_spec_with_an_unknown_field_is_refused() -> None:
         ModelSpec.from_dict({"name": "x", "class_names": ["a"], "backbone": {"depth": 50}})
 
 
+def test_a_box_head_has_one_or_two_linear_layers() -> None:
+    with pytest.raises(ValueError, match=r"spec\.roi\.box_fcs is 3, not one of 1, 2"):
+        ModelSpec.from_dict({"name": "x", "class_names": ["a"], "roi": {"box_fcs": 3}})
+
+
 @pytest.mark.parametrize("name", ROW_NAMES)
 def test_builds_with_blocks_where_they_belong(name: str) -> None:
     spec = find(name).spec

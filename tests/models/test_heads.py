@@ -178,6 +178,16 @@ def test_second_stage_with_nothing_to_propose_or_to_find(proposals: Tensor, coun
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+def test_a_mask_head_without_convolutions_is_as_wide_as_it_says() -> None:
+    losses = heads(mask_convs=0, mask_channels=8).losses(
+        features(),
+        [NO_BOXES],
+        [objects(2)],
+        Batch(torch.zeros(1, 3, 128, 128, dtype=torch.uint8), [(128, 128)], [(128, 128)], [0]),
+    )
+    assert losses["loss_mask"] > 0
+
+
 def test_objects_come_first_among_the_regions() -> None:
     sampled = heads().sample_regions(0, [torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])], [objects(2)])
     assert torch.equal(sampled.boxes[:2], objects(2).boxes)

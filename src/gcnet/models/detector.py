@@ -181,7 +181,8 @@ class Detector(Pretrained, nn.Module):
             GCNetError: an image cannot be read or is none of these, or the threshold is not in [0, 1].
         """
         model = in_eval_mode(self)
-        return [model._predict_image(image, score_threshold) for image in as_list(images)]
+        batches = map(model.prepare, as_list(images))
+        return [model.predict(batch, score_threshold=score_threshold)[0].on_cpu() for batch in batches]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Detector:
         if self.recordings is not None:
@@ -198,9 +199,6 @@ class Detector(Pretrained, nn.Module):
         from gcnet.models.fused import optimize
 
         return optimize(self, precision=precision, compiled=compiled)
-
-    def _predict_image(self, image: Any, score_threshold: float) -> Detections:
-        return self.predict(self.prepare(image), score_threshold=score_threshold)[0].on_cpu()
 
     def prepare(self, image: Any) -> Batch:
         """A batch of one image, resized and padded, on the model's device; see `predict_images`."""

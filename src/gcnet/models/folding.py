@@ -41,14 +41,7 @@ def folded(
 
 def can_fold(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether `fold` supports these two."""
-    return (
-        is_plain(conv)
-        and isinstance(norm, _BATCH_NORMS)
-        and is_plain(norm)
-        and not norm.training
-        and isinstance(norm.weight, Tensor)
-        and isinstance(norm.running_mean, Tensor)
-    )
+    return is_plain(conv) and _has_statistics(norm) and not norm.training
 
 
 def is_plain(layer: nn.Module) -> bool:
@@ -85,12 +78,11 @@ def normalise(norm: nn.Module, u: Float[Tensor, "N D H W"]) -> tuple[Tensor, Flo
 
 def has_factor(norm: nn.Module) -> bool:
     """Whether `normalise` supports this norm; compilers cannot follow it."""
-    return (
-        not torch.compiler.is_compiling()
-        and isinstance(norm, _BATCH_NORMS)
-        and is_plain(norm)
-        and norm.training
-        and norm.momentum is not None
-        and isinstance(norm.weight, Tensor)
-        and isinstance(norm.running_mean, Tensor)
-    )
+    usable = not torch.compiler.is_compiling() and _has_statistics(norm)
+    return usable and norm.training and norm.momentum is not None
+
+
+def _has_statistics(norm: nn.Module) -> bool:
+    """Whether this is a batch norm with weights and running statistics, which it may be without."""
+    own = type(norm) in _BATCH_NORMS
+    return own and isinstance(norm.weight, Tensor) and isinstance(norm.running_mean, Tensor)

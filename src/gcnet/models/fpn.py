@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.context import NonLocal
-from gcnet.models.layers import make_norms
+from gcnet.models.layers import initialise, make_norms
 from gcnet.models.spec import BalanceSpec, ModelSpec, Norm
 
 
 def make_neck(in_channels: Sequence[int], spec: ModelSpec) -> nn.Module:
     """From a backbone's maps to five levels, finest first."""
     fpn = FPN(in_channels, spec.fpn_channels, norm=spec.fpn_norm, bottom_up=spec.fpn_bottom_up)
-    return (
-        fpn if spec.balance is None else nn.Sequential(fpn, BalancedPyramid(spec.fpn_channels, spec.balance))
-    )
+    if spec.balance is None:
+        return fpn
+    return nn.Sequential(fpn, BalancedPyramid(spec.fpn_channels, spec.balance))
 
 
 class FPN(nn.Module):
@@ -49,11 +49,7 @@ class FPN(nn.Module):
         self.output = nn.ModuleList(three() for _ in range(levels))
         self.down = nn.ModuleList(three(stride=2) for _ in range(steps))
         self.final = nn.ModuleList(three() for _ in range(steps))
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-            else:
-                nn.init.zeros_(parameter)
+        initialise(self, nn.init.xavier_uniform_)
         self.lateral_norms = make_norms(norm, channels, levels)
         self.output_norms = make_norms(norm, channels, levels)
         self.down_norms = make_norms(norm, channels, steps)

@@ -31,7 +31,6 @@ from gcnet.models.spec import Precision
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-_HALVES = (torch.float16, torch.bfloat16)
 _ONLY_PREDICTS = (
     "an optimised copy only predicts: train, save or load weights into the model that it was made of, "
     "and optimise that again"
@@ -151,16 +150,19 @@ class FusedConv(nn.Module):
             raise GCNetError(_ONLY_PREDICTS)
         bias = self.bias if bias is None else bias
         relu = self.relu if relu is None else relu
-        packs = _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-        if packs and not torch.compiler.is_compiling():
-            return self._onednn(x, add, bias, relu)
-        if relu and self.cudnn and x.is_cuda and x.dtype in _HALVES and not torch.compiler.is_compiling():
-            try:
-                return self._cudnn(x, add, bias)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # it has no engine for this shape on this GPU
-                self.cudnn = False
+        if not torch.compiler.is_compiling():
+            if _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
+                return self._onednn(x, add, bias, relu)
+            if relu and self.cudnn and x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
+                try:
+                    return self._cudnn(x, add, bias)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError:  # it has no engine for this shape on this GPU
+                    self.cudnn = False
+        return self._torch(x, add, bias, relu)
+
+    def _torch(self, x: Tensor, add: Tensor | None, bias: Tensor, relu: bool) -> Tensor:
         padding, stride, dilation = self.geometry
         if x.is_cuda and self.is_linear and add is None and not relu:
             # The same as a product of matrices, which adds the bias by itself.

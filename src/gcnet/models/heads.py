@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcnet.models.layers import make_norms
+from gcnet.models.layers import initialise, kaiming, make_norms
 from gcnet.models.spec import RoISpec
 from gcnet.ops.matching import MISSING
 
@@ -43,11 +43,11 @@ class BoxHead(nn.Module):
         self.fc2 = nn.Linear(spec.box_channels, spec.box_channels) if spec.box_fcs == 2 else None
         self.cls = nn.Linear(spec.box_channels, num_classes + 1)
         self.deltas = nn.Linear(spec.box_channels, 4 if class_agnostic else num_classes * 4)
-        for module in [*self.convs, self.fc1, *([self.fc2] if self.fc2 else [])]:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+        for conv in self.convs:
+            kaiming(conv.weight)  # type: ignore[arg-type]
+        for linear in (self.fc1, self.fc2):
+            if linear is not None:
+                nn.init.xavier_uniform_(linear.weight)
         nn.init.normal_(self.cls.weight, std=spec.cls_init_std)
         nn.init.normal_(self.deltas.weight, std=0.001)
         for name, parameter in self.named_parameters():
@@ -115,13 +115,9 @@ class MaskHead(nn.Module):
             nn.Conv2d(inner if index else channels, inner, 3, padding=1, bias=spec.norm is None)
             for index in range(spec.mask_convs)
         )
-        self.upsample = nn.ConvTranspose2d(inner, inner, 2, stride=2)
+        self.upsample = nn.ConvTranspose2d(inner if spec.mask_convs else channels, inner, 2, stride=2)
         self.logits = nn.Conv2d(inner, self.num_classes, 1)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.kaiming_normal_(parameter, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.zeros_(parameter)
+        initialise(self, kaiming)
         self.norms = make_norms(spec.norm, inner, spec.mask_convs)
 
     def forward(

@@ -5,6 +5,8 @@ N images, P numbers that are predicted at each place, D channels of the output, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.models.spec import Norm
+
+kaiming = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
+
+
+def initialise(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
+    """Gives all weights of a module without norms new values by a function of `nn.init`, and biases zero."""
+    for parameter in module.parameters():
+        (weights if parameter.dim() > 1 else nn.init.zeros_)(parameter)
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:

@@ -27,6 +27,7 @@ from gcnet.ops.matching import (
     ignored_regions,
     match_boxes,
     sample_matches,
+    take_rows,
 )
 from gcnet.types import Targets
 
@@ -75,7 +76,7 @@ def sample_regions(
     by `iou`, also where the proposal overlaps another object more. `background` is the label of regions
     without an object.
     """
-    matches, candidates, given = [], [], []
+    matches, candidates = [], []
     all_boxes, _ = fill_up(proposals)
     all_objects, real = fill_up([target.boxes for target in targets])
     all_found = match_boxes(
@@ -89,28 +90,20 @@ def sample_regions(
         ignored=ignored_regions([target.ignored for target in targets]),
     )
     for boxes, found, target in zip(proposals, all_found, targets, strict=True):
-        found = found[: boxes.shape[0]]
-        own = torch.arange(len(target.boxes), device=boxes.device)
-        found = F.pad(found, (0, 1), value=IGNORED)  # an ignored candidate, so that there is one
-        matches.append(torch.cat([own, found]))
-        candidates.append(torch.cat([target.boxes, boxes, boxes.new_zeros(1, 4)]))
-        given.append(torch.cat([torch.ones_like(own), torch.zeros_like(found)]))
+        own = torch.cat([torch.arange(len(target.boxes), device=boxes.device), found[: boxes.shape[0]]])
+        matches.append(F.pad(own, (0, 1), value=IGNORED))  # an ignored candidate, so that there is one
+        candidates.append(torch.cat([target.boxes, boxes]))
     match = pad_sequence(matches, batch_first=True, padding_value=IGNORED)
     chosen = sample_matches(
         match, batch_size=spec.batch_size, positive_fraction=spec.positive_fraction, sample=sample
     )
 
-    def look_up(rows: Sequence[Tensor], index: Int64[Tensor, "N B"]) -> Tensor:
-        values = pad_sequence(list(rows), batch_first=True)
-        image = torch.arange(len(values), device=index.device)[:, None]
-        return values[image, index].flatten(0, 1)
-
     objects = match.gather(1, chosen.index).where(chosen.positive, 0)
+    given = chosen.taken & (chosen.index < real.sum(dim=1, keepdim=True))
     positive, taken = chosen.positive.flatten(), chosen.taken.flatten()
-    boxes = look_up(candidates, chosen.index)
-    # One more of these, too, for images without objects.
-    labels = look_up([torch.cat([t.labels, t.labels.new_zeros(1)]) for t in targets], objects)
-    object_boxes = look_up([torch.cat([t.boxes, t.boxes.new_ones(1, 4)]) for t in targets], objects)
+    boxes = take_rows(candidates, chosen.index).flatten(0, 1)
+    labels = take_rows([target.labels for target in targets], objects).flatten()
+    object_boxes = take_rows([target.boxes for target in targets], objects).flatten(0, 1)
     place = torch.arange(len(taken), device=taken.device)
     regions = SampledRegions(
         boxes=boxes.where(taken[:, None], 0),
@@ -119,7 +112,7 @@ def sample_regions(
         objects=objects.flatten(),
         target_deltas=encode_boxes(boxes, object_boxes, stds).where(positive[:, None], 0),
         positive=positive,
-        given=look_up(given, chosen.index).bool() & taken,
+        given=given.flatten(),
         place=place,
     )
     return regions if static else regions[taken.nonzero().flatten()]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gcnet.context import make_block
 from gcnet.models import light
-from gcnet.models.layers import DeformableConv2d, make_norm
+from gcnet.models.layers import DeformableConv2d, kaiming, make_norm
 from gcnet.models.spec import ResNetSpec
 
 EXPANSION = {"bottleneck": 4, "basic": 1}
@@ -168,7 +168,7 @@ class ResNet(nn.Module):
         """Kaiming fan-out convolutions; deformable ones start as ordinary ones."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                kaiming(module.weight)
             elif isinstance(module, ResidualBlock) and zero_init_residual:
                 nn.init.zeros_(module.layers[-1][1].weight)  # type: ignore[arg-type]
         for module in self.modules():

@@ -7,6 +7,7 @@ an image that a training step samples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcnet.models.coordinates import anchor_steps, cell_anchors
+from gcnet.models.layers import initialise
 from gcnet.models.spec import Coordinates, RPNSpec
 from gcnet.ops.boxes import Extents, as_limits, clip_each, decode_boxes, encode_boxes, take_boxes
 from gcnet.ops.images import PAD_MULTIPLE
@@ -25,6 +27,7 @@ from gcnet.ops.matching import (
     match_boxes,
     random_sample,
     sample_matches,
+    take_rows,
 )
 from gcnet.ops.nms import grouped_nms, grouped_nms_static
 from gcnet.types import Batch, Targets
@@ -55,11 +58,7 @@ class RPN(nn.Module):
             raise ValueError("there are no anchors: scales or ratios are missing")
         self.objectness = nn.Conv2d(channels, self.each, 1)
         self.deltas = nn.Conv2d(channels, self.each * 4, 1)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.01)
-            else:
-                nn.init.zeros_(parameter)
+        initialise(self, partial(nn.init.normal_, std=0.01))
 
     def losses(
         self, features: list[Tensor], batch: Batch, targets: list[Targets], *, static: bool = False
@@ -154,12 +153,9 @@ class RPN(nn.Module):
             matches, batch_size=self.spec.batch_size, positive_fraction=POSITIVE_FRACTION, sample=self.sample
         )
         logits, deltas = self._run_at(features, chosen.index)
-        objects = torch.stack(
-            [
-                # An image without objects has no positives: these values do not matter.
-                torch.cat([target.boxes, target.boxes.new_ones(1, 4)])[own.clamp(min=0)]
-                for target, own in zip(targets, matches.gather(1, chosen.index), strict=True)
-            ]
+        # Of anchors that are not positive these values do not matter.
+        objects = take_rows(
+            [target.boxes for target in targets], matches.gather(1, chosen.index).clamp(min=0)
         )
         sampled = all_anchors[chosen.index].flatten(0, 1)
         target_deltas = encode_boxes(sampled, objects.flatten(0, 1), self.spec.stds)

@@ -163,7 +163,7 @@ class RoISpec:
     """
 
     box_convs: int = 0
-    box_fcs: int = 2
+    box_fcs: Literal[1, 2] = 2
     box_channels: int = 1024
     class_agnostic: bool | None = None
     stds: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)

@@ -86,6 +86,15 @@ def fill_up(rows: Sequence[Shaped[Tensor, "_G *_"]]) -> tuple[Shaped[Tensor, "N 
     return pad_sequence(list(rows), batch_first=True), pad_sequence(real, batch_first=True)
 
 
+def take_rows(
+    rows: Sequence[Shaped[Tensor, "_G *_"]], index: Int64[Tensor, "N B"]
+) -> Shaped[Tensor, "N B *_"]:
+    """The rows of each image that `index` names; all images have one more, of zeros, so that there is one."""
+    values, _ = fill_up(rows)
+    values = torch.cat([values, values.new_zeros(len(values), 1, *values.shape[2:])], dim=1)
+    return values[torch.arange(len(values), device=index.device)[:, None], index]
+
+
 def ignored_regions(
     regions: Sequence[Float[Tensor, "_I 4"] | None],
 ) -> Float[Tensor, "N I 4"] | None:
