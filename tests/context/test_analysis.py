@@ -198,14 +198,14 @@ def test_two_camps_of_queries() -> None:
 
 
 def test_a_sample_of_queries_estimates_the_whole() -> None:
-    block, x = ContextBlock(LooksElsewhere(300), add=nn.Identity()), inputs(1, 2, 30, 30)
+    block, x = ContextBlock(LooksElsewhere(75), add=nn.Identity()), inputs(1, 2, 15, 15)
     estimates = [statistics(block, x, queries=64, seed=seed)[0].jsd or 0 for seed in range(40)]
-    exact = statistics(block, x, queries=900)[0].jsd
+    exact = statistics(block, x, queries=225)[0].jsd
     assert exact == pytest.approx(LN2 * 4 / 9, rel=1e-12)
     assert sum(estimates) / 40 == pytest.approx(exact, rel=0.02)  # unbiased: the error of one is 3 %
     assert max(abs(estimate - exact) for estimate in estimates) > 1e-3
     whole = ContextBlock(LooksAtItself(), add=nn.Identity())
-    assert statistics(whole, x, queries=64)[0].jsd == pytest.approx(LN2 * (1 - 1 / 900), rel=1e-12)
+    assert statistics(whole, x, queries=64)[0].jsd == pytest.approx(LN2 * (1 - 1 / 225), rel=1e-12)
 
 
 def test_non_local_blocks_against_the_definition() -> None:

@@ -1,58 +1,24 @@
-"""The block itself: identity at birth, shapes, memory layout, gradients."""
+"""The paper's own block: what it copies, and its attention."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gcnet.context import GlobalContext
-from gcnet.context.blocks import AttentionPool, AveragePool
+from gcnet.context.blocks import AttentionPool
 
+Awake = Callable[[nn.Module], nn.Module]
 POOLINGS = ["attention", "average"]
 FUSIONS = [("add",), ("scale",), ("add", "scale")]
 
 
-def awake(block: GlobalContext, seed: int = 0) -> GlobalContext:
-    """The block with no parameter left at zero."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return block
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_fresh_block_with_add_changes_nothing(pooling: str) -> None:
-    x = torch.randn(2, 32, 5, 7)
-    assert torch.equal(GlobalContext(32, pooling=pooling)(x), x)
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_fresh_block_with_scale_halves(pooling: str) -> None:
-    x = torch.randn(2, 32, 5, 7)
-    torch.testing.assert_close(GlobalContext(32, pooling=pooling, fusion=("scale",))(x), x / 2)
-
-
-@pytest.mark.parametrize(("pooling", "fusion"), itertools.product(POOLINGS, FUSIONS))
-def test_gradients(pooling: str, fusion: tuple[str, ...]) -> None:
-    torch.manual_seed(0)
-    block = awake(GlobalContext(8, ratio=0.5, pooling=pooling, fusion=fusion).double())
-    x = torch.randn(2, 8, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, *_: block(x), (x, *block.parameters()))
-
-
-@pytest.mark.parametrize("shape", [(2, 16, 9), (2, 16, 3, 4), (1, 16, 2, 3, 4), (3, 16, 1, 1)])
-def test_sequences_maps_and_volumes(shape: tuple[int, ...]) -> None:
-    x = torch.randn(shape)
-    for pooling, fusion in itertools.product(POOLINGS, FUSIONS):
-        assert awake(GlobalContext(16, pooling=pooling, fusion=fusion))(x).shape == x.shape
-
-
-def test_order_of_positions_does_not_matter() -> None:
+def test_order_of_positions_does_not_matter(awake: Awake) -> None:
     torch.manual_seed(0)
     block, x = awake(GlobalContext(16)), torch.randn(2, 16, 30)
     order = torch.randperm(30)
@@ -75,7 +41,9 @@ class LargestCopy(TorchDispatchMode):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize(("pooling", "fusion"), itertools.product(POOLINGS, FUSIONS))
-def test_no_layout_copies_the_map(layout: torch.memory_format, pooling: str, fusion: tuple[str, ...]) -> None:
+def test_no_layout_copies_the_map(
+    layout: torch.memory_format, pooling: str, fusion: tuple[str, ...], awake: Awake
+) -> None:
     torch.manual_seed(0)
     block, x = awake(GlobalContext(16, pooling=pooling, fusion=fusion)), torch.randn(2, 16, 12, 10)
     expected = block(x)
@@ -105,11 +73,6 @@ def test_attention_sums_to_one() -> None:
     torch.testing.assert_close(pool(x), (x * attention[:, None]).sum(dim=(2, 3)))
 
 
-def test_average_pool_is_the_mean() -> None:
-    x = torch.randn(3, 16, 4, 6)
-    torch.testing.assert_close(AveragePool()(x), x.mean(dim=(2, 3)))
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -125,6 +88,6 @@ def test_impossible_arguments_are_refused(arguments: dict) -> None:
         GlobalContext(32, **arguments)
 
 
-def test_extreme_values_stay_finite() -> None:
+def test_extreme_values_stay_finite(awake: Awake) -> None:
     x: Tensor = torch.full((1, 16, 4, 4), 1e4)
     assert awake(GlobalContext(16))(x).isfinite().all()
