@@ -27,6 +27,16 @@ def pictures(count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(2))
 
 
+def with_blocks(*outputs: str) -> Network:
+    """The network with blocks that do something, in every residual branch and on some modules' output."""
+    model = network()
+    insert(model, Block)
+    if outputs:
+        insert(model, Block, where=outputs, position="output")
+    stir(model)
+    return model
+
+
 def test_default_is_the_end_of_every_residual_branch() -> None:
     model = network()
     assert insert(model, Block) == EVERYWHERE
@@ -180,10 +190,7 @@ def test_two_names_side_by_side() -> None:
 
 
 def test_the_block_outlives_a_replaced_norm() -> None:
-    model = network()
-    insert(model, Block)
-    insert(model, Block, where="neck.1", position="output")
-    stir(model)
+    model = with_blocks("neck.1")
     expected = model(pictures())
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
     assert isinstance(converted.stage1[0].bn2, nn.SyncBatchNorm)
@@ -221,10 +228,7 @@ def blocks_of(model: nn.Module) -> set[str]:
 
 
 def test_features_taken_with_torch_fx_have_the_blocks_and_train_them() -> None:
-    model, x = network(), pictures()
-    insert(model, Block)
-    insert(model, Block, where=["neck.1", "stage2"], position="output")
-    stir(model)
+    model, x = with_blocks("neck.1", "stage2"), pictures()
     body = create_feature_extractor(model, {"head": "out"})
     assert blocks_of(body) == blocks_of(model)
     torch.testing.assert_close(body(x)["out"], model(x))
@@ -234,10 +238,7 @@ def test_features_taken_with_torch_fx_have_the_blocks_and_train_them() -> None:
 
 
 def test_fusing_norms_keeps_the_blocks_and_runs_them_once() -> None:
-    model, x = network(), pictures()
-    insert(model, Block)
-    insert(model, Block, where="neck.1", position="output")
-    stir(model)
+    model, x = with_blocks("neck.1"), pictures()
     expected = model(x)
     torch.testing.assert_close(fuse(model)(x), expected)
     one = copy.deepcopy(model.stage1[0])  # the traced module itself holds a block
@@ -247,9 +248,7 @@ def test_fusing_norms_keeps_the_blocks_and_runs_them_once() -> None:
 
 
 def test_torch_fx_quantisation_keeps_the_blocks() -> None:
-    model, x = network(), pictures()
-    insert(model, Block)
-    stir(model)
+    model, x = with_blocks(), pictures()
     prepared = prepare_fx(model, torch.ao.quantization.get_default_qconfig_mapping(), (x,))
     torch.testing.assert_close(prepared(x), model(x), rtol=1e-3, atol=1e-3)
     assert blocks_of(prepared) >= blocks_of(model)
@@ -287,19 +286,14 @@ def unchecked():
 
 @pytest.mark.skipif(torch.__version__.startswith("2.11"), reason="its Dynamo breaks the graph at views")
 def test_compiles_whole(unchecked) -> None:
-    model = network()
-    insert(model, Block)
-    insert(model, Block, where="stage1", position="output")
-    stir(model)
+    model = with_blocks("stage1")
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(pictures()), model(pictures()))
 
 
 def test_exports(unchecked) -> None:
-    model = network()
-    insert(model, Block)
-    stir(model)
+    model = with_blocks()
     sizes = {0: torch.export.Dim("n"), 2: torch.export.Dim.DYNAMIC}
     program = torch.export.export(model, (pictures(),), dynamic_shapes=(sizes,))
     x = torch.randn(3, 3, 20, 16)
@@ -321,9 +315,7 @@ def test_distributed_gradients_reach_the_blocks(tmp_path) -> None:
 
 
 def test_channels_last_maps_stay_so() -> None:
-    model, x = network(), pictures()
-    insert(model, Block)
-    stir(model)
+    model, x = with_blocks(), pictures()
     expected = model(x)
     model = model.to(memory_format=torch.channels_last)
     layouts = []

@@ -14,6 +14,7 @@ from gcnet.models.coordinates import resize_inclusive
 from gcnet.models.pooler import pool_regions, region_levels, with_images
 from gcnet.models.postprocess import to_original
 from gcnet.models.rpn import level_anchors
+from gcnet.models.spec import RPNSpec
 from gcnet.ops.boxes import box_iou, decode_boxes, encode_boxes
 from gcnet.types import Batch, Detections
 
@@ -40,7 +41,7 @@ def test_anchors(stride: int) -> None:
                 y1, y2 = middle - (height - 1) / 2, middle + (height - 1) / 2
                 inclusive = np.round([x1, y1, x2, y2])
                 expected.append(inclusive + np.array([column, row, column, row]) * stride)
-    anchors = level_anchors((2, 3), stride, [8.0], torch.device("cpu"), coordinates="inclusive")
+    anchors = level_anchors((2, 3), stride, RPNSpec(), torch.device("cpu"), coordinates="inclusive")
     assert torch.equal(anchors - LAST, torch.tensor(np.array(expected), dtype=torch.float32))
 
 

@@ -35,7 +35,7 @@ SMALL = RoISpec(box_channels=16, mask_channels=8, mask_convs=1, batch_size=16)
 
 
 def test_anchors_of_a_level() -> None:
-    anchors = level_anchors((2, 3), 16, [8.0], CPU)
+    anchors = level_anchors((2, 3), 16, RPNSpec(), CPU)
     assert anchors.shape == (2 * 3 * 3, 4)
     torch.testing.assert_close(box_area(anchors), torch.full((18,), 128.0**2))
     width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)
@@ -46,7 +46,8 @@ def test_anchors_of_a_level() -> None:
 
 def test_anchors_of_several_scales_go_by_ratio_then_scale() -> None:
     """As mmdetection's AnchorGenerator has them with `scale_major`."""
-    anchors = level_anchors((1, 1), 8, [2.0, 4.0], CPU, ratios=(1.0, 4.0))
+    spec = RPNSpec(anchor_scale=(2.0, 4.0), anchor_ratios=(1.0, 4.0))
+    anchors = level_anchors((1, 1), 8, spec, CPU)
     width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)
     assert width.tolist() == [16, 32, 8, 16]
     assert height.tolist() == [16, 32, 32, 64]

@@ -45,15 +45,6 @@ def test_reads_rgb_exactly(kind: str, options: dict, picture: np.ndarray, tmp_pa
     np.testing.assert_array_equal(read_image(path), picture)
 
 
-def test_exif_orientation_is_applied(picture: np.ndarray, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to view
-    Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=100)
-    turned = read_image(tmp_path / "turned.jpg")
-    assert turned.shape == (120, 90, 3)
-    assert np.abs(turned.astype(int) - np.rot90(picture, -1)).mean() < 8
-
-
 @pytest.mark.parametrize("fraction", [0.3, 0.7, 0.98])
 @pytest.mark.parametrize(
     ("kind", "options"),

@@ -56,21 +56,20 @@ class FPN(nn.Module):
         self.final_norms = make_norms(norm, channels, steps)
 
     def forward(self, features: list[Float[Tensor, "N _C _h _w"]]) -> list[Float[Tensor, "N C _h _w"]]:
-        maps = [
-            norm(lateral(feature))
-            for lateral, norm, feature in zip(self.lateral, self.lateral_norms, features, strict=True)
-        ]
+        maps = _each(self.lateral, self.lateral_norms, features)
         for level in reversed(range(len(maps) - 1)):
             maps[level] = _add_upsampled(maps[level], maps[level + 1])
-        outputs = [
-            norm(output(level))
-            for output, norm, level in zip(self.output, self.output_norms, maps, strict=True)
-        ]
+        outputs = _each(self.output, self.output_norms, maps)
         for level, (down, norm) in enumerate(zip(self.down, self.down_norms, strict=True)):
             outputs[level + 1] = outputs[level + 1] + norm(down(outputs[level]))
-        for level, (final, norm) in enumerate(zip(self.final, self.final_norms, strict=True), 1):
-            outputs[level] = norm(final(outputs[level]))
+        if self.final:
+            outputs[1:] = _each(self.final, self.final_norms, outputs[1:])
         return [*outputs, outputs[-1][:, :, ::2, ::2]]
+
+
+def _each(convs: nn.ModuleList, norms: nn.ModuleList, maps: Sequence[Tensor]) -> list[Tensor]:
+    """Each map through its convolution and norm."""
+    return [norm(conv(x)) for conv, norm, x in zip(convs, norms, maps, strict=True)]
 
 
 class BalancedPyramid(nn.Module):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -72,14 +72,14 @@ def recompute_activations(model: nn.Module) -> Iterator[None]:
 def _forward(forward: Callable[..., Any], *inputs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs)
-    contexts = partial(_contexts, forward.__self__)  # type: ignore[attr-defined]
-    # No part draws random numbers.
-    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-
-
-def _contexts(part: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Around the first and the second computation."""
-    return nullcontext(), _statistics_rest(part)
+    part = forward.__self__  # type: ignore[attr-defined]
+    return checkpoint(
+        forward,
+        *inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,  # no part draws random numbers
+        context_fn=lambda: (nullcontext(), _statistics_rest(part)),  # around the first and second computation
+    )
 
 
 @contextmanager

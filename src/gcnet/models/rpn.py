@@ -100,13 +100,7 @@ class RPN(nn.Module):
         steps = anchor_steps(self.spec.anchor_strides, sizes, self.coordinates)
         return [
             level_anchors(
-                size,
-                stride,
-                self.spec.anchor_scales,
-                features[0].device,
-                ratios=self.spec.anchor_ratios,
-                step=step,
-                coordinates=self.coordinates,
+                size, stride, self.spec, features[0].device, step=step, coordinates=self.coordinates
             )
             for size, stride, step in zip(sizes, self.spec.anchor_strides, steps, strict=True)
         ]
@@ -218,17 +212,20 @@ class RPN(nn.Module):
 def level_anchors(
     size: tuple[int, int],
     stride: int,
-    scales: Sequence[float],
+    spec: RPNSpec,
     device: torch.device,
     *,
-    ratios: Sequence[float] = RPNSpec.anchor_ratios,
     step: tuple[int, int] | None = None,
     coordinates: Coordinates = "continuous",
 ) -> Float[Tensor, "A 4"]:
-    """Anchors of `scale * stride` pixels for each ratio and scale, at multiples of `step` (`stride`)."""
+    """Anchors of `scale * stride` pixels for each ratio and scale, at multiples of `step` (`stride`).
+
+    They go by row, column, ratio and scale.
+    """
     # One number at a time: a tensor of them would have to be copied to the GPU, a synchronisation.
-    roots = torch.stack([torch.full((), ratio, device=device) for ratio in ratios]).sqrt()
-    shapes = [torch.stack([stride * scale / roots, stride * scale * roots], dim=1) for scale in scales]
+    roots = torch.stack([torch.full((), ratio, device=device) for ratio in spec.anchor_ratios]).sqrt()
+    sides = [stride * scale for scale in spec.anchor_scales]
+    shapes = [torch.stack([side / roots, side * roots], dim=1) for side in sides]
     shape = torch.stack(shapes, dim=1).flatten(0, 1)
     cell = cell_anchors(stride, shape, coordinates)
     down, across = step or (stride, stride)
