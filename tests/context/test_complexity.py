@@ -36,7 +36,6 @@ BLOCKS = {
     **{
         f"{mode}_sub": NonLocal(C, ratio=1 / 4, mode=mode, sub_sample=True, batch_norm=True) for mode in MODES
     },
-    **{f"{mode}_full": NonLocal(C, ratio=1, mode=mode) for mode in MODES},
 }
 
 

@@ -48,15 +48,12 @@ class LibraryBackbone(nn.Module):
         self.out_channels = [shapes[name][1] for name in self.ends]
         for name in list(self.parts)[list(self.parts).index(ends[-1][-1]) + 1 :]:
             del self.parts[name]  # the parts after c5 belong to the classifier
-        if spec.context is not None:
-            marked = [
-                name for names, has in zip(ends, spec.context.stages, strict=True) if has for name in names
-            ]
+        context: Any = spec.context
+        if context is not None:
+            marked = [name for names, has in zip(ends, context.stages, strict=True) if has for name in names]
             where = [name for name in marked if residual_blocks(self.parts[name])]
-            position: Any = spec.context.position
-            options = spec.context.options
-            block = spec.context.block
-            self.blocks = insert(self.parts, block, options=options, where=where, position=position)
+            options, position = context.options, context.position
+            self.blocks = insert(self.parts, context.block, options=options, where=where, position=position)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> list[Float[Tensor, "N _C _h _w"]]:
         features = []
