@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gcnet.errors import GCNetError
-from gcnet.recipe import Recipe
+from gcnet.recipe import ClassificationRecipe, Recipe
 
 
 def test_the_rate_follows_the_batch_size() -> None:
@@ -53,3 +53,24 @@ def test_unknown_words_are_refused(name: str) -> None:
     object.__setattr__(recipe, name, "c9")  # the checks of types in tests come before the recipe's own
     with pytest.raises(GCNetError, match=f"recipe: {name} is 'c9'; give "):
         recipe.__post_init__()
+
+
+def test_a_classifier_is_validated_on_images_as_they_are() -> None:
+    changes = {"flip": 1.0, "color_jitter": 1.0, "quarter_turns": 1.0, "rotation": 90.0, "mixup": 0.2}
+    still = ClassificationRecipe(**changes).without_augmentation()
+    assert {name: getattr(still, name) for name in changes} == dict.fromkeys(changes, 0.0)
+    assert still.scale_jitter == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; give 0 or more, less than 1"),
+        ({"scale_jitter": (0.5, 1.5)}, "a crop shows at most 1, the whole"),
+        ({"image_size": (64, 128)}, "give the side to resize to and a square within it"),
+        ({"copy_paste": 0.5}, "crop and copy_paste are for detectors"),
+    ],
+)
+def test_what_only_classifiers_refuse(field: dict[str, Any], message: str) -> None:
+    with pytest.raises(GCNetError, match=message):
+        ClassificationRecipe(**field)

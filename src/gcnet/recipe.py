@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Literal, get_args, get_origin
 
 from gcnet.console import shown
@@ -41,8 +43,6 @@ _LIMITS = {
 BatchSize = int | Literal["auto"]
 Schedule = Literal["step", "cosine", "onecycle", "free"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
-_BELOW_ONE = ("val_fraction", "ema", "label_smoothing")  # from 0 on
-
 _TIME = re.compile(r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")  # 1h30m
 
 
@@ -54,6 +54,39 @@ def seconds_of(time: str) -> float:
     except ValueError:  # of 1.2.3
         return 0.0
     return hours * 3600 + minutes * 60 + seconds
+
+
+# The augmentation of images that are shown as they are.
+_STILL: dict[str, Any] = {"scale_jitter": (1.0, 1.0), "crop": 1.0} | dict.fromkeys(
+    ("flip", "color_jitter", "quarter_turns", "rotation", "copy_paste"), 0.0
+)
+
+_Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
+_BELOW_ONE = (lambda share: 0 <= share < 1, "give 0 or more, less than 1")
+# What else must hold of a field, and what to do where it does not.
+_RULES: _Rules = {
+    "val_fraction": _BELOW_ONE,
+    "ema": _BELOW_ONE,
+    "time": (lambda time: not time or 0 < seconds_of(time) < inf, "give a time such as 90s, 30m or 1h30m"),
+    "lr": (lambda lr: 0 < lr < inf, "give a positive number"),
+    "crop": (lambda crop: 0 < crop <= 1, "give a share of the sides, at most 1"),
+    "image_size": (
+        lambda size: size is None or 1 <= min(size) <= max(size) <= 1 << 16,
+        "give two sides of 1 to 65536 pixels",
+    ),
+    "scale_jitter": (
+        lambda factors: 0.01 <= factors[0] <= factors[1] <= 100,
+        "give smallest <= largest, both in [0.01, 100]",
+    ),
+}
+_RULES_OF_CLASSIFIERS: _Rules = {
+    "label_smoothing": _BELOW_ONE,
+    "scale_jitter": (lambda shares: shares[1] <= 1, "a crop shows at most 1, the whole"),
+    "image_size": (
+        lambda size: size is None or 1 <= size[1] <= size[0],
+        "give the side to resize to and a square within it",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -188,27 +221,19 @@ class Recipe:
             if value not in (None, "auto") and not least <= value <= most:  # NaN is not
                 limit = f"{most} or less" if value > most else f"{least} or more"
                 raise GCNetError(f"recipe: {name} is {value}; give {limit}")
-        for name in _BELOW_ONE:
-            if not 0 <= getattr(self, name, 0) < 1:
-                raise GCNetError(f"recipe: {name} is {getattr(self, name)}; give 0 or more, less than 1")
-        if self.time and not 0 < seconds_of(self.time) < float("inf"):
-            raise GCNetError(f"recipe: time is {shown(self.time)}; give a time such as 90s, 30m or 1h30m")
+        self._check(_RULES)
         self.parsed_class_weights()
         if self.schedule == "free" and (self.optimizer != "adamw" or self.ema):
             raise GCNetError(
                 'recipe: schedule "free" averages the weights itself: give optimizer adamw and ema 0, '
                 "or another schedule, such as cosine"
             )
-        if not 0 < self.lr < float("inf"):
-            raise GCNetError(f"recipe: lr is {self.lr}; give a positive number")
-        if not 0 < self.crop <= 1:
-            raise GCNetError(f"recipe: crop is {self.crop}; give a share of the sides, at most 1")
-        if self.image_size is not None and not 1 <= min(self.image_size) <= max(self.image_size) <= 1 << 16:
-            raise GCNetError(f"recipe: image_size is {self.image_size}; give two sides of 1 to 65536 pixels")
-        if not 0.01 <= self.scale_jitter[0] <= self.scale_jitter[1] <= 100:
-            raise GCNetError(
-                f"recipe: scale_jitter is {self.scale_jitter}; give smallest <= largest, both in [0.01, 100]"
-            )
+
+    def _check(self, rules: _Rules) -> None:
+        for name, (holds, advice) in rules.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise GCNetError(f"recipe: {name} is {shown(value)}; {advice}")
 
     def step_epochs(self) -> tuple[int, ...]:
         """`steps`, or their default for this number of epochs."""
@@ -233,8 +258,7 @@ class Recipe:
 
     def without_augmentation(self) -> "Recipe":
         """A copy that shows images as evaluation does."""
-        still = {"flip": 0.0, "scale_jitter": (1.0, 1.0), "color_jitter": 0.0}
-        return replace(self, **still, quarter_turns=0.0, rotation=0.0, crop=1.0, copy_paste=0.0)
+        return replace(self, **_STILL)
 
     def division(self) -> dict[str, Any]:
         """The fields that say how a data set is read, as `gcnet.load_splits` takes them."""
@@ -274,15 +298,8 @@ class ClassificationRecipe(Recipe):
             raise GCNetError(
                 "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
             )
-        if self.scale_jitter[1] > 1:
-            raise GCNetError(
-                f"recipe: scale_jitter is {self.scale_jitter}; a crop shows at most 1, the whole"
-            )
-        if self.image_size is not None and not 1 <= self.image_size[1] <= self.image_size[0]:
-            raise GCNetError(
-                f"recipe: image_size is {self.image_size}; give the side to resize to and a square within it"
-            )
+        self._check(_RULES_OF_CLASSIFIERS)
 
     def without_augmentation(self) -> "ClassificationRecipe":
         """A copy that shows images as evaluation does."""
-        return replace(self, flip=0.0, scale_jitter=(1.0, 1.0), color_jitter=0.0, mixup=0.0)
+        return replace(self, **_STILL, mixup=0.0)
