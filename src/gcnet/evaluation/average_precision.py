@@ -62,6 +62,7 @@ class Matches:
     `rank` is a detection's place among them. `match` is the object that a detection finds in a range of areas
     at an IoU threshold, -1 for none; `right` says that it is one that counts, `wrong` that there is none.
     What is neither found a crowd, or something of another size. `ignored` objects do not count in a range.
+    `hits`, `misses` and `wanted` objects are those at IoU 0.5 in the first range, all areas by default.
     """
 
     truth: Objects
@@ -74,6 +75,24 @@ class Matches:
     right: Bool[np.ndarray, "N2 A T"]
     wrong: Bool[np.ndarray, "N2 A T"]
     classes: int
+
+    @property
+    def hits(self) -> Bool[np.ndarray, " N2"]:
+        return self.right[:, 0, 0]
+
+    @property
+    def misses(self) -> Bool[np.ndarray, " N2"]:
+        return self.wrong[:, 0, 0]
+
+    @property
+    def wanted(self) -> Bool[np.ndarray, " N1"]:
+        return ~self.ignored[:, 0]
+
+    def not_found(self, least: float = 0.0) -> Bool[np.ndarray, " N1"]:
+        """The wanted objects that are not hit by a detection with a score of `least` or more."""
+        left = self.wanted
+        left[self.match[self.hits & (self.scores >= least), 0, 0]] = False
+        return left
 
 
 @dataclass(frozen=True)
@@ -244,19 +263,11 @@ def _match(
 
 def score(matches: Matches) -> Scores:
     """Precision and recall of detections among the objects of a data set."""
-    count, areas, classes, rank = (
-        matches.classes,
-        matches.ignored.shape[1],
-        matches.found.classes,
-        matches.rank,
-    )
+    count, areas = matches.classes, matches.ignored.shape[1]
     precision = np.full((len(IOUS), len(RECALLS), count, areas), NONE)
     recall = np.full((len(IOUS), count, areas), NONE)
     limited = np.full((len(IOUS), count, len(LIMITS)), NONE)
-    order = by_class_and_score(matches)
-    bounds = np.searchsorted(classes[order], np.arange(count + 1))
-    for k in range(count):
-        own = order[bounds[k] : bounds[k + 1]]
+    for k, own in enumerate(rows_of_classes(matches)):
         wanted = (~matches.ignored[matches.truth.classes == k]).sum(0)
         for a in np.flatnonzero(wanted).tolist():
             hits, misses = matches.right[own, a], matches.wrong[own, a]
@@ -264,13 +275,15 @@ def score(matches: Matches) -> Scores:
             precision[:, :, k, a] = precision_at(hits, misses, int(wanted[a]))
             if a == 0:
                 for m, limit in enumerate(LIMITS):
-                    limited[:, k, m] = hits[rank[own] < limit].sum(0) / wanted[a]
+                    limited[:, k, m] = hits[matches.rank[own] < limit].sum(0) / wanted[a]
     return Scores(precision, recall, limited)
 
 
-def by_class_and_score(matches: Matches) -> Int64[np.ndarray, " N2"]:
-    """The order by class and falling score; equal ones stay in that of images, as COCOeval has it."""
-    return np.lexsort((-matches.scores, matches.found.classes))
+def rows_of_classes(matches: Matches) -> list[Int64[np.ndarray, " _D"]]:
+    """Each class's detections by falling score; equal ones stay in order of images, as COCOeval has it."""
+    classes = matches.found.classes
+    order = np.lexsort((-matches.scores, classes))
+    return np.split(order, np.searchsorted(classes[order], np.arange(1, matches.classes)))
 
 
 def precision_at(

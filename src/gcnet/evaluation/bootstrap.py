@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from gcnet.evaluation.average_precision import RECALLS, Matches, by_class_and_score
+from gcnet.evaluation.average_precision import RECALLS, Matches, rows_of_classes
 
 RESAMPLES, SEED = 1000, 0
 LEVEL = 0.95
+DRAWN = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "images"}  # for reports
 AT_ONCE = 1 << 20  # numbers in memory
 
 
@@ -61,13 +62,11 @@ def ap_samples(
     """AP of each class at each threshold; NaN if it has no objects."""
     thresholds = matches.right.shape[2]
     samples = np.full((len(weights), thresholds, matches.classes), np.nan, np.float32)
-    order, truth = by_class_and_score(matches), matches.truth
-    bounds = np.searchsorted(matches.found.classes[order], np.arange(matches.classes + 1))
-    for k in range(matches.classes):
+    truth = matches.truth
+    for k, own in enumerate(rows_of_classes(matches)):
         objects = truth.images[(truth.classes == k) & ~matches.ignored[:, area]]
         if not len(objects):
             continue
-        own = order[bounds[k] : bounds[k + 1]]
         step = max(AT_ONCE // (len(own) + 1), 1)
         for start in range(0, len(weights), step):
             part = weights[start : start + step]
@@ -105,15 +104,16 @@ def _weighted_ap(
 
 def threshold_samples(matches: Matches, weights: Float32[np.ndarray, "B I"]) -> Float[np.ndarray, " B"]:
     """The score threshold with the best F1, for all classes together at IoU 0.5."""
-    right, wrong = matches.right[:, 0, 0], matches.wrong[:, 0, 0]
-    own = np.flatnonzero(right | wrong)
+    own = np.flatnonzero(matches.hits | matches.misses)
     own = own[np.argsort(-matches.scores[own], kind="stable")]
     if not len(own):
         return np.full(len(weights), np.nan)
-    wanted = weights[:, matches.truth.images[~matches.ignored[:, 0]]].sum(1)
+    wanted = weights[:, matches.truth.images[matches.wanted]].sum(1)
     best, step = [], max(AT_ONCE // len(own), 1)
     for start in range(0, len(weights), step):
         drawn = weights[start : start + step][:, matches.found.images[own]]
-        f1 = (drawn * right[own]).cumsum(1) / (drawn.cumsum(1) + wanted[start : start + step, None] + 1e-9)
+        f1 = (drawn * matches.hits[own]).cumsum(1) / (
+            drawn.cumsum(1) + wanted[start : start + step, None] + 1e-9
+        )
         best.append(matches.scores[own][f1.argmax(1)])
     return np.concatenate(best)

@@ -125,27 +125,28 @@ class CocoEvaluator:
         """What was found, with the areas of masks if there are any, and its scores."""
         masks = all(image.counts is not None for image in self.results.images)
         images = [image for image in self.results.images if len(image)]
-        counts = [len(image) for image in images]
+        lengths = [len(image) for image in images]
         numbers = [self._numbers[image.image_id] for image in images]
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
         ids = _joined([image.category_ids for image in images], np.zeros(0, np.int64))
-        areas = [
-            image.boxes[:, 2:].prod(1) if image.counts is None else mask_areas(image.counts, image.size)
-            for image in images
-        ]
         found = Objects(
-            images=np.repeat(np.array(numbers, np.int64), counts),
+            images=np.repeat(np.array(numbers, np.int64), lengths),
             classes=np.array([labels[id] for id in ids.tolist()], np.int64),
             boxes=_joined([image.boxes for image in images], np.zeros((0, 4))),
-            areas=_joined(areas, np.zeros(0)),
+            areas=_joined([_areas(image) for image in images], np.zeros(0)),
             masks=[counts for image in images for counts in image.counts or ()] if masks else None,
-            sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), counts, 0),
+            sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), lengths, 0),
         )
         return found, _joined([image.scores for image in images], np.zeros(0))
 
 
 def _joined(columns: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
-    return np.concatenate(columns) if columns else empty
+    return np.concatenate([empty, *columns])
+
+
+def _areas(image: ImageResults) -> Float[np.ndarray, " D"]:
+    """Pixels of its masks; of boxes without."""
+    return image.boxes[:, 2:].prod(1) if image.counts is None else mask_areas(image.counts, image.size)
 
 
 def _summary(scores: Scores, most: int) -> dict[str, float]:

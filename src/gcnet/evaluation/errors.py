@@ -47,9 +47,9 @@ def find_errors(matches: Matches) -> Errors:
 
     An object is missed if it is not found and no error of box or class is about it.
     """
-    count, wrong = len(matches.scores), matches.wrong[:, 0, 0]
+    count = len(matches.scores)
     pairs = pairs_of_all_classes(matches, BACKGROUND)
-    real = ~matches.ignored[pairs.truth, 0]
+    real = matches.wanted[pairs.truth]
     same = matches.found.classes[pairs.found] == matches.truth.classes[pairs.truth]
 
     def best(of: Bool[np.ndarray, " E"]) -> tuple[Int64[np.ndarray, " N2"], Float[np.ndarray, " N2"]]:
@@ -69,11 +69,10 @@ def find_errors(matches: Matches) -> Errors:
         "background": np.ones(count, bool),
     }
     places = [KINDS.index(name) for name in conditions]
-    kind = np.where(wrong, np.select(list(conditions.values()), places), -1)
+    kind = np.where(matches.misses, np.select(list(conditions.values()), places), -1)
     of_other = np.isin(kind, [KINDS.index("class"), KINDS.index("both")])
     meant, ious = np.where(of_other, other, own), np.where(of_other, other_iou, own_iou)
-    missed = ~matches.ignored[:, 0]
-    missed[matches.match[matches.right[:, 0, 0], 0, 0]] = False
+    missed = matches.not_found()
     mended = np.isin(kind, [KINDS.index("class"), KINDS.index("box")])
     missed[meant[mended]] = False
     return Errors(kind, meant, ious, missed)
@@ -85,15 +84,13 @@ def gains(matches: Matches, errors: Errors) -> dict[str, float]:
     A wrong class or box is put right if no surer detection finds its object, else it is taken away, as all
     other wrong ones are; of missed objects nobody knows.
     """
-    right, wrong = matches.right[:, 0, 0], matches.wrong[:, 0, 0]
-    found = np.zeros(len(matches.truth), bool)
-    found[matches.match[right, 0, 0]] = True
-    before = _ap50(matches, matches.found.classes, right, wrong, ~matches.ignored[:, 0])
+    right, wrong = matches.hits, matches.misses
+    before = _ap50(matches, matches.found.classes, right, wrong, matches.wanted)
     gained = {}
-    first = _first_of_each(matches, errors, found)
+    first = _first_of_each(matches, errors)
     for place, name in enumerate(KINDS):
         own = errors.kind == place
-        classes, wanted = matches.found.classes, ~matches.ignored[:, 0]
+        classes, wanted = matches.found.classes, matches.wanted
         mended = own & first
         if name == "class":
             classes = classes.copy()
@@ -105,13 +102,11 @@ def gains(matches: Matches, errors: Errors) -> dict[str, float]:
     return gained
 
 
-def _first_of_each(
-    matches: Matches, errors: Errors, found: Bool[np.ndarray, " N1"]
-) -> Bool[np.ndarray, " N2"]:
+def _first_of_each(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
     """Wrong classes and boxes that are the surest about an object that is not found."""
     mended = np.isin(errors.kind, [KINDS.index("class"), KINDS.index("box")])
     rows = np.flatnonzero(mended)
-    rows = rows[~found[errors.meant[rows]]]
+    rows = rows[matches.not_found()[errors.meant[rows]]]
     rows = rows[np.argsort(-matches.scores[rows], kind="stable")]
     _, firsts = np.unique(errors.meant[rows], return_index=True)
     is_first = np.zeros(len(matches.scores), bool)

@@ -70,11 +70,10 @@ def counted(
     matches: Matches, label: int | None = None
 ) -> tuple[Float[np.ndarray, " N"], Bool[np.ndarray, " N"], int]:
     """The scores of detections that count, which are right, and how many objects there are to find."""
-    right, wrong = matches.right[:, 0, 0], matches.wrong[:, 0, 0]
-    own, wanted = right | wrong, ~matches.ignored[:, 0]
+    own, wanted = matches.hits | matches.misses, matches.wanted
     if label is not None:
         own, wanted = own & (matches.found.classes == label), wanted & (matches.truth.classes == label)
-    return matches.scores[own], right[own], int(wanted.sum())
+    return matches.scores[own], matches.hits[own], int(wanted.sum())
 
 
 def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
@@ -85,10 +84,8 @@ def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
     left of other classes, the surest first, of which the one they overlap most.
     """
     classes = matches.classes
-    sure, match = matches.scores >= score, matches.match[:, 0, 0]
-    right, wrong = matches.right[:, 0, 0] & sure, matches.wrong[:, 0, 0] & sure
-    left = ~matches.ignored[:, 0]
-    left[match[right]] = False
+    sure = matches.scores >= score
+    right, wrong, left = matches.hits & sure, matches.misses & sure, matches.not_found(score)
     taken_for = np.full(len(matches.scores), classes)  # the class of the object that is not its own
     pairs = pairs_of_all_classes(matches, IOU)
     possible = np.flatnonzero(wrong[pairs.found] & left[pairs.truth])

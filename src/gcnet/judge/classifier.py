@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from gcnet.data.dataset import DataSet, LabelledImage
-from gcnet.evaluation.bootstrap import RESAMPLES, SEED, Interval, image_weights, nan_mean
+from gcnet.evaluation.bootstrap import DRAWN, Interval, image_weights, nan_mean
 from gcnet.evaluation.operating import calibration
 
 
@@ -36,7 +36,7 @@ def describe_classes(
 
     return {
         "images": count,
-        "intervals": {"level": 0.95, "resamples": RESAMPLES, "seed": SEED, "drawn": "images"},
+        "intervals": DRAWN,
         "top1": _share(right, weights),
         "classes": [
             {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
-from gcnet.evaluation.bootstrap import RESAMPLES, SEED, image_weights
+from gcnet.evaluation.bootstrap import DRAWN, image_weights
 from gcnet.evaluation.evaluate import evaluator_of
 from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
@@ -46,7 +46,7 @@ def write_comparison(
     """
     both = _detectors if isinstance(specs[0], ModelSpec) else _classifiers
     compared, differences, draw = both(specs, results, dataset)
-    intervals = {"level": 0.95, "resamples": RESAMPLES, "seed": SEED, "drawn": "images, the same for both"}
+    intervals = DRAWN | {"drawn": "images, the same for both"}
     said = " ".join([verdict(differences), *notes])
     report = plain({**about, "intervals": intervals, "verdict": said, **compared})
     write_json(folder / "compare.json", report)

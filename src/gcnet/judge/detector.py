@@ -16,8 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.evaluation.average_precision import NONE, Matches, score
 from gcnet.evaluation.bootstrap import (
-    RESAMPLES,
-    SEED,
+    DRAWN,
     Interval,
     ap_samples,
     image_weights,
@@ -74,7 +73,7 @@ def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
     They lie on background or on an object of another class, and are as sure as right ones are on average, of
     their class (as confident learning has it, arXiv 1911.00068) and of all.
     """
-    right, classes = matches.right[:, 0, 0], matches.found.classes
+    right, classes = matches.hits, matches.found.classes
     if not right.any():
         return right
     total = np.bincount(classes[right], matches.scores[right], matches.classes)
@@ -96,8 +95,8 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     range_of_best = Interval.of(judged.threshold, threshold_samples(boxes, weights))
     return {
         "images": len(judged.order),
-        "objects": int((~boxes.ignored[:, 0]).sum()),
-        "intervals": {"level": 0.95, "resamples": RESAMPLES, "seed": SEED, "drawn": "images"},
+        "objects": int(boxes.wanted.sum()),
+        "intervals": DRAWN,
         "ap": {kind: values["all"] for kind, values in ap.items()},
         "best": asdict(judged.best) | {"low": range_of_best.low, "high": range_of_best.high}
         if judged.best
@@ -105,7 +104,7 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
         "classes": [
             {
                 "name": name,
-                "objects": int((~boxes.ignored[boxes.truth.classes == label, 0]).sum()),
+                "objects": int(boxes.wanted[boxes.truth.classes == label].sum()),
                 **{f"{kind}_AP": values["classes"][label] for kind, values in ap.items()},
                 "best": asdict(best) if (best := best_point(boxes, label)) else None,
             }
@@ -162,7 +161,7 @@ def _by_size(
     evaluator: CocoEvaluator, boxes: Matches, weights: Float32[np.ndarray, "B I"]
 ) -> list[dict[str, Any]]:
     """Box AP of objects whose side (root of their area) lies within a factor of sqrt(2) of one."""
-    areas = boxes.truth.areas[~boxes.ignored[:, 0]]
+    areas = boxes.truth.areas[boxes.wanted]
     if not len(areas):
         return []
     low, high = np.sqrt(max(areas.min(), 1.0)), np.sqrt(max(areas.max(), 1.0))
@@ -193,7 +192,7 @@ def single_images(
         if false[image] + lost[image]
     ]
     by_score = np.argsort(-boxes.scores, kind="stable")
-    sure_mistakes = boxes.wrong[:, 0, 0] & (boxes.scores >= judged.threshold) & ~judged.suspects
+    sure_mistakes = boxes.misses & (boxes.scores >= judged.threshold) & ~judged.suspects
     mistakes = by_score[sure_mistakes[by_score]]
     suspects = by_score[judged.suspects[by_score]]
     return {
@@ -206,11 +205,10 @@ def single_images(
 def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:
     """The false detections and missed objects in each image, at the threshold."""
     boxes, count = judged.boxes, len(judged.order)
-    sure = boxes.scores >= judged.threshold
-    missed = ~boxes.ignored[:, 0]
-    missed[boxes.match[boxes.right[:, 0, 0] & sure, 0, 0]] = False
-    false = np.bincount(boxes.found.images[boxes.wrong[:, 0, 0] & sure], minlength=count)
-    return false, np.bincount(boxes.truth.images[missed], minlength=count)
+    false = boxes.misses & (boxes.scores >= judged.threshold)
+    missed = boxes.not_found(judged.threshold)
+    images = boxes.found.images[false], boxes.truth.images[missed]
+    return np.bincount(images[0], minlength=count), np.bincount(images[1], minlength=count)
 
 
 def _image(judged: Judged, dataset: DataSet[ImageRecord], image: int) -> dict[str, Any]:
