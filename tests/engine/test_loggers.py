@@ -82,3 +82,12 @@ def test_a_logger_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(GCNetError, match="no logger 'tensorbord'; there are tensorboard, wandb, mlflow"):
         check_loggers(["tensorbord"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_logger_that_does_not_start_is_named(services: dict[str, Recorder], tmp_path: Path) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("api_key not configured\n(no-tty)")
+
+    services["wandb"].init = fail  # type: ignore[attr-defined]
+    with pytest.raises(GCNetError, match=r"logger wandb did not start \(api_key not configured \(no-tty\)\)"):
+        run_fake(tmp_path, epochs=1, loggers=("wandb",))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import DataSet, Instance
-from gcnet.engine.loggers import MetricsFile
+from gcnet.engine.loggers import MetricsFile, has_number
 from gcnet.engine.progress import clock
 from gcnet.engine.run import Run
 from gcnet.evaluation.classify import ClassResult
@@ -62,7 +62,7 @@ class LivePage:
 
     def _page(self, now: float, *, running: bool) -> bytes:
         run, rows = self._run, self._recorded.rows
-        trained = [row for row in rows if not math.isnan(row.get("loss", math.nan))]
+        trained = [row for row in rows if has_number(row, "loss")]
         done = run.iteration - self._from
         pace = (now - self._began) / done if done else math.nan
         best = max((row[self._scores[0]] for row in self._validations()), default=math.nan)
@@ -87,7 +87,7 @@ class LivePage:
         )
 
     def _validations(self) -> list[dict[str, float]]:
-        return [row for row in self._recorded.rows if not math.isnan(row.get(self._scores[0], math.nan))]
+        return [row for row in self._recorded.rows if has_number(row, self._scores[0])]
 
     def _charts(self, trained: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
         """The lines of charts in the unit square, and the largest value of each chart."""
@@ -100,7 +100,7 @@ class LivePage:
         for title, (rows, names) in wanted.items():
             shown = [*rows[:: math.ceil(len(rows) / POINTS) or 1], *rows[-1:]]
             names = [name for name in names if any(name in row for row in shown)]
-            values = [row[name] for row in shown for name in names if not math.isnan(row.get(name, math.nan))]
+            values = [row[name] for row in shown for name in names if has_number(row, name)]
             if not values:
                 continue
             top = 1.0 if title == "Validation" else max(values) or 1.0
@@ -110,7 +110,7 @@ class LivePage:
                     "points": [
                         (row["iteration"] / self._run.total, row[name] / top)
                         for row in shown
-                        if not math.isnan(row.get(name, math.nan))
+                        if has_number(row, name)
                     ],
                 }
                 for name in names
@@ -123,7 +123,7 @@ def _losses(trained: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the losses: their sum, then its parts from the largest, if there are several."""
     if not trained:
         return []
-    names = [name for name, value in trained[-1].items() if "loss" in name and not math.isnan(value)]
+    names = [name for name in trained[-1] if "loss" in name and has_number(trained[-1], name)]
     names.sort(key=lambda name: -trained[0].get(name, 0.0))  # as at first: lines keep their colours
     return names if len(names) > 2 else ["loss"]
 

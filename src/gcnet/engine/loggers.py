@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from gcnet.console import one_line
 from gcnet.data.dataset import DataSet
 from gcnet.errors import GCNetError
 from gcnet.files import write_bytes
@@ -94,20 +95,19 @@ class MetricsFile:
 
     def best(self, name: str) -> float:
         """The largest value of a column so far, -1 if there is none."""
-        return max((row[name] for row in self.rows if not math.isnan(row.get(name, math.nan))), default=-1.0)
+        return max((row[name] for row in self.rows if has_number(row, name)), default=-1.0)
 
     def since_best(self, name: str) -> int:
         """The number of validations after the best one."""
-        values = [row.get(name, math.nan) for row in self.rows if self._is_validation(row)]
-        values = [-1.0 if math.isnan(value) else value for value in values]
+        validations = [row for row in self.rows if self._is_validation(row)]
+        values = [row[name] if has_number(row, name) else -1.0 for row in validations]
         return len(values) - 1 - values.index(max(values)) if values else 0
 
     def _is_validation(self, row: Mapping[str, float]) -> bool:
-        return any(not math.isnan(row.get(name, math.nan)) for name in self._scores)
+        return any(has_number(row, name) for name in self._scores)
 
     def _row(self, row: Mapping[str, float]) -> str:
-        values = (row.get(name, math.nan) for name in self._columns)
-        return self._line(["" if math.isnan(value) else f"{value:.6g}" for value in values])
+        return self._line([f"{row[name]:.6g}" if has_number(row, name) else "" for name in self._columns])
 
     @staticmethod
     def _line(cells: Sequence[str]) -> str:
@@ -117,6 +117,11 @@ class MetricsFile:
 def rounded(value: float) -> float:
     """A number as it is written to `metrics.csv`."""
     return float(f"{value:.6g}")
+
+
+def has_number(row: Mapping[str, float], name: str) -> bool:
+    """Whether the cell of a row in the column `name` is there and not empty."""
+    return not math.isnan(row.get(name, math.nan))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -214,13 +219,26 @@ def check_loggers(names: Sequence[str]) -> None:
             raise GCNetError(f"recipe: the logger {name} is not installed; pip install 'gcnet[{extra}]'")
 
 
+def _start(name: str, out: Path, start: int, recipe: Recipe) -> Logger:
+    try:
+        return LOGGERS[name][1](out, start, recipe)
+    except Exception as error:  # no account, no server: each has its own kinds
+        reason = one_line(str(error)) or type(error).__name__
+        raise GCNetError(
+            f"recipe: the logger {name} did not start ({reason}); put that right, or leave it out of loggers"
+        ) from error
+
+
 class RunLog:
-    """All loggers of a run. If one fails to write, the run continues with a warning."""
+    """All loggers of a run. If one fails to write, the run continues with a warning.
+
+    Raises GCNetError if one does not even start.
+    """
 
     def __init__(self, out: Path, start: int, recipe: Recipe, *, scores: Sequence[str]) -> None:
         self.metrics = MetricsFile(out / "metrics.csv", scores=scores, start=start)
         self._loggers: list[Logger] = [self.metrics]
-        self._loggers += [LOGGERS[name][1](out, start, recipe) for name in recipe.loggers]
+        self._loggers += [_start(name, out, start, recipe) for name in recipe.loggers]
         self._warned: set[str] = set()
 
     def add(self, page: Page) -> None:

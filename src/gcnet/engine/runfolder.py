@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from gcnet.engine.loggers import read_metrics
+from gcnet.engine.loggers import has_number, read_metrics
 from gcnet.files import alone_in, check_unused, prepare_folder, write_atomically, write_bytes, write_json
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
@@ -116,7 +115,7 @@ def draw_curves(metrics_csv: Path, image: Path, scores: Sequence[str]) -> None:
     FigureCanvasAgg(figure)  # no display needed
     for axes, (title, columns) in zip(figure.subplots(1, 2), panels, strict=True):
         for name in columns:
-            points = [(row["iteration"], row[name]) for row in rows if not math.isnan(row[name])]
+            points = [(row["iteration"], row[name]) for row in rows if has_number(row, name)]
             if points:
                 mark = "" if name.startswith("loss") else "."
                 label = name.replace("_", " ")

@@ -196,25 +196,9 @@ def _loop(
             run.save()
         if valid_set is not None and not scored:  # it was complete, and is asked for its metrics
             metrics = validate(run, valid_set, log, line, stop)
-    except NotFiniteError as error:
-        if place.leads:
-            raise GCNetError(
-                f"{error}; training stopped, the last good state is kept in {run.out / 'last.ckpt'}: "
-                "try a lower lr, a longer warm-up or clip_norm, and look at these images"
-            ) from None
-        raise SystemExit(0) from None  # the first process says why
     except BaseException as error:
-        if place.leads and not run.stepping and run.saved != run.iteration:
-            run.save()
-        resume = f"gcnet train --config {run.out / 'recipe.yaml'} --resume"
-        if isinstance(error, GCNetError) and place.leads:  # an image that is gone, a reader that was killed
-            raise GCNetError(f"{error}; then go on after iteration {max(run.saved, 0)}: {resume}") from error
-        if not isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        if place.leads:
-            print(f"stopped; go on after iteration {max(run.saved, 0)} with: {resume}", flush=True)
-            raise
-        raise SystemExit(0) from None
+        _save_and_explain(run, error)
+        raise
     finally:
         batches = None  # or the loader's processes would live as long as the traceback
         line.pause()
@@ -223,6 +207,27 @@ def _loop(
             with contextlib.suppress(OSError):
                 draw_curves(log.metrics.path, run.out / "curves.png", scores)
     return metrics
+
+
+def _save_and_explain(run: Run, error: BaseException) -> None:
+    """Saves the state before `error` ends the run; raises another error where that says more to the user."""
+    leads = run.place.leads
+    if isinstance(error, NotFiniteError):
+        if leads:
+            raise GCNetError(
+                f"{error}; training stopped, the last good state is kept in {run.out / 'last.ckpt'}: "
+                "try a lower lr, a longer warm-up or clip_norm, and look at these images"
+            ) from None
+        raise SystemExit(0) from None  # the first process says why
+    if leads and not run.stepping and run.saved != run.iteration:
+        run.save()
+    resume = f"gcnet train --config {run.out / 'recipe.yaml'} --resume"
+    if isinstance(error, GCNetError) and leads:  # an image that is gone, a reader that was killed
+        raise GCNetError(f"{error}; then go on after iteration {max(run.saved, 0)}: {resume}") from error
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        if not leads:
+            raise SystemExit(0) from None
+        print(f"stopped; go on after iteration {max(run.saved, 0)} with: {resume}", flush=True)
 
 
 def _log(run: Run, log: RunLog, losses: dict[str, float], grad_norm: float, seconds: float) -> None:

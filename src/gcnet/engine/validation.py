@@ -88,7 +88,7 @@ def validation_losses(run: Run, scored: Model, valid_set: DataSet, *, most: int 
 
 
 def _keep_going(write: Callable[[], object]) -> None:
-    """A context in which a failed write, such as on a full disk, gives a warning."""
+    """Calls `write`; if that fails, such as on a full disk, it gives a warning."""
     try:
         write()
     except (GCNetError, OSError) as error:
