@@ -29,17 +29,16 @@ def _from_torchrun() -> tuple[int, int, int, int] | None:
             "which sets all of them"
         )
     rank, world, local_rank = (_number(name) for name in TORCHRUN[:3])
-    local_world = _number("LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in os.environ else 0
-    if not rank < world:
+    if not 0 <= rank < world:
         raise GCNetError(
             f"the environment has RANK={rank} of WORLD_SIZE={world}; unset both, or use torchrun"
         )
-    return rank, world, local_rank, local_world
+    return rank, world, local_rank, _number("LOCAL_WORLD_SIZE", "0")
 
 
 def _from_slurm() -> tuple[int, int, int, int] | None:
     """As `find_launch`, for a job step of several tasks."""
-    if "SLURM_PROCID" not in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) < 2:
+    if "SLURM_PROCID" not in os.environ or _number("SLURM_NTASKS", "1") < 2:
         return None
     return _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_LOCALID"), 0
 
@@ -49,7 +48,7 @@ def set_meeting_place() -> None:
     if "SLURM_PROCID" in os.environ:
         hosts = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST", "localhost")
         os.environ.setdefault("MASTER_ADDR", first_host(hosts))
-        os.environ.setdefault("MASTER_PORT", str(12_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 20_000))
+        os.environ.setdefault("MASTER_PORT", str(12_000 + _number("SLURM_JOB_ID", "0") % 20_000))
 
 
 def first_host(nodes: str) -> str:
@@ -57,10 +56,9 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
 
 
-def _number(name: str) -> int:
+def _number(name: str, default: str = "") -> int:
+    text = os.environ.get(name, default)
     try:
-        return int(os.environ[name])
-    except (KeyError, ValueError):
-        raise GCNetError(
-            f"the environment has {name}={os.environ.get(name, '')}, which is no number"
-        ) from None
+        return int(text)
+    except ValueError:
+        raise GCNetError(f"the environment has {name}={text}, which is no number") from None

@@ -104,8 +104,17 @@ def test_an_environment_that_torchrun_did_not_make(monkeypatch: pytest.MonkeyPat
     with pytest.raises(GCNetError, match="devices is 1, but 2 processes"):
         find_place(fake_recipe(devices=1, batch_size=4))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(GCNetError, match="RANK=3 of WORLD_SIZE=2"):
-        find_place(fake_recipe(devices=0, batch_size=4))
+    for rank in ("3", "-1"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(GCNetError, match=f"RANK={rank} of WORLD_SIZE=2"):
+            find_place(fake_recipe(devices=0, batch_size=4))
+
+
+def test_an_environment_that_slurm_did_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (SLURM | {"SLURM_NTASKS": "4(x2)"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(GCNetError, match=r"SLURM_NTASKS=4\(x2\), which is no number"):
+        find_place(fake_recipe())
 
 
 @pytest.mark.parametrize(

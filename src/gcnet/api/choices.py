@@ -148,8 +148,10 @@ def read_split(
     return task_of(spec).load_split(root, folder, split, spec.class_names, **division)
 
 
-def shown_from(model: Any) -> float:
-    """The model's own score threshold for showing detections, or 0.5 if it has none."""
+def shown_from(model: Any, given: float | None = None) -> float:
+    """The score threshold for showing detections: the one `given`, else the model's own, else 0.5."""
+    if given is not None:
+        return given
     own = getattr(model, "provenance", {}).get("score_threshold")
     if not isinstance(own, float) or not 0 <= own <= 1:
         return SHOW_FROM

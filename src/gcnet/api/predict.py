@@ -126,7 +126,7 @@ def predict(
         loaded,
         paths,
         out,
-        score_threshold=shown_from(loaded) if score_threshold is None else score_threshold,
+        score_threshold=shown_from(loaded, score_threshold),
         top=top,
         wanted=wanted,
         batch_size=batch_size,
@@ -185,4 +185,4 @@ def predict_dataset(
 def _load_shown(chosen: tuple[Any, ...], score_threshold: float | None) -> tuple[Any, float]:
     """The chosen model and its score threshold. Ray pickles this function by name."""
     loaded = ModelChoice(*chosen).load()
-    return loaded, shown_from(loaded) if score_threshold is None else score_threshold
+    return loaded, shown_from(loaded, score_threshold)

@@ -57,7 +57,7 @@ class Served:
 
         Without a threshold it is that of `gcnet predict`.
         """
-        threshold = shown_from(model) if threshold is None else threshold
+        threshold = shown_from(model, threshold)
         if not isinstance(model, Detector):
             return cls(model, threshold)
         return cls(model.optimize(**options), threshold, model if attention_pools(model) else None)
