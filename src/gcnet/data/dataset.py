@@ -54,6 +54,11 @@ class Instance:
     mended: bool = False
     ignore: bool = False
 
+    @property
+    def learnable(self) -> bool:
+        """Whether it is an object to learn: usable, no crowd and not to be ignored."""
+        return self.usable and not self.crowd and not self.ignore
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
@@ -67,11 +72,7 @@ class ImageRecord:
 
     def objects(self, *, masks: bool) -> list[Instance]:
         """The objects that a detector learns; with `masks`, only those that have an outline."""
-        return [
-            item
-            for item in self.instances
-            if item.usable and not item.crowd and not item.ignore and (item.segmentation or not masks)
-        ]
+        return [item for item in self.instances if item.learnable and (item.segmentation or not masks)]
 
     def ignored(self, *, masks: bool, crowds: bool) -> list[Instance]:
         """The objects that a detector learns neither as objects nor as background.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from gcnet.console import shown
 from gcnet.data.dataset import DataSet, ImageRecord
@@ -73,9 +73,8 @@ def part_of(
     if share >= 1:
         return dataset
     groups = _groups(dataset, [], group_by)
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
-    place = np.random.default_rng(seed).permutation(len(numbers))
-    order = place[[numbers[name] for name in groups]]  # of each image's group
+    numbers = _numbers(groups)
+    order = np.random.default_rng(seed).permutation(numbers.max() + 1)[numbers]  # of each image's group
     last = np.sort(order)[max(round(len(groups) * share), 1) - 1]
     return _part(dataset, order <= last)
 
@@ -93,13 +92,18 @@ def read_trained(path: Path) -> set[str]:
 
 def _draw(groups: Sequence[str], fraction: float) -> Bool[np.ndarray, " N"]:
     """The images to hold out: random groups until there are enough; at least one group stays."""
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
-    group_of = np.array([numbers[name] for name in groups])
+    group_of = _numbers(groups)
     sizes = np.bincount(group_of)
     order = np.random.default_rng(0).permutation(len(sizes))
     wanted = min(max(round(len(groups) * fraction), 1), len(groups) - 1)
     before = sizes[order].cumsum() - sizes[order]
     return np.isin(group_of, order[:-1][before[:-1] < wanted])
+
+
+def _numbers(groups: Sequence[str]) -> Int[np.ndarray, " N"]:
+    """The number of each image's group, in the order in which they are met."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(groups))}
+    return np.array([numbers[name] for name in groups], int)
 
 
 def _groups(dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]], by: str) -> list[str]:

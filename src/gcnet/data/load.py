@@ -11,7 +11,7 @@ from typing import Any
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split
 from gcnet.data.divide import Division, divide
-from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco
+from gcnet.data.readers.coco import find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
@@ -128,7 +128,6 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
 def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> Source:
     """A source whose images are in `images`, or else where the reader found them, and in the data set."""
     source = read()
-    base = root if root.is_dir() else root.parent
-    base = base.parent if base.name in ANNOTATION_FOLDERS else base
+    base = folder_of(root)
     folder = source.image_dir if images is None else Path(images)
     return replace(source, image_dir=folder, within=(*source.within, base))

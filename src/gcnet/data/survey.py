@@ -123,7 +123,7 @@ def _columns(splits: Mapping[str, DataSet[ImageRecord]]) -> Objects:
         for number, dataset in enumerate(splits.values())
         for index, record in enumerate(dataset.records)
         for place, item in enumerate(record.instances)
-        if item.usable and not item.crowd and not item.ignore
+        if item.learnable
     ]
     items, records = [row[3] for row in rows], [row[4] for row in rows]
     split, image, place = np.array([row[:3] for row in rows], int).reshape(-1, 3).T

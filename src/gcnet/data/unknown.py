@@ -10,7 +10,8 @@ from typing import Any
 
 from gcnet.console import listed, shown
 from gcnet.data.readers.coco import OTHER_TASKS
-from gcnet.data.readers.files import head_of, read_json, read_text, why_no_yaml
+from gcnet.data.readers.files import head_of, read_json, why_no_yaml
+from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -25,6 +26,11 @@ _TOOLS = (
     ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
     ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
+)
+# Tools by the first line of their text files.
+_LABELS = (
+    ("DOTA", r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d"),
+    ("KITTI", r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}"),
 )
 _LONGEST = 260  # characters, with all reasons but the first: a longer line would be shown without its middle
 _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
@@ -80,14 +86,13 @@ def _why_not(path: Path) -> str:
     if suffix in (".yaml", ".yml", ".data"):
         return 'has no "names" with "train" or "val"'
     if suffix == ".txt":
-        if re.match(r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d", read_text(path)[:4000]):
-            return "DOTA's labels; export them as YOLO or COCO"
-        if re.match(r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}", read_text(path)[:4000]):
-            return "KITTI's labels; export them as YOLO or COCO"
-        numbers = re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", read_text(path)[:4000])
+        head = head_of(path).decode("utf-8-sig", errors="replace")
+        for tool, line in _LABELS:
+            if re.match(line, head):
+                return f"{tool}'s labels; export them as YOLO or COCO"
         return (
             "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
-            if numbers
+            if is_label_file(path)
             else "no labels of YOLO"
         )
     return {

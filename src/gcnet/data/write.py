@@ -112,7 +112,7 @@ def _write_labels(dataset: DataSet[ImageRecord], names: Sequence[str], folder: P
     prepare_folder(folder)
     left_out = 0
     for record, name in zip(dataset.records, names, strict=True):
-        objects = [item for item in record.instances if item.usable and not item.crowd and not item.ignore]
+        objects = record.objects(masks=False)
         left_out += len(record.instances) - len(objects)
         lines = [yolo_line(item, record.width, record.height) for item in objects]
         write_bytes((folder / name).with_suffix(".txt"), "".join(lines).encode())

@@ -292,6 +292,12 @@ def test_labels_without_an_image_and_splits_that_are_not_there(
     assert "nowhere leads nowhere: there is no valid split" in caplog.text
 
 
+def test_a_list_of_validation_images_alone_that_leads_nowhere_is_one_line(tmp_path: Path) -> None:
+    write(tmp_path / "data.yaml", "val: nowhere\nnames: [dog, cat]\n")
+    with pytest.raises(GCNetError, match=r"data.yaml: none of its images are there; correct"):
+        load_splits(tmp_path)
+
+
 def test_classes_of_folders_with_lists_of_their_own(tmp_path: Path) -> None:
     for split, names, label in (("train", "cat\ndog", 0), ("valid", "dog\ncat", 1)):
         image(tmp_path / split / "a.jpg")

@@ -69,8 +69,7 @@ def find_coco(root: Path) -> Readers:
     if root.is_file():
         if not is_coco(root):
             return {}
-        above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
-        return {WHOLE: partial(read_coco, root, image_folders(above, root) or [root.parent])}
+        return {WHOLE: partial(read_coco, root, image_folders(folder_of(root), root) or [root.parent])}
     # Patterns of paths, and which part of such a path has the name of its split.
     patterns = [
         ("*/_annotations.coco.json*", -2),
@@ -86,17 +85,21 @@ def find_coco(root: Path) -> Readers:
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
         splits = _splits(root, instances or found, found)
-        readers: Readers = {}
-        for split, path in splits.items():
-            if folders := image_folders(root, path):
-                readers[split] = partial(read_coco, path, folders)
-            else:
-                log.warning("%s is left out: there is no image folder for it in %s", path, root)
-        if readers:
+        places = {split: image_folders(root, path) for split, path in splits.items()}
+        for path in (splits[split] for split, folders in places.items() if not folders):
+            log.warning("%s is left out: there is no image folder for it in %s", path, root)
+        if any(places.values()):
             if left := [shown(path.name) for _, path in found if path not in splits.values()]:
                 log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
-            return readers
+            used = {split: folders for split, folders in places.items() if folders}
+            return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}
     return {}
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of the data set that an annotation file, or a folder of them, is of."""
+    folder = path if path.is_dir() else path.parent
+    return folder.parent if folder.name in ANNOTATION_FOLDERS else folder
 
 
 def _splits(root: Path, first: Sequence[Named], every: Sequence[Named]) -> dict[str, Path]:

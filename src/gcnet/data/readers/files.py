@@ -173,6 +173,18 @@ def readable(paths: Iterable[Path], read: Callable[[Path], Value]) -> list[tuple
     return found
 
 
+def warn_of_some(place: Path, found: Sequence[str], total: int, problem: str, outcome: str = "") -> None:
+    """Warns of what is `found` to have a problem, of `total`, with the first of them; silent of nothing."""
+    if found:
+        count = f"{len(found)} of {total}"
+        log.warning("%s: %s %s (first: %s)%s", place, count, problem, shown(found[0]), outcome)
+
+
+def objects_in(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list of JSON; none in what is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """What `read` makes of an object; nothing where its values are not those of the format, or damaged.
 
@@ -222,14 +234,8 @@ class ImagesBeside:
 
     def tell(self, place: Path, total: int) -> None:
         """Warns of the files that name the image of another."""
-        if self.others:
-            log.warning(
-                "%s: %d of %d files name the image of another (first: %s); that of their own name is taken",
-                place,
-                len(self.others),
-                total,
-                shown(self.others[0]),
-            )
+        outcome = "; that of their own name is taken"
+        warn_of_some(place, self.others, total, "files name the image of another", outcome)
 
 
 def _folders_of_images(folder: Path, first: Sequence[Path]) -> list[Path]:
@@ -294,14 +300,8 @@ def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict
         return {WHOLE: list(paths)}
     if left and "train" not in parts and WHOLE not in parts:
         return {"train": left} | parts
-    if left:
-        log.warning(
-            "%s: %d of %d files are in the folder of no split and not read (first: %s)",
-            root,
-            len(left),
-            len(paths),
-            shown(left[0].relative_to(root).as_posix()),
-        )
+    names_left = [path.relative_to(root).as_posix() for path in left]
+    warn_of_some(root, names_left, len(paths), "files are in the folder of no split and not read")
     return parts
 
 

@@ -17,6 +17,7 @@ from gcnet.data.readers.files import (
     file_an_image,
     head_of,
     object_of,
+    objects_in,
     place_mask,
     read_object,
     readable,
@@ -57,11 +58,10 @@ def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
 def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The shapes of each object: those of one `group_id` and label are its parts."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for number, shape in enumerate(shapes if isinstance(shapes, list) else []):
-        if isinstance(shape, dict):
-            group = shape.get("group_id")
-            key = str(number) if group is None else f"group {group}"
-            groups.setdefault((key, str(shape.get("label"))), []).append(shape)
+    for number, shape in enumerate(objects_in(shapes)):
+        group = shape.get("group_id")
+        key = str(number) if group is None else f"group {group}"
+        groups.setdefault((key, str(shape.get("label"))), []).append(shape)
     return groups
 
 

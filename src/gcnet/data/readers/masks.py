@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Integer
 
-from gcnet.console import shown
 from gcnet.data.dataset import split_of
-from gcnet.data.readers.files import Readers, by_folder
+from gcnet.data.readers.files import Readers, by_folder, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -77,9 +76,47 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
 
     Other images beside these are counted.
     """
-    parts_of = {path: path.relative_to(root).parts[:-1] for path in files}
-    kinds = {path: _kind(parts) for path, parts in parts_of.items()}
-    strict = "images" in kinds.values()
+    images, masks = _tell_apart(root, files)
+    in_folder: dict[Place, list[Path]] = {}
+    by_name: dict[Place, list[Path]] = {}
+    by_class: dict[Place, dict[Path, str]] = {}
+    for path in masks:
+        where = _without(path.relative_to(root).parts[:-1])
+        in_folder.setdefault(where, []).append(path)
+        if where in images:  # masks/a/1.png of images/a.jpg
+            continue
+        if key := _image_of(path, where, images):
+            by_name.setdefault(key, []).append(path)
+        elif where and (key := _image_of(path, where[:-1], images)):  # masks/cat/a.png of images/a.jpg
+            by_class.setdefault(key, {})[path] = where[-1]
+    classes = {path: name for named in by_class.values() for path, name in named.items()}
+    if by_name or all(map(split_of, classes.values())):
+        # masks/train/a.png of images/a.jpg, or masks of another kind
+        by_name = {key: list(named) for key, named in by_class.items()} | by_name
+        by_class, classes = {}, {}
+    count = Counter(key[:-1] for key in images)
+    found: dict[Path, list[Path]] = {}
+    for key, paths in images.items():
+        own = by_name.get(key) or in_folder.get(key) or list(by_class.get(key, ()))
+        if not own and len(key) > 1 and count[key[:-1]] == 1:
+            own = in_folder.get(key[:-1])
+        found |= dict.fromkeys(paths, own) if own else {}
+    beside = {path.parent for path in found}
+    every = [path for paths in images.values() for path in paths]
+    left = [path for path in every if path.parent in beside and path not in found]
+    names = [path.relative_to(root).as_posix() for path in left]
+    warn_of_some(root, names, len(found) + len(left), "images have no mask; left out")
+    return found, classes
+
+
+def _image_of(mask: Path, folder: Place, images: Collection[Place]) -> Place | None:
+    return next((key for stem in _stems(mask.stem) if (key := (*folder, stem)) in images), None)
+
+
+def _tell_apart(root: Path, files: Sequence[Path]) -> tuple[dict[Place, list[Path]], list[Path]]:
+    """The images, by place, and the masks: by their folders, or by a name such as `a_mask.png` of `a.jpg`."""
+    kinds = {path: _kind(path.relative_to(root).parts[:-1]) for path in files}
+    needs_folder = "images" in kinds.values()
     stems = {path.with_suffix("") for path in files}
     images: dict[Place, list[Path]] = {}
     masks: list[Path] = []
@@ -89,47 +126,10 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
             continue  # it says what the objects are
         if kind == "masks" or any(path.with_name(stem) in stems for stem in others):
             masks.append(path)
-        elif kind == "images" or not strict:
-            images.setdefault((*_without(parts_of[path]), path.stem), []).append(path)
-    labels: dict[Place, list[Path]] = {}
-    folders: dict[Place, list[Path]] = {}
-    by_class: dict[Place, dict[Path, str]] = {}
-    for path in masks:
-        where = _without(parts_of[path])
-        folders.setdefault(where, []).append(path)
-        keys = [(*where, stem) for stem in _stems(path.stem)]
-        above = [(*where[:-1], stem) for stem in _stems(path.stem)] if where else []
-        if where in images:  # masks/a/1.png of images/a.jpg
-            continue
-        if key := next((key for key in keys if key in images), None):
-            labels.setdefault(key, []).append(path)
-        elif key := next((key for key in above if key in images), None):  # masks/cat/a.png of images/a.jpg
-            by_class.setdefault(key, {})[path] = where[-1]
-    classes = {name for named in by_class.values() for name in named.values()}
-    if labels or all(map(split_of, classes)):  # masks/train/a.png of images/a.jpg, or masks of another kind
-        for key, named in by_class.items():
-            labels.setdefault(key, list(named))
-        by_class = {}
-    found: dict[Path, list[Path]] = {}
-    counts = Counter(key[:-1] for key in images)
-    for key, paths in images.items():
-        where = key[:-1]
-        own = labels.get(key) or folders.get(key) or list(by_class.get(key, ()))
-        if not own and where and counts[where] == 1:
-            own = folders.get(where)
-        found |= dict.fromkeys(paths, own) if own else {}
-    beside = {path.parent for path in found}
-    every = [path for paths in images.values() for path in paths]
-    left = [path for path in every if path.parent in beside and path not in found]
-    if left:
-        log.warning(
-            "%s: %d of %d images have no mask; left out (first: %s)",
-            root,
-            len(left),
-            len(found) + len(left),
-            shown(left[0].relative_to(root).as_posix()),
-        )
-    return found, {path: name for named in by_class.values() for path, name in named.items()}
+        elif kind == "images" or not needs_folder:
+            place = (*_without(path.relative_to(root).parts[:-1]), path.stem)
+            images.setdefault(place, []).append(path)
+    return images, masks
 
 
 def _kind(parts: Place) -> str | None:
@@ -193,9 +193,8 @@ def _read_masks(
         by_area = binary or len(classes.names) > 1
         look = partial(_objects, classes=classes, by_area=by_area, void=void)
         found = list(pool.map(look, fitting, sizes))
-    if not (classes.names or by_area or of_objects) and sum(one.scattered for one in found) * 2 > sum(
-        one.numbers for one in found
-    ):
+    scattered, numbers = sum(one.scattered for one in found), sum(one.numbers for one in found)
+    if not (classes.names or by_area or of_objects) and scattered * 2 > numbers:
         raise GCNetError(
             f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
             "classes.txt there, with the names of 1, 2, ..., a line each; if objects, with the name of all"

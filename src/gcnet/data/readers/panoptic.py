@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.dataset import WHOLE
-from gcnet.data.readers.coco import ANNOTATION_FOLDERS, image_folders
+from gcnet.data.readers.coco import ANNOTATION_FOLDERS, folder_of, image_folders
 from gcnet.data.readers.files import (
     Readers,
     folder_with,
     head_of,
     object_of,
+    objects_in,
     read_mask,
     read_object,
     splits_of,
@@ -28,8 +29,7 @@ from gcnet.ops.segmentations import mask_to_rle
 def find_panoptic(root: Path) -> Readers:
     """`panoptic_train2017.json` in `annotations/` or in the folder, with the PNGs in a folder of its name."""
     if root.is_file():
-        above = root.parent.parent if root.parent.name in ANNOTATION_FOLDERS else root.parent
-        return {WHOLE: partial(_read_panoptic, above, root)} if is_panoptic(root) else {}
+        return {WHOLE: partial(_read_panoptic, folder_of(root), root)} if is_panoptic(root) else {}
     for folder in (*ANNOTATION_FOLDERS, "."):
         files = sorted((root / folder).glob("*.json"))
         found = [path for path in files if is_panoptic(path) and path.with_suffix("").is_dir()]
@@ -47,35 +47,31 @@ def is_panoptic(path: Path) -> bool:
 
 def _read_panoptic(root: Path, path: Path) -> Source:
     content = read_object(path)
-    lists = {}
-    for key in ("images", "annotations", "categories"):
-        found = content.get(key)
-        lists[key] = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    images, annotated, categories = (
+        objects_in(content.get(key)) for key in ("images", "annotations", "categories")
+    )
     masks = path.with_suffix("")
     if not masks.is_dir():
         raise GCNetError(f"{path}: there is no folder {masks} of its masks; put them there")
-    things = [category for category in lists["categories"] if category.get("isthing", 1)]
+    things = [category for category in categories if category.get("isthing", 1)]
     ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
     with ThreadPoolExecutor(8) as pool:
-        sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in lists["images"]}
-        objects = pool.map(partial(_objects, masks, ids, sizes), lists["annotations"])
+        sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in images}
+        objects = pool.map(partial(_objects, masks, ids, sizes), annotated)
         annotations = [one for of_image in objects for one in of_image]
     folders = image_folders(root, path) or [root]
-    folder = folder_with(folders, [image.get("file_name") for image in lists["images"]])
-    return Source(path, folder, lists["images"], annotations, things)
+    folder = folder_with(folders, [image.get("file_name") for image in images])
+    return Source(path, folder, images, annotations, things)
 
 
 def _objects(
     masks: Path, ids: set[Any], sizes: dict[str, tuple[Any, Any]], annotation: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The things of an image; they have no outlines where its mask is not of its size."""
-    segments = annotation.get("segments_info")
     wanted = [
         segment
-        for segment in (segments if isinstance(segments, list) else [])
-        if isinstance(segment, dict)
-        and isinstance(segment.get("category_id"), int)
-        and segment["category_id"] in ids
+        for segment in objects_in(annotation.get("segments_info"))
+        if isinstance(segment.get("category_id"), int) and segment["category_id"] in ids
     ]
     if not wanted:
         return []

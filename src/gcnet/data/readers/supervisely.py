@@ -18,6 +18,7 @@ from gcnet.data.readers.files import (
     file_an_image,
     head_of,
     object_of,
+    objects_in,
     place_mask,
     read_object,
     readable,
@@ -45,16 +46,12 @@ def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
     for id, (path, content) in enumerate(readable(files, read_object), start=1):
         size = content.get("size")
         size = size if isinstance(size, dict) else {}
-        sides = (
-            {side: size[side] for side in ("width", "height")} if {"width", "height"} <= size.keys() else {}
-        )
+        sides = {side: size[side] for side in ("width", "height") if {"width", "height"} <= size.keys()}
         images.append({"id": id, "file_name": beside.of(path, path.stem)} | sides)
-        objects = content.get("objects")
-        for number, one in enumerate(objects if isinstance(objects, list) else []):
-            if isinstance(one, dict):
-                name = one.get("classTitle")
-                entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": str(name or "object")}
-                annotations.append(entry | object_of(_object, one, size))
+        for number, one in enumerate(objects_in(content.get("objects"))):
+            name = str(one.get("classTitle") or "object")
+            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": name}
+            annotations.append(entry | object_of(_object, one, size))
     return Source.of_names(folder, folder, images, annotations)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, head_of, read_lines, splits_of
+from gcnet.data.readers.files import Readers, head_of, objects_in, read_lines, splits_of
 from gcnet.data.source import Source, whole
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, prepare_folder, write_bytes
@@ -117,14 +117,13 @@ def _annotations(image_id: int, objects: Any, names: Sequence[str]) -> list[dict
         count = max(map(len, columns.values()), default=0)
         objects = [{key: value[i] for key, value in columns.items() if i < len(value)} for i in range(count)]
     found = []
-    for place, one in enumerate(objects if isinstance(objects, list) else []):
-        if isinstance(one, dict):
-            label = whole(_first(one, _CLASS_KEYS))
-            if isinstance(label, int) and 0 <= label < len(names):
-                label = names[label]
-            entry = {"id": f"{image_id}:{place}", "image_id": image_id, "bbox": _first(one, _BOX_KEYS)}
-            name = "object" if label is None else str(label)
-            found.append(entry | {"category_id": name, "segmentation": _first(one, _OUTLINE_KEYS)})
+    for place, one in enumerate(objects_in(objects)):
+        label = whole(_first(one, _CLASS_KEYS))
+        if isinstance(label, int) and 0 <= label < len(names):
+            label = names[label]
+        entry = {"id": f"{image_id}:{place}", "image_id": image_id, "bbox": _first(one, _BOX_KEYS)}
+        name = "object" if label is None else str(label)
+        found.append(entry | {"category_id": name, "segmentation": _first(one, _OUTLINE_KEYS)})
     return found
 
 
@@ -142,9 +141,9 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
 
 
 def _search_names(features: Any) -> list[str]:
-    inner = (
-        features.values() if isinstance(features, dict) else features if isinstance(features, list) else ()
-    )
-    if isinstance(features, dict) and features.get("_type") == "ClassLabel":
-        return [name for name in features.get("names", []) if isinstance(name, str)]
+    if isinstance(features, dict):
+        if features.get("_type") == "ClassLabel":
+            return [name for name in features.get("names", []) if isinstance(name, str)]
+        features = list(features.values())
+    inner = features if isinstance(features, list) else []
     return next((names for one in inner if (names := _search_names(one))), [])

@@ -17,6 +17,7 @@ from gcnet.data.readers.files import (
     head_of,
     name_unlabelled,
     object_of,
+    objects_in,
     read_object,
     read_text,
     splits_of,
@@ -64,11 +65,10 @@ def _read_via(path: Path) -> Source:
         images.append({"id": id, "file_name": name})
         regions = entry.get("regions")
         regions = list(regions.values()) if isinstance(regions, dict) else regions
-        for number, region in enumerate(regions if isinstance(regions, list) else ()):
-            if isinstance(region, dict):
-                label = _label(region.get("region_attributes") or {})
-                found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
-                annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
+        for number, region in enumerate(objects_in(regions)):
+            label = _label(region.get("region_attributes") or {})
+            found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
+            annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
     name_unlabelled(path, annotations)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, [image["file_name"] for image in images])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from gcnet.console import listed, shown
+from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     ImagesBeside,
@@ -25,6 +25,7 @@ from gcnet.data.readers.files import (
     read_mask,
     read_xml,
     readable,
+    warn_of_some,
 )
 from gcnet.data.source import Source, number
 from gcnet.ops.decode import image_size
@@ -35,8 +36,6 @@ log = logging.getLogger(__name__)
 
 def find_voc(root: Path) -> Readers:
     """`Annotations/*.xml` with `ImageSets` and perhaps masks in `SegmentationObject`; or XML among images."""
-    if root.is_file():
-        return file_an_image(root, "xml", is_voc, _read_voc)
     bases = (root, *sorted(root.glob("*/")), *sorted(root.glob("VOCdevkit/*/")))
     held = [path for path in bases if (path / "Annotations").is_dir()]
     found = sorted((held[0] / "Annotations").glob("*.[xX][mM][lL]")) if held else []
@@ -47,6 +46,11 @@ def find_voc(root: Path) -> Readers:
     if held[1:]:
         others = listed([path.name for path in held[1:]], 3)
         log.warning("%s: only %s is read, not %s", root, base.name, others)
+    return _listed_splits(root, base, files) or {WHOLE: partial(_read_voc, base, list(files.values()))}
+
+
+def _listed_splits(root: Path, base: Path, files: Mapping[str, Path]) -> Readers:
+    """The splits of the lists in `ImageSets`; `files` are the annotations by stem."""
     masked = (base / "SegmentationObject").is_dir()
     lists = base / "ImageSets" / ("Segmentation" if masked else "Main")
     named = [(name, lists / f"{name}.txt") for name in ("train", "val", "test", "trainval")]
@@ -57,26 +61,14 @@ def find_voc(root: Path) -> Readers:
         names = dict.fromkeys(line.split()[0] for line in read_lines(path))
         stems = {name: name if name in files else name.rpartition(".")[0] for name in names}  # or a0.jpg
         own = [stem for stem in stems.values() if stem in files]
-        if missing := [name for name, stem in stems.items() if stem not in files]:
-            log.warning(
-                "%s: %d of %d names have no annotations; left out (first: %s)",
-                path,
-                len(missing),
-                len(names),
-                shown(missing[0]),
-            )
+        missing = [name for name, stem in stems.items() if stem not in files]
+        warn_of_some(path, missing, len(names), "names have no annotations; left out")
         used.update(own)
         readers[split] = partial(_read_voc, base, [files[stem] for stem in own])
-    if readers and (left := [stem for stem in files if stem not in used]):
-        log.warning(
-            "%s: %d of %d XML files are in no list of %s and not read (first: %s)",
-            base,
-            len(left),
-            len(files),
-            lists,
-            shown(left[0]),
-        )
-    return readers or {WHOLE: partial(_read_voc, base, list(files.values()))}
+    if readers:
+        left = [stem for stem in files if stem not in used]
+        warn_of_some(base, left, len(files), f"XML files are in no list of {lists} and not read")
+    return readers
 
 
 def is_voc(path: Path) -> bool:

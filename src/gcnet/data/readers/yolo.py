@@ -10,7 +10,8 @@ import logging
 import os.path
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,16 +35,16 @@ _NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names")
 def find_yolo(root: Path) -> Readers:
     """Ultralytics' `data.yaml`, Darknet's `obj.data`, or `classes.txt` beside the labels."""
     patterns = ("*.yaml", "*.yml", "*.data", "*/*.data")
-    lists: list[tuple[Path, dict[str, Any], list[dict[str, Any]]]] = []
-    files = [root] if root.is_file() else [path for one in patterns for path in root.glob(one)]
-    for path in sorted(files, key=lambda path: (path.stem != "data", path)):
+    paths = [root] if root.is_file() else [path for one in patterns for path in root.glob(one)]
+    files = []
+    for path in sorted(paths, key=lambda path: (path.stem != "data", path)):
         if path.suffix in (".yaml", ".yml", ".data") and path.is_file():
             content = _read_darknet(path) if path.suffix == ".data" else read_yaml(path)
-            categories = _categories(content.get("names"))
-            if categories and (content.get("train") or content.get("val")):
-                lists.append((path, content, categories))
-    if lists:  # of several the first one whose images are there
-        return _listed_splits(*next((one for one in lists if any(_places(*one[:2]).values())), lists[0]))
+            file = _DataFile(path, content, _categories(content.get("names")))
+            if file.categories and (content.get("train") or content.get("val")):
+                files.append(file)
+    if files:  # of several the first one whose images are there
+        return _listed_splits(next((file for file in files if any(file.images.values())), files[0]))
     return {} if root.is_file() else _bare_splits(root)
 
 
@@ -53,59 +54,70 @@ def _categories(names: Any) -> list[dict[str, Any]]:
     return [{"id": id, "name": name} for id, name in pairs if isinstance(name, (str, int))]
 
 
-def _listed_splits(path: Path, content: dict[str, Any], categories: list[dict[str, Any]]) -> Readers:
-    base = _base(path, content)
-    poses = "kpt_shape" in content
+@dataclass(frozen=True)
+class _DataFile:
+    """A file that names the classes, and for each split the folders or lists of its images."""
+
+    path: Path
+    content: dict[str, Any]
+    categories: list[dict[str, Any]]
+
+    @property
+    def base(self) -> Path:
+        """The folder that the file says its names are seen from; its own by default."""
+        path = self.content.get("path")
+        return self.path.parent / (path if isinstance(path, str) else "")
+
+    @cached_property
+    def places(self) -> dict[str, list[str]]:
+        """The folders or lists of each split, as named."""
+        places = {}
+        for split, keys in _KEYS.items():
+            value = next((self.content[key] for key in keys if self.content.get(key)), [])
+            value = value if isinstance(value, list) else [value]
+            places[split] = [one for one in value if isinstance(one, str)]
+        return places
+
+    @cached_property
+    def images(self) -> dict[str, list[Path]]:
+        """The images of each split."""
+        return {
+            split: [image for place in places for image in self._images_of(place)]
+            for split, places in self.places.items()
+        }
+
+    def _images_of(self, place: str) -> list[Path]:
+        """The images of a folder or of a list, which is seen from the `base`, the file, or a level up."""
+        bases = [self.base, self.path.parent, self.path.parent.parent]
+        for found in [folder / name for folder in bases for name in _spellings(place)]:
+            if os.path.isdir(found) and not _holds(found, self.path.parent):
+                return sorted(image for image in found.rglob("*") if is_image(image))
+            if os.path.isfile(found):
+                bases.append(found.parent)
+                return [
+                    existing([folder / name for name in _spellings(line) for folder in bases])
+                    for line in dict.fromkeys(read_lines(found))
+                ]
+        return []
+
+
+def _listed_splits(file: _DataFile) -> Readers:
+    poses = "kpt_shape" in file.content
     if poses:
-        log.warning("%s: its keypoints are left out; the boxes are read", path)
+        log.warning("%s: its keypoints are left out; the boxes are read", file.path)
     readers: Readers = {}
-    named, found = _named(content), _places(path, content)
-    for split, places in named.items():
-        if found[split] or (split == "train" and places):
+    for split, places in file.places.items():
+        images = file.images[split]
+        if images or (split == "train" and places):
             # Folders are where the file says; a list's images lie in them or in the data set.
-            folders = (base, *(base / place for place in places))
-            readers[split] = partial(_read_yolo, path, found[split], categories, folders, poses=poses)
+            within = (file.base, *(file.base / place for place in places))
+            readers[split] = partial(_read_yolo, file.path, images, file.categories, within, poses=poses)
         elif places:
-            log.warning("%s: %s leads nowhere: there is no %s split", path, shown(places[0]), split)
-    return {WHOLE: readers["train"]} if found["train"] == found["valid"] else readers
-
-
-def _base(path: Path, content: dict[str, Any]) -> Path:
-    return path.parent / (content["path"] if isinstance(content.get("path"), str) else "")
-
-
-def _named(content: dict[str, Any]) -> dict[str, list[str]]:
-    """The folders or lists that a file names for each split."""
-    named = {}
-    for split, keys in _KEYS.items():
-        value = next((content[key] for key in keys if content.get(key)), [])
-        value = value if isinstance(value, list) else [value]
-        named[split] = [one for one in value if isinstance(one, str)]
-    return named
-
-
-def _places(path: Path, content: dict[str, Any]) -> dict[str, list[Path]]:
-    """The images of each split."""
-    base = _base(path, content)
-    return {
-        split: [image for place in places for image in _images_of(path, base, place)]
-        for split, places in _named(content).items()
-    }
-
-
-def _images_of(path: Path, base: Path, place: str) -> list[Path]:
-    """The images of a folder or of a list of files, which is seen from the file, its `path` or a level up."""
-    bases = [base, path.parent, path.parent.parent]
-    for found in [folder / name for folder in bases for name in _spellings(place)]:
-        if os.path.isdir(found) and not _holds(found, path.parent):
-            return sorted(image for image in found.rglob("*") if is_image(image))
-        if os.path.isfile(found):
-            bases.append(found.parent)
-            return [
-                existing([folder / name for name in _spellings(line) for folder in bases])
-                for line in dict.fromkeys(read_lines(found))
-            ]
-    return []
+            log.warning("%s: %s leads nowhere: there is no %s split", file.path, shown(places[0]), split)
+    if not readers:
+        raise GCNetError(f"{file.path}: none of its images are there; correct `train` and `val`, or `path`")
+    undivided = "train" in readers and file.images["train"] == file.images["valid"]
+    return {WHOLE: readers["train"]} if undivided else readers
 
 
 def _holds(folder: Path, inside: Path) -> bool:
@@ -118,9 +130,8 @@ def _spellings(place: str) -> list[str]:
 
     CVAT adds a `data/`; others have `/content/drive/...`, or Windows' backslashes.
     """
-    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")][
-        -_MOST_PARTS:
-    ]
+    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = parts[-_MOST_PARTS:]
     ends = ["/".join(parts[start:]) for start in range(len(parts))]
     # `images` alone is not the end of `/content/train/images`: all images may be in it.
     loose = len(parts) > 2 and not (split_of(parts[-1]) or "." in parts[-1])
@@ -141,10 +152,8 @@ def _bare_splits(root: Path) -> Readers:
     names = list(dict.fromkeys(name for path in near for name in lists[path.parent]))
     numbers: dict[Path, dict[float, int]] = {}
     if any(one != lists[near[0].parent] for one in lists.values()):  # each folder has its own numbers
-        numbers = {
-            folder: {number: names.index(name) for number, name in enumerate(one)}
-            for folder, one in lists.items()
-        }
+        for folder, one in lists.items():
+            numbers[folder] = {number: names.index(name) for number, name in enumerate(one)}
     return {
         split: partial(_read_yolo, near[0], part, _categories(names), (root,), numbers=numbers)
         for split, part in by_folder(root, images).items()
@@ -175,7 +184,7 @@ class _LabelFiles:
         ]
         folders = {image.parent for image in images} if labels else ()
         stems = {path.stem.lower() for folder in folders for path in folder.glob("*") if is_image(path)}
-        return sorted(path for path in labels if path.stem.lower() not in stems and _is_label_file(path))
+        return sorted(path for path in labels if path.stem.lower() not in stems and is_label_file(path))
 
     @staticmethod
     def _beside(folder: Path) -> list[Path]:
@@ -201,7 +210,8 @@ def _is_of_another(labels: Path, image: Path) -> bool:
     return any(os.path.isfile(image.with_name(labels.stem + suffix)) for suffix in suffixes)
 
 
-def _is_label_file(path: Path) -> bool:
+def is_label_file(path: Path) -> bool:
+    """Whether a text file has labels of YOLO, by its first line."""
     return re.match(rb"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", head_of(path)) is not None
 
 
