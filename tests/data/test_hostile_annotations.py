@@ -149,7 +149,7 @@ def test_hostile_json_is_one_line(text: str, message: str, tmp_path: Path) -> No
 
 def test_what_is_compressed_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "instances.json.gz"
-    path.write_bytes(gzip.compress(b'{"images": [' + b" " * (1 << 27)))
+    path.write_bytes(gzip.compress(b'{"images": [' + b" " * (1 << 26), compresslevel=1))
     with pytest.raises(GCNetError, match="unpacks to more than 200 times its size"):
         load_splits(path)
     path.write_bytes(path.read_bytes()[:5000])
@@ -158,14 +158,14 @@ def test_what_is_compressed_is_bounded(tmp_path: Path) -> None:
 
 
 def test_many_categories_take_no_time(values: dict[str, Any], tmp_path: Path) -> None:
-    """60,000 took 70 s."""
+    """20,000 took 8 s."""
     values["categories"] = [
-        {"id": i, "name": f"c{i // 2}", "supercategory": f"c{i - i % 4}"} for i in range(60_000)
+        {"id": i, "name": f"c{i // 2}", "supercategory": f"c{i - i % 4}"} for i in range(20_000)
     ]
     began = time.process_time()
     dataset = load(tmp_path, values)
-    assert len(dataset.class_names) > 20_000
-    assert time.process_time() - began < 10
+    assert len(dataset.class_names) > 7_000
+    assert time.process_time() - began < 4
 
 
 def test_an_image_outside_of_the_data_set_is_not_read(values: dict[str, Any], tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def train_loader(
         world_size=world_size,
     )
     read, collate = partial(_read, examples.read, recipe.seed), partial(_join, examples.join, recipe.seed)
-    return Loader(read, len(dataset), collate=collate, workers=recipe.workers, batch_sampler=sampler)
+    return Loader(read, sampler, collate=collate, workers=recipe.workers)
 
 
 def _read(read: Callable[..., Any], seed: int, key: tuple[int, int]) -> tuple[int, Any]:
@@ -91,7 +91,7 @@ def eval_loader(
     kind = classification if dataset.has_labels else detection
     rule = {} if dataset.has_labels else {"rule": resize}
     read = partial(kind.read_whole, dataset, image_size, **rule)
-    return Loader(read, len(dataset), collate=kind.join_whole, workers=workers, batch_sampler=batches)
+    return Loader(read, batches, collate=kind.join_whole, workers=workers)
 
 
 def training_images(
@@ -216,29 +216,26 @@ class Loader(DataLoader):
     PyTorch would wrap it in the worker's traceback, which makes many lines of our one.
 
     Args:
-        read: a sample for each key that the order has: an index, or what a `batch_sampler` yields.
-        length: how many samples there are.
+        read: a sample for each key in the lists that `batches` are.
         collate: a batch of a list of samples.
-        order: of a DataLoader: `batch_size` or `batch_sampler`.
     """
 
     def __init__(
         self,
         read: Callable[[Any], Any],
-        length: int,
+        batches: Iterable[Any],
         *,
         collate: Callable[[list[Any]], Any],
         workers: int,
-        **order: Any,
     ) -> None:
         super().__init__(
-            _Samples(read, length),
+            _Samples(read),
+            batch_sampler=batches,
             collate_fn=partial(_collate, collate),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=_init_worker,
-            **order,
         )
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -275,11 +272,8 @@ def _why_ended(workers: Iterable[Any]) -> str:
 class _Samples(Dataset):
     """What `read` makes of a key, or the GCNetError that it raised."""
 
-    def __init__(self, read: Callable[[Any], Any], length: int) -> None:
-        self.read, self.length = read, length
-
-    def __len__(self) -> int:
-        return self.length
+    def __init__(self, read: Callable[[Any], Any]) -> None:
+        self.read = read
 
     def __getitem__(self, key: Any) -> Any:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gcnet.console import listed, shown
 from gcnet.data.readers.coco import OTHER_TASKS
-from gcnet.data.readers.files import head_of, read_json, why_no_yaml
+from gcnet.data.readers.files import head_of, read_json, read_yaml
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -20,12 +20,16 @@ FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, masks and CSV tables, see
 
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
-# Tools and data sets by keys of their JSON.
+# Tools and data sets by keys of their JSON, or of the first entry of a list.
 _TOOLS = (
     ("VIA 3", {"project", "attribute", "file", "metadata"}),
     ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
     ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
+    ("Label Studio", {"completions", "data"}),
+    ("Label Studio", {"annotations", "data"}),
+    ("Labelbox", {"Labeled Data"}),
+    ("Labelbox", {"data_row"}),
 )
 # Tools by the first line of their text files.
 _LABELS = (
@@ -81,8 +85,11 @@ def _why_not(path: Path) -> str:
     if suffix == ".xml":
         element = re.search(rb"<([A-Za-z][\w:-]*)", head_of(path))
         return f"XML of <{element.group(1).decode()[:30]}>" if element else "no XML"
-    if suffix in (".yaml", ".yml") and (broken := why_no_yaml(path)):
-        return broken
+    if suffix in (".yaml", ".yml"):
+        try:
+            read_yaml(path)
+        except GCNetError as error:
+            return _fault(path, error)
     if suffix in (".yaml", ".yml", ".data"):
         return 'has no "names" with "train" or "val"'
     if suffix == ".txt":
@@ -112,22 +119,18 @@ def _why_no_json(path: Path) -> str:
     try:
         content = read_json(path)
     except GCNetError as error:
-        return shown(str(error).split(";")[0].removeprefix(str(path)).strip(), 80)
-    if isinstance(content, list):
-        first: Any = content[0] if content else None
-        if isinstance(first, dict) and "score" in first:
-            return "detections (results), not annotations"
-        keys = set(first) if isinstance(first, dict) else set()
-        if keys & {"completions", "annotations"} and "data" in keys:
-            return "Label Studio's own format; export it as COCO"
-        if "Labeled Data" in keys or "data_row" in keys:
-            return "Labelbox's own format; export it as COCO"
+        return _fault(path, error)
+    is_list = isinstance(content, list)
+    first: Any = content[0] if is_list and content else {} if is_list else content
+    keys = set(first) if isinstance(first, dict) else set()
+    if is_list and "score" in keys:
+        return "detections (results), not annotations"
+    if tool := next((tool for tool, has in _TOOLS if has <= keys), ""):
+        return f"the format of {tool}; export it as COCO"
+    if is_list:
         return "a list; COCO's is an object with images, annotations and categories"
     if not isinstance(content, dict):
         return "no JSON object"
-    for tool, has in _TOOLS:
-        if has <= content.keys():
-            return f"the format of {tool}; export it as COCO"
     lacks = [key for key in ("images", "annotations", "categories") if key not in content]
     if len(lacks) < 3:
         return (
@@ -138,3 +141,8 @@ def _why_no_json(path: Path) -> str:
     return (
         f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"
     )
+
+
+def _fault(path: Path, error: GCNetError) -> str:
+    """What an error says of a file, without its name and advice."""
+    return shown(str(error).split(";")[0].removeprefix(str(path)).strip(), 80)

@@ -576,14 +576,21 @@ def test_an_image_that_a_list_names_twice_is_one(tmp_path: Path) -> None:
         assert len(load_splits(tmp_path / make.__name__)["train"]) == 1
 
 
+@pytest.fixture(scope="module")
+def large_png() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (14_000, 12_000)).save(file, "PNG")
+    return file.getvalue()
+
+
 @pytest.mark.parametrize("make", [voc, panoptic, masks_of_numbers, masks_of_objects])
 def test_a_mask_of_another_size_is_left_out(
-    make: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    make: Callable[[Path], None], large_png: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A few bytes of PNG can say any size: it is not unpacked."""
     make(tmp_path)
     for path in tmp_path.rglob("*.png"):
-        Image.new("1", (14_000, 12_000)).save(path)
+        path.write_bytes(large_png)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     record = load_splits(tmp_path)["train"].records[0]
     assert not any(item.segmentation for item in record.instances)

@@ -332,7 +332,7 @@ def test_names_in_an_older_encoding(tmp_path: Path) -> None:
 
 def test_a_broken_yaml_says_where(tmp_path: Path) -> None:
     yolo(tmp_path, yaml="train: train/images\nnames: ['a',\n'b'\n")
-    with pytest.raises(GCNetError, match=r"data.yaml: no YAML \(expected .* in line 4\)"):
+    with pytest.raises(GCNetError, match=r"data.yaml: is no YAML \(expected .* in line 4\)"):
         load_splits(tmp_path)
 
 
@@ -641,7 +641,7 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ([{"data": {"image": "a.jpg"}, "annotations": []}], "Label Studio's own format"),
+        ([{"data": {"image": "a.jpg"}, "annotations": []}], "the format of Label Studio"),
         ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
         ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],

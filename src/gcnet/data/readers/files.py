@@ -67,17 +67,12 @@ def read_json(path: Path) -> Any:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise GCNetError(f"{path} is not whole ({error}); compress or export it again") from None
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise GCNetError(
-            f"{path} is not JSON ({error.msg} at {place}); export the annotations again"
-        ) from None
+        fault = f"is not JSON ({error.msg} at line {error.lineno}, column {error.colno})"
     except UnicodeDecodeError:
-        raise GCNetError(f"{path} is not JSON (not UTF-8 text); export the annotations again") from None
+        fault = "is not JSON (not UTF-8 text)"
     except (ValueError, RecursionError):
-        raise GCNetError(
-            f"{path} has numbers of thousands of digits, or lists in lists a thousand deep; "
-            "export the annotations again"
-        ) from None
+        fault = "has numbers of thousands of digits, or lists in lists a thousand deep"
+    raise GCNetError(f"{path} {fault}; export the annotations again")
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:
@@ -107,29 +102,19 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; empty if it has none."""
+    """The mapping in a YAML file; empty if it holds something else. Raises GCNetError, with the line."""
     import yaml
 
     text = read_text(path)
     try:
         content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise GCNetError(
+            f"{path} is no YAML{f' ({problem}{where})' if problem else ''}; correct it"
+        ) from None
     return content if isinstance(content, dict) else {}
-
-
-def why_no_yaml(path: Path) -> str:
-    """What is wrong with a YAML file, with its line; empty for one that can be read."""
-    import yaml
-
-    try:
-        yaml.safe_load(read_text(path))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        return f"no YAML ({error.problem}{f' in line {mark.line + 1}' if mark else ''})"
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return "no YAML"
-    return ""
 
 
 def read_text(path: Path) -> str:

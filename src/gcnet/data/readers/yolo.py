@@ -5,6 +5,7 @@ The names of the classes are in another file.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os.path
@@ -39,7 +40,9 @@ def find_yolo(root: Path) -> Readers:
     files = []
     for path in sorted(paths, key=lambda path: (path.stem != "data", path)):
         if path.suffix in (".yaml", ".yml", ".data") and path.is_file():
-            content = _read_darknet(path) if path.suffix == ".data" else read_yaml(path)
+            content: dict[str, Any] = {}
+            with contextlib.suppress(GCNetError):  # it is told if no other file will do
+                content = _read_darknet(path) if path.suffix == ".data" else read_yaml(path)
             file = _DataFile(path, content, _categories(content.get("names")))
             if file.categories and (content.get("train") or content.get("val")):
                 files.append(file)
