@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,6 @@ from gcnet.recipe import Recipe
 
 SIZES = [(48, 64), (64, 48)]
 BOX = (10, 8, 30, 24)  # of the objects in `content`
-
-Load = Callable[..., DataSet]
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import rle_to_mask, segmentation_to_rle
 
 SIZES = [(48, 64), (64, 48)]
-TRIANGLE = [0, 0, 1e8, 0, 0, 1e8]
 
 
 def load(folder: Path, values: dict[str, Any]) -> Any:

@@ -247,7 +247,10 @@ class Loader(DataLoader):
         try:
             for item in batches:
                 if isinstance(item, GCNetError):
-                    raise item
+                    try:
+                        raise item
+                    finally:  # its traceback holds this frame: in such a circle workers end by a timeout only
+                        del item
                 yield item
         except (RuntimeError, OSError, EOFError) as error:
             if why := _why_ended(getattr(batches, "_workers", ())):
