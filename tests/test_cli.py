@@ -94,7 +94,7 @@ def test_every_verb_has_help(verb, capsys):
         (f"attention {TINY} x.jpg", "add --weights FILE"),
         (f"attention {TINY} x.jpg --query 3", "give x,y as shares"),
         (f"analyse {TINY} --data x --images 0", "give 1 or more"),
-        ("demo --seed one", "argument --seed: give INTEGER, not one"),
+        ("demo --seed one", "argument --seed: give 0 or more, not one"),
         (f"convert {TINY}", "OUT"),
         (f"convert {TINY} x.safetensors", "no published weights"),
         ("convert nowhere.pth x.safetensors", "no such file or folder: nowhere.pth"),
