@@ -145,13 +145,13 @@ def test_splits(tmp_path: Path, tables: tuple[str, str], folders: tuple[str, str
 
 def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image(tmp_path / "a.jpg")
-    rows = ["a.jpg,20,10,60,40", "a.jpg,x,10,60,40", "a.jpg,60,10,20,40", "a.jpg,1"]
+    rows = ["a.jpg,20,10,60,40", "a.jpg,x,10,60,40", "a.jpg,60,10,20,40", "a.jpg,1", ",9,9,20,20", ",,,,"]
     table(tmp_path / "boxes.csv", "filename,xmin,ymin,xmax,ymax", *rows)
     data = load_splits(tmp_path, val_fraction=0)["train"]
     assert data.class_names == ("object",)
     assert [one.usable for one in data.records[0].instances] == [True, False]
     for line in (
-        "1 of 4 rows are cut off; left out",
+        "2 of 5 rows are cut off or name no image; left out",
         "3 of 3 objects have no class; taken for object",
         "1 of 3 annotations have neither a box nor an outline (first: id row 3)",
         "1 of 3 annotations have an empty box or area (first: id row 4)",

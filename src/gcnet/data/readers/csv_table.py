@@ -112,7 +112,8 @@ def is_csv_table(path: Path) -> bool:
 
 def _rows(lines: Sequence[str]) -> Iterable[list[str]]:
     first = next((line for line in lines if line.strip()), "")
-    return filter(None, csv.reader(lines, delimiter=max(",;\t", key=first.count)))
+    reader = csv.reader(lines, delimiter=max(",;\t", key=first.count))
+    return (row for row in reader if not _is_blank(row))  # spreadsheets leave ",,,"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
@@ -138,11 +139,17 @@ def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
         label = _first(free, [(name,) for name in (*_CLASS, *likely)])
         size, crowd = _first(free, _SIZES), _first(free, [("isgroupof",)])
         return _Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd)
-    if all(len(row) >= 6 and _is_image(row[0]) for row in rows):
-        boxes = [row[1:5] for row in rows if not _is_blank(row[1:5])]
-        if boxes and not np.isnan(_numbers(boxes)).any():
-            return _Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
-    return None
+    return _unnamed(rows)
+
+
+def _unnamed(rows: Sequence[Sequence[str]]) -> _Columns | None:
+    """Those of a table of keras-retinanet's: a path, x1, y1, x2, y2 and a class."""
+    if not all(len(row) >= 6 and _is_image(row[0]) for row in rows):
+        return None
+    boxes = [row[1:5] for row in rows if not _is_blank(row[1:5])]
+    if not boxes or np.isnan(_numbers(boxes)).any():
+        return None
+    return _Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
 
 
 def _first(places: dict[str, int], choices: Iterable[Sequence[str]]) -> tuple[int, ...]:
@@ -166,24 +173,28 @@ def _numbers(cells: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def _read_table(path: Path, root: Path, split: str) -> Source:
+def _all_rows(path: Path) -> list[list[str]]:
     text = read_text(path)
     usual = csv.field_size_limit(max(len(text), 1))  # of run lengths a cell can be long
     try:
-        rows = list(_rows(text.splitlines(keepends=True)))
+        return list(_rows(text.splitlines(keepends=True)))
     except csv.Error as error:
         raise GCNetError(f"{path} is no CSV table ({error}); export it again") from None
     finally:
         csv.field_size_limit(usual)
+
+
+def _read_table(path: Path, root: Path, split: str) -> Source:
+    rows = _all_rows(path)
     columns = _columns(rows[:20])
     if columns is None:
         raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")
     # By number; the names of columns are there again where tables were joined.
     every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
-    whole = {n: row for n, row in every.items() if len(row) >= width}
-    if short := len(every) - len(whole):
-        log.warning("%s: %d of %d rows are cut off; left out", path, short, len(every))
+    whole = {n: row for n, row in every.items() if len(row) >= width and row[columns.image].strip()}
+    if left := len(every) - len(whole):
+        log.warning("%s: %d of %d rows are cut off or name no image; left out", path, left, len(every))
     folders = _folders(root, path, split)
     names = _named(folders, [row[columns.image].strip() for row in whole.values()])
     folder = folder_with(folders, list(dict.fromkeys(names)))
