@@ -230,18 +230,21 @@ def _drawn(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """The box or mask of each object; `cells` and `images` are theirs."""
+    names = [image["file_name"] for image in images]
     if columns.runs:
-        paths = {image["file_name"]: folder / image["file_name"] for image in images}
-        of_files = {name: image_size(file) for name, file in paths.items() if file.is_file()}
-        sizes = [of_files.get(image["file_name"], (0, 0)) for image in images]
+        files = {name: folder / name for name in names}
+        of_files = {name: image_size(file) for name, file in files.items() if file.is_file()}
         # An image of another size than the table says is named by the look at all images before a training.
-        right = [_size(image, folder) == size for image, size in zip(images, sizes, strict=True)]
-        sizes = [size if same else (0, 0) for size, same in zip(sizes, right, strict=True)]
+        said = [(image.get("height"), image.get("width")) for image in images]
+        own = [of_files.get(name, (0, 0)) for name in names]
+        sizes = [size if one in (size, (None, None)) else (0, 0) for size, one in zip(own, said, strict=True)]
         return read_runs(path, [row[0] for row in cells], sizes)
     boxes, corners = _numbers(cells), columns.corners
     shares = bool(np.nanmax(boxes, initial=0) <= 1 and boxes.size)
     if shares or len(columns.drawn) == 1:
-        sizes = np.array([_size(image, folder) for image in images], np.float64).reshape(-1, 2)[:, ::-1]
+        size_of = {image["file_name"]: image for image in images}
+        size_of = {name: _size(image, folder) for name, image in size_of.items()}
+        sizes = np.array([size_of[name] for name in names], np.float64).reshape(-1, 2)[:, ::-1]
         if shares:
             boxes = boxes * np.tile(sizes, 2)
         beyond = boxes[:, :2] + boxes[:, 2:] > sizes + 1

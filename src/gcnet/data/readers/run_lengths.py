@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from gcnet.data.readers.files import check_mask_size, object_of
+from gcnet.data.readers.files import check_mask_size
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -27,52 +28,53 @@ def read_runs(path: Path, texts: Sequence[str], sizes: Sequence[tuple[int, int]]
     In the wrong order a mask is torn to stripes, unless its image is square: the order with the shorter
     outlines is taken, and said where it is not by columns.
     """
-    parts = [part for part in zip(texts, sizes, strict=True) if part[1][0] != part[1][1]][:_LOOKED_AT]
-    by_rows = _outlines(parts, by_rows=True) < _outlines(parts, by_rows=False)
+    every = [_parse(text, size) for text, size in zip(texts, sizes, strict=True)]
+    told = [runs for runs in every if runs is not None and runs.size[0] != runs.size[1]][:_LOOKED_AT]
+    rows, columns = (sum(_borders(runs.drawn(by_rows=order)) for runs in told) for order in (True, False))
+    by_rows = rows < columns
     if by_rows:
         log.warning("%s: run lengths are taken to go row by row, in which masks are less torn", path)
-    return [object_of(_mask, text, size, by_rows) for text, size in zip(texts, sizes, strict=True)]
+    return [{} if runs is None else {"segmentation": runs.rle(by_rows=by_rows)} for runs in every]
 
 
-def _outlines(parts: Sequence[tuple[str, tuple[int, int]]], *, by_rows: bool) -> int:
-    """The number of borders between pixels of the masks and others."""
-    masks = [object_of(lambda *part: {"mask": _drawn(*part)}, *part, by_rows).get("mask") for part in parts]
-    return sum(
-        int(np.count_nonzero(np.diff(mask, axis=axis)))
-        for mask in masks
-        if mask is not None
-        for axis in (0, 1)
-    )
+@dataclass(frozen=True)
+class _Runs:
+    """The runs of a mask: first pixels, counted from 0, and those after the last ones."""
+
+    starts: Int64[np.ndarray, " R"]
+    ends: Int64[np.ndarray, " R"]
+    size: tuple[int, int]
+
+    def drawn(self, *, by_rows: bool) -> UInt8[np.ndarray, "H W"]:
+        height, width = self.size
+        steps = np.zeros(height * width + 1, np.int8)
+        np.add.at(steps, self.starts, 1)
+        np.add.at(steps, self.ends, -1)
+        flat = steps[:-1].cumsum(dtype=np.int8).astype(np.uint8)
+        return flat.reshape(height, width) if by_rows else flat.reshape(width, height).T
+
+    def rle(self, *, by_rows: bool) -> dict[str, Any]:
+        """COCO's RLE, whose runs, of other pixels and the mask's in turn, go by columns too."""
+        if by_rows:
+            return mask_to_rle(self.drawn(by_rows=True))
+        changes = np.stack([self.starts, self.ends], 1).ravel()
+        counts = np.diff(changes, prepend=0, append=self.size[0] * self.size[1])
+        return {"size": list(self.size), "counts": counts.tolist()}
 
 
-def _mask(text: str, size: tuple[int, int], by_rows: bool) -> dict[str, Any]:
-    if by_rows:
-        return {"segmentation": mask_to_rle(_drawn(text, size, True))}
-    starts, lengths = _runs(text, size)
-    # COCO's run lengths, of other pixels and the mask's in turn, go by columns too.
-    ends = np.concatenate([[0], starts + lengths])
-    counts = np.stack([starts - ends[:-1], lengths], 1).ravel()
-    rest = size[0] * size[1] - int(ends[-1])
-    return {"segmentation": {"size": list(size), "counts": [*counts.tolist(), rest]}}
-
-
-def _drawn(text: str, size: tuple[int, int], by_rows: bool) -> UInt8[np.ndarray, "H W"]:
-    starts, lengths = _runs(text, size)
-    height, width = size
-    steps = np.zeros(height * width + 1, np.int8)
-    np.add.at(steps, starts, 1)
-    np.add.at(steps, starts + lengths, -1)
-    flat = steps[:-1].cumsum(dtype=np.int8).astype(np.uint8)
-    return flat.reshape(height, width) if by_rows else flat.reshape(width, height).T
-
-
-def _runs(text: str, size: tuple[int, int]) -> tuple[Int64[np.ndarray, " R"], Int64[np.ndarray, " R"]]:
-    """Starts, counted from 0, and lengths. Raises ValueError where they are no runs in the image."""
-    pixels = check_mask_size(size)
-    pairs = np.array(text.split(), np.int64).reshape(-1, 2)
+def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
+    """The runs in a text; None where they are none of an image of this size."""
+    try:
+        pixels = check_mask_size(size)
+        pairs = np.array(text.split(), np.int64).reshape(-1, 2)
+    except (ValueError, OverflowError):
+        return None
     starts, lengths = pairs[np.argsort(pairs[:, 0], kind="stable")].T - [[1], [0]]
     ends = starts + lengths
     apart = len(pairs) and starts[0] >= 0 and lengths.min() >= 1 and (starts[1:] >= ends[:-1]).all()
-    if not apart or ends[-1] > pixels:
-        raise ValueError("no runs of this image")
-    return starts, lengths
+    return _Runs(starts, ends, size) if apart and ends[-1] <= pixels else None
+
+
+def _borders(mask: UInt8[np.ndarray, "H W"]) -> int:
+    """The number of borders between pixels of the mask and others."""
+    return sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in (0, 1))
