@@ -11,6 +11,7 @@ import pytest
 
 from gcnet.data.check import check_images
 from gcnet.data.load import load_splits
+from gcnet.data.readers.run_lengths import read_runs
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
 
@@ -197,6 +198,14 @@ def test_run_lengths(tmp_path: Path, caplog: pytest.LogCaptureFixture, by_rows: 
         np.testing.assert_array_equal(mask, right)
     assert "2 of 5 annotations have neither a box nor an outline (first: id row 5)" in caplog.text
     assert ("row by row" in caplog.text) == by_rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1 9223372036854775807", "9223372036854775807 9", f"{10**20} 1", "1 -5", "0 3", "1 2 3", "", "1 9 5 9"],
+)
+def test_texts_that_are_no_runs(text: str, tmp_path: Path) -> None:
+    assert read_runs(tmp_path, [text, "4798 3"], [(HEIGHT, WIDTH)] * 2)[0] == {}
 
 
 def test_run_lengths_of_an_image_of_another_size(tmp_path: Path) -> None:

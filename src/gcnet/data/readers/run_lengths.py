@@ -69,10 +69,11 @@ def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
         pairs = np.array(text.split(), np.int64).reshape(-1, 2)
     except (ValueError, OverflowError):
         return None
+    if not len(pairs) or pairs.min() < 1 or pairs.max() > pixels:  # before sums of them overflow
+        return None
     starts, lengths = pairs[np.argsort(pairs[:, 0], kind="stable")].T - [[1], [0]]
     ends = starts + lengths
-    apart = len(pairs) and starts[0] >= 0 and lengths.min() >= 1 and (starts[1:] >= ends[:-1]).all()
-    return _Runs(starts, ends, size) if apart and ends[-1] <= pixels else None
+    return _Runs(starts, ends, size) if (starts[1:] >= ends[:-1]).all() and ends[-1] <= pixels else None
 
 
 def _borders(mask: UInt8[np.ndarray, "H W"]) -> int:
