@@ -206,6 +206,14 @@ def test_a_name_that_leads_nowhere_is_found_by_its_last_part(
         CocoDataset.load(path, tmp_path).read_image(0)
 
 
+def test_images_are_found_by_their_names_before_label_studio(values: dict[str, Any], tmp_path: Path) -> None:
+    """It puts eight digits in front of what is uploaded, and keeps neither spaces nor brackets."""
+    path = write_split(tmp_path, values)
+    (tmp_path / "0.png").rename(tmp_path / "cat (1).png")
+    path.write_text(path.read_text().replace('"0.png"', '"images/0a1b2c3d-cat_1.png"'))
+    assert CocoDataset.load(path, tmp_path).records[0].path == tmp_path / "cat (1).png"
+
+
 def test_a_size_that_is_not_said_is_the_images(values: dict[str, Any], tmp_path: Path) -> None:
     path = write_split(tmp_path, values)
     text = re.sub(r', "height": \d+, "width": \d+', "", path.read_text())

@@ -181,6 +181,24 @@ def _supervisely(folder: Path) -> None:
         _text(folder / "train" / "ann" / f"{number}.png.json", json.dumps(content))
 
 
+def _label_studio(folder: Path) -> None:
+    _images(folder)
+    sides = {"original_width": SIZE[1], "original_height": SIZE[0]}
+    runs = list(
+        base64.b64decode("AAAeADkb/wfPAMT/+lwDE//pcAxP/6XAMT/+lwDE//pcAxP/6XAMT/+lwDE//pcAxP/6XAMT//D0cAA=")
+    )
+    values = [
+        {"points": SQUARE, "polygonlabels": ["cat"]},
+        {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 10, "rectanglelabels": ["dog"]},
+        {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "rotation": 0, "ellipselabels": ["dog"]},
+        {"format": "rle", "rle": runs, "brushlabels": ["cat"]},
+    ]
+    results = [{**sides, "id": str(n), "value": value} for n, value in enumerate(values)]
+    done = [{"result": results, "updated_at": "2026-01-01", "was_cancelled": False}]
+    tasks = [{"id": n, "data": {"image": f"/data/upload/{n}.png"}, "annotations": done} for n in (1, 2)]
+    _text(folder / "export.json", json.dumps(tasks))
+
+
 def _box_table(folder: Path) -> None:
     _images(folder / "images")
     rows = [f"{n}.png,48,40,{name},4,4,30,30" for n in (1, 2) for name in ("cat", "dog")]
@@ -244,7 +262,7 @@ def _object_masks(folder: Path) -> None:
 
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
-    *(_masks, _object_masks, _supervisely, _box_table, _run_lengths),
+    *(_masks, _object_masks, _supervisely, _label_studio, _box_table, _run_lengths),
 )
 
 # Damage ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,9 +48,9 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
             )
         if not _is_there(path, folders):
             bare = _bare_names(source, folders) if bare is None else bare
-            found = bare.get(_last_part(name), [])
+            found = next((bare[last] for last in _last_parts(name) if last in bare), [])
             if len(found) > 1:
-                several[_last_part(name)] = found
+                several[found[0].name] = found
             if len(found) == 1:
                 notes.image("are not where their file_name says; found by the bare name", name)
                 path = found[0]
@@ -75,8 +76,10 @@ def _is_there(path: Path, folders: list[Path]) -> bool:
     return any(plain.is_relative_to(folder) for folder in folders)
 
 
-def _last_part(name: str) -> str:
-    return _plain(unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]))
+def _last_parts(name: str) -> list[str]:
+    """What the file of a name may be called; Label Studio puts eight digits before what is uploaded."""
+    last = _plain(unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]))
+    return [last, re.sub("^[0-9a-f]{8}-", "", last)]
 
 
 def _plain(name: str) -> str:
@@ -87,7 +90,7 @@ def _plain(name: str) -> str:
 def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Files of the images' folder by name; if it has none of them, of all `folders` but other splits'."""
     found = _files_by_name(folders[:1])
-    names = {_last_part(str(image.get("file_name"))) for image in source.images}
+    names = {last for image in source.images for last in _last_parts(str(image.get("file_name")))}
     own = {split_of(source.path.name), split_of(source.path.parent.name)}
     return found if names & found.keys() else _files_by_name(folders, but={"train", "valid", "test"} - own)
 
@@ -99,9 +102,10 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
         for path in folder.rglob("*"):
             parts = path.relative_to(folder).parts[:-1]
             if not any(is_of_masks(part) or split_of(part) in but for part in parts):
-                found.setdefault(_plain(path.name), set()).add(path)
-                if has_image_suffix(path.name):
-                    found.setdefault(_plain(path.stem), set()).add(path)
+                # Label Studio, as all servers of Django, has "cat_1.jpg" for "cat (1).jpg".
+                names = {path.name, re.sub(r"[^-\w.]", "", path.name.replace(" ", "_"))}
+                for name in names | ({path.stem} if has_image_suffix(path.name) else set()):
+                    found.setdefault(_plain(name), set()).add(path)
     return {name: sorted(paths) for name, paths in found.items()}
 
 

@@ -15,6 +15,7 @@ from gcnet.data.readers.coco import find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
+from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
@@ -39,6 +40,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_cvat,
     find_yolo,
     find_labelme,
+    find_label_studio,
     find_supervisely,
     find_panoptic,
     find_table,

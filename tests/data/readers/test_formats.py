@@ -11,6 +11,7 @@ import resource
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -120,6 +121,35 @@ def png_of(mask: np.ndarray, mode: str = "P") -> str:
     else:
         Image.fromarray(np.repeat(255 * mask[..., None], 4, 2)).save(file, format="PNG")
     return base64.b64encode(zlib.compress(file.getvalue())).decode()
+
+
+# MASK as Label Studio's brush packs it: written by @thi.ng/rle-pack, which Label Studio uses.
+PAINTED = (
+    "AABLADkb/wzPANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p"
+    "8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//6fANP/+nwDT//p8A0//"
+    "8ZTwAA=="
+)
+
+
+def label_studio(root: Path) -> None:
+    """A polygon in one split, a painted mask in the other; one image by its uploaded name."""
+    image(root / "images" / "1f0c9d2e-a.jpg")
+    image(root / "b.jpg")
+    polygon = {"points": [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in CORNERS], "closed": True}
+    painted = {"format": "rle", "rle": list(base64.b64decode(PAINTED))}
+    for split, name, value, kind in (
+        ("train", "/data/upload/3/1f0c9d2e-a.jpg", polygon, "polygonlabels"),
+        ("val", "/data/local-files/?d=pets%5Cb.jpg", painted, "brushlabels"),
+    ):
+        task = {"id": 1, "data": {"image": name}, "annotations": [{"result": [region(kind, value, "dog")]}]}
+        write(root / f"{split}.json", json.dumps([task]))
+
+
+def region(kind: str, value: dict[str, Any], label: str = "", **more: Any) -> dict[str, Any]:
+    """A region as in Label Studio's JSON; one without a label is only drawn."""
+    value = value | ({kind: [label]} if label else {})
+    sides = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    return {"type": kind, "from_name": "tag", "to_name": "image", "value": value, **sides, **more}
 
 
 def voc(root: Path) -> None:
@@ -259,7 +289,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    supervisely,
+    *(supervisely, label_studio),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -297,6 +327,81 @@ def test_formats_give_the_same_objects(
     assert all(any(words in message for words in told) for message in caplog.messages)
     valid = load_split(tmp_path, "valid", splits["train"].class_names)
     assert len(valid.records[0].instances) == 1
+
+
+def test_shapes_of_label_studio(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Percentages of the sides; what was drawn first and named then is one object; points have no area."""
+    square = {"x": 25, "y": 50, "width": 50, "height": 20, "rotation": 0}  # 20, 30 to 60, 42 in pixels
+    oval = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 20, "rotation": 90}  # turned: 12 across, 20 down
+    regions = [
+        region("rectanglelabels", square | {"width": 25, "rotation": 90}, "turned"),
+        region("ellipselabels", oval, "oval"),
+        region("rectangle", square, id="x"),
+        region("labels", square, "named", id="x"),
+        region("keypointlabels", {"x": 5, "y": 5, "width": 0.3}, "point"),
+        region("brushlabels", {"format": "rle", "rle": [0, 0, 255, 9, 1]}, "damaged"),
+        {"type": "choices", "value": {"choices": ["sharp"]}},
+    ]
+    image(tmp_path / "photos" / "a.jpg")
+    task = {"id": 7, "data": {"title": "a cat", "image": "s3://bucket/x/a.jpg"}}
+    annotations = [
+        {"result": [], "updated_at": "2026-01-02"},
+        {"result": regions, "updated_at": "2026-01-03"},
+        {"result": [], "updated_at": "2026-01-04", "was_cancelled": True},
+    ]
+    undone = [
+        {"data": {"image": "b.jpg"}, "predictions": [{"result": regions}]},
+        {"data": {}, "annotations": []},
+    ]
+    write(
+        tmp_path / "project-1-at-2026-01-05.json", json.dumps([task | {"annotations": annotations}, *undone])
+    )
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    (record,) = dataset.records
+    boxes = {dataset.class_names[item.label]: item.box for item in record.instances}
+    assert boxes.keys() == {"turned", "oval", "named"}
+    np.testing.assert_allclose(boxes["turned"], (20 - 12, 30, 20, 30 + 20), atol=1e-6)
+    np.testing.assert_allclose(boxes["oval"], (40 - 12, 30 - 20, 40 + 12, 30 + 20), atol=0.1)
+    np.testing.assert_allclose(boxes["named"], (20, 30, 60, 42), atol=1e-6)
+    assert "1 of 4 annotations have neither a box nor an outline" in caplog.text
+    assert "1 of 3 tasks have no finished annotation (first: b.jpg); left out" in caplog.text
+    assert "1 of 3 tasks name no image (first: task 3); left out" in caplog.text
+    assert "1 of 3 tasks were annotated several times (first: x/a.jpg); the newest is taken" in caplog.text
+
+
+def test_label_studio_has_a_short_form_and_masks_in_colour(tmp_path: Path) -> None:
+    """JSON-MIN has the regions in the task; the mask was packed by @thi.ng/rle-pack, colour by colour."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 6, 3), np.uint8))
+    runs = [0, 0, 0, 96, 57, 27, 254, 31, 0, 62, *(26, 155, 147, 254) * 3, 26, 155, 147]
+    runs += [255, 56, 1, 240, *(212, 220, 159, 240) * 3, 212, 220, 159, 252, 46, 0]
+    painted = {
+        "format": "rle",
+        "rle": runs,
+        "brushlabels": ["cat"],
+        "original_width": 6,
+        "original_height": 4,
+    }
+    # Label Studio puts eight digits before the names of what is uploaded.
+    write(
+        tmp_path / "export.json",
+        json.dumps([{"image": "/data/upload/1/0123abcd-a.png", "id": 1, "tag": [painted]}]),
+    )
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    (item,) = record.instances
+    wanted = np.zeros((4, 6), np.uint8)
+    wanted[1:3, 2:6] = 1
+    np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (4, 6)), wanted)
+
+
+def test_of_several_exports_of_label_studio_one_has_to_be_named(tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    text = json.dumps([{"data": {"image": "a.jpg"}, "annotations": [{"result": []}]}])
+    write(tmp_path / "at-noon.json", text)
+    write(tmp_path / "at-one.json", text)
+    with pytest.raises(
+        GCNetError, match=r"has 2 exports of Label Studio \(at-noon.json, at-one.json\); give one"
+    ):
+        load_splits(tmp_path)
 
 
 def test_shapes_of_supervisely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -641,7 +641,7 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ([{"data": {"image": "a.jpg"}, "annotations": []}], "the format of Label Studio"),
+        ([{"data_row": {"external_id": "a.jpg"}, "projects": {}}], "the format of Labelbox"),
         ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
         ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],

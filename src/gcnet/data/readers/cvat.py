@@ -25,6 +25,7 @@ from gcnet.data.readers.files import (
     object_of,
     place_mask,
     read_xml,
+    turned_box,
 )
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -104,12 +105,7 @@ def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str
     if shape.tag == "box":
         x, y = number("xtl"), number("ytl")
         width, height = number("xbr") - x, number("ybr") - y
-        if not angle:
-            return {"bbox": [x, y, width, height]}
-        across, down = width / 2, height / 2
-        corners = np.array([[-across, -down], [across, -down], [across, down], [-across, down]])
-        turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        return {"segmentation": [(corners @ turn + [x + across, y + down]).ravel().tolist()]}
+        return turned_box((x, y, width, height), angle, about=(x + width / 2, y + height / 2))
     if shape.tag == "polygon":
         values = re.findall(r"[-+.\deE]+", shape.get("points", ""))
         return {"segmentation": [[float(value) for value in values]]}

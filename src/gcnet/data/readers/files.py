@@ -326,6 +326,18 @@ def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> lis
     return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], 1).ravel().tolist()
 
 
+def turned_box(
+    box: tuple[float, float, float, float], angle: float, about: tuple[float, float]
+) -> dict[str, Any]:
+    """A box (x, y, width, height), as an outline if it is turned, clockwise on the screen; in radians."""
+    if not angle:
+        return {"bbox": list(box)}
+    x, y, width, height = box
+    corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return {"segmentation": [((corners - about) @ turn + about).ravel().tolist()]}
+
+
 def check_mask_size(size: tuple[int, int]) -> int:
     """The pixels of a mask of `size` (height, width). Raises ValueError where an image has no such size."""
     if not (min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS):
