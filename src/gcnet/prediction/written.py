@@ -19,10 +19,10 @@ ROUNDED = 2_000_000_000  # nanoseconds to which some file systems round a time
 
 
 class Written:
-    """The list in `folder`. Files are named by their paths in it."""
+    """The list in `folder`, a command's own by its `name`. Files are named by their paths in the folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.folder, self.path = folder, folder / name
 
     def add(self, name: str) -> None:
         """Adds a file that has been written. Raises GCNetError if the disk does not take it."""
