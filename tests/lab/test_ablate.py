@@ -23,7 +23,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import write_json
 from gcnet.lab.ablate import ablate
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.lab.runs import make_runs, start_process, train_run
+from gcnet.lab.runs import load_data, make_runs, start_process, train_run
 from gcnet.lab.study import GRIDS, Run, Study
 from gcnet.weights.load import load_model
 
@@ -204,6 +204,19 @@ def test_failures_come_after_the_report(options):
     assert (options.out / "position.png").exists()
 
 
+def test_verdicts_are_of_finished_runs_as_the_table_is(options):
+    """A run of some --time is validated several times before it ends."""
+    labels = ("after_add, seed 0", "after_add, seed 1")
+    with pytest.raises(GCNetError, match="2 of 6 runs failed"):
+        ablate(options, start=FakeStart(fails=labels))
+    for run in options.runs():
+        (run.folder / "train").mkdir()
+        (run.folder / "train" / "results.json").write_text("[]")
+    ablate(replace(options, report_only=True))
+    cells = json.loads((options.out / "position.json").read_text())["cells"]
+    assert [list(cell["better by"]) for cell in cells] == [["after1x1"], ["none"], []]
+
+
 def test_nothing_but_failures_is_told_as_such(options):
     labels = tuple(f"{cell}, seed 0" for cell in ("none", "after1x1", "after_add"))
     with pytest.raises(GCNetError, match="3 of 3 runs failed"):
@@ -224,6 +237,11 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
     data = write_context_shapes(tmp_path / "train-only", train=3, valid=0)
     with pytest.raises(GCNetError, match="no valid split"):
         ablate(replace(options, data=data), start=FakeStart())
+    known = json.loads((data / "train" / "_annotations.coco.json").read_text())
+    (data / "valid").mkdir(exist_ok=True)
+    write_json(data / "valid" / "_annotations.coco.json", known | {"images": [], "annotations": []})
+    with pytest.raises(GCNetError, match="lists no images, and there is nothing to compare on"):
+        load_data(data)
 
 
 def prepared(options: Study, cell: str = "after1x1") -> Run:

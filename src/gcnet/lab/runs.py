@@ -33,10 +33,12 @@ from gcnet.weights.create import load_backbone
 
 
 def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
-    """The splits of a data set. Raises GCNetError if "train" or "valid" is not among them."""
+    """The splits of a data set. Raises GCNetError if "train" or "valid" is missing, or "valid" is empty."""
     splits = load_splits(data)
     if missing := {"train", "valid"} - splits.keys():
         raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which a study needs")
+    if not splits["valid"].records:
+        raise GCNetError(f"{splits['valid'].source} lists no images, and there is nothing to compare on")
     return splits
 
 
