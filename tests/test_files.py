@@ -17,8 +17,8 @@ from gcnet import files
 from gcnet.errors import GCNetError
 from gcnet.files import (
     alone_in,
-    check_handles,
     check_file,
+    check_handles,
     check_writable,
     draft_folder,
     prepare_folder,
