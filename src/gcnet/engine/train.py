@@ -279,7 +279,7 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     if metrics is not None:
         run.task.print_metrics(metrics)
     usable = best if best.exists() else last
-    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and tensorboard/ are in {out}")
+    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv and curves.png are in {out}")
     if failure:
         raise GCNetError(f"{failure}; metrics are kept in {out}: free space and run again with --resume")
     print(f"predict with it: gcnet predict {usable} IMAGES... --out predictions", flush=True)
