@@ -237,6 +237,7 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
     data = write_context_shapes(tmp_path / "train-only", train=3, valid=0)
     with pytest.raises(GCNetError, match="no valid split"):
         ablate(replace(options, data=data), start=FakeStart())
+    assert not options.out.exists()  # or runs on other data would be refused there
     known = json.loads((data / "train" / "_annotations.coco.json").read_text())
     (data / "valid").mkdir(exist_ok=True)
     write_json(data / "valid" / "_annotations.coco.json", known | {"images": [], "annotations": []})

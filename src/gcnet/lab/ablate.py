@@ -65,11 +65,12 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
 
 def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> list[tuple[Run, str]]:
     runs = study.runs()
-    study.claim(runs)
     if study.data is None:
+        study.claim(runs)  # the data lies in its folder
         write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
     train_set = load_data(study.data_folder)["train"]
     iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe)
+    study.claim(runs)
     amount = f"{len(runs) // study.seeds} cells x {study.seeds} seeds, {iterations} iterations each"
     print(f"{study.grid}: {amount}, in {study.out}", flush=True)
     try:
