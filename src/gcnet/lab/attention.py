@@ -22,7 +22,6 @@ from gcnet.files import alone_in, prepare_folder
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
 from gcnet.ops.images import fit_size, padded_size, shrink_image, write_image
-from gcnet.prediction.names import images_in
 from gcnet.prediction.written import Written
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
 
@@ -104,19 +103,16 @@ def draw_attention(
     else:
         images = [_shrink(drawn), *(images[0] for images in overlays.values())]
         overview = sheet(images, ["prediction", *overlays], columns=COLUMNS, cell=cell)
-    _write(folder, files | {SHEET: overview}, os.fspath(path))
+    _write(folder, files | {SHEET: overview}, path)
     lines = tuple(describe(title, each) for title, each in maps.items())
     return AttentionSummary(folder / SHEET, tuple(folder / name for name in files), lines, per_query)
 
 
-def _write(folder: Path, drawings: Mapping[str, np.ndarray], path: str) -> None:
+def _write(folder: Path, drawings: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
     """Writes drawings of the image at `path`, by name, in place of those of an earlier call."""
     with alone_in(folder):
         written = Written(folder, LIST)
-        others = set(os.listdir(folder)).difference(written.unchanged()) | images_in([path], folder)
-        if lost := others & drawings.keys():
-            raise GCNetError(f"{folder / min(lost)} would be replaced by a drawing; choose another --out")
-        written.begin([path])
+        written.begin([path], drawings)
         for name, drawing in drawings.items():
             write_image(folder / name, drawing, quality=QUALITY)
             written.add(name)
