@@ -238,11 +238,13 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
     with pytest.raises(GCNetError, match="no valid split"):
         ablate(replace(options, data=data), start=FakeStart())
     assert not options.out.exists()  # or runs on other data would be refused there
-    known = json.loads((data / "train" / "_annotations.coco.json").read_text())
-    (data / "valid").mkdir(exist_ok=True)
-    write_json(data / "valid" / "_annotations.coco.json", known | {"images": [], "annotations": []})
-    with pytest.raises(GCNetError, match="lists no images, and there is nothing to compare on"):
-        load_data(data)
+    data = write_context_shapes(tmp_path / "both", train=1, valid=1)
+    listed = data / "valid" / "_annotations.coco.json"
+    known = json.loads(listed.read_text())
+    for nothing in ({"annotations": []}, {"annotations": [], "images": []}):
+        write_json(listed, known | nothing)
+        with pytest.raises(GCNetError, match=r"there is nothing to compare on: .* has no image with objects"):
+            load_data(data)
 
 
 def prepared(options: Study, cell: str = "after1x1") -> Run:
