@@ -19,7 +19,9 @@ import pytest
 import torch
 
 from gcnet.commands.ablate import parse_ablate
+from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
 from gcnet.files import write_json
 from gcnet.lab.ablate import ablate
 from gcnet.lab.context_shapes import write_context_shapes
@@ -273,6 +275,17 @@ def test_a_run_trains_scores_and_is_the_same_again(options, tmp_path, capsys):
     assert "resuming" in capsys.readouterr().out
     assert run.result is not None
     assert run.result["box_AP50"] == first["box_AP50"]
+
+
+def test_masks_that_cannot_be_scored_have_no_score(options, monkeypatch):
+    """Where the objects of the validation images have no outlines."""
+    run, names = prepared(options), ("AP", "AP50", "AP75")
+    metrics = Metrics(dict.fromkeys(names, 0.5), dict.fromkeys(names, -1.0), {})
+    done = TrainResult(metrics, None, Path("last.safetensors"), 1.0)
+    monkeypatch.setattr("gcnet.lab.runs.train", lambda *_, **__: done)
+    train_run(run.folder)
+    scores = {"box_AP": 0.5, "box_AP50": 0.5, "box_AP75": 0.5}
+    assert run.result == {"seed": 0, "seconds": 1.0, **scores}
 
 
 def _weights(run: Run) -> dict[str, torch.Tensor]:

@@ -149,7 +149,7 @@ def train_run(folder: Path) -> None:
         detector, train_set, splits["valid"], recipe, out, resume="auto", data={"data": values["data"]}
     )
     assert done.metrics is not None  # there is a validation split
-    scores = {name: max(value, 0.0) for name, value in DETECTION.scores(done.metrics).items()}
+    scores = {name: value for name, value in DETECTION.scores(done.metrics).items() if value >= 0}
     write_json(folder / "result.json", {"seed": recipe.seed, "seconds": round(done.seconds, 1), **scores})
 
 
