@@ -17,6 +17,7 @@ from gcnet import files
 from gcnet.errors import GCNetError
 from gcnet.files import (
     alone_in,
+    check_file,
     check_handles,
     check_writable,
     draft_folder,
@@ -160,4 +161,7 @@ def test_others_may_read_what_was_written(tmp_path: Path) -> None:
 
 def test_check_writable_makes_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
+    check_file(tmp_path / "a" / "b.onnx")
     assert not list(tmp_path.iterdir())
+    with pytest.raises(GCNetError, match="is a folder; give the name of a file"):
+        check_file(tmp_path)

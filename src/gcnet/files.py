@@ -259,6 +259,13 @@ def check_writable(folder: Path) -> None:
         raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
 
 
+def check_file(path: Path) -> None:
+    """Raises if the file `path` cannot be written, as `check_writable`."""
+    check_writable(path.parent)
+    if path.is_dir():
+        raise GCNetError(f"{path} is a folder; give the name of a file")
+
+
 def find_data(
     data: AnyPath | None, annotations: AnyPath | None = None, images: AnyPath | None = None
 ) -> tuple[Path, Path | None]:

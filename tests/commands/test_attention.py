@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,8 @@ def test_maps_of_some_layers(
     assert "c4.0: one map for all queries" in out
     assert "--query changes nothing" in out
     assert "2 single maps" in out
-    assert sorted(os.listdir(tmp_path / "out")) == ["c4.0.jpg", "c5.0.jpg", "sheet.jpg"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.jpg")) == [
+        *("c4.0.jpg", "c5.0.jpg", "sheet.jpg")
+    ]
     assert main([*words, "--query", "300"]) == 2
     assert "give x,y as shares" in capsys.readouterr().err

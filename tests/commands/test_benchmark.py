@@ -14,6 +14,7 @@ from gcnet.cli import main
         ("--size 800x1210", "multiples of 32"),
         ("mask_rcnn_r5", "did you mean"),
         ("--repeats 0", "give 1 or more"),
+        ("mask_rcnn_tiny --train --precision bf16", "are of inference"),
         ("mask_rcnn_tiny --device tpu", "--device tpu"),
     ],
 )

@@ -108,7 +108,7 @@ def test_all_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     words = ["data", str(folder), "--out", str(tmp_path / "p.html"), "--show", "0", "--draw", str(out)]
     assert main(words) == 1
     assert f"drew 3 images in {out}" in capsys.readouterr().out
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == [
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
         "train/0.png",
         "train/2.png",
         "valid/0.png",
@@ -117,5 +117,13 @@ def test_all_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     plain = cv2.imread(str(folder / "train" / "0.png"))
     assert drawn.shape == plain.shape
     assert (drawn != plain).any()
+    # Drawings of images that are there no more go, what is the user's stays.
+    values["images"][2]["file_name"] = "3.png"
+    write_split(folder / "train", values)
+    (out / "train" / "mine.png").write_text("mine")
+    assert main(words) == 0
+    assert sorted(path.name for path in (out / "train").iterdir()) == [
+        *("0.png", "1.png", "3.png", "mine.png")
+    ]
     # Images of the data set are never drawn over.
     assert main([*words[:-1], str(folder)]) == 2

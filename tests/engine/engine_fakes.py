@@ -104,7 +104,7 @@ def run_fake(
     dataset = DataSet(Path("none.json"), records, detector.spec.class_names, (1, 2))
     task = replace(DETECTION, optimized=lambda detector: detector)
     stand_ins = {
-        "train.task_of": lambda _: task,
+        "train.task_of": lambda *_: task,
         "batch_size.iterations_per_epoch": lambda *_, **__: PER_EPOCH,
         "batch_size.epoch_size": lambda *_, **__: IMAGES,
         "begin.iterations_per_epoch": lambda *_, **__: PER_EPOCH,

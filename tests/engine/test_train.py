@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from engine_fakes import (
+    AP,
     PER_EPOCH,
     FakeDetector,
     FakeLoader,
@@ -39,6 +40,7 @@ from gcnet.engine.runfolder import write_recipe
 from gcnet.engine.schedule import lr_factor
 from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
 from gcnet.recipe import Recipe
 from gcnet.weights.catalog import find
 
@@ -110,6 +112,18 @@ def test_only_the_best_is_kept_as_best(tmp_path: Path) -> None:
     run_fake(tmp_path, validate=lambda *_, **__: (fake_metrics(next(scores)), []))
     with safe_open(tmp_path / "best.safetensors", "pt") as file:
         assert json.loads(file.metadata()["provenance"])["iteration"] == 2 * PER_EPOCH
+
+
+def test_the_last_is_the_best_where_there_is_nothing_to_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Metrics(dict.fromkeys(AP, -1.0), dict.fromkeys(AP, -1.0), {})
+    run_fake(tmp_path, patience=1, validate=lambda *_, **__: (nothing, []))
+    with safe_open(tmp_path / "best.safetensors", "pt") as file:
+        provenance = json.loads(file.metadata()["provenance"])
+    assert provenance["iteration"] == 3 * PER_EPOCH
+    assert "mask_AP" not in provenance
+    assert f"iteration {PER_EPOCH}/{3 * PER_EPOCH}: nothing to score" in capsys.readouterr().out
 
 
 def test_without_validation_images(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -69,6 +70,8 @@ def test_words() -> None:
     worse = {"box AP": {"value": -0.2, "low": -0.3, "high": -0.1}}
     assert verdict(worse) == "B is worse by 0.200 box AP (95% between -0.300 and -0.100)."
     same = {"mask AP": {"value": 0.0, "low": 0.0, "high": 0.0}}
+    nothing = {"mask AP": dict.fromkeys(("value", "low", "high"), math.nan)}  # of boxes alone
+    assert verdict(nothing) == "There is nothing in these images to score mask AP on."
     assert verdict(same).startswith("There is no difference in mask AP (95% between +0.000 and +0.000): ")
 
 

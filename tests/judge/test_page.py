@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from judged_sets import NAMES, draw_scene
 
@@ -14,6 +15,7 @@ from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.judge.page import write_report
+from gcnet.ops.segmentations import mask_to_rle
 from gcnet.weights.catalog import find
 
 ABOUT = {"model": "<b>model</b>", "data": "photos", "split": "valid"}
@@ -67,6 +69,16 @@ def test_nothing_found_nothing_annotated_and_broken_images(scene, tmp_path: Path
     (tmp_path / "0.png").write_bytes(b"no image")
     write_report(spec, CocoResults(results), dataset, tmp_path / "broken", about=ABOUT)
     assert (tmp_path / "broken/report.html").read_text().count("data:image/jpeg") == 2 * 7
+
+
+def test_masks_are_not_judged_by_objects_without_outlines(scene, tmp_path: Path) -> None:
+    dataset, results = scene
+    counts = mask_to_rle(np.ones((80, 100), np.uint8))["counts"]
+    found = [replace(one, counts=[counts] * len(one)) for one in results]
+    spec = replace(find("mask_rcnn_tiny_gc4").spec, class_names=NAMES)
+    write_report(spec, CocoResults(found), dataset, tmp_path / "r", about=ABOUT)
+    report = json.loads((tmp_path / "r/report.json").read_text())
+    assert report["ap"].keys() == report["errors"].keys() == {"box"}
 
 
 def test_a_classifier(scene, tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ import pytest
 import torch
 
 from gcnet.commands.ablate import parse_ablate
+from gcnet.engine.train import TrainResult
 from gcnet.errors import GCNetError
+from gcnet.evaluation.coco_ap import Metrics
 from gcnet.files import write_json
 from gcnet.lab.ablate import ablate
 from gcnet.lab.context_shapes import write_context_shapes
-from gcnet.lab.runs import make_runs, start_process, train_run
+from gcnet.lab.runs import load_data, make_runs, start_process, train_run
 from gcnet.lab.study import GRIDS, Run, Study
 from gcnet.weights.load import load_model
 
@@ -204,6 +206,19 @@ def test_failures_come_after_the_report(options):
     assert (options.out / "position.png").exists()
 
 
+def test_verdicts_are_of_finished_runs_as_the_table_is(options):
+    """A run of some --time is validated several times before it ends."""
+    labels = ("after_add, seed 0", "after_add, seed 1")
+    with pytest.raises(GCNetError, match="2 of 6 runs failed"):
+        ablate(options, start=FakeStart(fails=labels))
+    for run in options.runs():
+        (run.folder / "train").mkdir()
+        (run.folder / "train" / "results.json").write_text("[]")
+    ablate(replace(options, report_only=True))
+    cells = json.loads((options.out / "position.json").read_text())["cells"]
+    assert [list(cell["better by"]) for cell in cells] == [["after1x1"], ["none"], []]
+
+
 def test_nothing_but_failures_is_told_as_such(options):
     labels = tuple(f"{cell}, seed 0" for cell in ("none", "after1x1", "after_add"))
     with pytest.raises(GCNetError, match="3 of 3 runs failed"):
@@ -224,6 +239,14 @@ def test_data_without_validation_pictures_is_refused(options, tmp_path):
     data = write_context_shapes(tmp_path / "train-only", train=3, valid=0)
     with pytest.raises(GCNetError, match="no valid split"):
         ablate(replace(options, data=data), start=FakeStart())
+    assert not options.out.exists()  # or runs on other data would be refused there
+    data = write_context_shapes(tmp_path / "both", train=1, valid=1)
+    listed = data / "valid" / "_annotations.coco.json"
+    known = json.loads(listed.read_text())
+    for nothing in ({"annotations": []}, {"annotations": [], "images": []}):
+        write_json(listed, known | nothing)
+        with pytest.raises(GCNetError, match=r"there is nothing to compare on: .* has no image with objects"):
+            load_data(data)
 
 
 def prepared(options: Study, cell: str = "after1x1") -> Run:
@@ -252,6 +275,17 @@ def test_a_run_trains_scores_and_is_the_same_again(options, tmp_path, capsys):
     assert "resuming" in capsys.readouterr().out
     assert run.result is not None
     assert run.result["box_AP50"] == first["box_AP50"]
+
+
+def test_masks_that_cannot_be_scored_have_no_score(options, monkeypatch):
+    """Where the objects of the validation images have no outlines."""
+    run, names = prepared(options), ("AP", "AP50", "AP75")
+    metrics = Metrics(dict.fromkeys(names, 0.5), dict.fromkeys(names, -1.0), {})
+    done = TrainResult(metrics, None, Path("last.safetensors"), 1.0)
+    monkeypatch.setattr("gcnet.lab.runs.train", lambda *_, **__: done)
+    train_run(run.folder)
+    scores = {"box_AP": 0.5, "box_AP50": 0.5, "box_AP75": 0.5}
+    assert run.result == {"seed": 0, "seconds": 1.0, **scores}
 
 
 def _weights(run: Run) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import torch
 
 from gcnet.errors import GCNetError
 from gcnet.lab.attention import describe, draw_attention, valid_share
-from gcnet.models.spec import ContextSpec
+from gcnet.models.spec import ContextSpec, Resize
 from lively import lively_detector
 
 
@@ -23,13 +23,17 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def drawings(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.jpg"))
+
+
 def size(path: Path) -> tuple[int, ...]:
     return cv2.imread(str(path)).shape
 
 
 def test_shared_maps_are_one_file_a_block(picture: Path, tmp_path: Path) -> None:
     summary = draw_attention(lively_detector(ContextSpec(ratio=1 / 4)), picture, tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["c3.0.jpg", "c4.0.jpg", "c5.0.jpg", "sheet.jpg"]
+    assert drawings(tmp_path) == ["c3.0.jpg", "c4.0.jpg", "c5.0.jpg", "sheet.jpg"]
     assert size(tmp_path / "c4.0.jpg") == (360, 600, 3)  # small pictures are enlarged, by whole factors
     assert size(summary.sheet)[1] > size(summary.sheet)[0]  # the four side by side
     assert not summary.per_query
@@ -41,7 +45,7 @@ def test_shared_maps_are_one_file_a_block(picture: Path, tmp_path: Path) -> None
 def test_maps_of_each_query_are_files_of_their_own(picture: Path, tmp_path: Path) -> None:
     model = lively_detector(ContextSpec(block="nl", stages=(False, False, True, True)))
     summary = draw_attention(model, picture, tmp_path, queries=[(0.1, 0.9), (0.9, 0.1)], layers="c4.*")
-    assert sorted(os.listdir(tmp_path)) == ["c4.0-query1.jpg", "c4.0-query2.jpg", "sheet.jpg"]
+    assert drawings(tmp_path) == ["c4.0-query1.jpg", "c4.0-query2.jpg", "sheet.jpg"]
     assert summary.per_query
     assert "Jensen-Shannon" in summary.lines[0]
     first, second = (cv2.imread(str(path)).astype(int) for path in summary.files)
@@ -77,6 +81,14 @@ def test_the_query_reaches_its_position_past_the_padding(
     assert asked == [4 * 8 + 4, 2 * 8]  # of 6 x 8 positions; the last row of the picture is in the fifth
 
 
+@pytest.mark.parametrize(("resize", "height"), [("opencv", 77), ("pillow", 77), ("torchvision", 76)])
+def test_maps_lie_on_the_image_as_the_model_resizes_it(resize: Resize, height: int, picture: Path) -> None:
+    """100 x 60 becomes 128 x 76.8, which torchvision cuts and the others round."""
+    model = lively_detector(ContextSpec(stages=(False, False, False, True)), resize=resize)
+    assert model.prepare(picture).image_sizes == [(height, 128)]
+    assert valid_share(model, (60, 100)) == (height / 96, 1.0)
+
+
 def test_large_pictures_are_shown_smaller(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     cv2.imwrite(str(path), np.full((1000, 2000, 3), 90, np.uint8))
@@ -105,10 +117,20 @@ def test_mistakes_are_said_before_anything_is_written(picture: Path, tmp_path: P
 def test_the_picture_itself_is_never_replaced(picture: Path, tmp_path: Path) -> None:
     mine = tmp_path / "c4.0.jpg"
     mine.write_bytes(picture.read_bytes())
-    with pytest.raises(GCNetError, match="choose another --out"):
-        draw_attention(lively_detector(ContextSpec()), mine, tmp_path)
-    assert mine.read_bytes() == picture.read_bytes()
-    assert os.listdir(tmp_path) == ["c4.0.jpg"]
+    for image in (mine, picture):
+        with pytest.raises(GCNetError, match=r"c4\.0\.jpg would be replaced by a drawing"):
+            draw_attention(lively_detector(ContextSpec()), image, tmp_path)
+        assert mine.read_bytes() == picture.read_bytes()
+        assert os.listdir(tmp_path) == ["c4.0.jpg"]
+
+
+def test_another_call_removes_what_the_one_before_drew(picture: Path, tmp_path: Path) -> None:
+    draw_attention(lively_detector(ContextSpec()), picture, tmp_path)
+    (tmp_path / "c3.0.jpg").write_text("drawn on by hand")
+    (tmp_path / "mine.jpg").write_text("mine")
+    of_c4 = lively_detector(ContextSpec(block="nl", stages=(False, False, True, False)))
+    draw_attention(of_c4, tmp_path / "c5.0.jpg", tmp_path, queries=[(0.5, 0.5)])
+    assert drawings(tmp_path) == ["c3.0.jpg", "c4.0-query1.jpg", "c5.0.jpg", "mine.jpg", "sheet.jpg"]
 
 
 def test_what_is_seen_is_said_in_words() -> None:

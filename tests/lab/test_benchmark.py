@@ -40,6 +40,10 @@ def test_report(tmp_path, capsys):
     assert "mask_rcnn_tiny_gc4" in capsys.readouterr().out
 
 
+def test_detectors_of_boxes_alone_are_timed(tmp_path):
+    run_benchmark(replace(SMALL, models=["faster_rcnn_tiny"], repeats=1), tmp_path)
+
+
 def test_training_report_counts_what_is_saved(tmp_path):
     report = run_benchmark(replace(SMALL, train=True, repeats=1), tmp_path)["training step"]
     assert report["mask_rcnn_tiny_gc4"]["saved MB"] >= report["mask_rcnn_tiny"]["saved MB"] > 0

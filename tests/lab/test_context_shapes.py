@@ -157,6 +157,16 @@ def test_senseless_numbers_are_refused(tmp_path: Path, arguments: dict[str, int]
         write_context_shapes(tmp_path, **arguments)
 
 
+def test_another_data_set_is_not_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "valid" / "_annotations.coco.json"
+    mine.parent.mkdir()
+    mine.write_text('{"info": {}, "images": []}')
+    with pytest.raises(GCNetError, match="is another data set's, and would be replaced"):
+        write_context_shapes(tmp_path, train=1, valid=1)
+    assert mine.read_text() == '{"info": {}, "images": []}'
+    assert not (tmp_path / "train").exists()
+
+
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(GCNetError, match="choose another folder"):

@@ -36,6 +36,13 @@ def test_classes_that_are_rare_or_unseen(tmp_path: Path) -> None:
     assert ("look", "1 class without an object in valid: dog") in found
 
 
+def test_a_validation_split_without_objects_is_odd(tmp_path: Path) -> None:
+    nothing = content([(48, 64)]) | {"annotations": []}
+    found = lines(tmp_path, content([(48, 64)] * 3), nothing)
+    assert ("look", "there is no object in the validation split: a training on this is not scored") in found
+    assert "good" not in [level for level, _ in found]
+
+
 def test_what_to_mend_comes_first_and_nothing_odd_is_said(tmp_path: Path) -> None:
     train = content([(48, 64)] * 12)
     train["categories"] = train["categories"][1:]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.errors import GCNetError
 from gcnet.lab.sureness import Difference, difference, read_boxes, score_runs, t95
 
 IMAGES = 12
@@ -34,6 +35,23 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [entry for one in read_boxes(path, dataset()) for entry in one.entries()] == json.loads(
         path.read_text()
     )
+
+
+def test_images_that_are_gone_since_are_named(tmp_path: Path) -> None:
+    path, fewer = results(tmp_path / "a.json", 3), dataset()
+    del fewer.records[1]
+    with pytest.raises(GCNetError, match=r"a\.json is of an image with id 1, which x has no more"):
+        read_boxes(path, fewer)
+
+
+def test_as_many_detections_count_as_were_found(tmp_path: Path) -> None:
+    """The right one is the 120th of its image; COCO's own limit is 100."""
+    wrong = {"image_id": 0, "category_id": 7, "bbox": [60.0, 60.0, 30.0, 30.0], "score": 0.9}
+    right = {"image_id": 0, "category_id": 7, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.1}
+    (tmp_path / "a.json").write_text(json.dumps([wrong] * 119 + [right]))
+    one = dataset()
+    del one.records[1:]
+    assert score_runs([tmp_path / "a.json"], one).seeds == pytest.approx((1 / 120,))
 
 
 def test_seeds_that_are_far_apart_make_a_difference_less_sure(tmp_path: Path) -> None:

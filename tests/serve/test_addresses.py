@@ -44,6 +44,7 @@ def test_what_is_public(address: str) -> None:
             "file:///etc/passwd",
             "ftp://a/b.jpg",
             "gopher://a",
+            "ftp://8.8.8.8:80/b.jpg",
             "",
             "a.jpg",
             "http://",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gcnet.api.choices import ModelChoice
 from gcnet.errors import check_least
-from gcnet.files import AnyPath, check_writable
+from gcnet.files import AnyPath, check_file
 from gcnet.image_files import find_images
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def export(
     check_least(1, batch_size=batch_size)
     chosen = ModelChoice(model, weights, mirror, device)
     chosen.refuse_export("gcnet export")
-    check_writable(Path(out).parent)
+    check_file(Path(out))
     paths = find_images(calibration)[:CALIBRATION] if calibration else []
     if image is not None:
         find_images([image])

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, number, size_in
 from gcnet.device import choose_device
+from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 from gcnet.models.spec import Precision
 from gcnet.weights.catalog import find_detector
@@ -17,6 +18,8 @@ def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse(argv)
     options.models = [find_detector(name).name for name in options.models]
+    if options.train and (options.plain or options.compile or options.precision != ["fp32"]):
+        raise GCNetError("--precision, --plain and --compile are of inference: leave them out, or --train")
     options.device = choose_device(options.device)
     out = options.__dict__.pop("out")
     check_writable(out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, number
 from gcnet.errors import GCNetError
-from gcnet.files import check_writable
+from gcnet.files import check_file
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import find_source
 
@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     options = _parser().parse(argv)
     if options.out.suffix != ".safetensors":
         raise GCNetError(f"{options.out}: files of models end in .safetensors; name it SOMETHING.safetensors")
-    check_writable(options.out.parent)
+    check_file(options.out)
     source = find_source(options.source)
     row = find(options.model) if options.model else source.row
     file = source.fetch(options.mirror)

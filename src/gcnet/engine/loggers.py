@@ -98,9 +98,8 @@ class MetricsFile:
         return max((row[name] for row in self.rows if has_number(row, name)), default=-1.0)
 
     def since_best(self, name: str) -> int:
-        """The number of validations after the best one."""
-        validations = [row for row in self.rows if self._is_validation(row)]
-        values = [row[name] if has_number(row, name) else -1.0 for row in validations]
+        """The number of validations after the best one; 0 if none has a value."""
+        values = [row[name] for row in self.rows if self._is_validation(row) and has_number(row, name)]
         return len(values) - 1 - values.index(max(values)) if values else 0
 
     def _is_validation(self, row: Mapping[str, float]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data import image_folder
+from gcnet.data.dataset import DataSet
 from gcnet.data.load import load_split, load_splits
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
@@ -43,11 +44,14 @@ class Task:
     masks: bool = True
 
 
-def task_of(spec: ModelSpec | ClassifierSpec) -> Task:
-    """The task of a model of `spec`."""
+def task_of(spec: ModelSpec | ClassifierSpec, valid_set: DataSet[Any] | None = None) -> Task:
+    """The task of a model of `spec`; boxes say what is best where no object of `valid_set` has an outline."""
     if isinstance(spec, ClassifierSpec):
         return CLASSIFICATION
-    return DETECTION if spec.roi.masks else BOX_DETECTION
+    if not spec.roi.masks:
+        return BOX_DETECTION
+    outlined = valid_set is None or any(record.objects(masks=True) for record in valid_set.records)
+    return DETECTION if outlined else replace(DETECTION, best_by=BOX_DETECTION.best_by)
 
 
 AP_NAMES = tuple(f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75"))

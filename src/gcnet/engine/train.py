@@ -78,8 +78,9 @@ def train(
 
     These files are written:
 
-    - `last.safetensors`, and `best.safetensors` by mask AP or top-1: models for `gcnet predict`. Their
-      provenance says what they were trained on, and has that of `model` under `fine_tuned_from`;
+    - `last.safetensors`, and `best.safetensors` by mask AP (box AP without outlines) or top-1: models for
+      `gcnet predict`. Their provenance says what they were trained on, and has that of `model` under
+      `fine_tuned_from`;
     - `last.ckpt` to resume from, and `live.html` to watch the run;
     - `metrics.json` and `results.json` of the last validation;
     - `metrics.csv`, `tensorboard/` and `curves.png`;
@@ -102,7 +103,7 @@ def train(
         SystemExit: SIGTERM, with code 143; the state is in `last.ckpt`.
     """
     began = time.monotonic() if began is None else began
-    out, task, place = Path(out), task_of(model.spec), find_place(recipe)
+    out, task, place = Path(out), task_of(model.spec, valid_set), find_place(recipe)
     check_loggers(recipe.loggers)
     check_describable(model)
     resume = goes_on(out, resume)
@@ -279,7 +280,7 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     if metrics is not None:
         run.task.print_metrics(metrics)
     usable = best if best.exists() else last
-    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv, curves.png and tensorboard/ are in {out}")
+    print(f"trained in {seconds / 60:.1f} min; models, metrics.csv and curves.png are in {out}")
     if failure:
         raise GCNetError(f"{failure}; metrics are kept in {out}: free space and run again with --resume")
     print(f"predict with it: gcnet predict {usable} IMAGES... --out predictions", flush=True)

@@ -47,14 +47,16 @@ def validate(run: Run, valid_set: DataSet, log: RunLog | None, line: ProgressLin
         values["valid_loss"] = math.fsum(losses) / len(losses)
     best = run.out / "best.safetensors"
     if not log.metrics.validated(run.iteration):
-        if not best.exists() or rounded(values[task.best_by]) > log.metrics.best(task.best_by):
-            recorded_scores = {name: values[name] for name in task.recorded} | _threshold(metrics)
+        before = log.metrics.best(task.best_by)
+        if not best.exists() or before < 0 or rounded(values[task.best_by]) > before:
+            recorded_scores = {name: values[name] for name in task.recorded if values[name] >= 0}
+            recorded_scores |= _threshold(metrics)
             _keep_going(lambda: save_model(scored, best, provenance=run.stage() | recorded_scores))
         _keep_going(lambda: write_results(run.out, metrics, as_results(found)))
         log.show(valid_set, found, _threshold(metrics).get("score_threshold", SHOW_FROM))
         log.write(run.iteration, "valid", values)  # last: a validation with a row is not done again
-    shown = (f"{name.replace('_', ' ')} {max(value, 0):.3f}" for name, value in values.items())
-    print(f"iteration {run.iteration}/{run.total}: {', '.join(shown)}", flush=True)
+    shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in values.items() if value >= 0]
+    print(f"iteration {run.iteration}/{run.total}: {', '.join(shown) or 'nothing to score'}", flush=True)
     line.resume()
     return metrics
 

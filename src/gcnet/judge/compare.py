@@ -6,6 +6,7 @@ widen the interval.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -109,7 +110,9 @@ def verdict(differences: Mapping[str, Mapping[str, float]]) -> str:
     for kind, one in differences.items():
         interval = f"(95% between {one['low']:+.3f} and {one['high']:+.3f})"
         size, more = f"by {abs(one['value']):.3f} {kind} {interval}", one["value"] > 0
-        if one["low"] > 0 or one["high"] < 0:
+        if math.isnan(one["value"]):
+            said.append(f"There is nothing in these images to score {kind} on.")
+        elif one["low"] > 0 or one["high"] < 0:
             said.append(f"B is {'better' if more else 'worse'} {size}.")
         else:
             none = f"There is no difference in {kind} {interval}"

@@ -87,7 +87,9 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     """The report without single images."""
     boxes, names = judged.boxes, list(evaluator.class_names)
     weights = image_weights(len(judged.order))
-    kinds = {"box": boxes, **({"mask": judged.masks} if judged.masks else {})}
+    kinds = {"box": boxes}
+    if judged.masks and len(judged.masks.truth):  # else the objects have no outlines
+        kinds["mask"] = judged.masks
     ap = {kind: ap_intervals([one], weights) for kind, one in kinds.items()}
     scores, right, _ = counted(boxes)
     bins, error = calibration(scores, right)

@@ -65,13 +65,12 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
 
 def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> list[tuple[Run, str]]:
     runs = study.runs()
-    study.claim(runs)
     if study.data is None:
+        study.claim(runs)  # the data lies in its folder
         write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
-    splits = load_data(study.data_folder)
-    if not splits["valid"].records:
-        raise GCNetError(f"{splits['valid'].source} lists no images, and there is nothing to compare on")
-    iterations = study.recipe.epochs * iterations_per_epoch(splits["train"], study.recipe)
+    train_set = load_data(study.data_folder)["train"]
+    iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe)
+    study.claim(runs)
     amount = f"{len(runs) // study.seeds} cells x {study.seeds} seeds, {iterations} iterations each"
     print(f"{study.grid}: {amount}, in {study.out}", flush=True)
     try:
@@ -93,9 +92,13 @@ def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) ->
 def _differences(
     study: Study, specs: Mapping[str, ModelSpec], valid_set: DataSet[ImageRecord]
 ) -> dict[str, dict[str, Difference]]:
-    """By how much each cell is better than each other one, of those that have runs."""
+    """By how much each cell is better than each other one, of those that have finished runs."""
     found = {
-        cell: sorted(study.cell_folder(spec).glob("seed-*/train/results.json"))
+        cell: [
+            path
+            for path in sorted(study.cell_folder(spec).glob("seed-*/train/results.json"))
+            if (path.parents[1] / "result.json").is_file()
+        ]
         for cell, spec in specs.items()
     }
     scored = {cell: score_runs(paths, valid_set) for cell, paths in found.items() if paths}

@@ -6,7 +6,7 @@ H x W image, h x w map, Q queries. Images are RGB uint8.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,10 +18,11 @@ from torch import Tensor
 from gcnet.context import record
 from gcnet.context.look import attention_pools, block_titles, covered_share, jensen_shannon
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder
+from gcnet.files import alone_in, prepare_folder
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
 from gcnet.ops.images import fit_size, padded_size, shrink_image, write_image
+from gcnet.prediction.written import Written
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
 
 Point = tuple[float, float]  # x and y as shares of width and height
@@ -32,6 +33,8 @@ SIDES = (640, 1333)  # images are shown with a long side between these
 COLUMNS, CELL = 4, 380  # images in a row of the sheet, and pixels of an image's width there
 TALLEST = 4 * CELL  # pixels of an image's height there
 QUALITY = 88  # of JPEGs
+SHEET = "sheet.jpg"
+LIST = ".attention.jsonl"  # of the files that were written
 
 
 def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
@@ -61,6 +64,8 @@ def draw_attention(
 ) -> AttentionSummary:
     """Draws the attention maps of `detector` over an image: `sheet.jpg` and a file for each map in `out`.
 
+    What an earlier call wrote there is removed.
+
     Args:
         path: an image file.
         out: a folder, made if need be.
@@ -69,8 +74,8 @@ def draw_attention(
         layers: which blocks, by title ("c4.0", "c4.*") or module name; `*` stands for anything.
 
     Raises:
-        GCNetError: the image cannot be read, `out` cannot be written in or holds the image under a name
-            that is needed, a query is outside, or there is no such block.
+        GCNetError: the image cannot be read, `out` cannot be written in or holds something else under a
+            name that is needed, a query is outside, or there is no such block.
     """
     _check_queries(queries)
     titles = _select_blocks(detector, layers)
@@ -88,24 +93,29 @@ def draw_attention(
     shown = _shrink(cv2.resize(image, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC))
     overlays = {title: _overlays(shown, each, valid, queries) for title, each in maps.items()}
     files = {
-        folder / (f"{title}.jpg" if maps[title].dim() == 2 else f"{title}-query{k}.jpg"): overlay
+        f"{title}.jpg" if maps[title].dim() == 2 else f"{title}-query{k}.jpg": overlay
         for title, images in overlays.items()
         for k, overlay in enumerate(images, 1)
     }
-    overview = folder / "sheet.jpg"
-    if Path(path).resolve() in {file.resolve() for file in (overview, *files)}:
-        raise GCNetError(f"{path} would be replaced by an image of its attention; choose another --out")
-    for file, overlay in files.items():
-        write_image(file, overlay, quality=QUALITY)
     cell = CELL, min(max(round(CELL * shown.shape[0] / shown.shape[1]), 1), TALLEST)
     if per_query:
-        image_of_all = _sheet_by_query(shown, overlays, queries, cell)
+        overview = _sheet_by_query(shown, overlays, queries, cell)
     else:
         images = [_shrink(drawn), *(images[0] for images in overlays.values())]
-        image_of_all = sheet(images, ["prediction", *overlays], columns=COLUMNS, cell=cell)
-    write_image(overview, image_of_all, quality=QUALITY)
+        overview = sheet(images, ["prediction", *overlays], columns=COLUMNS, cell=cell)
+    _write(folder, files | {SHEET: overview}, path)
     lines = tuple(describe(title, each) for title, each in maps.items())
-    return AttentionSummary(overview, tuple(files), lines, per_query)
+    return AttentionSummary(folder / SHEET, tuple(folder / name for name in files), lines, per_query)
+
+
+def _write(folder: Path, drawings: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
+    """Writes drawings of the image at `path`, by name, in place of those of an earlier call."""
+    with alone_in(folder):
+        written = Written(folder, LIST)
+        written.begin([path], drawings)
+        for name, drawing in drawings.items():
+            write_image(folder / name, drawing, quality=QUALITY)
+            written.add(name)
 
 
 def _check_queries(queries: Sequence[Point]) -> None:

@@ -21,11 +21,13 @@ import cv2
 import numpy as np
 
 from gcnet.errors import GCNetError
+from gcnet.files import write_bytes
 from gcnet.lab import paint
 from gcnet.lab.paint import Circle
 
 SHAPES = ("star", "gear")
 CUES = ("red", "green", "blue")
+ANNOTATIONS, DESCRIPTION = "_annotations.coco.json", "context shapes"
 CLASS_NAMES = tuple(f"{shape}/{cue}" for shape in SHAPES for cue in CUES)
 
 LAMP_COLORS = np.array([[255, 24, 16], [16, 235, 40], [24, 64, 255]], np.float32)
@@ -93,7 +95,7 @@ def write_context_shapes(
 
     The same arguments give the same files; image i of a split does not depend on how many there are.
     `train` and `valid` count images. Returns `folder`.
-    Raises GCNetError if the folder cannot be written or a number makes no sense.
+    Raises GCNetError if the folder cannot be written, holds another data set, or a number makes no sense.
     """
     folder, counts = Path(folder), {"train": train, "valid": valid}
     if min(train, valid, seed) < 0 or not train + valid or size < SMALLEST:
@@ -102,6 +104,12 @@ def write_context_shapes(
             f"ask for at least one image, {SMALLEST} pixels or more, and a seed that is not negative"
         )
     try:
+        for split in counts:
+            known = folder / split / ANNOTATIONS
+            if known.is_file() and DESCRIPTION.encode() not in known.read_bytes():
+                raise GCNetError(
+                    f"{known} is another data set's, and would be replaced: choose another folder"
+                )
         for index, (split, count) in enumerate(counts.items()):
             if count:
                 (folder / split).mkdir(parents=True, exist_ok=True)
@@ -128,9 +136,9 @@ def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> 
         for label, polygons in zip(scene.labels, scene.polygons, strict=True):
             annotations.append(_annotation(len(annotations) + 1, i + 1, label, polygons))
     categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
-    info = {"description": "context shapes", "seed": seed[0], "size": size}
+    info = {"description": DESCRIPTION, "seed": seed[0], "size": size}
     text = json.dumps({"info": info, "images": images, "annotations": annotations, "categories": categories})
-    (folder / "_annotations.coco.json").write_text(text)
+    write_bytes(folder / ANNOTATIONS, text.encode())
 
 
 def _annotation(annotation_id: int, image_id: int, label: int, polygons: list[np.ndarray]) -> dict[str, Any]:

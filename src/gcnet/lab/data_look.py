@@ -151,8 +151,10 @@ def _about_images(look: Look) -> Iterator[Line]:
     if look.problems:
         count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
         yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
-    if "train" in look.splits and "valid" not in look.splits:
-        yield Line("note", "there is no validation split: a training on this is not scored")
+    valid = look.survey.splits.get("valid")
+    if "train" in look.splits and not (valid and valid.objects):
+        level, missing = ("look", "object in the validation split") if valid else ("note", "validation split")
+        yield Line(level, f"there is no {missing}: a training on this is not scored")
     if look.shared:
         yield Line(
             "stop",

@@ -19,15 +19,17 @@ from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.data.survey import Survey
 from gcnet.data.suspects import Suspect
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_bytes
+from gcnet.files import alone_in, prepare_folder, write_bytes
 from gcnet.lab.data_look import TITLES, Look, Place, advice, findings
 from gcnet.ops.images import write_image
-from gcnet.prediction.names import OutputNames, check_inputs
+from gcnet.prediction.names import OutputNames
+from gcnet.prediction.written import Written
 from gcnet.viz import draw_targets
 from gcnet.viz.figures import Figure, draw_window
 from gcnet.viz.page import count_bars, render_page, size_bars
 
 EACH = 6  # figures of a kind of suspect, and images that are in two splits
+LIST = ".drawn.jsonl"  # of the files that were drawn
 CLOSE = 4  # sides of an object that its close-up shows
 
 
@@ -172,24 +174,27 @@ def _draw(
 def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]:
     """Draws each image with its objects in `out`/SPLIT, under its own name; what could not be read is told.
 
-    Raises GCNetError where nothing can be written, or an image of the data set would be replaced.
+    What an earlier call drew there is removed. Raises GCNetError where nothing can be written, or something
+    else would be replaced.
     """
-    tasks = []
+    written, tasks = Written(prepare_folder(out), LIST), {}
     for split, dataset in splits.items():
         names = OutputNames([record.path for record in dataset.records])
-        check_inputs(names, out / split)
-        folder = prepare_folder(out / split)
-        tasks += [(dataset, index, folder / names.picture(index)) for index in range(len(dataset))]
+        tasks |= {f"{split}/{names.picture(index)}": (dataset, index) for index in range(len(dataset))}
 
-    def draw(task: tuple[DataSet[ImageRecord], int, Path]) -> str | None:
-        dataset, index, target = task
+    def draw(name: str) -> str | None:
+        dataset, index = tasks[name]
         try:
             image = dataset.read_image(index)
         except GCNetError as error:
             return str(error)
-        write_image(target, draw_targets(image, dataset.records[index], dataset.class_names))
+        write_image(out / name, draw_targets(image, dataset.records[index], dataset.class_names))
+        written.add(name)
         return None
 
-    with progress_bar(transient=True) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with alone_in(out), progress_bar(transient=True) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        written.begin([record.path for dataset in splits.values() for record in dataset.records], tasks)
+        for split in splits:
+            prepare_folder(out / split)
         failed = list(bar.track(pool.map(draw, tasks), total=len(tasks), description="drawing"))
     return [problem for problem in failed if problem]

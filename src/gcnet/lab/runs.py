@@ -20,6 +20,7 @@ import torch
 
 from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord
+from gcnet.data.detection import why_nothing
 from gcnet.data.divide import part_of
 from gcnet.data.load import load_splits
 from gcnet.engine.task import DETECTION
@@ -33,10 +34,14 @@ from gcnet.weights.create import load_backbone
 
 
 def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
-    """The splits of a data set. Raises GCNetError if "train" or "valid" is not among them."""
+    """The splits of a data set. Raises GCNetError if train or valid is missing, or "valid" has no objects."""
     splits = load_splits(data)
     if missing := {"train", "valid"} - splits.keys():
         raise GCNetError(f"{data} has no {' and no '.join(sorted(missing))} split, which a study needs")
+    records = splits["valid"].records
+    if not any(record.objects(masks=False) for record in records):
+        source = splits["valid"].source
+        raise GCNetError(f"there is nothing to compare on: {source} has {why_nothing(records)}")
     return splits
 
 
@@ -144,7 +149,7 @@ def train_run(folder: Path) -> None:
         detector, train_set, splits["valid"], recipe, out, resume="auto", data={"data": values["data"]}
     )
     assert done.metrics is not None  # there is a validation split
-    scores = {name: max(value, 0.0) for name, value in DETECTION.scores(done.metrics).items()}
+    scores = {name: value for name, value in DETECTION.scores(done.metrics).items() if value >= 0}
     write_json(folder / "result.json", {"seed": recipe.seed, "seconds": round(done.seconds, 1), **scores})
 
 

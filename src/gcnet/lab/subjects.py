@@ -68,11 +68,11 @@ def random_targets(images: int, size: tuple[int, int], classes: int) -> list[Tar
 
 
 def inference(detector: Detector, batch: Batch) -> Callable[[], list[Detections]]:
-    """A run from uint8 pixels to full-size masks."""
+    """A run from uint8 pixels to full-size masks, or to boxes of a detector without mask heads."""
 
     def run() -> list[Detections]:
         found = detector.predict(batch)
-        for detections in found:
+        for detections in found if detector.spec.roi.masks else ():
             _ = detections.masks
         return found
 

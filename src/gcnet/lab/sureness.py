@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from gcnet.data.dataset import DataSet, ImageRecord
-from gcnet.evaluation.average_precision import Matches
+from gcnet.errors import GCNetError
+from gcnet.evaluation.average_precision import LIMIT, Matches
 from gcnet.evaluation.bootstrap import ap_samples, image_weights, nan_mean
 from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.evaluation.results import ImageResults
@@ -81,15 +82,22 @@ def difference(cell: Scored, baseline: Scored) -> Difference:
 
 def _box_ap(path: Path, dataset: DataSet[ImageRecord], weights: np.ndarray) -> tuple[float, np.ndarray]:
     """AP, and what it is on drawn images."""
-    matches: Matches = CocoEvaluator(dataset, read_boxes(path, dataset)).matches(masks=False)["box"]
+    found = read_boxes(path, dataset)
+    most = max([LIMIT, *map(len, found)])  # as where runs were scored
+    matches: Matches = CocoEvaluator(dataset, found, most).matches(masks=False)["box"]
     once = np.ones((1, len(dataset)), np.float32)
     return float(nan_mean(ap_samples(matches, once))), nan_mean(ap_samples(matches, weights), (1, 2))
 
 
 def read_boxes(path: Path, dataset: DataSet[ImageRecord]) -> list[ImageResults]:
-    """The boxes of a `results.json`."""
+    """The boxes of a `results.json`. Raises GCNetError if it has images that the data set has not."""
     found: dict[Any, list[Mapping[str, Any]]] = {record.id: [] for record in dataset.records}
     for entry in json.loads(path.read_bytes()):
+        if entry["image_id"] not in found:
+            raise GCNetError(
+                f"{path} is of an image with id {entry['image_id']}, which {dataset.source} has no more: put "
+                "the images back, or begin anew with another --out"
+            )
         found[entry["image_id"]].append(entry)
     return [
         ImageResults(

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
+from gcnet.errors import GCNetError
 from gcnet.files import disk_errors
 from gcnet.prediction.names import images_in
 
@@ -19,10 +20,10 @@ ROUNDED = 2_000_000_000  # nanoseconds to which some file systems round a time
 
 
 class Written:
-    """The list in `folder`. Files are named by their paths in it."""
+    """The list in `folder`, a command's own by its `name`. Files are named by their paths in the folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.folder, self.path = folder, folder / name
 
     def add(self, name: str) -> None:
         """Adds a file that has been written. Raises GCNetError if the disk does not take it."""
@@ -49,9 +50,22 @@ class Written:
                 with contextlib.suppress(OSError):
                     (self.folder / name).unlink()
 
-    def begin(self, images: Sequence[str]) -> None:
-        """Removes the files of an earlier call, but the `images` of this one, and begins a new list."""
+    def begin(self, images: Sequence[str | os.PathLike[str]], names: Collection[str] = ()) -> None:
+        """Removes the files of an earlier call, but the `images` of this one, and begins a new list.
+
+        Raises GCNetError before, if there are files of the `names` that are wanted which would stay.
+        """
         folders = {os.path.dirname(name) for name in self.unchanged()}
         inputs = {folder: images_in(images, self.folder / folder) for folder in folders}
-        self.remove(lambda name: os.path.basename(name) in inputs.get(os.path.dirname(name), ()))
+
+        def stays(name: str) -> bool:
+            return os.path.basename(name) in inputs.get(os.path.dirname(name), ())
+
+        ours = {name for name in self.unchanged() if not stays(name)} if names else ()
+        for name in names:
+            if name not in ours and os.path.lexists(self.folder / name):
+                raise GCNetError(
+                    f"{self.folder / name} would be replaced by a drawing; remove it or choose another folder"
+                )
+        self.remove(stays)
         self.path.unlink(missing_ok=True)

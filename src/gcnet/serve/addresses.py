@@ -32,7 +32,8 @@ def fetch_image(url: str, most: int, seconds: float) -> bytes:
     shown = one_line(url, 120)
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+        usual = PORTS[parts.scheme]
+        host, port = parts.hostname or "", parts.port or usual
         address = public_address(host, port)
     except (ValueError, KeyError, OSError):
         raise GCNetError(f"{shown}: no public http or https address; upload the image") from None
