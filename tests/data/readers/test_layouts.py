@@ -307,6 +307,22 @@ def test_classes_of_folders_with_lists_of_their_own(tmp_path: Path) -> None:
     assert boxes == {split: [("cat", (30, 15, 50, 45))] for split in ("train", "valid")}
 
 
+@pytest.mark.parametrize(
+    "lists", ["train = /home/x/train.txt\nvalid = /home/x/test.txt\n", "//train = a.txt\n"]
+)
+def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, lists: str) -> None:
+    for split in ("train", "test"):
+        image(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "a.txt", f"1 {YOLO_BOX}\n")
+    write(tmp_path / "my.data", f"classes = 2\n{lists}names = /home/x/pets.names\n")
+    write(tmp_path / "my.names", "dog\ncat\n")
+    objects = [("a.jpg", [("cat", (30, 15, 50, 45))])]
+    assert found(tmp_path) == {"train": objects, "test": objects}
+    write(tmp_path / "coco.names", "person\n")  # which of them is meant?
+    with pytest.raises(GCNetError, match="its training images are not there|holds no data set"):
+        load_splits(tmp_path)
+
+
 @pytest.mark.parametrize("points", ["0.1 0.1 2 0.9 0.9 2", "0.1 0.1 0.9 0.9"])
 def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path, yaml="kpt_shape: [2, 3]\ntrain: train/images\nval: valid/images\nnames: [dog, cat]\n")

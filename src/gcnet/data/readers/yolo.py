@@ -46,9 +46,12 @@ def find_yolo(root: Path) -> Readers:
             file = _DataFile(path, content, _categories(content.get("names")))
             if file.categories and (content.get("train") or content.get("val")):
                 files.append(file)
-    if files:  # of several the first one whose images are there
-        return _listed_splits(next((file for file in files if any(file.images.values())), files[0]))
-    return {} if root.is_file() else _bare_splits(root)
+    for file in files:  # of several the first one whose images are there
+        if any(file.images.values()):
+            return _listed_splits(file)
+    # Lists of another machine's may be missing, where images and labels lie in folders.
+    bare = {} if root.is_file() else _bare_splits(root)
+    return bare or (_listed_splits(files[0]) if files else {})
 
 
 def _categories(names: Any) -> list[dict[str, Any]]:
@@ -145,6 +148,8 @@ def _bare_splits(root: Path) -> Readers:
     """Labels and a list of classes, as LabelImg, Label Studio and makesense.ai write them."""
     folders = (root, root / "labels", *sorted(root.glob("*/")))
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
+    if not files and len(others := [path for folder in folders for path in folder.glob("*.names")]) == 1:
+        files = others  # of several, as in Darknet's own folder, most are of other data
     images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
     find = _LabelFiles()
     if not [image for image in images if find.of(image)]:
