@@ -173,6 +173,31 @@ def test_a_data_set_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert found(tmp_path).keys() == {"train", "valid"}
 
 
+def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = tmp_path / "project"
+    write(project / "requirements.txt", "numpy\n")
+    image(project / "docs" / "figure.png")
+    for split in ("train", "val"):
+        image(project / "datasets" / "pets" / split / "a.jpg")
+        coco(project / "datasets" / "pets" / f"{split}.json", ["a.jpg"])
+    assert found(project) == found(project / "datasets" / "pets")
+    assert caplog.messages == [f"{project / 'datasets' / 'pets'} is read, the only data set in {project}"]
+    image(project / "datasets" / "birds" / "a.jpg")
+    coco(project / "datasets" / "birds" / "a.json", ["a.jpg"])
+    with pytest.raises(GCNetError, match="several data sets, datasets/birds, datasets/pets; give"):
+        load_splits(project)
+
+
+def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "notes.txt", "hello")
+    (tmp_path / "models").mkdir()
+    for name in ("train1.json", "train2.json"):
+        image(tmp_path / "data" / "a.jpg")
+        coco(tmp_path / "data" / name, ["a.jpg"])
+    with pytest.raises(GCNetError, match=r"data has two train splits, .*train1.json"):
+        load_splits(tmp_path)
+
+
 # Images ------------------------------------------------------------------------------------------------
 
 
@@ -319,7 +344,7 @@ def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, l
     objects = [("a.jpg", [("cat", (30, 15, 50, 45))])]
     assert found(tmp_path) == {"train": objects, "test": objects}
     write(tmp_path / "coco.names", "person\n")  # which of them is meant?
-    with pytest.raises(GCNetError, match="its training images are not there|holds no data set"):
+    with pytest.raises(GCNetError, match=r"there; correct `train` in it|holds no data set"):
         load_splits(tmp_path)
 
 
