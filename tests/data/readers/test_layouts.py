@@ -683,7 +683,8 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ([{"data": {"image": "a.jpg"}, "annotations": []}], "the format of Label Studio"),
-        ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
+        ([{"image": "a.jpg", "annotations": []}], "the format of CreateML"),
+        ([{"image": "a.jpg", "boxes": []}], "a list; COCO's is an object"),
         ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],
 )
@@ -694,6 +695,18 @@ def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: obje
         large["items"] *= 5000
     write(tmp_path / "export.json", json.dumps(large))
     with pytest.raises(GCNetError, match=why):
+        load_splits(tmp_path)
+
+
+def test_files_that_may_be_meant_come_before_others(tmp_path: Path) -> None:
+    """And one of each folder is told: hundreds are as they are for one reason."""
+    for name in ("requirements.txt", "README.txt", "train.txt"):
+        write(tmp_path / name, "images/train/0.jpg")
+    write(tmp_path / ".idea" / "misc.xml", "<project/>")
+    for number in range(9):
+        image(tmp_path / "images" / "train" / f"{number}.jpg")
+        write(tmp_path / "labels" / "train" / f"{number}.txt", f"0 {YOLO_BOX}\n")
+    with pytest.raises(GCNetError, match=r"md\); labels/train/0.txt: labels of YOLO; .* and 11 more files"):
         load_splits(tmp_path)
 
 
