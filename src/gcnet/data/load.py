@@ -13,6 +13,7 @@ from gcnet.console import listed, shown
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
 from gcnet.data.divide import Division, divide
+from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
@@ -42,6 +43,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_via,
     find_voc,
     find_cvat,
+    find_box_lines,
     find_yolo,
     find_labelme,
     find_supervisely,
