@@ -149,11 +149,11 @@ def _stems(stem: str) -> list[str]:
 
 
 def _without(parts: Place) -> Place:
-    """The parts without what says that images or masks are in them: `train` of `train_masks`."""
+    """The parts without words for images or masks: `train` of `train_masks` and of `train_data`."""
     rest = []
     for part in parts:
         words = re.split("[ _-]", part.lower())
-        if words[-1] in (*_IMAGES, *_MASKS):
+        if words[-1] in (*_IMAGES, *_MASKS, *(["data"] if len(words) > 1 else [])):
             words = words[:-1]
             words = words[:-1] if words and words[-1] in _KINDS else words
         if words:
