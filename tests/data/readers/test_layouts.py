@@ -494,6 +494,21 @@ def test_classes_of_via(
     assert said in caplog.text
 
 
+def test_several_files_of_via(tmp_path: Path) -> None:
+    """Each with some of the images; not two exports of the same."""
+    shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
+    region = {"shape_attributes": shape, "region_attributes": {"class": "cat"}}
+    for name in "ab":
+        entry = {"filename": f"{image(tmp_path / f'{name}.jpg').name}", "regions": [region]}
+        write(tmp_path / f"via_{name}.json", json.dumps({"_via_img_metadata": {name: entry}}))
+    write(tmp_path / "c.json", json.dumps({"asset": {"name": "a.jpg"}, "regions": []}))  # of VoTT
+    cat = [("cat", (5, 5, 45, 45))]
+    assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
+    write(tmp_path / "export.json", (tmp_path / "via_a.json").read_text())
+    with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg; keep one of them"):
+        load_splits(tmp_path)
+
+
 # Masks -------------------------------------------------------------------------------------------------
 
 TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
@@ -541,6 +556,7 @@ def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
         ("train_instances/masks/a.png", "train_instances/images/a.jpg"),
         ("instance_masks/a.png", "images/a.jpg"),
         ("masks/train/a.png", "images/a.jpg"),
+        ("train_label/a.png", "train_data/a.jpg"),
     ],
 )
 def test_places_of_masks(tmp_path: Path, masks: str, image_name: str) -> None:
