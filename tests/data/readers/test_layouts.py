@@ -332,6 +332,18 @@ def test_classes_of_folders_with_lists_of_their_own(tmp_path: Path) -> None:
     assert boxes == {split: [("cat", (30, 15, 50, 45))] for split in ("train", "valid")}
 
 
+def test_images_in_folders_without_labels_are_no_training_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures, and what earlier trainings drew, in folders that may be called like a split."""
+    for place in ("images/train/a", "images/train/empty", "runs/train/batch", "runs/train2/batch", "docs/b"):
+        image(tmp_path / f"{place}.jpg")
+    write(tmp_path / "labels" / "train" / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))]), ("empty.jpg", [])]}
+    assert "3 of 5 images are in folders without labels (first: docs/b.jpg); left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     "lists", ["train = /home/x/train.txt\nvalid = /home/x/test.txt\n", "//train = a.txt\n"]
 )

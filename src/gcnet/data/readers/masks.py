@@ -58,7 +58,8 @@ def find_masks(root: Path) -> Readers:
     classes = Classes(tuple(sorted({*class_of.values()})), class_of) if class_of else read_classes(root)
     single = [(image, paths[0]) for image, paths in masks_of.items() if len(paths) == 1]
     used = cache(partial(_numbers_of, single))
-    named = cache(partial(_numbers_of, [(image, _class_mask(path)) for image, path in single]))
+    of_classes = [(image, _class_mask(path)) for image, path in single]
+    named = used if of_classes == single else cache(partial(_numbers_of, of_classes))
     return {
         split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes, used, named)
         for split, part in by_folder(root, list(masks_of)).items()
