@@ -447,6 +447,17 @@ def test_cvat_turns_shapes_and_counts_those_without_area(
     assert "shapes that have no area are left out: 2 polyline" in caplog.text
 
 
+def test_tags_of_whole_images_are_said_to_be_no_objects(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "a.jpg")
+    picture = f'<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}"><tag label="full"/></image>'
+    write(tmp_path / "annotations.xml", f"<annotations>{picture}</annotations>")
+    with pytest.raises(GCNetError, match="no annotations"):
+        load_splits(tmp_path)
+    assert "shapes that have no area are left out: 1 tag" in caplog.text
+
+
 def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     """Jobs have frames of the same names, each its own; another version of one file is refused."""
     for job in ("job_1", "job_2"):
