@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,9 @@ def test_a_name_that_leads_nowhere_is_found_by_its_last_part(
     (message,) = caplog.messages
     assert "1 of 2 images are not where their file_name says" in message
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "0.png").touch()
+    copy = shutil.copy(tmp_path / "0.png", tmp_path / "other")
+    assert CocoDataset.load(path, tmp_path).records[0].path == tmp_path / "0.png"
+    Path(copy).write_bytes(b"another image")
     with pytest.raises(GCNetError, match="does not exist"):  # as all bad images, told before a training
         CocoDataset.load(path, tmp_path).read_image(0)
 
@@ -246,8 +249,9 @@ def test_categories_of_one_name_are_one_class(
     assert "categories [4, 5] are all called cat" in caplog.text
 
 
-def test_background_without_objects_is_no_class(values: dict[str, Any], tmp_path: Path) -> None:
-    values["categories"].append({"id": 0, "name": "_background_", "supercategory": ["x"]})
+@pytest.mark.parametrize("name", ["_background_", "background"])
+def test_background_without_objects_is_no_class(name: str, values: dict[str, Any], tmp_path: Path) -> None:
+    values["categories"].append({"id": 0, "name": name, "supercategory": ["x"]})
     assert load(tmp_path, values).class_names == ("cat", "dog")
 
 

@@ -15,6 +15,7 @@ from coco_files import annotation, content, write_split
 
 from gcnet.data.load import load_splits
 from gcnet.lab.data_look import findings, look_through, notes_of_readers
+from gcnet.lab.data_page import write_page
 
 
 def lines(folder: Path, train: dict[str, Any], valid: dict[str, Any] | None = None) -> list[tuple[str, str]]:
@@ -89,3 +90,15 @@ def test_it_is_said_how_many_images_were_compared(tmp_path: Path) -> None:
     write_split(tmp_path / "train", content([(48, 64)] * 3))
     look = look_through(tmp_path, load_splits(tmp_path), [], most_decoded=1)
     assert "1 of 3 images were compared by what they show, all by bytes" in {x.text for x in findings(look)}
+
+
+def test_a_page_of_suspects_whose_images_are_missing(tmp_path: Path) -> None:
+    train = content([(48, 64)])
+    train["annotations"] = [annotation(i, 100) for i in range(2)]
+    path = write_split(tmp_path / "train", train)
+    splits = load_splits(tmp_path)
+    path.with_name("0.png").unlink()
+    look = look_through(tmp_path, splits, [])
+    assert look.suspects
+    write_page(look, tmp_path / "page.html")
+    assert "Look at these first" in (tmp_path / "page.html").read_text()

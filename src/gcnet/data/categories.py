@@ -12,6 +12,8 @@ from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
+_BACKGROUND = ("background", "_background_", "__background__")  # MediaPipe asks for the first one, as id 0
+
 
 def category_names(source: Source) -> dict[int, str]:
     """Names by id, in the order of ids. A category that is listed twice counts once.
@@ -78,7 +80,7 @@ def choose_classes(
     """The classes of a data set: the categories of the first source, by id.
 
     Left out is a category that no source annotates and that is only the parent of others, such as the
-    root that Roboflow writes, or LabelMe's `_background_`. Other categories without objects stay: COCO's 80
+    root that Roboflow writes, or the background. Other categories without objects stay: COCO's 80
     are 80 in every subset.
     """
     first = sources[0]
@@ -87,9 +89,11 @@ def choose_classes(
         parent
         for category in first.categories
         if isinstance(parent := category.get("supercategory"), str) and parent != category.get("name")
-    } | {"_background_"}
+    }
     found = dict.fromkeys(names[0].values())
-    dropped = [name for name in found if name in parents and not annotated[name]]
+    dropped = [
+        name for name in found if (name in parents or name.lower() in _BACKGROUND) and not annotated[name]
+    ]
     if dropped:
         log.warning(
             "%s: category %s has no objects and is only a parent or background; left out",

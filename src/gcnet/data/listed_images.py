@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import unicodedata
@@ -24,10 +25,10 @@ MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
 def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     """The path of each image, by id.
 
-    A name that leads nowhere is looked up by its last part, where that is unique in the folder: exports have
-    the paths of other machines in them, with backslashes, and with endings in other letters or without any.
-    One that leads out of the data set leads nowhere. Some that are missing are left to the look at all images
-    before a training; that all are is an error.
+    A name that leads nowhere is looked up by its last part, where one file of the folder, or copies of one,
+    have it: exports have the paths of other machines in them, with backslashes, and with endings in other
+    letters or without any. One that leads out of the data set leads nowhere. Some that are missing are left
+    to the look at all images before a training; that all are is an error.
     """
     folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
     paths: dict[Any, Path] = {}
@@ -49,6 +50,8 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
         if not _is_there(path, folders):
             bare = _bare_names(source, folders) if bare is None else bare
             found = next((bare[last] for last in _last_parts(name) if last in bare), [])
+            if len(found) > 1 and _are_copies(found):
+                found = found[:1]
             if len(found) > 1:
                 several[found[0].name] = found
             if len(found) == 1:
@@ -80,6 +83,13 @@ def _last_parts(name: str) -> list[str]:
     """What the file of a name may be called; Label Studio puts eight digits before what is uploaded."""
     last = _plain(unquote(name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]))
     return [last, re.sub("^[0-9a-f]{8}-", "", last)]
+
+
+def _are_copies(paths: Sequence[Path]) -> bool:
+    try:
+        return all(filecmp.cmp(paths[0], path, shallow=False) for path in paths[1:])
+    except OSError:
+        return False
 
 
 def _plain(name: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gcnet.console import listed, shown
 from gcnet.data.annotations import build, build_splits
-from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split
+from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
 from gcnet.data.divide import Division, divide
-from gcnet.data.readers.coco import find_coco, folder_of
+from gcnet.data.readers.box_lines import find_box_lines
+from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
@@ -28,8 +31,11 @@ from gcnet.data.source import Source
 from gcnet.data.unknown import why_nothing_fits, why_nothing_is_there
 from gcnet.errors import GCNetError
 
+log = logging.getLogger(__name__)
+
 AnyPath = str | Path
 
+_MOST_FOLDERS = 100  # of a project that are looked into
 _ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".jsonl")
 
 # Each finds the splits of a folder in its format and a function to read each; empty for other formats.
@@ -38,6 +44,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_via,
     find_voc,
     find_cvat,
+    find_box_lines,
     find_yolo,
     find_labelme,
     find_label_studio,
@@ -113,7 +120,7 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
-        found = next((found for find in READERS if (found := find(root))), {})
+        found = _found_in(root)
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
         if len(inside) != 1 or inside[0].is_file():
             raise
@@ -123,8 +130,39 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
     ):  # an archive that was unpacked into a folder of its own
         return find_splits(inside[0], images)
     if not found:
-        raise GCNetError(why_nothing_fits(root))
+        root, found = _found_inside(root)
     return {split: partial(_placed, read, root, images) for split, read in found.items()}
+
+
+def _found_in(folder: Path) -> Readers:
+    return next((found for find in READERS if (found := find(folder))), {})
+
+
+def _found_inside(root: Path) -> tuple[Path, Readers]:
+    """The only data set in the folders of `root`, or else in theirs: beside it may be a project's programs.
+
+    Folders of splits hold only a part of one. Raises GCNetError where there are none or several.
+    """
+    folders = [root]
+    for _ in range(2):
+        inner = [path for folder in folders for path in sorted(folder.glob("[!._]*/"))]
+        folders = [path for path in inner if not (path.is_symlink() or split_of(path.name))][:_MOST_FOLDERS]
+        sets: dict[Path, Readers | GCNetError] = {}
+        for folder in folders:
+            try:
+                sets[folder] = {} if folder.name in ANNOTATION_FOLDERS else _found_in(folder)
+            except GCNetError as error:
+                sets[folder] = error
+        sets = {folder: found for folder, found in sets.items() if found}
+        if len(sets) > 1:
+            names = listed([shown(path.relative_to(root).as_posix()) for path in sets], 4)
+            raise GCNetError(f"{root} holds several data sets, {names}; give the folder of one")
+        for folder, found in sets.items():
+            if isinstance(found, GCNetError):
+                raise found
+            log.warning("%s is read, the only data set in %s", folder, root)
+            return folder, found
+    raise GCNetError(why_nothing_fits(root))
 
 
 def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> Source:

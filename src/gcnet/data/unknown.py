@@ -10,7 +10,7 @@ from typing import Any
 
 from gcnet.console import listed, shown
 from gcnet.data.readers.coco import OTHER_TASKS
-from gcnet.data.readers.files import head_of, read_json, read_yaml
+from gcnet.data.readers.files import head_of, is_hidden, read_json, read_yaml
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -28,6 +28,7 @@ _TOOLS = (
     ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
     ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
+    ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),
     ("Labelbox", {"data_row"}),
 )
@@ -36,6 +37,10 @@ _LABELS = (
     ("DOTA", r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d"),
     ("KITTI", r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}"),
 )
+# What is said of files that may have nothing to do with a data set; these come last.
+_NO_LABELS, _NO_NAMES = "no labels of YOLO", 'has no "names" with "train" or "val"'
+_OTHERS = (_NO_LABELS, _NO_NAMES)
+_MOST_READ = 50  # files
 _LONGEST = 260  # characters, with all reasons but the first: a longer line would be shown without its middle
 _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 
@@ -43,6 +48,7 @@ _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 def why_nothing_fits(root: Path) -> str:
     """The error in one line."""
     every = [root] if root.is_file() else list(itertools.islice(root.rglob("*"), _MOST_FILES))
+    every = [path for path in every if not is_hidden(root, path)]
     files = sorted(
         (path for path in every if path.suffix.lower() in _SUFFIXES and path.is_file()),
         key=lambda path: (len(path.parts), path),
@@ -51,16 +57,17 @@ def why_nothing_fits(root: Path) -> str:
     if not files:
         images = sum(map(is_image, every))
         return f"{start}; there are {images} images in it, but no JSON, XML, YAML or TXT file"
-    # One of each suffix first: a thousand files of one kind are as they are for one reason.
-    firsts = {path.suffix.lower(): path for path in reversed(files)}.values()
-    chosen = list(dict.fromkeys([*sorted(firsts, key=lambda path: len(path.parts)), *files]))
-    line = start
-    for told, path in enumerate(chosen):
-        reason = f"; {_name(path, root)}: {_why_not(path)}"
+    # One of each suffix and folder: a thousand files of one kind are as they are for one reason.
+    firsts = {(path.parent, path.suffix.lower()): path for path in reversed(files)}.values()
+    firsts = sorted(firsts, key=lambda path: (len(path.parts), path))[:_MOST_READ]
+    reasons = sorted(((path, _why_not(path)) for path in firsts), key=lambda one: one[1] in _OTHERS)
+    line, told = start, 0
+    for path, why in reasons:
+        reason = f"; {_name(path, root)}: {why}"
         if told and len(line) + len(reason) > _LONGEST:
-            return f"{line}; and {len(files) - told} more files"
-        line += reason
-    return line
+            break
+        line, told = line + reason, told + 1
+    return f"{line}; and {len(files) - told} more files" if told < len(files) else line
 
 
 def why_nothing_is_there(root: str | Path, sources: Iterable[Source]) -> str:
@@ -91,7 +98,7 @@ def _why_not(path: Path) -> str:
         except GCNetError as error:
             return _fault(path, error)
     if suffix in (".yaml", ".yml", ".data"):
-        return 'has no "names" with "train" or "val"'
+        return _NO_NAMES
     if suffix == ".txt":
         head = head_of(path).decode("utf-8-sig", errors="replace")
         for tool, line in _LABELS:
@@ -100,7 +107,7 @@ def _why_not(path: Path) -> str:
         return (
             "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
             if is_label_file(path)
-            else "no labels of YOLO"
+            else _NO_LABELS
         )
     return {
         ".csv": "a table without columns of images and objects (filename, xmin, ymin, xmax, ymax, class)",

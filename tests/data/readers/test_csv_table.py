@@ -146,7 +146,7 @@ def test_splits(tmp_path: Path, tables: tuple[str, str], folders: tuple[str, str
 
 def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image(tmp_path / "a.jpg")
-    rows = ["a.jpg,20,10,60,40", "a.jpg,x,10,60,40", "a.jpg,60,10,20,40", "a.jpg,1", ",9,9,20,20", ",,,,"]
+    rows = ["a.jpg,20,10,60,40", "a.jpg,x,10,60,40", "a.jpg,60,10,60,40", "a.jpg,1", ",9,9,20,20", ",,,,"]
     table(tmp_path / "boxes.csv", "filename,xmin,ymin,xmax,ymax", *rows)
     data = load_splits(tmp_path, val_fraction=0)["train"]
     assert data.class_names == ("object",)
@@ -158,6 +158,15 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         "1 of 3 annotations have an empty box or area (first: id row 4)",
     ):
         assert line in caplog.text
+
+
+def test_corners_in_any_order(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As those of images that were mirrored, and their corners with them."""
+    image(tmp_path / "a.jpg")
+    rows = ["a.jpg,60,10,20,40,cat", "a.jpg,24,18,8,6,dog"]
+    table(tmp_path / "b.csv", "filename,xmin,ymin,xmax,ymax,class", *rows)
+    assert objects(tmp_path) == {"a.jpg": [("cat", CAT), ("dog", DOG)]}
+    assert "2 of 2 boxes have their corners in another order" in caplog.text
 
 
 def test_two_corners_in_one_cell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

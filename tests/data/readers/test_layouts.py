@@ -173,6 +173,31 @@ def test_a_data_set_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert found(tmp_path).keys() == {"train", "valid"}
 
 
+def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    project = tmp_path / "project"
+    write(project / "requirements.txt", "numpy\n")
+    image(project / "docs" / "figure.png")
+    for split in ("train", "val"):
+        image(project / "datasets" / "pets" / split / "a.jpg")
+        coco(project / "datasets" / "pets" / f"{split}.json", ["a.jpg"])
+    assert found(project) == found(project / "datasets" / "pets")
+    assert caplog.messages == [f"{project / 'datasets' / 'pets'} is read, the only data set in {project}"]
+    image(project / "datasets" / "birds" / "a.jpg")
+    coco(project / "datasets" / "birds" / "a.json", ["a.jpg"])
+    with pytest.raises(GCNetError, match="several data sets, datasets/birds, datasets/pets; give"):
+        load_splits(project)
+
+
+def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "notes.txt", "hello")
+    (tmp_path / "models").mkdir()
+    for name in ("train1.json", "train2.json"):
+        image(tmp_path / "data" / "a.jpg")
+        coco(tmp_path / "data" / name, ["a.jpg"])
+    with pytest.raises(GCNetError, match=r"data has two train splits, .*train1.json"):
+        load_splits(tmp_path)
+
+
 # Images ------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +332,34 @@ def test_classes_of_folders_with_lists_of_their_own(tmp_path: Path) -> None:
     assert boxes == {split: [("cat", (30, 15, 50, 45))] for split in ("train", "valid")}
 
 
+def test_images_in_folders_without_labels_are_no_training_data(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures, and what earlier trainings drew, in folders that may be called like a split."""
+    for place in ("images/train/a", "images/train/empty", "runs/train/batch", "runs/train2/batch", "docs/b"):
+        image(tmp_path / f"{place}.jpg")
+    write(tmp_path / "labels" / "train" / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "classes.txt", "cat\n")
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))]), ("empty.jpg", [])]}
+    assert "3 of 5 images are in folders without labels (first: docs/b.jpg); left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "lists", ["train = /home/x/train.txt\nvalid = /home/x/test.txt\n", "//train = a.txt\n"]
+)
+def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, lists: str) -> None:
+    for split in ("train", "test"):
+        image(tmp_path / split / "a.jpg")
+        write(tmp_path / split / "a.txt", f"1 {YOLO_BOX}\n")
+    write(tmp_path / "my.data", f"classes = 2\n{lists}names = /home/x/pets.names\n")
+    write(tmp_path / "my.names", "dog\ncat\n")
+    objects = [("a.jpg", [("cat", (30, 15, 50, 45))])]
+    assert found(tmp_path) == {"train": objects, "test": objects}
+    write(tmp_path / "coco.names", "person\n")  # which of them is meant?
+    with pytest.raises(GCNetError, match=r"there; correct `train` in it|holds no data set"):
+        load_splits(tmp_path)
+
+
 @pytest.mark.parametrize("points", ["0.1 0.1 2 0.9 0.9 2", "0.1 0.1 0.9 0.9"])
 def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path, yaml="kpt_shape: [2, 3]\ntrain: train/images\nval: valid/images\nnames: [dog, cat]\n")
@@ -394,6 +447,17 @@ def test_cvat_turns_shapes_and_counts_those_without_area(
     assert "shapes that have no area are left out: 2 polyline" in caplog.text
 
 
+def test_tags_of_whole_images_are_said_to_be_no_objects(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "a.jpg")
+    picture = f'<image id="0" name="a.jpg" width="{WIDTH}" height="{HEIGHT}"><tag label="full"/></image>'
+    write(tmp_path / "annotations.xml", f"<annotations>{picture}</annotations>")
+    with pytest.raises(GCNetError, match="no annotations"):
+        load_splits(tmp_path)
+    assert "shapes that have no area are left out: 1 tag" in caplog.text
+
+
 def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     """Jobs have frames of the same names, each its own; another version of one file is refused."""
     for job in ("job_1", "job_2"):
@@ -453,6 +517,21 @@ def test_classes_of_via(
     assert said in caplog.text
 
 
+def test_several_files_of_via(tmp_path: Path) -> None:
+    """Each with some of the images; not two exports of the same."""
+    shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
+    region = {"shape_attributes": shape, "region_attributes": {"class": "cat"}}
+    for name in "ab":
+        entry = {"filename": f"{image(tmp_path / f'{name}.jpg').name}", "regions": [region]}
+        write(tmp_path / f"via_{name}.json", json.dumps({"_via_img_metadata": {name: entry}}))
+    write(tmp_path / "c.json", json.dumps({"asset": {"name": "a.jpg"}, "regions": []}))  # of VoTT
+    cat = [("cat", (5, 5, 45, 45))]
+    assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
+    write(tmp_path / "export.json", (tmp_path / "via_a.json").read_text())
+    with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg; keep one of them"):
+        load_splits(tmp_path)
+
+
 # Masks -------------------------------------------------------------------------------------------------
 
 TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
@@ -500,6 +579,7 @@ def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
         ("train_instances/masks/a.png", "train_instances/images/a.jpg"),
         ("instance_masks/a.png", "images/a.jpg"),
         ("masks/train/a.png", "images/a.jpg"),
+        ("train_label/a.png", "train_data/a.jpg"),
     ],
 )
 def test_places_of_masks(tmp_path: Path, masks: str, image_name: str) -> None:
@@ -642,7 +722,8 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ([{"data_row": {"external_id": "a.jpg"}, "projects": {}}], "the format of Labelbox"),
-        ([{"image": "a.jpg", "annotations": []}], "a list; COCO's is an object"),
+        ([{"image": "a.jpg", "annotations": []}], "the format of CreateML"),
+        ([{"image": "a.jpg", "boxes": []}], "a list; COCO's is an object"),
         ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],
 )
@@ -653,6 +734,18 @@ def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: obje
         large["items"] *= 5000
     write(tmp_path / "export.json", json.dumps(large))
     with pytest.raises(GCNetError, match=why):
+        load_splits(tmp_path)
+
+
+def test_files_that_may_be_meant_come_before_others(tmp_path: Path) -> None:
+    """And one of each folder is told: hundreds are as they are for one reason."""
+    for name in ("requirements.txt", "README.txt", "train.txt"):
+        write(tmp_path / name, "images/train/0.jpg")
+    write(tmp_path / ".idea" / "misc.xml", "<project/>")
+    for number in range(9):
+        image(tmp_path / "images" / "train" / f"{number}.jpg")
+        write(tmp_path / "labels" / "train" / f"{number}.txt", f"0 {YOLO_BOX}\n")
+    with pytest.raises(GCNetError, match=r"md\); labels/train/0.txt: labels of YOLO; .* and 11 more files"):
         load_splits(tmp_path)
 
 

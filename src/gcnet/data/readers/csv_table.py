@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ _MOST_FILES = 100  # tables that are looked at
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """Where a table has what: the numbers of its columns, empty where it has none.
 
     `drawn` is of run lengths if `runs`, or else of boxes, one column or four, which are two corners if
@@ -77,12 +77,22 @@ class _Columns:
     has_names: bool = True
 
 
+UNNAMED = Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
+
+
 def find_csv(root: Path) -> Readers:
     """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
+    return find_tables(root, "[cC][sS][vV]", is_csv_table, _read_table)
+
+
+def find_tables(
+    root: Path, suffix: str, fits: Callable[[Path], bool], read: Callable[[Path, Path, str], Source]
+) -> Readers:
+    """Files that fit, a split each by its name or its folder's. `read` takes a file, `root` and the split."""
     if root.is_file():
-        return {WHOLE: partial(_read_table, root, root.parent, WHOLE)} if is_csv_table(root) else {}
-    for pattern in ("*.[cC][sS][vV]", "*/*.[cC][sS][vV]", "*/*/*.[cC][sS][vV]"):
-        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if is_csv_table(path)]
+        return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
+    for pattern in (f"*.{suffix}", f"*/*.{suffix}", f"*/*/*.{suffix}"):
+        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if fits(path)]
         named = [(path.parent.name if path.parent != root else path.stem, path) for path in tables]
         named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
         splits = name_splits(root, named)
@@ -95,7 +105,7 @@ def find_csv(root: Path) -> Readers:
                 raise GCNetError(f"{root} has {len(tables)} tables of objects, {names}; give one of them")
             log.warning("%s: not read, because of no split: %s", root, names)
         if splits:
-            return {split: partial(_read_table, path, root, split) for split, path in splits.items()}
+            return {split: partial(read, path, root, split) for split, path in splits.items()}
     return {}
 
 
@@ -116,7 +126,7 @@ def _rows(lines: Sequence[str]) -> Iterable[list[str]]:
     return (row for row in reader if not _is_blank(row))  # spreadsheets leave ",,,"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
+def _columns(rows: Sequence[Sequence[str]]) -> Columns | None:
     """The columns of a table with these first rows; None if it has no images or boxes."""
     if not rows:
         return None
@@ -138,18 +148,18 @@ def _columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
         likely = [name for name in plain if name.endswith(("class", "label", "category", "type", "name"))]
         label = _first(free, [(name,) for name in (*_CLASS, *likely)])
         size, crowd = _first(free, _SIZES), _first(free, [("isgroupof",)])
-        return _Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd)
+        return Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd)
     return _unnamed(rows)
 
 
-def _unnamed(rows: Sequence[Sequence[str]]) -> _Columns | None:
+def _unnamed(rows: Sequence[Sequence[str]]) -> Columns | None:
     """Those of a table of keras-retinanet's: a path, x1, y1, x2, y2 and a class."""
     if not all(len(row) >= 6 and _is_image(row[0]) for row in rows):
         return None
     boxes = [row[1:5] for row in rows if not _is_blank(row[1:5])]
     if not boxes or np.isnan(_numbers(boxes)).any():
         return None
-    return _Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
+    return UNNAMED
 
 
 def _first(places: dict[str, int], choices: Iterable[Sequence[str]]) -> tuple[int, ...]:
@@ -189,6 +199,11 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
     columns = _columns(rows[:20])
     if columns is None:
         raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")
+    return read_rows(path, root, split, rows, columns)
+
+
+def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], columns: Columns) -> Source:
+    """The images and objects of a file's rows; the images are beside it or above it, up to `root`."""
     # By number; the names of columns are there again where tables were joined.
     every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
@@ -224,7 +239,7 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
 
 def _drawn(
     path: Path,
-    columns: _Columns,
+    columns: Columns,
     cells: Sequence[Sequence[str]],
     images: Sequence[dict[str, Any]],
     folder: Path,
@@ -252,7 +267,10 @@ def _drawn(
             corners = True
             log.warning("%s: boxes are taken for two corners; as corner and size they leave images", path)
     if corners:
-        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+        first, second = boxes[:, :2], boxes[:, 2:]
+        if swapped := np.count_nonzero((second < first).any(1)):  # of mirrored images
+            log.warning("%s: %d of %d boxes have their corners in another order", path, swapped, len(boxes))
+        boxes = np.concatenate([np.minimum(first, second), np.abs(second - first)], 1)
     return [{"bbox": box} for box in boxes.tolist()]
 
 

@@ -82,7 +82,7 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
             place = name if len(paths) == 1 else os.path.join(os.path.relpath(folder, path.parent), name)
             if seen.setdefault(place, file) != file:
                 raise GCNetError(f"{file} and {seen[place]} both have {shown(name)}; keep one of them")
-            others.update(shape.tag for shape in image if shape.tag in _NO_AREA[1:])
+            others.update(shape.tag for shape in image if shape.tag in _NO_AREA)
             size = {"width": image.get("width"), "height": image.get("height")}
             images.append({"id": len(images) + 1, "file_name": place, **size})
             for number, shape in enumerate(image, start=1):
@@ -90,6 +90,8 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
                     entry = {"id": f"{place}:{number}", "image_id": len(images)}
                     entry |= {"category_id": shape.get("label", "")}
                     annotations.append(entry | object_of(_object, shape, size))
+    if annotations:
+        others.pop("tag", None)  # of images that have objects, too
     if others:
         kinds = listed([f"{count} {kind}" for kind, count in others.items()])
         log.warning("%s: shapes that have no area are left out: %s", path, kinds)

@@ -246,7 +246,7 @@ def file_an_image(
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
     either_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
-    paths = [path for path in sorted(root.rglob(f"*.{either_case}")) if not _hidden(root, path)]
+    paths = [path for path in sorted(root.rglob(f"*.{either_case}")) if not is_hidden(root, path)]
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
@@ -259,7 +259,7 @@ def _common(paths: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([path.parent for path in paths]))
 
 
-def _hidden(root: Path, path: Path) -> bool:
+def is_hidden(root: Path, path: Path) -> bool:
     """Whether a file or a folder above it is hidden: settings of editors."""
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 

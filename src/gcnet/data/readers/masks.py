@@ -22,13 +22,12 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from gcnet.data.dataset import split_of
-from gcnet.data.readers.files import Readers, by_folder, warn_of_some
+from gcnet.data.readers.files import Readers, by_folder, place_mask, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask
-from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,8 @@ def find_masks(root: Path) -> Readers:
     classes = Classes(tuple(sorted({*class_of.values()})), class_of) if class_of else read_classes(root)
     single = [(image, paths[0]) for image, paths in masks_of.items() if len(paths) == 1]
     used = cache(partial(_numbers_of, single))
-    named = cache(partial(_numbers_of, [(image, _class_mask(path)) for image, path in single]))
+    of_classes = [(image, _class_mask(path)) for image, path in single]
+    named = used if of_classes == single else cache(partial(_numbers_of, of_classes))
     return {
         split: partial(_read_masks, root, {image: masks_of[image] for image in part}, classes, used, named)
         for split, part in by_folder(root, list(masks_of)).items()
@@ -149,11 +149,11 @@ def _stems(stem: str) -> list[str]:
 
 
 def _without(parts: Place) -> Place:
-    """The parts without what says that images or masks are in them: `train` of `train_masks`."""
+    """The parts without words for images or masks: `train` of `train_masks` and of `train_data`."""
     rest = []
     for part in parts:
         words = re.split("[ _-]", part.lower())
-        if words[-1] in (*_IMAGES, *_MASKS):
+        if words[-1] in (*_IMAGES, *_MASKS, *(["data"] if len(words) > 1 else [])):
             words = words[:-1]
             words = words[:-1] if words and words[-1] in _KINDS else words
         if words:
@@ -213,11 +213,11 @@ def _read_masks(
     for id, (path, one) in enumerate(zip(masks_of, found, strict=True), start=1):
         height, width = one.size
         images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
-        for place, (number, rle, pixels) in enumerate(one.objects):
+        for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.
             if (name := names.get(number)) and not (specks and pixels <= _SPECK):
                 entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": name}
-                annotations.append(entry | {"segmentation": rle})
+                annotations.append(entry | outline)
     return Source.of_names(root, root, images, annotations, classes.names)
 
 
@@ -294,7 +294,9 @@ def _objects(
         mask = (mask != 0).astype(np.uint8) if len(paths) > 1 else mask
         for number in sorted(set(np.unique(mask).tolist()) - void - {0}):
             area = mask == number
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(area.astype(np.uint8), connectivity=8)
+            x, y, width, height = cv2.boundingRect(area.astype(np.uint8))  # what follows takes longer
+            inside = area[y : y + height, x : x + width].astype(np.uint8)
+            count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
             pixels = stats[1:, cv2.CC_STAT_AREA].tolist()
             found.numbers += not alone
             found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
@@ -303,10 +305,10 @@ def _objects(
             else:
                 number = _class_number(path, area, number)
             if area_each or classes.masks:
-                parts = [(labels == label, pixels[label - 1]) for label in range(1, count)]
+                parts = [((labels == label).astype(np.uint8), pixels[label - 1]) for label in range(1, count)]
             else:
-                parts = [(area, sum(pixels))]
-            found.objects += [(number, mask_to_rle(part), one) for part, one in parts]
+                parts = [(inside, sum(pixels))]
+            found.objects += [(number, place_mask(part, x, y, size), one) for part, one in parts]
     return found
 
 

@@ -1,14 +1,16 @@
-"""Reads VGG Image Annotator: JSON, project or CSV files among the images, one for each split or in all."""
+"""Reads VGG Image Annotator: JSON, project or CSV files among the images, one or several, or one a split."""
 
 from __future__ import annotations
 
 import csv
 import json
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
@@ -35,14 +37,16 @@ _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 def find_via(root: Path) -> Readers:
     """`via_region_data.json`, or a file of another name that has regions."""
     if root.is_file():
-        return {WHOLE: partial(_read_via, root)} if is_via(root) else {}
+        return {WHOLE: partial(_read_via, [root])} if is_via(root) else {}
     for suffix in ("json", "csv"):  # of a tool that writes both the first one has all
         inside, here = (sorted(root.glob(f"{above}*.{suffix}"))[:_MOST_FILES] for above in ("*/", ""))
         splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
         # One folder of annotations where folders are not of splits.
         splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
         if splits:
-            return {split: partial(_read_via, path) for split, path in splits.items()}
+            return {split: partial(_read_via, [path]) for split, path in splits.items()}
+        if any(map(is_via, here)):  # a file for some of the images each
+            return {WHOLE: partial(_read_via, sorted(filter(is_via, root.glob(f"*.{suffix}"))))}
     return {}
 
 
@@ -51,24 +55,30 @@ def is_via(path: Path) -> bool:
     if path.suffix == ".csv":
         return b"region_shape_attributes" in head_of(path, 1 << 10)
     head = head_of(path, 1 << 16) if path.suffix == ".json" else b""
-    return b'"regions"' in head or b'"_via_' in head
+    return b'"_via_' in head or (b'"regions"' in head and b'_attributes"' in head)
 
 
-def _read_via(path: Path) -> Source:
-    content = _read_table(path) if path.suffix == ".csv" else read_object(path)
-    entries = content.get("_via_img_metadata", content)
-    images, annotations = [], []
-    for id, entry in enumerate(entries.values() if isinstance(entries, dict) else (), start=1):
-        name = entry.get("filename") if isinstance(entry, dict) else None
-        if not isinstance(name, str):
-            raise GCNetError(f"{path} is not VIA's: an entry has no filename; export the annotations as JSON")
-        images.append({"id": id, "file_name": name})
-        regions = entry.get("regions")
-        regions = list(regions.values()) if isinstance(regions, dict) else regions
-        for number, region in enumerate(objects_in(regions)):
-            label = _label(region.get("region_attributes") or {})
-            found = {"id": f"{name}:{number}", "image_id": id, "category_id": label}
-            annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
+def _read_via(paths: Sequence[Path]) -> Source:
+    path = paths[0]
+    images, annotations, seen = [], [], dict[str, Path]()
+    for file in paths:
+        content = _read_table(file) if file.suffix == ".csv" else read_object(file)
+        entries = content.get("_via_img_metadata", content)
+        for entry in entries.values() if isinstance(entries, dict) else ():
+            name = entry.get("filename") if isinstance(entry, dict) else None
+            if not isinstance(name, str):
+                raise GCNetError(
+                    f"{file} is not VIA's: an entry has no filename; export the annotations as JSON"
+                )
+            if seen.setdefault(name, file) != file:
+                raise GCNetError(f"{file} and {seen[name]} both have {shown(name)}; keep one of them")
+            images.append({"id": len(images) + 1, "file_name": name})
+            regions = entry.get("regions")
+            regions = list(regions.values()) if isinstance(regions, dict) else regions
+            for number, region in enumerate(objects_in(regions)):
+                label = _label(region.get("region_attributes") or {})
+                found = {"id": f"{name}:{number}", "image_id": len(images), "category_id": label}
+                annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
     name_unlabelled(path, annotations)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, [image["file_name"] for image in images])

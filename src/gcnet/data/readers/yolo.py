@@ -19,7 +19,16 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
-from gcnet.data.readers.files import Readers, by_folder, existing, head_of, object_of, read_lines, read_yaml
+from gcnet.data.readers.files import (
+    Readers,
+    by_folder,
+    existing,
+    head_of,
+    object_of,
+    read_lines,
+    read_yaml,
+    warn_of_some,
+)
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -46,9 +55,12 @@ def find_yolo(root: Path) -> Readers:
             file = _DataFile(path, content, _categories(content.get("names")))
             if file.categories and (content.get("train") or content.get("val")):
                 files.append(file)
-    if files:  # of several the first one whose images are there
-        return _listed_splits(next((file for file in files if any(file.images.values())), files[0]))
-    return {} if root.is_file() else _bare_splits(root)
+    for file in files:  # of several the first one whose images are there
+        if any(file.images.values()):
+            return _listed_splits(file)
+    # Lists of another machine's may be missing, where images and labels lie in folders.
+    bare = {} if root.is_file() else _bare_splits(root)
+    return bare or (_listed_splits(files[0]) if files else {})
 
 
 def _categories(names: Any) -> list[dict[str, Any]]:
@@ -145,10 +157,16 @@ def _bare_splits(root: Path) -> Readers:
     """Labels and a list of classes, as LabelImg, Label Studio and makesense.ai write them."""
     folders = (root, root / "labels", *sorted(root.glob("*/")))
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
+    if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
+        files = named  # of several, as in Darknet's own folder, most are of other data
     images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
     find = _LabelFiles()
-    if not [image for image in images if find.of(image)]:
+    labelled = {image.parent for image in images if find.of(image)}
+    if not labelled:
         return {}
+    others = [image.relative_to(root).as_posix() for image in images if image.parent not in labelled]
+    warn_of_some(root, others, len(images), "images are in folders without labels", "; left out")
+    images = [image for image in images if image.parent in labelled]
     used = {folder for path in find.taken for folder in path.parents}
     near = [path for path in files if path.parent in used] or files[:1]
     lists = {path.parent: read_lines(path) for path in reversed(near)}

@@ -1,0 +1,49 @@
+"""Reads lists of images with boxes behind each: `a.jpg x1,y1,x2,y2,class x1,y1,x2,y2,class`.
+
+YOLO for Keras and its descendants have them, and so does Roboflow. Classes are numbers from 0, which a
+`_classes.txt` or `classes.txt` names.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from gcnet.data.dataset import split_of
+from gcnet.data.readers.csv_table import UNNAMED, find_tables, read_rows
+from gcnet.data.readers.files import Readers, existing, head_of, read_lines
+from gcnet.data.source import Source
+
+log = logging.getLogger(__name__)
+
+_NAMES = ("_classes.txt", "classes.txt", "class_names.txt")
+_LINE = re.compile(r"(.*?)((?:\s+[^\s,]+(?:,[^\s,]+){4})*)")
+_BOX = re.compile(rb"^\S.*\.\w+\s+\d+(,\d+){4}(\s|$)", re.MULTILINE)
+
+
+def find_box_lines(root: Path) -> Readers:
+    """`train/_annotations.txt`, or `2007_train.txt` and `2007_val.txt`."""
+    return find_tables(root, "[tT][xX][tT]", is_box_list, _read_box_lines)
+
+
+def is_box_list(path: Path) -> bool:
+    """Whether a file is a list of images with boxes, by its name and its first lines."""
+    named = split_of(path.stem) or "annotation" in path.stem.lower()
+    return bool(named) and path.suffix.lower() == ".txt" and _BOX.search(head_of(path)) is not None
+
+
+def _read_box_lines(path: Path, root: Path, split: str) -> Source:
+    file = existing(folder / name for folder in (path.parent, root) for name in _NAMES)
+    names = read_lines(file) if file.is_file() else []
+    if not names:
+        log.warning("%s: there is no %s; classes are called by their numbers", path, " or ".join(_NAMES[:2]))
+    rows: list[list[str]] = []
+    for line in read_lines(path):
+        found = _LINE.fullmatch(line)
+        image, boxes = found.groups() if found else (line, "")
+        rows += [[image, *box.split(",")] for box in boxes.split()] or [[image, *[""] * 5]]
+    if names:
+        known = {str(number): name for number, name in enumerate(names)}
+        rows = [[*row[:5], known.get(row[5], "")] for row in rows]
+    return read_rows(path, root, split, rows, UNNAMED)
