@@ -13,7 +13,7 @@ from typing import Any
 from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
-from gcnet.weights.mmdet_unsupported import PARTS, unknown_plugins, unsupported
+from gcnet.weights.mmdet_unsupported import PARTS, SYNC_NORMS, unknown_plugins, unsupported
 
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
@@ -183,9 +183,9 @@ def _backbone(values: dict[str, Any]) -> dict[str, Any]:
 def _norm(part: dict[str, Any]) -> str | None:
     kinds = {word(kind) for norm in find(part, "norm_cfg") for kind in find(norm, "type")}
     frozen = find(part, "norm_eval")
-    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm"}:
+    if kinds & {*SYNC_NORMS}:
         return "sync"
-    if not frozen and not kinds & {"BN", "BatchNorm2d"}:
+    if not frozen and not kinds & {"BN", "BN2d", "BatchNorm2d"}:
         return None
     return "frozen_stats" if True in frozen or not frozen else "batch"
 
