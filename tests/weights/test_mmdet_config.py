@@ -200,6 +200,14 @@ def test_what_would_have_to_be_run_is_named(text: str, words: str) -> None:
     assert any(words in reason for reason in said.unsupported or ()), said.unsupported
 
 
+def test_numbers_of_classes_are_told_by_tensors() -> None:
+    """People count their list of names."""
+    text = "classes = ('a', 'b')\nmodel = dict(roi_head=dict(bbox_head=[dict(num_classes=len(classes))]))"
+    said = read_config(text)
+    assert said is not None
+    assert said.unsupported == ()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

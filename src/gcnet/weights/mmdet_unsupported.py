@@ -136,9 +136,9 @@ PLUGINS: dict[str, Options] = {
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 PARTS = ("backbone", "neck", "bbox_head", "mask_head")
-# Options of a part that do not matter.
+# Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
-    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|meta_keys|file_client_args|backend_args)(\.|$)"
+    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
 )
 
 
