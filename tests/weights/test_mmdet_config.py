@@ -17,6 +17,7 @@ from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights import config_text
 from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
+from gcnet.weights.mmdet_keys import standardise
 
 CAFFE = replace(small(), backbone=replace(small().backbone, style="caffe"))
 
@@ -295,6 +296,15 @@ def test_weight_standardisation_goes_into_the_weights(said: str, tmp_path: Path)
     rest = [key for key in ours if key.endswith("weight") and not key.startswith(("neck.", "backbone."))]
     for key in (*rest, "backbone.layer2.0.context.add.reduce.weight", "backbone.bn1.weight"):
         assert key in standardised or ".convs." in key or torch.equal(ours[key], theirs[key]), key
+
+
+def test_weight_standardisation_of_averaged_shortcuts() -> None:
+    """Their convolution comes second, where others have their norm."""
+    weights = {f"backbone.layer2.0.downsample.{index}.weight": torch.rand(4, 2, 1, 1) for index in (0, 1)}
+    weights["backbone.layer3.0.downsample.1.weight"] = norm = torch.rand(4)
+    ours = standardise(weights, ["backbone"])
+    assert not any(torch.equal(ours[name], weights[name]) for name in list(weights)[:2])
+    assert ours["backbone.layer3.0.downsample.1.weight"] is norm
 
 
 PLUGINS = """backbone = dict(plugins=[

@@ -105,6 +105,22 @@ def test_defaults_of_a_backbone_and_of_proposals() -> None:
     assert said("rpn_head = dict(target_stds=[0.5, 0.5, 0.5, 0.5])").anchor_stds == (0.5,) * 4
 
 
+@pytest.mark.parametrize(
+    ("backbone", "norm"),
+    [
+        ("depth=50", "frozen_stats"),
+        ("type='ResNet', norm_cfg=dict(type='SyncBN')", "frozen_stats"),
+        ("norm_cfg=dict(type='SyncBN'), norm_eval=True", "frozen_stats"),
+        ("norm_cfg=dict(type='SyncBN'), norm_eval=False", "sync"),
+        ("type='ResNet', norm_eval=False", "batch"),
+        ("style='caffe'", None),
+    ],
+)
+def test_statistics_of_a_backbone(backbone: str, norm: str | None) -> None:
+    """Upstream's ResNets keep theirs unless told otherwise, also if these are synchronised ones."""
+    assert said(f"model = dict(backbone=dict({backbone}))").norm == norm
+
+
 def test_loaders_that_are_unknown() -> None:
     known = ("LoadImageFromFile", "LoadAnnotations", "mmcv.LoadImageFromNDArray")
     for kind, steps in (*dict.fromkeys(known, ()).items(), ("LoadNumpyFromFile", ("LoadNumpyFromFile",))):

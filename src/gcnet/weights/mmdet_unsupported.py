@@ -135,6 +135,7 @@ PLUGINS: dict[str, Options] = {
 }
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
+INSTEAD = "give the whole one that a run wrote beside its checkpoints"
 PARTS = ("backbone", "neck", "bbox_head", "mask_head")
 # Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
@@ -197,10 +198,10 @@ def _added(values: dict[str, Any]) -> Iterator[str]:
 def _unread(values: dict[str, Any]) -> Iterator[str]:
     """What would have to be run, and what stands in other files."""
     if values.get("_base_"):
-        yield "a configuration that builds on others (_base_): take the whole one, as a run prints it"
+        yield f"a configuration that builds on others (_base_): {INSTEAD}"
     if "_run_" in values:
         line = values["_run_"]
-        yield f"a configuration that does more than name values (line {line}): give the printed one"
+        yield f"a configuration that does more than name values (line {line}): {INSTEAD}"
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
     images = ("data_preprocessor", "test_pipelines", "img_norm_cfg")
