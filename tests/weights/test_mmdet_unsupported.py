@@ -88,6 +88,8 @@ def test_options_of_losses_and_of_another_class() -> None:
     assert not said("model = dict(type='SoftTeacher', detector=dict(backbone=dict()), mine=1)").unsupported
     mine = "backbone=dict(type='Mine', depths=3)"
     assert said(f"model = dict({mine})").unsupported == ("backbone of type Mine",)
+    mine = "roi_layer=dict(type='Mine', output_channels=3)"
+    assert said(f"model = dict({mine})").unsupported == ("type=Mine of its roi_layer",)
 
 
 def test_levels_of_regions_of_each_stage() -> None:

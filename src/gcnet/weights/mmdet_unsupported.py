@@ -190,7 +190,7 @@ def _added(values: dict[str, Any]) -> Iterator[str]:
             kind = word(found.get("type", ""))
             if part == "model" and not kind:  # a part of a configuration, all of whose names are its own
                 continue
-            if kind in ("", *KNOWN.get(part, (kind,))):
+            if kind in ("", *KNOWN.get(part, USUAL.get(part, {}).get("type", (kind,)))):
                 added = (name for name in found if name not in known and not UNNEEDED.search(str(name)))
                 yield from (f"{shown(name)}={shown(found[name])} of its {part}" for name in added)
 
