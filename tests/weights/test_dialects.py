@@ -340,6 +340,31 @@ def test_detectron2_without_statistics(detectron2_weights: dict[str, Tensor], tm
     assert grey.config.channels == "bgr"  # as is usual there, where the numbers do not tell
 
 
+def cells(sizes: list[list[float]], ratios: list[float]) -> dict[str, Tensor]:
+    """Anchors around one place of each level, as its `generate_cell_anchors` makes them."""
+    found = {}
+    for level, sides in enumerate(sizes):
+        widths = [((side**2 / ratio) ** 0.5, ratio) for side in sides for ratio in ratios]
+        corners = [[-w / 2, -w * ratio / 2, w / 2, w * ratio / 2] for w, ratio in widths]
+        found[f"proposal_generator.anchor_generator.cell_anchors.{level}"] = torch.tensor(corners)
+    return found
+
+
+def test_own_anchors_of_detectron2(detectron2_weights: dict[str, Tensor]) -> None:
+    usual = [[32.0], [64.0], [128.0], [256.0], [512.0]]
+    half = [[size / 2 for size in sizes] for sizes in usual]
+    for sizes, ratios, expected in (
+        (usual, [0.5, 1.0, 2.0], (8.0, (0.5, 1.0, 2.0))),
+        (half, [1 / 3, 1.0, 3.0], (4.0, (0.33333, 1.0, 3.0))),
+        ([[size, 2 * size, 4 * size] for (size,) in half], [1.0], ((4.0, 8.0, 16.0), (1.0,))),
+    ):
+        config = translate(detectron2_weights | cells(sizes, ratios), source="x.pth").config
+        assert (config.anchor_scale, config.anchor_ratios) == expected
+    for sizes, ratios in (([[8.0]] * 5, [0.5, 1.0, 2.0]), ([[s, 2 * s] for (s,) in half], [0.5, 1.0])):
+        with pytest.raises(GCNetError, match=r"x\.pth cannot be read: it has anchors of its own"):
+            translate(detectron2_weights | cells(sizes, ratios), source="x.pth")
+
+
 def test_detectron2_with_group_norms(detectron2_weights: dict[str, Tensor]) -> None:
     """Its zoo has them in the FPN, too, and strides in the 3x3 convolutions then."""
     few = {name: tensor for name, tensor in detectron2_weights.items() if "running" not in name}

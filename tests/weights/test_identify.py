@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, ResNetSpec, RoISpec
+from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec
 from gcnet.weights import identify as module
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Weights, find
 from gcnet.weights.checkpoints import Checkpoint
@@ -57,12 +57,19 @@ def file(tmp_path: Path):
     return make
 
 
+NORMS: dict[Norm | None, str] = {
+    "frozen_stats": "norm_eval=True",
+    "batch": "norm_cfg=dict(type='BN')\nnorm_eval=False",
+    "sync": "norm_cfg=dict(type='SyncBN')",
+}
+
+
 @pytest.mark.parametrize("row", RESNETS, ids=lambda row: row.name)
 def test_every_row_by_its_shapes_and_its_name_or_a_configuration(row, file) -> None:
     for name in (row.name, *row.upstream):
         found = identify(file(f"{name}_20200515-187da160.pth"), Checkpoint(shapes(row.name)))
         assert found == Identified(row.spec, row.name, None)
-    config = "norm_cfg=dict(type='SyncBN')" if row.spec.backbone.norm == "sync" else "norm_eval=True"
+    config = NORMS[row.spec.backbone.norm]
     assert identify(file("epoch_12.pth"), Checkpoint(shapes(row.name), config=config)).row_name == row.name
 
 
@@ -71,9 +78,17 @@ def test_without_a_hint_the_norm_is_taken_as_frozen(file) -> None:
     assert found.row_name == "mask_rcnn_r50_gc16"
     assert found.note is not None
     assert "taken as frozen" in found.note
-    # There is only one row of this structure.
-    other = identify(file("x.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn")))
-    assert other.row_name == "mask_rcnn_x101_syncbn"
+
+
+@pytest.mark.parametrize("norm", ["frozen_stats", "batch", "sync"])
+def test_the_only_row_of_a_structure_has_another_norm_than_its_file(norm: str, file) -> None:
+    """There are ResNets of 101 layers without blocks as rows with SyncBN alone, and Faster R-CNNs without."""
+    for name, own in (("mask_rcnn_r101_syncbn", "sync"), ("faster_rcnn_r50", "frozen_stats")):
+        found = identify(file("epoch_12.pth"), Checkpoint(shapes(name), config=NORMS[norm]))
+        assert (found.spec.backbone.norm, found.told_by["norm"]) == (norm, "configuration")
+        assert found.row_name == (name if norm == own else None)
+    unsaid = identify(file("epoch_12.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn")))
+    assert (unsaid.spec.backbone.norm, unsaid.told_by["norm"]) == ("frozen_stats", "assumed")
 
 
 @pytest.mark.parametrize(("count", "row"), [(0, "mask_rcnn_r50_gc4"), (87960, "mask_rcnn_r50_syncbn_gc4")])
@@ -102,7 +117,8 @@ def test_a_configuration_says_the_norm_before_a_word_in_the_name(file) -> None:
 
 
 def test_shapes_win_over_a_name(file) -> None:
-    found = identify(file("mask_rcnn_r101_gc16.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn_gc4")))
+    checkpoint = Checkpoint(shapes("mask_rcnn_x101_syncbn_gc4"), config=NORMS["sync"])
+    found = identify(file("mask_rcnn_r101_gc16.pth"), checkpoint)
     assert found.row_name == "mask_rcnn_x101_syncbn_gc4"
     assert found.note == "it is named like mask_rcnn_r101_gc16, but holds another model"
 

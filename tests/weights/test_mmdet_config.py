@@ -17,6 +17,7 @@ from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights import config_text
 from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
+from gcnet.weights.mmdet_keys import standardise
 
 CAFFE = replace(small(), backbone=replace(small().backbone, style="caffe"))
 
@@ -109,7 +110,7 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("anchor_generator = dict(strides=[8, 16, 32])", "strides [8, 16, 32]"),
         ("backbone = dict(dilations=(1, 1, 2, 4))", "dilations"),
         ("bbox_head = dict(bbox_coder=dict(type='TBLRBBoxCoder'))", "bbox_coder of type TBLRBBoxCoder"),
-        ("bbox_head = dict(loss_cls=dict(use_sigmoid=True))", "sigmoid"),
+        ("bbox_head = dict(loss_cls=dict(type='SeesawLoss'))", "classes that are scored as for SeesawLoss"),
         ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
         ("_base_ = '../_base_/models/mask-rcnn_r50_fpn.py'", "builds on others"),
         ("backbone = dict(type='Res2Net')", "backbone of type Res2Net"),
@@ -200,6 +201,14 @@ def test_what_would_have_to_be_run_is_named(text: str, words: str) -> None:
     assert any(words in reason for reason in said.unsupported or ()), said.unsupported
 
 
+def test_numbers_of_classes_are_told_by_tensors() -> None:
+    """People count their list of names."""
+    text = "classes = ('a', 'b')\nmodel = dict(roi_head=dict(bbox_head=[dict(num_classes=len(classes))]))"
+    said = read_config(text)
+    assert said is not None
+    assert said.unsupported == ()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -287,6 +296,15 @@ def test_weight_standardisation_goes_into_the_weights(said: str, tmp_path: Path)
     rest = [key for key in ours if key.endswith("weight") and not key.startswith(("neck.", "backbone."))]
     for key in (*rest, "backbone.layer2.0.context.add.reduce.weight", "backbone.bn1.weight"):
         assert key in standardised or ".convs." in key or torch.equal(ours[key], theirs[key]), key
+
+
+def test_weight_standardisation_of_averaged_shortcuts() -> None:
+    """Their convolution comes second, where others have their norm."""
+    weights = {f"backbone.layer2.0.downsample.{index}.weight": torch.rand(4, 2, 1, 1) for index in (0, 1)}
+    weights["backbone.layer3.0.downsample.1.weight"] = norm = torch.rand(4)
+    ours = standardise(weights, ["backbone"])
+    assert not any(torch.equal(ours[name], weights[name]) for name in list(weights)[:2])
+    assert ours["backbone.layer3.0.downsample.1.weight"] is norm
 
 
 PLUGINS = """backbone = dict(plugins=[

@@ -23,7 +23,7 @@ def test_convert_gives_a_file_that_knows_its_classes(
 ) -> None:
     torch.manual_seed(0)
     source = create_model(TINY, class_names=("a", "b"))
-    theirs, ours = tmp_path / "theirs.pth", tmp_path / "ours.safetensors"
+    theirs, ours = tmp_path / f"{TINY}.pth", tmp_path / "ours.safetensors"
     again = tmp_path / "again.safetensors"
     torch.save({"meta": {"epoch": 3}, "state_dict": as_mmdet(source)}, theirs)
     words = ["convert", str(theirs), str(ours)]

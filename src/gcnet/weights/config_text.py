@@ -205,8 +205,8 @@ def dicts(tree: Any, name: str) -> list[dict[str, Any]]:
 
 
 def first_dict(tree: Any, name: str) -> dict[str, Any]:
-    """The outermost dictionary of that name, or an empty one."""
-    return next((value for value in find(tree, name) if isinstance(value, dict)), {})
+    """The outermost dictionary of that name, or the first in a list of that name, or an empty one."""
+    return next(iter(dicts(tree, name)), {})
 
 
 def numbers(value: Any, count: int | None = None) -> tuple[float, ...] | None:

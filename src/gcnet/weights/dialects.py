@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gcnet.errors import GCNetError
-from gcnet.models.spec import Coordinates, Resize
+from gcnet.models.spec import Coordinates, Resize, RPNSpec
 from gcnet.weights.mmdet_config import CAFFE_MEAN, CAFFE_STD, Config
 from gcnet.weights.mmdet_keys import modernise, rename, without_leading_background
 
@@ -147,6 +147,7 @@ _DETECTRON2 = [
     (r"^(roi_heads\.mask_head)\.predictor\.", r"\1.conv_logits."),
 ]
 # Buffers that are no weights; older files have them.
+_CELL = re.compile(r"(proposal_generator\.)?anchor_generator\.cell_anchors\.\d$")
 _SETTINGS = re.compile(r"pixel_(mean|std)$|(proposal_generator\.)?anchor_generator\.")
 
 
@@ -179,7 +180,24 @@ def _detectron2(tensors: Mapping[str, Tensor], source: str) -> Dialect:
     if bare and not grouped:
         note += "; norms without statistics: taken as frozen, with theirs in the weights"
     config = Config(style=style, channels=channels, mean=mean, std=std, image_size=(1333, 800))
+    config = config.overruled_by(_anchors(tensors, source))
     return Dialect("detectron2", named, config, resize="pillow", note=note)
+
+
+def _anchors(tensors: Mapping[str, Tensor], source: str) -> Config:
+    """The anchors, where a file has them around one place of each level: detectron2's did until 2020."""
+    cells = [tensors[name] for name in sorted(tensors) if _CELL.match(name)]
+    if len(cells) != 5 or len({cell.shape for cell in cells}) != 1 or cells[0].shape[1:] != (4,):
+        return Config()
+    corners = torch.stack(cells).double() / torch.tensor(RPNSpec.anchor_strides).view(5, 1, 1)
+    width, height = (corners[..., 2:] - corners[..., :2]).unbind(-1)
+    of_level = torch.stack([(width * height).sqrt(), height / width])  # 2 x level x anchor
+    scales, ratios = (tuple(dict.fromkeys(round(float(x), 5) for x in level[0])) for level in of_level)
+    if not torch.allclose(of_level, of_level[:, :1], rtol=1e-3) or min(len(scales), len(ratios)) != 1:
+        raise GCNetError(
+            f"{source} cannot be read: it has anchors of its own, whose sides do not grow with its levels"
+        )
+    return Config(anchor_scale=scales[0] if len(scales) == 1 else scales, anchor_ratios=ratios)
 
 
 def _three(tensor: Tensor) -> Any:

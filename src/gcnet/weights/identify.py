@@ -151,7 +151,7 @@ def _find_out(
     named = _named(path, ROWS)
     if named is not None and named not in candidates:
         notes.append(f"it is named like {named.name}, but holds another model")
-    elif told_by["norm"] == ASSUMED:
+    if told_by["norm"] == ASSUMED:
         notes.append(UNTRAINED)
     if row is None and config.channels is None:
         notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
@@ -236,8 +236,6 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
 
 def _known_row(path: Path, digest: str, candidates: Sequence[Row]) -> tuple[Row | None, str]:
     """The row among those of the right structure, if its norm need not be known, and what tells it."""
-    if len(candidates) == 1:
-        return candidates[0], "shapes"
     if row := find_published(digest, candidates):
         return row, "published file"
     return _named(path, candidates), "name"

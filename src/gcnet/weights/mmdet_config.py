@@ -13,8 +13,10 @@ from typing import Any
 from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
-from gcnet.weights.mmdet_unsupported import PARTS, unknown_plugins, unsupported
+from gcnet.weights.mmdet_unsupported import PARTS, SYNC_NORMS, unknown_plugins, unsupported
 
+# What only a whole backbone has; what one of these does not say is at mmdetection's default.
+WHOLE = {"type", "depth"}
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
@@ -174,20 +176,21 @@ def _backbone(values: dict[str, Any]) -> dict[str, Any]:
     if backbone:
         style = backbone.get("style", "pytorch")
         said["style"] = style if style in ("pytorch", "caffe") else None
-        # A whole backbone that does not say it has mmdetection's default; a part of one may leave it out.
-        frozen = backbone.get("frozen_stages", -1 if backbone.keys() & {"type", "depth"} else None)
+        frozen = backbone.get("frozen_stages", -1 if backbone.keys() & WHOLE else None)
         said["frozen_stages"] = min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None
     return said
 
 
 def _norm(part: dict[str, Any]) -> str | None:
     kinds = {word(kind) for norm in find(part, "norm_cfg") for kind in find(norm, "type")}
-    frozen = find(part, "norm_eval")
-    if kinds & {"SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm"}:
+    frozen = find(part, "norm_eval") or [True] * bool(part.keys() & WHOLE)
+    if True in frozen:
+        return "frozen_stats"
+    if kinds & {*SYNC_NORMS}:
         return "sync"
-    if not frozen and not kinds & {"BN", "BatchNorm2d"}:
+    if not frozen and not kinds & {"BN", "BN2d", "BatchNorm2d"}:
         return None
-    return "frozen_stats" if True in frozen or not frozen else "batch"
+    return "batch" if frozen else "frozen_stats"
 
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ _SPELLINGS = [
     (r"^neck\.0\.", "neck."),
 ]
 _CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
-    "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|downsample\.0))\.weight",
+    "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|downsample\.[01]))\.weight",
     "neck": r"neck\..*\.conv\.weight",
     "bbox_head": r"roi_head\.bbox_head\..*\.conv\.weight",
     "mask_head": r"roi_head\.mask_head\..*\.conv\.weight",

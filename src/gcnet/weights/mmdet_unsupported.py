@@ -12,6 +12,7 @@ from gcnet.weights.config_text import Computed, computed, dicts, find, first_dic
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
+SYNC_NORMS = ("SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm")
 # Classes that compute the same as the models here, at least in inference.
 KNOWN = {
     "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector"},
@@ -36,6 +37,8 @@ KNOWN = {
     "reg_predictor_cfg": {"Linear"},
     "predictor_cfg": {"Conv", "Conv2d"},
     "data_preprocessor": {"DetDataPreprocessor", "MultiBranchDataPreprocessor"},
+    "norm_cfg": {*SYNC_NORMS, "BN", "BN2d", "BatchNorm2d", "GN", "GroupNorm"},
+    "dcn": {"DCN", "DCNv2"},
 }
 # Options that change the results, with the values that are supported.
 USUAL: dict[str, Options] = {
@@ -74,8 +77,43 @@ USUAL: dict[str, Options] = {
     "roi_layer": {"type": ("RoIAlign",), "pool_mode": ("avg",), "aligned": (True,)},
     "roi_head": {"shared_head": (None,)},
     "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
-    "nms": {"type": ("nms",), "class_agnostic": (False,), "max_num": (-1,)},
+    "nms": {
+        "type": ("nms",),
+        "class_agnostic": (False,),
+        "max_num": (-1,),
+        "offset": (0,),
+        "score_threshold": (0,),
+    },
     "data_preprocessor": {"pad_value": (0,)},
+}
+# All other options of upstream's classes: read, told by tensors, or of no matter for a prediction. What
+# somebody has added to a class may change its results.
+_EXTRACTOR = "roi_layer out_channels finest_scale"
+OTHERS: dict[str, str] = {
+    "model": "backbone neck rpn_head roi_head bbox_head mask_head bbox_roi_extractor mask_roi_extractor "
+    "shared_head num_stages test_cfg data_preprocessor preprocess_cfg",
+    "backbone": "depth in_channels stem_channels base_channels groups base_width style deep_stem avg_down "
+    "frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin stage_with_plugin gcb "
+    "stage_with_gcb gen_attention stage_with_gen_attention with_cp zero_init_residual normalize bn_eval "
+    "bn_frozen",
+    "neck": "in_channels out_channels end_level extra_convs_on_inputs relu_before_extra_convs refine_level "
+    "refine_type conv_cfg norm_cfg upsample_cfg normalize",
+    "rpn_head": "in_channels feat_channels num_convs num_classes background_label anchor_generator "
+    "anchor_scales anchor_ratios anchor_strides anchor_base_sizes bbox_coder target_stds reg_decoded_bbox "
+    "use_sigmoid_cls test_cfg",
+    "roi_head": "num_stages stage_loss_weights bbox_roi_extractor bbox_head mask_roi_extractor mask_head "
+    "test_cfg",
+    "bbox_head": "num_shared_convs num_shared_fcs num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs "
+    "num_fcs with_avg_pool with_cls with_reg in_channels conv_out_channels fc_out_channels roi_feat_size "
+    "num_classes bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
+    "cls_predictor_cfg reg_predictor_cfg conv_cfg norm_cfg normalize",
+    "mask_head": "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels num_classes "
+    "class_agnostic upsample_cfg predictor_cfg conv_cfg norm_cfg with_conv_res normalize",
+    "bbox_roi_extractor": _EXTRACTOR,
+    "mask_roi_extractor": _EXTRACTOR,
+    "roi_layer": "output_size out_size sampling_ratio sample_num use_torchvision spatial_scale",
+    "rcnn": "score_thr nms max_per_img mask_thr_binary",
+    "rpn": "nms_pre nms_post max_num max_per_img nms nms_thr deploy_nms_pre",
 }
 STEPS: dict[str, Options] = {  # of a test
     "LoadImageFromFile": {
@@ -95,10 +133,13 @@ PLUGINS: dict[str, Options] = {
         "sub_sample": (False,),
     },
 }
+# A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
+SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
+INSTEAD = "give the whole one that a run wrote beside its checkpoints"
 PARTS = ("backbone", "neck", "bbox_head", "mask_head")
-# Options of a part that do not matter.
+# Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
-    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|meta_keys|file_client_args|backend_args)(\.|$)"
+    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
 )
 
 
@@ -111,6 +152,7 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
     for part, options in USUAL.items():
         for found in dicts(values, part):
             yield from _unusual(found, options, part)
+    yield from _added(values)
     yield from _unread(values)
     yield from _of_images(values)
     yield from _of_backbone(values)
@@ -123,8 +165,13 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
     post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
     if isinstance(post, int) and isinstance(most, int) and post < most:  # of a level in 1.x, of all in 2.0
         yield f"fewer proposals after NMS (nms_post={post}) than in all ({most})"
-    if rcnn.get("max_per_img") == -1:
-        yield "any number of objects in an image (max_per_img=-1)"
+    for what, given in (
+        ("objects", rcnn.get("max_per_img")),
+        ("proposals", most),
+        ("anchors", rpn.get("nms_pre")),
+    ):
+        if isinstance(given, int) and given < 1:
+            yield f"any number of {what} in an image ({given})"
 
 
 def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[str]:
@@ -135,13 +182,26 @@ def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[
             yield f"{option}={shown(found[option])} of its {what}"
 
 
+def _added(values: dict[str, Any]) -> Iterator[str]:
+    """Options that somebody has added to classes which are known."""
+    for part, others in OTHERS.items():
+        known = {"type", "_scope_", *USUAL.get(part, {}), *others.split()}
+        for found in dicts(values, part):
+            kind = word(found.get("type", ""))
+            if part == "model" and not kind:  # a part of a configuration, all of whose names are its own
+                continue
+            if kind in ("", *KNOWN.get(part, USUAL.get(part, {}).get("type", (kind,)))):
+                added = (name for name in found if name not in known and not UNNEEDED.search(str(name)))
+                yield from (f"{shown(name)}={shown(found[name])} of its {part}" for name in added)
+
+
 def _unread(values: dict[str, Any]) -> Iterator[str]:
     """What would have to be run, and what stands in other files."""
     if values.get("_base_"):
-        yield "a configuration that builds on others (_base_): take the whole one, as a run prints it"
+        yield f"a configuration that builds on others (_base_): {INSTEAD}"
     if "_run_" in values:
         line = values["_run_"]
-        yield f"a configuration that does more than name values (line {line}): give the printed one"
+        yield f"a configuration that does more than name values (line {line}): {INSTEAD}"
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
     images = ("data_preprocessor", "test_pipelines", "img_norm_cfg")
@@ -210,15 +270,13 @@ def _of_anchors(values: dict[str, Any]) -> Iterator[str]:
 def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
     """How classes are scored, and how finely regions are read."""
     losses = dicts(dicts(values, "bbox_head"), "loss_cls")
-    if True in find(losses, "use_sigmoid"):
-        yield "classes by sigmoid instead of softmax"
-    others = {word(loss.get("type", "CrossEntropyLoss")) for loss in losses} - {"CrossEntropyLoss"}
+    others = {word(loss.get("type", SOFTMAX_LOSSES[0])) for loss in losses} - {*SOFTMAX_LOSSES}
     yield from (f"classes that are scored as for {kind}" for kind in sorted(others))
-    boxes, masks = (first_dict(values, f"{part}_roi_extractor") for part in ("bbox", "mask"))
+    boxes, masks = (dicts(values, f"{part}_roi_extractor") for part in ("bbox", "mask"))
     if boxes and first_dict(values, "mask_head") and not masks:
         yield "masks from the regions of boxes (no mask_roi_extractor)"
-    if masks and masks.get("finest_scale", 56) != boxes.get("finest_scale", 56):
-        yield "regions of masks that are read at other levels than those of boxes (finest_scale)"
+    if len({extractor.get("finest_scale", 56) for extractor in [*boxes, *masks]}) > 1:
+        yield "some regions that are read at other levels than others (finest_scale)"
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
         for layer in dicts(dicts(values, part), "roi_layer"):
             size = layer.get("output_size", layer.get("out_size", side))
