@@ -76,8 +76,8 @@ def suit_openvino(graph: Any) -> None:
         node.replace_input_with(0, differs.outputs[0])
 
 
-# Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut. No constant is
-# divided by a side: OpenVINO 2026.4 takes the inverse of that.
+# Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut.
+# No constant is divided by a side: OpenVINO 2026.4 takes the inverse of that.
 RESIZE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] factors, float[4] limits) {{
