@@ -217,6 +217,26 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_that_is_overwritten_stays_as_it_was_read(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    ops = openvino.opset13
+    images = ops.parameter([1, 3, 8, 8], np.uint8, name="images")
+    total = ops.reduce_sum(ops.convert(images, "f32"), np.array([1, 2, 3]), keep_dims=False)
+    weights = np.linspace(0, 1, 10_000, dtype=np.float32)[None]
+    result = ops.multiply(ops.unsqueeze(total, np.array(1)), ops.constant(weights))
+    result.output(0).set_names({"probabilities"})
+    model = openvino.Model([result], [images])
+    classes = tuple(map(str, range(10_000)))
+    details = Details("tiny", classes, (8, 8), masks=False, kind="classifier")
+    model.set_rt_info(json.dumps(asdict(details)), "gcnet")
+    openvino.save_model(model, file := tmp_path / "tiny.xml", compress_to_fp16=False)
+    classifier, square = load_export(file), np.ones((1, 3, 8, 8), np.uint8)
+    weights_file = file.with_suffix(".bin")
+    with open(weights_file, "r+b") as opened:
+        opened.write(bytes(weights_file.stat().st_size))
+    np.testing.assert_allclose(classifier.predict(square), 192 * weights, rtol=1e-6)
+
+
 def test_what_is_no_openvino_model(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     (tmp_path / "model.xml").write_bytes(b"<nothing>")

@@ -323,6 +323,8 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
         raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
     with _told(f"OpenVINO cannot read {file}"):
         core = openvino.Core()
+        # A file that is mapped and then overwritten, as by cp, changes what is found, or ends the process.
+        core.set_property({"ENABLE_MMAP": False})
         model = core.read_model(file)
 
     def run_with(details: Details) -> Run:
