@@ -189,6 +189,31 @@ def test_two_names_side_by_side() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def test_two_blocks_after_one_sequence() -> None:
+    model, x = network(), pictures()
+    inner = model.neck(model.stage1(model.stem(x)))
+    for name in ("context", "second"):
+        insert(model, Block, where="neck", position="output", name=name)
+        stir(model, name)
+    expected = model.neck.second(model.neck.context(inner))
+    assert torch.equal(model.neck(model.stage1(model.stem(x))), expected)
+    assert remove(model) == ["neck.context", "neck.second"]
+    assert type(model.neck) is nn.Sequential
+
+
+def test_blocks_go_from_a_module_whose_class_others_changed() -> None:
+    model, x = network(), pictures()
+    before = model(x)
+    insert(model, Block)
+    stir(model)
+    block = model.stage1[0]
+    block.__class__ = type("Sharded", (type(block),), {})  # as `fully_shard` does
+    assert remove(model) == EVERYWHERE
+    assert torch.equal(model(x), before)
+    assert insert(model, Block) == EVERYWHERE
+    assert torch.equal(model(x), before)
+
+
 def test_the_block_outlives_a_replaced_norm() -> None:
     model = with_blocks("neck.1")
     expected = model(pictures())
@@ -494,6 +519,7 @@ def test_channels_from_an_example() -> None:
         ({"where": ["stage1", "nect"]}, 'did you mean "neck"'),
         ({"where": []}, "where is empty"),
         ({"where": "neck"}, 'no residual block in "neck"; position="output" .* such as neck.0, neck.1'),
+        ({"where": "parts"}, 'no residual block in "parts"; .* such as parts.0, parts.1'),
         ({"position": "output"}, "needs where="),
         ({"where": "neck.2", "position": "output"}, '"neck.2" does not tell how many channels.*example='),
         ({"where": "parts", "position": "output"}, "ModuleList, which cannot hold"),
@@ -552,6 +578,8 @@ def test_what_is_no_network_yet(unchecked) -> None:
     insert(model, Block, where="0", position="output")
     with pytest.raises(GCNetError, match="model is a type; give"):
         insert(Network, Block)
+    with pytest.raises(GCNetError, match=r"the model is TorchScript.*: insert before"):
+        insert(torch.jit.script(nn.Sequential(nn.Conv2d(3, 16, 1))), Block)
 
 
 def test_a_dimension_that_the_maps_do_not_have() -> None:

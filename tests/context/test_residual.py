@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 import timm
@@ -139,6 +139,36 @@ class WithAttention(nn.Module):
         return x + self.attention(self.conv(x))
 
 
+def decorated(forward):
+    """As libraries decorate a `forward`, to checkpoint its gradients or to record what it returns."""
+
+    @wraps(forward)
+    def call(self, *args, **kwargs):
+        return forward(self, *args, **kwargs)
+
+    return call
+
+
+class HandsOn(Two):
+    """It hands further arguments on to a branch of its own, as the layers of transformers do."""
+
+    def __init_subclass__(cls) -> None:
+        cls.forward = decorated(cls.forward)
+
+    @decorated
+    def forward(self, x, *further, mask=None, **kwargs):
+        attended, _ = self.attend(x, *further, mask, **kwargs)
+        x = x + attended
+        return x + self.second(self.norm(x))
+
+    def attend(self, x, *further, **kwargs):
+        return self.first(x), None
+
+
+class HandsOnAgain(HandsOn):
+    """Decorated once more, as every class below the other."""
+
+
 class Group(nn.Module):
     """Residual blocks in a long shortcut: the inner ones count."""
 
@@ -159,6 +189,8 @@ class Group(nn.Module):
         (Strided(), {"": "second"}),
         (Picks(), {"": "first"}),
         (WithAttention(), {"": "attention"}),
+        (HandsOn(), {"": "second"}),
+        (HandsOnAgain(), {"": "second"}),
         (Group(), {"body.0": "bn2", "body.1": "bn2"}),
     ],
     ids=lambda value: type(value).__name__,
@@ -202,6 +234,22 @@ class Branching(Two):
         return x + self.first(x) if x.sum() > 0 else x
 
 
+class Gated(Two):
+    """The branch is what one module returns times what another makes of it: no module ends it."""
+
+    def forward(self, x):
+        out = self.first(x)
+        return x + out * self.second(out.mean((2, 3), keepdim=True)).sigmoid()
+
+
+class Joined(Two):
+    """Half of the branch's channels come from one module, half from another."""
+
+    def forward(self, x):
+        out = self.first(x)
+        return x + torch.cat([out, self.second(out)], dim=1)
+
+
 class Several(Two):
     """Returns more than the sum."""
 
@@ -217,7 +265,7 @@ class TwoMaps(Two):
         return self.first(x["low"]) + nn.functional.interpolate(high, size=x["low"].shape[-2:])
 
 
-@pytest.mark.parametrize("kind", [Headed, Merged, Even, Shifted, Branching, Several, TwoMaps])
+@pytest.mark.parametrize("kind", [Headed, Merged, Even, Shifted, Branching, Gated, Joined, Several, TwoMaps])
 def test_what_is_no_residual_block(kind) -> None:
     assert residual_blocks(kind()) == {}
 
@@ -230,6 +278,15 @@ def test_what_drops_the_branch_drops_the_block() -> None:
     assert torch.equal(model(x), x)
     model.eval()
     torch.testing.assert_close(model(x), x + model.context(model.gamma * model.body(x)))
+
+
+def test_a_gate_before_a_drop_is_in_the_branch() -> None:
+    class GatedScaled(Scaled):
+        def forward(self, x):
+            out = self.body(x)
+            return x + self.drop(out * out.mean((2, 3), keepdim=True).sigmoid())
+
+    assert residual_blocks(GatedScaled()) == {"": "drop"}
 
 
 def test_only_wanted_names() -> None:

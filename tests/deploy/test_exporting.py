@@ -93,7 +93,8 @@ def run_export(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "busy.safetensors"
-    save_model(busy("mask_rcnn_tiny_gc4"), path, provenance={"score_threshold": 0.25})
+    detector = busy("mask_rcnn_tiny_gc4", image_mean=(120.0, 115.0, 110.0))
+    save_model(detector, path, provenance={"score_threshold": 0.25})
     return path
 
 
@@ -119,6 +120,7 @@ def test_onnx_of_one_size(exported: Path, model: Path) -> None:
     (seen,) = detector.predict_images(image)
     assert (seen.boxes[:, 2:] <= (80, 60)).all()
     assert shown_from(detector) == 0.25
+    assert detector.spec.image_mean == (120.0, 115.0, 110.0)  # beside a smaller image
 
 
 def test_weights_are_in_a_file_once(exported: Path) -> None:

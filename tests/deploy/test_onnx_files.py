@@ -41,13 +41,17 @@ def run(model: onnx.ModelProto, **inputs: np.ndarray) -> list[np.ndarray]:
     return session.run(None, inputs)
 
 
-@pytest.mark.parametrize("rule", ["opencv", "pillow", "torchvision"])
-def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
-    file = tmp_path / "network.onnx"
+def resized_network(rule: Resize, folder: Path) -> Path:
+    file = folder / "network.onnx"
     kind = "float" if rule == "torchvision" else "uint8"
     onnx.save(onnx.parser.parse_model(NETWORK.format(kind=kind)), file)
     put_resize_before(file, Details("tiny", ("a",), (160, 96), masks=False, resize=rule, resizes=True))
-    merged = onnx.load(file)
+    return file
+
+
+@pytest.mark.parametrize("rule", ["opencv", "pillow", "torchvision"])
+def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
+    merged = onnx.load(resized_network(rule, tmp_path))
     rng = np.random.default_rng(0)
     for height, width in ((50, 100), (333, 500), (97, 31), (1, 400), (240, 321)):
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -62,6 +66,20 @@ def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
         assert (apart > (1 if rule != "torchvision" else 1e-2)).mean() < (0.04 if rule == "pillow" else 1e-9)
         assert apart.max() < 16
         assert (apart > 0.5).mean() < 0.25
+
+
+@pytest.mark.parametrize("rule", ["opencv", "pillow", "torchvision"])
+def test_openvino_resizes_to_the_same_size(rule: Resize, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(resized_network(rule, tmp_path), "CPU")
+    for height, width in ((50, 100), (333, 500), (97, 31), (240, 321)):
+        image = np.full((height, width, 3), 7, np.uint8)
+        seen, factors, limits = compiled.create_infer_request().infer([image]).to_tuple()
+        fitted = fit_size((height, width), (160, 96), rule)
+        assert seen.shape == (1, 3, *fitted)
+        np.testing.assert_allclose(factors, [fitted[1] / width, fitted[0] / height] * 2, rtol=1e-5)
+        assert limits.tolist() == [width, height, width, height]
+        np.testing.assert_allclose(seen, 7, atol=1e-4)
 
 
 def test_openvino_compiles_truth_values_of_a_split(tmp_path: Path) -> None:

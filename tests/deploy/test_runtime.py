@@ -35,13 +35,23 @@ def test_an_image_is_resized_as_the_model_says() -> None:
     assert (prepared.images == 7).all()
 
 
-def test_a_file_of_one_size_gets_the_image_on_zeros() -> None:
+def test_a_file_of_one_size_gets_the_image_on_what_the_network_takes_for_zeros() -> None:
     image = np.full((50, 100, 3), 7, np.uint8)
-    prepared = prepare(image, replace(DETAILS, size=(96, 128)))
+    of_one_size = replace(DETAILS, size=(96, 128), image_mean=(10.4, 20.0, 30.5))
+    prepared = prepare(image, of_one_size)
     assert prepared.size == (64, 128)
     assert prepared.images.shape == (1, 3, 96, 128)
     assert (prepared.images[:, :, :64] == 7).all()
-    assert not prepared.images[:, :, 64:].any()
+    assert (prepared.images[:, :, 64:] == np.reshape([10, 20, 30], (3, 1, 1))).all()
+    exact = prepare(image, replace(of_one_size, resize="torchvision")).images[:, :, 64:]
+    np.testing.assert_array_equal(exact - np.float32([[[10.4]], [[20.0]], [[30.5]]]), 0)
+
+
+@pytest.mark.parametrize("size", [(200, 300), (200, 271), (49, 98), (61, 107)])
+def test_a_file_of_the_model_s_own_size_gets_the_image_as_large_as_the_model(size: tuple[int, int]) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    model = replace(DETAILS, image_size=(256, 192))
+    assert prepare(image, replace(model, size=(192, 256))).size == prepare(image, model).size
 
 
 def test_a_file_that_resizes_gets_the_image_as_it_is() -> None:
@@ -205,6 +215,26 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="ONNX Runtime cannot read") as error:
         load_export(tmp_path / "model.onnx")
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_overwritten_stays_as_it_was_read(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    ops = openvino.opset13
+    images = ops.parameter([1, 3, 8, 8], np.uint8, name="images")
+    total = ops.reduce_sum(ops.convert(images, "f32"), np.array([1, 2, 3]), keep_dims=False)
+    weights = np.linspace(0, 1, 10_000, dtype=np.float32)[None]
+    result = ops.multiply(ops.unsqueeze(total, np.array(1)), ops.constant(weights))
+    result.output(0).set_names({"probabilities"})
+    model = openvino.Model([result], [images])
+    classes = tuple(map(str, range(10_000)))
+    details = Details("tiny", classes, (8, 8), masks=False, kind="classifier")
+    model.set_rt_info(json.dumps(asdict(details)), "gcnet")
+    openvino.save_model(model, file := tmp_path / "tiny.xml", compress_to_fp16=False)
+    classifier, square = load_export(file), np.ones((1, 3, 8, 8), np.uint8)
+    weights_file = file.with_suffix(".bin")
+    with open(weights_file, "r+b") as opened:
+        opened.write(bytes(weights_file.stat().st_size))
+    np.testing.assert_allclose(classifier.predict(square), 192 * weights, rtol=1e-6)
 
 
 def test_what_is_no_openvino_model(tmp_path: Path) -> None:

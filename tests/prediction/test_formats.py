@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,12 @@ def test_a_table(out: Path) -> None:
         "x2": "20.0",
         "y2": "24.0",
     }
+
+
+def test_a_missing_package_is_named_before_images_are_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(GCNetError, match=r"needs pyarrow, .* pip install 'gcnet\[parquet\]'"):
+        Wanted(("jsonl", "parquet"))
 
 
 def test_so_many_images_a_file(out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
@@ -19,7 +20,7 @@ from starlette.testclient import TestClient
 
 import gcnet
 from gcnet.models.detector import Detector
-from gcnet.serve.app import Limits, make_app
+from gcnet.serve.app import Limits, Service, make_app
 from gcnet.serve.served import Served
 from gcnet.weights.create import create_model
 
@@ -208,6 +209,28 @@ def test_forms_that_are_none(client: TestClient, picture: Picture) -> None:
     check_refused(client.post("/predict"), 400)
 
 
+def test_large_forms_need_no_disk(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with TestClient(make_app(Served.of(detector)), raise_server_exceptions=False) as client:
+        check_refused(send(client, bytes(2_000_000)), 415)  # read, and then no image
+
+
+def test_an_error_of_the_service_is_in_its_log(
+    detector: Detector, picture: Picture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Any, data: bytes) -> Any:
+        raise ZeroDivisionError("told to the log alone")
+
+    monkeypatch.setattr(Service, "decode", fails)
+    with TestClient(make_app(Served.of(detector)), raise_server_exceptions=False) as client:
+        check_refused(answer := send(client, picture()), 500)
+    assert "told to the log" not in answer.text
+    assert "told to the log alone" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -230,6 +253,9 @@ def test_options_that_make_no_sense(client: TestClient, picture: Picture, name: 
 
 
 def test_other_paths_and_methods(client: TestClient) -> None:
+    for path in ("/health", "/health/live"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
     check_refused(client.get("/predict"), 405)
     check_refused(client.get("/../../etc/passwd"), 404)
     check_refused(client.post("/nothing"), 404)

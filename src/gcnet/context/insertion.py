@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from inspect import unwrap
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -124,6 +126,8 @@ def _check(model: nn.Module, channels: int | None, channel_dim: int | None, name
     """Raises GCNetError if the model is none yet, or an argument cannot be meant."""
     if not isinstance(model, nn.Module):
         raise GCNetError(f"model is a {type(model).__name__}; give a torch.nn.Module")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise GCNetError("the model is TorchScript, which runs its own code: insert before that is made")
     for path, part in model.named_modules():
         if any(map(is_lazy, [*part.parameters(recurse=False), *part.buffers(recurse=False)])):
             raise GCNetError(f"{shown(path)} has no weights yet: run a batch through the model first")
@@ -214,15 +218,19 @@ def _matched(modules: Sequence[str], where: Any) -> dict[str, list[str]]:
 def _parts(model: nn.Module, top: str) -> list[str]:
     """The larger modules at most two levels below `top` that a block can follow."""
     around = model.get_submodule(top)
-    below = [(path, module) for path, module in around.named_modules() if path.count(".") < 2]
-    larger = [path for path, module in below if path and any(True for _ in module.children())]
-    return [_join(top, path) for path in larger or [path for path, _ in below[1:]]] or [top]
+    below = [
+        (path, module)
+        for path, module in around.named_modules()
+        if path and path.count(".") < 2 and not _only_holds(module)
+    ]
+    larger = [path for path, module in below if any(True for _ in module.children())]
+    return [_join(top, path) for path in larger or [path for path, _ in below]] or [top]
 
 
 def _output_place(model: nn.Module, path: str, tried: bool) -> _Place:
     """Refuses a module that its owner's `forward` does not call, unless an example will tell."""
     module = model.get_submodule(path)
-    if isinstance(module, CONTAINERS) and not _runs_children(module):
+    if _only_holds(module):
         raise GCNetError(
             f"{shown(path)} is a {type(module).__name__}, which cannot hold a block: name modules in it"
         )
@@ -304,7 +312,12 @@ class ChannelsFirst(nn.Module):
 
 def _runs_children(module: nn.Module) -> bool:
     """Whether the module is a sequence that calls its children in order."""
-    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    return isinstance(module, nn.Sequential) and unwrap(type(module).forward) is nn.Sequential.forward
+
+
+def _only_holds(module: nn.Module) -> bool:
+    """Whether the module is a list of others, which is not called, or calls them in its own way."""
+    return isinstance(module, CONTAINERS) and not _runs_children(module)
 
 
 def _matches(path: str, pattern: str) -> bool:

@@ -1,8 +1,8 @@
 """Finds the residual blocks of a network, and the end of the residual branch in each.
 
 A block is recognised by what its `forward` computes, not by its class: it returns its input, or a projection
-of it, plus a branch, and no layer with weights follows the sum. So one rule finds the blocks of torchvision,
-of timm, and of your own networks.
+of it, plus a branch that one of its modules ends, and no layer with weights follows the sum. So one rule
+finds the blocks of torchvision, timm and transformers, and of your own networks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from contextlib import suppress
-from inspect import signature
+from inspect import signature, unwrap
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from gcnet.context.inspection import undone
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
+JOINS = (operator.mul, operator.imul, torch.mul, "mul", "mul_", torch.cat)
 
 
 def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda name: True) -> dict[str, str]:
@@ -50,7 +51,9 @@ def residual_blocks(model: nn.Module, include: Callable[[str], bool] = lambda na
 def called_modules(module: nn.Module) -> list[nn.Module] | None:
     """The modules that the module's own `forward` calls, with its optional arguments or without them; None if
     torch.fx cannot trace it."""
-    forward = getattr(type(module), "_plain_forward", type(module).forward)
+    if isinstance(module, torch.jit.ScriptModule):
+        return []  # it runs its own code
+    forward = unwrap(type(module).forward)
     if forward is nn.MultiheadAttention.forward:
         return []  # it hands the weights of its layer to a function
     optional = {p.name: p.default for p in signature(forward).parameters.values() if p.default is not p.empty}
@@ -68,15 +71,25 @@ class _OwnForward(fx.Tracer):
 
     @classmethod
     def graph(cls, module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
+        # fx cannot patch a decorator that takes `*args`, and that of inserted blocks would run them.
+        kind: Any = type(type(module).__name__, (type(module),), {})
+        kind.forward = unwrap(type(module).forward)  # set later: `__init_subclass__` may decorate it again
+        own = object.__new__(kind)
+        own.__dict__ = module.__dict__
         with undone(module):  # what `forward` assigns is a proxy
-            return cls(module).trace(module, given)
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.traced_func_name = "_plain_forward" if hasattr(module, "_plain_forward") else "forward"
+            return cls().trace(own, given)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
+
+    def create_args_for_root(self, *args: Any, **kwargs: Any) -> tuple[Any, list[Any]]:
+        """`*args` and `**kwargs`, which `forward` may hand on, are empty."""
+        forward, given = super().create_args_for_root(*args, **kwargs)
+        for place, one in enumerate(given):
+            name = str(one.node.target) if isinstance(one, fx.Proxy) else ""
+            if name.startswith("*"):
+                given[place] = {} if name.startswith("**") else ()
+        return forward, given
 
 
 class _Trace:
@@ -117,7 +130,8 @@ class _Trace:
     def last_call(self, node: Any) -> str | None:
         """The module that made `node`; stochastic depth is skipped, so that it drops the block too.
 
-        A module that is called twice (a shared activation) marks no place; then it is the one before it.
+        A module that is called twice (a shared activation) marks no place; then it is the one before it. None
+        if two modules made it, as where one is a gate for the other.
         """
         calls = [called for called in map(self._called, self.nodes) if called is not None]
         drop = None
@@ -129,6 +143,8 @@ class _Trace:
                 if not drops(self.modules[called]):
                     return called
                 drop = drop or called
+            if node.target in JOINS and sum(self.learnt(each) >= 0 for each in node.all_input_nodes) > 1:
+                return None
             node = self._main_input(node)
         return drop
 

@@ -36,15 +36,16 @@ def runs_block(caller: Any, site: str | None, block: str, *, before: bool = Fals
         caller._runs = []
     # Another list: copies of the module have this one.
     caller._runs = [*caller._runs, Run(site, block, before)]
-    _with_runs(caller, type(caller).__bases__[0])  # makes the classes, which compilers cannot
+    _with_runs(caller, type(caller)._plain)  # makes the classes, which compilers cannot
 
 
 def forget_blocks(module: Any, name: str | None) -> None:
     """Undoes `runs_block` for the blocks of a name, or for all."""
     if "_runs" in vars(module):
         module._runs = [run for run in module._runs if name not in (None, run.block.rpartition(".")[2])]
-        if not module._runs:
-            module.__class__ = type(module).__bases__[0]
+        # A class that others made of this one, as FSDP does, stays, and runs no block.
+        if not module._runs and "_plain" in vars(type(module)):
+            module.__class__ = type(module)._plain
             del module._runs
 
 
@@ -64,7 +65,7 @@ def _with_blocks(base: type[nn.Module]) -> type[nn.Module]:
     def reduce(self: Any) -> tuple[Any, ...]:
         return _blank, (base,), self.__dict__
 
-    namespace: dict[str, Any] = {"forward": forward, "_plain_forward": base.forward, "__reduce__": reduce}
+    namespace: dict[str, Any] = {"forward": forward, "_plain": base, "__reduce__": reduce}
     if nn.Sequential in base.__mro__:  # its owner's `[:-1]` means what it meant
         namespace["__len__"] = lambda self: len(_without_blocks(self, base))
         namespace["__getitem__"] = lambda self, index: _without_blocks(self, base)[index]

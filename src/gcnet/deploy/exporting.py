@@ -81,7 +81,7 @@ def export(
     prepare_folder(file.parent)
     details = _details(model, size, batch, precision, with_resize)
     if image is None:
-        # As large as the file takes it: on zeros beside an image many boxes are alike, and rounding tells
+        # As large as the file takes it: in padding beside an image many boxes are alike, and rounding tells
         # which of them suppress others.
         image = calibration[0] if calibration else _blobs(details.size or (480, 640))
     with draft_folder(file.parent) as folder, _quietly():
@@ -168,6 +168,7 @@ def _details(
         coordinates=spec.coordinates,
         resizes=resizes,
         detections=spec.roi.detections,
+        image_mean=spec.image_mean,
     )
 
 

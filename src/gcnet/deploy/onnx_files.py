@@ -77,6 +77,7 @@ def suit_openvino(graph: Any) -> None:
 
 
 # Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut.
+# No constant is divided by a side: OpenVINO 2026.4 takes the inverse of that.
 RESIZE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] factors, float[4] limits) {{
@@ -91,9 +92,12 @@ resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] fact
     size = Cast <to = 11> (shape)
     longest = ReduceMax <keepdims = 0> (size)
     shortest = ReduceMin <keepdims = 0> (size)
-    by_long = Div (long, longest)
-    by_short = Div (short, shortest)
-    scale = Min (by_long, by_short)
+    grown_long = Mul (long, shortest)
+    grown_short = Mul (short, longest)
+    by_long = LessOrEqual (grown_long, grown_short)
+    limit = Where (by_long, long, short)
+    side = Where (by_long, longest, shortest)
+    scale = Div (limit, side)
     scaled = Mul (size, scale)
     raised = Add (scaled, half)
     whole = Floor (raised)

@@ -23,7 +23,7 @@ from gcnet.found import Classified, Found
 from gcnet.models.read_spec import read_spec
 from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
 from gcnet.ops.decode import as_list, as_rgb_array
-from gcnet.ops.images import fit_size, middle_square, resize_image
+from gcnet.ops.images import fit_size, middle_square, resize_image, scaled_size
 
 DETAILS = "gcnet"  # the key of a file's metadata
 OUTPUTS = ("boxes", "scores", "labels", "valid", "mask_probs")
@@ -37,8 +37,9 @@ class Details:
     """The metadata of a file.
 
     `image_size` is the (long, short) side that images are resized to by the rule of `resize`; a classifier's
-    as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given. It takes
-    `batch` images at a time. A file with `resizes` takes one as it is, H x W x 3, and resizes it by itself.
+    as in its spec. `size` is the (height, width) of the images that a file of fixed shapes is given, on the
+    colour `image_mean` (R, G, B). It takes `batch` images at a time. A file with `resizes` takes one as it
+    is, H x W x 3, and resizes it by itself.
     `coordinates`: see `gcnet.models.coordinates`. A detector finds up to `detections` objects in an image.
     `provenance` is that of the model.
     """
@@ -55,6 +56,7 @@ class Details:
     coordinates: Coordinates = "continuous"
     resizes: bool = False
     detections: int = RoISpec.detections
+    image_mean: tuple[float, float, float] = ModelSpec.image_mean
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -85,6 +87,7 @@ class Details:
             coordinates=self.coordinates,
             resize=self.resize,
             image_size=self.image_size,
+            image_mean=self.image_mean,
         )
 
     @property
@@ -97,7 +100,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image of (height, width) `original`, resized to `size` and perhaps padded with zeros."""
+    """An image of (height, width) `original`, resized to `size` and perhaps padded with the mean colour."""
 
     images: UInt8[np.ndarray, "..."] | Float[np.ndarray, "..."]
     original: tuple[int, int]
@@ -237,7 +240,8 @@ def filled_up(images: np.ndarray, count: int) -> np.ndarray:
 def prepare(image: UInt8[np.ndarray, "H W 3"], details: Details) -> Prepared:
     """An image as a detector's file wants it.
 
-    A file of fixed size gets the image as large as it fits, on zeros; one that resizes gets it as it is.
+    A file of fixed size gets the image as large as it fits, on the mean colour, which the network takes for
+    zeros, as those beside its own images. A file that resizes gets the image as it is.
     """
     original = (image.shape[0], image.shape[1])
     if details.resizes:
@@ -251,11 +255,13 @@ def prepare(image: UInt8[np.ndarray, "H W 3"], details: Details) -> Prepared:
     size = fit_size(original, details.image_size, details.resize)
     if details.size is not None:
         scale = min(details.size[0] / original[0], details.size[1] / original[1])
-        size = (max(int(original[0] * scale), 1), max(int(original[1] * scale), 1))
-    height, width = details.size or size
+        size = scaled_size(original, scale, details.resize)
     pixels = resize_image(image, size, details.resize)
-    framed = np.pad(pixels, ((0, height - size[0]), (0, width - size[1]), (0, 0)))
-    return Prepared(np.ascontiguousarray(framed.transpose(2, 0, 1)[None]), original, size)
+    mean = details.image_mean if pixels.dtype.kind == "f" else np.rint(details.image_mean)
+    framed = np.empty((1, 3, *(details.size or size)), pixels.dtype)
+    framed[:] = np.reshape(mean, (3, 1, 1))
+    framed[0, :, : size[0], : size[1]] = pixels.transpose(2, 0, 1)
+    return Prepared(framed, original, size)
 
 
 def as_found(outputs: Sequence[np.ndarray], prepared: Prepared, details: Details) -> Found:
@@ -317,6 +323,8 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
         raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
     with _told(f"OpenVINO cannot read {file}"):
         core = openvino.Core()
+        # A file that is mapped and then overwritten, as by cp, changes what is found, or ends the process.
+        core.set_property({"ENABLE_MMAP": False})
         model = core.read_model(file)
 
     def run_with(details: Details) -> Run:

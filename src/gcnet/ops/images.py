@@ -36,10 +36,13 @@ def fit_size(size: tuple[int, int], limits: tuple[int, int], rule: str = "opencv
 
     Rounds half up like the reference, down by torchvision's `rule`; enlarges as well as shrinks.
     """
-    height, width = size
-    scale = min(max(limits) / max(size), min(limits) / min(size))
+    return scaled_size(size, min(max(limits) / max(size), min(limits) / min(size)), rule)
+
+
+def scaled_size(size: tuple[int, int], scale: float, rule: str = "opencv") -> tuple[int, int]:
+    """The (height, width) of an image of `size` times `scale`; see `fit_size`."""
     half = 0.0 if rule == "torchvision" else 0.5
-    return max(int(height * scale + half), 1), max(int(width * scale + half), 1)
+    return max(int(size[0] * scale + half), 1), max(int(size[1] * scale + half), 1)
 
 
 def padded_size(size: Sequence[int]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcnet.console import did_you_mean, shown
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, needs
 
 FORMATS = ("coco", "coco-results", "csv", "jsonl", "labelme", "parquet", "yolo")
 OF_CLASSIFIERS = ("csv", "jsonl", "parquet")
@@ -19,7 +19,7 @@ class Wanted:
     """The files that a call writes; see `gcnet.predict`.
 
     `shard` is this call's part of the images and the number of parts, of which the first is 0.
-    Raises GCNetError for words and numbers that make no sense.
+    Raises GCNetError for words and numbers that make no sense, and for a format whose package is missing.
     """
 
     formats: tuple[str, ...] = ()
@@ -34,6 +34,8 @@ class Wanted:
             if word not in FORMATS:
                 hint = did_you_mean(word, FORMATS, f"there are {', '.join(FORMATS)}")
                 raise GCNetError(f"no format {word!r}; {hint}")
+        if "parquet" in self.formats:
+            needs("pyarrow", "parquet")
         if self.images_a_file < 1:
             raise GCNetError(f"images_a_file is {self.images_a_file}; give 1 or more")
         index, count = self.shard

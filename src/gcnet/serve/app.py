@@ -285,12 +285,14 @@ def _add_attention(app: FastAPI, service: Service) -> None:
 def _add_watching(app: FastAPI, service: Service) -> None:
     name = service.served.model.spec.name
 
+    @app.head("/health", include_in_schema=False)  # as monitors and proxies ask
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """200 where images are taken, 503 where the service is stopping or the model's thread is gone."""
         answer = Health(live=True, ready=service.ready, model=name)
         return _json(answer, 200 if service.ready else 503)
 
+    @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", response_model=Health)
     async def live() -> Health:
         """200 as long as the process answers at all."""
@@ -314,4 +316,5 @@ async def _problem(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
     if isinstance(error, ClientDisconnect):
         return JSONResponse({"detail": "the sender left"}, 499)  # nginx's number; it appears only in the log
+    log.error("an error of the service", exc_info=error)
     return JSONResponse({"detail": "an error of the service, see its log"}, 500)

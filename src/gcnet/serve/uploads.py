@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from gcnet.console import one_line
@@ -27,13 +28,7 @@ async def read_upload(request: Request, options: Kind) -> tuple[bytes, Kind]:
     """
     kind = request.headers.get("content-type", BYTES).partition(";")[0].strip().lower()
     if kind == FORM:
-        try:
-            data, options = await _read_form(request, options)
-        except HTTPException as error:
-            if "maximum size" not in error.detail:
-                raise
-            long = f"a field of the form has more than {LONGEST_FIELD:,} bytes"
-            raise HTTPException(400, f"{long}; an image has to be sent as a file, with a name") from None
+        data, options = await _read_form(request, options)
     elif kind == BYTES or kind.startswith("image/"):
         data = await request.body()
     else:
@@ -43,17 +38,29 @@ async def read_upload(request: Request, options: Kind) -> tuple[bytes, Kind]:
     return data, options
 
 
+class _InMemory(MultiPartParser):
+    """Starlette's parser, which would write more than a megabyte to the disk. The gate limits the bytes."""
+
+    spool_max_size = 0  # no limit
+
+
 async def _read_form(request: Request, options: Kind) -> tuple[bytes, Kind]:
-    async with request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=LONGEST_FIELD) as form:
-        images = [value for name, value in form.multi_items() if name == FIELD]
-        fields = {name: value for name, value in form.multi_items() if name != FIELD}
-        if len(images) != 1 or not isinstance(images[0], UploadFile):
-            raise HTTPException(400, f"the form has no file in a field `{FIELD}`: {HOW}")
-        try:
-            chosen = type(options).model_validate(options.model_dump(exclude_unset=True) | fields)
-        except ValidationError as error:
-            raise HTTPException(422, problem_line(error.errors())) from None
-        return await images[0].read(), chosen
+    limits = {"max_files": 1, "max_fields": MOST_FIELDS, "max_part_size": LONGEST_FIELD}
+    try:
+        form = await _InMemory(request.headers, request.stream(), **limits).parse()
+    except MultiPartException as error:
+        long = f"a field of the form has more than {LONGEST_FIELD:,} bytes"
+        told = f"{long}; an image has to be sent as a file, with a name"
+        raise HTTPException(400, told if "maximum size" in error.message else error.message) from None
+    images = [value for name, value in form.multi_items() if name == FIELD]
+    fields = {name: value for name, value in form.multi_items() if name != FIELD}
+    if len(images) != 1 or not isinstance(images[0], UploadFile):
+        raise HTTPException(400, f"the form has no file in a field `{FIELD}`: {HOW}")
+    try:
+        chosen = type(options).model_validate(options.model_dump(exclude_unset=True) | fields)
+    except ValidationError as error:
+        raise HTTPException(422, problem_line(error.errors())) from None
+    return await images[0].read(), chosen
 
 
 def problem_line(errors: Any) -> str:
