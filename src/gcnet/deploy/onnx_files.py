@@ -77,7 +77,8 @@ def suit_openvino(graph: Any) -> None:
 
 
 # Sizes are computed in double, as `fit_size` does; "half" is what is added before they are cut.
-# No constant is divided by a side: OpenVINO 2026.4 takes the inverse of that.
+# No bare constant is divided by a side: OpenVINO 2026.4 takes the inverse of that. Nor are sides chosen by
+# `Where`, after which ONNX Runtime 1.20 finds no sizes.
 RESIZE = """
 <ir_version: {ir}, opset_import: ["" : {opset}]>
 resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] factors, float[4] limits) {{
@@ -85,6 +86,7 @@ resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] fact
     short = Constant <value = double {{{short}.0}}> ()
     half = Constant <value = double {{{half}}}> ()
     least = Constant <value = double {{1.0}}> ()
+    zero = Constant <value = double {{0.0}}> ()
     before = Constant <value = int64[2] {{1, 3}}> ()
     first = Constant <value = int64[1] {{0}}> ()
     across_down = Constant <value = int64[4] {{1, 0, 1, 0}}> ()
@@ -92,12 +94,12 @@ resize (uint8[H, W, 3] image) => ({kind}[1, 3, h, w] fitted_image, float[4] fact
     size = Cast <to = 11> (shape)
     longest = ReduceMax <keepdims = 0> (size)
     shortest = ReduceMin <keepdims = 0> (size)
-    grown_long = Mul (long, shortest)
-    grown_short = Mul (short, longest)
-    by_long = LessOrEqual (grown_long, grown_short)
-    limit = Where (by_long, long, short)
-    side = Where (by_long, longest, shortest)
-    scale = Div (limit, side)
+    nothing = Mul (longest, zero)
+    most_long = Add (long, nothing)
+    most_short = Add (short, nothing)
+    by_long = Div (most_long, longest)
+    by_short = Div (most_short, shortest)
+    scale = Min (by_long, by_short)
     scaled = Mul (size, scale)
     raised = Add (scaled, half)
     whole = Floor (raised)
