@@ -71,16 +71,15 @@ def is_label_studio(path: Path) -> bool:
 def _read_label_studio(path: Path, root: Path) -> Source:
     tasks = objects_in(read_json(path))
     base = root if root.is_dir() else path.parent
-    folders = dict.fromkeys([path.parent, base])
-    folders = [folder / name for folder in folders for name in ("", *IMAGE_FOLDERS)]
+    folders = [above / name for above in dict.fromkeys([path.parent, base]) for name in ("", *IMAGE_FOLDERS)]
     images, annotations = [], []
     unnamed, undone, several = [], [], []
     for id, task in enumerate(tasks, start=1):
-        name, (regions, annotators) = _image_of(task), _regions_of(task)
+        name, (regions, finished) = _image_of(task), _regions_of(task)
         if not name or regions is None:
             (undone if name else unnamed).append(name or f"task {task.get('id', id)}")
             continue
-        if annotators > 1:
+        if finished > 1:
             several.append(name)
         # Of a server's path the end is what another machine may have.
         parts = name.split("/")
@@ -116,7 +115,7 @@ def _path_of(value: str) -> str:
 
 
 def _regions_of(task: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, int]:
-    """The regions of a task, None where nobody has finished it, and the number of those who have.
+    """The regions of a task, None where nobody has finished it, and the number of finished annotations.
 
     Of several annotations the one marked as ground truth is taken, or else the newest.
     """
