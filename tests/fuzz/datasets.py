@@ -165,6 +165,20 @@ def _labelme(folder: Path) -> None:
         _text(folder / f"{number}.json", json.dumps({"shapes": shapes, "imagePath": f"{number}.png", **size}))
 
 
+def _isat(folder: Path) -> None:
+    _images(folder)
+    hole = [[9, 9], [20, 9], [20, 20]]
+    objects = [
+        {"category": "cat", "group": 1, "segmentation": SQUARE, "layer": 1.0, "iscrowd": False},
+        {"category": "cat", "group": 1, "segmentation": hole, "layer": 2.0, "iscrowd": False},
+        {"category": "__background__", "group": 0, "segmentation": hole, "layer": 3.0, "iscrowd": False},
+    ]
+    info = {"description": "ISAT", "folder": "", "height": SIZE[0], "width": SIZE[1]}
+    for number in (1, 2):
+        content = {"info": {**info, "name": f"{number}.png"}, "objects": objects}
+        _text(folder / f"{number}.json", json.dumps(content))
+
+
 def _supervisely(folder: Path) -> None:
     _images(folder / "train" / "img")
     bits = cv2.imencode(".png", np.ones((16, 20), np.uint8))[1].tobytes()
@@ -262,7 +276,7 @@ def _object_masks(folder: Path) -> None:
 
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
-    *(_masks, _object_masks, _supervisely, _label_studio, _box_table, _run_lengths),
+    *(_masks, _object_masks, _isat, _supervisely, _label_studio, _box_table, _run_lengths),
 )
 
 # Damage ------------------------------------------------------------------------------------------------

@@ -64,8 +64,9 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     if lost or (missing and len(missing) == len(paths)):
         names = [f" (there are {len(found)} of the name {shown(name)})" for name, found in several.items()]
         twice = names[0] if names else ""
+        where = "outside of its folder" if os.path.isfile(missing[0]) else "missing"
         raise GCNetError(
-            f"{len(missing)} of the {len(paths)} images listed in {source.path} are missing, "
+            f"{len(missing)} of the {len(paths)} images listed in {source.path} are {where}, "
             f"first {shown(str(missing[0]), 200)}{twice}; restore them, remove them from the list, "
             "or say where they are with --images DIR"
         )

@@ -18,6 +18,7 @@ from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.files import Readers
+from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
 from gcnet.data.readers.masks import find_masks
@@ -47,6 +48,7 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_box_lines,
     find_yolo,
     find_labelme,
+    find_isat,
     find_label_studio,
     find_supervisely,
     find_panoptic,

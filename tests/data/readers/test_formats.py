@@ -9,7 +9,7 @@ import os
 import re
 import resource
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,21 @@ def labelme(root: Path) -> None:
         size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
         content = {"version": "5.4", "shapes": [shape], "imagePath": "a.jpg", "imageData": None, **size}
         write(root / split / "a.json", json.dumps(content))
+
+
+def isat(root: Path) -> None:
+    """Whole in one split, of two polygons of one group in the other."""
+    left, right = ([[x1, 10], [x2, 10], [x2, 40], [x1, 40]] for x1, x2 in ((20, 45), (45, 60)))
+    for split, outlines in (("train", [CORNERS]), ("val", [left, right])):
+        image(root / split / "a.jpg")
+        write(root / split / "a.json", isat_file([("dog", 1, outline, 1.0, False) for outline in outlines]))
+
+
+def isat_file(polygons: Sequence[tuple[str, int, Any, float, bool]]) -> str:
+    """ISAT's JSON of polygons: category, group, points, layer, iscrowd."""
+    info = {"description": "ISAT", "folder": "D:/photos", "name": "a.jpg", "width": WIDTH, "height": HEIGHT}
+    keys = ("category", "group", "segmentation", "layer", "iscrowd")
+    return json.dumps({"info": info, "objects": [dict(zip(keys, one, strict=True)) for one in polygons]})
 
 
 def via(root: Path) -> None:
@@ -289,7 +304,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(supervisely, label_studio),
+    *(isat, supervisely, label_studio),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -434,6 +449,33 @@ def test_shapes_of_supervisely(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     np.testing.assert_array_equal(segmentation_to_mask(ring.segmentation, (HEIGHT, WIDTH)), with_hole)
     np.testing.assert_array_equal(segmentation_to_mask(mask.segmentation, (HEIGHT, WIDTH)), MASK)
     assert "4 of 7 annotations have neither a box nor an outline (first: id a.jpg.json:3)" in caplog.text
+
+
+def test_objects_of_isat(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Group 0 is none; background above an object is a hole in it, and below it nothing."""
+    hole = [[30, 20], [50, 20], [50, 30], [30, 30]]
+    polygons = [
+        ("__background__", 0, [[21, 11], [29, 11], [29, 19]], 1.0, False),
+        ("dog", 0, CORNERS, 2.0, False),
+        ("dog", 0, [[2, 2], [9, 2], [9, 9]], 3.0, False),
+        ("cat", 1, [[62, 42], [70, 42], [70, 50]], 4.0, True),
+        ("cat", 1, [[72, 42], [79, 42], [79, 50]], 5.0, False),
+        ("__background__", 0, hole, 6.0, False),
+        ("dog", 2, [[1, 2], [None, 3], [4, 4]], 7.0, False),
+    ]
+    image(tmp_path / "images" / "a.jpg")
+    write(tmp_path / "marks" / "a.json", isat_file(polygons))
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    assert dataset.class_names == ("cat", "dog")
+    ring, triangle, crowd, cat = dataset.records[0].instances
+    assert [one.crowd for one in (ring, triangle, crowd, cat)] == [False, False, True, False]
+    with_hole = MASK.copy()
+    with_hole[20:30, 30:50] = 0
+    np.testing.assert_array_equal(segmentation_to_mask(ring.segmentation, (HEIGHT, WIDTH)), with_hole)
+    assert triangle.box == (2, 2, 9, 9)
+    assert "1 of 5 annotations have neither a box nor an outline (first: id a.json:4)" in caplog.text
+    with pytest.raises(GCNetError, match=r"1 of the 1 images .* are outside of its folder, first .*a\.jpg"):
+        load_splits(tmp_path / "marks")
 
 
 def test_one_folder_of_labelme_is_divided(tmp_path: Path) -> None:

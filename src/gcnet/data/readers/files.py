@@ -28,7 +28,7 @@ from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
 from gcnet.ops.decode import image_size, read_index_mask
-from gcnet.ops.segmentations import mask_to_rle
+from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
 
 log = logging.getLogger(__name__)
 
@@ -336,6 +336,30 @@ def turned_box(
     corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     return {"segmentation": [((corners - about) @ turn + about).ravel().tolist()]}
+
+
+def cut_out(
+    outlines: Sequence[Sequence[Sequence[float]]], holes: Sequence[Any], size: dict[str, Any]
+) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...]: as polygons, or as a mask where a hole reaches into it.
+
+    Args:
+        outlines: the parts of the object.
+        holes: outlines that may lie elsewhere in the image.
+        size: the image's "width" and "height".
+    """
+    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+    inner = [np.array(hole, np.float64).reshape(-1, 2) for hole in holes if len(hole) >= 3]
+    first, last = np.concatenate(parts).min(0), np.concatenate(parts).max(0)
+    inner = [hole for hole in inner if (hole.max(0) > first).all() and (hole.min(0) < last).all()]
+    if not inner:
+        return {"segmentation": [points.ravel().tolist() for points in parts]}
+    shape = int(size["height"]), int(size["width"])
+    check_mask_size(shape)
+    if not all(np.isfinite(points).all() for points in (*parts, *inner)):
+        raise ValueError("a point that is no number")
+    outside, inside = (segmentation_to_mask(crop_segmentation(some, shape), shape) for some in (parts, inner))
+    return {"segmentation": mask_to_rle(outside & ~inside)}
 
 
 def check_mask_size(size: tuple[int, int]) -> int:

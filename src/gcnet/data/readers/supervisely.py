@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
     check_mask_size,
+    cut_out,
     file_an_image,
     head_of,
     object_of,
@@ -25,7 +25,6 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.source import Source
 from gcnet.ops.decode import read_cutout
-from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
 
 _MOST_BYTES = 1 << 26  # of a mask's PNG
 
@@ -69,17 +68,4 @@ def _object(one: dict[str, Any], size: dict[str, Any]) -> dict[str, Any]:
         return {"bbox": [x1, y1, x2 - x1 + 1, y2 - y1 + 1]}
     if kind != "polygon":
         return {}
-    holes = [hole for hole in one["points"].get("interior", []) if len(hole) >= 3]
-    if not holes:
-        return {"segmentation": [[value for point in points for value in point]]}
-    shape = int(size["height"]), int(size["width"])
-    check_mask_size(shape)
-    outline, *inside = (_drawn(part, shape) for part in (points, *holes))
-    return {"segmentation": mask_to_rle(outline & ~np.bitwise_or.reduce(inside))}
-
-
-def _drawn(points: Any, shape: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
-    polygon = np.array(points, np.float64).reshape(-1, 2)
-    if not np.isfinite(polygon).all():
-        raise ValueError("a point that is no number")
-    return segmentation_to_mask(crop_segmentation([polygon], shape), shape)
+    return cut_out([points], one["points"].get("interior", []), size)

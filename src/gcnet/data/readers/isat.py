@@ -1,0 +1,74 @@
+"""Reads ISAT: a JSON file for each image, with polygons in `objects`, of which several may be one object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcnet.data.readers.files import (
+    ImagesBeside,
+    Readers,
+    cut_out,
+    file_an_image,
+    head_of,
+    object_of,
+    objects_in,
+    read_object,
+    readable,
+)
+from gcnet.data.source import Source
+
+_MARK = re.compile(rb'"description"\s*:\s*"ISAT"')
+_BACKGROUND = "__background__"
+
+
+def find_isat(root: Path) -> Readers:
+    """Finds a JSON file for each image, in a folder for each split or all in one."""
+    return file_an_image(root, "json", is_isat, _read_isat)
+
+
+def is_isat(path: Path) -> bool:
+    """Whether it is a file of ISAT, by the mark that its `info` begins with."""
+    return bool(_MARK.search(head_of(path)))
+
+
+def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
+    images, annotations, beside = [], [], ImagesBeside()
+    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+        info = content["info"] if isinstance(content.get("info"), dict) else {}
+        name = info.get("name")
+        image = beside.of(path, name if isinstance(name, str) else "")
+        sides = {side: info.get(side) for side in ("width", "height")}
+        images.append({"id": id, "file_name": image, **sides})
+        polygons = objects_in(content.get("objects"))
+        holes = [one for one in polygons if one.get("category") == _BACKGROUND]
+        for number, (key, parts) in enumerate(_groups(polygons).items()):
+            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": key[1], "iscrowd": key[2]}
+            annotations.append(entry | object_of(_object, parts, holes, sides))
+    beside.tell(folder, len(images))
+    return Source.of_names(folder, folder, images, annotations)
+
+
+def _groups(polygons: Sequence[dict[str, Any]]) -> dict[tuple[str, str, bool], list[dict[str, Any]]]:
+    """The polygons of each object: as in ISAT's own COCO files, those of one group and category.
+
+    0 is the group of what was given none.
+    """
+    groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
+    for number, one in enumerate(polygons):
+        group, name = one.get("group"), str(one.get("category") or "object")
+        key = f"group {group}" if group else str(number)
+        if name != _BACKGROUND:
+            groups.setdefault((key, name, bool(one.get("iscrowd"))), []).append(one)
+    return groups
+
+
+def _object(
+    parts: Sequence[dict[str, Any]], holes: Sequence[dict[str, Any]], sides: dict[str, Any]
+) -> dict[str, Any]:
+    """The polygons, or a mask where background lies on a layer above them: that is how ISAT draws holes."""
+    lowest = min(float(one.get("layer") or 0) for one in parts)
+    above = [one["segmentation"] for one in holes if float(one.get("layer") or 0) > lowest]
+    return cut_out([one["segmentation"] for one in parts], above, sides)
