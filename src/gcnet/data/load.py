@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,7 +41,7 @@ _MOST_FOLDERS = 100  # of a project that are looked into
 _ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".jsonl")
 
 # Each finds the splits of a folder in its format and a function to read each; empty for other formats.
-READERS: Sequence[Callable[[Path], Readers]] = (
+_FILES: Sequence[Callable[[Path], Readers]] = (
     find_coco,
     find_via,
     find_voc,
@@ -53,9 +54,9 @@ READERS: Sequence[Callable[[Path], Readers]] = (
     find_supervisely,
     find_panoptic,
     find_table,
-    find_masks,
-    find_csv,
 )
+_GUESSED = (find_masks, find_csv)
+READERS = (*_FILES, *_GUESSED)
 
 
 def load_splits(
@@ -122,7 +123,9 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
-        found = _found_in(root)
+        found = _found_in(root, _FILES)
+        if not found:
+            root, found = _beside_masks(root) or (root, _found_in(root, _GUESSED))
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
         if len(inside) != 1 or inside[0].is_file():
             raise
@@ -136,8 +139,24 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
     return {split: partial(_placed, read, root, images) for split, read in found.items()}
 
 
-def _found_in(folder: Path) -> Readers:
-    return next((found for find in READERS if (found := find(folder))), {})
+def _found_in(folder: Path, readers: Sequence[Callable[[Path], Readers]] = READERS) -> Readers:
+    return next((found for find in readers if (found := find(folder))), {})
+
+
+def _beside_masks(root: Path) -> tuple[Path, Readers] | None:
+    """The only folder of `root` that has masks and files of annotations, which say more; None without one.
+
+    Masks are found however deep they lie, such files only where their tools put them.
+    """
+    found: list[tuple[Path, Readers]] = []
+    for folder in sorted(root.glob("[!._]*/"))[:_MOST_FOLDERS]:
+        with contextlib.suppress(GCNetError):
+            if not split_of(folder.name) and find_masks(folder) and (own := _found_in(folder, _FILES)):
+                found.append((folder, own))
+    if len(found) != 1:
+        return None
+    log.warning("%s is read, the only data set in %s", found[0][0], root)
+    return found[0]
 
 
 def _found_inside(root: Path) -> tuple[Path, Readers]:

@@ -188,6 +188,19 @@ def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         load_splits(project)
 
 
+def test_annotations_in_a_project_say_more_than_masks_beside_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "train.py", "")
+    image(tmp_path / "results" / "a.png")
+    for split in ("train", "valid"):
+        image(tmp_path / "dataset" / split / "a.jpg")
+        image(tmp_path / "dataset" / f"{split}_mask" / "a.png")
+        coco(tmp_path / "dataset" / split / "_annotations.coco.json", ["a.jpg"])
+    assert found(tmp_path) == found(tmp_path / "dataset")
+    assert caplog.messages == [f"{tmp_path / 'dataset'} is read, the only data set in {tmp_path}"]
+
+
 def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "hello")
     (tmp_path / "models").mkdir()
