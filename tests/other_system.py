@@ -17,6 +17,7 @@ from pathlib import Path
 
 MODULES = ("resource", "fcntl", "pwd", "grp", "termios")
 OF_OS = ("fork", "getuid", "getpgid", "setsid", "killpg", "sched_getaffinity", "statvfs", "mkfifo", "nice")
+OF_OS += ("getloadavg",)
 SIGNALS = ("SIGHUP", "SIGALRM", "SIGBUS", "SIGKILL", "SIGUSR1")
 
 
@@ -79,6 +80,9 @@ def main(folder: Path, workers: int = 0) -> int:
         ["predict", str(run), str(data / "valid"), "--out", str(folder / "found")],
         ["convert", str(run), str(folder / "model.safetensors")],
         ["data", "convert", str(data), str(folder / "yolo"), "--to", "yolo"],
+        ["data", str(data), "--out", str(folder / "page.html")],
+        ["attention", str(run), str(next((data / "valid").glob("*.png"))), "--out", str(folder / "seen")],
+        ["benchmark", str(run), "--size", "96x96", "--repeats", "1", "--out", str(folder / "speed")],
     )
     for command in commands:
         if code := gcnet(command):

@@ -10,6 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("other_system.py")
 RESULTS = ("run/last.safetensors", "scores/metrics.json", "found/results.json", "yolo/data.yaml")
+RESULTS += ("page.html", "seen/sheet.jpg", "speed/benchmark.json")
 
 
 @pytest.mark.slow

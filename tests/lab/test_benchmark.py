@@ -13,6 +13,9 @@ import torch
 from gcnet.errors import GCNetError
 from gcnet.lab.benchmark import Options, peak_bytes, run_benchmark, spread, time_in_turn
 from gcnet.lab.subjects import busy_detector, random_batch, saved_bytes, twin_of
+from gcnet.weights.catalog import find_detector
+from gcnet.weights.create import create_model
+from gcnet.weights.files import save_model
 
 SMALL = Options(models=["mask_rcnn_tiny", "mask_rcnn_tiny_gc4"], size=(64, 96), repeats=2)
 
@@ -42,6 +45,20 @@ def test_report(tmp_path, capsys):
 
 def test_detectors_of_boxes_alone_are_timed(tmp_path):
     run_benchmark(replace(SMALL, models=["faster_rcnn_tiny"], repeats=1), tmp_path)
+
+
+def test_a_model_like_that_in_a_file_is_timed(tmp_path):
+    """Its structure with its own number of classes; it finds much even if the file's weights do not."""
+    row = find_detector("mask_rcnn_tiny_gc4")
+    save_model(create_model(row.name, class_names=("cat", "dog")), tmp_path / "mine.safetensors")
+    twin = busy_detector(str(tmp_path / "mine.safetensors"))
+    assert twin.spec.class_names == ("cat", "dog")
+    assert twin.spec.backbone == row.spec.backbone
+    report = run_benchmark(replace(SMALL, models=[str(tmp_path / "mine.safetensors")], repeats=1), tmp_path)
+    assert report["inference"][str(tmp_path / "mine.safetensors")]["detections"] > 10
+    save_model(create_model("resnet_tiny", class_names=("cat", "dog")), tmp_path / "other.safetensors")
+    with pytest.raises(GCNetError, match="image classifier"):
+        busy_detector(str(tmp_path / "other.safetensors"))
 
 
 def test_training_report_counts_what_is_saved(tmp_path):

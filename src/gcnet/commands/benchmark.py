@@ -17,7 +17,7 @@ from gcnet.weights.catalog import find_detector
 def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse(argv)
-    options.models = [find_detector(name).name for name in options.models]
+    options.models = [name if Path(name).exists() else find_detector(name).name for name in options.models]
     if options.train and (options.plain or options.compile or options.precision != ["fp32"]):
         raise GCNetError("--precision, --plain and --compile are of inference: leave them out, or --train")
     options.device = choose_device(options.device)
@@ -37,7 +37,9 @@ def _parser() -> Parser:
         "Compares the speed of models on this machine, also with another library.",
     )
     models = ["mask_rcnn_r50", "mask_rcnn_r50_gc4"]
-    parser.add_argument("models", nargs="*", default=models, metavar="MODEL", help="names")
+    parser.add_argument(
+        "models", nargs="*", default=models, metavar="MODEL", help="names, or files of your own"
+    )
     parser.add_option("--against", Literal["torchvision"], "also time its Mask R-CNN, with the same weights")
     parser.add_option("--train", bool, "time training steps, not inference", False)
     precisions = get_args(Precision)

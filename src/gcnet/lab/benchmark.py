@@ -202,8 +202,9 @@ def describe_machine(device: torch.device | str) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
         "torchvision": metadata.version("torchvision"),
-        "load before": f"{os.getloadavg()[0]:.1f}",
     }
+    if hasattr(os, "getloadavg"):  # not on Windows
+        found["load before"] = f"{os.getloadavg()[0]:.1f}"
     if torch.device(device).type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,33 +17,48 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ResNetSpec
+from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.ops.segmentations import segmentation_to_mask
 from gcnet.types import Batch, Detections, Targets
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.dialects import translate
+from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_keys import mmdet_key
 
 CLASS_STD = 0.5  # of the class weights: scores from near 0 to near 1
 OBJECTS = 8  # in a training image, as in COCO
 
 
-def busy_detector(name: str) -> Detector:
-    """The model of a row with random weights that find as many objects as they may.
+def busy_detector(source: str) -> Detector:
+    """The model of a row, or one like that in a file, with random weights that find as much as they may.
 
     Fresh context blocks change nothing, and a row with them has all other weights of the row without: the two
     find the same objects and differ in the blocks' time alone.
+
+    Raises:
+        GCNetError: there is no such row and no such file, or it is of a classifier.
     """
-    spec = find_detector(name).spec
+    spec = _spec_of(source)
+    further = {"more_context": ()} if isinstance(spec.backbone, ResNetSpec) else {}
+    bare = replace(spec, backbone=replace(spec.backbone, context=None, **further))
     torch.manual_seed(0)
-    plain = Detector(replace(spec, backbone=replace(spec.backbone, context=None)))
+    plain = Detector(bare)
     for head in plain.roi_heads.box_stages:
         nn.init.normal_(head.cls.weight, std=CLASS_STD)
-    if spec.backbone.context is None:
+    if spec == bare:
         return plain.eval()
     detector = Detector(spec)
     detector.load_state_dict(plain.state_dict(), strict=False)
     return detector.eval()
+
+
+def _spec_of(source: str) -> ModelSpec:
+    if not Path(source).exists():
+        return find_detector(source).spec
+    model = load_model(source)
+    if not isinstance(model, Detector):
+        raise GCNetError(f"{source} is an image classifier; give a detector")
+    return model.spec
 
 
 def random_batch(images: int, size: tuple[int, int]) -> Batch:
