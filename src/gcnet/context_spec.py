@@ -21,6 +21,7 @@ class BlockKind(NamedTuple):
 
 
 BLOCKS = {
+    "ga": BlockKind("gcnet.context.generalized:GeneralizedAttention", ("heads", "terms", "key_stride")),
     "se": BlockKind("gcnet.context.blocks:SqueezeExcitation", ("ratio",)),
     "snl": BlockKind("gcnet.context.blocks:SimplifiedNonLocal"),
     "nl": BlockKind("gcnet.context.blocks:NonLocal"),
@@ -58,8 +59,8 @@ class ContextSpec:
     """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
 
     Attributes:
-        ratio, pooling, fusion: options of the block, see its class. Options that the block does not have must
-            be at their defaults.
+        ratio, pooling, fusion, heads, terms, key_stride: options of the block, see its class. Options that
+            the block does not have must be at their defaults.
         stages: which of c2, c3, c4 and c5 have the block.
         position: "after1x1" (after the last convolution and its norm, before the residual add) or
             "after_add". Our own ResNet also has "after_conv1" and "after_conv2" (of three convolutions, after
@@ -78,6 +79,9 @@ class ContextSpec:
     fusion: tuple[Literal["add", "scale"], ...] = ("add",)
     block: str = "gc"
     only: tuple[tuple[int, ...], ...] = ()
+    heads: int = 8
+    terms: str = "1111"
+    key_stride: int = 2
 
     def __post_init__(self) -> None:
         options = [field for field in fields(self) if field.name not in _WHERE]

@@ -18,6 +18,7 @@ from gcnet.context import (
     ConvolutionalBlockAttention,
     EfficientChannelAttention,
     GatedChannelTransformation,
+    GeneralizedAttention,
     GlobalContext,
     LinearTransform,
     NonLocal,
@@ -48,7 +49,9 @@ SCALING: dict[str, Callable[[], ContextBlock]] = {
     "eca": partial(EfficientChannelAttention, C),
 }
 OF_MAPS: dict[str, Callable[[], ContextBlock]] = {
-    "cbam": partial(ConvolutionalBlockAttention, C, ratio=1 / 2)
+    "cbam": partial(ConvolutionalBlockAttention, C, ratio=1 / 2),
+    "ga": partial(GeneralizedAttention, C, heads=2),
+    "ga_key": partial(GeneralizedAttention, C, heads=2, terms="0010"),
 }
 ALL = {**ADDING, **SCALING, **OF_MAPS}
 SIZES = [(9,), (4, 5), (1, 1), (2, 3, 4)]

@@ -17,6 +17,7 @@ from gcnet.context import (
     ConvolutionalBlockAttention,
     EfficientChannelAttention,
     GatedChannelTransformation,
+    GeneralizedAttention,
     GlobalContext,
     NonLocal,
     SimplifiedNonLocal,
@@ -33,11 +34,13 @@ KINDS = {
     "gc": GlobalContext,
     "snl": SimplifiedNonLocal,
     "nl": NonLocal,
+    "ga": GeneralizedAttention,
     "se": SqueezeExcitation,
     "eca": EfficientChannelAttention,
     "cbam": ConvolutionalBlockAttention,
     "gct": GatedChannelTransformation,
 }
+LAST = {"gc": "add.expand.weight", "ga": "add.factor"}  # what is zero in a fresh block that adds
 SMALL = ResNetSpec(blocks=(1, 1, 1, 1), stem_channels=16, base_channels=16, norm="batch", frozen_stages=0)
 
 
@@ -50,7 +53,7 @@ def test_each_kind_stands_where_it_should(kind: Any, stages: tuple[bool, bool, b
 
 
 @pytest.mark.parametrize("position", ["after1x1", "after_add"])
-@pytest.mark.parametrize("kind", ["gc", "snl", "nl"])
+@pytest.mark.parametrize("kind", ["gc", "snl", "nl", "ga"])
 def test_fresh_blocks_that_add_change_nothing_and_learn(kind: Any, position: Any) -> None:
     plain = ResNet(SMALL)
     context = ContextSpec(block=kind, stages=(True,) * 4, position=position)
@@ -64,9 +67,8 @@ def test_fresh_blocks_that_add_change_nothing_and_learn(kind: Any, position: Any
     for ours, theirs in zip(features, plain(x), strict=True):
         assert torch.equal(ours, theirs)
     features[-1].square().sum().backward()
-    block = backbone.layer4[0].context
-    last = block.add.expand if kind == "gc" else block.add.linear
-    assert last.weight.grad.abs().max() > 0
+    last = dict(backbone.layer4[0].context.named_parameters())[LAST.get(kind, "add.linear.weight")]
+    assert last.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,8 +66,8 @@ def train(
         class_names: the classes that you expect; training fails if the data has others.
         backbone_weights: for a model that is given by name, in place of `weights`: a ResNet's file, from
             torchvision, timm, mmpretrain, MoCo, DINO, transformers or mmdetection. All else starts random.
-        add_context: context blocks for a model that has none: gc, snl or nl. They change nothing until they
-            are trained.
+        add_context: context blocks for a model that has none: gc, snl, nl or ga. They change nothing until
+            they are trained.
         ratio: bottleneck ratio of the added blocks, such as 1/4.
         stages: the stages whose residual blocks get a context block, such as c3-c5 or c4.
         remove_context: remove the model's context blocks.

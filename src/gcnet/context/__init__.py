@@ -17,6 +17,7 @@ from gcnet.context.gates import (
     EfficientChannelAttention,
     GatedChannelTransformation,
 )
+from gcnet.context.generalized import GeneralizedAttention
 from gcnet.context.insertion import insert, remove
 from gcnet.context.look import BlockComplexity, BlockStatistics, complexity, mean_statistics, measure, record
 from gcnet.context.pairwise import PairwiseAttention
@@ -31,6 +32,7 @@ __all__ = [
     "ConvolutionalBlockAttention",
     "EfficientChannelAttention",
     "GatedChannelTransformation",
+    "GeneralizedAttention",
     "GlobalContext",
     "LinearTransform",
     "NonLocal",

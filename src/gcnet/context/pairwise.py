@@ -69,14 +69,14 @@ class PairwiseAttention(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N D ..."]:
-        query = self.query(_tokens(x))
-        key, value = self._keys(x), self._pooled(self.value(_tokens(x)), x)
+        query = self.query(tokens_of(x))
+        key, value = self._keys(x), self._pooled(self.value(tokens_of(x)), x)
         if self.mode == "dot_product":
             context = _linear_attention(query, key, value)
         elif self.mode == "concatenation":
             context = _additive_attention(*self._matches(query, key), value)
         else:
-            context = _softmax_attention(query, key, value, self.softmax_scale)
+            context = softmax_attention(query, key, value, self.softmax_scale)
         return context.transpose(1, 2).unflatten(2, x.shape[2:])
 
     def attention(self, x: Float[Tensor, "N C ..."], queries: Int[Tensor, " Q"]) -> Float[Tensor, "N Q ..."]:
@@ -85,7 +85,7 @@ class PairwiseAttention(nn.Module):
         The last dimensions are those of the map, halved if `sub_sample`. Softmax forms sum to 1 over them;
         the other two may not, and "dot_product" has negative weights too.
         """
-        query, key = self.query(_tokens(x)[:, queries]), self._keys(x)
+        query, key = self.query(tokens_of(x)[:, queries]), self._keys(x)
         if self.mode == "concatenation":
             query_term, key_term = self._matches(query, key)
             weights = (query_term[:, :, None] + key_term[:, None, :]).relu() / key.shape[1]
@@ -103,7 +103,7 @@ class PairwiseAttention(nn.Module):
         return f"mode={self.mode}, softmax_scale={self.softmax_scale:.4g}, sub_sample={self.sub_sample}"
 
     def _keys(self, x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N M D"]:
-        return self._pooled(self.key(_tokens(x)), x)
+        return self._pooled(self.key(tokens_of(x)), x)
 
     def _pooled(self, tokens: Float[Tensor, "N P D"], x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N M D"]:
         """Max-pooled over pairs of neighbours along each side of the map; a side of 1 stays."""
@@ -112,7 +112,7 @@ class PairwiseAttention(nn.Module):
         size = x.shape[2:]
         pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(size) - 1]
         maps = tokens.transpose(1, 2).unflatten(2, size)
-        return _tokens(pool(maps, [min(2, side) for side in size]))
+        return tokens_of(pool(maps, [min(2, side) for side in size]))
 
     def _matches(
         self, query: Float[Tensor, "N P D"], key: Float[Tensor, "N M D"]
@@ -123,14 +123,15 @@ class PairwiseAttention(nn.Module):
         return F.linear(query, query_term).squeeze(2), F.linear(key, key_term).squeeze(2)
 
 
-def _tokens(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N P C"]:
+def tokens_of(x: Float[Tensor, "N C ..."]) -> Float[Tensor, "N P C"]:
     """Positions as rows: a view, and of a channels-last map a contiguous one."""
     return positions(x).transpose(1, 2)
 
 
-def _softmax_attention(
+def softmax_attention(
     query: Float[Tensor, "N P K"], key: Float[Tensor, "N M K"], value: Float[Tensor, "N M D"], scale: float
 ) -> Float[Tensor, "N P D"]:
+    """softmax(scale * Q K^T) V, tile by tile."""
     # The fused kernels want rows in one piece and, on CPUs, values as wide as keys. Without either PyTorch
     # falls back to the whole matrix, silently.
     width = value.shape[2]

@@ -34,7 +34,7 @@ from gcnet.weights.saved import is_foreign
 
 # In the names of tensors of context blocks, the first and further ones.
 OF_CONTEXT = re.compile(r"\.context\d*\.")
-ADDING = ("gc", "snl", "nl")  # blocks that add their result; a new one adds zero
+ADDING = ("gc", "snl", "nl", "ga")  # blocks that add their result; a new one adds zero
 
 Model = TypeVar("Model")
 
@@ -233,7 +233,9 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
         if backbone.context is not None:
             raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
         if context.block not in ADDING or context.fusion != ("add",):
-            raise GCNetError(f'the block "{context.block}" would change a trained network: add gc, snl or nl')
+            raise GCNetError(
+                f'the block "{context.block}" would change a trained network: add gc, snl, nl or ga'
+            )
         name += f"_{context.block}" + (f"{1 / context.ratio:g}" if context.block == "gc" else "")
     more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
     spec = replace(model.spec, name=name, backbone=replace(backbone, context=context, **more))
