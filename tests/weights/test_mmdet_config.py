@@ -103,7 +103,7 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
     [
         (
             "nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))",
-            "type=soft_nms of its nms",
+            "nms of type soft_nms",
         ),
         ("test_pipeline = [dict(scale=(512, 512), keep_ratio=False)]", "stretched"),
         ("anchor_generator = dict(scales=[2, 4], ratios=[1.0])", "3 anchors at every place, where 2 are"),
@@ -185,13 +185,17 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
         ("model = dict(neck=dict(num_outs=len('abcde')))", "num_outs=(computed) of its neck"),
         (
             "model = dict(rpn_head=dict(anchor_generator=dict(scales=s)))",
-            "(rpn_head.0.anchor_generator.scales)",
+            "(model.rpn_head.anchor_generator.scales)",
         ),
-        ("img_scale = (1e999, 2)", ".img_scale.0)"),
+        ("img_scale = (1e999, 2)", "(test_pipelines.0.0.img_scale.0)"),
         ("img_norm_cfg = dict(mean=[x for x in y])", "images are normalised by (computed)"),
         ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
         ("model = dict()\nmodel['backbone'] = dict(style='caffe')", "more than name values (line 2)"),
         ("with read_base():\n    from .base import *", "more than name values (line 1)"),
+        (
+            "model = dict(mask_roi_extractor=dict(finest_scale=f()))",
+            "(model.mask_roi_extractor.finest_scale)",
+        ),
         ("model = dict(backbone=dict(type='" + "R" * 999 + "'))", f"backbone of type {'R' * 37}..."),
     ],
 )
@@ -216,6 +220,9 @@ def test_numbers_of_classes_are_told_by_tensors() -> None:
         ("model = dict(roi_head=dict(bbox_roi_extractor=dict(finest_scale=0)))", r"finest_scale is 0\.0"),
         ("test_pipeline = [dict(type='Resize', img_scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
         ("model = dict(backbone=dict(style=3))", "residual blocks of style 3"),
+        ("model = dict(test_cfg=dict(rpn=dict(nms_pre=-1)))", "pre_nms_test is -1"),
+        ("model = dict(test_cfg=dict(rpn=dict(max_per_img=0)))", "proposals_test is 0"),
+        ("model = dict(test_cfg=dict(rcnn=dict(max_per_img=-1)))", "detections is -1"),
     ],
 )
 def test_numbers_that_no_model_can_have(text: str, words: str, tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def _test(values: dict[str, Any]) -> dict[str, Any]:
         "proposals": rpn.get("max_per_img", rpn.get("max_num")),
     }
     said: dict[str, Any] = {name: one[0] for name, given in thresholds.items() if (one := numbers([given]))}
-    return said | {name: value for name, value in limits.items() if isinstance(value, int) and value > 0}
+    return said | {name: value for name, value in limits.items() if isinstance(value, int)}
 
 
 def _nms_threshold(test: dict[str, Any]) -> Any:
