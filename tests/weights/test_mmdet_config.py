@@ -158,7 +158,7 @@ def test_texts_that_cannot_be_parsed(text: str) -> None:
         "norm = dict(mean=[low, 116.28, 123.675], std=[1.0, 1.0, 1.0])\n"
         "img_norm_cfg = dict(**norm, to_rgb=False)\n"
         "model = dict(backbone=dict(\n"
-        "    type=ResNet, style=f'{\"caf\"}' + 'fe', frozen_stages=-1, norm_eval=False))",
+        "    type=ResNet, style=f'c{\"af\"}' + 'fe', frozen_stages=-1, norm_eval=False))\ndel norm, os",
         '{"img_norm_cfg": {"mean": [103.53, 116.28, 123.675], "std": [1, 1, 1], "to_rgb": false},'
         ' "model": {"backbone": {"type": "mmdet.ResNet", "style": "caffe", "frozen_stages": -1,'
         ' "norm_cfg": {"type": "BN"}, "norm_eval": false}}}',
@@ -192,6 +192,11 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
         ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
         ("model = dict()\nmodel['backbone'] = dict(style='caffe')", "more than name values (line 2)"),
         ("with read_base():\n    from .base import *", "more than name values (line 1)"),
+        ("model = dict(neck=dict())\ndel model['neck']", "more than name values (line 2)"),
+        ("model = dict()\nmodel['neck'], b = dict(), 2", "more than name values (line 2)"),
+        ("s = 'caffe'\ns, b = 1, 2\nbackbone = dict(style=s)", "(model.backbone.style)"),
+        ("model = dict(backbone=dict(style=f'{1:d}'))", "(model.backbone.style)"),
+        ("name = f()\nmodel = dict(backbone={name: 1})", "**=1 of its backbone"),
         (
             "model = dict(mask_roi_extractor=dict(finest_scale=f()))",
             "(model.mask_roi_extractor.finest_scale)",
