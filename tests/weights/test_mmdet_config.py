@@ -15,6 +15,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights import config_text
+from gcnet.weights.catalog import find
 from gcnet.weights.load import load_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import standardise
@@ -393,10 +394,32 @@ def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:
     assert told["note"].endswith("mean and deviation")
 
 
-def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> None:
-    path = saved(built(small()), "backbone = dict(style='caffe')", tmp_path / "x.pth")
-    with pytest.raises(GCNetError, match="says that it is no mask_rcnn_r50: other style"):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("backbone = dict(style='caffe')", "style"),
+        ("bbox_roi_extractor = dict(finest_scale=28)", "levels of regions"),
+    ],
+)
+def test_a_row_is_not_filled_with_what_computes_otherwise(text: str, words: str, tmp_path: Path) -> None:
+    path = saved(built(small()), text, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=f"says that it is no mask_rcnn_r50: other {words};"):
         load_model(path, row="mask_rcnn_r50")
+
+
+def test_a_row_keeps_its_settings_of_a_test(tmp_path: Path) -> None:
+    row = find("mask_rcnn_tiny")
+    text = (
+        "img_scale = (64, 48)\nbackbone = dict(norm_eval=True, frozen_stages=3)\nrcnn = dict(max_per_img=7)"
+    )
+    found = load_model(
+        saved(built(row.spec), f"{text}\ntest_cfg = dict(rcnn=rcnn)", tmp_path / "x.pth"), row=row.name
+    )
+    assert found.spec == row.spec
+    expected = "as mask_rcnn_tiny, and not as it says: image size, numbers of proposals and detections"
+    assert found.provenance["note"] == expected
+    told_by = found.provenance["told_by"]
+    assert {told_by[name] for name in ("image_size", "norm", "frozen_stages")} == {"as mask_rcnn_tiny"}
 
 
 @pytest.mark.parametrize("name", ["x_caffe.pth", "x_gn+ws.pth"])

@@ -111,6 +111,9 @@ def identify(
         ) from None
     if row is not None:
         _refuse_another(path, row, as_said)
+        told_by |= dict.fromkeys(("norm", "frozen_stages", "image_size"), f"as {row.name}")
+        if others := _others(_tests(spec), _tests(as_said)):
+            notes.append(f"as {row.name}, and not as it says: {others}")
     elif as_said != spec:
         own, spec = None, replace(as_said, name=path.stem)
     notes += _settings(config)
@@ -215,12 +218,15 @@ def _refuse(path: Path, wrong: Iterable[str]) -> None:
 
 def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
     """Raises if a file that is to fill the model of a row says that it holds one that computes otherwise."""
-    ours, theirs = _computes(row.spec), _computes(as_said)
-    if others := [name for name in ours if ours[name] != theirs[name]]:
+    if others := _others(_computes(row.spec), _computes(as_said)):
         raise GCNetError(
-            f"{path} says that it is no {row.name}: other {', '.join(others)}; "
-            "give the file in place of the name"
+            f"{path} says that it is no {row.name}: other {others}; give the file in place of the name"
         )
+
+
+def _others(ours: Mapping[str, object], theirs: Mapping[str, object]) -> str:
+    """The names of what differs."""
+    return ", ".join(name for name in ours if ours[name] != theirs[name])
 
 
 def _computes(spec: ModelSpec) -> dict[str, object]:
@@ -231,6 +237,17 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
         "mean and deviation of images": (spec.image_mean, spec.image_std),
         "anchors": (rpn.anchor_scales, rpn.anchor_ratios, rpn.anchor_strides, rpn.stds),
         "deviations of deltas": (spec.cascade, spec.roi.stds),
+        "levels of regions": spec.roi.finest_scale,
+    }
+
+
+def _tests(spec: ModelSpec) -> dict[str, object]:
+    """The settings of a test, in words."""
+    rpn, roi = spec.rpn, spec.roi
+    return {
+        "image size": spec.image_size,
+        "NMS": (rpn.nms_threshold, roi.nms_threshold),
+        "numbers of proposals and detections": (rpn.pre_nms_test, rpn.proposals_test, roi.detections),
     }
 
 
