@@ -123,8 +123,9 @@ def test_statistics_of_a_backbone(backbone: str, norm: str | None) -> None:
 
 def test_loaders_that_are_unknown() -> None:
     known = ("LoadImageFromFile", "LoadAnnotations", "mmcv.LoadImageFromNDArray")
-    for kind, steps in (*dict.fromkeys(known, ()).items(), ("LoadNumpyFromFile", ("LoadNumpyFromFile",))):
-        assert said(f"test_pipeline = [dict(type='{kind}')]").steps == steps
+    noted = ("not done here, but in its test: LoadNumpyFromFile",)
+    for kind, notes in (*dict.fromkeys(known, ()).items(), ("LoadNumpyFromFile", noted)):
+        assert said(f"test_pipeline = [dict(type='{kind}')]").notes == notes
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -43,8 +43,7 @@ class Identified:
     """The model that a file holds.
 
     Attributes:
-        spec: the model, with the file's own classes.
-        row_name: of the catalog row that the model is, or None if it is none of them.
+        spec: the model, with the file's own classes; it has the name of a catalog row, or of the file.
         note: one line on what had to be assumed, or on a name that does not fit; None if there is nothing.
         bgr: whether its first convolution takes blue first; that of `spec` takes red.
         standardised: parts of it whose convolutions standardise their weights; those of `spec` do not.
@@ -52,7 +51,6 @@ class Identified:
     """
 
     spec: ModelSpec
-    row_name: str | None
     note: str | None
     bgr: bool = False
     standardised: tuple[str, ...] = ()
@@ -116,7 +114,7 @@ def identify(
             notes.append(f"as {row.name}, and not as it says: {others}")
     elif as_said != spec:
         own, spec = None, replace(as_said, name=path.stem)
-    notes += _settings(config)
+    notes += [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
     names, told_by["class_names"] = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     bgr, standardised = config.channels == "bgr", config.standardised or ()
@@ -124,7 +122,7 @@ def identify(
         told_by["channels"] += ": BGR, turned into RGB"
     usual = f"as {own.name}" if own else ASSUMED
     told_by = {name: told_by.get(name, usual) for name in TELLABLE}
-    return Identified(spec, own.name if own else None, "; ".join(notes) or None, bgr, standardised, told_by)
+    return Identified(spec, "; ".join(notes) or None, bgr, standardised, told_by)
 
 
 def _find_out(
@@ -140,20 +138,19 @@ def _find_out(
     Who tells the norm and the place of blocks is added to `told_by`.
     """
     candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-    row, told_by_row = _known_row(path, digest, candidates)
+    published, named = find_published(digest, candidates), _named(path, candidates)
     counted = _counted_norm(tensors)
     norm: Any = config.norm or counted or "frozen_stats"
-    if row is not None:
-        told_by["norm"] = told_by_row
+    if row := published or named:
+        told_by["norm"] = "published file" if published else "name"
     else:
         told_by.setdefault("norm", "batch counts" if counted else ASSUMED)
         row = next((row for row in candidates if row.spec.backbone.norm == norm), None)
     if structure.backbone.norm == "group32":
         norm, told_by["norm"] = "group32", "shapes"
     notes = []
-    named = _named(path, ROWS)
-    if named is not None and named not in candidates:
-        notes.append(f"it is named like {named.name}, but holds another model")
+    if (other := _named(path, ROWS)) and other not in candidates:
+        notes.append(f"it is named like {other.name}, but holds another model")
     if told_by["norm"] == ASSUMED:
         notes.append(UNTRAINED)
     if row is None and config.channels is None:
@@ -167,20 +164,6 @@ def _find_out(
         return row, row.spec, notes
     backbone: Any = replace(structure.backbone, norm=norm)
     return None, replace(structure, name=path.stem, backbone=backbone), notes
-
-
-def _settings(config: Config) -> list[str]:
-    """Settings that were given but are no part of a model here."""
-    notes = [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
-    if config.steps:
-        notes.append(f"not done here, but in its test: {listed(config.steps, 4)}")
-    for what, own, usual in (
-        ("score threshold", config.score_threshold, 0.05),
-        ("threshold of masks", config.mask_threshold, 0.5),
-    ):
-        if own not in (None, usual):
-            notes.append(f"its own {what} was {own:g}")
-    return notes
 
 
 def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> tuple[Config, dict[str, str]]:
@@ -249,13 +232,6 @@ def _tests(spec: ModelSpec) -> dict[str, object]:
         "NMS": (rpn.nms_threshold, roi.nms_threshold),
         "numbers of proposals and detections": (rpn.pre_nms_test, rpn.proposals_test, roi.detections),
     }
-
-
-def _known_row(path: Path, digest: str, candidates: Sequence[Row]) -> tuple[Row | None, str]:
-    """The row among those of the right structure, if its norm need not be known, and what tells it."""
-    if row := find_published(digest, candidates):
-        return row, "published file"
-    return _named(path, candidates), "name"
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:

@@ -127,11 +127,6 @@ def paddings(values: dict[str, Any]) -> list[Any]:
     return [divisor for divisor in found if divisor not in (None, 1)]
 
 
-def convolution_types(values: dict[str, Any], part: str) -> set[str]:
-    """Classes of the convolutions of a part of the model."""
-    return {word(conv.get("type")) for conv in dicts(dicts(values, part), "conv_cfg")}
-
-
 def plugins(values: dict[str, Any]) -> list[dict[str, Any]]:
     """Those of the residual blocks."""
     found = first_dict(values, "backbone").get("plugins")

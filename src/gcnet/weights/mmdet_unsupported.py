@@ -13,7 +13,8 @@ from gcnet.weights.config_text import Computed, computed, dicts, first_dict, wor
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
-SYNC_NORMS = ("SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm")
+BATCH_NORMS = "BN BN2d BatchNorm2d"
+SYNC_NORMS = "SyncBN MMSyncBN NaiveSyncBN SyncBatchNorm"
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ KNOWN = {
             "dilations": ([1, 1, 1, 1],),
             "num_stages": (4,),
             "out_indices": ([0, 1, 2, 3],),
+            "style": ("pytorch", "caffe"),
         },
-        "depth in_channels stem_channels base_channels groups base_width style deep_stem avg_down "
+        "depth in_channels stem_channels base_channels groups base_width deep_stem avg_down "
         "frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin stage_with_plugin gcb "
         "stage_with_gcb gen_attention stage_with_gen_attention with_cp zero_init_residual normalize bn_eval "
         "bn_frozen",
@@ -72,7 +74,7 @@ KNOWN = {
     "rpn_head": Part(
         "RPNHead",
         {"target_means": ([0.0] * 4,)},
-        "in_channels feat_channels num_convs num_classes background_label anchor_generator anchor_scales "
+        "in_channels feat_channels num_convs background_label anchor_generator anchor_scales "
         "anchor_ratios anchor_strides anchor_base_sizes bbox_coder target_stds reg_decoded_bbox "
         "use_sigmoid_cls test_cfg",
     ),
@@ -86,13 +88,13 @@ KNOWN = {
         {"target_means": ([0.0] * 4,)},
         "num_shared_convs num_shared_fcs num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs num_fcs "
         "with_avg_pool with_cls with_reg in_channels conv_out_channels fc_out_channels roi_feat_size "
-        "num_classes bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
+        "bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
         "cls_predictor_cfg reg_predictor_cfg conv_cfg norm_cfg normalize",
     ),
     "mask_head": Part(
         "FCNMaskHead HTCMaskHead",
         {"upsample_method": ("deconv",), "upsample_ratio": (2,)},
-        "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels num_classes class_agnostic "
+        "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels class_agnostic "
         "upsample_cfg predictor_cfg conv_cfg norm_cfg with_conv_res normalize",
     ),
     "bbox_roi_extractor": _EXTRACTOR,
@@ -113,9 +115,8 @@ KNOWN = {
     "reg_predictor_cfg": Part("Linear"),
     "predictor_cfg": Part("Conv Conv2d"),
     "upsample_cfg": Part("deconv", {"mode": ("nearest",), "scale_factor": (2,)}),
-    "norm_cfg": Part(
-        " ".join([*SYNC_NORMS, "BN BN2d BatchNorm2d GN GroupNorm"]), {"num_groups": (32,), "eps": (1e-5,)}
-    ),
+    "norm_cfg": Part(f"{BATCH_NORMS} {SYNC_NORMS} GN GroupNorm", {"num_groups": (32,), "eps": (1e-5,)}),
+    "conv_cfg": Part("Conv Conv2d ConvWS"),
     "dcn": Part("DCN DCNv2"),
     "rcnn": Part(others="score_thr nms max_per_img mask_thr_binary"),
     "rpn": Part(
@@ -152,7 +153,6 @@ PLUGINS: dict[str, Options] = {
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 INSTEAD = "give the whole one that a run wrote beside its checkpoints"
-PARTS = ("backbone", "neck", "bbox_head", "mask_head")
 # Places of values that are read; elsewhere one may be computed.
 READ = re.compile(
     r"(^|\.)(backbone|neck|\w+_head|\w+_roi_extractor|test_cfg|data_preprocessor|test_pipelines|img_norm_cfg)"
@@ -160,7 +160,7 @@ READ = re.compile(
 )
 # Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
-    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
+    r"(^|\.)(loss\w*|init_cfg|pretrained|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
 )
 
 
@@ -171,7 +171,6 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
             yield from _of_part(name, part, found)
     yield from _unread(values)
     yield from _of_images(values)
-    yield from _of_backbone(values)
     yield from unknown_plugins(values)
     if len(necks := dicts(values, "neck")) > 2:
         yield f"{len(necks)} necks in a row"
@@ -233,15 +232,6 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
         if step.get("keep_ratio", kind != "Resize" or "scale" not in step) is False:
             yield "images are stretched to one size (keep_ratio=False)"
         yield from _unusual(step, STEPS.get(kind, {}), kind)
-
-
-def _of_backbone(values: dict[str, Any]) -> Iterator[str]:
-    style = first_dict(values, "backbone").get("style", "pytorch")
-    if style not in ("pytorch", "caffe"):
-        yield f"residual blocks of style {shown(style)}"
-    for part in PARTS:
-        for kind in sorted(places.convolution_types(values, part) - {"None", "ConvWS", "Conv2d", "Conv"}):
-            yield f"convolutions of type {kind} in its {part}"
 
 
 def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
