@@ -392,6 +392,16 @@ def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:
     assert told["note"].endswith("mean and deviation")
 
 
+def test_means_among_the_tensors(tmp_path: Path) -> None:
+    """Some files of 3.x have the buffers of what prepares images."""
+    buffers = {"data_preprocessor.mean": [1.0, 2.0, 3.0], "data_preprocessor.std": [4.0, 5.0, 6.0]}
+    state = as_mmdet(built(small())) | {k: torch.tensor(v).view(3, 1, 1) for k, v in buffers.items()}
+    torch.save({"state_dict": state, "meta": {"CLASSES": NAMES}}, tmp_path / "x.pth")
+    found = load_model(tmp_path / "x.pth")
+    assert (found.spec.image_mean, found.spec.image_std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert "prepared: taken as RGB, and residual blocks" in found.provenance["note"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -23,7 +23,8 @@ from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
 from gcnet.weights.mmdet_shapes import class_count, other_parts, read_structure, told_by_shapes
 
-UNTOLD = "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation"
+UNTOLD = "it does not say how images were prepared: taken as RGB"
+UNTOLD_MEAN = " with ImageNet's mean and deviation"
 UNTOLD_STYLE = ', and residual blocks of "pytorch" style'
 UNPLACED = (
     "it does not say where in a residual block context blocks are: taken as after the second convolution"
@@ -154,7 +155,7 @@ def _find_out(
     if told_by["norm"] == ASSUMED:
         notes.append(UNTRAINED)
     if row is None and config.channels is None:
-        notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
+        notes.append(UNTOLD + ("" if config.mean else UNTOLD_MEAN) + ("" if config.style else UNTOLD_STYLE))
     told_by["position"] = "configuration" if config.plugins else "shapes"
     positions = [context.position for context in getattr(structure.backbone, "contexts", ())]
     if config.plugins is None and UNSAID_POSITION in positions:
