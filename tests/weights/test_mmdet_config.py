@@ -16,7 +16,8 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights import config_text
 from gcnet.weights.catalog import find
-from gcnet.weights.load import load_model
+from gcnet.weights.fetch import LocalFile
+from gcnet.weights.load import load_model, read_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import standardise
 
@@ -163,7 +164,7 @@ def test_texts_that_cannot_be_parsed(text: str) -> None:
         ' "norm_cfg": {"type": "BN"}, "norm_eval": false}}}',
         {
             "img_norm_cfg": {"mean": (103.53, 116.28, 123.675), "std": (1, 1, 1), "to_rgb": False},
-            "model": {"backbone": {"style": "caffe", "frozen_stages": -1, "norm_eval": False}},
+            "model": {"backbone": {"depth": 50, "style": "caffe", "frozen_stages": -1, "norm_eval": False}},
         },
     ],
     ids=["Python", "JSON", "values"],
@@ -214,7 +215,7 @@ def test_numbers_of_classes_are_told_by_tensors() -> None:
     text = "classes = ('a', 'b')\nmodel = dict(roi_head=dict(bbox_head=[dict(num_classes=len(classes))]))"
     said = read_config(text)
     assert said is not None
-    assert said.unsupported == ()
+    assert not said.unsupported
 
 
 @pytest.mark.parametrize(
@@ -379,6 +380,23 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
     soft = saved(built(small()), "nms = dict(type='soft_nms')", tmp_path / "soft.pth")
     assert main(["convert", str(soft), str(out)]) == 2
     assert main(["convert", str(soft), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
+
+
+@pytest.mark.parametrize("name", ["x.pth", "mask_rcnn_r50_fpn_gn_ws-all_2x_coco.pth"])
+def test_a_few_settings_do_not_replace_a_configuration(name: str, tmp_path: Path) -> None:
+    whole = "model = dict(backbone=dict(depth=50, style='caffe'{}), test_cfg=dict(nms=dict(type='{}')))"
+    told = read_config("img_scale = (64, 48)\nbackbone = dict(frozen_stages=2)")
+    source = built(CAFFE)
+    conv = "" if "gn_ws" in name else ", conv_cfg=dict(type='ConvWS')"
+    path = saved(source, whole.format(conv, "nms") if conv else None, tmp_path / name)
+    found = read_model(LocalFile(path), None, told=told)
+    assert "weight standardisation went into the weights" in found.provenance["note"]
+    assert found.spec.image_size == (64, 48)
+    assert found.spec.backbone.frozen_stages == 3
+    assert found.spec.backbone.style == ("caffe" if conv else "pytorch")
+    path = saved(source, whole.format("", "soft_nms"), tmp_path / name)
+    with pytest.raises(GCNetError, match="nms of type soft_nms"):
+        read_model(LocalFile(path), None, told=told)
 
 
 def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:

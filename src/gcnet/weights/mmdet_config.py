@@ -17,8 +17,7 @@ from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, p
 from gcnet.weights.mmdet_keys import CONVOLUTIONS
 from gcnet.weights.mmdet_unsupported import BATCH_NORMS, SYNC_NORMS, unknown_plugins, unsupported
 
-# What only a whole backbone has; what one of these does not say is at mmdetection's default.
-WHOLE = {"type", "depth"}
+BACKBONE = {"style": "pytorch", "frozen_stages": -1, "norm_eval": True}  # where a whole one does not say
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
@@ -44,7 +43,7 @@ class Config:
         sampling: points in each direction of a region's cell that are read there; 0 is as many as it takes.
         notes: what its test does in another way than here, in words.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
-        unsupported: what differs from any model of ours, in words; None if nobody wrote a configuration.
+        unsupported: what differs from any model of ours, in words; None if no whole configuration says so.
     """
 
     style: str | None = None
@@ -138,7 +137,8 @@ def read_config(given: str | dict[str, Any]) -> Config | None:
     values = places.used(values)
     readers = (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test)
     said = {name: value for read in readers for name, value in read(values).items()}
-    return Config(**said, unsupported=tuple(dict.fromkeys(unsupported(values))))
+    found = tuple(dict.fromkeys(unsupported(values)))
+    return Config(**said, unsupported=found if found or places.is_whole(values) else None)
 
 
 def _input(values: dict[str, Any]) -> dict[str, Any]:
@@ -175,19 +175,20 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _backbone(values: dict[str, Any]) -> dict[str, Any]:
-    backbone = first_dict(values, "backbone")
-    standardised = (part for part in CONVOLUTIONS if "ConvWS" in _types(dicts(values, part), "conv_cfg"))
-    said: dict[str, Any] = {"norm": _norm(backbone or values), "standardised": tuple(standardised)}
-    if backbone:
-        said["style"] = str(backbone.get("style", "pytorch"))
-        frozen = backbone.get("frozen_stages", -1 if backbone.keys() & WHOLE else None)
-        said["frozen_stages"] = min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None
-    return said
+    whole = places.is_whole(values)
+    backbone = (BACKBONE if whole else {}) | first_dict(values, "backbone")
+    standardised = [part for part in CONVOLUTIONS if "ConvWS" in _types(dicts(values, part), "conv_cfg")]
+    frozen = backbone.get("frozen_stages")
+    return {
+        "norm": _norm(backbone or values),
+        "style": str(backbone["style"]) if "style" in backbone else None,
+        "frozen_stages": min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None,
+        "standardised": tuple(standardised) if standardised or whole else None,
+    }
 
 
 def _norm(part: dict[str, Any]) -> str | None:
-    kinds = _types(part, "norm_cfg")
-    frozen = find(part, "norm_eval") or [True] * bool(part.keys() & WHOLE)
+    kinds, frozen = _types(part, "norm_cfg"), find(part, "norm_eval")
     if True in frozen:
         return "frozen_stats"
     if kinds & {*SYNC_NORMS.split()}:

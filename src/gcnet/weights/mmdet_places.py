@@ -78,10 +78,14 @@ def kinds(values: dict[str, Any]) -> list[str]:
     return [kind for kind, _ in steps(values)]
 
 
+def is_whole(values: dict[str, Any]) -> bool:
+    """Whether a configuration has a whole backbone: what it does not say is at mmdetection's default then."""
+    return bool({"type", "depth"} & first_dict(values, "backbone").keys())
+
+
 def are_all(values: dict[str, Any]) -> bool:
     """Whether the steps are all that is done to images: what none of them does is not done then."""
-    ends = any(kind.startswith(("Collect", "Pack")) for kind in kinds(values))
-    return ends and bool(first_dict(values, "backbone"))
+    return is_whole(values) and any(kind.startswith(("Collect", "Pack")) for kind in kinds(values))
 
 
 def preprocessor(values: dict[str, Any]) -> dict[str, Any]:
