@@ -175,6 +175,7 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
         **{name: getattr(SAID, name) for name in ("style", "channels", "mean", "std", "standardised")},
         norm="batch",
         frozen_stages=0,
+        notes=(),
         unsupported=(),
     )
 
@@ -384,17 +385,18 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("name", ["x.pth", "mask_rcnn_r50_fpn_gn_ws-all_2x_coco.pth"])
 def test_a_few_settings_do_not_replace_a_configuration(name: str, tmp_path: Path) -> None:
-    whole = "model = dict(backbone=dict(depth=50, style='caffe'{}), test_cfg=dict(nms=dict(type='{}')))"
+    whole = "model = dict(backbone=dict(depth=50, style='caffe'{}), test_cfg=dict(rcnn={}))"
     told = read_config("img_scale = (64, 48)\nbackbone = dict(frozen_stages=2)")
     source = built(CAFFE)
     conv = "" if "gn_ws" in name else ", conv_cfg=dict(type='ConvWS')"
-    path = saved(source, whole.format(conv, "nms") if conv else None, tmp_path / name)
+    path = saved(source, whole.format(conv, "dict(score_thr=0.3)") if conv else None, tmp_path / name)
     found = read_model(LocalFile(path), None, told=told)
     assert "weight standardisation went into the weights" in found.provenance["note"]
+    assert ("its own score threshold was 0.3" in found.provenance["note"]) == bool(conv)
     assert found.spec.image_size == (64, 48)
     assert found.spec.backbone.frozen_stages == 3
     assert found.spec.backbone.style == ("caffe" if conv else "pytorch")
-    path = saved(source, whole.format("", "soft_nms"), tmp_path / name)
+    path = saved(source, whole.format("", "dict(nms=dict(type='soft_nms'))"), tmp_path / name)
     with pytest.raises(GCNetError, match="nms of type soft_nms"):
         read_model(LocalFile(path), None, told=told)
 

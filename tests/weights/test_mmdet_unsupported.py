@@ -124,7 +124,7 @@ def test_statistics_of_a_backbone(backbone: str, norm: str | None) -> None:
 def test_loaders_that_are_unknown() -> None:
     known = ("LoadImageFromFile", "LoadAnnotations", "mmcv.LoadImageFromNDArray")
     noted = ("not done here, but in its test: LoadNumpyFromFile",)
-    for kind, notes in (*dict.fromkeys(known, ()).items(), ("LoadNumpyFromFile", noted)):
+    for kind, notes in (*dict.fromkeys(known).items(), ("LoadNumpyFromFile", noted)):
         assert said(f"test_pipeline = [dict(type='{kind}')]").notes == notes
 
 

@@ -135,22 +135,25 @@ def read_config(given: str | dict[str, Any]) -> Config | None:
     if values is None:
         return None
     values = places.used(values)
-    readers = (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test)
-    said = {name: value for read in readers for name, value in read(values).items()}
-    found = tuple(dict.fromkeys(unsupported(values)))
-    return Config(**said, unsupported=found if found or places.is_whole(values) else None)
+    said: dict[str, Any] = {
+        "notes": tuple(_notes(values)),
+        "unsupported": tuple(dict.fromkeys(unsupported(values))),
+    }
+    for read in (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test):
+        said |= read(values)
+    if not places.is_whole(values):  # of what a few settings leave out they say nothing
+        said = {name: value for name, value in said.items() if value != ()}
+    return Config(**said)
 
 
 def _input(values: dict[str, Any]) -> dict[str, Any]:
-    """How images become the network's input: normalisation, order of channels, size; and notes."""
+    """How images become the network's input: normalisation, order of channels, size."""
     said: dict[str, Any] = {}
     found, is_rgb = places.normalisation(values)
     if both := places.mean_and_std(found):
         said |= {"mean": both[0], "std": both[1], "channels": "rgb" if is_rgb else "bgr"}
     if sizes := places.image_sizes(values):
         said["image_size"] = sizes[0]
-    if (notes := tuple(_notes(values))) or places.kinds(values):
-        said["notes"] = notes
     return said
 
 
@@ -175,15 +178,14 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _backbone(values: dict[str, Any]) -> dict[str, Any]:
-    whole = places.is_whole(values)
-    backbone = (BACKBONE if whole else {}) | first_dict(values, "backbone")
-    standardised = [part for part in CONVOLUTIONS if "ConvWS" in _types(dicts(values, part), "conv_cfg")]
+    backbone = (BACKBONE if places.is_whole(values) else {}) | first_dict(values, "backbone")
+    standardised = (part for part in CONVOLUTIONS if "ConvWS" in _types(dicts(values, part), "conv_cfg"))
     frozen = backbone.get("frozen_stages")
     return {
         "norm": _norm(backbone or values),
         "style": str(backbone["style"]) if "style" in backbone else None,
         "frozen_stages": min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None,
-        "standardised": tuple(standardised) if standardised or whole else None,
+        "standardised": tuple(standardised),
     }
 
 
