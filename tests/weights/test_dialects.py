@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,11 @@ def against_torchvision(theirs: Any, path: Path, told: Config | None, images: li
 @pytest.mark.parametrize("head", ["maskrcnn", "fasterrcnn"])
 @pytest.mark.parametrize("version", ["", "_v2"])
 def test_torchvision(head: str, version: str, tmp_path: Path) -> None:
-    """Its own networks, on a small image and with few proposals."""
-    theirs = torchvisions(head, version, min_size=160, max_size=267, rpn_post_nms_top_n_test=200)
-    ours = against_torchvision(theirs, tmp_path / "mine.pth", SMALL, IMAGES[:1])
+    """Its own networks, on a small image and with few proposals and detections."""
+    few = {"rpn_post_nms_top_n_test": 100, "box_detections_per_img": 40}
+    theirs = torchvisions(head, version, min_size=160, max_size=267, **few)
+    told = replace(SMALL, proposals=100, detections=40)
+    ours = against_torchvision(theirs, tmp_path / "mine.pth", told, IMAGES[:1])
     assert ours.spec.name == "mine"
     assert ours.spec.class_names == tuple(NAMES)
 

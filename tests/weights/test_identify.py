@@ -68,14 +68,14 @@ NORMS: dict[Norm | None, str] = {
 def test_every_row_by_its_shapes_and_its_name_or_a_configuration(row, file) -> None:
     for name in (row.name, *row.upstream):
         found = identify(file(f"{name}_20200515-187da160.pth"), Checkpoint(shapes(row.name)))
-        assert found == Identified(row.spec, row.name, None)
+        assert found == Identified(row.spec, None)
     config = NORMS[row.spec.backbone.norm]
-    assert identify(file("epoch_12.pth"), Checkpoint(shapes(row.name), config=config)).row_name == row.name
+    assert identify(file("epoch_12.pth"), Checkpoint(shapes(row.name), config=config)).spec.name == row.name
 
 
 def test_without_a_hint_the_norm_is_taken_as_frozen(file) -> None:
     found = identify(file("epoch_12.pth"), Checkpoint(shapes("mask_rcnn_r50_syncbn_gc16")))
-    assert found.row_name == "mask_rcnn_r50_gc16"
+    assert found.spec.name == "mask_rcnn_r50_gc16"
     assert found.note is not None
     assert "taken as frozen" in found.note
 
@@ -86,7 +86,7 @@ def test_the_only_row_of_a_structure_has_another_norm_than_its_file(norm: str, f
     for name, own in (("mask_rcnn_r101_syncbn", "sync"), ("faster_rcnn_r50", "frozen_stats")):
         found = identify(file("epoch_12.pth"), Checkpoint(shapes(name), config=NORMS[norm]))
         assert (found.spec.backbone.norm, found.told_by["norm"]) == (norm, "configuration")
-        assert found.row_name == (name if norm == own else None)
+        assert found.spec.name == (name if norm == own else "epoch_12")
     unsaid = identify(file("epoch_12.pth"), Checkpoint(shapes("mask_rcnn_x101_syncbn")))
     assert (unsaid.spec.backbone.norm, unsaid.told_by["norm"]) == ("frozen_stats", "assumed")
 
@@ -97,7 +97,7 @@ def test_trained_norms_have_counted_batches(count: int, row: str, file) -> None:
     tensors["backbone.layer1.0.bn1.num_batches_tracked"] = torch.tensor(5)  # frozen in all rows
     tensors["backbone.layer3.0.bn1.num_batches_tracked"] = torch.tensor(count)
     found = identify(file("epoch_12.pth"), Checkpoint(tensors))
-    assert (found.row_name, found.note) == (row, None)
+    assert (found.spec.name, found.note) == (row, None)
 
 
 def test_a_published_file_under_another_name(file, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,28 +105,28 @@ def test_a_published_file_under_another_name(file, monkeypatch: pytest.MonkeyPat
     row = replace(find("mask_rcnn_r50_syncbn_gc16"), weights=Weights("http://x/y-z.pth", digest))
     monkeypatch.setattr(module, "ROWS", (find("mask_rcnn_r50_gc16"), row))
     found = identify(file("mask_rcnn_r50_gc16.pth"), Checkpoint(shapes(row.name)), digest=digest + "01")
-    assert found == Identified(row.spec, row.name, None)
+    assert found == Identified(row.spec, None)
 
 
 def test_a_configuration_says_the_norm_before_a_word_in_the_name(file) -> None:
     tensors, path = shapes("mask_rcnn_r50_gc4"), file("before_syncbn.pth")
     found = identify(path, Checkpoint(tensors, config="norm_eval=True"))
-    assert (found.row_name, found.told_by["norm"]) == ("mask_rcnn_r50_gc4", "configuration")
+    assert (found.spec.name, found.told_by["norm"]) == ("mask_rcnn_r50_gc4", "configuration")
     found = identify(path, Checkpoint(tensors))
-    assert (found.row_name, found.told_by["norm"]) == ("mask_rcnn_r50_syncbn_gc4", "name")
+    assert (found.spec.name, found.told_by["norm"]) == ("mask_rcnn_r50_syncbn_gc4", "name")
 
 
 def test_shapes_win_over_a_name(file) -> None:
     checkpoint = Checkpoint(shapes("mask_rcnn_x101_syncbn_gc4"), config=NORMS["sync"])
     found = identify(file("mask_rcnn_r101_gc16.pth"), checkpoint)
-    assert found.row_name == "mask_rcnn_x101_syncbn_gc4"
+    assert found.spec.name == "mask_rcnn_x101_syncbn_gc4"
     assert found.note == "it is named like mask_rcnn_r101_gc16, but holds another model"
 
 
 def test_a_name_within_a_longer_one(file) -> None:
     """ "mask_rcnn_r50_gc16" begins with a row's name, and a cascade's name ends with one."""
     found = identify(file("my_mask_rcnn_r50_gc16_run3.pth"), Checkpoint(shapes("mask_rcnn_r50_gc16")))
-    assert (found.row_name, found.note) == ("mask_rcnn_r50_gc16", None)
+    assert (found.spec.name, found.note) == ("mask_rcnn_r50_gc16", None)
     name = "cascade_mask_rcnn_x101_syncbn_gc4"
     assert identify(file(f"{name}.pth"), Checkpoint(shapes(name))).note is None
 
@@ -181,7 +181,6 @@ def test_models_that_are_in_no_catalog(spec: ModelSpec, version: int, file) -> N
     source = built(spec)
     state = as_version_1(as_mmdet(source)) if version == 1 else as_mmdet(source)
     found = identify(file("mine.pth"), Checkpoint(state, class_names=NAMES))
-    assert found.row_name is None
     assert found.spec.coordinates == ("inclusive" if version == 1 else "continuous")
     assert (found.spec.name, found.spec.class_names) == ("mine", NAMES)
     same = {"backbone", "fpn_channels", "fpn_norm", "fpn_bottom_up", "balance", "cascade"}

@@ -15,7 +15,9 @@ from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
 from gcnet.weights import config_text
-from gcnet.weights.load import load_model
+from gcnet.weights.catalog import find
+from gcnet.weights.fetch import LocalFile
+from gcnet.weights.load import load_model, read_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import standardise
 
@@ -64,15 +66,13 @@ SAID = Config(
     finest_scale=28.0,
     nms_threshold=0.3,
     detections=150,
-    score_threshold=0.1,
     rpn_nms_threshold=0.6,
     pre_nms=900,
     proposals=800,
     norm="frozen_stats",
     frozen_stages=3,
     standardised=(),
-    steps=(),
-    notes=(),
+    notes=("its own score threshold was 0.1",),
     unsupported=(),
 )
 
@@ -103,7 +103,7 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
     [
         (
             "nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))",
-            "type=soft_nms of its nms",
+            "nms of type soft_nms",
         ),
         ("test_pipeline = [dict(scale=(512, 512), keep_ratio=False)]", "stretched"),
         ("anchor_generator = dict(scales=[2, 4], ratios=[1.0])", "3 anchors at every place, where 2 are"),
@@ -114,7 +114,7 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
         ("_base_ = '../_base_/models/mask-rcnn_r50_fpn.py'", "builds on others"),
         ("backbone = dict(type='Res2Net')", "backbone of type Res2Net"),
-        ("backbone = dict(conv_cfg=dict(type='ConvAWS'))", "convolutions of type ConvAWS in its backbone"),
+        ("backbone = dict(conv_cfg=dict(type='ConvAWS'))", "conv_cfg of type ConvAWS"),
         ("backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention'))])", "GeneralizedAttention"),
         ("backbone = dict(norm_cfg=dict(type='GN', num_groups=16))", "num_groups=16 of its norm_cfg"),
         ("neck = [dict(type='FPN'), dict(type='BFP'), dict(type='FPN')]", "3 necks in a row"),
@@ -158,13 +158,13 @@ def test_texts_that_cannot_be_parsed(text: str) -> None:
         "norm = dict(mean=[low, 116.28, 123.675], std=[1.0, 1.0, 1.0])\n"
         "img_norm_cfg = dict(**norm, to_rgb=False)\n"
         "model = dict(backbone=dict(\n"
-        "    type=ResNet, style=f'{\"caf\"}' + 'fe', frozen_stages=-1, norm_eval=False))",
+        "    type=ResNet, style=f'c{\"af\"}' + 'fe', frozen_stages=-1, norm_eval=False))\ndel norm, os",
         '{"img_norm_cfg": {"mean": [103.53, 116.28, 123.675], "std": [1, 1, 1], "to_rgb": false},'
         ' "model": {"backbone": {"type": "mmdet.ResNet", "style": "caffe", "frozen_stages": -1,'
         ' "norm_cfg": {"type": "BN"}, "norm_eval": false}}}',
         {
             "img_norm_cfg": {"mean": (103.53, 116.28, 123.675), "std": (1, 1, 1), "to_rgb": False},
-            "model": {"backbone": {"style": "caffe", "frozen_stages": -1, "norm_eval": False}},
+            "model": {"backbone": {"depth": 50, "style": "caffe", "frozen_stages": -1, "norm_eval": False}},
         },
     ],
     ids=["Python", "JSON", "values"],
@@ -175,6 +175,7 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
         **{name: getattr(SAID, name) for name in ("style", "channels", "mean", "std", "standardised")},
         norm="batch",
         frozen_stages=0,
+        notes=(),
         unsupported=(),
     )
 
@@ -185,13 +186,22 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
         ("model = dict(neck=dict(num_outs=len('abcde')))", "num_outs=(computed) of its neck"),
         (
             "model = dict(rpn_head=dict(anchor_generator=dict(scales=s)))",
-            "(rpn_head.0.anchor_generator.scales)",
+            "(model.rpn_head.anchor_generator.scales)",
         ),
-        ("img_scale = (1e999, 2)", ".img_scale.0)"),
+        ("img_scale = (1e999, 2)", "(test_pipelines.0.0.img_scale.0)"),
         ("img_norm_cfg = dict(mean=[x for x in y])", "images are normalised by (computed)"),
         ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
         ("model = dict()\nmodel['backbone'] = dict(style='caffe')", "more than name values (line 2)"),
         ("with read_base():\n    from .base import *", "more than name values (line 1)"),
+        ("model = dict(neck=dict())\ndel model['neck']", "more than name values (line 2)"),
+        ("model = dict()\nmodel['neck'], b = dict(), 2", "more than name values (line 2)"),
+        ("s = 'caffe'\ns, b = 1, 2\nbackbone = dict(style=s)", "(model.backbone.style)"),
+        ("model = dict(backbone=dict(style=f'{1:d}'))", "(model.backbone.style)"),
+        ("name = f()\nmodel = dict(backbone={name: 1})", "**=1 of its backbone"),
+        (
+            "model = dict(mask_roi_extractor=dict(finest_scale=f()))",
+            "(model.mask_roi_extractor.finest_scale)",
+        ),
         ("model = dict(backbone=dict(type='" + "R" * 999 + "'))", f"backbone of type {'R' * 37}..."),
     ],
 )
@@ -206,7 +216,7 @@ def test_numbers_of_classes_are_told_by_tensors() -> None:
     text = "classes = ('a', 'b')\nmodel = dict(roi_head=dict(bbox_head=[dict(num_classes=len(classes))]))"
     said = read_config(text)
     assert said is not None
-    assert said.unsupported == ()
+    assert not said.unsupported
 
 
 @pytest.mark.parametrize(
@@ -215,7 +225,10 @@ def test_numbers_of_classes_are_told_by_tensors() -> None:
         ("model = dict(rpn_head=dict(anchor_generator=dict(scales=[-8])))", r"anchor_scale is -8\.0"),
         ("model = dict(roi_head=dict(bbox_roi_extractor=dict(finest_scale=0)))", r"finest_scale is 0\.0"),
         ("test_pipeline = [dict(type='Resize', img_scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
-        ("model = dict(backbone=dict(style=3))", "residual blocks of style 3"),
+        ("model = dict(backbone=dict(style=3))", "style=3 of its backbone"),
+        ("model = dict(test_cfg=dict(rpn=dict(nms_pre=-1)))", "pre_nms_test is -1"),
+        ("model = dict(test_cfg=dict(rpn=dict(max_per_img=0)))", "proposals_test is 0"),
+        ("model = dict(test_cfg=dict(rcnn=dict(max_per_img=-1)))", "detections is -1"),
     ],
 )
 def test_numbers_that_no_model_can_have(text: str, words: str, tmp_path: Path) -> None:
@@ -370,6 +383,24 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
     assert main(["convert", str(soft), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
 
 
+@pytest.mark.parametrize("name", ["x.pth", "mask_rcnn_r50_fpn_gn_ws-all_2x_coco.pth"])
+def test_a_few_settings_do_not_replace_a_configuration(name: str, tmp_path: Path) -> None:
+    whole = "model = dict(backbone=dict(depth=50, style='caffe'{}), test_cfg=dict(rcnn={}))"
+    told = read_config("img_scale = (64, 48)\nbackbone = dict(frozen_stages=2)")
+    source = built(CAFFE)
+    conv = "" if "gn_ws" in name else ", conv_cfg=dict(type='ConvWS')"
+    path = saved(source, whole.format(conv, "dict(score_thr=0.3)") if conv else None, tmp_path / name)
+    found = read_model(LocalFile(path), None, told=told)
+    assert "weight standardisation went into the weights" in found.provenance["note"]
+    assert ("its own score threshold was 0.3" in found.provenance["note"]) == bool(conv)
+    assert found.spec.image_size == (64, 48)
+    assert found.spec.backbone.frozen_stages == 3
+    assert found.spec.backbone.style == ("caffe" if conv else "pytorch")
+    path = saved(source, whole.format("", "dict(nms=dict(type='soft_nms'))"), tmp_path / name)
+    with pytest.raises(GCNetError, match="nms of type soft_nms"):
+        read_model(LocalFile(path), None, told=told)
+
+
 def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:
     """Semi-supervised detectors have the preparation of an image inside that of several branches."""
     inner = "dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], bgr_to_rgb=False)"
@@ -381,10 +412,42 @@ def test_images_of_a_teacher_and_a_student(tmp_path: Path) -> None:
     assert told["note"].endswith("mean and deviation")
 
 
-def test_a_row_is_not_filled_with_what_computes_otherwise(tmp_path: Path) -> None:
-    path = saved(built(small()), "backbone = dict(style='caffe')", tmp_path / "x.pth")
-    with pytest.raises(GCNetError, match="says that it is no mask_rcnn_r50: other style"):
+def test_means_among_the_tensors(tmp_path: Path) -> None:
+    """Some files of 3.x have the buffers of what prepares images."""
+    buffers = {"data_preprocessor.mean": [1.0, 2.0, 3.0], "data_preprocessor.std": [4.0, 5.0, 6.0]}
+    state = as_mmdet(built(small())) | {k: torch.tensor(v).view(3, 1, 1) for k, v in buffers.items()}
+    torch.save({"state_dict": state, "meta": {"CLASSES": NAMES}}, tmp_path / "x.pth")
+    found = load_model(tmp_path / "x.pth")
+    assert (found.spec.image_mean, found.spec.image_std) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert "prepared: taken as RGB, and residual blocks" in found.provenance["note"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("backbone = dict(style='caffe')", "style"),
+        ("bbox_roi_extractor = dict(finest_scale=28)", "levels of regions"),
+    ],
+)
+def test_a_row_is_not_filled_with_what_computes_otherwise(text: str, words: str, tmp_path: Path) -> None:
+    path = saved(built(small()), text, tmp_path / "x.pth")
+    with pytest.raises(GCNetError, match=f"says that it is no mask_rcnn_r50: other {words};"):
         load_model(path, row="mask_rcnn_r50")
+
+
+def test_a_row_keeps_its_settings_of_a_test(tmp_path: Path) -> None:
+    row = find("mask_rcnn_tiny")
+    text = (
+        "img_scale = (64, 48)\nbackbone = dict(norm_eval=True, frozen_stages=3)\nrcnn = dict(max_per_img=7)"
+    )
+    found = load_model(
+        saved(built(row.spec), f"{text}\ntest_cfg = dict(rcnn=rcnn)", tmp_path / "x.pth"), row=row.name
+    )
+    assert found.spec == row.spec
+    expected = "as mask_rcnn_tiny, and not as it says: image size, numbers of proposals and detections"
+    assert found.provenance["note"] == expected
+    told_by = found.provenance["told_by"]
+    assert {told_by[name] for name in ("image_size", "norm", "frozen_stages")} == {"as mask_rcnn_tiny"}
 
 
 @pytest.mark.parametrize("name", ["x_caffe.pth", "x_gn+ws.pth"])

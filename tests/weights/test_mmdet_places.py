@@ -40,6 +40,12 @@ def test_parts_are_those_of_the_model(text: str) -> None:
     assert not said(text).unsupported
 
 
+def test_a_wrapper_has_settings_of_its_own() -> None:
+    detector = "dict(backbone=dict(), test_cfg=dict(rcnn=dict(max_per_img=7)))"
+    wrapped = f"model = dict(type='SoftTeacher', model={detector}, test_cfg=dict(inference_on='student'))"
+    assert said(wrapped).detections == 7
+
+
 def test_a_wrapper_that_is_unknown() -> None:
     assert said(f"model = dict(type='Mine', detector={DETECTOR})").unsupported == ("wrapper of type Mine",)
 
@@ -150,12 +156,18 @@ FIT = "dict(type='Resize', scale=(640, 512), keep_ratio=True)"
         ("dict(type='FixShapeResize', width=640, height=640, keep_ratio=True)", "of its FixShapeResize"),
         (f"{FIT}, dict(type='Normalize', mean=[1, 2, 3], std=[1, 1, 1])", "images are normalised twice"),
         (f"{FIT}, dict(type='Pad', size=(640, 640))", "size=[640, 640] of its Pad"),
+        (f"{FIT}, dict(type='Pad', pad_val=dict(img=114))", "pad_val={'img': 114} of its Pad"),
         (f"{FIT}, dict(type='Pad', size_divisor=64)", "other multiples than of 32"),
         (f"{FIT}, dict(type='Pad', size_divisor=[32, 32])", "other multiples than of 32"),
     ],
 )
 def test_steps_that_no_model_here_takes(steps: str, words: str) -> None:
     assert words in "; ".join(with_steps(steps, USUAL).unsupported or ())
+
+
+def test_padding_with_zeros_in_other_words() -> None:
+    for value in ("0", "dict(img=0)", "dict(img=0, seg=255)"):
+        assert not with_steps(f"{FIT}, dict(type='Pad', size_divisor=32, pad_val={value})", USUAL).unsupported
 
 
 def test_images_that_are_not_normalised_or_padded() -> None:

@@ -149,7 +149,7 @@ def _choose(path: Path, content: Any, part: str | None) -> _Model:
     if part not in PARTS and all(any(word in model.place for model in models) for word in PARTS):
         raise GCNetError(
             f"{path} holds a teacher and a student: say which, `gcnet convert {path} OUT.safetensors "
-            "--part teacher` (mmdetection predicts with it) or `--part student`"
+            "--part teacher` (mmdetection 3.x predicts with it) or `--part student`"
         )
     if any(model.place[:1] == ("state_dict",) for model in models):  # mmengine's is the averaged one
         models = _these_or_all(models, lambda model: model.place[:1] != ("ema_state_dict",))

@@ -65,22 +65,17 @@ class _Reader:
             return whole if isinstance(whole, dict) else {}
         for statement in module.body:
             match statement:
-                case ast.Assign(targets=targets) if all(
-                    isinstance(target, ast.Name | ast.Tuple) for target in targets
-                ):
-                    names = [target.id for target in targets if isinstance(target, ast.Name)]
+                case ast.Assign(targets=targets) if names := _names(targets):
                     self.names |= {name: self.value(statement.value) for name in names}
+                case ast.Assign(targets=[ast.Tuple(elts=targets)]) if names := _names(targets):
+                    self.names |= {name: Computed() for name in names}
                 case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                     self.names[name] = self.value(value)
                 case ast.Import(names=names) | ast.ImportFrom(names=names) if names[0].name != "*":
                     self.names |= {alias.asname or alias.name: alias.name for alias in names}
-                case (
-                    ast.Expr(value=ast.Constant())
-                    | ast.FunctionDef()
-                    | ast.ClassDef()
-                    | ast.Pass()
-                    | ast.Delete()
-                ):
+                case ast.Delete(targets=targets) if names := _names(targets):
+                    self.names = {name: self.names[name] for name in self.names if name not in names}
+                case ast.Expr(value=ast.Constant()) | ast.FunctionDef() | ast.ClassDef() | ast.Pass():
                     pass
                 case _:
                     self.names.setdefault("_run_", statement.lineno)
@@ -108,8 +103,10 @@ class _Reader:
                 return self._sum(ast.Sub(), 0, self.value(node.operand))
             case ast.BinOp():
                 return self._sum(node.op, self.value(node.left), self.value(node.right))
+            case ast.FormattedValue(conversion=-1, format_spec=None):
+                return self.value(node.value)
             case ast.JoinedStr():
-                parts = [self.value(getattr(part, "value", part)) for part in node.values]
+                parts = [self.value(part) for part in node.values]
                 if not any(isinstance(part, Computed) for part in parts):
                     return "".join(map(str, parts))
         return Computed()
@@ -118,10 +115,11 @@ class _Reader:
         found: dict[Any, Any] = {}
         for key, node in pairs:
             value = self.value(node)
-            if key is None:  # **value
-                found |= value if isinstance(value, dict) else {"**": value}
-            elif isinstance(key, ast.Constant):
-                found[key.value] = value
+            if key is None and isinstance(value, dict):  # **value
+                found |= value
+                continue
+            name = self.value(key) if key else Computed()
+            found["**" if isinstance(name, Computed | dict | list) else name] = value
         return found
 
     def _sum(self, operation: ast.operator, left: Any, right: Any) -> Any:
@@ -153,6 +151,12 @@ class _Reader:
         self.left -= 1
         if self.left < 0:
             raise ValueError("it is full of itself")
+
+
+def _names(nodes: list[ast.expr]) -> list[str]:
+    """Those of some nodes, or none if one of them is more than a name."""
+    names = [node.id for node in nodes if isinstance(node, ast.Name)]
+    return names if len(names) == len(nodes) else []
 
 
 def word(value: Any) -> str:

@@ -23,7 +23,8 @@ from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import is_version_1, standardise
 from gcnet.weights.mmdet_shapes import class_count, other_parts, read_structure, told_by_shapes
 
-UNTOLD = "it does not say how images were prepared: taken as RGB with ImageNet's mean and deviation"
+UNTOLD = "it does not say how images were prepared: taken as RGB"
+UNTOLD_MEAN = " with ImageNet's mean and deviation"
 UNTOLD_STYLE = ', and residual blocks of "pytorch" style'
 UNPLACED = (
     "it does not say where in a residual block context blocks are: taken as after the second convolution"
@@ -43,8 +44,7 @@ class Identified:
     """The model that a file holds.
 
     Attributes:
-        spec: the model, with the file's own classes.
-        row_name: of the catalog row that the model is, or None if it is none of them.
+        spec: the model, with the file's own classes; it has the name of a catalog row, or of the file.
         note: one line on what had to be assumed, or on a name that does not fit; None if there is nothing.
         bgr: whether its first convolution takes blue first; that of `spec` takes red.
         standardised: parts of it whose convolutions standardise their weights; those of `spec` do not.
@@ -52,7 +52,6 @@ class Identified:
     """
 
     spec: ModelSpec
-    row_name: str | None
     note: str | None
     bgr: bool = False
     standardised: tuple[str, ...] = ()
@@ -111,9 +110,12 @@ def identify(
         ) from None
     if row is not None:
         _refuse_another(path, row, as_said)
+        told_by |= dict.fromkeys(("norm", "frozen_stages", "image_size"), f"as {row.name}")
+        if others := _others(_tests(spec), _tests(as_said)):
+            notes.append(f"as {row.name}, and not as it says: {others}")
     elif as_said != spec:
         own, spec = None, replace(as_said, name=path.stem)
-    notes += _settings(config)
+    notes += [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
     names, told_by["class_names"] = _class_names(path, checkpoint, count, class_names, fallback)
     spec = replace(spec, class_names=names, coordinates="inclusive" if version_1 else spec.coordinates)
     bgr, standardised = config.channels == "bgr", config.standardised or ()
@@ -121,7 +123,7 @@ def identify(
         told_by["channels"] += ": BGR, turned into RGB"
     usual = f"as {own.name}" if own else ASSUMED
     told_by = {name: told_by.get(name, usual) for name in TELLABLE}
-    return Identified(spec, own.name if own else None, "; ".join(notes) or None, bgr, standardised, told_by)
+    return Identified(spec, "; ".join(notes) or None, bgr, standardised, told_by)
 
 
 def _find_out(
@@ -137,24 +139,23 @@ def _find_out(
     Who tells the norm and the place of blocks is added to `told_by`.
     """
     candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
-    row, told_by_row = _known_row(path, digest, candidates)
+    published, named = find_published(digest, candidates), _named(path, candidates)
     counted = _counted_norm(tensors)
     norm: Any = config.norm or counted or "frozen_stats"
-    if row is not None:
-        told_by["norm"] = told_by_row
+    if row := published or named:
+        told_by["norm"] = "published file" if published else "name"
     else:
         told_by.setdefault("norm", "batch counts" if counted else ASSUMED)
         row = next((row for row in candidates if row.spec.backbone.norm == norm), None)
     if structure.backbone.norm == "group32":
         norm, told_by["norm"] = "group32", "shapes"
     notes = []
-    named = _named(path, ROWS)
-    if named is not None and named not in candidates:
-        notes.append(f"it is named like {named.name}, but holds another model")
+    if (other := _named(path, ROWS)) and other not in candidates:
+        notes.append(f"it is named like {other.name}, but holds another model")
     if told_by["norm"] == ASSUMED:
         notes.append(UNTRAINED)
     if row is None and config.channels is None:
-        notes.append(UNTOLD + ("" if config.style else UNTOLD_STYLE))
+        notes.append(UNTOLD + ("" if config.mean else UNTOLD_MEAN) + ("" if config.style else UNTOLD_STYLE))
     told_by["position"] = "configuration" if config.plugins else "shapes"
     positions = [context.position for context in getattr(structure.backbone, "contexts", ())]
     if config.plugins is None and UNSAID_POSITION in positions:
@@ -164,20 +165,6 @@ def _find_out(
         return row, row.spec, notes
     backbone: Any = replace(structure.backbone, norm=norm)
     return None, replace(structure, name=path.stem, backbone=backbone), notes
-
-
-def _settings(config: Config) -> list[str]:
-    """Settings that were given but are no part of a model here."""
-    notes = [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
-    if config.steps:
-        notes.append(f"not done here, but in its test: {listed(config.steps, 4)}")
-    for what, own, usual in (
-        ("score threshold", config.score_threshold, 0.05),
-        ("threshold of masks", config.mask_threshold, 0.5),
-    ):
-        if own not in (None, usual):
-            notes.append(f"its own {what} was {own:g}")
-    return notes
 
 
 def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> tuple[Config, dict[str, str]]:
@@ -215,12 +202,15 @@ def _refuse(path: Path, wrong: Iterable[str]) -> None:
 
 def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
     """Raises if a file that is to fill the model of a row says that it holds one that computes otherwise."""
-    ours, theirs = _computes(row.spec), _computes(as_said)
-    if others := [name for name in ours if ours[name] != theirs[name]]:
+    if others := _others(_computes(row.spec), _computes(as_said)):
         raise GCNetError(
-            f"{path} says that it is no {row.name}: other {', '.join(others)}; "
-            "give the file in place of the name"
+            f"{path} says that it is no {row.name}: other {others}; give the file in place of the name"
         )
+
+
+def _others(ours: Mapping[str, object], theirs: Mapping[str, object]) -> str:
+    """The names of what differs."""
+    return ", ".join(name for name in ours if ours[name] != theirs[name])
 
 
 def _computes(spec: ModelSpec) -> dict[str, object]:
@@ -231,14 +221,18 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
         "mean and deviation of images": (spec.image_mean, spec.image_std),
         "anchors": (rpn.anchor_scales, rpn.anchor_ratios, rpn.anchor_strides, rpn.stds),
         "deviations of deltas": (spec.cascade, spec.roi.stds),
+        "levels of regions": spec.roi.finest_scale,
     }
 
 
-def _known_row(path: Path, digest: str, candidates: Sequence[Row]) -> tuple[Row | None, str]:
-    """The row among those of the right structure, if its norm need not be known, and what tells it."""
-    if row := find_published(digest, candidates):
-        return row, "published file"
-    return _named(path, candidates), "name"
+def _tests(spec: ModelSpec) -> dict[str, object]:
+    """The settings of a test, in words."""
+    rpn, roi = spec.rpn, spec.roi
+    return {
+        "image size": spec.image_size,
+        "NMS": (rpn.nms_threshold, roi.nms_threshold),
+        "numbers of proposals and detections": (rpn.pre_nms_test, rpn.proposals_test, roi.detections),
+    }
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from gcnet.console import listed
 from gcnet.models.spec import ModelSpec, ResNetSpec
 from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
-from gcnet.weights.mmdet_unsupported import PARTS, SYNC_NORMS, unknown_plugins, unsupported
+from gcnet.weights.mmdet_keys import CONVOLUTIONS
+from gcnet.weights.mmdet_unsupported import BATCH_NORMS, SYNC_NORMS, unknown_plugins, unsupported
 
-# What only a whole backbone has; what one of these does not say is at mmdetection's default.
-WHOLE = {"type", "depth"}
+BACKBONE = {"style": "pytorch", "frozen_stages": -1, "norm_eval": True}  # where a whole one does not say
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
@@ -39,12 +40,10 @@ class Config:
         plugins: positions of the context blocks in a residual block of c2..c5, in the order of their work.
         balance_level: of a balanced feature pyramid.
         standardised: parts of the model whose convolutions standardise their weights.
-        score_threshold, mask_threshold: of detections, and of the probabilities of their pixels.
         sampling: points in each direction of a region's cell that are read there; 0 is as many as it takes.
-        steps: what its test does to images and is not known here, by name.
         notes: what its test does in another way than here, in words.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
-        unsupported: what differs from any model of ours, in words; None if nobody wrote a configuration.
+        unsupported: what differs from any model of ours, in words; None if no whole configuration says so.
     """
 
     style: str | None = None
@@ -60,8 +59,6 @@ class Config:
     finest_scale: float | None = None
     nms_threshold: float | None = None
     detections: int | None = None
-    score_threshold: float | None = None
-    mask_threshold: float | None = None
     rpn_nms_threshold: float | None = None
     pre_nms: int | None = None
     proposals: int | None = None
@@ -69,7 +66,6 @@ class Config:
     balance_level: int | None = None
     standardised: tuple[str, ...] | None = None
     sampling: tuple[float, ...] | None = None
-    steps: tuple[str, ...] | None = None
     notes: tuple[str, ...] | None = None
     norm: str | None = None
     frozen_stages: int | None = None
@@ -130,7 +126,7 @@ def named_config(name: str) -> Config:
         return Config(style="caffe", channels="bgr", mean=CAFFE_MEAN, std=(1.0, 1.0, 1.0), norm=norm)
     if "32x8d" in words:
         return Config(style="pytorch", channels="bgr", mean=CAFFE_MEAN, std=CAFFE_STD, norm=norm)
-    return Config(standardised=PARTS if re.search(r"gn[_+]ws", words) else None, norm=norm)
+    return Config(standardised=tuple(CONVOLUTIONS) if re.search(r"gn[_+]ws", words) else None, norm=norm)
 
 
 def read_config(given: str | dict[str, Any]) -> Config | None:
@@ -139,22 +135,25 @@ def read_config(given: str | dict[str, Any]) -> Config | None:
     if values is None:
         return None
     values = places.used(values)
-    readers = (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test)
-    said = {name: value for read in readers for name, value in read(values).items()}
-    return Config(**said, unsupported=tuple(dict.fromkeys(unsupported(values))))
+    said: dict[str, Any] = {
+        "notes": tuple(_notes(values)),
+        "unsupported": tuple(dict.fromkeys(unsupported(values))),
+    }
+    for read in (_input, _backbone, _plugins, _neck, _anchors, _boxes, _test):
+        said |= read(values)
+    if not places.is_whole(values):  # of what a few settings leave out they say nothing
+        said = {name: value for name, value in said.items() if value != ()}
+    return Config(**said)
 
 
 def _input(values: dict[str, Any]) -> dict[str, Any]:
-    """How images become the network's input: normalisation, order of channels, size, and other steps."""
+    """How images become the network's input: normalisation, order of channels, size."""
     said: dict[str, Any] = {}
     found, is_rgb = places.normalisation(values)
     if both := places.mean_and_std(found):
         said |= {"mean": both[0], "std": both[1], "channels": "rgb" if is_rgb else "bgr"}
     if sizes := places.image_sizes(values):
         said["image_size"] = sizes[0]
-    if kinds := dict.fromkeys(places.kinds(values)):
-        said["steps"] = tuple(kind for kind in kinds if not KNOWN_STEPS.match(kind))
-        said["notes"] = tuple(_notes(values))
     return said
 
 
@@ -167,30 +166,43 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
     flips = True in find(values["test_pipelines"][0], "flip") or "TestTimeAug" in places.kinds(values)
     if flips or len(places.image_sizes(values)) > 1:
         yield "its test joins detections at several sizes or flips; here they are those at the first size"
+    if others := [kind for kind in dict.fromkeys(places.kinds(values)) if not KNOWN_STEPS.match(kind)]:
+        yield f"not done here, but in its test: {listed(others, 4)}"
+    rcnn, _ = places.test_settings(values)
+    for what, option, usual in (
+        ("score threshold", "score_thr", 0.05),
+        ("threshold of masks", "mask_thr_binary", 0.5),
+    ):
+        if (own := numbers([rcnn.get(option)])) and own != (usual,):
+            yield f"its own {what} was {own[0]:g}"
 
 
 def _backbone(values: dict[str, Any]) -> dict[str, Any]:
-    backbone = first_dict(values, "backbone")
-    parts = tuple(part for part in PARTS if "ConvWS" in places.convolution_types(values, part))
-    said: dict[str, Any] = {"norm": _norm(backbone or values), "standardised": parts}
-    if backbone:
-        style = backbone.get("style", "pytorch")
-        said["style"] = style if style in ("pytorch", "caffe") else None
-        frozen = backbone.get("frozen_stages", -1 if backbone.keys() & WHOLE else None)
-        said["frozen_stages"] = min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None
-    return said
+    backbone = (BACKBONE if places.is_whole(values) else {}) | first_dict(values, "backbone")
+    standardised = (part for part in CONVOLUTIONS if "ConvWS" in _types(dicts(values, part), "conv_cfg"))
+    frozen = backbone.get("frozen_stages")
+    return {
+        "norm": _norm(backbone or values),
+        "style": str(backbone["style"]) if "style" in backbone else None,
+        "frozen_stages": min(max(frozen + 1, 0), 5) if isinstance(frozen, int) else None,
+        "standardised": tuple(standardised),
+    }
 
 
 def _norm(part: dict[str, Any]) -> str | None:
-    kinds = {word(kind) for norm in find(part, "norm_cfg") for kind in find(norm, "type")}
-    frozen = find(part, "norm_eval") or [True] * bool(part.keys() & WHOLE)
+    kinds, frozen = _types(part, "norm_cfg"), find(part, "norm_eval")
     if True in frozen:
         return "frozen_stats"
-    if kinds & {*SYNC_NORMS}:
+    if kinds & {*SYNC_NORMS.split()}:
         return "sync"
-    if not frozen and not kinds & {"BN", "BN2d", "BatchNorm2d"}:
+    if not frozen and not kinds & {*BATCH_NORMS.split()}:
         return None
     return "batch" if frozen else "frozen_stats"
+
+
+def _types(tree: Any, name: str) -> set[str]:
+    """The classes of all dictionaries of that name."""
+    return {word(found["type"]) for found in dicts(tree, name) if "type" in found}
 
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:
@@ -244,19 +256,14 @@ def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
 def _test(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of inference: of the second stage, and of proposals."""
     rcnn, rpn = places.test_settings(values)
-    thresholds = {
-        "nms_threshold": _nms_threshold(rcnn),
-        "rpn_nms_threshold": _nms_threshold(rpn),
-        "score_threshold": rcnn.get("score_thr"),
-        "mask_threshold": rcnn.get("mask_thr_binary"),
-    }
+    thresholds = {"nms_threshold": _nms_threshold(rcnn), "rpn_nms_threshold": _nms_threshold(rpn)}
     limits = {
         "detections": rcnn.get("max_per_img"),
         "pre_nms": rpn.get("nms_pre"),
         "proposals": rpn.get("max_per_img", rpn.get("max_num")),
     }
     said: dict[str, Any] = {name: one[0] for name, given in thresholds.items() if (one := numbers([given]))}
-    return said | {name: value for name, value in limits.items() if isinstance(value, int) and value > 0}
+    return said | {name: value for name, value in limits.items() if isinstance(value, int)}
 
 
 def _nms_threshold(test: dict[str, Any]) -> Any:

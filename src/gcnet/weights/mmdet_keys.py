@@ -55,7 +55,7 @@ _SPELLINGS = [
     (r"^backbone\.stem\.(\d)\.", r"backbone.conv1.\1."),
     (r"^neck\.0\.", "neck."),
 ]
-_CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
+CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
     "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|downsample\.[01]))\.weight",
     "neck": r"neck\..*\.conv\.weight",
     "bbox_head": r"roi_head\.bbox_head\..*\.conv\.weight",
@@ -117,7 +117,7 @@ def modernise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def standardise(tensors: Mapping[str, Tensor], parts: Iterable[str]) -> dict[str, Tensor]:
     """The tensors with the weights that the standardised convolutions (arXiv 1903.10520) of `parts` use."""
-    theirs = re.compile("|".join(_CONVOLUTIONS[part] for part in parts))
+    theirs = re.compile("|".join(CONVOLUTIONS[part] for part in parts))
     return {
         name: _standardised(tensor) if tensor.dim() == 4 and theirs.fullmatch(name) else tensor
         for name, tensor in tensors.items()

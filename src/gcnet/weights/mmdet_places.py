@@ -19,7 +19,6 @@ from gcnet.weights.config_text import (
 
 POSITIONS = ("after_conv1", "after_conv2", "after_conv3")  # of plugins; the last one is the usual one
 NOT_NORMALISED = {"mean": [0.0] * 3, "std": [1.0] * 3}
-PREPROCESSORS = ("data_preprocessor", "preprocess_cfg")  # of 3.x, and before its first release
 
 
 def used(values: dict[str, Any]) -> dict[str, Any]:
@@ -32,8 +31,12 @@ def used(values: dict[str, Any]) -> dict[str, Any]:
     whole = given if isinstance(given, dict) else values
     model = next((own for own in nested(given) if "backbone" in own), whole)
     own = without(model, "train_cfg")
-    for name, spellings in (("test_cfg", ("test_cfg",)), ("data_preprocessor", PREPROCESSORS)):
-        found = (place.get(spelling) for spelling in spellings for place in (whole, model, values))
+    for name, spellings, holders in (
+        # A wrapper prepares the images of its detector, but its own `test_cfg` is about the wrapper.
+        ("test_cfg", ("test_cfg",), (model, whole, values)),
+        ("data_preprocessor", ("data_preprocessor", "preprocess_cfg"), (whole, model, values)),
+    ):
+        found = (holder.get(spelling) for spelling in spellings for holder in holders)
         own[name] = next((one for one in found if isinstance(one, dict)), {})
     kept = {name: values[name] for name in ("_base_", "_run_", "img_norm_cfg") if name in values}
     return kept | {
@@ -48,7 +51,8 @@ def _test_pipelines(values: dict[str, Any]) -> list[Any]:
     tested = at(values, "test_dataloader.dataset") or at(values, "data.test")
     if isinstance(tested, Computed):
         return [tested]
-    named = values.get("test_pipeline") or [{key: values[key]} for key in ("img_scale",) if key in values]
+    alone = [{"img_scale": values["img_scale"]}] if "img_scale" in values else []
+    named = values.get("test_pipeline") or alone
     old = next((own for own in nested(tested) if "img_scale" in own), None)
     return find(tested, "pipeline") or [_old_pipeline(old) if old else named]
 
@@ -74,10 +78,14 @@ def kinds(values: dict[str, Any]) -> list[str]:
     return [kind for kind, _ in steps(values)]
 
 
+def is_whole(values: dict[str, Any]) -> bool:
+    """Whether a configuration has a whole backbone: what it does not say is at mmdetection's default then."""
+    return bool({"type", "depth"} & first_dict(values, "backbone").keys())
+
+
 def are_all(values: dict[str, Any]) -> bool:
     """Whether the steps are all that is done to images: what none of them does is not done then."""
-    ends = any(kind.startswith(("Collect", "Pack")) for kind in kinds(values))
-    return ends and bool(first_dict(values, "backbone"))
+    return is_whole(values) and any(kind.startswith(("Collect", "Pack")) for kind in kinds(values))
 
 
 def preprocessor(values: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +129,6 @@ def paddings(values: dict[str, Any]) -> list[Any]:
     """The numbers of pixels that images are padded to multiples of; without any, they are not."""
     found = [*find(values["test_pipelines"][0], "size_divisor"), preprocessor(values).get("pad_size_divisor")]
     return [divisor for divisor in found if divisor not in (None, 1)]
-
-
-def convolution_types(values: dict[str, Any], part: str) -> set[str]:
-    """Classes of the convolutions of a part of the model."""
-    return {word(conv.get("type")) for conv in dicts(dicts(values, part), "conv_cfg")}
 
 
 def plugins(values: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,123 +4,140 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, word
+from gcnet.weights.config_text import Computed, computed, dicts, first_dict, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
-SYNC_NORMS = ("SyncBN", "MMSyncBN", "NaiveSyncBN", "SyncBatchNorm")
-# Classes that compute the same as the models here, at least in inference.
+BATCH_NORMS = "BN BN2d BatchNorm2d"
+SYNC_NORMS = "SyncBN MMSyncBN NaiveSyncBN SyncBatchNorm"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is known of a part of mmdetection's models.
+
+    Attributes:
+        types: its classes that compute the same as the models here, at least in inference; "" if it has none.
+        usual: options that change the results, with the values that are supported.
+        others: all other options of these classes: read, told by tensors, or of no matter for a prediction.
+            What somebody has added to a class may change its results. If "", any option may be there.
+    """
+
+    types: str = ""
+    usual: Options = field(default_factory=dict)
+    others: str = ""
+
+
+_EXTRACTOR = Part(
+    "SingleRoIExtractor", {"featmap_strides": ([4, 8, 16, 32],)}, "roi_layer out_channels finest_scale"
+)
 KNOWN = {
-    "model": {"MaskRCNN", "FasterRCNN", "CascadeRCNN", "TwoStageDetector"},
-    "wrapper": {"SoftTeacher", "SemiBaseDetector"},
-    "backbone": {"ResNet", "ResNeXt", "ResNetV1c", "ResNetV1d"},
-    "neck": {"FPN", "PAFPN", "BFP"},
-    "rpn_head": {"RPNHead"},
-    "roi_head": {"StandardRoIHead", "CascadeRoIHead", "DynamicRoIHead", "PISARoIHead"},
-    "bbox_head": {
-        "BBoxHead",
-        "ConvFCBBoxHead",
-        "SharedFCBBoxHead",
-        "Shared2FCBBoxHead",
-        "Shared4Conv1FCBBoxHead",
-    },
-    "mask_head": {"FCNMaskHead", "HTCMaskHead"},
-    "bbox_coder": {"DeltaXYWHBBoxCoder"},
-    "bbox_roi_extractor": {"SingleRoIExtractor"},
-    "mask_roi_extractor": {"SingleRoIExtractor"},
-    "anchor_generator": {"AnchorGenerator"},
-    "cls_predictor_cfg": {"Linear"},
-    "reg_predictor_cfg": {"Linear"},
-    "predictor_cfg": {"Conv", "Conv2d"},
-    "data_preprocessor": {"DetDataPreprocessor", "MultiBranchDataPreprocessor"},
-    "norm_cfg": {*SYNC_NORMS, "BN", "BN2d", "BatchNorm2d", "GN", "GroupNorm"},
-    "dcn": {"DCN", "DCNv2"},
-}
-# Options that change the results, with the values that are supported.
-USUAL: dict[str, Options] = {
-    "backbone": {
-        "strides": ([1, 2, 2, 2],),
-        "dilations": ([1, 1, 1, 1],),
-        "num_stages": (4,),
-        "out_indices": ([0, 1, 2, 3],),
-    },
-    "neck": {
-        "start_level": (0,),
-        "num_outs": (5,),
-        "num_levels": (5,),
-        "add_extra_convs": (False,),
-        "no_norm_on_lateral": (False,),
-        "act_cfg": (None,),
-        "activation": (None,),
-    },
-    "norm_cfg": {"num_groups": (32,), "eps": (1e-5,)},
-    "upsample_cfg": {"type": ("deconv",), "mode": ("nearest",), "scale_factor": (2,)},
-    "mask_head": {"upsample_method": ("deconv",), "upsample_ratio": (2,)},
-    "rpn_head": {"target_means": ([0.0] * 4,)},
-    "bbox_head": {"target_means": ([0.0] * 4,)},
-    "anchor_generator": {
-        "centers": (None,),
-        "center_offset": (0,),
-        "scale_major": (True,),
-    },
-    "bbox_coder": {
-        "target_means": ([0.0] * 4,),
-        "clip_border": (True,),
-        "add_ctr_clamp": (False,),
-    },
-    "bbox_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],), "roi_scale_factor": (None,)},
-    "mask_roi_extractor": {"featmap_strides": ([4, 8, 16, 32],)},
-    "roi_layer": {"type": ("RoIAlign",), "pool_mode": ("avg",), "aligned": (True,)},
-    "roi_head": {"shared_head": (None,)},
-    "rpn": {"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
-    "nms": {
-        "type": ("nms",),
-        "class_agnostic": (False,),
-        "max_num": (-1,),
-        "offset": (0,),
-        "score_threshold": (0,),
-    },
-    "data_preprocessor": {"pad_value": (0,)},
-}
-# All other options of upstream's classes: read, told by tensors, or of no matter for a prediction. What
-# somebody has added to a class may change its results.
-_EXTRACTOR = "roi_layer out_channels finest_scale"
-OTHERS: dict[str, str] = {
-    "model": "backbone neck rpn_head roi_head bbox_head mask_head bbox_roi_extractor mask_roi_extractor "
-    "shared_head num_stages test_cfg data_preprocessor preprocess_cfg",
-    "backbone": "depth in_channels stem_channels base_channels groups base_width style deep_stem avg_down "
-    "frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin stage_with_plugin gcb "
-    "stage_with_gcb gen_attention stage_with_gen_attention with_cp zero_init_residual normalize bn_eval "
-    "bn_frozen",
-    "neck": "in_channels out_channels end_level extra_convs_on_inputs relu_before_extra_convs refine_level "
-    "refine_type conv_cfg norm_cfg upsample_cfg normalize",
-    "rpn_head": "in_channels feat_channels num_convs num_classes background_label anchor_generator "
-    "anchor_scales anchor_ratios anchor_strides anchor_base_sizes bbox_coder target_stds reg_decoded_bbox "
-    "use_sigmoid_cls test_cfg",
-    "roi_head": "num_stages stage_loss_weights bbox_roi_extractor bbox_head mask_roi_extractor mask_head "
-    "test_cfg",
-    "bbox_head": "num_shared_convs num_shared_fcs num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs "
-    "num_fcs with_avg_pool with_cls with_reg in_channels conv_out_channels fc_out_channels roi_feat_size "
-    "num_classes bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
-    "cls_predictor_cfg reg_predictor_cfg conv_cfg norm_cfg normalize",
-    "mask_head": "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels num_classes "
-    "class_agnostic upsample_cfg predictor_cfg conv_cfg norm_cfg with_conv_res normalize",
+    "model": Part(
+        "MaskRCNN FasterRCNN CascadeRCNN TwoStageDetector",
+        others="backbone neck rpn_head roi_head bbox_head mask_head bbox_roi_extractor mask_roi_extractor "
+        "shared_head num_stages test_cfg data_preprocessor preprocess_cfg",
+    ),
+    "wrapper": Part("SoftTeacher SemiBaseDetector"),
+    "backbone": Part(
+        "ResNet ResNeXt ResNetV1c ResNetV1d",
+        {
+            "strides": ([1, 2, 2, 2],),
+            "dilations": ([1, 1, 1, 1],),
+            "num_stages": (4,),
+            "out_indices": ([0, 1, 2, 3],),
+            "style": ("pytorch", "caffe"),
+        },
+        "depth in_channels stem_channels base_channels groups base_width deep_stem avg_down "
+        "frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin stage_with_plugin gcb "
+        "stage_with_gcb gen_attention stage_with_gen_attention with_cp zero_init_residual normalize bn_eval "
+        "bn_frozen",
+    ),
+    "neck": Part(
+        "FPN PAFPN BFP",
+        {
+            "start_level": (0,),
+            "num_outs": (5,),
+            "num_levels": (5,),
+            "add_extra_convs": (False,),
+            "no_norm_on_lateral": (False,),
+            "act_cfg": (None,),
+            "activation": (None,),
+        },
+        "in_channels out_channels end_level extra_convs_on_inputs relu_before_extra_convs refine_level "
+        "refine_type conv_cfg norm_cfg upsample_cfg normalize",
+    ),
+    "rpn_head": Part(
+        "RPNHead",
+        {"target_means": ([0.0] * 4,)},
+        "in_channels feat_channels num_convs background_label anchor_generator anchor_scales "
+        "anchor_ratios anchor_strides anchor_base_sizes bbox_coder target_stds reg_decoded_bbox "
+        "use_sigmoid_cls test_cfg",
+    ),
+    "roi_head": Part(
+        "StandardRoIHead CascadeRoIHead DynamicRoIHead PISARoIHead",
+        {"shared_head": (None,)},
+        "num_stages stage_loss_weights bbox_roi_extractor bbox_head mask_roi_extractor mask_head test_cfg",
+    ),
+    "bbox_head": Part(
+        "BBoxHead ConvFCBBoxHead SharedFCBBoxHead Shared2FCBBoxHead Shared4Conv1FCBBoxHead",
+        {"target_means": ([0.0] * 4,)},
+        "num_shared_convs num_shared_fcs num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs num_fcs "
+        "with_avg_pool with_cls with_reg in_channels conv_out_channels fc_out_channels roi_feat_size "
+        "bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
+        "cls_predictor_cfg reg_predictor_cfg conv_cfg norm_cfg normalize",
+    ),
+    "mask_head": Part(
+        "FCNMaskHead HTCMaskHead",
+        {"upsample_method": ("deconv",), "upsample_ratio": (2,)},
+        "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels class_agnostic "
+        "upsample_cfg predictor_cfg conv_cfg norm_cfg with_conv_res normalize",
+    ),
     "bbox_roi_extractor": _EXTRACTOR,
     "mask_roi_extractor": _EXTRACTOR,
-    "roi_layer": "output_size out_size sampling_ratio sample_num use_torchvision spatial_scale",
-    "rcnn": "score_thr nms max_per_img mask_thr_binary",
-    "rpn": "nms_pre nms_post max_num max_per_img nms nms_thr deploy_nms_pre",
+    "roi_layer": Part(
+        "RoIAlign",
+        {"pool_mode": ("avg",), "aligned": (True,)},
+        "output_size out_size sampling_ratio sample_num use_torchvision spatial_scale",
+    ),
+    "anchor_generator": Part(
+        "AnchorGenerator", {"centers": (None,), "center_offset": (0,), "scale_major": (True,)}
+    ),
+    "bbox_coder": Part(
+        "DeltaXYWHBBoxCoder",
+        {"target_means": ([0.0] * 4,), "clip_border": (True,), "add_ctr_clamp": (False,)},
+    ),
+    "cls_predictor_cfg": Part("Linear"),
+    "reg_predictor_cfg": Part("Linear"),
+    "predictor_cfg": Part("Conv Conv2d"),
+    "upsample_cfg": Part("deconv", {"mode": ("nearest",), "scale_factor": (2,)}),
+    "norm_cfg": Part(f"{BATCH_NORMS} {SYNC_NORMS} GN GroupNorm", {"num_groups": (32,), "eps": (1e-5,)}),
+    "conv_cfg": Part("Conv Conv2d ConvWS"),
+    "dcn": Part("DCN DCNv2"),
+    "rcnn": Part(others="score_thr nms max_per_img mask_thr_binary"),
+    "rpn": Part(
+        usual={"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
+        others="nms_pre nms_post max_num max_per_img nms nms_thr deploy_nms_pre",
+    ),
+    "nms": Part(
+        "nms", {"class_agnostic": (False,), "max_num": (-1,), "offset": (0,), "score_threshold": (0,)}
+    ),
+    "data_preprocessor": Part("DetDataPreprocessor MultiBranchDataPreprocessor", {"pad_value": (0,)}),
 }
 STEPS: dict[str, Options] = {  # of a test
     "LoadImageFromFile": {
         "color_type": (None, "color", "unchanged"),
         "imdecode_backend": (None, "cv2", "turbojpeg"),
     },
-    "Pad": {"size": (None,), "pad_to_square": (False,), "pad_val": (0, {"img": 0, "masks": 0, "seg": 255})},
+    "Pad": {
+        "size": (None,),
+        "pad_to_square": (False,),
+        "pad_val": (0, {"img": 0}, {"img": 0, "seg": 255}, {"img": 0, "masks": 0, "seg": 255}),
+    },
     "FixShapeResize": {"width": ()},
     "Resize": {"scale_factor": (None, 1.0), "interpolation": (None, "bilinear"), "backend": (None, "cv2")},
 }
@@ -136,63 +153,48 @@ PLUGINS: dict[str, Options] = {
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 INSTEAD = "give the whole one that a run wrote beside its checkpoints"
-PARTS = ("backbone", "neck", "bbox_head", "mask_head")
+# Places of values that are read; elsewhere one may be computed.
+READ = re.compile(
+    r"(^|\.)(backbone|neck|\w+_head|\w+_roi_extractor|test_cfg|data_preprocessor|test_pipelines|img_norm_cfg)"
+    r"(\.|$)"
+)
 # Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
-    r"(^|\.)(loss\w*|init_cfg|pretrained|train_cfg|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
+    r"(^|\.)(loss\w*|init_cfg|pretrained|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
 )
 
 
 def unsupported(values: dict[str, Any]) -> Iterator[str]:
     """All of it, part by part; `values` are those of `places.used`."""
-    for part, types in KNOWN.items():
-        for found in dicts(values, part):
-            if (kind := word(found.get("type", ""))) not in ("", *types):
-                yield f"{part} of type {kind}"
-    for part, options in USUAL.items():
-        for found in dicts(values, part):
-            yield from _unusual(found, options, part)
-    yield from _added(values)
+    for name, part in KNOWN.items():
+        for found in dicts(values, name):
+            yield from _of_part(name, part, found)
     yield from _unread(values)
     yield from _of_images(values)
-    yield from _of_backbone(values)
     yield from unknown_plugins(values)
     if len(necks := dicts(values, "neck")) > 2:
         yield f"{len(necks)} necks in a row"
-    yield from _of_anchors(values)
+    yield from _of_proposals(values)
     yield from _of_boxes(values)
-    rcnn, rpn = places.test_settings(values)
-    post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
-    if isinstance(post, int) and isinstance(most, int) and post < most:  # of a level in 1.x, of all in 2.0
-        yield f"fewer proposals after NMS (nms_post={post}) than in all ({most})"
-    for what, given in (
-        ("objects", rcnn.get("max_per_img")),
-        ("proposals", most),
-        ("anchors", rpn.get("nms_pre")),
-    ):
-        if isinstance(given, int) and given < 1:
-            yield f"any number of {what} in an image ({given})"
+
+
+def _of_part(name: str, part: Part, found: Mapping[str, Any]) -> Iterator[str]:
+    """Its class, or options of a class that is known."""
+    kind = word(found.get("type", ""))
+    if part.types and kind not in ("", *part.types.split()):
+        yield f"{name} of type {kind}"
+        return
+    yield from _unusual(found, part.usual, name)
+    if part.others and (kind or name != "model"):  # a few names are a model without a class
+        known = {"type", "_scope_", *part.usual, *part.others.split()}
+        added = [option for option in found if option not in known and not UNNEEDED.search(str(option))]
+        yield from (f"{shown(option)}={shown(found[option])} of its {name}" for option in added)
 
 
 def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[str]:
     for option, usual in options.items():
-        given = found.get(option)
-        plain = given.rpartition(".")[2] if option == "type" and isinstance(given, str) else given
-        if option in found and plain not in usual:
+        if option in found and found[option] not in usual:
             yield f"{option}={shown(found[option])} of its {what}"
-
-
-def _added(values: dict[str, Any]) -> Iterator[str]:
-    """Options that somebody has added to classes which are known."""
-    for part, others in OTHERS.items():
-        known = {"type", "_scope_", *USUAL.get(part, {}), *others.split()}
-        for found in dicts(values, part):
-            kind = word(found.get("type", ""))
-            if part == "model" and not kind:  # a part of a configuration, all of whose names are its own
-                continue
-            if kind in ("", *KNOWN.get(part, USUAL.get(part, {}).get("type", (kind,)))):
-                added = (name for name in found if name not in known and not UNNEEDED.search(str(name)))
-                yield from (f"{shown(name)}={shown(found[name])} of its {part}" for name in added)
 
 
 def _unread(values: dict[str, Any]) -> Iterator[str]:
@@ -204,11 +206,9 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
         yield f"a configuration that does more than name values (line {line}): {INSTEAD}"
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
-    images = ("data_preprocessor", "test_pipelines", "img_norm_cfg")
-    for part in (*PARTS, "rpn_head", "roi_head", "test_cfg", *images):
-        if unknown := [place for place in computed(find(values, part)) if not UNNEEDED.search(place)]:
-            place = shown(f"{part}.{unknown[0]}")
-            yield f"a value that is computed, which is not done here ({place})"
+    for place in computed(values):
+        if READ.search(place) and not UNNEEDED.search(place):
+            yield f"a value that is computed, which is not done here ({shown(place)})"
 
 
 def _of_images(values: dict[str, Any]) -> Iterator[str]:
@@ -234,15 +234,6 @@ def _of_images(values: dict[str, Any]) -> Iterator[str]:
         yield from _unusual(step, STEPS.get(kind, {}), kind)
 
 
-def _of_backbone(values: dict[str, Any]) -> Iterator[str]:
-    style = first_dict(values, "backbone").get("style", "pytorch")
-    if style not in ("pytorch", "caffe"):
-        yield f"residual blocks of style {shown(style)}"
-    for part in PARTS:
-        for kind in sorted(places.convolution_types(values, part) - {"None", "ConvWS", "Conv2d", "Conv"}):
-            yield f"convolutions of type {kind} in its {part}"
-
-
 def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
     """Layers in residual blocks that are no context blocks of ours, or stand elsewhere."""
     for plugin in places.plugins(values):
@@ -255,16 +246,19 @@ def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
         yield from _unusual(own, PLUGINS.get(kind, {}), kind)
 
 
-def _of_anchors(values: dict[str, Any]) -> Iterator[str]:
+def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
     strides = places.anchors(values).get("strides")
-    others = strides is not None and places.anchor_strides(values) is None
-    if others and strides != [4, 8, 16, 32]:  # where a configuration was written for other levels
+    if strides is not None and places.anchor_strides(values) is None:
         yield f"anchors with strides {shown(strides)}"
     base = places.anchors(values).get("base_sizes")
     if base is not None and base != strides:
         yield f"anchors with base sizes {shown(base)}"
-    if False in [loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")]:
+    if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
+    _, rpn = places.test_settings(values)
+    post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
+    if isinstance(post, int) and isinstance(most, int) and post < most:  # of a level in 1.x, of all in 2.0
+        yield f"fewer proposals after NMS (nms_post={post}) than in all ({most})"
 
 
 def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
