@@ -35,13 +35,13 @@ def pair_by_pair(block: GeneralizedAttention, x: Tensor) -> tuple[Tensor, Tensor
         for head in range(HEADS):
             own = slice(head * D, (head + 1) * D)
             query = torch.zeros(D, dtype=torch.float64)
-            if pool.query is not None:
-                query = (pool.query.weight @ x[:, i, j])[own]
+            if pool.to_query is not None:
+                query = (pool.to_query.weight @ x[:, i, j])[own]
             logits = []
             for k, n in keys:
                 content, place, key, where = (torch.zeros((), dtype=torch.float64) for _ in range(4))
-                if pool.key is not None:
-                    k_content = (pool.key.weight @ x[:, k, n])[own]
+                if pool.to_key is not None:
+                    k_content = (pool.to_key.weight @ x[:, k, n])[own]
                     content = query @ k_content
                     key = pool.key_bias[own] @ k_content if pool.key_bias is not None else key
                 if pool.across is not None:
@@ -53,9 +53,9 @@ def pair_by_pair(block: GeneralizedAttention, x: Tensor) -> tuple[Tensor, Tensor
                 logits.append(sum(value for has, value in terms if has))
             weights = torch.stack(logits).softmax(0)
             maps[number] += weights / HEADS
-            values = torch.stack([(pool.value.weight @ x[:, k, n])[own] for k, n in keys])
+            values = torch.stack([(pool.to_value.weight @ x[:, k, n])[own] for k, n in keys])
             found.append(weights @ values)
-        linear = block.add.linear
+        linear = block.add.project.linear
         out[:, i, j] += block.add.factor * (linear.weight @ torch.cat(found) + linear.bias)
     return out, maps
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,20 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("_base_ = '../_base_/models/mask-rcnn_r50_fpn.py'", "builds on others"),
         ("backbone = dict(type='Res2Net')", "backbone of type Res2Net"),
         ("backbone = dict(conv_cfg=dict(type='ConvAWS'))", "conv_cfg of type ConvAWS"),
-        ("backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention'))])", "GeneralizedAttention"),
+        ("backbone = dict(plugins=[dict(cfg=dict(type='DropBlock'))])", "a plugin of type DropBlock"),
+        (
+            "backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention', spatial_range=4))])",
+            "spatial_range=4 of its GeneralizedAttention",
+        ),
+        (
+            "backbone = dict(plugins=[dict(cfg=dict(type='GeneralizedAttention', attention_type='11'))])",
+            "generalized attention with (9, '11', 2) for heads, terms and stride",
+        ),
+        (
+            "ga = 'GeneralizedAttention'\n"
+            "backbone = dict(plugins=[dict(cfg=dict(type=ga)), dict(cfg=dict(type=ga, kv_stride=1))])",
+            "generalized attention of 2 kinds",
+        ),
         ("backbone = dict(norm_cfg=dict(type='GN', num_groups=16))", "num_groups=16 of its norm_cfg"),
         ("neck = [dict(type='FPN'), dict(type='BFP'), dict(type='FPN')]", "3 necks in a row"),
         ("neck = dict(type='FPN', start_level=1)", "start_level=1"),
@@ -325,6 +339,61 @@ PLUGINS = """backbone = dict(plugins=[
          stages=(False, True, True, True)),
     dict(cfg=dict(type='ContextBlock', ratio=1/8), position='after_conv1',
          stages=(False, False, False, True))])"""
+
+
+GENERALIZED = {
+    "2.x": """backbone = dict(plugins=[dict(position='after_conv2', stages=(False, False, True, True),
+        cfg=dict(type='GeneralizedAttention', spatial_range=-1, num_heads=4, attention_type='TERMS',
+                 kv_stride=3))])""",
+    "1.x": """backbone = dict(stage_with_gen_attention=((), (), (0, 1), (0,)), gen_attention=dict(
+        spatial_range=-1, num_heads=4, attention_type='TERMS', kv_stride=3))""",
+}
+
+
+@pytest.mark.parametrize("terms", ["1111", "0010", "1000", "0001"])
+@pytest.mark.parametrize("version", GENERALIZED)
+def test_generalized_attention(version: str, terms: str, tmp_path: Path) -> None:
+    """Its tensors have mmcv's names and shapes: kernels of 1 x 1 where this is a convolution there."""
+    context = ContextSpec(
+        block="ga",
+        stages=(False, False, True, True),
+        position="after_conv2",
+        heads=4,
+        terms=terms,
+        key_stride=3,
+    )
+    source = built(small(backbone=replace(small().backbone, context=context)))
+    state = as_mmdet(source)
+    block = {name.partition("context_block.")[2] for name in state if "layer4.0.context_block" in name}
+    has = [digit == "1" for digit in terms]
+    assert block == {
+        *("value_conv.weight", "proj_conv.weight", "proj_conv.bias", "gamma"),
+        *(["query_conv.weight"] if has[0] or has[1] else []),
+        *(["key_conv.weight"] if has[0] or has[2] else []),
+        *(["appr_geom_fc_x.weight", "appr_geom_fc_y.weight"] if has[1] or has[3] else []),
+        *(["appr_bias"] if has[2] else []),
+        *(["geom_bias"] if has[3] else []),
+    }
+    theirs = {
+        name.replace("context_block", "gen_attention_block"): tensor[..., None, None]
+        if re.search(r"context_block\..*_conv\.weight", name)
+        else tensor
+        for name, tensor in state.items()
+    }
+    config = GENERALIZED[version].replace("TERMS", terms)
+    torch.save({"state_dict": theirs, "meta": {"config": config, "CLASSES": NAMES}}, tmp_path / "x.pth")
+    found = load_model(tmp_path / "x.pth")
+    assert isinstance(found, Detector)
+    assert found.spec.backbone.contexts == (context,)
+    assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in source.state_dict().items())
+    for text, words in (
+        (None, "nothing says its heads"),
+        (config.replace(terms, "0110"), "generalized attention of other terms than 0110"),
+    ):
+        meta = {"CLASSES": NAMES} | ({"config": text} if text else {})
+        torch.save({"state_dict": theirs, "meta": meta}, tmp_path / "x.pth")
+        with pytest.raises(GCNetError, match=words):
+            load_model(tmp_path / "x.pth")
 
 
 def test_where_plugins_are(tmp_path: Path) -> None:

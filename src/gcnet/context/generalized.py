@@ -78,9 +78,9 @@ class RelativeAttention(nn.Module):
             raise ValueError(f"{channels} channels: positions are compared by a multiple of 4")
         self.heads, self.key_stride, self.channels = heads, key_stride, channels
         self.width = channels // heads * heads
-        self.value = self._layer(channels)
-        self.query = self._layer(channels) if content or query_and_place else None
-        self.key = self._layer(channels) if content or key else None
+        self.to_value = self._layer(channels)
+        self.to_query = self._layer(channels) if content or query_and_place else None
+        self.to_key = self._layer(channels) if content or key else None
         self.across, self.down = (
             self._layer(channels // 2) if query_and_place or place else None for _ in range(2)
         )
@@ -91,7 +91,7 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N AD ..."]:
         keys = self._keys(x)
-        value = self._heads(self.value(tokens_of(keys))).flatten(0, 1)
+        value = self._heads(self.to_value(tokens_of(keys))).flatten(0, 1)
         query, key = self._pairs(x, keys)
         out = softmax_attention(query.flatten(0, 1), key.flatten(0, 1), value, 1.0)
         out = out.transpose(1, 2).unflatten(0, (-1, self.heads)).flatten(1, 2)
@@ -132,36 +132,41 @@ class RelativeAttention(nn.Module):
     def _pairs(
         self, x: Float[Tensor, "N C H W"], keys: Float[Tensor, "N C h w"]
     ) -> tuple[Float[Tensor, "N A P E"], Float[Tensor, "N A M E"]]:
-        """Queries and keys whose products are the logits."""
-        query = None if self.query is None else self._heads(self.query(tokens_of(x)))
+        """Queries and keys whose products are the logits; a single query where all are alike."""
+        at_query, at_key = self._zeros(x), self._zeros(keys)
+        query = None if self.to_query is None else self._heads(self.to_query(tokens_of(x)))
         queries, compared = [], []
-        if self.key is not None:
-            compared.append(self._heads(self.key(tokens_of(keys))))
-            queries.append(self._asked(query if self.terms[0] else None, self.key_bias, x))
+        if self.to_key is not None:
+            own = at_query[:, :, :1] if self._is_shared else at_query
+            queries.append(self._asked(query if self.terms[0] else None, self.key_bias, own))
+            compared.append(self._heads(self.to_key(tokens_of(keys))))
         if self.across is not None and self.down is not None:
             (height, width), (rows, columns) = x.shape[2:], keys.shape[2:]
-            asked = self._asked(query if self.terms[1] else None, self.place_bias, x)
-            asked = asked.expand(-1, -1, height * width, -1).unflatten(2, (height, width))
-            across, down = (
-                self._places(layer, side, count, x)
-                for layer, side, count in ((self.across, width, columns), (self.down, height, rows))
-            )
+            asked = self._asked(query if self.terms[1] else None, self.place_bias, at_query)
+            asked = asked.unflatten(2, (height, width))
+            across = self._places(self.across, width, columns, x)
+            down = self._places(self.down, height, rows, x)
             queries.append(torch.einsum("nahwd,awkd->nahwk", asked, across).flatten(2, 3))
             queries.append(torch.einsum("nahwd,ahkd->nahwk", asked, down).flatten(2, 3))
-            own_column = torch.eye(columns, dtype=x.dtype, device=x.device).repeat(rows, 1)
-            own_row = torch.eye(rows, dtype=x.dtype, device=x.device).repeat_interleave(columns, 0)
-            compared += [one.expand(x.shape[0], self.heads, -1, -1) for one in (own_column, own_row)]
-        most = max(part.shape[2] for part in queries)
-        queries = [part.expand(x.shape[0], -1, most, -1).to(compared[0].dtype) for part in queries]
-        return torch.cat(queries, 3), torch.cat([part.to(compared[0].dtype) for part in compared], 3)
+            grid = at_key.unflatten(2, (rows, columns))
+            row, column = (torch.arange(count, device=x.device) for count in (rows, columns))
+            own_column = (column[:, None] == column).to(x.dtype)
+            own_row = (row[:, None, None] == row).to(x.dtype)
+            compared += [(own + grid).flatten(2, 3) for own in (own_column, own_row)]
+        dtype = compared[0].dtype  # under autocast they differ
+        query, key = (torch.cat([one.to(dtype) for one in parts], 3) for parts in (queries, compared))
+        return query, key
 
-    def _asked(self, query: Tensor | None, bias: Tensor | None, x: Tensor) -> Float[Tensor, "_N A _P D"]:
+    def _zeros(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N A P 1"]:
+        """What spreads over heads and positions; ONNX Runtime has no `expand` to sizes that are computed."""
+        return torch.zeros_like(tokens_of(x)[..., : self.heads]).transpose(1, 2).unsqueeze(3)
+
+    def _asked(
+        self, query: Tensor | None, bias: Tensor | None, zeros: Float[Tensor, "N A P 1"]
+    ) -> Float[Tensor, "N A P D"]:
         """What keys or places are compared with: the query, the learnt vector, or their sum."""
-        learnt = None if bias is None else bias.to(x.dtype).view(1, self.heads, 1, -1)
-        if query is None:
-            assert learnt is not None
-            return learnt
-        return query if learnt is None else query + learnt
+        base = zeros if query is None else query
+        return base if bias is None else base + bias.to(zeros.dtype).view(1, self.heads, 1, -1)
 
     def _places(self, layer: nn.Linear, side: Any, count: Any, x: Tensor) -> Float[Tensor, "A S K D"]:
         """The embeddings of `count` keys along a side, seen from each of its `side` positions.
@@ -176,13 +181,14 @@ class RelativeAttention(nn.Module):
         return embedded.to(x.dtype).unflatten(2, (self.heads, -1)).movedim(2, 0)
 
 
-class ScaledTransform(LinearTransform):
+class ScaledTransform(nn.Module):
     """D -> C by one 1x1 convolution, times a learnt factor that is zero at first."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        super().__init__(in_channels, channels)
-        nn.init.kaiming_uniform_(self.linear.weight)
+        super().__init__()
+        self.project = LinearTransform(in_channels, channels)
+        nn.init.kaiming_uniform_(self.project.linear.weight)
         self.factor = nn.Parameter(torch.zeros(1))
 
     def forward(self, context: Float[Tensor, "N D ..."]) -> Float[Tensor, "N C ..."]:
-        return self.factor * super().forward(context)
+        return self.factor * self.project(context)

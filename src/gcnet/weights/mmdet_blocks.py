@@ -53,6 +53,8 @@ def read_contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
         for part, ratio in _by_ratio(group):
             one = part[0]
             options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
+            if one.kind == "ga":
+                options = _attention(shapes, config)
             places = _places(shapes, part)
             specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
     return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
@@ -80,10 +82,31 @@ def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ..
         if theta[0] != theta[1] // 2:
             raise ValueError("non-local blocks of another width than half their channels")
         return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
+    if value := shapes.get(f"{name}value_conv.weight"):
+        return "ga", ContextSpec.pooling, ContextSpec.fusion, value[:2]
     branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
     fusion = tuple(word for word, key in branches.items() if key in shapes)
     pooling = "attention" if f"{name}conv_mask.weight" in shapes else "average"
     return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
+
+
+def _attention(shapes: Shapes, config: Config) -> dict[str, Any]:
+    """What shapes do not tell of generalized attention, which is held against the tensors that there are."""
+    if config.attention is None:
+        raise ValueError("generalized attention, and nothing says its heads (a configuration does: --config)")
+    heads, terms, stride = config.attention
+    content, query_and_place, key, place = (digit == "1" for digit in terms)
+    needed = {
+        "query_conv.weight": content or query_and_place,
+        "key_conv.weight": content or key,
+        "appr_geom_fc_x.weight": query_and_place or place,
+        "appr_bias": key,
+        "geom_bias": place,
+    }
+    has = {name: any(key.endswith(f".{name}") for key in shapes if "context_block" in key) for name in needed}
+    if has != needed:
+        raise ValueError(f"generalized attention of other terms than {terms}, which its configuration says")
+    return {"heads": heads, "terms": terms, "key_stride": stride}
 
 
 def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:

@@ -38,6 +38,7 @@ class Config:
         image_size: (long, short) side that images are fitted in.
         stds, anchor_stds: of the deltas of each box head, and of those of proposals.
         plugins: positions of the context blocks in a residual block of c2..c5, in the order of their work.
+        attention: number of heads, terms and stride of the keys of generalized attention.
         balance_level: of a balanced feature pyramid.
         standardised: parts of the model whose convolutions standardise their weights.
         sampling: points in each direction of a region's cell that are read there; 0 is as many as it takes.
@@ -63,6 +64,7 @@ class Config:
     pre_nms: int | None = None
     proposals: int | None = None
     plugins: tuple[tuple[str, ...], ...] | None = None
+    attention: tuple[int, str, int] | None = None
     balance_level: int | None = None
     standardised: tuple[str, ...] | None = None
     sampling: tuple[float, ...] | None = None
@@ -206,7 +208,7 @@ def _types(tree: Any, name: str) -> set[str]:
 
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:
-    """Where context blocks stand, stage by stage; nothing where some are unknown."""
+    """Where context blocks stand, and what their shapes do not tell; nothing where some are unknown."""
     stages: list[list[str]] = [[], [], [], []]
     for plugin in places.plugins(values):
         where = plugin.get("stages")
@@ -215,7 +217,8 @@ def _plugins(values: dict[str, Any]) -> dict[str, Any]:
                 positions.append(str(plugin.get("position", places.POSITIONS[-1])))
     if not any(stages) or any(unknown_plugins(values)):
         return {}
-    return {"plugins": tuple(tuple(sorted(positions)) for positions in stages)}
+    attention = next(iter(places.attentions(values)), None)
+    return {"plugins": tuple(tuple(sorted(positions)) for positions in stages), "attention": attention}
 
 
 def _neck(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,13 @@ Table = Sequence[tuple[str, str]]  # patterns and what takes their place
 
 # Ours to mmdetection's; names of the ResNet itself are the same.
 _RENAMED = [
+    (r"^(backbone\..*context\d*)\.pool\.to_([a-z]+)\.", r"\1.\2_conv."),
+    (r"^(backbone\..*context\d*)\.pool\.across\.", r"\1.appr_geom_fc_x."),
+    (r"^(backbone\..*context\d*)\.pool\.down\.", r"\1.appr_geom_fc_y."),
+    (r"^(backbone\..*context\d*)\.pool\.key_bias$", r"\1.appr_bias"),
+    (r"^(backbone\..*context\d*)\.pool\.place_bias$", r"\1.geom_bias"),
+    (r"^(backbone\..*context\d*)\.add\.project\.linear\.", r"\1.proj_conv."),
+    (r"^(backbone\..*context\d*)\.add\.factor$", r"\1.gamma"),
     (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.query\.", r"\1.theta.conv."),
     (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.key\.", r"\1.phi.conv."),
     (r"^(backbone\..*context\d*|neck\.1\.refine)\.pool\.value\.", r"\1.g.conv."),
@@ -61,7 +68,7 @@ CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
     "bbox_head": r"roi_head\.bbox_head\..*\.conv\.weight",
     "mask_head": r"roi_head\.mask_head\..*\.conv\.weight",
 }
-_BLOCK = re.compile(r"(backbone\.layer\d\.\d+\.)((?:context|nonlocal)_block\w*)(?=\.)")
+_BLOCK = re.compile(r"(backbone\.layer\d\.\d+\.)((?:context|nonlocal|gen_attention)_block\w*)(?=\.)")
 
 
 def rename(name: str, table: Table) -> str:

@@ -132,9 +132,23 @@ def paddings(values: dict[str, Any]) -> list[Any]:
 
 
 def plugins(values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Those of the residual blocks."""
-    found = first_dict(values, "backbone").get("plugins")
+    """Those of the residual blocks; 1.x had one kind, behind the second convolution."""
+    backbone = first_dict(values, "backbone")
+    found = backbone.get("plugins")
+    if (old := first_dict(backbone, "gen_attention")) and not backbone.get("gcb"):
+        own, where = {"type": "GeneralizedAttention", **old}, backbone.get("stage_with_gen_attention")
+        stages = list(map(bool, where)) if isinstance(where, list) else None
+        found = [{"cfg": own, "stages": stages, "position": POSITIONS[1]}]
     return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
+
+
+def attentions(values: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
+    """The kinds of generalized attention in its plugins: number of heads, terms, stride of the keys."""
+    found = [first_dict(plugin, "cfg") for plugin in plugins(values)]
+    found = [own for own in found if word(own.get("type")) == "GeneralizedAttention"]
+    usual = (("num_heads", 9), ("attention_type", "1111"), ("kv_stride", 2))
+    kinds = [tuple(own.get(name, value) for name, value in usual) for own in found]
+    return [kind for number, kind in enumerate(kinds) if kind not in kinds[:number]]
 
 
 def anchors(values: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,6 @@ OTHER_PARTS = {
     r"neck\.1\.(?!refine\.)|neck\.[2-9]\.": "a second neck that is no BFP",
     r"neck\.fpn_convs\.[4-9]\.": "convolutions for further levels of the FPN",
     r"neck\..*\.(up_?sample|content_encoder|channel_compressor)": "learnt upsampling in the FPN (CARAFE)",
-    r"backbone\..*\.gen_attention_block": "generalised attention blocks",
     r"backbone\..*\.convs\.\d": "several 3x3 convolutions in a residual block (Res2Net, ResNeSt)",
     r"backbone\..*\.(se_layer|conv2\.(fc|conv|bn)\d?\.)": "attention within residual blocks (SE, ResNeSt)",
     r"backbone\..*\.weight_(gamma|beta|diff)$|backbone\..*\.switch\.": "switchable convolutions (DetectoRS)",

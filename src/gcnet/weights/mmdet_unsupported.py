@@ -149,6 +149,12 @@ PLUGINS: dict[str, Options] = {
         "mode": ("embedded_gaussian",),
         "sub_sample": (False,),
     },
+    "GeneralizedAttention": {
+        "spatial_range": (-1,),
+        "position_embedding_dim": (-1,),
+        "position_magnitude": (1,),
+        "q_stride": (1,),
+    },
 }
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
@@ -244,6 +250,13 @@ def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
         if position not in places.POSITIONS:
             yield f"a plugin at {word(position)}"
         yield from _unusual(own, PLUGINS.get(kind, {}), kind)
+    kinds = places.attentions(values)
+    if len(kinds) > 1:
+        yield f"generalized attention of {len(kinds)} kinds"
+    for heads, terms, stride in kinds:
+        counts = all(isinstance(number, int) and number > 0 for number in (heads, stride))
+        if not (counts and re.fullmatch("[01]{4}", str(terms)) and "1" in terms):
+            yield f"generalized attention with {shown((heads, terms, stride))} for heads, terms and stride"
 
 
 def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
