@@ -182,13 +182,14 @@ def name_splits(
     """Those of `parts` that are "train", "valid" (also val2017 or validation), "test", or "all" (trainval).
 
     `parts` are names and what they stand for; a name begins with the split's word, or else it is in it.
+    "all" is taken only where there is no "train", and then "valid", whose images are in it, is not.
     Raises GCNetError where two claim the same split (which are `shown` so).
     """
     named = [(_split_of(name.lower()), part) for name, part in parts]
     splits: dict[str, Part] = {}
-    for split in ("train", "valid", "test", WHOLE):
-        if split == WHOLE and "train" in splits:
-            return splits
+    for split in ("train", WHOLE, "valid", "test"):
+        if (split == WHOLE and "train" in splits) or (split == "valid" and WHOLE in splits):
+            continue
         found = [(begins, part) for (of, begins), part in named if of == split]
         found = [part for begins, part in found if begins] or [part for _, part in found]
         if split == "valid" and not found:

@@ -99,6 +99,20 @@ def test_classes_that_are_called_like_a_split(tmp_path: Path) -> None:
     assert [name for name, _ in found(tmp_path)["train"]] == ["bus.jpg", "car.jpg", "train.jpg"]
 
 
+def test_trainval_beside_its_val_and_test(tmp_path: Path) -> None:
+    """No image is trained on and scored on, and the classes are not only those that the test has."""
+    for name, label in zip("abcd", ("cat", "dog", "cat", "cat"), strict=True):
+        image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        text = voc(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg").read_text()
+        write(tmp_path / "Annotations" / f"{name}.xml", text.replace("cat", label))
+    for split, names in (("trainval", "a b c"), ("val", "c"), ("test", "d")):
+        write(tmp_path / "ImageSets" / "Main" / f"{split}.txt", names.replace(" ", "\n"))
+    splits = load_splits(tmp_path)
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 2, "valid": 1, "test": 1}
+    assert len({record.path for dataset in splits.values() for record in dataset.records}) == 4
+    assert splits["train"].class_names == ("cat", "dog")
+
+
 def test_a_folder_beside_splits_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("train", "val", "new"):
         image(tmp_path / name / f"{name}.jpg")
