@@ -11,6 +11,7 @@ from typing import Any
 from gcnet.console import listed, shown
 from gcnet.data.readers.coco import OTHER_TASKS
 from gcnet.data.readers.files import head_of, is_hidden, read_json, read_yaml
+from gcnet.data.readers.panoptic import is_panoptic
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -117,7 +118,7 @@ def _why_not(path: Path) -> str:
 
 
 def _why_no_json(path: Path) -> str:
-    if path.name.startswith("panoptic_"):
+    if is_panoptic(path):
         return f"there is no folder {path.stem} of its masks"
     if path.name.startswith(OTHER_TASKS):
         return "of another task of COCO; instances_*.json is needed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,6 +82,25 @@ def found(root: Path) -> dict[str, list[tuple[str, list[tuple[str, tuple[int, ..
 
 
 # Splits ------------------------------------------------------------------------------------------------
+
+# An annotation file of each format, with a box in an image called NAME.
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "NAME", "width": WIDTH, "height": HEIGHT}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 40, 40]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+)
+RECT = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
+VIA = json.dumps({"_via_img_metadata": {"": {"filename": "NAME", "regions": [{"shape_attributes": RECT}]}}})
+CVAT = (
+    f'<annotations><image name="NAME" width="{WIDTH}" height="{HEIGHT}">'
+    '<box label="cat" xtl="5" ytl="5" xbr="45" ybr="45"/></image></annotations>'
+)
+SIDES = {"x": 5, "y": 5, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+REGION = {"original_width": WIDTH, "original_height": HEIGHT, "value": SIDES}
+LABEL_STUDIO = json.dumps([{"data": {"image": "NAME"}, "annotations": [{"result": [REGION]}]}])
+HUB = json.dumps({"file_name": "NAME", "objects": {"bbox": [[5, 5, 40, 40]], "category": ["cat"]}})
 
 
 def test_words_that_begin_like_a_split() -> None:
@@ -171,12 +191,28 @@ def test_a_second_file_is_the_validation(tmp_path: Path, first: str, second: str
     }
 
 
-def test_a_file_of_no_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image(tmp_path / "images" / "a.jpg")
-    for name in ("instances_train.json", "instances_val.json", "instances_extra.json"):
-        coco(tmp_path / "annotations" / name, ["a.jpg"])
-    assert found(tmp_path).keys() == {"train", "valid"}
-    assert "not read, because of no split: instances_extra.json" in caplog.text
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("annotations/instances_{}.json", COCO),
+        ("{}/via.json", VIA),
+        ("{}.xml", CVAT),
+        ("{}.json", LABEL_STUDIO),
+        ("{}/metadata.jsonl", HUB),
+    ],
+    ids=["coco", "via", "cvat", "label studio", "hub"],
+)
+def test_a_file_of_no_split_is_named(
+    place: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "val", "extra"):
+        image(tmp_path / split / f"{split}.jpg")
+        write(tmp_path / place.format(split), text.replace("NAME", f"{split}.jpg"))
+    assert {split: name for split, [(name, _)] in found(tmp_path).items()} == {
+        "train": "train.jpg",
+        "valid": "val.jpg",
+    }
+    assert re.search(f"not read.*{place.format('extra')}", caplog.text)
 
 
 def test_a_data_set_in_a_folder_of_its_own(tmp_path: Path) -> None:

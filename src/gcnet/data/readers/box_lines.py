@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from gcnet.data.dataset import split_of
-from gcnet.data.readers.csv_table import UNNAMED, find_tables, read_rows
-from gcnet.data.readers.files import Readers, existing, head_of, read_lines
+from gcnet.data.readers.csv_table import UNNAMED, read_rows
+from gcnet.data.readers.files import Readers, existing, file_a_split, head_of, read_lines
 from gcnet.data.source import Source
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _BOX = re.compile(rb"^\S.*\.\w+\s+\d+(,\d+){4}(\s|$)", re.MULTILINE)
 
 def find_box_lines(root: Path) -> Readers:
     """`train/_annotations.txt`, or `2007_train.txt` and `2007_val.txt`."""
-    return find_tables(root, "[tT][xX][tT]", is_box_list, _read_box_lines)
+    return file_a_split(root, "txt", is_box_list, _read_box_lines)
 
 
 def is_box_list(path: Path) -> bool:

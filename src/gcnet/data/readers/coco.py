@@ -13,10 +13,18 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from gcnet.console import listed, shown
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
-from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, read_json, splits_of
+from gcnet.data.readers.files import (
+    IMAGE_FOLDERS,
+    MOST_FILES,
+    Readers,
+    folder_with,
+    head_of,
+    read_json,
+    splits_of,
+    warn_of_left,
+)
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -27,7 +35,6 @@ log = logging.getLogger(__name__)
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 ANNOTATION_FOLDERS = ("annotations", "Annotations", "annotation", "labels", "json")
 _JSON = re.compile(r"\.json(\.gz)?$")
-_MOST_FILES = 100  # in a folder that is looked at: more are a file an image, in another format
 _MOST_LOOKED_AT = 10_000  # files in which an image is looked for
 _SNIFFED = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
 
@@ -80,8 +87,8 @@ def find_coco(root: Path) -> Readers:
     ]
     for pattern, part in patterns:
         files = json_files(root, pattern)
-        if len(files) > _MOST_FILES:
-            files = [path for path in files if path.name.startswith("instances_")][:_MOST_FILES]
+        if len(files) > MOST_FILES:
+            files = [path for path in files if path.name.startswith("instances_")][:MOST_FILES]
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
         splits = _splits(root, instances or found, found)
@@ -89,8 +96,7 @@ def find_coco(root: Path) -> Readers:
         for path in (splits[split] for split, folders in places.items() if not folders):
             log.warning("%s is left out: there is no image folder for it in %s", path, root)
         if any(places.values()):
-            if left := [shown(path.name) for _, path in found if path not in splits.values()]:
-                log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
+            warn_of_left(root, [path for _, path in found], splits)
             used = {split: folders for split, folders in places.items() if folders}
             return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}
     return {}

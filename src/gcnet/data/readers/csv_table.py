@@ -10,18 +10,24 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from gcnet.console import listed
-from gcnet.data.dataset import WHOLE, name_splits, split_of
-from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, name_unlabelled, read_text
+from gcnet.data.dataset import split_of
+from gcnet.data.readers.files import (
+    IMAGE_FOLDERS,
+    Readers,
+    file_a_split,
+    folder_with,
+    head_of,
+    name_unlabelled,
+    read_text,
+)
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.source import Source, number
 from gcnet.errors import GCNetError
@@ -56,7 +62,6 @@ _IN_ONE = ("bbox", "bboxes", "box", "boxes", "boundingbox")  # [x, y, width, hei
 _RUNS = ("encodedpixels", "rle", "rlemask", "maskrle", "annotation", "segmentation")
 _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
 _NOTHING = ("", "nan", "none", "null")
-_MOST_FILES = 100  # tables that are looked at
 
 
 @dataclass(frozen=True)
@@ -82,31 +87,7 @@ UNNAMED = Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
 
 def find_csv(root: Path) -> Readers:
     """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
-    return find_tables(root, "[cC][sS][vV]", is_csv_table, _read_table)
-
-
-def find_tables(
-    root: Path, suffix: str, fits: Callable[[Path], bool], read: Callable[[Path, Path, str], Source]
-) -> Readers:
-    """Files that fit, a split each by its name or its folder's. `read` takes a file, `root` and the split."""
-    if root.is_file():
-        return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
-    for pattern in (f"*.{suffix}", f"*/*.{suffix}", f"*/*/*.{suffix}"):
-        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if fits(path)]
-        named = [(path.parent.name if path.parent != root else path.stem, path) for path in tables]
-        named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
-        splits = name_splits(root, named)
-        left = [path for path in tables if path not in splits.values()]
-        if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
-            splits = {"train" if splits else WHOLE: left.pop()} | splits
-        if left:
-            names = listed([path.relative_to(root).as_posix() for path in left], 3)
-            if not splits:
-                raise GCNetError(f"{root} has {len(tables)} tables of objects, {names}; give one of them")
-            log.warning("%s: not read, because of no split: %s", root, names)
-        if splits:
-            return {split: partial(read, path, root, split) for split, path in splits.items()}
-    return {}
+    return file_a_split(root, "csv", is_csv_table, _read_table)
 
 
 def is_csv_table(path: Path) -> bool:

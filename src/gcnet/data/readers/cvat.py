@@ -19,6 +19,7 @@ from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
+    by_folder,
     ellipse,
     folder_with,
     head_of,
@@ -41,19 +42,16 @@ def find_cvat(root: Path) -> Readers:
     found = [path for path in files if is_cvat(path)]
     if not found:
         return {}
-    undivided: Readers = {WHOLE: partial(_read_cvat, found, None)}
     if len(found) > 1:  # a file a split, or the jobs of a task
-        names = [path.stem if path.parent == root else path.parent.name for path in found]
-        splits = name_splits(root, list(zip(names, found, strict=True)))
-        return {split: partial(_read_cvat, [path], None) for split, path in splits.items()} or undivided
+        parts = by_folder(root, found, alone=True, stems=True)
+        return {split: partial(_read_cvat, files, None) for split, files in parts.items()}
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
     subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
     named = name_splits(root, [(subset, subset) for subset in subsets])
-    if "train" not in named:
-        return undivided
-    return {split: partial(_read_cvat, found, subset) for split, subset in named.items()}
+    subset_of = named if "train" in named else {WHOLE: None}
+    return {split: partial(_read_cvat, found, subset) for split, subset in subset_of.items()}
 
 
 def is_cvat(path: Path) -> bool:

@@ -13,7 +13,7 @@ import logging
 import math
 import os.path
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from gcnet.console import shown
+from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, collection_paused, is_dev, name_splits, split_of
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -37,6 +37,7 @@ Readers = dict[str, Callable[[], Source]]
 IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
 _INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
 _SMALL = 1 << 26
+MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
 _MOST_TRIED = 1000  # files that may be of another format before the first that is read
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -245,14 +246,53 @@ def file_an_image(
     """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    either_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
-    paths = [path for path in sorted(root.rglob(f"*.{either_case}")) if not is_hidden(root, path)]
+    paths = [path for path in sorted(root.rglob(_ending(suffix))) if not is_hidden(root, path)]
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
     parts = by_folder(root, files, alone=True)
     folders = {split: root if split == WHOLE else _common(own) for split, own in parts.items()}
     return {split: partial(read, folders[split], own) for split, own in parts.items()}
+
+
+def file_a_split(
+    root: Path, suffix: str, fits: Callable[[Path], bool], read: Callable[[Path, Path, str], Source]
+) -> Readers:
+    """Splits of a format with a file for each, by its name or its folder's: in the folder, or a level deeper.
+
+    `read` takes a file, the folder of the data set and the split. The only one of no split is for training,
+    or all there is; others are named. Raises GCNetError for several, none of which has the name of a split.
+    """
+    if root.is_file():
+        return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
+    for above in ("", "*/", "*/*/"):
+        paths = [path for path in sorted(root.glob(above + _ending(suffix))) if not is_hidden(root, path)]
+        found = [path for path in paths[:MOST_FILES] if fits(path)]
+        named = [(path.parent.name if path.parent != root else path.stem, path) for path in found]
+        named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
+        splits = name_splits(root, named)
+        left = [path for path in found if path not in splits.values()]
+        if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
+            splits = {"train" if splits else WHOLE: left[0]} | splits
+        if left and not splits:
+            names = listed([shown(path.relative_to(root).as_posix()) for path in left], 3)
+            raise GCNetError(f"{root} has {len(left)} annotation files, {names}; give one as --data FILE")
+        if splits:
+            warn_of_left(root, found, splits)
+            return {split: partial(read, path, root, split) for split, path in splits.items()}
+    return {}
+
+
+def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) -> None:
+    """Names what was `found` and is none of the `splits`."""
+    left = [shown(path.relative_to(root).as_posix()) for path in found if path not in splits.values()]
+    if left:
+        log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
+
+
+def _ending(suffix: str) -> str:
+    """The pattern of names that end in a suffix, in letters of either case."""
+    return "*." + "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
 
 
 def _common(paths: Sequence[Path]) -> Path:
@@ -269,14 +309,20 @@ def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     return name_splits(root, parts) or ({WHOLE: parts[0][1]} if len(parts) == 1 else {})
 
 
-def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict[str, list[Path]]:
+def by_folder(
+    root: Path, paths: Sequence[Path], *, alone: bool = False, stems: bool = False
+) -> dict[str, list[Path]]:
     """Files by the split that the outermost such folder above them is named after.
 
     What is in none is for training beside validation or test; beside all of them it is left out, with a
     warning. All are in one where no folder is a split's, or a single one of training beside others: a class
-    may have such a name. So they are in a single one of another split, but for `alone`.
+    may have such a name. So they are in a single one of another split, but for `alone`. With `stems` a file's
+    own name up to a `-` counts as the innermost folder.
     """
-    part_of = {path: _split_part(path.relative_to(root).parts[:-1]) for path in paths}
+    part_of = {}
+    for path in paths:
+        own = [path.stem.split("-")[0]] if stems else []
+        part_of[path] = _split_part([*path.relative_to(root).parts[:-1], *own])
     names = dict.fromkeys(part for part in part_of.values() if part)
     splits = name_splits(root, [(name, name) for name in names])
     parts = {split: [path for path in paths if part_of[path] == name] for split, name in splits.items()}

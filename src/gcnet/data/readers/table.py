@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, head_of, objects_in, read_lines, splits_of
+from gcnet.data.readers.files import Readers, by_folder, file_a_split, head_of, objects_in, read_lines
 from gcnet.data.source import Source, whole
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, prepare_folder, write_bytes
@@ -30,23 +29,20 @@ _OUTLINE_KEYS = ("segmentation", "polygon", "polygons")
 
 def find_table(root: Path) -> Readers:
     """`data/train-00000-of-00001.parquet` and its like, or `train/metadata.jsonl`."""
-    files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("metadata.jsonl")])
+    files = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     parquet = [path for path in files if path.suffix == ".parquet" and head_of(path, 4) == b"PAR1"]
-    lists = [
-        path for path in files if path.name == "metadata.jsonl" and b'"objects"' in head_of(path, 1 << 16)
-    ]
     if parquet:  # several are the parts of a split
-        names = list(dict.fromkeys(path.name.split("-")[0] for path in parquet))
-        splits = name_splits(root, [(name, name) for name in names]) or {WHOLE: ""}
-        return {
-            split: partial(_read_parquet, [path for path in parquet if path.name.startswith(name)])
-            for split, name in splits.items()
-        }
-    found = splits_of(root, [(path.parent.name, path) for path in lists])
-    return {split: partial(_read_lines, path) for split, path in found.items()}
+        parts = by_folder(root, parquet, alone=True, stems=True)
+        return {split: partial(_read_parquet, own) for split, own in parts.items()}
+    return file_a_split(root, "jsonl", is_list, _read_list)
 
 
-def _read_lines(path: Path) -> Source:
+def is_list(path: Path) -> bool:
+    """Whether it is a list of images with their objects, by its name and its first lines."""
+    return path.name == "metadata.jsonl" and b'"objects"' in head_of(path, 1 << 16)
+
+
+def _read_list(path: Path, *_: object) -> Source:
     images, annotations = [], []
     for id, line in enumerate(read_lines(path), start=1):
         try:

@@ -13,6 +13,7 @@ from typing import Any
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
+    MOST_FILES,
     Readers,
     ellipse,
     folder_with,
@@ -23,13 +24,13 @@ from gcnet.data.readers.files import (
     read_object,
     read_text,
     splits_of,
+    warn_of_left,
 )
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES = 100  # files that are looked at: VIA has one a split
 _UNSET = ("unknown", "not_defined")  # what VIA writes into attributes until they are set
 _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 
@@ -39,13 +40,17 @@ def find_via(root: Path) -> Readers:
     if root.is_file():
         return {WHOLE: partial(_read_via, [root])} if is_via(root) else {}
     for suffix in ("json", "csv"):  # of a tool that writes both the first one has all
-        inside, here = (sorted(root.glob(f"{above}*.{suffix}"))[:_MOST_FILES] for above in ("*/", ""))
-        splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
+        here, inside = (
+            [path for path in sorted(root.glob(pattern))[:MOST_FILES] if is_via(path)]
+            for pattern in (f"*.{suffix}", f"*/*.{suffix}")
+        )
+        splits = name_splits(root, [(path.parent.name, path) for path in inside])
         # One folder of annotations where folders are not of splits.
-        splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
+        splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside)])
         if splits:
+            warn_of_left(root, [*here, *inside], splits)
             return {split: partial(_read_via, [path]) for split, path in splits.items()}
-        if any(map(is_via, here)):  # a file for some of the images each
+        if here:  # a file for some of the images each
             return {WHOLE: partial(_read_via, sorted(filter(is_via, root.glob(f"*.{suffix}"))))}
     return {}
 
