@@ -567,6 +567,30 @@ def test_classes_of_via(
     assert said in caplog.text
 
 
+TRIANGLE = {"points": [[5, 5], [45, 5], [45, 45]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps({"imagePath": "a.jpg", "shapes": [{"label": "cat", **TRIANGLE}, TRIANGLE]})),
+        ("annotations.xml", CVAT.replace("</image>", '<box xtl="5" ytl="5" xbr="45" ybr="45"/></image>')),
+        ("metadata.jsonl", HUB.replace("[[5, 5, 40, 40]]", "[[5, 5, 40, 40], [5, 5, 40, 40]]")),
+        ("a.xml", f"<annotation>{'<object><name>cat</name>BOX</object><object>BOX</object>'}</annotation>"),
+    ],
+    ids=["labelme", "cvat", "hub", "voc"],
+)
+def test_objects_without_a_class_beside_one(
+    tmp_path: Path, name: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of VIA: they are no class of their own, called None or without a name."""
+    image(tmp_path / "a.jpg")
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>45</xmax><ymax>45</ymax></bndbox>"
+    write(tmp_path / name, text.replace("NAME", "a.jpg").replace("BOX", box))
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (5, 5, 45, 45))] * 2)]}
+    assert "1 of 2 objects have no class; taken for cat" in caplog.text
+
+
 def test_several_files_of_via(tmp_path: Path) -> None:
     """Each with some of the images; not two exports of the same."""
     shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}

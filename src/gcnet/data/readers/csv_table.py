@@ -25,7 +25,6 @@ from gcnet.data.readers.files import (
     file_a_split,
     folder_with,
     head_of,
-    name_unlabelled,
     read_text,
 )
 from gcnet.data.readers.run_lengths import read_runs
@@ -214,7 +213,6 @@ def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], col
         }
         for (n, row), drawn in zip(kept.items(), found, strict=True)
     ]
-    name_unlabelled(path, annotations)
     return Source.of_names(path, folder, list(images.values()), annotations)
 
 

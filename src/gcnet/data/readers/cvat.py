@@ -28,7 +28,7 @@ from gcnet.data.readers.files import (
     read_xml,
     turned_box,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def is_cvat(path: Path) -> bool:
 def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
     path = paths[0]
     labels: list[str] = []
-    images, annotations, others, seen = [], [], Counter[str](), dict[str, Path]()
+    entries, others, seen = Entries(), Counter[str](), dict[str, Path]()
     folder = path.parent
     for file in paths:
         tree = read_xml(file)
@@ -82,19 +82,18 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
                 raise GCNetError(f"{file} and {seen[place]} both have {shown(name)}; keep one of them")
             others.update(shape.tag for shape in image if shape.tag in _NO_AREA)
             size = {"width": image.get("width"), "height": image.get("height")}
-            images.append({"id": len(images) + 1, "file_name": place, **size})
+            entries.add_image(place, **size)
             for number, shape in enumerate(image, start=1):
                 if shape.tag in ("polygon", "box", "mask", "ellipse"):
-                    entry = {"id": f"{place}:{number}", "image_id": len(images)}
-                    entry |= {"category_id": shape.get("label", "")}
-                    annotations.append(entry | object_of(_object, shape, size))
-    if annotations:
+                    drawn = object_of(_object, shape, size)
+                    entries.add_object(f"{place}:{number}", shape.get("label", ""), drawn)
+    if entries.objects:
         others.pop("tag", None)  # of images that have objects, too
     if others:
         kinds = listed([f"{count} {kind}" for kind, count in others.items()])
         log.warning("%s: shapes that have no area are left out: %s", path, kinds)
     base = folder if len(paths) == 1 else path.parent
-    return Source.of_names(path, base, images, annotations, labels)
+    return entries.source(path, base, labels)
 
 
 def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str, Any]:

@@ -341,21 +341,6 @@ def _split_part(parts: Sequence[str]) -> str | None:
     return (named or list(filter(is_dev, parts)) or [None])[0]
 
 
-def name_unlabelled(path: Path, annotations: list[dict[str, Any]]) -> None:
-    """Regions without a class get the only one there is; beside several classes they are left out."""
-    names = {one["category_id"] for one in annotations} - {""}
-    bare = [one for one in annotations if not one["category_id"]]
-    if len(names) > 1:
-        annotations[:] = [one for one in annotations if one["category_id"]]
-    name = next(iter(names), "object")
-    for one in bare:
-        one["category_id"] = name
-    if bare:
-        outcome = "left out" if len(names) > 1 else f"taken for {shown(name)}"
-        total = len(annotations) + (len(bare) if len(names) > 1 else 0)
-        log.warning("%s: %d of %d objects have no class; %s", path, len(bare), total, outcome)
-
-
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:
     """The numbers in a mask; None where it is not of the `size` (height, width) of its image.
 

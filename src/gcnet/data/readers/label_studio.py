@@ -23,14 +23,13 @@ from gcnet.data.readers.files import (
     existing,
     file_a_split,
     head_of,
-    name_unlabelled,
     object_of,
     objects_in,
     read_json,
     turned_box,
     warn_of_some,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -57,7 +56,7 @@ def is_label_studio(path: Path) -> bool:
 def _read_label_studio(path: Path, root: Path, _: str) -> Source:
     tasks = objects_in(read_json(path))
     folders = [above / name for above in dict.fromkeys([path.parent, root]) for name in ("", *IMAGE_FOLDERS)]
-    images, annotations = [], []
+    entries = Entries()
     unnamed, undone, several = [], [], []
     for id, task in enumerate(tasks, start=1):
         name, (regions, finished) = _image_of(task), _regions_of(task)
@@ -70,15 +69,13 @@ def _read_label_studio(path: Path, root: Path, _: str) -> Source:
         parts = name.split("/")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         place = existing(folder / end for end in ends for folder in folders)
-        images.append({"id": id, "file_name": str(place.absolute()) if place.is_file() else name})
+        entries.add_image(str(place.absolute()) if place.is_file() else name)
         for number, region in enumerate(_labelled(regions)):
-            found = {"id": f"{parts[-1]}:{number}", "image_id": id, "category_id": _label(region)}
-            annotations.append(found | object_of(_object, region))
+            entries.add_object(f"{parts[-1]}:{number}", _label(region), object_of(_object, region))
     warn_of_some(path, unnamed, len(tasks), "tasks name no image", "; left out")
     warn_of_some(path, undone, len(tasks), "tasks have no finished annotation", "; left out")
     warn_of_some(path, several, len(tasks), "tasks were annotated several times", "; the newest is taken")
-    name_unlabelled(path, annotations)
-    return Source.of_names(path, path.parent, images, annotations)
+    return entries.source(path, path.parent)
 
 
 def _image_of(task: dict[str, Any]) -> str:

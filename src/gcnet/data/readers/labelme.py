@@ -22,7 +22,7 @@ from gcnet.data.readers.files import (
     read_object,
     readable,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array
 
@@ -41,27 +41,25 @@ def is_labelme(path: Path) -> bool:
 
 
 def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
-    images, annotations, beside = [], [], ImagesBeside()
-    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+    entries, beside = Entries(), ImagesBeside()
+    for path, content in readable(files, read_object):
         name = content.get("imagePath")
         image = beside.of(path, name if isinstance(name, str) else "")
-        size = {"width": content.get("imageWidth"), "height": content.get("imageHeight")}
-        images.append({"id": id, "file_name": image, **size})
-        for key, shapes in _groups(content.get("shapes")).items():
-            if key[1] not in _NO_OBJECTS:
-                entry = {"id": f"{path.name}:{key[0]}", "image_id": id, "category_id": key[1]}
-                annotations.append(entry | object_of(_object, shapes, content))
-    beside.tell(folder, len(images))
-    return Source.of_names(folder, folder, images, annotations)
+        entries.add_image(image, content.get("imageWidth"), content.get("imageHeight"))
+        for (key, name), shapes in _groups(content.get("shapes")).items():
+            if name not in _NO_OBJECTS:
+                entries.add_object(f"{path.name}:{key}", name, object_of(_object, shapes, content))
+    beside.tell(folder, len(entries.images))
+    return entries.source(folder, folder)
 
 
 def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The shapes of each object: those of one `group_id` and label are its parts."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for number, shape in enumerate(objects_in(shapes)):
-        group = shape.get("group_id")
+        group, label = shape.get("group_id"), shape.get("label")
         key = str(number) if group is None else f"group {group}"
-        groups.setdefault((key, str(shape.get("label"))), []).append(shape)
+        groups.setdefault((key, "" if label is None else str(label)), []).append(shape)
     return groups
 
 

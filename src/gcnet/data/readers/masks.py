@@ -24,7 +24,7 @@ from jaxtyping import Bool, Integer
 from gcnet.data.dataset import split_of
 from gcnet.data.readers.files import Readers, by_folder, place_mask, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask
@@ -208,17 +208,15 @@ def _read_masks(
         log.warning("%s: %d areas of up to %d pixels are left out", root, specks, _SPECK)
     seen = {number for one in found for number, _, _ in one.objects}
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for id, (path, one) in enumerate(zip(masks_of, found, strict=True), start=1):
+    entries = Entries()
+    for path, one in zip(masks_of, found, strict=True):
         height, width = one.size
-        images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
+        entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.
             if (name := names.get(number)) and not (specks and pixels <= _SPECK):
-                entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": name}
-                annotations.append(entry | outline)
-    return Source.of_names(root, root, images, annotations, classes.names)
+                entries.add_object(f"{path.stem}:{place}", name, outline)
+    return entries.source(root, root, classes.names)
 
 
 def _void(used: set[int], names: int) -> set[int]:

@@ -18,7 +18,6 @@ from gcnet.data.readers.files import (
     ellipse,
     folder_with,
     head_of,
-    name_unlabelled,
     object_of,
     objects_in,
     read_object,
@@ -26,7 +25,7 @@ from gcnet.data.readers.files import (
     splits_of,
     warn_of_left,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
@@ -65,11 +64,11 @@ def is_via(path: Path) -> bool:
 
 def _read_via(paths: Sequence[Path]) -> Source:
     path = paths[0]
-    images, annotations, seen = [], [], dict[str, Path]()
+    entries, seen = Entries(), dict[str, Path]()
     for file in paths:
         content = _read_table(file) if file.suffix == ".csv" else read_object(file)
-        entries = content.get("_via_img_metadata", content)
-        for entry in entries.values() if isinstance(entries, dict) else ():
+        images = content.get("_via_img_metadata", content)
+        for entry in images.values() if isinstance(images, dict) else ():
             name = entry.get("filename") if isinstance(entry, dict) else None
             if not isinstance(name, str):
                 raise GCNetError(
@@ -77,17 +76,15 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 )
             if seen.setdefault(name, file) != file:
                 raise GCNetError(f"{file} and {seen[name]} both have {shown(name)}; keep one of them")
-            images.append({"id": len(images) + 1, "file_name": name})
+            entries.add_image(name)
             regions = entry.get("regions")
             regions = list(regions.values()) if isinstance(regions, dict) else regions
             for number, region in enumerate(objects_in(regions)):
-                label = _label(region.get("region_attributes") or {})
-                found = {"id": f"{name}:{number}", "image_id": len(images), "category_id": label}
-                annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
-    name_unlabelled(path, annotations)
+                drawn = object_of(_object, region.get("shape_attributes") or {})
+                entries.add_object(f"{name}:{number}", _label(region.get("region_attributes") or {}), drawn)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
-    folder = folder_with(folders, [image["file_name"] for image in images])
-    return Source.of_names(path, folder, images, annotations)
+    folder = folder_with(folders, list(seen))
+    return entries.source(path, folder)
 
 
 def _read_table(path: Path) -> dict[str, Any]:
