@@ -182,8 +182,18 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
     return read_rows(path, root, split, rows, columns)
 
 
-def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], columns: Columns) -> Source:
-    """The images and objects of a file's rows; the images are beside it or above it, up to `root`."""
+def read_rows(
+    path: Path,
+    root: Path,
+    split: str,
+    rows: Sequence[list[str]],
+    columns: Columns,
+    listed: Sequence[str] = (),
+) -> Source:
+    """The images and objects of a file's rows; the images are beside it or above it, up to `root`.
+
+    The classes are those met or `listed`.
+    """
     # By number; the names of columns are there again where tables were joined.
     every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
@@ -213,7 +223,7 @@ def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], col
         }
         for (n, row), drawn in zip(kept.items(), found, strict=True)
     ]
-    return Source.of_names(path, folder, list(images.values()), annotations)
+    return Source.of_names(path, folder, list(images.values()), annotations, listed)
 
 
 def _drawn(
