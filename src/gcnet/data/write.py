@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -69,10 +70,11 @@ def _copy_images(records: Sequence[ImageRecord], folder: Path) -> list[str]:
     taken: set[str] = set()
     names = []
     for number, record in enumerate(records):
-        name = record.path.name
-        if record.path.stem.lower() in taken:
-            name = f"{record.path.stem}-{number}{record.path.suffix}"
-        taken.add(Path(name).stem.lower())
+        stem, others = record.path.stem, itertools.count(number)
+        while stem.lower() in taken:
+            stem = f"{record.path.stem}-{next(others)}"
+        taken.add(stem.lower())
+        name = f"{stem}{record.path.suffix}"
         try:
             shutil.copyfile(record.path, folder / name)
         except OSError as error:
