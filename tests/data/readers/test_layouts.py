@@ -306,6 +306,21 @@ def test_an_image_of_another_split_is_not_taken(tmp_path: Path) -> None:
         load_splits(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metadata.jsonl", HUB),
+        ("boxes.csv", "filename,class,xmin,ymin,xmax,ymax\nNAME,cat,5,5,45,45"),
+        ("_annotations.txt", "NAME 5,5,45,45,0"),
+    ],
+)
+def test_names_with_the_line_ends_of_unicode(file: str, text: str, tmp_path: Path) -> None:
+    name = image(tmp_path / "a\u2028b\x85.jpg").name
+    write(tmp_path / "_classes.txt", "cat")
+    write(tmp_path / file, text.replace("NAME", name))
+    assert found(tmp_path) == {"train": [(name, [("cat", (5, 5, 45, 45))])]}
+
+
 # YOLO --------------------------------------------------------------------------------------------------
 
 

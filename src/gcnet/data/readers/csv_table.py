@@ -26,6 +26,7 @@ from gcnet.data.readers.files import (
     folder_with,
     head_of,
     read_text,
+    split_lines,
 )
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.source import Source, number
@@ -95,7 +96,7 @@ def is_csv_table(path: Path) -> bool:
         return False
     text = head_of(path, 1 << 16).decode("utf-8-sig", errors="replace")
     try:
-        return _columns(list(_rows(text.splitlines()[:20]))) is not None
+        return _columns(list(_rows(split_lines(text)[:20]))) is not None
     except csv.Error:
         return False
 
@@ -167,7 +168,7 @@ def _all_rows(path: Path) -> list[list[str]]:
     text = read_text(path)
     usual = csv.field_size_limit(max(len(text), 1))  # of run lengths a cell can be long
     try:
-        return list(_rows(text.splitlines(keepends=True)))
+        return list(_rows(split_lines(text)))
     except csv.Error as error:
         raise GCNetError(f"{path} is no CSV table ({error}); export it again") from None
     finally:

@@ -129,7 +129,12 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines that have something on them."""
-    return [line for line in map(str.strip, read_text(path).splitlines()) if line]
+    return [line for line in map(str.strip, split_lines(read_text(path))) if line]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends; for `str.splitlines` signs inside of a name are ends, too."""
+    return io.StringIO(text, newline="").readlines()
 
 
 def head_of(path: Path, size: int = 1 << 12) -> bytes:

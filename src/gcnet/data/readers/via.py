@@ -22,6 +22,7 @@ from gcnet.data.readers.files import (
     objects_in,
     read_object,
     read_text,
+    split_lines,
     splits_of,
     warn_of_left,
 )
@@ -90,7 +91,7 @@ def _read_via(paths: Sequence[Path]) -> Source:
 def _read_table(path: Path) -> dict[str, Any]:
     """The entries of a table with a region in each row, as in the JSON files."""
     entries: dict[str, Any] = {}
-    lines = read_text(path).lstrip("#").splitlines(keepends=True)  # VIA 1 begins with a #
+    lines = split_lines(read_text(path).lstrip("#"))  # VIA 1 begins with a #
     try:
         for row in csv.DictReader(lines):
             name = row.get("filename")
