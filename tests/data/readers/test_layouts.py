@@ -649,6 +649,12 @@ def test_objects_where_the_mask_of_classes_has_none(tmp_path: Path) -> None:
     assert found(tmp_path) == {"train": [("a.jpg", [("dog", BOXES[0][1])])]}
 
 
+def test_masks_of_objects_alone(tmp_path: Path) -> None:
+    image(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationObject" / "a.png", dict(zip(TWO, (1, 2), strict=True)))
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+
+
 def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / "a.jpg", {(5, 5, 35, 35): 90, (40, 30, 70, 50): 180, (40, 2, 70, 20): 250})
@@ -766,6 +772,22 @@ def test_names_of_numbers_and_of_colours(tmp_path: Path, kind: str) -> None:
     write(tmp_path / files[kind][0], files[kind][1])
     names = {split: [name for name, _ in objects] for split, [(_, objects)] in found(tmp_path).items()}
     assert names == {"train": ["smoke", "fire"], "valid": ["fire", "fire"]}
+
+
+@pytest.mark.parametrize(
+    ("colours", "numbers"), [((255, 250 << 16), "#ff0000, #0000fa"), ((250, 250 << 16), "#fa0000, #0000fa")]
+)
+def test_colours_that_are_not_named(tmp_path: Path, colours: tuple[int, int], numbers: str) -> None:
+    """They are not those of the names in their order, also where there are as many."""
+    image(tmp_path / "images" / "a.jpg")
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for (x1, y1, x2, y2), colour in zip(TWO, colours, strict=True):
+        values[y1:y2, x1:x2] = [colour >> 16, 0, colour & 255]
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), values)
+    write(tmp_path / "labelmap.txt", "smoke:255,0,0::\nfire:0,0,255::\n")
+    with pytest.raises(GCNetError, match=f"names 2 classes, but the masks have the numbers {numbers}"):
+        load_splits(tmp_path)
 
 
 def test_names_of_numbers_in_the_folders_of_splits(tmp_path: Path) -> None:

@@ -300,7 +300,7 @@ def _objects(
             found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
             if classes.masks:
                 number = 1 + classes.names.index(classes.masks[path])
-            else:
+            elif len(classes.names) > 1 or _class_mask(path).is_file():
                 number = _class_number(path, area, number)
             if area_each or classes.masks:
                 parts = [((labels == label).astype(np.uint8), pixels[label - 1]) for label in range(1, count)]
