@@ -455,6 +455,20 @@ def test_shapes_of_labelme(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert "1 of 4 annotations have neither a box nor an outline (first: id a.json:4)" in message
 
 
+def test_masks_of_one_group_of_labelme_are_one_object(tmp_path: Path) -> None:
+    """So are polygons beside them."""
+    mask = base64.b64encode(cv2.imencode(".png", np.full((9, 9), 255, np.uint8))[1].tobytes()).decode()
+    dog = {"label": "dog", "group_id": 1}
+    shapes = [{**dog, "points": [[x, 2], [x + 8, 10]], "shape_type": "mask", "mask": mask} for x in (2, 70)]
+    image(tmp_path / "a.jpg")
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    write(tmp_path / "a.json", json.dumps({"shapes": [*shapes, {**dog, "points": CORNERS}], **size}))
+    (item,) = load_splits(tmp_path)["train"].records[0].instances
+    expected = MASK.copy()
+    expected[2:11, 2:11] = expected[2:11, 70:79] = 1
+    np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (HEIGHT, WIDTH)), expected)
+
+
 def test_broken_lines_of_yolo_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path)
     labels = tmp_path / "train" / "labels" / "a.txt"

@@ -25,6 +25,7 @@ from gcnet.data.readers.files import (
 from gcnet.data.source import Entries, Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.segmentations import coco_mask, crop_segmentation, parse_segmentation, segmentation_to_rle
 
 _NO_OBJECTS = ("__ignore__", "_background_")
 
@@ -64,13 +65,13 @@ def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
 
 
 def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
-    """Polygons, rectangles and circles of one object, which may have several parts; or a mask."""
-    polygons = []
+    """Polygons, rectangles and circles of one object, which may have several parts; or masks, and these."""
+    polygons, masks = [], []
     for shape in shapes:
         points, kind = shape.get("points") or [], shape.get("shape_type", "polygon")
         if kind == "mask" and shape.get("mask"):
-            return _mask(shape["mask"], points, content)
-        if kind == "rectangle" and len(points) == 2:
+            masks.append(_mask(shape["mask"], points, _size(content)))
+        elif kind == "rectangle" and len(points) == 2:
             (x1, y1), (x2, y2) = points
             polygons.append([x1, y1, x2, y1, x2, y2, x1, y2])
         elif kind == "circle" and len(points) == 2:
@@ -79,12 +80,21 @@ def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[s
             polygons.append(ellipse(x, y, radius, radius))
         elif kind in ("polygon", "rectangle", "rotation"):  # points and lines have no area
             polygons.append([value for point in points for value in point])
-    return {"segmentation": polygons}
+    if not masks:
+        return {"segmentation": polygons}
+    if polygons:
+        size = _size(content)
+        outlines, _ = parse_segmentation(polygons, *size)
+        masks.append(segmentation_to_rle(crop_segmentation(outlines, size), *size))
+    return {"segmentation": coco_mask.merge(masks)}
 
 
-def _mask(encoded: str, points: Sequence[Sequence[float]], content: dict[str, Any]) -> dict[str, Any]:
-    size = int(content["imageHeight"]), int(content["imageWidth"])
+def _size(content: dict[str, Any]) -> tuple[int, int]:
+    return int(content["imageHeight"]), int(content["imageWidth"])
+
+
+def _mask(encoded: str, points: Sequence[Sequence[float]], size: tuple[int, int]) -> dict[str, Any]:
     most = min(size[0] * size[1], MAX_PIXELS)  # it is a part of the image
     mask = as_rgb_array(base64.b64decode(encoded), max_pixels=most)[..., 0]
     x, y = map(round, points[0])
-    return place_mask((mask > 0).astype(np.uint8), x, y, size)
+    return place_mask((mask > 0).astype(np.uint8), x, y, size)["segmentation"]
