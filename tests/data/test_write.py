@@ -84,6 +84,15 @@ def test_the_number_of_a_second_name_is_no_other_image(splits: dict[str, Any], t
     assert [record.path.name for record in after.records] == ["0.png", "0-2.png", "0-3.png"]
 
 
+def test_an_image_whose_objects_could_not_be_read_is_not_copied(tmp_path: Path) -> None:
+    """In YOLO's labels they are shares of its size."""
+    (tmp_path / "classes.txt").write_text("cat")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(GCNetError, match=r"a\.jpg is not an image that can be read"):
+        write_splits(load_splits(tmp_path), tmp_path / "out", "coco")
+
+
 def test_nothing_is_overwritten(splits: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()

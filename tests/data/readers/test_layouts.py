@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import unicodedata
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gcnet.data.check import check_images
 from gcnet.data.dataset import name_splits
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
@@ -82,6 +85,10 @@ def found(root: Path) -> dict[str, list[tuple[str, list[tuple[str, tuple[int, ..
 
 
 # Splits ------------------------------------------------------------------------------------------------
+
+HEAD = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\r" + HEAD + struct.pack(">I", zlib.crc32(HEAD)) + b"\0\0\0\0IDAT"
+TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
 
 # An annotation file of each format, with a box in an image called NAME.
 COCO = json.dumps(
@@ -319,6 +326,51 @@ def test_names_with_the_line_ends_of_unicode(file: str, text: str, tmp_path: Pat
     write(tmp_path / "_classes.txt", "cat")
     write(tmp_path / file, text.replace("NAME", name))
     assert found(tmp_path) == {"train": [(name, [("cat", (5, 5, 45, 45))])]}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.txt", f"0 {YOLO_BOX}"),
+        ("a_mask.png", ""),
+        ("metadata.jsonl", "\n".join(HUB.replace("NAME", f"{name}.jpg") for name in "ab")),
+        ("boxes.csv", "filename,xmin,ymin,xmax,ymax\na.jpg,5,5,45,45\nb.jpg,.1,.1,.2,.2"),
+        ("runs.csv", "filename,rle\na.jpg,1 99\nb.jpg,1 99"),
+        (
+            "export.json",
+            json.dumps([json.loads(LABEL_STUDIO.replace("NAME", f"{name}.jpg"))[0] for name in "ab"]),
+        ),
+    ],
+    ids=["yolo", "masks", "hub", "boxes", "runs", "label studio"],
+)
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (b"no image", "is not an image that can be read"),
+        (HUGE, "has 20000 x 20000 pixels, more than 200,000,000"),
+    ],
+    ids=["no image", "huge"],
+)
+def test_a_damaged_image_is_left_to_the_look_at_all_images(
+    file: str, text: str, damage: bytes, why: str, tmp_path: Path
+) -> None:
+    """Also in formats that do not say the sizes of images: there the first of them ended the reading."""
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+        if file == "a.txt":
+            write(tmp_path / f"{name}.txt", text)
+        elif file == "a_mask.png":
+            mask(tmp_path / f"{name}_mask.png", TWO)
+    if file.startswith("a"):
+        write(tmp_path / "classes.txt", "cat")
+    else:
+        write(tmp_path / file, text)
+    (tmp_path / "b.jpg").write_bytes(damage)
+    splits = load_splits(tmp_path, val_fraction=0)
+    assert splits["train"].records[0].instances
+    with pytest.raises(GCNetError, match=f"1 of 2 images cannot be trained on: in .*, b.jpg {why}; "):
+        check_images(splits)
+    assert len(check_images(splits, skip=True)["train"]) == 1
 
 
 # YOLO --------------------------------------------------------------------------------------------------
@@ -623,7 +675,6 @@ def test_several_files_of_via(tmp_path: Path) -> None:
 
 # Masks -------------------------------------------------------------------------------------------------
 
-TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
 BOXES = [("object", (5, 5, 25, 25)), ("object", (40, 30, 70, 50))]
 
 

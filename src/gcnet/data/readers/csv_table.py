@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gcnet.data.dataset import split_of
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
     Readers,
@@ -32,7 +33,6 @@ from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.source import Source, number
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
-from gcnet.ops.decode import image_size
 
 log = logging.getLogger(__name__)
 
@@ -237,11 +237,10 @@ def _drawn(
     """The box or mask of each object; `cells` and `images` are theirs."""
     names = [image["file_name"] for image in images]
     if columns.runs:
-        files = {name: folder / name for name in names}
-        of_files = {name: image_size(file) for name, file in files.items() if file.is_file()}
+        of_files = {name: own_size(folder / name) for name in dict.fromkeys(names)}
         # An image of another size than the table says is named by the look at all images before a training.
         said = [(image.get("height"), image.get("width")) for image in images]
-        own = [of_files.get(name, (0, 0)) for name in names]
+        own = [of_files[name] for name in names]
         sizes = [size if one in (size, (None, None)) else (0, 0) for size, one in zip(own, said, strict=True)]
         return read_runs(path, [row[0] for row in cells], sizes)
     boxes, corners = _numbers(cells), columns.corners
@@ -265,11 +264,11 @@ def _drawn(
 
 
 def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """(height, width) of an image, as the table or else the image says; NaN of one that is not there."""
+    """(height, width) of an image, as the table or else the image says; NaN of one that cannot be read."""
     if "width" in image:
         return image["height"], image["width"]
-    path = folder / image["file_name"]
-    return image_size(path) if path.is_file() else (np.nan, np.nan)
+    size = own_size(folder / image["file_name"])
+    return (np.nan, np.nan) if size == NO_SIZE else size
 
 
 def _folders(root: Path, path: Path, split: str) -> list[Path]:

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from gcnet.data.dataset import split_of
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import Readers, by_folder, place_mask, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
 from gcnet.data.source import Entries, Source
@@ -182,9 +183,10 @@ def _read_masks(
     class_numbers_of: Callable[[], set[int]],
 ) -> Source:
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(image_size, masks_of))
+        sizes = list(pool.map(own_size, masks_of))
         fitting = list(pool.map(_of_size, masks_of.values(), sizes))
-        if left_out := sum(map(len, masks_of.values())) - sum(map(len, fitting)):
+        pairs = zip(masks_of.values(), fitting, sizes, strict=True)
+        if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
             log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
         used, named = numbers_of(), class_numbers_of()
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -210,7 +212,7 @@ def _read_masks(
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     entries = Entries()
     for path, one in zip(masks_of, found, strict=True):
-        height, width = one.size
+        height, width = one.size if one.size != NO_SIZE else (None, None)
         entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.
@@ -244,7 +246,7 @@ def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> set[int]:
 
 def _numbers(pair: tuple[Path, Path]) -> set[int]:
     image, path = pair
-    if not path.is_file() or not _of_size([path], image_size(image)):
+    if not path.is_file() or not _of_size([path], own_size(image)):
         return set()
     numbers = set(np.unique(_read(path)).tolist())
     if len(numbers - {0}) > _MOST_NUMBERS:

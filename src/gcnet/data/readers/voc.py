@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 
 from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
@@ -28,7 +28,6 @@ from gcnet.data.readers.files import (
     warn_of_some,
 )
 from gcnet.data.source import Entries, Source, number
-from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -94,9 +93,9 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
 
 
 def _size(image: str, said: dict[str, str | None]) -> tuple[int, int]:
-    """(height, width) of an image, as its file says or, where that is missing, its annotations."""
-    if os.path.isfile(image):
-        return image_size(image)
+    """(height, width) of an image, as its file says or, where that cannot be read, its annotations."""
+    if (size := own_size(image)) != NO_SIZE:
+        return size
     height, width = number(said["height"]), number(said["width"])
     return (int(height), int(width)) if min(height, width) >= 1 else (0, 0)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     Readers,
     by_folder,
@@ -32,7 +33,6 @@ from gcnet.data.readers.files import (
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-from gcnet.ops.decode import image_size
 
 log = logging.getLogger(__name__)
 
@@ -252,8 +252,8 @@ def _read_yolo(
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
         labels = find.of(image)
-        if os.path.isfile(image):  # missing images are reported later, all together
-            height, width = image_size(image)
+        height, width = own_size(image)
+        if (height, width) != NO_SIZE:  # images that cannot be read are reported later, all together
             entries[-1] |= {"width": width, "height": height}
             own = [numbers[one] for one in (labels.parents if labels else ()) if one in numbers]
             for number, line in enumerate(read_lines(labels) if labels else (), start=1):
