@@ -71,7 +71,7 @@ def _find_splits(root: str | Path) -> dict[str, Path]:
     if not root.is_dir():
         raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
     folders = sorted((path.name, path) for path in root.iterdir() if path.is_dir())
-    splits = name_splits(root, folders, shown=lambda path: path.name)
+    splits = name_splits(root, folders)
     if not splits:
         raise GCNetError(f"{root} holds no data set; expected {_LAYOUT}")
     return splits

@@ -181,11 +181,10 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
 
     Such an annotation has neither a box nor an outline, and is counted as one of those.
     """
+    of_masks = (GCNetError, zlib.error)
     try:
         return read(*args)
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
-        return {}
-    except (GCNetError, zlib.error):  # of a mask
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError, *of_masks):
         return {}
 
 
@@ -255,9 +254,11 @@ def file_an_image(
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
-    parts = by_folder(root, files, alone=True)
-    folders = {split: root if split == WHOLE else _common(own) for split, own in parts.items()}
-    return {split: partial(read, folders[split], own) for split, own in parts.items()}
+    readers: Readers = {}
+    for split, own in by_folder(root, files, alone=True).items():
+        common = Path(os.path.commonpath([path.parent for path in own]))
+        readers[split] = partial(read, root if split == WHOLE else common, own)
+    return readers
 
 
 def file_a_split(
@@ -298,10 +299,6 @@ def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) 
 def _ending(suffix: str) -> str:
     """The pattern of names that end in a suffix, in letters of either case."""
     return "*." + "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
-
-
-def _common(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def is_hidden(root: Path, path: Path) -> bool:

@@ -255,9 +255,9 @@ def _read_yolo(
         height, width = own_size(image)
         if (height, width) != NO_SIZE:  # images that cannot be read are reported later, all together
             entries[-1] |= {"width": width, "height": height}
-            own = [numbers[one] for one in (labels.parents if labels else ()) if one in numbers]
+            own = next((numbers[one] for one in (labels.parents if labels else ()) if one in numbers), None)
             for number, line in enumerate(read_lines(labels) if labels else (), start=1):
-                found = object_of(_object, line.split(), width, height, poses, *own[:1])
+                found = object_of(_object, line.split(), width, height, poses, own)
                 annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | found)
                 wide += found.get("bbox", [0] * 4)[2] > 2 * width
     if left := find.left(images):
@@ -269,7 +269,7 @@ def _read_yolo(
 
 
 def _object(
-    words: Sequence[str], width: int, height: int, poses: bool, classes: Mapping[float, int] | None = None
+    words: Sequence[str], width: int, height: int, poses: bool, classes: Mapping[float, int] | None
 ) -> dict[str, Any]:
     """An outline of x, y pairs, or a box by its middle and size, all as shares of the image."""
     label, *numbers = map(float, words)
