@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import listed, shown
-from gcnet.data.readers.coco import OTHER_TASKS
+from gcnet.data.readers.coco import OTHER_TASKS, is_coco, json_files
 from gcnet.data.readers.files import head_of, is_hidden, read_json, read_yaml
 from gcnet.data.readers.panoptic import is_panoptic
 from gcnet.data.readers.yolo import is_label_file
@@ -140,15 +140,14 @@ def _why_no_json(path: Path) -> str:
     if not isinstance(content, dict):
         return "no JSON object"
     lacks = [key for key in ("images", "annotations", "categories") if key not in content]
-    if len(lacks) < 3:
-        return (
-            f"lacks {listed(lacks)}"
-            if lacks
-            else "there is no image folder for it; say where the images are with --images"
-        )
-    return (
-        f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"
-    )
+    if len(lacks) == 3:
+        found = listed([shown(str(key), 20) for key in content], 4) or "nothing"
+        return f"has {found}, not images and annotations"
+    if lacks:
+        return f"lacks {listed(lacks)}"
+    if len([one for one in json_files(path.parent, "*") if is_coco(one)]) > 1:
+        return "one of several COCO files, and none has the name of a split; give one as --data FILE"
+    return "there is no image folder for it; say where the images are with --images"
 
 
 def _fault(path: Path, error: GCNetError) -> str:
