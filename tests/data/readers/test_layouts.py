@@ -575,6 +575,19 @@ def test_tags_of_whole_images_are_said_to_be_no_objects(
     assert "shapes that have no area are left out: 1 tag" in caplog.text
 
 
+def test_images_in_another_subset_of_cvat_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = CVAT.removeprefix("<annotations>").removesuffix("</annotations>")
+    text = ""
+    for subset in ("Train", "Validation", "Later"):  # each with an image of one name
+        image(tmp_path / "images" / subset / "a.jpg")
+        text += entry.replace("NAME", "a.jpg").replace("<image", f'<image subset="{subset}"')
+    write(tmp_path / "annotations.xml", f"<annotations>{text}</annotations>")
+    assert found(tmp_path).keys() == {"train", "valid"}
+    assert "1 of 3 images are in the subset of no split and not read (first: a.jpg)" in caplog.text
+
+
 def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     """Jobs have frames of the same names, each its own; another version of one file is refused."""
     for job in ("job_1", "job_2"):

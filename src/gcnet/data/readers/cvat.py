@@ -27,6 +27,7 @@ from gcnet.data.readers.files import (
     place_mask,
     read_xml,
     turned_box,
+    warn_of_some,
 )
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
@@ -48,10 +49,14 @@ def find_cvat(root: Path) -> Readers:
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
-    subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
+    images = [(image.get("name", ""), image.get("subset", "")) for image in tree.iter("image")]
+    subsets = sorted({subset for _, subset in images} - {""})
     named = name_splits(root, [(subset, subset) for subset in subsets])
-    subset_of = named if "train" in named else {WHOLE: None}
-    return {split: partial(_read_cvat, found, subset) for split, subset in subset_of.items()}
+    if "train" not in named:
+        return {WHOLE: partial(_read_cvat, found, None)}
+    left = [name for name, subset in images if subset not in named.values()]
+    warn_of_some(found[0], left, len(images), "images are in the subset of no split and not read")
+    return {split: partial(_read_cvat, found, subset) for split, subset in named.items()}
 
 
 def is_cvat(path: Path) -> bool:
