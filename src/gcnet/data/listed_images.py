@@ -106,12 +106,12 @@ def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]
 
 
 def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dict[str, list[Path]]:
-    """What lies in these folders, except in those of masks, which have the names of their images."""
+    """What lies in these folders, except in hidden ones and those of masks, which have the same names."""
     found: dict[str, set[Path]] = {}
     for folder in folders:
         for path in folder.rglob("*"):
             parts = path.relative_to(folder).parts[:-1]
-            if not any(is_of_masks(part) or split_of(part) in but for part in parts):
+            if not any(part[0] == "." or is_of_masks(part) or split_of(part) in but for part in parts):
                 # Label Studio, as all servers of Django, has "cat_1.jpg" for "cat (1).jpg".
                 names = {path.name, re.sub(r"[^-\w.]", "", path.name.replace(" ", "_"))}
                 for name in names | ({path.stem} if has_image_suffix(path.name) else set()):

@@ -250,7 +250,7 @@ def file_an_image(
     """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    paths = [path for path in sorted(root.rglob(_ending(suffix))) if not is_hidden(root, path)]
+    paths = files_below(root, _ending(suffix))
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
@@ -301,8 +301,13 @@ def _ending(suffix: str) -> str:
     return "*." + "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
 
 
+def files_below(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in a folder and its folders, sorted, without what is hidden."""
+    return [path for path in sorted(folder.rglob(pattern)) if not is_hidden(folder, path)]
+
+
 def is_hidden(root: Path, path: Path) -> bool:
-    """Whether a file or a folder above it is hidden: settings of editors."""
+    """Whether a file or a folder above it is hidden: settings of editors, thumbnails."""
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 

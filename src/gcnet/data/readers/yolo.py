@@ -24,6 +24,7 @@ from gcnet.data.readers.files import (
     Readers,
     by_folder,
     existing,
+    files_below,
     head_of,
     object_of,
     read_lines,
@@ -106,7 +107,7 @@ class _DataFile:
         bases = [self.base, self.path.parent, self.path.parent.parent]
         for found in [folder / name for folder in bases for name in _spellings(place)]:
             if os.path.isdir(found) and not _holds(found, self.path.parent):
-                return sorted(image for image in found.rglob("*") if is_image(image))
+                return list(filter(is_image, files_below(found)))
             if os.path.isfile(found):
                 bases.append(found.parent)
                 return [
@@ -159,7 +160,7 @@ def _bare_splits(root: Path) -> Readers:
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
         files = named  # of several, as in Darknet's own folder, most are of other data
-    images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
+    images = list(filter(is_image, files_below(root))) if files else []
     find = _LabelFiles()
     labelled = {image.parent for image in images if find.of(image)}
     if not labelled:
