@@ -305,14 +305,17 @@ def test_a_mask_is_never_taken_for_its_image(tmp_path: Path) -> None:
         load_splits(tmp_path)
 
 
-def test_thumbnails_in_hidden_folders_are_no_images(tmp_path: Path) -> None:
+def test_what_is_hidden_is_not_read(tmp_path: Path) -> None:
+    """Thumbnails, and an older copy that an editor keeps of a file that is gone."""
     for folder in (tmp_path / "coco" / "a" / "b", tmp_path / "yolo" / "images"):
         image(folder / "a.jpg")
         image(folder / ".thumbs" / "a.jpg", shade=1)
     coco(tmp_path / "coco" / "train.json", ["x/a.jpg"])
     write(tmp_path / "yolo" / "labels" / "a.txt", f"0 {YOLO_BOX}\n")
     write(tmp_path / "yolo" / "data.yaml", "train: images\nnames: [cat]\n")
-    assert [len(found(tmp_path / name)["train"]) for name in ("coco", "yolo")] == [1, 1]
+    coco(tmp_path / "yolo" / ".ipynb_checkpoints" / "a-checkpoint.json", ["a.jpg"])
+    assert len(found(tmp_path / "coco")["train"]) == 1
+    assert found(tmp_path / "yolo") == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))])]}
 
 
 def test_an_image_of_another_split_is_not_taken(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from gcnet.data.readers.files import (
     Readers,
     folder_with,
     head_of,
+    is_hidden,
     read_json,
     splits_of,
     warn_of_left,
@@ -139,9 +140,9 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
 
 
 def json_files(root: Path, pattern: str) -> list[Path]:
-    """The files that are JSON by their names, and not of another task."""
+    """The files that are JSON by their names, not hidden, and not of another task."""
     paths = (path for path in root.glob(pattern) if _JSON.search(path.name.lower()))
-    return sorted(path for path in paths if not path.name.startswith((".", *OTHER_TASKS)))
+    return sorted(path for path in paths if not (path.name.startswith(OTHER_TASKS) or is_hidden(root, path)))
 
 
 def is_coco(path: Path) -> bool:
