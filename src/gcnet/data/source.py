@@ -78,7 +78,10 @@ class Entries:
         self.images.append({"id": len(self.images) + 1, "file_name": file_name, **size})
 
     def add_object(self, id: str, name: str, drawn: Mapping[str, Any]) -> None:
-        """An object of the last image: the name of its class, or none, and its `bbox` or `segmentation`."""
+        """An object of the last image, of the class `name`, which may be empty.
+
+        `drawn` has its `bbox`, its `segmentation` or both, and what else COCO says of objects.
+        """
         self.objects.append({"id": id, "image_id": len(self.images), "category_id": name, **drawn})
 
     def source(self, path: Path, image_dir: Path, listed: Sequence[str] = ()) -> Source:
