@@ -173,6 +173,7 @@ Part = TypeVar("Part")
 WHOLE = "all"  # the name of a set that is not divided into splits
 _SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}  # how a word begins
 _OTHER_WORDS = re.compile(r"val(v|ue|ley|et)|train(s$|ers?$|ees?$)|test(ers?$|imon|icle|ament)")
+_DEV = {"dev", "eval", "evaluation"}
 _WORD = re.compile("[a-z]+")
 
 
@@ -205,8 +206,8 @@ def split_of(name: str) -> str | None:
 
 
 def is_dev(name: str) -> bool:
-    """Whether a name has the word dev in it, which is for validation where nothing else is."""
-    return "dev" in _WORD.findall(name.lower())
+    """Whether a name has the word dev or eval in it, which is for validation where nothing else is."""
+    return not _DEV.isdisjoint(_WORD.findall(name.lower()))
 
 
 def _split_of(name: str) -> tuple[str | None, bool]:

@@ -185,6 +185,7 @@ def test_files_of_cocos_other_tasks_and_hundreds_of_others(tmp_path: Path) -> No
         ("instances_default.json", "val_instances_default.json"),
         ("instances_train.json", "validation.json"),
         ("train.json", "dev.json"),
+        ("train.json", "eval.json"),
     ],
 )
 def test_a_second_file_is_the_validation(tmp_path: Path, first: str, second: str) -> None:
