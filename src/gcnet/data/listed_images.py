@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from gcnet.console import shown
 from gcnet.data.dataset import split_of
+from gcnet.data.folders import files_below
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
@@ -106,12 +107,12 @@ def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]
 
 
 def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dict[str, list[Path]]:
-    """What lies in these folders, except in hidden ones and those of masks, which have the same names."""
+    """What lies in these folders, except in those of masks, which have the names of their images."""
     found: dict[str, set[Path]] = {}
     for folder in folders:
-        for path in folder.rglob("*"):
+        for path in files_below(folder):
             parts = path.relative_to(folder).parts[:-1]
-            if not any(part[0] == "." or is_of_masks(part) or split_of(part) in but for part in parts):
+            if not any(is_of_masks(part) or split_of(part) in but for part in parts):
                 # Label Studio, as all servers of Django, has "cat_1.jpg" for "cat (1).jpg".
                 names = {path.name, re.sub(r"[^-\w.]", "", path.name.replace(" ", "_"))}
                 for name in names | ({path.stem} if has_image_suffix(path.name) else set()):

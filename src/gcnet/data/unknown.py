@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import listed, shown
+from gcnet.data.folders import files_below
 from gcnet.data.readers.coco import OTHER_TASKS, is_coco, json_files
-from gcnet.data.readers.files import head_of, is_hidden, read_json, read_yaml
+from gcnet.data.readers.files import head_of, read_json, read_yaml
 from gcnet.data.readers.panoptic import is_panoptic
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
@@ -48,8 +49,7 @@ _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 
 def why_nothing_fits(root: Path) -> str:
     """The error in one line."""
-    every = [root] if root.is_file() else list(itertools.islice(root.rglob("*"), _MOST_FILES))
-    every = [path for path in every if not is_hidden(root, path)]
+    every = [root] if root.is_file() else list(itertools.islice(files_below(root), _MOST_FILES))
     files = sorted(
         (path for path in every if path.suffix.lower() in _SUFFIXES and path.is_file()),
         key=lambda path: (len(path.parts), path),

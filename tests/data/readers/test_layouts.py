@@ -126,6 +126,25 @@ def test_classes_that_are_called_like_a_split(tmp_path: Path) -> None:
     assert [name for name, _ in found(tmp_path)["train"]] == ["bus.jpg", "car.jpg", "train.jpg"]
 
 
+@pytest.mark.parametrize("kind", ["labelme", "masks", "yolo"])
+def test_a_linked_folder_of_a_split(tmp_path: Path, kind: str) -> None:
+    """And links in circles, and several to one folder, which are looked into once."""
+    for split, folder in (("train", tmp_path / "set" / "train"), ("val", tmp_path / "elsewhere")):
+        image(folder / f"{split}.jpg")
+        if kind == "labelme":
+            labelme(folder / f"{split}.json", f"{split}.jpg")
+        elif kind == "masks":
+            mask(folder / f"{split}_mask.png", {(5, 5, 45, 45): 255})
+        else:
+            write(folder / f"{split}.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "set" / "classes.txt", "cat\n")
+    (tmp_path / "set" / "val").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "set").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "train" / "above").symlink_to(tmp_path)
+    names = {split: [name for name, _ in images] for split, images in found(tmp_path / "set").items()}
+    assert names == {"train": ["train.jpg"], "valid": ["val.jpg"]}
+
+
 def test_trainval_beside_its_val_and_test(tmp_path: Path) -> None:
     """No image is trained on and scored on, and the classes are not only those that the test has."""
     for name, label in zip("abcd", ("cat", "dog", "cat", "cat"), strict=True):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
+from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
     MOST_FILES,
     Readers,
     folder_with,
     head_of,
-    is_hidden,
     read_json,
     splits_of,
     warn_of_left,
@@ -196,7 +196,7 @@ def _first_path(path: Path) -> str:
 def _has_images_inside(folder: Path) -> bool:
     """Whether its subfolders, except those of splits, hold images."""
     parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
+    return not name_splits(folder, parts) and _has_images(files_below(folder))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

@@ -24,6 +24,7 @@ from jaxtyping import Integer, UInt8
 
 from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, collection_paused, is_dev, name_splits, split_of
+from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
@@ -250,7 +251,7 @@ def file_an_image(
     """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    paths = files_below(root, _ending(suffix))
+    paths = sorted(files_below(root, f".{suffix}"))
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
@@ -271,8 +272,9 @@ def file_a_split(
     """
     if root.is_file():
         return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
+    ending = "*." + "".join(f"[{letter}{letter.upper()}]" for letter in suffix)
     for above in ("", "*/", "*/*/"):
-        paths = [path for path in sorted(root.glob(above + _ending(suffix))) if not is_hidden(root, path)]
+        paths = [path for path in sorted(root.glob(above + ending)) if not is_hidden(root, path)]
         found = [path for path in paths[:MOST_FILES] if fits(path)]
         named = [(path.parent.name if path.parent != root else path.stem, path) for path in found]
         named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
@@ -294,21 +296,6 @@ def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) 
     left = [shown(path.relative_to(root).as_posix()) for path in found if path not in splits.values()]
     if left:
         log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
-
-
-def _ending(suffix: str) -> str:
-    """The pattern of names that end in a suffix, in letters of either case."""
-    return "*." + "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
-
-
-def files_below(folder: Path, pattern: str = "*") -> list[Path]:
-    """What is in a folder and its folders, sorted, without what is hidden."""
-    return [path for path in sorted(folder.rglob(pattern)) if not is_hidden(folder, path)]
-
-
-def is_hidden(root: Path, path: Path) -> bool:
-    """Whether a file or a folder above it is hidden: settings of editors, thumbnails."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:

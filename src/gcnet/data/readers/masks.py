@@ -22,8 +22,9 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from gcnet.data.dataset import split_of
+from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
-from gcnet.data.readers.files import Readers, by_folder, files_below, place_mask, warn_of_some
+from gcnet.data.readers.files import Readers, by_folder, place_mask, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
@@ -52,7 +53,7 @@ def find_masks(root: Path) -> Readers:
     """Finds images, and their masks in another folder or of another name."""
     if root.is_file():
         return {}
-    files = list(filter(is_image, files_below(root)))
+    files = sorted(filter(is_image, files_below(root)))
     masks_of, class_of = _match(root, files)
     if not masks_of:
         return {}

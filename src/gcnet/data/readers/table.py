@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gcnet.data.folders import files_below
 from gcnet.data.readers.files import (
     Readers,
     by_folder,
     file_a_split,
-    files_below,
     head_of,
     objects_in,
     read_lines,
@@ -37,7 +37,7 @@ _OUTLINE_KEYS = ("segmentation", "polygon", "polygons")
 
 def find_table(root: Path) -> Readers:
     """`data/train-00000-of-00001.parquet` and its like, or `train/metadata.jsonl`."""
-    files = [root] if root.is_file() else files_below(root, "*.parquet")
+    files = [root] if root.is_file() else sorted(files_below(root, ".parquet"))
     parquet = [path for path in files if path.suffix == ".parquet" and head_of(path, 4) == b"PAR1"]
     if parquet:  # several are the parts of a split
         parts = by_folder(root, parquet, alone=True, stems=True)

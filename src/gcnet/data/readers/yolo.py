@@ -19,12 +19,12 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
+from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     Readers,
     by_folder,
     existing,
-    files_below,
     head_of,
     object_of,
     read_lines,
@@ -107,7 +107,7 @@ class _DataFile:
         bases = [self.base, self.path.parent, self.path.parent.parent]
         for found in [folder / name for folder in bases for name in _spellings(place)]:
             if os.path.isdir(found) and not _holds(found, self.path.parent):
-                return list(filter(is_image, files_below(found)))
+                return sorted(filter(is_image, files_below(found)))
             if os.path.isfile(found):
                 bases.append(found.parent)
                 return [
@@ -160,7 +160,7 @@ def _bare_splits(root: Path) -> Readers:
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
         files = named  # of several, as in Darknet's own folder, most are of other data
-    images = list(filter(is_image, files_below(root))) if files else []
+    images = sorted(filter(is_image, files_below(root))) if files else []
     find = _LabelFiles()
     labelled = {image.parent for image in images if find.of(image)}
     if not labelled:
