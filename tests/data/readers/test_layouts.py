@@ -179,6 +179,22 @@ def test_the_outermost_folder_names_the_split(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("folder", ["training_data", "test set", "pets"])
+def test_splits_in_a_folder_of_any_name(tmp_path: Path, folder: str) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / folder / split / f"{split}.jpg")
+        labelme(tmp_path / folder / split / f"{split}.json", f"{split}.jpg")
+    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
+    assert names == {"train": ["train.jpg"], "valid": ["val.jpg"]}
+
+
+def test_folders_in_that_of_one_split(tmp_path: Path) -> None:
+    for clip in ("train_1", "train_2", "test"):
+        image(tmp_path / "train" / clip / f"{clip}.jpg")
+        labelme(tmp_path / "train" / clip / f"{clip}.json", f"{clip}.jpg")
+    assert {split: len(images) for split, images in found(tmp_path).items()} == {"train": 3}
+
+
 def test_what_is_beside_a_test_folder_is_for_training(tmp_path: Path) -> None:
     for folder in ("photos", "test"):
         image(tmp_path / folder / f"{folder}.jpg")

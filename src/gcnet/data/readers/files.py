@@ -5,6 +5,7 @@ Paths from files are checked with `os.path`: for a name that is too long it retu
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -308,17 +309,24 @@ def by_folder(
 ) -> dict[str, list[Path]]:
     """Files by the split that the outermost such folder above them is named after.
 
-    What is in none is for training beside validation or test; beside all of them it is left out, with a
-    warning. All are in one where no folder is a split's, or a single one of training beside others: a class
-    may have such a name. So they are in a single one of another split, but for `alone`. With `stems` a file's
-    own name up to a `-` counts as the innermost folder.
+    Folders that all are in do not count where those below are of several splits. What is in none is for
+    training beside validation or test; beside all of them it is left out, with a warning. All are in one
+    where no folder is a split's, or a single one of training beside others: a class may have such a name. So
+    they are in a single one of another split, but for `alone`. With `stems` a file's own name up to a `-`
+    counts as the innermost folder.
     """
-    part_of = {}
+    folders: dict[Path, list[str]] = {}
     for path in paths:
         own = [path.stem.split("-")[0]] if stems else []
-        part_of[path] = _split_part([*path.relative_to(root).parts[:-1], *own])
-    names = dict.fromkeys(part for part in part_of.values() if part)
-    splits = name_splits(root, [(name, name) for name in names])
+        folders[path] = [*path.relative_to(root).parts[:-1], *own]
+    levels = zip(*folders.values(), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len({*level}) == 1, levels))
+    part_of = {path: _split_part(above) for path, above in folders.items()}
+    inner = {path: _split_part(above[shared:]) for path, above in folders.items()}
+    with contextlib.suppress(GCNetError):  # folders below that of one split may have any names
+        if len(_splits_among(root, inner.values())) > 1:
+            part_of = inner
+    splits = _splits_among(root, part_of.values())
     parts = {split: [path for path in paths if part_of[path] == name] for split, name in splits.items()}
     left = [path for path in paths if part_of[path] not in splits.values()]
     if not parts or (left and parts.keys() == {"train"}) or (not left and not alone and "train" not in parts):
@@ -328,6 +336,10 @@ def by_folder(
     names_left = [path.relative_to(root).as_posix() for path in left]
     warn_of_some(root, names_left, len(paths), "files are in the folder of no split and not read")
     return parts
+
+
+def _splits_among(root: Path, names: Iterable[str | None]) -> dict[str, str]:
+    return name_splits(root, [(name, name) for name in dict.fromkeys(filter(None, names))])
 
 
 def _split_part(parts: Sequence[str]) -> str | None:
