@@ -107,6 +107,7 @@ CVAT = (
 SIDES = {"x": 5, "y": 5, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
 REGION = {"original_width": WIDTH, "original_height": HEIGHT, "value": SIDES}
 LABEL_STUDIO = json.dumps([{"data": {"image": "NAME"}, "annotations": [{"result": [REGION]}]}])
+TABLE = "filename,xmin,ymin,xmax,ymax,class\nNAME,5,5,45,45,cat\n"
 HUB = json.dumps({"file_name": "NAME", "objects": {"bbox": [[5, 5, 40, 40]], "category": ["cat"]}})
 
 
@@ -179,13 +180,55 @@ def test_the_outermost_folder_names_the_split(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("folder", ["training_data", "test set", "pets"])
-def test_splits_in_a_folder_of_any_name(tmp_path: Path, folder: str) -> None:
+def write_image(folder: Path, name: str, kind: str) -> None:
+    """An image with a cat, annotated in a format."""
+    image(folder / f"{name}.jpg")
+    files = {"coco": "coco.json", "via": "via.json", "cvat": "annotations.xml", "hub": "metadata.jsonl"}
+    files |= {"label studio": "export.json", "table": "_annotations.csv"}
+    texts = {"coco": COCO, "via": VIA, "cvat": CVAT, "hub": HUB, "label studio": LABEL_STUDIO, "table": TABLE}
+    if kind in files:
+        write(folder / files[kind], texts[kind].replace("NAME", f"{name}.jpg"))
+    elif kind == "labelme":
+        labelme(folder / f"{name}.json", f"{name}.jpg")
+    elif kind == "voc":
+        voc(folder / f"{name}.xml", f"{name}.jpg")
+    elif kind == "masks":
+        mask(folder / f"{name}_mask.png", {(5, 5, 45, 45): 255})
+    else:
+        write(folder / f"{name}.txt", f"0 {YOLO_BOX}\n")
+        write(folder.parent / "classes.txt", "cat\n")
+
+
+KINDS = ("coco", "via", "cvat", "hub", "label studio", "table", "labelme", "voc", "masks", "yolo")
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ("train Validation test", {"train": "train", "valid": "Validation", "test": "test"}),
+        ("trainval test", {"train": "trainval", "test": "test"}),
+        ("val test", {"valid": "val", "test": "test"}),
+        ("photos test", {"train": "photos", "test": "test"}),
+        ("train other val", {"train": "train", "valid": "val"}),
+        ("train eval", {"train": "train", "valid": "eval"}),
+        ("training_data/train training_data/val", {"train": "train", "valid": "val"}),
+        ("test_set/train test_set/val", {"train": "train", "valid": "val"}),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_of_splits_are_the_same_in_all_formats(
+    tmp_path: Path, kind: str, folders: str, splits: dict[str, str]
+) -> None:
+    for folder in folders.split():
+        write_image(tmp_path / folder, Path(folder).name, kind)
+    assert {split: Path(name).stem for split, [(name, _)] in found(tmp_path).items()} == splits
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("via", "cvat")])
+def test_splits_of_folders_further_out(tmp_path: Path, kind: str) -> None:
     for split in ("train", "val"):
-        image(tmp_path / folder / split / f"{split}.jpg")
-        labelme(tmp_path / folder / split / f"{split}.json", f"{split}.jpg")
-    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
-    assert names == {"train": ["train.jpg"], "valid": ["val.jpg"]}
+        write_image(tmp_path / split / "photos", split, kind)
+    assert found(tmp_path).keys() == {"train", "valid"}
 
 
 def test_folders_in_that_of_one_split(tmp_path: Path) -> None:
@@ -193,14 +236,6 @@ def test_folders_in_that_of_one_split(tmp_path: Path) -> None:
         image(tmp_path / "train" / clip / f"{clip}.jpg")
         labelme(tmp_path / "train" / clip / f"{clip}.json", f"{clip}.jpg")
     assert {split: len(images) for split, images in found(tmp_path).items()} == {"train": 3}
-
-
-def test_what_is_beside_a_test_folder_is_for_training(tmp_path: Path) -> None:
-    for folder in ("photos", "test"):
-        image(tmp_path / folder / f"{folder}.jpg")
-        voc(tmp_path / folder / f"{folder}.xml", f"{folder}.jpg")
-    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
-    assert names == {"train": ["photos.jpg"], "test": ["test.jpg"]}
 
 
 def test_files_of_cocos_other_tasks_and_hundreds_of_others(tmp_path: Path) -> None:

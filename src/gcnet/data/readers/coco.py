@@ -92,7 +92,7 @@ def find_coco(root: Path) -> Readers:
             files = [path for path in files if path.name.startswith("instances_")][:MOST_FILES]
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
-        splits = _splits(root, instances or found, found)
+        splits = _splits(root, instances or found, found, folders=part < -1)
         places = {split: image_folders(root, path) for split, path in splits.items()}
         for path in (splits[split] for split, folders in places.items() if not folders):
             log.warning("%s is left out: there is no image folder for it in %s", path, root)
@@ -109,14 +109,18 @@ def folder_of(path: Path) -> Path:
     return folder.parent if folder.name in ANNOTATION_FOLDERS else folder
 
 
-def _splits(root: Path, first: Sequence[Named], every: Sequence[Named]) -> dict[str, Path]:
-    """Files by split: of the `first` ones, and of others in what splits these lack."""
+def _splits(root: Path, first: Sequence[Named], every: Sequence[Named], *, folders: bool) -> dict[str, Path]:
+    """Files by split: of the `first` ones, and of others in what splits these lack.
+
+    The only one of no split is for training if the names are of `folders`, or if it is called default.
+    """
     splits = name_splits(root, first)
     missing = {"train", "valid", "test"} - splits.keys() if WHOLE not in splits else set()
     others = [one for one in every if one not in first and name_splits(root, [one]).keys() & missing]
     with contextlib.suppress(GCNetError):  # two files of one split, of which neither is needed
         splits |= name_splits(root, others)
-    unnamed = [path for name, path in first if name.startswith("default")]  # CVAT's
+    unnamed = [path for name, path in first if path not in splits.values()]
+    unnamed = unnamed if folders else [path for name, path in first if name.startswith("default")]  # CVAT's
     if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
         return {"train" if splits else WHOLE: unnamed[0]} | splits
     return splits or splits_of(root, every)

@@ -43,9 +43,15 @@ def find_cvat(root: Path) -> Readers:
     found = [path for path in files if is_cvat(path)]
     if not found:
         return {}
-    if len(found) > 1:  # a file a split, or the jobs of a task
-        parts = by_folder(root, found, alone=True, stems=True)
-        return {split: partial(_read_cvat, files, None) for split, files in parts.items()}
+    if len(found) == 1 and (splits := _subsets(root, found)):
+        return splits
+    # A file a split, or the jobs of a task.
+    parts = {WHOLE: found} if root.is_file() else by_folder(root, found, alone=True, stems=True)
+    return {split: partial(_read_cvat, own, None) for split, own in parts.items()}
+
+
+def _subsets(root: Path, found: Sequence[Path]) -> Readers:
+    """The splits that the images of the only file name; none where there is no training among them."""
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
@@ -53,7 +59,7 @@ def find_cvat(root: Path) -> Readers:
     subsets = sorted({subset for _, subset in images} - {""})
     named = name_splits(root, [(subset, subset) for subset in subsets])
     if "train" not in named:
-        return {WHOLE: partial(_read_cvat, found, None)}
+        return {}
     left = [name for name, subset in images if subset not in named.values()]
     warn_of_some(found[0], left, len(images), "images are in the subset of no split and not read")
     return {split: partial(_read_cvat, found, subset) for split, subset in named.items()}

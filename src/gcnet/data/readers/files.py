@@ -268,8 +268,8 @@ def file_a_split(
 ) -> Readers:
     """Splits of a format with a file for each, by its name or its folder's: in the folder, or a level deeper.
 
-    `read` takes a file, the folder of the data set and the split. The only one of no split is for training,
-    or all there is; others are named. Raises GCNetError for several, none of which has the name of a split.
+    `read` takes a file, the folder of the data set and the split. Files of no split are named. Raises
+    GCNetError for several, none of which has the name of a split.
     """
     if root.is_file():
         return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
@@ -277,19 +277,20 @@ def file_a_split(
     for above in ("", "*/", "*/*/"):
         paths = [path for path in sorted(root.glob(above + ending)) if not is_hidden(root, path)]
         found = [path for path in paths[:MOST_FILES] if fits(path)]
-        named = [(path.parent.name if path.parent != root else path.stem, path) for path in found]
-        named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
-        splits = name_splits(root, named)
-        left = [path for path in found if path not in splits.values()]
-        if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
-            splits = {"train" if splits else WHOLE: left[0]} | splits
-        if left and not splits:
-            names = listed([shown(path.relative_to(root).as_posix()) for path in left], 3)
-            raise GCNetError(f"{root} has {len(left)} annotation files, {names}; give one as --data FILE")
+        splits = splits_of(root, [(_split_name(root, path), path) for path in found])
+        if found and not splits:
+            names = listed([shown(path.relative_to(root).as_posix()) for path in found], 3)
+            raise GCNetError(f"{root} has {len(found)} annotation files, {names}; give one as --data FILE")
         if splits:
             warn_of_left(root, found, splits)
             return {split: partial(read, path, root, split) for split, path in splits.items()}
     return {}
+
+
+def _split_name(root: Path, path: Path) -> str:
+    """The name of a file, its folder, or one further out, that has a split in it; or else its folder's."""
+    names = (path.stem, *path.relative_to(root).parts[:-1])
+    return next(filter(split_of, (names[0], names[-1], *names)), names[-1])
 
 
 def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) -> None:
@@ -300,8 +301,12 @@ def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) 
 
 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    """By `name_splits`, or the only one as an undivided set."""
-    return name_splits(root, parts) or ({WHOLE: parts[0][1]} if len(parts) == 1 else {})
+    """By `name_splits`; a single one of no split is for training beside others, or all there is."""
+    splits = name_splits(root, parts)
+    left = [path for _, path in parts if path not in splits.values()]
+    if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
+        return {"train" if splits else WHOLE: left[0]} | splits
+    return splits
 
 
 def by_folder(
@@ -329,7 +334,8 @@ def by_folder(
     splits = _splits_among(root, part_of.values())
     parts = {split: [path for path in paths if part_of[path] == name] for split, name in splits.items()}
     left = [path for path in paths if part_of[path] not in splits.values()]
-    if not parts or (left and parts.keys() == {"train"}) or (not left and not alone and "train" not in parts):
+    is_alone = not left and len(parts) == 1 and "train" not in parts
+    if not parts or (left and parts.keys() == {"train"}) or (is_alone and not alone):
         return {WHOLE: list(paths)}
     if left and "train" not in parts and WHOLE not in parts:
         return {"train": left} | parts

@@ -44,10 +44,10 @@ def find_via(root: Path) -> Readers:
             [path for path in sorted(root.glob(pattern))[:MOST_FILES] if is_via(path)]
             for pattern in (f"*.{suffix}", f"*/*.{suffix}")
         )
-        splits = name_splits(root, [(path.parent.name, path) for path in inside])
-        # One folder of annotations where folders are not of splits.
-        splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside)])
-        if splits:
+        named = [(path.parent.name, path) for path in inside]
+        if not name_splits(root, named):  # one folder of annotations
+            named = [(path.name, path) for path in (*here, *inside)]
+        if splits := splits_of(root, named):
             warn_of_left(root, [*here, *inside], splits)
             return {split: partial(_read_via, [path]) for split, path in splits.items()}
         if here:  # a file for some of the images each
