@@ -841,6 +841,22 @@ def test_numbered_masks_are_an_object_each(tmp_path: Path, caplog: pytest.LogCap
     assert "1 of 2 images have no mask; left out (first: images/b.jpg)" in caplog.text
 
 
+def test_masks_in_a_folder_of_their_image_may_be_called_like_it(tmp_path: Path) -> None:
+    for name in "12":
+        image(tmp_path / name / "images" / f"{name}.jpg")
+        for number, (place, value) in enumerate(TWO.items(), start=1):
+            mask(tmp_path / name / "masks" / f"{number}.png", {place: value})
+    assert found(tmp_path) == {"train": [("1.jpg", BOXES), ("2.jpg", BOXES)]}
+
+
+def test_masks_without_an_image_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    for name in "ab":
+        mask(tmp_path / "masks" / f"{name}.png", TWO)
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+    assert "1 of 2 masks are of no image and not read (first: masks/b.png)" in caplog.text
+
+
 def test_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
     for name in "12":
         image(tmp_path / "images" / f"{name}.jpg")

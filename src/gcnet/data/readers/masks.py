@@ -76,7 +76,7 @@ Place = tuple[str, ...]  # folders without what says that images or masks are in
 def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
     """The masks of each image that has any, and the class of masks in folders of classes.
 
-    Other images beside these are counted.
+    Other images beside these are counted, and other masks.
     """
     images, masks = _tell_apart(root, files)
     in_folder: dict[Place, list[Path]] = {}
@@ -97,17 +97,21 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
         by_name = {key: list(named) for key, named in by_class.items()} | by_name
         by_class, classes = {}, {}
     count = Counter(key[:-1] for key in images)
+    folder_each = len(count) > 1 and max(count.values()) == 1  # 1/images/1.png with 1/masks/0.png and 1.png
     found: dict[Path, list[Path]] = {}
     for key, paths in images.items():
         own = by_name.get(key) or in_folder.get(key) or list(by_class.get(key, ()))
-        if not own and len(key) > 1 and count[key[:-1]] == 1:
-            own = in_folder.get(key[:-1])
+        if len(key) > 1 and count[key[:-1]] == 1 and (folder_each or not own):
+            own = in_folder.get(key[:-1]) or own
         found |= dict.fromkeys(paths, own) if own else {}
     beside = {path.parent for path in found}
     every = [path for paths in images.values() for path in paths]
     left = [path for path in every if path.parent in beside and path not in found]
     names = [path.relative_to(root).as_posix() for path in left]
     warn_of_some(root, names, len(found) + len(left), "images have no mask; left out")
+    used = {path for own in found.values() for path in own}
+    unused = [path.relative_to(root).as_posix() for path in masks if path not in used] if found else []
+    warn_of_some(root, unused, len(masks), "masks are of no image and not read")
     return found, classes
 
 
