@@ -119,8 +119,8 @@ def _splits(root: Path, first: Sequence[Named], every: Sequence[Named], *, folde
     others = [one for one in every if one not in first and name_splits(root, [one]).keys() & missing]
     with contextlib.suppress(GCNetError):  # two files of one split, of which neither is needed
         splits |= name_splits(root, others)
-    unnamed = [path for name, path in first if path not in splits.values()]
-    unnamed = unnamed if folders else [path for name, path in first if name.startswith("default")]  # CVAT's
+    unnamed = [one for name, one in first if folders or name.startswith("default")]  # CVAT's
+    unnamed = [one for one in unnamed if one not in splits.values()]
     if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
         return {"train" if splits else WHOLE: unnamed[0]} | splits
     return splits or splits_of(root, every)
