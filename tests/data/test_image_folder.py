@@ -22,6 +22,7 @@ def test_splits_classes_and_pictures(root: Path) -> None:
     (root / "train" / "red" / "notes.txt").write_text("no picture")
     (root / "train" / "red" / ".hidden.png").write_text("no picture")
     (root / "train" / ".cache").mkdir()
+    (root / "train" / "red" / "again").symlink_to(root / "train" / "red")
     splits = load_image_folders(root)
     assert list(splits) == ["train", "valid"]
     train = splits["train"]

@@ -209,7 +209,8 @@ def test_a_killed_worker_is_one_line(dataset: CocoDataset, monkeypatch: pytest.M
     recipe = replace(RECIPE, workers=1)
     batches = iter(train_loader(dataset, recipe=recipe, image_size=SIZE))
     next(batches)
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    wait = "torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data.__defaults__"
+    monkeypatch.setattr(wait, (0.2,))  # seconds, in place of five, after which it asks whether workers live
     for worker in multiprocessing.active_children():
         worker.kill()
     with pytest.raises(GCNetError, match=r"reads images was killed \(signal 9\), as happens when memory"):

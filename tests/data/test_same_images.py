@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
+import pytest
 
 from gcnet.data.same_images import same_images
 
@@ -32,6 +35,22 @@ def test_copies_are_found_however_they_were_saved(tmp_path: Path) -> None:
     assert len(seen) == 6  # b.png is a.png, byte by byte
     assert same_images(paths, most_decoded=0) == [[1, 5]]
     assert same_images([]) == []
+
+
+def test_a_file_that_cannot_be_read_is_like_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found among the broken images, and ended the look at a data set in a traceback here."""
+    paths = [tmp_path / name for name in ("a.bin", "b.bin", "c.bin")]
+    for path in paths:
+        path.write_bytes(b"the same")
+    whole = hashlib.file_digest
+
+    def digest(file: BinaryIO, name: str) -> object:
+        if file.name == str(paths[0]):
+            raise PermissionError
+        return whole(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    assert same_images(paths) == [[1, 2]]
 
 
 def test_images_that_differ_in_a_thing_are_two(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,24 @@ def test_yolo_and_back(splits: dict[str, Any], tmp_path: Path, caplog: pytest.Lo
             a, b = (segmentation_to_mask(item.segmentation, SIZE) for item in (one, other))
             assert (a & b).sum() >= 0.97 * (a | b).sum()
             assert bool(other.segmentation) == bool(one.segmentation)
+
+
+def test_the_number_of_a_second_name_is_no_other_image(splits: dict[str, Any], tmp_path: Path) -> None:
+    first, second = splits["train"].records
+    other = replace(first, id=102, path=shutil.copy(first.path, tmp_path / "0-2.png"))
+    dataset = replace(splits["train"], records=[first, other, second])
+    write_splits({"train": dataset}, tmp_path / "out", "coco")
+    after = load_splits(tmp_path / "out")["train"]
+    assert [record.path.name for record in after.records] == ["0.png", "0-2.png", "0-3.png"]
+
+
+def test_an_image_whose_objects_could_not_be_read_is_not_copied(tmp_path: Path) -> None:
+    """In YOLO's labels they are shares of its size."""
+    (tmp_path / "classes.txt").write_text("cat")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(GCNetError, match=r"a\.jpg is not an image that can be read"):
+        write_splits(load_splits(tmp_path), tmp_path / "out", "coco")
 
 
 def test_nothing_is_overwritten(splits: dict[str, Any], tmp_path: Path) -> None:

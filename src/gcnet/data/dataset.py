@@ -173,31 +173,30 @@ Part = TypeVar("Part")
 WHOLE = "all"  # the name of a set that is not divided into splits
 _SPLITS = {"trainval": WHOLE, "train": "train", "val": "valid", "test": "test"}  # how a word begins
 _OTHER_WORDS = re.compile(r"val(v|ue|ley|et)|train(s$|ers?$|ees?$)|test(ers?$|imon|icle|ament)")
+_DEV = {"dev", "eval", "evaluation"}
 _WORD = re.compile("[a-z]+")
 
 
-def name_splits(
-    root: Path, parts: Sequence[tuple[str, Part]], *, shown: Callable[[Part], object] = str
-) -> dict[str, Part]:
+def name_splits(root: Path, parts: Sequence[tuple[str, Part]]) -> dict[str, Part]:
     """Those of `parts` that are "train", "valid" (also val2017 or validation), "test", or "all" (trainval).
 
     `parts` are names and what they stand for; a name begins with the split's word, or else it is in it.
-    Raises GCNetError where two claim the same split (which are `shown` so).
+    "all" is taken only where there is no "train", and then "valid", whose images are in it, is not.
+    Raises GCNetError where two names claim the same split.
     """
-    named = [(_split_of(name.lower()), part) for name, part in parts]
     splits: dict[str, Part] = {}
-    for split in ("train", "valid", "test", WHOLE):
-        if split == WHOLE and "train" in splits:
-            return splits
-        found = [(begins, part) for (of, begins), part in named if of == split]
-        found = [part for begins, part in found if begins] or [part for _, part in found]
+    for split in ("train", WHOLE, "valid", "test"):
+        if (split == WHOLE and "train" in splits) or (split == "valid" and WHOLE in splits):
+            continue
+        found = [one for one in parts if _split_of(one[0].lower()) == (split, True)]
+        found = found or [one for one in parts if split_of(one[0]) == split]
         if split == "valid" and not found:
-            found = [part for name, part in parts if split_of(name) is None and is_dev(name)]
+            found = [one for one in parts if split_of(one[0]) is None and is_dev(one[0])]
         if len(found) > 1:
-            first, second = map(shown, found[:2])
+            first, second = (name for name, _ in found[:2])
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
         if found:
-            splits[split] = found[0]
+            splits[split] = found[0][1]
     return splits
 
 
@@ -207,8 +206,8 @@ def split_of(name: str) -> str | None:
 
 
 def is_dev(name: str) -> bool:
-    """Whether a name has the word dev in it, which is for validation where nothing else is."""
-    return "dev" in _WORD.findall(name.lower())
+    """Whether a name has the word dev or eval in it, which is for validation where nothing else is."""
+    return not _DEV.isdisjoint(_WORD.findall(name.lower()))
 
 
 def _split_of(name: str) -> tuple[str | None, bool]:

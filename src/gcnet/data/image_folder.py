@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from gcnet.console import listed
 from gcnet.data.dataset import DataSet, LabelledImage, name_splits, pick_split
+from gcnet.data.folders import files_below
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix, tell_aside
 
@@ -71,7 +71,7 @@ def _find_splits(root: str | Path) -> dict[str, Path]:
     if not root.is_dir():
         raise GCNetError(f"{root} is not a folder; give one with {_LAYOUT}")
     folders = sorted((path.name, path) for path in root.iterdir() if path.is_dir())
-    splits = name_splits(root, folders, shown=lambda path: path.name)
+    splits = name_splits(root, folders)
     if not splits:
         raise GCNetError(f"{root} holds no data set; expected {_LAYOUT}")
     return splits
@@ -110,13 +110,7 @@ def _check_names(folder: Path, found: Collection[str], names: tuple[str, ...]) -
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images in and below a folder, sorted. `os.walk`: ImageNet has a million of them."""
-    images, aside = [], []
-    for parent, _, names in os.walk(folder, followlinks=True):
-        for name in names:
-            if has_image_suffix(name):
-                images.append(Path(parent, name))
-            elif not name.startswith("."):
-                aside.append(name)
-    tell_aside(aside, folder)
-    return sorted(images)
+    """The images in and below a folder, sorted."""
+    files = sorted(files_below(folder))
+    tell_aside([path.name for path in files if not has_image_suffix(path.name)], folder)
+    return [path for path in files if has_image_suffix(path.name)]

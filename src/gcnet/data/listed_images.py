@@ -13,12 +13,13 @@ from urllib.parse import unquote
 
 from gcnet.console import shown
 from gcnet.data.dataset import split_of
+from gcnet.data.folders import files_below
 from gcnet.data.source import Notes, Source, number, whole
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
 from gcnet.ops.decode import image_size
 
-NO_SIZE = (0, 0)  # its annotations are left out; that it is missing is said before a training
+NO_SIZE = (0, 0)  # its annotations are left out; why it cannot be read is said before a training
 MOST_PIXELS = 1 << 31  # of an image as annotated: what RLE can count
 
 
@@ -110,7 +111,7 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
     """What lies in these folders, except in those of masks, which have the names of their images."""
     found: dict[str, set[Path]] = {}
     for folder in folders:
-        for path in folder.rglob("*"):
+        for path in files_below(folder):
             parts = path.relative_to(folder).parts[:-1]
             if not any(is_of_masks(part) or split_of(part) in but for part in parts):
                 # Label Studio, as all servers of Django, has "cat_1.jpg" for "cat (1).jpg".
@@ -120,14 +121,22 @@ def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dic
     return {name: sorted(paths) for name, paths in found.items()}
 
 
+def own_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image by its header; `NO_SIZE` of one that is missing or damaged."""
+    try:
+        return image_size(path, max_pixels=MOST_PIXELS)
+    except GCNetError:
+        return NO_SIZE
+
+
 def listed_sizes(source: Source, paths: Mapping[Any, Path]) -> dict[Any, tuple[int, int]]:
-    """(height, width) by id: as annotated, or else the image's own, or `NO_SIZE` of a missing one."""
+    """(height, width) by id: as annotated, or else the image's own, or `NO_SIZE` of one without any."""
     sizes: dict[Any, tuple[int, int]] = {}
     for image in source.images:
         id = whole(image["id"])
         height, width = image.get("height"), image.get("width")
         if height is None and width is None:
-            sizes[id] = image_size(paths[id]) if os.path.exists(paths[id]) else NO_SIZE
+            sizes[id] = own_size(paths[id])
             continue
         height, width = number(height), number(width)
         if not (min(height, width) >= 1 and height * width < MOST_PIXELS):

@@ -5,6 +5,7 @@ M images.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -61,7 +62,7 @@ def _equal_files(paths: Sequence[Path]) -> list[list[int]]:
     by_content = defaultdict(list)
     for size, group in by_size.items():
         for index in group if len(group) > 1 else ():
-            with open(paths[index], "rb") as file:
+            with contextlib.suppress(OSError), open(paths[index], "rb") as file:
                 by_content[size, hashlib.file_digest(file, "sha256").digest()].append(index)
     return [group for group in by_content.values() if len(group) > 1]
 

@@ -45,13 +45,48 @@ class Source:
         annotations: list[dict[str, Any]],
         listed: Sequence[str] = (),
     ) -> Source:
-        """A source whose annotations have names for `category_id`: the classes are those met or `listed`."""
-        names = sorted({*listed, *(annotation["category_id"] for annotation in annotations)})
-        ids = {name: id for id, name in enumerate(names, start=1)}
+        """A source whose annotations have names for `category_id`: the classes are those met or `listed`.
+
+        What has an empty name gets the only one there is; beside several classes it is left out.
+        """
+        names = {*listed, *(annotation["category_id"] for annotation in annotations)} - {""}
+        if bare := [annotation for annotation in annotations if not annotation["category_id"]]:
+            only = "" if len(names) > 1 else next(iter(names), "object")
+            outcome = f"taken for {shown(only)}" if only else "left out"
+            log.warning("%s: %d of %d objects have no class; %s", path, len(bare), len(annotations), outcome)
+            for annotation in bare:
+                annotation["category_id"] = only
+            annotations = [annotation for annotation in annotations if annotation["category_id"]]
+            names = names or {only}
+        ids = {name: id for id, name in enumerate(sorted(names), start=1)}
         for annotation in annotations:
             annotation["category_id"] = ids[annotation["category_id"]]
         categories: list[dict[str, Any]] = [{"id": id, "name": name} for name, id in ids.items()]
         return cls(path, image_dir, images, annotations, categories)
+
+
+class Entries:
+    """The images and objects of a split in the order in which a reader meets them."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.objects: list[dict[str, Any]] = []
+
+    def add_image(self, file_name: Any, width: Any = None, height: Any = None) -> None:
+        """The next image; its own size is taken where none is given."""
+        size = {"width": width, "height": height}
+        self.images.append({"id": len(self.images) + 1, "file_name": file_name, **size})
+
+    def add_object(self, id: str, name: str, drawn: Mapping[str, Any]) -> None:
+        """An object of the last image, of the class `name`, which may be empty.
+
+        `drawn` has its `bbox`, its `segmentation` or both, and what else COCO says of objects.
+        """
+        self.objects.append({"id": id, "image_id": len(self.images), "category_id": name, **drawn})
+
+    def source(self, path: Path, image_dir: Path, listed: Sequence[str] = ()) -> Source:
+        """All of them, as `Source.of_names` takes them."""
+        return Source.of_names(path, image_dir, self.images, self.objects, listed)
 
 
 class Notes:

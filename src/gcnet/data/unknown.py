@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import listed, shown
-from gcnet.data.readers.coco import OTHER_TASKS
-from gcnet.data.readers.files import head_of, is_hidden, read_json, read_yaml
+from gcnet.data.folders import files_below
+from gcnet.data.readers.coco import OTHER_TASKS, is_coco, json_files
+from gcnet.data.readers.files import head_of, read_json, read_yaml
+from gcnet.data.readers.panoptic import is_panoptic
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -45,8 +47,7 @@ _MOST_BYTES = 1 << 26  # of a JSON file that is read to recognise its format
 
 def why_nothing_fits(root: Path) -> str:
     """The error in one line."""
-    every = [root] if root.is_file() else list(itertools.islice(root.rglob("*"), _MOST_FILES))
-    every = [path for path in every if not is_hidden(root, path)]
+    every = [root] if root.is_file() else list(itertools.islice(files_below(root), _MOST_FILES))
     files = sorted(
         (path for path in every if path.suffix.lower() in _SUFFIXES and path.is_file()),
         key=lambda path: (len(path.parts), path),
@@ -115,7 +116,7 @@ def _why_not(path: Path) -> str:
 
 
 def _why_no_json(path: Path) -> str:
-    if path.name.startswith("panoptic_"):
+    if is_panoptic(path):
         return f"there is no folder {path.stem} of its masks"
     if path.name.startswith(OTHER_TASKS):
         return "of another task of COCO; instances_*.json is needed"
@@ -137,15 +138,14 @@ def _why_no_json(path: Path) -> str:
     if not isinstance(content, dict):
         return "no JSON object"
     lacks = [key for key in ("images", "annotations", "categories") if key not in content]
-    if len(lacks) < 3:
-        return (
-            f"lacks {listed(lacks)}"
-            if lacks
-            else "there is no image folder for it; say where the images are with --images"
-        )
-    return (
-        f"has {listed([shown(str(key), 20) for key in content], 4) or 'nothing'}, not images and annotations"
-    )
+    if len(lacks) == 3:
+        found = listed([shown(str(key), 20) for key in content], 4) or "nothing"
+        return f"has {found}, not images and annotations"
+    if lacks:
+        return f"lacks {listed(lacks)}"
+    if len([one for one in json_files(path.parent, "*") if is_coco(one)]) > 1:
+        return "one of several COCO files, and none has the name of a split; give one as --data FILE"
+    return "there is no image folder for it; say where the images are with --images"
 
 
 def _fault(path: Path, error: GCNetError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder, write_bytes
+from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import Segmentation, coco_mask, rle_to_mask
 
 log = logging.getLogger(__name__)
@@ -69,10 +71,13 @@ def _copy_images(records: Sequence[ImageRecord], folder: Path) -> list[str]:
     taken: set[str] = set()
     names = []
     for number, record in enumerate(records):
-        name = record.path.name
-        if record.path.stem.lower() in taken:
-            name = f"{record.path.stem}-{number}{record.path.suffix}"
-        taken.add(Path(name).stem.lower())
+        if max(record.width, record.height) == 1:  # of unknown size: its objects could not be read
+            image_size(record.path)  # raises what is wrong with it
+        stem, others = record.path.stem, itertools.count(number)
+        while stem.lower() in taken:
+            stem = f"{record.path.stem}-{next(others)}"
+        taken.add(stem.lower())
+        name = f"{stem}{record.path.suffix}"
         try:
             shutil.copyfile(record.path, folder / name)
         except OSError as error:

@@ -36,13 +36,26 @@ def test_roboflows_lists(tmp_path: Path) -> None:
             image(tmp_path / split / name)
         lines = "a 1.jpg 20,10,60,40,1 8,6,24,18,0\nb.jpg 60,40,20,10,1\nc.jpg\n"  # the last box is mirrored
         (tmp_path / split / "_annotations.txt").write_text(lines)
-        (tmp_path / split / "_classes.txt").write_text("cat\ntop hat")
+        (tmp_path / split / "_classes.txt").write_text("cat\ntop hat\nsock")
     image(tmp_path / "test" / "d.jpg")
     (tmp_path / "test" / "d.txt").write_text("15 0.5 0.5 0.5 0.5\n")
     (tmp_path / "test" / "classes.txt").write_text("cat\n")
     hat, cat = ("top hat", (20, 10, 60, 40)), ("cat", (8, 6, 24, 18))
     found = {"a 1.jpg": [hat, cat], "b.jpg": [hat], "c.jpg": []}
     assert objects(tmp_path) == {"train": found, "valid": found}
+    assert load_splits(tmp_path)["train"].class_names == ("cat", "sock", "top hat")
+
+
+def test_numbers_beyond_the_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are none of these: also beside a single one."""
+    for name in ("a.jpg", "b.jpg"):
+        image(tmp_path / "train" / name)
+    (tmp_path / "train" / "_annotations.txt").write_text(
+        "a.jpg 20,10,60,40,0 8,6,24,18,1\nb.jpg 8,6,24,18,1\n"
+    )
+    (tmp_path / "train" / "_classes.txt").write_text("cat\n")
+    assert objects(tmp_path) == {"train": {"a.jpg": [("cat", (20, 10, 60, 40))], "b.jpg": []}}
+    assert "2 of 3 boxes have a class that _classes.txt lacks (first: 1); left out" in caplog.text
 
 
 def test_lists_of_another_machine_and_numbers_without_names(

@@ -259,6 +259,15 @@ def test_files_of_several_splits_beside_those_of_one(values: dict[str, Any], tmp
     assert list(load_splits(tmp_path)) == ["train", "valid", "test"]
 
 
+def test_of_several_files_of_no_split_one_has_to_be_given(values: dict[str, Any], tmp_path: Path) -> None:
+    write_images(tmp_path / "images", values)
+    for name in ("noon.json", "evening.json"):
+        (tmp_path / name).write_text(json.dumps(values))
+    with pytest.raises(GCNetError, match=r"evening.json: one of several COCO files, .*; give one as --data"):
+        load_splits(tmp_path)
+    assert len(load_splits(tmp_path / "noon.json", val_fraction=0)["train"]) == 2
+
+
 def test_unusable_data_folders_are_errors(values: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match="absent does not exist"):
         find_splits(tmp_path / "absent")

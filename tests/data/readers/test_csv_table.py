@@ -260,7 +260,7 @@ def test_which_of_several(tmp_path: Path) -> None:
     image(tmp_path / "a.jpg")
     for name in ("old.csv", "new.csv"):
         table(tmp_path / name, *TABLES["TensorFlow's"][:2])
-    with pytest.raises(GCNetError, match=r"2 tables of objects, new\.csv, old\.csv; give one of them"):
+    with pytest.raises(GCNetError, match=r"2 annotation files, new\.csv, old\.csv; give one as"):
         load_splits(tmp_path)
     assert objects(tmp_path / "new.csv") == {"a.jpg": [("cat", CAT)]}
 

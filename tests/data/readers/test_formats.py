@@ -408,17 +408,6 @@ def test_label_studio_has_a_short_form_and_masks_in_colour(tmp_path: Path) -> No
     np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (4, 6)), wanted)
 
 
-def test_of_several_exports_of_label_studio_one_has_to_be_named(tmp_path: Path) -> None:
-    image(tmp_path / "a.jpg")
-    text = json.dumps([{"data": {"image": "a.jpg"}, "annotations": [{"result": []}]}])
-    write(tmp_path / "at-noon.json", text)
-    write(tmp_path / "at-one.json", text)
-    with pytest.raises(
-        GCNetError, match=r"has 2 exports of Label Studio \(at-noon.json, at-one.json\); give one"
-    ):
-        load_splits(tmp_path)
-
-
 def test_shapes_of_supervisely(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A box, a polygon with a hole, a mask in colours; points have no area, damaged masks are counted."""
     hole = [[30, 20], [50, 20], [50, 30], [30, 30]]
@@ -508,6 +497,20 @@ def test_shapes_of_labelme(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert "1 of 4 annotations have neither a box nor an outline (first: id a.json:4)" in message
 
 
+def test_masks_of_one_group_of_labelme_are_one_object(tmp_path: Path) -> None:
+    """So are polygons beside them."""
+    mask = base64.b64encode(cv2.imencode(".png", np.full((9, 9), 255, np.uint8))[1].tobytes()).decode()
+    dog = {"label": "dog", "group_id": 1}
+    shapes = [{**dog, "points": [[x, 2], [x + 8, 10]], "shape_type": "mask", "mask": mask} for x in (2, 70)]
+    image(tmp_path / "a.jpg")
+    size = {"imageHeight": HEIGHT, "imageWidth": WIDTH}
+    write(tmp_path / "a.json", json.dumps({"shapes": [*shapes, {**dog, "points": CORNERS}], **size}))
+    (item,) = load_splits(tmp_path)["train"].records[0].instances
+    expected = MASK.copy()
+    expected[2:11, 2:11] = expected[2:11, 70:79] = 1
+    np.testing.assert_array_equal(segmentation_to_mask(item.segmentation, (HEIGHT, WIDTH)), expected)
+
+
 def test_broken_lines_of_yolo_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path)
     labels = tmp_path / "train" / "labels" / "a.txt"
@@ -554,7 +557,8 @@ def test_shades_are_no_masks(tmp_path: Path) -> None:
         load_splits(tmp_path)
 
 
-def test_a_table_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["data/{}-00000-of-00001.parquet", "default/{}/0000.parquet"])
+def test_a_table_of_the_hub(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As cppe-5 is laid out: images in the file, lists of boxes and numbers, names among the features."""
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -566,9 +570,10 @@ def test_a_table_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     label = {"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "Sequence"}
     features = {"info": {"features": {"objects": {"category": label}}}}
     table = arrow.table(rows).replace_schema_metadata({"huggingface": json.dumps(features)})
-    (tmp_path / "hub" / "data").mkdir(parents=True)
     for split in ("train", "test"):
-        parquet.write_table(table, tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+        path = tmp_path / "hub" / place.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, path)
     splits = load_splits(tmp_path / "hub")
     assert list(splits) == ["train", "test"]
     (record,) = splits["test"].records

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 import unicodedata
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from gcnet.data.check import check_images
 from gcnet.data.dataset import name_splits
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
@@ -82,6 +86,30 @@ def found(root: Path) -> dict[str, list[tuple[str, list[tuple[str, tuple[int, ..
 
 # Splits ------------------------------------------------------------------------------------------------
 
+HEAD = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\r" + HEAD + struct.pack(">I", zlib.crc32(HEAD)) + b"\0\0\0\0IDAT"
+TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
+
+# An annotation file of each format, with a box in an image called NAME.
+COCO = json.dumps(
+    {
+        "images": [{"id": 1, "file_name": "NAME", "width": WIDTH, "height": HEIGHT}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 40, 40]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+)
+RECT = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
+VIA = json.dumps({"_via_img_metadata": {"": {"filename": "NAME", "regions": [{"shape_attributes": RECT}]}}})
+CVAT = (
+    f'<annotations><image name="NAME" width="{WIDTH}" height="{HEIGHT}">'
+    '<box label="cat" xtl="5" ytl="5" xbr="45" ybr="45"/></image></annotations>'
+)
+SIDES = {"x": 5, "y": 5, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+REGION = {"original_width": WIDTH, "original_height": HEIGHT, "value": SIDES}
+LABEL_STUDIO = json.dumps([{"data": {"image": "NAME"}, "annotations": [{"result": [REGION]}]}])
+TABLE = "filename,xmin,ymin,xmax,ymax,class\nNAME,5,5,45,45,cat\n"
+HUB = json.dumps({"file_name": "NAME", "objects": {"bbox": [[5, 5, 40, 40]], "category": ["cat"]}})
+
 
 def test_words_that_begin_like_a_split() -> None:
     words = ["train2017", "TrainRGB", "val", "validacion", "test-dev", "stage1_train", "dev", "trainval"]
@@ -97,6 +125,39 @@ def test_classes_that_are_called_like_a_split(tmp_path: Path) -> None:
         image(tmp_path / name / f"{name}.jpg")
         labelme(tmp_path / name / f"{name}.json", f"{name}.jpg", name)
     assert [name for name, _ in found(tmp_path)["train"]] == ["bus.jpg", "car.jpg", "train.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["labelme", "masks", "yolo"])
+def test_a_linked_folder_of_a_split(tmp_path: Path, kind: str) -> None:
+    """And links in circles, and several to one folder, which are looked into once."""
+    for split, folder in (("train", tmp_path / "set" / "train"), ("val", tmp_path / "elsewhere")):
+        image(folder / f"{split}.jpg")
+        if kind == "labelme":
+            labelme(folder / f"{split}.json", f"{split}.jpg")
+        elif kind == "masks":
+            mask(folder / f"{split}_mask.png", {(5, 5, 45, 45): 255})
+        else:
+            write(folder / f"{split}.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "set" / "classes.txt", "cat\n")
+    (tmp_path / "set" / "val").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "set").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "train" / "above").symlink_to(tmp_path)
+    names = {split: [name for name, _ in images] for split, images in found(tmp_path / "set").items()}
+    assert names == {"train": ["train.jpg"], "valid": ["val.jpg"]}
+
+
+def test_trainval_beside_its_val_and_test(tmp_path: Path) -> None:
+    """No image is trained on and scored on, and the classes are not only those that the test has."""
+    for name, label in zip("abcd", ("cat", "dog", "cat", "cat"), strict=True):
+        image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        text = voc(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg").read_text()
+        write(tmp_path / "Annotations" / f"{name}.xml", text.replace("cat", label))
+    for split, names in (("trainval", "a b c"), ("val", "c"), ("test", "d")):
+        write(tmp_path / "ImageSets" / "Main" / f"{split}.txt", names.replace(" ", "\n"))
+    splits = load_splits(tmp_path)
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 2, "valid": 1, "test": 1}
+    assert len({record.path for dataset in splits.values() for record in dataset.records}) == 4
+    assert splits["train"].class_names == ("cat", "dog")
 
 
 def test_a_folder_beside_splits_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,12 +180,62 @@ def test_the_outermost_folder_names_the_split(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_beside_a_test_folder_is_for_training(tmp_path: Path) -> None:
-    for folder in ("photos", "test"):
-        image(tmp_path / folder / f"{folder}.jpg")
-        voc(tmp_path / folder / f"{folder}.xml", f"{folder}.jpg")
-    names = {split: [name for name, _ in images] for split, images in found(tmp_path).items()}
-    assert names == {"train": ["photos.jpg"], "test": ["test.jpg"]}
+def write_image(folder: Path, name: str, kind: str) -> None:
+    """An image with a cat, annotated in a format."""
+    image(folder / f"{name}.jpg")
+    files = {"coco": "coco.json", "via": "via.json", "cvat": "annotations.xml", "hub": "metadata.jsonl"}
+    files |= {"label studio": "export.json", "table": "_annotations.csv"}
+    texts = {"coco": COCO, "via": VIA, "cvat": CVAT, "hub": HUB, "label studio": LABEL_STUDIO, "table": TABLE}
+    if kind in files:
+        write(folder / files[kind], texts[kind].replace("NAME", f"{name}.jpg"))
+    elif kind == "labelme":
+        labelme(folder / f"{name}.json", f"{name}.jpg")
+    elif kind == "voc":
+        voc(folder / f"{name}.xml", f"{name}.jpg")
+    elif kind == "masks":
+        mask(folder / f"{name}_mask.png", {(5, 5, 45, 45): 255})
+    else:
+        write(folder / f"{name}.txt", f"0 {YOLO_BOX}\n")
+        write(folder.parent / "classes.txt", "cat\n")
+
+
+KINDS = ("coco", "via", "cvat", "hub", "label studio", "table", "labelme", "voc", "masks", "yolo")
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        ("train Validation test", {"train": "train", "valid": "Validation", "test": "test"}),
+        ("trainval test", {"train": "trainval", "test": "test"}),
+        ("val test", {"valid": "val", "test": "test"}),
+        ("photos test", {"train": "photos", "test": "test"}),
+        ("train other val", {"train": "train", "valid": "val"}),
+        ("train eval", {"train": "train", "valid": "eval"}),
+        ("training_data/train training_data/val", {"train": "train", "valid": "val"}),
+        ("test_set/train test_set/val", {"train": "train", "valid": "val"}),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_of_splits_are_the_same_in_all_formats(
+    tmp_path: Path, kind: str, folders: str, splits: dict[str, str]
+) -> None:
+    for folder in folders.split():
+        write_image(tmp_path / folder, Path(folder).name, kind)
+    assert {split: Path(name).stem for split, [(name, _)] in found(tmp_path).items()} == splits
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("via", "cvat")])
+def test_splits_of_folders_further_out(tmp_path: Path, kind: str) -> None:
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "photos", split, kind)
+    assert found(tmp_path).keys() == {"train", "valid"}
+
+
+def test_folders_in_that_of_one_split(tmp_path: Path) -> None:
+    for clip in ("train_1", "train_2", "test"):
+        image(tmp_path / "train" / clip / f"{clip}.jpg")
+        labelme(tmp_path / "train" / clip / f"{clip}.json", f"{clip}.jpg")
+    assert {split: len(images) for split, images in found(tmp_path).items()} == {"train": 3}
 
 
 def test_files_of_cocos_other_tasks_and_hundreds_of_others(tmp_path: Path) -> None:
@@ -144,6 +255,7 @@ def test_files_of_cocos_other_tasks_and_hundreds_of_others(tmp_path: Path) -> No
         ("instances_default.json", "val_instances_default.json"),
         ("instances_train.json", "validation.json"),
         ("train.json", "dev.json"),
+        ("train.json", "eval.json"),
     ],
 )
 def test_a_second_file_is_the_validation(tmp_path: Path, first: str, second: str) -> None:
@@ -157,12 +269,28 @@ def test_a_second_file_is_the_validation(tmp_path: Path, first: str, second: str
     }
 
 
-def test_a_file_of_no_split_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    image(tmp_path / "images" / "a.jpg")
-    for name in ("instances_train.json", "instances_val.json", "instances_extra.json"):
-        coco(tmp_path / "annotations" / name, ["a.jpg"])
-    assert found(tmp_path).keys() == {"train", "valid"}
-    assert "not read, because of no split: instances_extra.json" in caplog.text
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [
+        ("annotations/instances_{}.json", COCO),
+        ("{}/via.json", VIA),
+        ("{}.xml", CVAT),
+        ("{}.json", LABEL_STUDIO),
+        ("{}/metadata.jsonl", HUB),
+    ],
+    ids=["coco", "via", "cvat", "label studio", "hub"],
+)
+def test_a_file_of_no_split_is_named(
+    place: str, text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "val", "extra"):
+        image(tmp_path / split / f"{split}.jpg")
+        write(tmp_path / place.format(split), text.replace("NAME", f"{split}.jpg"))
+    assert {split: name for split, [(name, _)] in found(tmp_path).items()} == {
+        "train": "train.jpg",
+        "valid": "val.jpg",
+    }
+    assert re.search(f"not read.*{place.format('extra')}", caplog.text)
 
 
 def test_a_data_set_in_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -261,12 +389,85 @@ def test_a_mask_is_never_taken_for_its_image(tmp_path: Path) -> None:
         load_splits(tmp_path)
 
 
+def test_what_is_hidden_is_not_read(tmp_path: Path) -> None:
+    """Thumbnails, and an older copy that an editor keeps of a file that is gone."""
+    for folder in (tmp_path / "coco" / "a" / "b", tmp_path / "yolo" / "images"):
+        image(folder / "a.jpg")
+        image(folder / ".thumbs" / "a.jpg", shade=1)
+    coco(tmp_path / "coco" / "train.json", ["x/a.jpg"])
+    write(tmp_path / "yolo" / "labels" / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "yolo" / "data.yaml", "train: images\nnames: [cat]\n")
+    coco(tmp_path / "yolo" / ".ipynb_checkpoints" / "a-checkpoint.json", ["a.jpg"])
+    assert len(found(tmp_path / "coco")["train"]) == 1
+    assert found(tmp_path / "yolo") == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))])]}
+
+
 def test_an_image_of_another_split_is_not_taken(tmp_path: Path) -> None:
     image(tmp_path / "train" / "a.jpg")
     coco(tmp_path / "train" / "_annotations.coco.json", ["a.jpg"])
     coco(tmp_path / "valid" / "_annotations.coco.json", ["a.jpg"])
     with pytest.raises(GCNetError, match="missing"):
         load_splits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metadata.jsonl", HUB),
+        ("boxes.csv", "filename,class,xmin,ymin,xmax,ymax\nNAME,cat,5,5,45,45"),
+        ("_annotations.txt", "NAME 5,5,45,45,0"),
+    ],
+)
+def test_names_with_the_line_ends_of_unicode(file: str, text: str, tmp_path: Path) -> None:
+    name = image(tmp_path / "a\u2028b\x85.jpg").name
+    write(tmp_path / "_classes.txt", "cat")
+    write(tmp_path / file, text.replace("NAME", name))
+    assert found(tmp_path) == {"train": [(name, [("cat", (5, 5, 45, 45))])]}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.txt", f"0 {YOLO_BOX}"),
+        ("a_mask.png", ""),
+        ("metadata.jsonl", "\n".join(HUB.replace("NAME", f"{name}.jpg") for name in "ab")),
+        ("boxes.csv", "filename,xmin,ymin,xmax,ymax\na.jpg,5,5,45,45\nb.jpg,.1,.1,.2,.2"),
+        ("runs.csv", "filename,rle\na.jpg,1 99\nb.jpg,1 99"),
+        (
+            "export.json",
+            json.dumps([json.loads(LABEL_STUDIO.replace("NAME", f"{name}.jpg"))[0] for name in "ab"]),
+        ),
+    ],
+    ids=["yolo", "masks", "hub", "boxes", "runs", "label studio"],
+)
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (b"no image", "is not an image that can be read"),
+        (HUGE, "has 20000 x 20000 pixels, more than 200,000,000"),
+    ],
+    ids=["no image", "huge"],
+)
+def test_a_damaged_image_is_left_to_the_look_at_all_images(
+    file: str, text: str, damage: bytes, why: str, tmp_path: Path
+) -> None:
+    """Also in formats that do not say the sizes of images: there the first of them ended the reading."""
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+        if file == "a.txt":
+            write(tmp_path / f"{name}.txt", text)
+        elif file == "a_mask.png":
+            mask(tmp_path / f"{name}_mask.png", TWO)
+    if file.startswith("a"):
+        write(tmp_path / "classes.txt", "cat")
+    else:
+        write(tmp_path / file, text)
+    (tmp_path / "b.jpg").write_bytes(damage)
+    splits = load_splits(tmp_path, val_fraction=0)
+    assert splits["train"].records[0].instances
+    with pytest.raises(GCNetError, match=f"1 of 2 images cannot be trained on: in .*, b.jpg {why}; "):
+        check_images(splits)
+    assert len(check_images(splits, skip=True)["train"]) == 1
 
 
 # YOLO --------------------------------------------------------------------------------------------------
@@ -471,6 +672,19 @@ def test_tags_of_whole_images_are_said_to_be_no_objects(
     assert "shapes that have no area are left out: 1 tag" in caplog.text
 
 
+def test_images_in_another_subset_of_cvat_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = CVAT.removeprefix("<annotations>").removesuffix("</annotations>")
+    text = ""
+    for subset in ("Train", "Validation", "Later"):  # each with an image of one name
+        image(tmp_path / "images" / subset / "a.jpg")
+        text += entry.replace("NAME", "a.jpg").replace("<image", f'<image subset="{subset}"')
+    write(tmp_path / "annotations.xml", f"<annotations>{text}</annotations>")
+    assert found(tmp_path).keys() == {"train", "valid"}
+    assert "1 of 3 images are in the subset of no split and not read (first: a.jpg)" in caplog.text
+
+
 def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     """Jobs have frames of the same names, each its own; another version of one file is refused."""
     for job in ("job_1", "job_2"):
@@ -530,6 +744,30 @@ def test_classes_of_via(
     assert said in caplog.text
 
 
+TRIANGLE = {"points": [[5, 5], [45, 5], [45, 45]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", json.dumps({"imagePath": "a.jpg", "shapes": [{"label": "cat", **TRIANGLE}, TRIANGLE]})),
+        ("annotations.xml", CVAT.replace("</image>", '<box xtl="5" ytl="5" xbr="45" ybr="45"/></image>')),
+        ("metadata.jsonl", HUB.replace("[[5, 5, 40, 40]]", "[[5, 5, 40, 40], [5, 5, 40, 40]]")),
+        ("a.xml", f"<annotation>{'<object><name>cat</name>BOX</object><object>BOX</object>'}</annotation>"),
+    ],
+    ids=["labelme", "cvat", "hub", "voc"],
+)
+def test_objects_without_a_class_beside_one(
+    tmp_path: Path, name: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of VIA: they are no class of their own, called None or without a name."""
+    image(tmp_path / "a.jpg")
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>45</xmax><ymax>45</ymax></bndbox>"
+    write(tmp_path / name, text.replace("NAME", "a.jpg").replace("BOX", box))
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (5, 5, 45, 45))] * 2)]}
+    assert "1 of 2 objects have no class; taken for cat" in caplog.text
+
+
 def test_several_files_of_via(tmp_path: Path) -> None:
     """Each with some of the images; not two exports of the same."""
     shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
@@ -547,7 +785,6 @@ def test_several_files_of_via(tmp_path: Path) -> None:
 
 # Masks -------------------------------------------------------------------------------------------------
 
-TWO = {(5, 5, 25, 25): 255, (40, 30, 70, 50): 255}
 BOXES = [("object", (5, 5, 25, 25)), ("object", (40, 30, 70, 50))]
 
 
@@ -571,6 +808,12 @@ def test_objects_where_the_mask_of_classes_has_none(tmp_path: Path) -> None:
     mask(tmp_path / "SegmentationClass" / "a.png", {BOXES[0][1]: 2})
     write(tmp_path / "class_names.txt", "_background_\ncat\ndog\n")
     assert found(tmp_path) == {"train": [("a.jpg", [("dog", BOXES[0][1])])]}
+
+
+def test_masks_of_objects_alone(tmp_path: Path) -> None:
+    image(tmp_path / "JPEGImages" / "a.jpg")
+    mask(tmp_path / "SegmentationObject" / "a.png", dict(zip(TWO, (1, 2), strict=True)))
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
 
 
 def test_a_jpeg_of_numbers_is_refused(tmp_path: Path) -> None:
@@ -609,6 +852,22 @@ def test_numbered_masks_are_an_object_each(tmp_path: Path, caplog: pytest.LogCap
         mask(tmp_path / "masks" / f"a_{number}.png", {place: value})
     assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
     assert "1 of 2 images have no mask; left out (first: images/b.jpg)" in caplog.text
+
+
+def test_masks_in_a_folder_of_their_image_may_be_called_like_it(tmp_path: Path) -> None:
+    for name in "12":
+        image(tmp_path / name / "images" / f"{name}.jpg")
+        for number, (place, value) in enumerate(TWO.items(), start=1):
+            mask(tmp_path / name / "masks" / f"{number}.png", {place: value})
+    assert found(tmp_path) == {"train": [("1.jpg", BOXES), ("2.jpg", BOXES)]}
+
+
+def test_masks_without_an_image_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    for name in "ab":
+        mask(tmp_path / "masks" / f"{name}.png", TWO)
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+    assert "1 of 2 masks are of no image and not read (first: masks/b.png)" in caplog.text
 
 
 def test_a_folder_of_masks_for_each_image(tmp_path: Path) -> None:
@@ -690,6 +949,22 @@ def test_names_of_numbers_and_of_colours(tmp_path: Path, kind: str) -> None:
     write(tmp_path / files[kind][0], files[kind][1])
     names = {split: [name for name, _ in objects] for split, [(_, objects)] in found(tmp_path).items()}
     assert names == {"train": ["smoke", "fire"], "valid": ["fire", "fire"]}
+
+
+@pytest.mark.parametrize(
+    ("colours", "numbers"), [((255, 250 << 16), "#ff0000, #0000fa"), ((250, 250 << 16), "#fa0000, #0000fa")]
+)
+def test_colours_that_are_not_named(tmp_path: Path, colours: tuple[int, int], numbers: str) -> None:
+    """They are not those of the names in their order, also where there are as many."""
+    image(tmp_path / "images" / "a.jpg")
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for (x1, y1, x2, y2), colour in zip(TWO, colours, strict=True):
+        values[y1:y2, x1:x2] = [colour >> 16, 0, colour & 255]
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), values)
+    write(tmp_path / "labelmap.txt", "smoke:255,0,0::\nfire:0,0,255::\n")
+    with pytest.raises(GCNetError, match=f"names 2 classes, but the masks have the numbers {numbers}"):
+        load_splits(tmp_path)
 
 
 def test_names_of_numbers_in_the_folders_of_splits(tmp_path: Path) -> None:

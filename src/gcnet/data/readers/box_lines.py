@@ -11,20 +11,21 @@ import re
 from pathlib import Path
 
 from gcnet.data.dataset import split_of
-from gcnet.data.readers.csv_table import UNNAMED, find_tables, read_rows
-from gcnet.data.readers.files import Readers, existing, head_of, read_lines
+from gcnet.data.readers.csv_table import UNNAMED, read_rows
+from gcnet.data.readers.files import Readers, existing, file_a_split, head_of, read_lines, warn_of_some
 from gcnet.data.source import Source
 
 log = logging.getLogger(__name__)
 
 _NAMES = ("_classes.txt", "classes.txt", "class_names.txt")
 _LINE = re.compile(r"(.*?)((?:\s+[^\s,]+(?:,[^\s,]+){4})*)")
+_NO_BOX = [""] * 5
 _BOX = re.compile(rb"^\S.*\.\w+\s+\d+(,\d+){4}(\s|$)", re.MULTILINE)
 
 
 def find_box_lines(root: Path) -> Readers:
     """`train/_annotations.txt`, or `2007_train.txt` and `2007_val.txt`."""
-    return find_tables(root, "[tT][xX][tT]", is_box_list, _read_box_lines)
+    return file_a_split(root, "txt", is_box_list, _read_box_lines)
 
 
 def is_box_list(path: Path) -> bool:
@@ -42,8 +43,11 @@ def _read_box_lines(path: Path, root: Path, split: str) -> Source:
     for line in read_lines(path):
         found = _LINE.fullmatch(line)
         image, boxes = found.groups() if found else (line, "")
-        rows += [[image, *box.split(",")] for box in boxes.split()] or [[image, *[""] * 5]]
+        rows += [[image, *box.split(",")] for box in boxes.split()] or [[image, *_NO_BOX]]
     if names:
         known = {str(number): name for number, name in enumerate(names)}
-        rows = [[*row[:5], known.get(row[5], "")] for row in rows]
-    return read_rows(path, root, split, rows, UNNAMED)
+        numbers = [row[5] for row in rows if row[1:] != _NO_BOX]
+        unknown = [number for number in numbers if number not in known]
+        warn_of_some(path, unknown, len(numbers), f"boxes have a class that {file.name} lacks", "; left out")
+        rows = [[*row[:5], known[row[5]]] if row[5] in known else [row[0], *_NO_BOX] for row in rows]
+    return read_rows(path, root, split, rows, UNNAMED, names)

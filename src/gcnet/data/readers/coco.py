@@ -13,10 +13,19 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from gcnet.console import listed, shown
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
-from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, read_json, splits_of
+from gcnet.data.folders import files_below, is_hidden
+from gcnet.data.readers.files import (
+    IMAGE_FOLDERS,
+    MOST_FILES,
+    Readers,
+    folder_with,
+    head_of,
+    read_json,
+    splits_of,
+    warn_of_left,
+)
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -27,7 +36,6 @@ log = logging.getLogger(__name__)
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 ANNOTATION_FOLDERS = ("annotations", "Annotations", "annotation", "labels", "json")
 _JSON = re.compile(r"\.json(\.gz)?$")
-_MOST_FILES = 100  # in a folder that is looked at: more are a file an image, in another format
 _MOST_LOOKED_AT = 10_000  # files in which an image is looked for
 _SNIFFED = 1 << 16  # bytes at either end of a file that tell whether it is COCO's format
 
@@ -80,17 +88,16 @@ def find_coco(root: Path) -> Readers:
     ]
     for pattern, part in patterns:
         files = json_files(root, pattern)
-        if len(files) > _MOST_FILES:
-            files = [path for path in files if path.name.startswith("instances_")][:_MOST_FILES]
+        if len(files) > MOST_FILES:
+            files = [path for path in files if path.name.startswith("instances_")][:MOST_FILES]
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
-        splits = _splits(root, instances or found, found)
+        splits = _splits(root, instances or found, found, folders=part < -1)
         places = {split: image_folders(root, path) for split, path in splits.items()}
         for path in (splits[split] for split, folders in places.items() if not folders):
             log.warning("%s is left out: there is no image folder for it in %s", path, root)
         if any(places.values()):
-            if left := [shown(path.name) for _, path in found if path not in splits.values()]:
-                log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
+            warn_of_left(root, [path for _, path in found], splits)
             used = {split: folders for split, folders in places.items() if folders}
             return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}
     return {}
@@ -102,14 +109,18 @@ def folder_of(path: Path) -> Path:
     return folder.parent if folder.name in ANNOTATION_FOLDERS else folder
 
 
-def _splits(root: Path, first: Sequence[Named], every: Sequence[Named]) -> dict[str, Path]:
-    """Files by split: of the `first` ones, and of others in what splits these lack."""
+def _splits(root: Path, first: Sequence[Named], every: Sequence[Named], *, folders: bool) -> dict[str, Path]:
+    """Files by split: of the `first` ones, and of others in what splits these lack.
+
+    The only one of no split is for training if the names are of `folders`, or if it is called default.
+    """
     splits = name_splits(root, first)
     missing = {"train", "valid", "test"} - splits.keys() if WHOLE not in splits else set()
     others = [one for one in every if one not in first and name_splits(root, [one]).keys() & missing]
     with contextlib.suppress(GCNetError):  # two files of one split, of which neither is needed
         splits |= name_splits(root, others)
-    unnamed = [path for name, path in first if name.startswith("default")]  # CVAT's
+    unnamed = [one for name, one in first if folders or name.startswith("default")]  # CVAT's
+    unnamed = [one for one in unnamed if one not in splits.values()]
     if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
         return {"train" if splits else WHOLE: unnamed[0]} | splits
     return splits or splits_of(root, every)
@@ -133,9 +144,9 @@ def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:
 
 
 def json_files(root: Path, pattern: str) -> list[Path]:
-    """The files that are JSON by their names, and not of another task."""
+    """The files that are JSON by their names, not hidden, and not of another task."""
     paths = (path for path in root.glob(pattern) if _JSON.search(path.name.lower()))
-    return sorted(path for path in paths if not path.name.startswith((".", *OTHER_TASKS)))
+    return sorted(path for path in paths if not (path.name.startswith(OTHER_TASKS) or is_hidden(root, path)))
 
 
 def is_coco(path: Path) -> bool:
@@ -189,7 +200,7 @@ def _first_path(path: Path) -> str:
 def _has_images_inside(folder: Path) -> bool:
     """Whether its subfolders, except those of splits, hold images."""
     parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts) and _has_images(folder.rglob("*"))
+    return not name_splits(folder, parts) and _has_images(files_below(folder))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

@@ -10,23 +10,29 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from gcnet.console import listed
-from gcnet.data.dataset import WHOLE, name_splits, split_of
-from gcnet.data.readers.files import IMAGE_FOLDERS, Readers, folder_with, head_of, name_unlabelled, read_text
+from gcnet.data.dataset import split_of
+from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.readers.files import (
+    IMAGE_FOLDERS,
+    Readers,
+    file_a_split,
+    folder_with,
+    head_of,
+    read_text,
+    split_lines,
+)
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.source import Source, number
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
-from gcnet.ops.decode import image_size
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +62,6 @@ _IN_ONE = ("bbox", "bboxes", "box", "boxes", "boundingbox")  # [x, y, width, hei
 _RUNS = ("encodedpixels", "rle", "rlemask", "maskrle", "annotation", "segmentation")
 _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
 _NOTHING = ("", "nan", "none", "null")
-_MOST_FILES = 100  # tables that are looked at
 
 
 @dataclass(frozen=True)
@@ -82,31 +87,7 @@ UNNAMED = Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
 
 def find_csv(root: Path) -> Readers:
     """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
-    return find_tables(root, "[cC][sS][vV]", is_csv_table, _read_table)
-
-
-def find_tables(
-    root: Path, suffix: str, fits: Callable[[Path], bool], read: Callable[[Path, Path, str], Source]
-) -> Readers:
-    """Files that fit, a split each by its name or its folder's. `read` takes a file, `root` and the split."""
-    if root.is_file():
-        return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
-    for pattern in (f"*.{suffix}", f"*/*.{suffix}", f"*/*/*.{suffix}"):
-        tables = [path for path in sorted(root.glob(pattern))[:_MOST_FILES] if fits(path)]
-        named = [(path.parent.name if path.parent != root else path.stem, path) for path in tables]
-        named = [(path.stem if split_of(path.stem) else name, path) for name, path in named]
-        splits = name_splits(root, named)
-        left = [path for path in tables if path not in splits.values()]
-        if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
-            splits = {"train" if splits else WHOLE: left.pop()} | splits
-        if left:
-            names = listed([path.relative_to(root).as_posix() for path in left], 3)
-            if not splits:
-                raise GCNetError(f"{root} has {len(tables)} tables of objects, {names}; give one of them")
-            log.warning("%s: not read, because of no split: %s", root, names)
-        if splits:
-            return {split: partial(read, path, root, split) for split, path in splits.items()}
-    return {}
+    return file_a_split(root, "csv", is_csv_table, _read_table)
 
 
 def is_csv_table(path: Path) -> bool:
@@ -115,7 +96,7 @@ def is_csv_table(path: Path) -> bool:
         return False
     text = head_of(path, 1 << 16).decode("utf-8-sig", errors="replace")
     try:
-        return _columns(list(_rows(text.splitlines()[:20]))) is not None
+        return _columns(list(_rows(split_lines(text)[:20]))) is not None
     except csv.Error:
         return False
 
@@ -187,7 +168,7 @@ def _all_rows(path: Path) -> list[list[str]]:
     text = read_text(path)
     usual = csv.field_size_limit(max(len(text), 1))  # of run lengths a cell can be long
     try:
-        return list(_rows(text.splitlines(keepends=True)))
+        return list(_rows(split_lines(text)))
     except csv.Error as error:
         raise GCNetError(f"{path} is no CSV table ({error}); export it again") from None
     finally:
@@ -202,8 +183,18 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
     return read_rows(path, root, split, rows, columns)
 
 
-def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], columns: Columns) -> Source:
-    """The images and objects of a file's rows; the images are beside it or above it, up to `root`."""
+def read_rows(
+    path: Path,
+    root: Path,
+    split: str,
+    rows: Sequence[list[str]],
+    columns: Columns,
+    listed: Sequence[str] = (),
+) -> Source:
+    """The images and objects of a file's rows; the images are beside it or above it, up to `root`.
+
+    The classes are those met or `listed`.
+    """
     # By number; the names of columns are there again where tables were joined.
     every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
@@ -233,8 +224,7 @@ def read_rows(path: Path, root: Path, split: str, rows: Sequence[list[str]], col
         }
         for (n, row), drawn in zip(kept.items(), found, strict=True)
     ]
-    name_unlabelled(path, annotations)
-    return Source.of_names(path, folder, list(images.values()), annotations)
+    return Source.of_names(path, folder, list(images.values()), annotations, listed)
 
 
 def _drawn(
@@ -247,11 +237,10 @@ def _drawn(
     """The box or mask of each object; `cells` and `images` are theirs."""
     names = [image["file_name"] for image in images]
     if columns.runs:
-        files = {name: folder / name for name in names}
-        of_files = {name: image_size(file) for name, file in files.items() if file.is_file()}
+        of_files = {name: own_size(folder / name) for name in dict.fromkeys(names)}
         # An image of another size than the table says is named by the look at all images before a training.
         said = [(image.get("height"), image.get("width")) for image in images]
-        own = [of_files.get(name, (0, 0)) for name in names]
+        own = [of_files[name] for name in names]
         sizes = [size if one in (size, (None, None)) else (0, 0) for size, one in zip(own, said, strict=True)]
         return read_runs(path, [row[0] for row in cells], sizes)
     boxes, corners = _numbers(cells), columns.corners
@@ -275,11 +264,11 @@ def _drawn(
 
 
 def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """(height, width) of an image, as the table or else the image says; NaN of one that is not there."""
+    """(height, width) of an image, as the table or else the image says; NaN of one that cannot be read."""
     if "width" in image:
         return image["height"], image["width"]
-    path = folder / image["file_name"]
-    return image_size(path) if path.is_file() else (np.nan, np.nan)
+    size = own_size(folder / image["file_name"])
+    return (np.nan, np.nan) if size == NO_SIZE else size
 
 
 def _folders(root: Path, path: Path, split: str) -> list[Path]:

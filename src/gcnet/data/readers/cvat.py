@@ -19,6 +19,7 @@ from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
+    by_folder,
     ellipse,
     folder_with,
     head_of,
@@ -26,8 +27,9 @@ from gcnet.data.readers.files import (
     place_mask,
     read_xml,
     turned_box,
+    warn_of_some,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
@@ -41,18 +43,25 @@ def find_cvat(root: Path) -> Readers:
     found = [path for path in files if is_cvat(path)]
     if not found:
         return {}
-    undivided: Readers = {WHOLE: partial(_read_cvat, found, None)}
-    if len(found) > 1:  # a file a split, or the jobs of a task
-        names = [path.stem if path.parent == root else path.parent.name for path in found]
-        splits = name_splits(root, list(zip(names, found, strict=True)))
-        return {split: partial(_read_cvat, [path], None) for split, path in splits.items()} or undivided
+    if len(found) == 1 and (splits := _subsets(root, found)):
+        return splits
+    # A file a split, or the jobs of a task.
+    parts = {WHOLE: found} if root.is_file() else by_folder(root, found, alone=True, stems=True)
+    return {split: partial(_read_cvat, own, None) for split, own in parts.items()}
+
+
+def _subsets(root: Path, found: Sequence[Path]) -> Readers:
+    """The splits that the images of the only file name; none where there is no training among them."""
     tree = read_xml(found[0])
     if tree.find("track") is not None and tree.find("image") is None:
         raise GCNetError(f"{found[0]} is CVAT's format for videos; export it as CVAT for images, or as COCO")
-    subsets = sorted({image.get("subset", "") for image in tree.iter("image")} - {""})
+    images = [(image.get("name", ""), image.get("subset", "")) for image in tree.iter("image")]
+    subsets = sorted({subset for _, subset in images} - {""})
     named = name_splits(root, [(subset, subset) for subset in subsets])
     if "train" not in named:
-        return undivided
+        return {}
+    left = [name for name, subset in images if subset not in named.values()]
+    warn_of_some(found[0], left, len(images), "images are in the subset of no split and not read")
     return {split: partial(_read_cvat, found, subset) for split, subset in named.items()}
 
 
@@ -64,7 +73,7 @@ def is_cvat(path: Path) -> bool:
 def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
     path = paths[0]
     labels: list[str] = []
-    images, annotations, others, seen = [], [], Counter[str](), dict[str, Path]()
+    entries, others, seen = Entries(), Counter[str](), dict[str, Path]()
     folder = path.parent
     for file in paths:
         tree = read_xml(file)
@@ -84,19 +93,18 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
                 raise GCNetError(f"{file} and {seen[place]} both have {shown(name)}; keep one of them")
             others.update(shape.tag for shape in image if shape.tag in _NO_AREA)
             size = {"width": image.get("width"), "height": image.get("height")}
-            images.append({"id": len(images) + 1, "file_name": place, **size})
+            entries.add_image(place, **size)
             for number, shape in enumerate(image, start=1):
                 if shape.tag in ("polygon", "box", "mask", "ellipse"):
-                    entry = {"id": f"{place}:{number}", "image_id": len(images)}
-                    entry |= {"category_id": shape.get("label", "")}
-                    annotations.append(entry | object_of(_object, shape, size))
-    if annotations:
+                    drawn = object_of(_object, shape, size)
+                    entries.add_object(f"{place}:{number}", shape.get("label", ""), drawn)
+    if entries.objects:
         others.pop("tag", None)  # of images that have objects, too
     if others:
         kinds = listed([f"{count} {kind}" for kind, count in others.items()])
         log.warning("%s: shapes that have no area are left out: %s", path, kinds)
     base = folder if len(paths) == 1 else path.parent
-    return Source.of_names(path, base, images, annotations, labels)
+    return entries.source(path, base, labels)
 
 
 def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str, Any]:

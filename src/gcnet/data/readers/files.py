@@ -5,6 +5,7 @@ Paths from files are checked with `os.path`: for a name that is too long it retu
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import itertools
@@ -13,7 +14,7 @@ import logging
 import math
 import os.path
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,8 +23,9 @@ from xml.etree import ElementTree
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from gcnet.console import shown
+from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, collection_paused, is_dev, name_splits, split_of
+from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
@@ -37,6 +39,7 @@ Readers = dict[str, Callable[[], Source]]
 IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
 _INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
 _SMALL = 1 << 26
+MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
 _MOST_TRIED = 1000  # files that may be of another format before the first that is read
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -128,7 +131,12 @@ def read_text(path: Path) -> str:
 
 def read_lines(path: Path) -> list[str]:
     """The lines that have something on them."""
-    return [line for line in map(str.strip, read_text(path).splitlines()) if line]
+    return [line for line in map(str.strip, split_lines(read_text(path))) if line]
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends; for `str.splitlines` signs inside of a name are ends, too."""
+    return io.StringIO(text, newline="").readlines()
 
 
 def head_of(path: Path, size: int = 1 << 12) -> bytes:
@@ -175,11 +183,10 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
 
     Such an annotation has neither a box nor an outline, and is counted as one of those.
     """
+    of_masks = (GCNetError, zlib.error)
     try:
         return read(*args)
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError):
-        return {}
-    except (GCNetError, zlib.error):  # of a mask
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError, *of_masks):
         return {}
 
 
@@ -245,43 +252,90 @@ def file_an_image(
     """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    either_case = "".join(f"[{letter.lower()}{letter.upper()}]" for letter in suffix)
-    paths = [path for path in sorted(root.rglob(f"*.{either_case}")) if not is_hidden(root, path)]
+    paths = sorted(files_below(root, f".{suffix}"))
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
-    parts = by_folder(root, files, alone=True)
-    folders = {split: root if split == WHOLE else _common(own) for split, own in parts.items()}
-    return {split: partial(read, folders[split], own) for split, own in parts.items()}
+    readers: Readers = {}
+    for split, own in by_folder(root, files, alone=True).items():
+        common = Path(os.path.commonpath([path.parent for path in own]))
+        readers[split] = partial(read, root if split == WHOLE else common, own)
+    return readers
 
 
-def _common(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.parent for path in paths]))
+def file_a_split(
+    root: Path, suffix: str, fits: Callable[[Path], bool], read: Callable[[Path, Path, str], Source]
+) -> Readers:
+    """Splits of a format with a file for each, by its name or its folder's: in the folder, or a level deeper.
+
+    `read` takes a file, the folder of the data set and the split. Files of no split are named. Raises
+    GCNetError for several, none of which has the name of a split.
+    """
+    if root.is_file():
+        return {WHOLE: partial(read, root, root.parent, WHOLE)} if fits(root) else {}
+    ending = "*." + "".join(f"[{letter}{letter.upper()}]" for letter in suffix)
+    for above in ("", "*/", "*/*/"):
+        paths = [path for path in sorted(root.glob(above + ending)) if not is_hidden(root, path)]
+        found = [path for path in paths[:MOST_FILES] if fits(path)]
+        splits = splits_of(root, [(_split_name(root, path), path) for path in found])
+        if found and not splits:
+            names = listed([shown(path.relative_to(root).as_posix()) for path in found], 3)
+            raise GCNetError(f"{root} has {len(found)} annotation files, {names}; give one as --data FILE")
+        if splits:
+            warn_of_left(root, found, splits)
+            return {split: partial(read, path, root, split) for split, path in splits.items()}
+    return {}
 
 
-def is_hidden(root: Path, path: Path) -> bool:
-    """Whether a file or a folder above it is hidden: settings of editors."""
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _split_name(root: Path, path: Path) -> str:
+    """The name of a file, its folder, or one further out, that has a split in it; or else its folder's."""
+    names = (path.stem, *path.relative_to(root).parts[:-1])
+    return next(filter(split_of, (names[0], names[-1], *names)), names[-1])
+
+
+def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) -> None:
+    """Names what was `found` and is none of the `splits`."""
+    left = [shown(path.relative_to(root).as_posix()) for path in found if path not in splits.values()]
+    if left:
+        log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
 
 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
-    """By `name_splits`, or the only one as an undivided set."""
-    return name_splits(root, parts) or ({WHOLE: parts[0][1]} if len(parts) == 1 else {})
+    """By `name_splits`; a single one of no split is for training beside others, or all there is."""
+    splits = name_splits(root, parts)
+    left = [path for _, path in parts if path not in splits.values()]
+    if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
+        return {"train" if splits else WHOLE: left[0]} | splits
+    return splits
 
 
-def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict[str, list[Path]]:
+def by_folder(
+    root: Path, paths: Sequence[Path], *, alone: bool = False, stems: bool = False
+) -> dict[str, list[Path]]:
     """Files by the split that the outermost such folder above them is named after.
 
-    What is in none is for training beside validation or test; beside all of them it is left out, with a
-    warning. All are in one where no folder is a split's, or a single one of training beside others: a class
-    may have such a name. So they are in a single one of another split, but for `alone`.
+    Folders that all are in do not count where those below are of several splits. What is in none is for
+    training beside validation or test; beside all of them it is left out, with a warning. All are in one
+    where no folder is a split's, or a single one of training beside others: a class may have such a name. So
+    they are in a single one of another split, but for `alone`. With `stems` a file's own name up to a `-`
+    counts as the innermost folder.
     """
-    part_of = {path: _split_part(path.relative_to(root).parts[:-1]) for path in paths}
-    names = dict.fromkeys(part for part in part_of.values() if part)
-    splits = name_splits(root, [(name, name) for name in names])
+    folders: dict[Path, list[str]] = {}
+    for path in paths:
+        own = [path.stem.split("-")[0]] if stems else []
+        folders[path] = [*path.relative_to(root).parts[:-1], *own]
+    levels = zip(*folders.values(), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len({*level}) == 1, levels))
+    part_of = {path: _split_part(above) for path, above in folders.items()}
+    inner = {path: _split_part(above[shared:]) for path, above in folders.items()}
+    with contextlib.suppress(GCNetError):  # folders below that of one split may have any names
+        if len(_splits_among(root, inner.values())) > 1:
+            part_of = inner
+    splits = _splits_among(root, part_of.values())
     parts = {split: [path for path in paths if part_of[path] == name] for split, name in splits.items()}
     left = [path for path in paths if part_of[path] not in splits.values()]
-    if not parts or (left and parts.keys() == {"train"}) or (not left and not alone and "train" not in parts):
+    is_alone = not left and len(parts) == 1 and "train" not in parts
+    if not parts or (left and parts.keys() == {"train"}) or (is_alone and not alone):
         return {WHOLE: list(paths)}
     if left and "train" not in parts and WHOLE not in parts:
         return {"train": left} | parts
@@ -290,24 +344,13 @@ def by_folder(root: Path, paths: Sequence[Path], *, alone: bool = False) -> dict
     return parts
 
 
+def _splits_among(root: Path, names: Iterable[str | None]) -> dict[str, str]:
+    return name_splits(root, [(name, name) for name in dict.fromkeys(filter(None, names))])
+
+
 def _split_part(parts: Sequence[str]) -> str | None:
     named = [part for part in parts if split_of(part)]
     return (named or list(filter(is_dev, parts)) or [None])[0]
-
-
-def name_unlabelled(path: Path, annotations: list[dict[str, Any]]) -> None:
-    """Regions without a class get the only one there is; beside several classes they are left out."""
-    names = {one["category_id"] for one in annotations} - {""}
-    bare = [one for one in annotations if not one["category_id"]]
-    if len(names) > 1:
-        annotations[:] = [one for one in annotations if one["category_id"]]
-    name = next(iter(names), "object")
-    for one in bare:
-        one["category_id"] = name
-    if bare:
-        outcome = "left out" if len(names) > 1 else f"taken for {shown(name)}"
-        total = len(annotations) + (len(bare) if len(names) > 1 else 0)
-        log.warning("%s: %d of %d objects have no class; %s", path, len(bare), total, outcome)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -16,47 +15,33 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from jaxtyping import UInt8
 
-from gcnet.console import listed
-from gcnet.data.dataset import WHOLE
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
     Readers,
     check_mask_size,
     ellipse,
     existing,
+    file_a_split,
     head_of,
-    name_unlabelled,
     object_of,
     objects_in,
     read_json,
-    splits_of,
     turned_box,
     warn_of_some,
 )
-from gcnet.data.source import Source
-from gcnet.errors import GCNetError
+from gcnet.data.source import Entries, Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES = 100  # that are looked at
 _LABELS = ("polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "labels")
 _OUTLINES = ("points", "rle", "height", "radiusX")  # a region has one of them; points have no height
 
 
 def find_label_studio(root: Path) -> Readers:
     """A file of tasks, or one for each split, with the images anywhere in the folder."""
-    paths = [root] if root.is_file() else sorted([*root.glob("*.json"), *root.glob("*/*.json")])[:_MOST_FILES]
-    found = [path for path in paths if is_label_studio(path)]
-    names = [path.parent.name if path.parent not in (root, root.parent) else path.name for path in found]
-    splits = {WHOLE: root} if found == [root] else splits_of(root, list(zip(names, found, strict=True)))
-    if found and not splits:
-        exports = listed([path.name for path in found], 2)
-        raise GCNetError(
-            f"{root} has {len(found)} exports of Label Studio ({exports}); give one as --data FILE"
-        )
-    return {split: partial(_read_label_studio, path, root) for split, path in splits.items()}
+    return file_a_split(root, "json", is_label_studio, _read_label_studio)
 
 
 def is_label_studio(path: Path) -> bool:
@@ -68,11 +53,10 @@ def is_label_studio(path: Path) -> bool:
     return is_undone or b'"result"' in head or b'"original_width"' in head
 
 
-def _read_label_studio(path: Path, root: Path) -> Source:
+def _read_label_studio(path: Path, root: Path, _: str) -> Source:
     tasks = objects_in(read_json(path))
-    base = root if root.is_dir() else path.parent
-    folders = [above / name for above in dict.fromkeys([path.parent, base]) for name in ("", *IMAGE_FOLDERS)]
-    images, annotations = [], []
+    folders = [above / name for above in dict.fromkeys([path.parent, root]) for name in ("", *IMAGE_FOLDERS)]
+    entries = Entries()
     unnamed, undone, several = [], [], []
     for id, task in enumerate(tasks, start=1):
         name, (regions, finished) = _image_of(task), _regions_of(task)
@@ -85,15 +69,13 @@ def _read_label_studio(path: Path, root: Path) -> Source:
         parts = name.split("/")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         place = existing(folder / end for end in ends for folder in folders)
-        images.append({"id": id, "file_name": str(place.absolute()) if place.is_file() else name})
+        entries.add_image(str(place.absolute()) if place.is_file() else name)
         for number, region in enumerate(_labelled(regions)):
-            found = {"id": f"{parts[-1]}:{number}", "image_id": id, "category_id": _label(region)}
-            annotations.append(found | object_of(_object, region))
+            entries.add_object(f"{parts[-1]}:{number}", _label(region), object_of(_object, region))
     warn_of_some(path, unnamed, len(tasks), "tasks name no image", "; left out")
     warn_of_some(path, undone, len(tasks), "tasks have no finished annotation", "; left out")
     warn_of_some(path, several, len(tasks), "tasks were annotated several times", "; the newest is taken")
-    name_unlabelled(path, annotations)
-    return Source.of_names(path, path.parent, images, annotations)
+    return entries.source(path, path.parent)
 
 
 def _image_of(task: dict[str, Any]) -> str:

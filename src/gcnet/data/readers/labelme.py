@@ -22,9 +22,10 @@ from gcnet.data.readers.files import (
     read_object,
     readable,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array
+from gcnet.ops.segmentations import coco_mask, crop_segmentation, parse_segmentation, segmentation_to_rle
 
 _NO_OBJECTS = ("__ignore__", "_background_")
 
@@ -41,38 +42,36 @@ def is_labelme(path: Path) -> bool:
 
 
 def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
-    images, annotations, beside = [], [], ImagesBeside()
-    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+    entries, beside = Entries(), ImagesBeside()
+    for path, content in readable(files, read_object):
         name = content.get("imagePath")
         image = beside.of(path, name if isinstance(name, str) else "")
-        size = {"width": content.get("imageWidth"), "height": content.get("imageHeight")}
-        images.append({"id": id, "file_name": image, **size})
-        for key, shapes in _groups(content.get("shapes")).items():
-            if key[1] not in _NO_OBJECTS:
-                entry = {"id": f"{path.name}:{key[0]}", "image_id": id, "category_id": key[1]}
-                annotations.append(entry | object_of(_object, shapes, content))
-    beside.tell(folder, len(images))
-    return Source.of_names(folder, folder, images, annotations)
+        entries.add_image(image, content.get("imageWidth"), content.get("imageHeight"))
+        for (key, name), shapes in _groups(content.get("shapes")).items():
+            if name not in _NO_OBJECTS:
+                entries.add_object(f"{path.name}:{key}", name, object_of(_object, shapes, content))
+    beside.tell(folder, len(entries.images))
+    return entries.source(folder, folder)
 
 
 def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The shapes of each object: those of one `group_id` and label are its parts."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for number, shape in enumerate(objects_in(shapes)):
-        group = shape.get("group_id")
+        group, label = shape.get("group_id"), shape.get("label")
         key = str(number) if group is None else f"group {group}"
-        groups.setdefault((key, str(shape.get("label"))), []).append(shape)
+        groups.setdefault((key, "" if label is None else str(label)), []).append(shape)
     return groups
 
 
 def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
-    """Polygons, rectangles and circles of one object, which may have several parts; or a mask."""
-    polygons = []
+    """Polygons, rectangles and circles of one object, which may have several parts; or masks, and these."""
+    polygons, masks = [], []
     for shape in shapes:
         points, kind = shape.get("points") or [], shape.get("shape_type", "polygon")
         if kind == "mask" and shape.get("mask"):
-            return _mask(shape["mask"], points, content)
-        if kind == "rectangle" and len(points) == 2:
+            masks.append(_mask(shape["mask"], points, _size(content)))
+        elif kind == "rectangle" and len(points) == 2:
             (x1, y1), (x2, y2) = points
             polygons.append([x1, y1, x2, y1, x2, y2, x1, y2])
         elif kind == "circle" and len(points) == 2:
@@ -81,12 +80,21 @@ def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[s
             polygons.append(ellipse(x, y, radius, radius))
         elif kind in ("polygon", "rectangle", "rotation"):  # points and lines have no area
             polygons.append([value for point in points for value in point])
-    return {"segmentation": polygons}
+    if not masks:
+        return {"segmentation": polygons}
+    if polygons:
+        size = _size(content)
+        outlines, _ = parse_segmentation(polygons, *size)
+        masks.append(segmentation_to_rle(crop_segmentation(outlines, size), *size))
+    return {"segmentation": coco_mask.merge(masks)}
 
 
-def _mask(encoded: str, points: Sequence[Sequence[float]], content: dict[str, Any]) -> dict[str, Any]:
-    size = int(content["imageHeight"]), int(content["imageWidth"])
+def _size(content: dict[str, Any]) -> tuple[int, int]:
+    return int(content["imageHeight"]), int(content["imageWidth"])
+
+
+def _mask(encoded: str, points: Sequence[Sequence[float]], size: tuple[int, int]) -> dict[str, Any]:
     most = min(size[0] * size[1], MAX_PIXELS)  # it is a part of the image
     mask = as_rgb_array(base64.b64decode(encoded), max_pixels=most)[..., 0]
     x, y = map(round, points[0])
-    return place_mask((mask > 0).astype(np.uint8), x, y, size)
+    return place_mask((mask > 0).astype(np.uint8), x, y, size)["segmentation"]

@@ -33,18 +33,20 @@ class Classes:
     def of(self, used: set[int]) -> dict[int, str]:
         """The name of each number that is `used`. Raises GCNetError where the names do not fit.
 
-        They are of colours, or of 1, 2, ... in their order, or as many as numbers.
+        They are of colours or numbers, or of 1, 2, ... in their order, or as many as numbers.
         """
         if len(self.names) < 2 and not self.colours:
             return dict.fromkeys(used, self.names[0] if self.names else "object")
         used = used - {0}
-        named = {number: self.colours.get(number, self.colours.get(_as_colour(number))) for number in used}
-        if self.colours and None not in named.values():
-            return {number: str(name) for number, name in named.items()}
-        if max(used, default=0) <= len(self.names):
-            return dict(enumerate(self.names, start=1))
-        if len(used) == len(self.names):
-            return dict(zip(sorted(used), self.names, strict=True))
+        said = ((number, self.colours.get(number, self.colours.get(_as_colour(number)))) for number in used)
+        named = {number: name for number, name in said if name is not None}
+        if self.colours and len(named) == len(used):
+            return named
+        if not named and not (self.colours and max(used) >= COLOURED):  # colours have no order
+            if max(used, default=0) <= len(self.names):
+                return dict(enumerate(self.names, start=1))
+            if len(used) == len(self.names):
+                return dict(zip(sorted(used), self.names, strict=True))
         found = listed([_shown(number) for number in sorted(used)], 4)
         raise GCNetError(
             f"{self.path} names {len(self.names)} classes, but the masks have the numbers {found}: give a "

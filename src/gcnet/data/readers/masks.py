@@ -22,9 +22,11 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from gcnet.data.dataset import split_of
+from gcnet.data.folders import files_below
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import Readers, by_folder, place_mask, warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask
@@ -51,7 +53,7 @@ def find_masks(root: Path) -> Readers:
     """Finds images, and their masks in another folder or of another name."""
     if root.is_file():
         return {}
-    files = [path for path in sorted(root.rglob("*")) if is_image(path)]
+    files = sorted(filter(is_image, files_below(root)))
     masks_of, class_of = _match(root, files)
     if not masks_of:
         return {}
@@ -74,7 +76,7 @@ Place = tuple[str, ...]  # folders without what says that images or masks are in
 def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
     """The masks of each image that has any, and the class of masks in folders of classes.
 
-    Other images beside these are counted.
+    Other images beside these are counted, and other masks.
     """
     images, masks = _tell_apart(root, files)
     in_folder: dict[Place, list[Path]] = {}
@@ -95,17 +97,21 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
         by_name = {key: list(named) for key, named in by_class.items()} | by_name
         by_class, classes = {}, {}
     count = Counter(key[:-1] for key in images)
+    folder_each = len(count) > 1 and max(count.values()) == 1  # 1/images/1.png with 1/masks/0.png and 1.png
     found: dict[Path, list[Path]] = {}
     for key, paths in images.items():
         own = by_name.get(key) or in_folder.get(key) or list(by_class.get(key, ()))
-        if not own and len(key) > 1 and count[key[:-1]] == 1:
-            own = in_folder.get(key[:-1])
+        if len(key) > 1 and count[key[:-1]] == 1 and (folder_each or not own):
+            own = in_folder.get(key[:-1]) or own
         found |= dict.fromkeys(paths, own) if own else {}
     beside = {path.parent for path in found}
     every = [path for paths in images.values() for path in paths]
     left = [path for path in every if path.parent in beside and path not in found]
     names = [path.relative_to(root).as_posix() for path in left]
     warn_of_some(root, names, len(found) + len(left), "images have no mask; left out")
+    used = {path for own in found.values() for path in own}
+    unused = [path.relative_to(root).as_posix() for path in masks if path not in used] if found else []
+    warn_of_some(root, unused, len(masks), "masks are of no image and not read")
     return found, classes
 
 
@@ -182,9 +188,10 @@ def _read_masks(
     class_numbers_of: Callable[[], set[int]],
 ) -> Source:
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(image_size, masks_of))
+        sizes = list(pool.map(own_size, masks_of))
         fitting = list(pool.map(_of_size, masks_of.values(), sizes))
-        if left_out := sum(map(len, masks_of.values())) - sum(map(len, fitting)):
+        pairs = zip(masks_of.values(), fitting, sizes, strict=True)
+        if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
             log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
         used, named = numbers_of(), class_numbers_of()
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -208,17 +215,15 @@ def _read_masks(
         log.warning("%s: %d areas of up to %d pixels are left out", root, specks, _SPECK)
     seen = {number for one in found for number, _, _ in one.objects}
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for id, (path, one) in enumerate(zip(masks_of, found, strict=True), start=1):
-        height, width = one.size
-        images.append({"id": id, "file_name": str(path.absolute()), "height": height, "width": width})
+    entries = Entries()
+    for path, one in zip(masks_of, found, strict=True):
+        height, width = one.size if one.size != NO_SIZE else (None, None)
+        entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.
             if (name := names.get(number)) and not (specks and pixels <= _SPECK):
-                entry = {"id": f"{path.stem}:{place}", "image_id": id, "category_id": name}
-                annotations.append(entry | outline)
-    return Source.of_names(root, root, images, annotations, classes.names)
+                entries.add_object(f"{path.stem}:{place}", name, outline)
+    return entries.source(root, root, classes.names)
 
 
 def _void(used: set[int], names: int) -> set[int]:
@@ -246,7 +251,7 @@ def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> set[int]:
 
 def _numbers(pair: tuple[Path, Path]) -> set[int]:
     image, path = pair
-    if not path.is_file() or not _of_size([path], image_size(image)):
+    if not path.is_file() or not _of_size([path], own_size(image)):
         return set()
     numbers = set(np.unique(_read(path)).tolist())
     if len(numbers - {0}) > _MOST_NUMBERS:
@@ -302,7 +307,7 @@ def _objects(
             found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
             if classes.masks:
                 number = 1 + classes.names.index(classes.masks[path])
-            else:
+            elif len(classes.names) > 1 or _class_mask(path).is_file():
                 number = _class_number(path, area, number)
             if area_each or classes.masks:
                 parts = [((labels == label).astype(np.uint8), pixels[label - 1]) for label in range(1, count)]

@@ -9,33 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.dataset import WHOLE
-from gcnet.data.readers.coco import ANNOTATION_FOLDERS, folder_of, image_folders
+from gcnet.data.readers.coco import folder_of, image_folders
 from gcnet.data.readers.files import (
     Readers,
+    file_a_split,
     folder_with,
     head_of,
     object_of,
     objects_in,
     read_mask,
     read_object,
-    splits_of,
 )
 from gcnet.data.source import Source
-from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import mask_to_rle
 
 
 def find_panoptic(root: Path) -> Readers:
     """`panoptic_train2017.json` in `annotations/` or in the folder, with the PNGs in a folder of its name."""
-    if root.is_file():
-        return {WHOLE: partial(_read_panoptic, folder_of(root), root)} if is_panoptic(root) else {}
-    for folder in (*ANNOTATION_FOLDERS, "."):
-        files = sorted((root / folder).glob("*.json"))
-        found = [path for path in files if is_panoptic(path) and path.with_suffix("").is_dir()]
-        if splits := splits_of(root, [(path.stem.removeprefix("panoptic_"), path) for path in found]):
-            return {split: partial(_read_panoptic, root, path) for split, path in splits.items()}
-    return {}
+    return file_a_split(root, "json", _has_masks, _read_panoptic)
 
 
 def is_panoptic(path: Path) -> bool:
@@ -45,21 +36,22 @@ def is_panoptic(path: Path) -> bool:
     )
 
 
-def _read_panoptic(root: Path, path: Path) -> Source:
+def _has_masks(path: Path) -> bool:
+    return is_panoptic(path) and path.with_suffix("").is_dir()
+
+
+def _read_panoptic(path: Path, root: Path, _: str) -> Source:
     content = read_object(path)
     images, annotated, categories = (
         objects_in(content.get(key)) for key in ("images", "annotations", "categories")
     )
-    masks = path.with_suffix("")
-    if not masks.is_dir():
-        raise GCNetError(f"{path}: there is no folder {masks} of its masks; put them there")
     things = [category for category in categories if category.get("isthing", 1)]
     ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
     with ThreadPoolExecutor(8) as pool:
         sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in images}
-        objects = pool.map(partial(_objects, masks, ids, sizes), annotated)
+        objects = pool.map(partial(_objects, path.with_suffix(""), ids, sizes), annotated)
         annotations = [one for of_image in objects for one in of_image]
-    folders = image_folders(root, path) or [root]
+    folders = image_folders(folder_of(path), path) or [root]
     folder = folder_with(folders, [image.get("file_name") for image in images])
     return Source(path, folder, images, annotations, things)
 

@@ -15,9 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.dataset import WHOLE, name_splits
-from gcnet.data.readers.files import Readers, head_of, objects_in, read_lines, splits_of
-from gcnet.data.source import Source, whole
+from gcnet.data.folders import files_below
+from gcnet.data.readers.files import (
+    Readers,
+    by_folder,
+    file_a_split,
+    head_of,
+    objects_in,
+    read_lines,
+)
+from gcnet.data.source import Entries, Source, whole
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, prepare_folder, write_bytes
 
@@ -30,33 +37,30 @@ _OUTLINE_KEYS = ("segmentation", "polygon", "polygons")
 
 def find_table(root: Path) -> Readers:
     """`data/train-00000-of-00001.parquet` and its like, or `train/metadata.jsonl`."""
-    files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("metadata.jsonl")])
+    files = [root] if root.is_file() else sorted(files_below(root, ".parquet"))
     parquet = [path for path in files if path.suffix == ".parquet" and head_of(path, 4) == b"PAR1"]
-    lists = [
-        path for path in files if path.name == "metadata.jsonl" and b'"objects"' in head_of(path, 1 << 16)
-    ]
     if parquet:  # several are the parts of a split
-        names = list(dict.fromkeys(path.name.split("-")[0] for path in parquet))
-        splits = name_splits(root, [(name, name) for name in names]) or {WHOLE: ""}
-        return {
-            split: partial(_read_parquet, [path for path in parquet if path.name.startswith(name)])
-            for split, name in splits.items()
-        }
-    found = splits_of(root, [(path.parent.name, path) for path in lists])
-    return {split: partial(_read_lines, path) for split, path in found.items()}
+        parts = by_folder(root, parquet, alone=True, stems=True)
+        return {split: partial(_read_parquet, own) for split, own in parts.items()}
+    return file_a_split(root, "jsonl", is_list, _read_list)
 
 
-def _read_lines(path: Path) -> Source:
-    images, annotations = [], []
+def is_list(path: Path) -> bool:
+    """Whether it is a list of images with their objects, by its name and its first lines."""
+    return path.name == "metadata.jsonl" and b'"objects"' in head_of(path, 1 << 16)
+
+
+def _read_list(path: Path, *_: object) -> Source:
+    entries = Entries()
     for id, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             raise GCNetError(f"{path}: line {id} is no JSON; export it again") from None
         if isinstance(row, dict):
-            images.append({"id": id, "file_name": row.get("file_name")})
-            annotations += _annotations(id, row.get("objects"), ())
-    return Source.of_names(path, path.parent, images, annotations)
+            entries.add_image(row.get("file_name"))
+            _add_objects(entries, row.get("objects"), ())
+    return entries.source(path, path.parent)
 
 
 def _read_parquet(files: Sequence[Path]) -> Source:
@@ -65,7 +69,7 @@ def _read_parquet(files: Sequence[Path]) -> Source:
         from pyarrow import ArrowException  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise GCNetError(f"to read {files[0]}, pip install 'gcnet[parquet]'") from None
-    images, annotations = [], []
+    entries = Entries()
     names: tuple[str, ...] = ()
     unpacked = cache_folder() / "tables"
     log.warning("%s: its images are unpacked into %s", files[0].parent, unpacked)
@@ -77,14 +81,12 @@ def _read_parquet(files: Sequence[Path]) -> Source:
                 raise GCNetError(f"{path} has no columns image and objects; see docs/your-data.md")
             names = names or _class_names(table.schema_arrow.metadata)
             for place, row in enumerate(_rows(table)):
-                id = len(images) + 1
-                images.append({"id": id, "file_name": str(_unpack(row["image"], folder / f"{place:08}"))})
-                annotations += _annotations(id, row["objects"], names)
+                entries.add_image(str(_unpack(row["image"], folder / f"{place:08}")))
+                _add_objects(entries, row["objects"], names)
         except (ArrowException, OSError, ValueError) as error:  # names that are no text are ValueErrors
             line = str(error).partition("\n")[0]
             raise GCNetError(f"{path} cannot be read ({line}); fetch it again") from None
-    source = Source.of_names(files[0].parent, files[0].parent, images, annotations, names)
-    return replace(source, within=(unpacked,))
+    return replace(entries.source(files[0].parent, files[0].parent, names), within=(unpacked,))
 
 
 def _mark(path: Path) -> str:
@@ -110,21 +112,19 @@ def _unpack(image: Any, path: Path) -> Path:
     return path.absolute()
 
 
-def _annotations(image_id: int, objects: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+def _add_objects(entries: Entries, objects: Any, names: Sequence[str]) -> None:
     """Of a mapping of lists, one for each property, or a list of mappings, one for each object."""
     if isinstance(objects, dict):
         columns = {key: value for key, value in objects.items() if isinstance(value, list)}
         count = max(map(len, columns.values()), default=0)
         objects = [{key: value[i] for key, value in columns.items() if i < len(value)} for i in range(count)]
-    found = []
     for place, one in enumerate(objects_in(objects)):
         label = whole(_first(one, _CLASS_KEYS))
         if isinstance(label, int) and 0 <= label < len(names):
             label = names[label]
-        entry = {"id": f"{image_id}:{place}", "image_id": image_id, "bbox": _first(one, _BOX_KEYS)}
-        name = "object" if label is None else str(label)
-        found.append(entry | {"category_id": name, "segmentation": _first(one, _OUTLINE_KEYS)})
-    return found
+        drawn = {"bbox": _first(one, _BOX_KEYS), "segmentation": _first(one, _OUTLINE_KEYS)}
+        name = "" if label is None else str(label)
+        entries.add_object(f"{len(entries.images)}:{place}", name, drawn)
 
 
 def _first(one: dict[str, Any], keys: Sequence[str]) -> Any:

@@ -13,23 +13,24 @@ from typing import Any
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
+    MOST_FILES,
     Readers,
     ellipse,
     folder_with,
     head_of,
-    name_unlabelled,
     object_of,
     objects_in,
     read_object,
     read_text,
+    split_lines,
     splits_of,
+    warn_of_left,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
-_MOST_FILES = 100  # files that are looked at: VIA has one a split
 _UNSET = ("unknown", "not_defined")  # what VIA writes into attributes until they are set
 _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
 
@@ -39,13 +40,17 @@ def find_via(root: Path) -> Readers:
     if root.is_file():
         return {WHOLE: partial(_read_via, [root])} if is_via(root) else {}
     for suffix in ("json", "csv"):  # of a tool that writes both the first one has all
-        inside, here = (sorted(root.glob(f"{above}*.{suffix}"))[:_MOST_FILES] for above in ("*/", ""))
-        splits = name_splits(root, [(path.parent.name, path) for path in inside if is_via(path)])
-        # One folder of annotations where folders are not of splits.
-        splits = splits or splits_of(root, [(path.name, path) for path in (*here, *inside) if is_via(path)])
-        if splits:
+        here, inside = (
+            [path for path in sorted(root.glob(pattern))[:MOST_FILES] if is_via(path)]
+            for pattern in (f"*.{suffix}", f"*/*.{suffix}")
+        )
+        named = [(path.parent.name, path) for path in inside]
+        if not name_splits(root, named):  # one folder of annotations
+            named = [(path.name, path) for path in (*here, *inside)]
+        if splits := splits_of(root, named):
+            warn_of_left(root, [*here, *inside], splits)
             return {split: partial(_read_via, [path]) for split, path in splits.items()}
-        if any(map(is_via, here)):  # a file for some of the images each
+        if here:  # a file for some of the images each
             return {WHOLE: partial(_read_via, sorted(filter(is_via, root.glob(f"*.{suffix}"))))}
     return {}
 
@@ -60,11 +65,11 @@ def is_via(path: Path) -> bool:
 
 def _read_via(paths: Sequence[Path]) -> Source:
     path = paths[0]
-    images, annotations, seen = [], [], dict[str, Path]()
+    entries, seen = Entries(), dict[str, Path]()
     for file in paths:
         content = _read_table(file) if file.suffix == ".csv" else read_object(file)
-        entries = content.get("_via_img_metadata", content)
-        for entry in entries.values() if isinstance(entries, dict) else ():
+        images = content.get("_via_img_metadata", content)
+        for entry in images.values() if isinstance(images, dict) else ():
             name = entry.get("filename") if isinstance(entry, dict) else None
             if not isinstance(name, str):
                 raise GCNetError(
@@ -72,23 +77,21 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 )
             if seen.setdefault(name, file) != file:
                 raise GCNetError(f"{file} and {seen[name]} both have {shown(name)}; keep one of them")
-            images.append({"id": len(images) + 1, "file_name": name})
+            entries.add_image(name)
             regions = entry.get("regions")
             regions = list(regions.values()) if isinstance(regions, dict) else regions
             for number, region in enumerate(objects_in(regions)):
-                label = _label(region.get("region_attributes") or {})
-                found = {"id": f"{name}:{number}", "image_id": len(images), "category_id": label}
-                annotations.append(found | object_of(_object, region.get("shape_attributes") or {}))
-    name_unlabelled(path, annotations)
+                drawn = object_of(_object, region.get("shape_attributes") or {})
+                entries.add_object(f"{name}:{number}", _label(region.get("region_attributes") or {}), drawn)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
-    folder = folder_with(folders, [image["file_name"] for image in images])
-    return Source.of_names(path, folder, images, annotations)
+    folder = folder_with(folders, list(seen))
+    return entries.source(path, folder)
 
 
 def _read_table(path: Path) -> dict[str, Any]:
     """The entries of a table with a region in each row, as in the JSON files."""
     entries: dict[str, Any] = {}
-    lines = read_text(path).lstrip("#").splitlines(keepends=True)  # VIA 1 begins with a #
+    lines = split_lines(read_text(path).lstrip("#"))  # VIA 1 begins with a #
     try:
         for row in csv.DictReader(lines):
             name = row.get("filename")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os.path
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 
 from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
@@ -27,8 +27,7 @@ from gcnet.data.readers.files import (
     readable,
     warn_of_some,
 )
-from gcnet.data.source import Source, number
-from gcnet.ops.decode import image_size
+from gcnet.data.source import Entries, Source, number
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -77,29 +76,26 @@ def is_voc(path: Path) -> bool:
 
 
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
-    images, annotations, beside = [], [], ImagesBeside()
-    for id, (path, tree) in enumerate(readable(files, read_xml), start=1):
+    entries, beside = Entries(), ImagesBeside()
+    for path, tree in readable(files, read_xml):
         image = beside.of(path, tree.findtext("filename") or "", [base / "JPEGImages", base])
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
-        images.append(
-            {"id": id, "file_name": image, **({} if {None, "", "0"} & set(size.values()) else size)}
-        )
+        entries.add_image(image, **({} if {None, "", "0"} & set(size.values()) else size))
         file = base / "SegmentationObject" / f"{path.stem}.png"
         mask = read_mask(file, _size(image, size)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
                 continue
-            name = item.findtext("name", "").strip() or "object"
-            entry = {"id": f"{path.name}:{place}", "image_id": id, "category_id": name}
-            annotations.append(entry | object_of(_object, item, None if mask is None else mask == place))
-    beside.tell(base, len(images))
-    return Source.of_names(base, base, images, annotations)
+            drawn = object_of(_object, item, None if mask is None else mask == place)
+            entries.add_object(f"{path.name}:{place}", item.findtext("name", "").strip(), drawn)
+    beside.tell(base, len(entries.images))
+    return entries.source(base, base)
 
 
 def _size(image: str, said: dict[str, str | None]) -> tuple[int, int]:
-    """(height, width) of an image, as its file says or, where that is missing, its annotations."""
-    if os.path.isfile(image):
-        return image_size(image)
+    """(height, width) of an image, as its file says or, where that cannot be read, its annotations."""
+    if (size := own_size(image)) != NO_SIZE:
+        return size
     height, width = number(said["height"]), number(said["width"])
     return (int(height), int(width)) if min(height, width) >= 1 else (0, 0)
 

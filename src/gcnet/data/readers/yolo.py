@@ -19,6 +19,8 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
+from gcnet.data.folders import files_below
+from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     Readers,
     by_folder,
@@ -32,7 +34,6 @@ from gcnet.data.readers.files import (
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-from gcnet.ops.decode import image_size
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class _DataFile:
         bases = [self.base, self.path.parent, self.path.parent.parent]
         for found in [folder / name for folder in bases for name in _spellings(place)]:
             if os.path.isdir(found) and not _holds(found, self.path.parent):
-                return sorted(image for image in found.rglob("*") if is_image(image))
+                return sorted(filter(is_image, files_below(found)))
             if os.path.isfile(found):
                 bases.append(found.parent)
                 return [
@@ -159,7 +160,7 @@ def _bare_splits(root: Path) -> Readers:
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
         files = named  # of several, as in Darknet's own folder, most are of other data
-    images = sorted(path for path in root.rglob("*") if is_image(path)) if files else []
+    images = sorted(filter(is_image, files_below(root))) if files else []
     find = _LabelFiles()
     labelled = {image.parent for image in images if find.of(image)}
     if not labelled:
@@ -252,12 +253,12 @@ def _read_yolo(
     for id, image in enumerate(images, start=1):
         entries.append({"id": id, "file_name": str(image.absolute())})
         labels = find.of(image)
-        if os.path.isfile(image):  # missing images are reported later, all together
-            height, width = image_size(image)
+        height, width = own_size(image)
+        if (height, width) != NO_SIZE:  # images that cannot be read are reported later, all together
             entries[-1] |= {"width": width, "height": height}
-            own = [numbers[one] for one in (labels.parents if labels else ()) if one in numbers]
+            own = next((numbers[one] for one in (labels.parents if labels else ()) if one in numbers), None)
             for number, line in enumerate(read_lines(labels) if labels else (), start=1):
-                found = object_of(_object, line.split(), width, height, poses, *own[:1])
+                found = object_of(_object, line.split(), width, height, poses, own)
                 annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | found)
                 wide += found.get("bbox", [0] * 4)[2] > 2 * width
     if left := find.left(images):
@@ -269,7 +270,7 @@ def _read_yolo(
 
 
 def _object(
-    words: Sequence[str], width: int, height: int, poses: bool, classes: Mapping[float, int] | None = None
+    words: Sequence[str], width: int, height: int, poses: bool, classes: Mapping[float, int] | None
 ) -> dict[str, Any]:
     """An outline of x, y pairs, or a box by its middle and size, all as shares of the image."""
     label, *numbers = map(float, words)
