@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -20,11 +20,6 @@ from gcnet.recipe import Recipe
 
 SPLIT_FILE = "split.json"  # which images were held out of an undivided set
 RECORDED = ("gcnet", "torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools")
-
-
-def goes_on(out: Path, resume: bool | Literal["auto"]) -> bool:
-    """Whether a run in `out` is resumed; with "auto" it is if there is a checkpoint."""
-    return (out / "last.ckpt").exists() if resume == "auto" else resume
 
 
 @contextlib.contextmanager
@@ -38,7 +33,8 @@ def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     if not resume:
         prepare_folder(out)
     with alone_in(out) if out.is_dir() else contextlib.nullcontext():
-        check_unused(out, resume)
+        if not resume:
+            check_unused(out)
         yield
 
 

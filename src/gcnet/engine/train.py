@@ -28,15 +28,7 @@ from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
 from gcnet.engine.run import Model, NotFiniteError, Run, take_step, update_average
-from gcnet.engine.runfolder import (
-    SPLIT_FILE,
-    claimed,
-    draw_curves,
-    goes_on,
-    recorded,
-    write_recipe,
-    write_versions,
-)
+from gcnet.engine.runfolder import SPLIT_FILE, claimed, draw_curves, recorded, write_recipe, write_versions
 from gcnet.engine.stop import Stop, end_by
 from gcnet.engine.task import task_of
 from gcnet.engine.validation import validate
@@ -44,7 +36,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
-from gcnet.files import disk_errors
+from gcnet.files import disk_errors, goes_on
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
 from gcnet.weights.files import check_describable, save_model
