@@ -109,20 +109,11 @@ class Parser(argparse.ArgumentParser):
             others["default"] = default
         else:
             others.setdefault("metavar", option.upper())
-
-        def read(word: str) -> Any:
-            try:
-                return value_of(word, kind)
-            except GCNetError as error:
-                raise argparse.ArgumentTypeError(str(error)) from None
-            except (ValueError, yaml.YAMLError, RecursionError):
-                raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
-
         form = form_of(kind)
         if bool in (kind, *get_args(kind)):
             self.switches[option] = form.split("|")
             form = f"[{form}]"
-        self.add_argument(option, **{"type": read, "metavar": form, "help": help} | others)
+        self.add_argument(option, **{"type": partial(_read, kind), "metavar": form, "help": help} | others)
 
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
@@ -131,6 +122,16 @@ class Parser(argparse.ArgumentParser):
 def _dashed(word: str) -> str:
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _read(kind: Any, word: str) -> Any:
+    """As `value_of`, with errors as argparse reports them."""
+    try:
+        return value_of(word, kind)
+    except GCNetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except (ValueError, yaml.YAMLError, RecursionError):
+        raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
 
 
 def value_of(word: str, kind: Any) -> Any:
