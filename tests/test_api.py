@@ -106,13 +106,15 @@ def test_a_file_is_trained_on_from_its_weights(
     detector: Detector, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gcnet.save_model(detector, tmp_path / "old.safetensors")
+    splits = gcnet.load_splits(photos)
     result = gcnet.train(
-        tmp_path / "old.safetensors", photos, out=tmp_path / "run", epochs=1, workers=0, lr=1e-9
+        tmp_path / "old.safetensors", splits, out=tmp_path / "run", epochs=1, workers=0, lr=1e-9
     )
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'old.safetensors'}" in printed
     assert "all 6 keep their trained rows" in printed
     trained = gcnet.load_model(result.last)
+    assert "trained_on" not in trained.provenance  # which is a folder or file, and here is none
     for name, value in detector.state_dict().items():
         if "running" not in name and value.is_floating_point():
             assert torch.allclose(trained.state_dict()[name], value, atol=1e-6), name
