@@ -143,6 +143,7 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.evaluate("m.onnx", data, keep_threshold=True), "in a file of ours"),
         (lambda model, data: gcnet.compare(model, "m.onnx", data, out="x"), "m.onnx does not exist"),
         (lambda model, data: gcnet.compare(model, "m.onnx", data, out="x", flip=True), "m.onnx is an export"),
+        (lambda model, data: gcnet.compare("m.onnx", model, data, out="x", batch_size=2), "leave out batch"),
         (lambda model, data: gcnet.compare(model, model, data, out="x", worker=1), 'did you mean "workers"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),

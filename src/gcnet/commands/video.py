@@ -9,16 +9,13 @@ from gcnet.api.choices import shown_from
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number, only_detector
 from gcnet.files import check_writable
-from gcnet.models.views import Views
 
 
 def run(argv: list[str]) -> int:
     """Tracks the objects, writes lines and a drawn video. 1 if a video or camera ended early."""
     options = _parser().parse(argv)
     chosen = model_of(options)
-    views = Views.of(options.tile, options.overlap, options.flip, options.scales)
-    chosen.check_views(views)
-    chosen.check_batch(options.batch_size)
+    views = chosen.views(options.tile, options.overlap, options.flip, options.scales, options.batch_size)
     check_writable(options.out)
 
     from gcnet.prediction.steps import through_views
