@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch import nn
 from gcnet import create_model, load_model
 from gcnet.api.choices import shown_from
 from gcnet.cli import main
+from gcnet.deploy import exporting
 from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
 from gcnet.deploy.exporting import export
 from gcnet.deploy.runtime import ExportedDetector, load_export
@@ -87,15 +89,20 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(coarse.repeat(12, axis=0).repeat(12, axis=1)[:height, :width])
 
 
-def run_export(*words: str | Path) -> str:
-    """What the command says; without the tests' checks of arguments, through which tracers do not see."""
-    said = io.StringIO()
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the tests' checks of arguments, through which tracers do not see."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        with contextlib.redirect_stdout(said):
-            assert main(["export", *map(str, words)]) == 0
+        yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def run_export(*words: str | Path) -> str:
+    """What the command says."""
+    with unchecked(), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["export", *map(str, words)]) == 0
     return said.getvalue()
 
 
@@ -277,6 +284,13 @@ def test_a_classifier(tmp_path: Path) -> None:
     assert compared.probability < 1e-5
     results = predict_without_pytorch(out, tmp_path)
     assert (results / "overview.jpg").stat().st_size > 1000
+
+
+def test_a_classifier_in_training_stays_so() -> None:
+    model = create_model("resnet_tiny", num_classes=3).train()
+    with unchecked():
+        exporting._trace(model, exporting._details(model, None, 1, "fp32", False), half=False)
+    assert model.training
 
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
+from gcnet.evaluation.table import print_metrics
 from gcnet.files import disk_errors, goes_on
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
@@ -270,7 +271,7 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     except (OSError, GCNetError) as error:
         failure = f"the final models could not be written in {out} ({error})"
     if metrics is not None:
-        run.task.print_metrics(metrics)
+        print_metrics(metrics)
     usable = best if best.exists() else last
     print(f"trained in {seconds / 60:.1f} min; models, metrics.csv and curves.png are in {out}")
     if failure:
