@@ -77,6 +77,8 @@ def recorded(out: Path, name: str) -> Any:
 
 def own_split(model: Path, data: Path) -> Path | None:
     """The split.json of a run folder or a model in it, if the run was trained on `data`."""
+    if not model.exists():  # a name
+        return None
     out = model if model.is_dir() else model.parent
     words = [recorded(out, name) for name in ("data", "annotations")]
     trained = any(isinstance(word, str) and Path(word).resolve() == data.resolve() for word in words)
