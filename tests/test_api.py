@@ -12,6 +12,7 @@ import torch
 
 import gcnet
 from gcnet.api.choices import shown_from
+from gcnet.api.train import check_recipe
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
@@ -147,7 +148,6 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.compare(model, model, data, out="x", worker=1), 'did you mean "workers"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),
-        (lambda model, data: gcnet.train(TINY, data, out="x", epochs="3"), "epochs"),
         (lambda model, data: gcnet.train(TINY, data / "none", out="x"), "does not exist"),
         (lambda model, data: gcnet.train("mask_rcnn_tinny", data, out="x"), "did you mean"),
     ],
@@ -157,6 +157,10 @@ def test_a_mistake_is_one_line(call, message, detector, photos, tmp_path, monkey
     with pytest.raises(gcnet.GCNetError, match=re.escape(message)):
         call(detector, photos)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_is_a_word_of_the_recipe() -> None:
+    assert check_recipe(gcnet.Recipe(), {"split_file": Path("run/split.json")}).split_file == "run/split.json"
 
 
 def test_commands_on_a_cpu_keep_freed_memory(detector, tmp_path, monkeypatch):

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from gcnet.console import shown
 from gcnet.errors import GCNetError
@@ -87,6 +88,28 @@ _RULES_OF_CLASSIFIERS: _Rules = {
         "give the side to resize to and a square within it",
     ),
 }
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a field; lists are taken for tuples, whole numbers for numbers."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in parts
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_is_of, value, parts))
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def _form_of(kind: Any) -> str:
+    """A type as it is written in Python; of words, these."""
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    return str(kind).replace("typing.", "") if get_args(kind) else kind.__name__
 
 
 @dataclass(frozen=True)
@@ -213,9 +236,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, words = getattr(self, field.name), get_args(field.type)
-            if get_origin(field.type) is Literal and value not in words:
-                raise GCNetError(f"recipe: {field.name} is {value!r}; give {', '.join(words)}")
+            value, kind = getattr(self, field.name), field.type
+            if not _is_of(value, kind):
+                raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {_form_of(kind)}")
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name, None)
             if value not in (None, "auto") and not least <= value <= most:  # NaN is not

@@ -155,13 +155,11 @@ def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
 
 
 def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """`own` with the given fields. Raises GCNetError if one is unknown or out of range."""
+    """`own` with the given fields. Raises GCNetError if one is unknown or cannot be."""
     check_names(given, [field.name for field in fields(own)], "the recipe")
-    try:
-        return replace(own, **given)
-    except TypeError as error:
-        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise GCNetError(f"recipe: a value of {values} is of the wrong type ({error})") from error
+    return replace(
+        own, **{name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
+    )
 
 
 def _splits(
