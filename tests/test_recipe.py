@@ -74,6 +74,7 @@ def test_lists_and_whole_numbers_are_taken() -> None:
     object.__setattr__(recipe, "steps", [3, 5])
     object.__setattr__(recipe, "lr", 1)
     recipe.__post_init__()
+    assert recipe.steps == (3, 5)
 
 
 def test_a_classifier_is_validated_on_images_as_they_are() -> None:

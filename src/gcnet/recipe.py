@@ -237,6 +237,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, kind = getattr(self, field.name), field.type
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
             if not _is_of(value, kind):
                 raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {_form_of(kind)}")
         for name, (least, most) in _LIMITS.items():

@@ -78,10 +78,8 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
 
 def _print_config(values: dict[str, Any]) -> None:
     """Prints values as a file that `--config` reads."""
-    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    for name in (*NOT_IN_FILES, "given"):
-        lists.pop(name, None)
-    print(yaml.safe_dump(lists, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
+    plain = {name: value for name, value in values.items() if name not in (*NOT_IN_FILES, "given")}
+    print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
 
 
 def _parser(name: str, recipe: Recipe) -> Parser:

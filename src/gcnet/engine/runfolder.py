@@ -48,9 +48,7 @@ def write_recipe(
 ) -> None:
     """Writes `recipe.yaml`: the options of `gcnet train`, so that `--config` reruns it."""
     options: dict[str, Any] = {"model": spec.name, "data": None, **data, "weights": weights or "none"}
-    options |= {"out": str(out), "class_names": list(spec.class_names)}
-    for name, value in asdict(recipe).items():
-        options[name] = list(value) if isinstance(value, tuple) else value
+    options |= {"out": str(out), "class_names": spec.class_names, **asdict(recipe)}
     lines = [
         f"# Train again with: gcnet train --config {out / 'recipe.yaml'} --out ANOTHER_FOLDER",
         yaml.safe_dump(options, sort_keys=False, default_flow_style=None, allow_unicode=True),
