@@ -91,17 +91,15 @@ _RULES_OF_CLASSIFIERS: _Rules = {
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of the type of a field; lists are taken for tuples, whole numbers for numbers."""
+    """Whether a value is of the type of a field; a whole number is a number."""
     parts = get_args(kind)
     if get_origin(kind) is Literal:
         return value in parts
     if get_origin(kind) in (Union, UnionType):
         return any(_is_of(value, part) for part in parts)
     if get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(value) == len(parts) and all(map(_is_of, value, parts))
+        fits = isinstance(value, tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
+        return fits and all(_is_of(one, parts[0]) for one in value)
     return isinstance(value, int | float if kind is float else kind)
 
 
@@ -238,7 +236,8 @@ class Recipe:
         for field in fields(self):
             value, kind = getattr(self, field.name), field.type
             if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
             if not _is_of(value, kind):
                 raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {_form_of(kind)}")
         for name, (least, most) in _LIMITS.items():

@@ -157,9 +157,8 @@ def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
 def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
     """`own` with the given fields. Raises GCNetError if one is unknown or cannot be."""
     check_names(given, [field.name for field in fields(own)], "the recipe")
-    return replace(
-        own, **{name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()}
-    )
+    words = {name: os.fspath(value) for name, value in given.items() if isinstance(value, os.PathLike)}
+    return replace(own, **{**given, **words})
 
 
 def _splits(
