@@ -8,7 +8,7 @@ from math import inf
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from gcnet.console import shown
+from gcnet.console import form_of, shown
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
@@ -101,13 +101,6 @@ def _is_of(value: Any, kind: Any) -> bool:
         fits = isinstance(value, tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
         return fits and all(_is_of(one, parts[0]) for one in value)
     return isinstance(value, int | float if kind is float else kind)
-
-
-def _form_of(kind: Any) -> str:
-    """A type as it is written in Python; of words, these."""
-    if get_origin(kind) is Literal:
-        return ", ".join(get_args(kind))
-    return str(kind).replace("typing.", "") if get_args(kind) else kind.__name__
 
 
 @dataclass(frozen=True)
@@ -239,7 +232,7 @@ class Recipe:
                 value = tuple(value)
                 object.__setattr__(self, field.name, value)
             if not _is_of(value, kind):
-                raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {_form_of(kind)}")
+                raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {form_of(kind)}")
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name, None)
             if value not in (None, "auto") and not least <= value <= most:  # NaN is not
