@@ -1,4 +1,4 @@
-"""Text for the terminal: shortened lists, the nearest known name, tables and a progress bar.
+"""Text for the terminal: shortened lists, forms of values, the nearest known name, tables and a progress bar.
 
 Commands import this first, so it must be quick: rich is loaded on first use.
 """
