@@ -12,6 +12,7 @@ import torch
 
 import gcnet
 from gcnet.api.choices import shown_from
+from gcnet.api.train import check_recipe
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.models.detector import Detector
@@ -106,13 +107,15 @@ def test_a_file_is_trained_on_from_its_weights(
     detector: Detector, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gcnet.save_model(detector, tmp_path / "old.safetensors")
+    splits = gcnet.load_splits(photos)
     result = gcnet.train(
-        tmp_path / "old.safetensors", photos, out=tmp_path / "run", epochs=1, workers=0, lr=1e-9
+        tmp_path / "old.safetensors", splits, out=tmp_path / "run", epochs=1, workers=0, lr=1e-9
     )
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'old.safetensors'}" in printed
     assert "all 6 keep their trained rows" in printed
     trained = gcnet.load_model(result.last)
+    assert "trained_on" not in trained.provenance  # which is a folder or file, and here is none
     for name, value in detector.state_dict().items():
         if "running" not in name and value.is_floating_point():
             assert torch.allclose(trained.state_dict()[name], value, atol=1e-6), name
@@ -141,10 +144,10 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.evaluate("m.onnx", data, keep_threshold=True), "in a file of ours"),
         (lambda model, data: gcnet.compare(model, "m.onnx", data, out="x"), "m.onnx does not exist"),
         (lambda model, data: gcnet.compare(model, "m.onnx", data, out="x", flip=True), "m.onnx is an export"),
+        (lambda model, data: gcnet.compare("m.onnx", model, data, out="x", batch_size=2), "leave out batch"),
         (lambda model, data: gcnet.compare(model, model, data, out="x", worker=1), 'did you mean "workers"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),
-        (lambda model, data: gcnet.train(TINY, data, out="x", epochs="3"), "epochs"),
         (lambda model, data: gcnet.train(TINY, data / "none", out="x"), "does not exist"),
         (lambda model, data: gcnet.train("mask_rcnn_tinny", data, out="x"), "did you mean"),
     ],
@@ -154,6 +157,10 @@ def test_a_mistake_is_one_line(call, message, detector, photos, tmp_path, monkey
     with pytest.raises(gcnet.GCNetError, match=re.escape(message)):
         call(detector, photos)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_path_is_a_word_of_the_recipe() -> None:
+    assert check_recipe(gcnet.Recipe(), {"split_file": Path("run/split.json")}).split_file == "run/split.json"
 
 
 def test_commands_on_a_cpu_keep_freed_memory(detector, tmp_path, monkeypatch):

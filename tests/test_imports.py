@@ -34,24 +34,10 @@ def loaded_after(code: str) -> set[str]:
     )
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "gcnet",
-        "gcnet.cli",
-        "gcnet.commands.arguments",
-        "gcnet.models.spec",
-        "gcnet.recipe",
-        "gcnet.weights.catalog",
-    ],
-)
-def test_light_modules_load_nothing_heavy(module):
-    assert loaded_after(f"import {module}") == set()
-
-
-def test_commands_load_nothing_heavy_before_they_run():
-    modules = ", ".join(f"gcnet.commands.{module}" for module, _ in VERBS.values())
-    assert loaded_after(f"import {modules}") == set()
+def test_commands_and_light_modules_load_nothing_heavy():
+    commands = [f"gcnet.commands.{module}" for module, _ in VERBS.values()]
+    light = ["gcnet.cli", "gcnet.models.spec", "gcnet.recipe", "gcnet.weights.catalog"]
+    assert loaded_after(f"import {', '.join(light + commands)}") == set()
 
 
 def test_listing_models_loads_nothing_heavy():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -47,12 +48,33 @@ def test_impossible_values_are_named(field: dict[str, Any]) -> None:
         Recipe(**field)
 
 
-@pytest.mark.parametrize("name", ["freeze", "schedule", "optimizer", "precision"])
-def test_unknown_words_are_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "form"),
+    [
+        ("freeze", "c9", "own|none|stem"),
+        ("schedule", None, "step|cosine"),
+        ("epochs", "3", "INTEGER"),
+        ("epochs", 2.5, "INTEGER"),
+        ("lr", "fast", "NUMBER"),
+        ("batch_size", "many", "INTEGER|auto"),
+        ("steps", 8, "[INTEGER,...]"),
+        ("loggers", "wandb", "[WORD,...]"),
+        ("scale_jitter", (0.8,), "[NUMBER,NUMBER]"),
+    ],
+)
+def test_values_of_another_kind_are_named(name: str, value: object, form: str) -> None:
     recipe = Recipe()
-    object.__setattr__(recipe, name, "c9")  # the checks of types in tests come before the recipe's own
-    with pytest.raises(GCNetError, match=f"recipe: {name} is 'c9'; give "):
+    object.__setattr__(recipe, name, value)  # the checks of types in tests come before the recipe's own
+    with pytest.raises(GCNetError, match=re.escape(f"recipe: {name} is {value!r}; give {form}")):
         recipe.__post_init__()
+
+
+def test_lists_and_whole_numbers_are_taken() -> None:
+    recipe = Recipe(steps=(3,))
+    object.__setattr__(recipe, "steps", [3, 5])
+    object.__setattr__(recipe, "lr", 1)
+    recipe.__post_init__()
+    assert recipe.steps == (3, 5)
 
 
 def test_a_classifier_is_validated_on_images_as_they_are() -> None:

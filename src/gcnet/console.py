@@ -1,20 +1,26 @@
-"""Text for the terminal: shortened lists, the nearest known name, tables and a progress bar.
+"""Text for the terminal: shortened lists, forms of values, the nearest known name, tables and a progress bar.
 
 Commands import this first, so it must be quick: rich is loaded on first use.
 """
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import FunctionType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from gcnet.errors import GCNetError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
     from rich.table import Table
+
+# How values of a type are written.
+FORMS = {bool: "true|false", Path: "PATH", int: "INTEGER", float: "NUMBER", str: "WORD"}
 
 
 def listed(words: Sequence[str], most: int = 8, separator: str = ", ") -> str:
@@ -43,6 +49,20 @@ def one_line(text: str, most: int = 280) -> str:
         return shown
     end = most // 3
     return f"{shown[: most - end - 5]} ... {shown[-end:]}"
+
+
+def form_of(kind: Any) -> str:
+    """How the values of a type, or those that a parser reads, are written: INTEGER|auto, [WORD,...]."""
+    if isinstance(kind, FunctionType):
+        return kind.__name__.strip("_").upper()
+    parts = get_args(kind)
+    if os.PathLike[str] in parts:
+        return "PATH"
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(form_of(part) for part in parts if part is not NoneType)
+    if get_origin(kind) is tuple:
+        return f"[{','.join('...' if part is Ellipsis else form_of(part) for part in parts)}]"
+    return FORMS.get(kind) or "|".join(map(str, parts))
 
 
 def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from gcnet.errors import GCNetError
 
@@ -291,11 +291,14 @@ def find_data(
     return found[0] or Path(data or ""), found[1]
 
 
-def check_unused(folder: Path, resume: bool | str) -> None:
+def goes_on(folder: Path, resume: bool | Literal["auto"]) -> bool:
+    """Whether a run in the folder is resumed; with "auto" it is if there is a checkpoint."""
+    return (folder / "last.ckpt").exists() if resume == "auto" else resume
+
+
+def check_unused(folder: Path) -> None:
     """Raises if the folder of a new run is not empty, temporary files aside."""
-    goes_on = (folder / "last.ckpt").exists() if resume == "auto" else resume
-    used = folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
-    if used and not goes_on:
+    if folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         anew = "go on with its run by --resume" if (folder / "last.ckpt").exists() else "empty it"
         raise GCNetError(f"{folder} is not empty: {anew}, or give another --out")
 

@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-from gcnet.console import shown
+from gcnet.console import form_of, shown
 from gcnet.errors import GCNetError
 from gcnet.image_files import MAX_PIXELS
 
@@ -87,6 +88,19 @@ _RULES_OF_CLASSIFIERS: _Rules = {
         "give the side to resize to and a square within it",
     ),
 }
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of a field; a whole number is a number."""
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return value in parts
+    if get_origin(kind) in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if get_origin(kind) is tuple:
+        fits = isinstance(value, tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
+        return fits and all(_is_of(one, parts[0]) for one in value)
+    return isinstance(value, int | float if kind is float else kind)
 
 
 @dataclass(frozen=True)
@@ -213,9 +227,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value, words = getattr(self, field.name), get_args(field.type)
-            if get_origin(field.type) is Literal and value not in words:
-                raise GCNetError(f"recipe: {field.name} is {value!r}; give {', '.join(words)}")
+            value, kind = getattr(self, field.name), field.type
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, field.name, value)
+            if not _is_of(value, kind):
+                raise GCNetError(f"recipe: {field.name} is {shown(repr(value))}; give {form_of(kind)}")
         for name, (least, most) in _LIMITS.items():
             value = getattr(self, name, None)
             if value not in (None, "auto") and not least <= value <= most:  # NaN is not

@@ -106,8 +106,9 @@ def test_options_are_the_arguments_of_a_function(capsys) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_command_is_for_the_command_line(verb: str, capsys) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
+    assert done.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.startswith(f"usage: gcnet {verb} ")
     assert "In Python" not in shown

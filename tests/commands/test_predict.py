@@ -20,7 +20,7 @@ def test_a_file_that_does_not_name_its_classes_is_converted_as_the_message_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": as_mmdet(create_model("mask_rcnn_tiny_gc4", num_classes=2))}, "old.pth")
-    words = [str(shapes / "valid"), "--device", "cpu"]
+    words = [str(next(shapes.glob("valid/*.png"))), "--device", "cpu"]
     assert main(["predict", "old.pth", *words]) == 2
     (advice,) = re.findall("`gcnet (.*)`", capsys.readouterr().err)
     assert main(shlex.split(advice.replace("OUT", "old").replace("NAME ...", "cat dog"))) == 0

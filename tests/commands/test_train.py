@@ -67,6 +67,7 @@ def test_upstream_names_are_understood():
 
 def test_printed_config_gives_the_same_run(tmp_path, capsys):
     words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
+    words += ["--mirror", "here", "--mirror", "there"]
     with pytest.raises(SystemExit):
         parse_train([*words, "--print_config"])
     text = capsys.readouterr().out
@@ -77,6 +78,7 @@ def test_printed_config_gives_the_same_run(tmp_path, capsys):
     first, expected = parse_train(words)
     assert recipe == expected
     assert (again.model, again.data, again.out) == (first.model, first.data, first.out)
+    assert again.mirror == first.mirror == ["here", "there"]
 
 
 def test_class_names_of_a_recipe_are_those_of_the_run(tmp_path):
@@ -256,6 +258,17 @@ def test_a_used_folder_is_known_before_anything_is_read(
     broken.write_bytes(b"no checkpoint")
     with pytest.raises(GCNetError, match="is not empty"):
         run([str(broken), "--data", str(shapes), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+@pytest.mark.parametrize("option", ["--weights", "--backbone-weights"])
+def test_what_a_run_began_with_may_be_gone_when_it_goes_on(
+    resume: str, option: str, shapes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "last.ckpt").touch()
+    words = [TINY, "--data", str(shapes), "--out", str(tmp_path), resume]
+    with pytest.raises(GCNetError, match=r"cannot resume from .*last\.ckpt"):
+        run([*words, option, str(tmp_path / "gone.safetensors")])
 
 
 def test_training_goes_on_from_any_file_that_can_be_read(shapes: Path, tmp_path: Path) -> None:

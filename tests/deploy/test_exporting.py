@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import jaxtyping
 import numpy as np
 import onnx
 import pytest
@@ -18,6 +22,7 @@ from torch import nn
 from gcnet import create_model, load_model
 from gcnet.api.choices import shown_from
 from gcnet.cli import main
+from gcnet.deploy import exporting
 from gcnet.deploy.comparing import ClassComparison, Comparison, apart, compare
 from gcnet.deploy.exporting import export
 from gcnet.deploy.runtime import ExportedDetector, load_export
@@ -84,10 +89,21 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(coarse.repeat(12, axis=0).repeat(12, axis=1)[:height, :width])
 
 
-def run_export(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: tracers do not see through the tests' checks of arguments."""
-    command = [sys.executable, "-m", "gcnet", "export", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@contextlib.contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the tests' checks of arguments, through which tracers do not see."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def run_export(*words: str | Path) -> str:
+    """What the command says."""
+    with unchecked(), contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["export", *map(str, words)]) == 0
+    return said.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +126,7 @@ def toned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(toned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all quick tests."""
     out = tmp_path_factory.mktemp("export") / "out" / "busy.onnx"
-    done = run_export(toned, "--out", out, "--size", "100x130")
-    assert done.returncode == 0, done.stderr
-    assert "100 detections, 0 missing and 0 added" in done.stdout
+    assert "100 detections, 0 missing and 0 added" in run_export(toned, "--out", out, "--size", "100x130")
     assert list(out.parent.iterdir()) == [out]
     return out
 
@@ -177,9 +191,9 @@ def check(out: Path, exact: Path, height: int, width: int, *, resizes: bool = Fa
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_files_of_any_size(model: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"busy{suffix}"
-    done = run_export(model, "--out", out, "--to", {".onnx": "onnx", ".xml": "openvino"}[suffix])
-    assert done.returncode == 0, done.stderr
-    assert "100 detections, 0 missing and 0 added" in done.stdout
+    assert "100 detections, 0 missing and 0 added" in run_export(
+        model, "--out", out, "--to", {".onnx": "onnx", ".xml": "openvino"}[suffix]
+    )
     assert sorted(tmp_path.iterdir()) == ([out] if suffix == ".onnx" else [out.with_suffix(".bin"), out])
     check(out, model, 96, 160)
     check(out, model, 200, 70)
@@ -200,9 +214,7 @@ def test_files_of_any_size(model: Path, tmp_path: Path, suffix: str) -> None:
 def test_ways(model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     suffix = {"torch": ".pt2", "openvino": ".xml"}.get(options[1], ".onnx")
     out = tmp_path / f"busy{suffix}"
-    done = run_export(model, "--out", out, *options)
-    assert done.returncode == 0, done.stderr
-    assert "100 detections" in done.stdout
+    assert "100 detections" in run_export(model, "--out", out, *options)
 
 
 @pytest.mark.slow
@@ -214,8 +226,7 @@ def test_ways(model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
 def test_a_resize_in_the_file(model: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
     suffix = {"torch": ".pt2", "openvino": ".xml"}.get(options[1] if options else "", ".onnx")
     out = tmp_path / f"busy{suffix}"
-    done = run_export(model, "--out", out, "--with-resize", *options)
-    assert done.returncode == 0, done.stderr
+    run_export(model, "--out", out, "--with-resize", *options)
     if suffix != ".pt2":
         check(out, model, 240, 320, resizes=True)
     if suffix == ".onnx":
@@ -230,8 +241,7 @@ def test_a_resize_in_the_file(model: Path, tmp_path: Path, options: tuple[str, .
 def test_int8_is_smaller_and_needs_images(model: Path, tmp_path: Path, kind: str) -> None:
     pictures = Path(__file__).parents[1] / "golden"
     out = tmp_path / f"busy{'.onnx' if kind == 'onnx' else '.xml'}"
-    done = run_export(model, "--to", kind, "--out", out, "--precision", "int8", "--calibration", pictures)
-    assert done.returncode == 0, done.stderr
+    run_export(model, "--to", kind, "--out", out, "--precision", "int8", "--calibration", pictures)
     if kind == "onnx":
         kinds = [node.op_type for node in onnx.load(out).graph.node]
         assert 10 < kinds.count("QuantizeLinear") < kinds.count("Conv") * 3
@@ -256,8 +266,7 @@ def test_other_detectors(kind: str, resizes: bool, tmp_path: Path) -> None:
     name, changes = OTHERS[kind]
     model, out = tmp_path / "busy.safetensors", tmp_path / "busy.onnx"
     save_model(busy(name, **changes), model)
-    done = run_export(model, "--out", out, *(["--with-resize"] if resizes else []))
-    assert done.returncode == 0, done.stderr
+    run_export(model, "--out", out, *(["--with-resize"] if resizes else []))
     check(out, model, 96, 160, resizes=resizes)
 
 
@@ -266,8 +275,7 @@ def test_a_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, out = tmp_path / "model.safetensors", tmp_path / "model.onnx"
     save_model(create_model("resnet_tiny", num_classes=3), model)
-    done = run_export(model, "--out", out)
-    assert done.returncode == 0, done.stderr
+    run_export(model, "--out", out)
     loaded = load_model(model)
     assert isinstance(loaded, Classifier)
     compared = compare(loaded, load_export(out), picture(200, 300))
@@ -276,6 +284,13 @@ def test_a_classifier(tmp_path: Path) -> None:
     assert compared.probability < 1e-5
     results = predict_without_pytorch(out, tmp_path)
     assert (results / "overview.jpg").stat().st_size > 1000
+
+
+def test_a_classifier_in_training_stays_so() -> None:
+    model = create_model("resnet_tiny", num_classes=3).train()
+    with unchecked():
+        exporting._trace(model, exporting._details(model, None, 1, "fp32", False), half=False)
+    assert model.training
 
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,9 +96,13 @@ def run_fake(
     validate: Any = lambda *_, **__: (fake_metrics(0.25), []),
     valid: bool = True,
     images: int = 0,
+    curves: bool = False,
     **recipe: Any,
 ) -> TrainResult:
-    """`train` on the fakes; `validate` stands in for the scores, and `images` for what the data set holds."""
+    """`train` on the fakes; `validate` stands in for the scores, and `images` for what the data set holds.
+
+    `curves`: they are drawn in the end, which takes longer than all the rest.
+    """
     records = [LabelledImage(Path(f"{number}.jpg"), 0) for number in range(images)]
     detector = detector or FakeDetector()
     dataset = DataSet(Path("none.json"), records, detector.spec.class_names, (1, 2))
@@ -117,6 +121,8 @@ def run_fake(
         "validation.score_all": lambda *_: validate()[0],
         "validation.as_results": lambda _: [],
     }
+    if not curves:
+        stand_ins["train.draw_curves"] = lambda *_: None
     with contextlib.ExitStack() as stack:
         for place, stand_in in stand_ins.items():
             stack.enter_context(mock.patch(f"gcnet.engine.{place}", stand_in))

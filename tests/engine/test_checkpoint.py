@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_what_cannot_be_resumed_from_is_named(tmp_path: Path, content: bytes | s
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    run_fake(out, epochs=1)
+    return out
+
+
 @pytest.mark.parametrize(
     ("part", "value"),
     [
@@ -93,8 +101,8 @@ def test_what_cannot_be_resumed_from_is_named(tmp_path: Path, content: bytes | s
         ("class_names", ["square"]),
     ],
 )
-def test_a_damaged_part_is_one_line(tmp_path: Path, part: str, value: Any) -> None:
-    run_fake(tmp_path, epochs=1)
+def test_a_damaged_part_is_one_line(finished: Path, tmp_path: Path, part: str, value: Any) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "last.ckpt"
     state = read_checkpoint(path)
     torch.save(state | {part: value}, path)

@@ -88,11 +88,14 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_split_of_a_run_is_that_of_its_own_data(tmp_path: Path) -> None:
+def test_the_split_of_a_run_is_that_of_its_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, data = tmp_path / "run", tmp_path / "photos"
     out.mkdir()
     (out / "recipe.yaml").write_text(f"data: {data}\nannotations: null\n")
     assert own_split(out, data) is None
     (out / "split.json").write_text("{}")
+    (out / "best.safetensors").touch()
     assert own_split(out, data) == own_split(out / "best.safetensors", data) == out / "split.json"
     assert own_split(out, tmp_path / "others") is None
+    monkeypatch.chdir(out)
+    assert own_split(Path("mask_rcnn_r50"), data) is None  # a model by its name is none of this run

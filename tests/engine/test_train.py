@@ -61,7 +61,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "unbroken"
-    run_fake(out)
+    run_fake(out, curves=True)
     return out
 
 

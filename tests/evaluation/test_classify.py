@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from gcnet.evaluation.classify import ClassResult, class_metrics
-from gcnet.evaluation.table import print_class_metrics
+from gcnet.evaluation.table import print_metrics
 
 NAMES = ("ant", "bee", "cow", "dog", "elk", "fox")
 
@@ -33,7 +33,7 @@ def test_shares() -> None:
     assert metrics.per_class["fox"]["images"] == 0
 
     console = Console(file=io.StringIO(), width=80)
-    print_class_metrics(metrics, console)
+    print_metrics(metrics, console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "4 images: top-1 0.500, top-5 0.750, cross-entropy 0.750" in text
@@ -43,6 +43,6 @@ def test_shares() -> None:
 def test_classes_with_brackets_are_shown_as_they_are() -> None:
     names = ("nut [/m8]", "[red]")
     stream = io.StringIO()
-    print_class_metrics(class_metrics([result(0.1, *names)], names), Console(file=stream, width=80))
+    print_metrics(class_metrics([result(0.1, *names)], names), Console(file=stream, width=80))
     assert stream.getvalue().count("[red]") == 2  # its own row, and what the other is taken for
     assert "nut [/m8]" in stream.getvalue()

@@ -70,7 +70,7 @@ def test_outlines_lie_in_the_boxes(client: TestClient, picture: Picture) -> None
 
 
 def test_many_at_once_of_several_sizes_get_what_each_gets_alone(detector: Detector, picture: Picture) -> None:
-    sizes = [(120, 80), (80, 120), (120, 80), (100, 100), (121, 80), (120, 80)] * 3
+    sizes = [(120, 80), (80, 120), (120, 80), (100, 100), (121, 80), (120, 80)] * 2
     files = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
     with TestClient(make_app(Served.of(detector), Limits(queue=100))) as client:
         alone = [send(client, data, masks="none").json() for data in files]
@@ -82,8 +82,8 @@ def test_many_at_once_of_several_sizes_get_what_each_gets_alone(detector: Detect
         for a, b in zip(one["detections"], other["detections"], strict=True):
             np.testing.assert_allclose(a["box"], b["box"], atol=2e-3)
             assert abs(a["score"] - b["score"]) < 2e-6
-    assert 'gcnet_requests_total{path="/predict",status="200"} 36.0' in metrics
-    assert "gcnet_images_total 36.0" in metrics
+    assert 'gcnet_requests_total{path="/predict",status="200"} 24.0' in metrics
+    assert "gcnet_images_total 24.0" in metrics
 
 
 def test_who_would_wait_too_long_is_refused_at_once(detector: Detector, picture: Picture) -> None:

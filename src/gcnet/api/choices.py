@@ -63,21 +63,22 @@ class ModelChoice:
         """Whether it is a file that `gcnet export` wrote."""
         return isinstance(self.model, str | os.PathLike) and Path(self.model).suffix in EXPORTS
 
-    def check_views(self, views: Views) -> None:
-        """Raises GCNetError if the model is an export and `views` asks for flips or scales."""
+    def views(
+        self, tile: int | None, overlap: float, flip: bool, scales: Sequence[float], batch_size: int
+    ) -> Views:
+        """How it looks at images. Raises GCNetError if it cannot look so, or take `batch_size` at a time."""
+        check_least(1, batch_size=batch_size)
+        if self.is_export and batch_size != 1:
+            raise GCNetError(f"{self.model} runs as it was exported: leave out batch_size")
+        views = Views.of(tile, overlap, flip, scales)
         if views.augmented:
             self.refuse_export("--flip and --scales")
+        return views
 
     def refuse_export(self, command: str) -> None:
         """Raises GCNetError if the model is an export, for a `command` that needs its network."""
         if self.is_export:
             raise GCNetError(f"{self.model} is an export; give {command} the model that it was made of")
-
-    def check_batch(self, batch_size: int) -> None:
-        """Raises GCNetError if the model cannot take `batch_size` images at a time."""
-        check_least(1, batch_size=batch_size)
-        if self.is_export and batch_size != 1:
-            raise GCNetError(f"{self.model} runs as it was exported: leave out batch_size")
 
     def read(self) -> Any:
         """The model as its file holds it, on its device."""

@@ -12,7 +12,6 @@ from gcnet.console import check_names
 from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.models.spec import ModelSpec, Precision
-from gcnet.models.views import Views
 from gcnet.recipe import DIVISION, Recipe
 
 if TYPE_CHECKING:
@@ -86,12 +85,10 @@ def evaluate(
             folder cannot be written to.
     """
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
-    chosen.check_batch(batch_size)
+    views = chosen.views(tile, overlap, flip, scales, batch_size)
     check_least(1, max_pixels=max_pixels)
     check_least(0, workers=workers)
     check_threshold(score_threshold)
-    views = Views.of(tile, overlap, flip, scales)
-    chosen.check_views(views)
     check_handles()
     place = find_data_set(data, annotations, images)
     for folder in (out, report):
@@ -167,9 +164,8 @@ def compare(
     running = ("mirror", "device", "precision", "compile", "max_detections")
     how = {name: given.pop(name) for name in running}
     chosen = [ModelChoice(one, **how) for one in (model, other)]
-    views = Views.of(*(given[name] for name in ("tile", "overlap", "flip", "scales")))
     for one in chosen:
-        one.check_views(views)
+        one.views(*(given[name] for name in ("tile", "overlap", "flip", "scales", "batch_size")))
     check_handles()
     place = find_data_set(data, given.pop("annotations"), given.pop("images"))
     check_writable(Path(out))

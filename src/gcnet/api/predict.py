@@ -12,7 +12,6 @@ from gcnet.files import AnyPath, check_handles, check_writable
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.launch import find_launch
 from gcnet.models.spec import Precision
-from gcnet.models.views import Views
 from gcnet.prediction.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -110,9 +109,7 @@ def predict(
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)
-    chosen.check_batch(batch_size)
-    views = Views.of(tile, overlap, flip, scales)
-    chosen.check_views(views)
+    views = chosen.views(tile, overlap, flip, scales, batch_size)
     check_handles()
     check_threshold(score_threshold)
     if out is not None:

@@ -13,7 +13,7 @@ from gcnet.console import check_names, listed
 from gcnet.context_spec import parse_context
 from gcnet.device import keep_freed_memory
 from gcnet.errors import GCNetError
-from gcnet.files import AnyPath, check_handles, check_unused, check_writable
+from gcnet.files import AnyPath, check_handles, check_unused, check_writable, goes_on
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
@@ -85,31 +85,30 @@ def train(
     check_handles()
     place = find_data_set(data, annotations, images)
     check_writable(Path(out))
-    check_unused(Path(out), resume)
+    resume = goes_on(Path(out), resume)
+    if not resume:
+        check_unused(Path(out))
     context = parse_context(add_context, ratio, stages)
-    if resume is True:  # its weights are in its checkpoint
-        weights = "auto"
-    held, file = find_start(model, weights, mirror, backbone_weights)
+    weights, backbone = (None, None) if resume else (weights, backbone_weights)  # they are in its checkpoint
+    held, file = find_start(model, weights, mirror, backbone)
     spec = held.spec
     own, few_images = _own_recipe(spec)
     settings = check_recipe(own, recipe)
     import torch
 
     from gcnet.engine.processes import find_place as find_process
-    from gcnet.engine.runfolder import goes_on
     from gcnet.engine.task import task_of
     from gcnet.engine.train import train as run
     from gcnet.evaluation.evaluate import check_classes
     from gcnet.weights.create import start_model
 
-    task = task_of(spec)
-    splits = _splits(task, place or data, class_names, settings)
+    task, process = task_of(spec), find_process(settings)
+    splits = _splits(task, place or data, class_names, settings, leads=process.leads)
     changes = []
     if not few_images:
-        settings, changes = _suit(task, settings, splits["train"], recipe)
-    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        settings, changes = _suit(task, settings, splits["train"], recipe, devices=process.world)
+    if process.device.type == "cpu":
         keep_freed_memory()
-    resume = goes_on(Path(out), resume)
     classes = splits["train"].class_names
     if held is model:
         check_classes(spec.class_names, classes)
@@ -117,15 +116,15 @@ def train(
         torch.manual_seed(settings.seed)
     start = start_model(
         held,
-        None if resume else weights,
+        weights,
         classes,
         file=file,
         mirrors=mirror,
-        backbone=None if resume else backbone_weights,
+        backbone=backbone,
         context=context,
         remove_context=remove_context,
     )
-    if find_process(settings).leads and not resume:
+    if process.leads and not resume:
         print("\n".join([*start.report, *changes]), flush=True)
     words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
     words |= {"model": file, "add_context": add_context}
@@ -156,26 +155,22 @@ def _own_recipe(spec: ModelSpec | ClassifierSpec) -> tuple[Recipe, bool]:
 
 
 def check_recipe(own: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """`own` with the given fields. Raises GCNetError if one is unknown or out of range."""
+    """`own` with the given fields. Raises GCNetError if one is unknown or cannot be."""
     check_names(given, [field.name for field in fields(own)], "the recipe")
-    try:
-        return replace(own, **given)
-    except TypeError as error:
-        values = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise GCNetError(f"recipe: a value of {values} is of the wrong type ({error})") from error
+    words = {name: os.fspath(value) for name, value in given.items() if isinstance(value, os.PathLike)}
+    return replace(own, **{**given, **words})
 
 
 def _splits(
-    task: "Task", data: Any, class_names: Sequence[str] | None, recipe: Recipe
+    task: "Task", data: Any, class_names: Sequence[str] | None, recipe: Recipe, *, leads: bool
 ) -> "Mapping[str, DataSet[Any]]":
     """Reads the splits and checks their images. Raises GCNetError if "train" or a class is missing."""
     from gcnet.data.check import check_images
-    from gcnet.engine.processes import find_place as find_process
 
     if isinstance(data, tuple):
         root, images = data
         splits = task.load_splits(root, images, recipe)
-        if "valid" not in splits and find_process(recipe).leads:
+        if "valid" not in splits and leads:
             log.warning("%s has no validation split: the training is not scored", root)
     else:
         root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
@@ -185,18 +180,17 @@ def _splits(
     if class_names and tuple(class_names) != tuple(names):
         raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
     skip, most = recipe.skip_bad_images, recipe.max_pixels
-    return check_images(splits, skip=skip, max_pixels=most, progress=find_process(recipe).leads)
+    return check_images(splits, skip=skip, max_pixels=most, progress=leads)
 
 
 def _suit(
-    task: "Task", recipe: Recipe, train_set: "DataSet[Any]", given: Mapping[str, Any]
+    task: "Task", recipe: Recipe, train_set: "DataSet[Any]", given: Mapping[str, Any], *, devices: int
 ) -> tuple[Recipe, list[str]]:
     """The recipe adapted to the number of training images, and a line that says what was changed."""
     from gcnet.data.loader import epoch_size
-    from gcnet.engine.processes import find_place as find_process
     from gcnet.engine.schedule import describe_changes, for_few_images
 
     images = epoch_size(train_set, recipe, masks=task.masks)
-    suited = for_few_images(recipe, images, given, devices=find_process(recipe).world)
+    suited = for_few_images(recipe, images, given, devices=devices)
     line = describe_changes(recipe, suited, images)
     return suited, [line] if line else []

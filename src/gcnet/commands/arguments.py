@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from inspect import Parameter, cleandoc, isfunction, signature
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
@@ -19,16 +18,12 @@ import yaml
 
 import gcnet
 from gcnet.api.choices import ModelChoice
-from gcnet.console import did_you_mean, shown
+from gcnet.console import FORMS, did_you_mean, form_of, shown
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
 from gcnet.models.spec import ModelSpec
 
 _ENTRY = r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)"  # of a docstring's list of arguments
-
-
-# How values are written.
-PLAIN = {bool: "true|false", Path: "PATH", int: "INTEGER", float: "NUMBER", str: "WORD"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -109,20 +104,11 @@ class Parser(argparse.ArgumentParser):
             others["default"] = default
         else:
             others.setdefault("metavar", option.upper())
-
-        def read(word: str) -> Any:
-            try:
-                return value_of(word, kind)
-            except GCNetError as error:
-                raise argparse.ArgumentTypeError(str(error)) from None
-            except (ValueError, yaml.YAMLError, RecursionError):
-                raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
-
         form = form_of(kind)
         if bool in (kind, *get_args(kind)):
             self.switches[option] = form.split("|")
             form = f"[{form}]"
-        self.add_argument(option, **{"type": read, "metavar": form, "help": help} | others)
+        self.add_argument(option, **{"type": partial(_read, kind), "metavar": form, "help": help} | others)
 
     def error(self, message: str) -> NoReturn:
         raise GCNetError(f"{self.prog}: {suggest(message, self._option_string_actions)}")
@@ -131,6 +117,16 @@ class Parser(argparse.ArgumentParser):
 def _dashed(word: str) -> str:
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _read(kind: Any, word: str) -> Any:
+    """As `value_of`, with errors as argparse reports them."""
+    try:
+        return value_of(word, kind)
+    except GCNetError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    except (ValueError, yaml.YAMLError, RecursionError):
+        raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
 
 
 def value_of(word: str, kind: Any) -> Any:
@@ -155,20 +151,6 @@ def value_of(word: str, kind: Any) -> Any:
     if words and word not in words:
         raise ValueError(word)
     return words[word] if words else kind(word)
-
-
-def form_of(kind: Any) -> str:
-    """How the values of a type are written."""
-    if isfunction(kind):
-        return kind.__name__.strip("_").upper()
-    parts = get_args(kind)
-    if os.PathLike[str] in parts:
-        return "PATH"
-    if get_origin(kind) in (Union, UnionType):
-        return "|".join(form_of(part) for part in parts if part is not NoneType)
-    if get_origin(kind) is tuple:
-        return f"[{','.join('...' if part is Ellipsis else form_of(part) for part in parts)}]"
-    return PLAIN.get(kind) or "|".join(map(str, parts))
 
 
 def _shown_default(value: Any) -> str:
@@ -222,7 +204,7 @@ def number(kind: type[int] | type[float], least: float, most: float = math.inf) 
                 return value
         raise argparse.ArgumentTypeError(f"give {limits}, not {shown(word)}")
 
-    read.__name__ = PLAIN[kind]
+    read.__name__ = FORMS[kind]
     return read
 
 

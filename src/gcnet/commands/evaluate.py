@@ -18,13 +18,9 @@ def run(argv: list[str]) -> int:
     options.out = out
     metrics, _ = evaluate(**vars(options))
 
-    from gcnet.evaluation.classify import ClassMetrics
-    from gcnet.evaluation.table import print_class_metrics, print_metrics
+    from gcnet.evaluation.table import print_metrics
 
-    if isinstance(metrics, ClassMetrics):
-        print_class_metrics(metrics)
-    else:
-        print_metrics(metrics)
+    print_metrics(metrics)
     print(f"wrote {out / 'results.json'} and {out / 'metrics.json'}")
     if options.report:
         print(f"open {Path(options.report) / 'report.html'}, or read report.json beside it")

@@ -7,8 +7,7 @@ which overrules the model's own recipe.
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def run(argv: list[str]) -> int:
     options, recipe = parse_train(argv)
     given = {name: getattr(recipe, name) for name in options.given}
     words = {name: value for name, value in vars(options).items() if name not in (*NOT_IN_FILES, "given")}
-    train(**words | {"mirror": [options.mirror] if options.mirror else []}, **given)
+    train(**words, **given)
     return 0
 
 
@@ -79,10 +78,8 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
 
 def _print_config(values: dict[str, Any]) -> None:
     """Prints values as a file that `--config` reads."""
-    lists = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-    for name in (*NOT_IN_FILES, "given"):
-        lists.pop(name, None)
-    print(yaml.safe_dump(lists, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
+    plain = {name: value for name, value in values.items() if name not in (*NOT_IN_FILES, "given")}
+    print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, allow_unicode=True), end="")
 
 
 def _parser(name: str, recipe: Recipe) -> Parser:
@@ -102,7 +99,6 @@ def _parser(name: str, recipe: Recipe) -> Parser:
         but=("model",),
         defaults={"out": None, "ratio": "1/16"},
         out={"help": f"for checkpoints, logs and curves (runs/{name})"},
-        mirror={"kind": str, "action": "store", "default": None},
         class_names={"kind": tuple[str, ...], "nargs": None, "default": None},
     )
     parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)
@@ -132,20 +128,18 @@ def read_config(path: str) -> list[str]:
             raise GCNetError(f"--config {path}: no option {shown(name)} can stand in a file")
         if value is None and not (name in FIELDS and name not in TEXTS):  # not given
             continue
-        if not _is_plain(value) or (name in WORDS and not isinstance(value, str)):
-            kind = "a word" if name in WORDS else "a number, a word, true or false, or a list of those"
-            raise GCNetError(f"--config {path}: {name} is {shown(value)}; give {kind}")
-        words.append(f"--{name}={value if isinstance(value, str) else _as_yaml(value)}")
+        repeated = value if name == "mirror" and isinstance(value, list) else [value]
+        for one in repeated:
+            if not _is_plain(one) or (name in WORDS and not isinstance(one, str)):
+                kind = "a word" if name in WORDS else "a number, a word, true or false, or a list of those"
+                raise GCNetError(f"--config {path}: {name} is {shown(value)}; give {kind}")
+            words.append(f"--{name}={one if isinstance(one, str) else _as_yaml(one)}")
     return words
 
 
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # but as escapes
-
-
 def _as_yaml(value: Any) -> str:
-    """A plain value on one line as JSON, without surrogate pairs, which YAML does not read."""
-    text = json.dumps(value, ensure_ascii=False)
-    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """A plain value on one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").rstrip()
 
 
 def _plain_yaml(text: str) -> Any:

@@ -9,16 +9,13 @@ from gcnet.api.choices import shown_from
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number, only_detector
 from gcnet.files import check_writable
-from gcnet.models.views import Views
 
 
 def run(argv: list[str]) -> int:
     """Tracks the objects, writes lines and a drawn video. 1 if a video or camera ended early."""
     options = _parser().parse(argv)
     chosen = model_of(options)
-    views = Views.of(options.tile, options.overlap, options.flip, options.scales)
-    chosen.check_views(views)
-    chosen.check_batch(options.batch_size)
+    views = chosen.views(options.tile, options.overlap, options.flip, options.scales, options.batch_size)
     check_writable(options.out)
 
     from gcnet.prediction.steps import through_views
@@ -27,7 +24,7 @@ def run(argv: list[str]) -> int:
 
     video = Video(options.video, every=options.every, most=options.max_frames)
     detector = only_detector(chosen.load())
-    threshold = shown_from(detector) if options.score_threshold is None else options.score_threshold
+    threshold = shown_from(detector, options.score_threshold)
     detector, batch_size = through_views(detector, views, options.batch_size)
     seen = follow(
         detector, video, options.out, score_threshold=threshold, draw=options.draw, batch_size=batch_size
@@ -52,7 +49,7 @@ def _parser() -> Parser:
     parser.add_option("video", str, "a file, a camera's number such as 0, or an address such as rtsp://...")
     parser.add_option("--out", Path, "a folder for the results", Path("video"))
     least = "score from which a detection begins a track; lower ones only continue one (as in gcnet predict)"
-    parser.add_option("--score-threshold", float, least)
+    parser.add_option("--score-threshold", number(float, 0, 1), least)
     parser.add_option("--every", number(int, 1), "predict only every N-th frame", 1)
     parser.add_option("--max-frames", number(int, 1), "largest number of frames to predict (all)")
     parser.add_option("--draw", bool, "also write the video with objects drawn", True)

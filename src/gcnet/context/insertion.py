@@ -290,13 +290,13 @@ def _attach(model: nn.Module, place: _Place, block: nn.Module, name: str) -> Non
     model.get_submodule(place.holder).add_module(name, block)
     new = _join(_within(place.holder, place.caller), name)
     if site is caller and _runs_children(caller):
-        return runs_block(caller, None, new)
+        runs_block(caller, None, new)
+        return
     within = _within(place.site, place.caller)
     names = [path for path, module in caller.named_modules(remove_duplicate=False) if module is site]
     for path in names:  # `forward` may call it by any of its own names
         if path == within or not _owner(caller, path):
             runs_block(caller, path, new, before=place.before)
-    return None
 
 
 class ChannelsFirst(nn.Module):

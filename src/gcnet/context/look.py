@@ -69,14 +69,10 @@ def record(
             chosen = [flat_positions(queries, x.shape[2:])] if depends_on_query(pool) else []
             maps[name] = pool.attention(x, *chosen).float().cpu()
 
-    handles = [
-        pool.register_forward_hook(partial(keep, name)) for name, pool in attention_pools(model).items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, pool in attention_pools(model).items():
+            hooks.enter_context(pool.register_forward_hook(partial(keep, name)))
         yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def attention_pools(model: nn.Module) -> dict[str, nn.Module]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,18 +107,14 @@ def _outputs(model: nn.Module, sites: Iterable[str]) -> Iterator[dict[str, list[
     """The shapes of what modules return while the model runs; of what is no tensor, the name of its class."""
     found: dict[str, list[Any]] = {site: [] for site in sites}
 
-    def see(site: str, output: Any) -> None:
+    def see(site: str, _: nn.Module, inputs: object, output: Any) -> None:
         found[site].append(tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__)
 
-    handles = [
-        model.get_submodule(site).register_forward_hook(lambda *args, site=site: see(site, args[-1]))
-        for site in found
-    ]
-    try:
+    with ExitStack() as hooks:
+        for site in found:
+            hook = partial(see, site)
+            hooks.enter_context(model.get_submodule(site).register_forward_hook(hook))
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _run_alone(module: nn.Module, site: str) -> tuple[int, int] | None:

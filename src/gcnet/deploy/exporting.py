@@ -7,6 +7,7 @@ its name, it is run on an image and compared with the model. N images of H x W p
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
@@ -200,7 +201,8 @@ def _trace(model: Detector | Classifier, details: Details, *, half: bool) -> tor
     if isinstance(model, Classifier):
         side = details.image_size[1]
         squares = torch.zeros(details.batch, 3, side, side, dtype=torch.uint8)
-        return torch.export.export(Probabilities(model.cpu()).eval(), (squares,), strict=False)
+        program = Probabilities(copy.deepcopy(model).cpu()).eval()
+        return torch.export.export(program, (squares,), strict=False)
     detector = model.optimize(precision="fp16" if half else "fp32").cpu()
     if details.resizes and details.size is not None:
         image = torch.zeros(*details.size, 3, dtype=torch.uint8)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gcnet.errors import GCNetError, check_threshold, needs
+from gcnet.errors import GCNetError, check_least, check_threshold, needs
 from gcnet.found import Classified, Found
 from gcnet.models.read_spec import read_spec
 from gcnet.models.spec import ClassifierSpec, Coordinates, ModelSpec, Resize, RoISpec
@@ -162,8 +162,7 @@ class ExportedClassifier:
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classified]:
         """The `top` most probable classes of images as `Classifier.predict_images` takes them."""
-        if top < 1:
-            raise GCNetError(f"top is {top}; ask for 1 class or more")
+        check_least(1, top=top)
         batches = in_batches(as_list(images), self.details.batch)
         squares = (np.concatenate([self.prepare(image) for image in batch]) for batch in batches)
         return [one for batch in squares for one in self.classify(batch, top=top)]

@@ -44,8 +44,8 @@ def begin_run(
     per_epoch = iterations_per_epoch(train_set, recipe, masks=task.masks)
     if state is None:
         origin = {"fine_tuned_from": model.provenance} if model.provenance else {}
-        # The name alone, because the files travel.
-        where = {"trained_on": Path(next(iter(data.values()))).resolve().name} if data else {}
+        found = [data[name] for name in ("data", "annotations") if data and name in data]
+        where = {"trained_on": Path(found[0]).resolve().name} if found else {}  # the name, as files travel
         model.provenance = {**where, "train_images": len(train_set), **origin}
     else:
         state.setdefault("class_names", recorded(out, "class_names") or [])  # older checkpoints have none

@@ -167,7 +167,7 @@ def changed_fields(saved: dict[str, Any], recipe: Recipe) -> list[str]:
     """The names of the recipe's fields whose values differ from those of a checkpoint."""
     now = asdict(recipe)
     defaults = asdict(type(recipe)())  # of fields that are younger than the checkpoint
-    return [name for name in now if _plain(saved.get(name, defaults[name])) != _plain(now[name])]
+    return [name for name in now if saved.get(name, defaults[name]) != now[name]]
 
 
 def decided_before(recipe: Recipe, saved: dict[str, Any]) -> Recipe:
@@ -182,7 +182,3 @@ def decided_before(recipe: Recipe, saved: dict[str, Any]) -> Recipe:
     if damaged := [name for name, number in numbers.items() if not isinstance(number, int)]:
         raise GCNetError(f"cannot resume: {listed(damaged)} of the checkpoint's recipe is damaged")
     return replace(recipe, time="", **numbers)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

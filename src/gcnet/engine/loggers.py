@@ -199,11 +199,11 @@ class MLflow:
         self._mlflow.end_run()
 
 
-# By the name that a recipe has for it: the package that it needs, and itself.
-LOGGERS: dict[str, tuple[str, Callable[[Path, int, Recipe], Logger]]] = {
-    "tensorboard": ("tensorboard", TensorBoard),
-    "wandb": ("wandb", WeightsAndBiases),
-    "mlflow": ("mlflow", MLflow),
+# By the name of the package that it needs, which is its name in a recipe.
+LOGGERS: dict[str, Callable[[Path, int, Recipe], Logger]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
 }
 
 
@@ -212,15 +212,14 @@ def check_loggers(names: Sequence[str]) -> None:
     for name in names:
         if name not in LOGGERS:
             raise GCNetError(f"recipe: no logger {name!r}; there are {', '.join(LOGGERS)}")
-        package, _ = LOGGERS[name]
-        if find_spec(package) is None:
+        if find_spec(name) is None:
             extra = "train" if name == "tensorboard" else name
             raise GCNetError(f"recipe: the logger {name} is not installed; pip install 'gcnet[{extra}]'")
 
 
 def _start(name: str, out: Path, start: int, recipe: Recipe) -> Logger:
     try:
-        return LOGGERS[name][1](out, start, recipe)
+        return LOGGERS[name](out, start, recipe)
     except Exception as error:  # no account, no server: each has its own kinds
         reason = one_line(str(error)) or type(error).__name__
         raise GCNetError(

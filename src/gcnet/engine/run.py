@@ -146,12 +146,12 @@ def take_step(
         group["lr"] = group["share"] * recipe.scaled_lr() * lr_factor(run.iteration, recipe, run.per_epoch)
     seed_iteration(recipe.seed, run.iteration, run.place.rank)
     run.optimizer.zero_grad()
-    size = len(images) // recipe.accumulate
+    size, half = len(images) // recipe.accumulate, HALF.get(recipe.precision)
     terms, names = torch.zeros((), device=device), [""]
     for start in range(0, len(images), size):
         part, last = slice(start, start + size), start + size == len(images)
         with _gradients_stay(losses_of) if not last else contextlib.nullcontext():
-            with _autocast(recipe, device):
+            with torch.autocast(device.type, half, enabled=half is not None):
                 losses = losses_of(images[part].to(device), to_device(targets[part], device))
                 each = torch.stack([loss.float() for loss in losses.values()])
                 total = each.sum()
@@ -192,12 +192,6 @@ def _gradients_stay(losses_of: nn.Module) -> contextlib.AbstractContextManager[N
     """A context in which gradients are accumulated and not exchanged with other processes."""
     several = isinstance(losses_of, DistributedDataParallel)
     return losses_of.no_sync() if several else contextlib.nullcontext()
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if recipe.precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=HALF[recipe.precision])
 
 
 def _read(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -20,11 +20,6 @@ from gcnet.recipe import Recipe
 
 SPLIT_FILE = "split.json"  # which images were held out of an undivided set
 RECORDED = ("gcnet", "torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools")
-
-
-def goes_on(out: Path, resume: bool | Literal["auto"]) -> bool:
-    """Whether a run in `out` is resumed; with "auto" it is if there is a checkpoint."""
-    return (out / "last.ckpt").exists() if resume == "auto" else resume
 
 
 @contextlib.contextmanager
@@ -38,7 +33,8 @@ def claimed(out: Path, *, resume: bool) -> Iterator[None]:
     if not resume:
         prepare_folder(out)
     with alone_in(out) if out.is_dir() else contextlib.nullcontext():
-        check_unused(out, resume)
+        if not resume:
+            check_unused(out)
         yield
 
 
@@ -52,9 +48,7 @@ def write_recipe(
 ) -> None:
     """Writes `recipe.yaml`: the options of `gcnet train`, so that `--config` reruns it."""
     options: dict[str, Any] = {"model": spec.name, "data": None, **data, "weights": weights or "none"}
-    options |= {"out": str(out), "class_names": list(spec.class_names)}
-    for name, value in asdict(recipe).items():
-        options[name] = list(value) if isinstance(value, tuple) else value
+    options |= {"out": str(out), "class_names": spec.class_names, **asdict(recipe)}
     lines = [
         f"# Train again with: gcnet train --config {out / 'recipe.yaml'} --out ANOTHER_FOLDER",
         yaml.safe_dump(options, sort_keys=False, default_flow_style=None, allow_unicode=True),
@@ -81,6 +75,8 @@ def recorded(out: Path, name: str) -> Any:
 
 def own_split(model: Path, data: Path) -> Path | None:
     """The split.json of a run folder or a model in it, if the run was trained on `data`."""
+    if not model.exists():  # a name
+        return None
     out = model if model.is_dir() else model.parent
     words = [recorded(out, name) for name in ("data", "annotations")]
     trained = any(isinstance(word, str) and Path(word).resolve() == data.resolve() for word in words)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,7 @@ from typing import Any
 from gcnet.data import image_folder
 from gcnet.data.dataset import DataSet
 from gcnet.data.load import load_split, load_splits
-from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.evaluation.table import print_class_metrics, print_metrics
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import Recipe
 
@@ -27,7 +25,6 @@ class Task:
         load_split: one of them, by its name, with the classes of a trained model.
         masks: whether a detector learns outlines.
         optimized: the model, or a copy of it that predicts the same faster.
-        print_metrics: as a table.
         scores: the numbers of metrics that a run logs, by name; they are `score_names`, in [0, 1].
         best_by: the score by which the best model is chosen.
         recorded: the scores that are written into its file.
@@ -36,7 +33,6 @@ class Task:
     load_splits: Callable[[Path, Path | None, Recipe], dict[str, Any]]
     load_split: Callable[..., Any]
     optimized: Callable[[Any], Any]
-    print_metrics: Callable[[Any], None]
     scores: Callable[[Any], dict[str, float]]
     score_names: tuple[str, ...]
     best_by: str
@@ -63,19 +59,12 @@ def _detection_scores(metrics: Metrics) -> dict[str, float]:
     return {name: flat[name] for name in AP_NAMES if name in flat}
 
 
-def _load_splits(root: Path, images: Path | None, recipe: Recipe) -> dict[str, Any]:
-    return load_splits(root, images=images, **recipe.division())
-
-
-def _load_split(root: Path, images: Path | None, split: str, names: Sequence[str], **options: Any) -> Any:
-    return load_split(root, split, names, images=images, **options)
-
-
 DETECTION = Task(
-    load_splits=_load_splits,
-    load_split=_load_split,
+    load_splits=lambda root, images, recipe: load_splits(root, images=images, **recipe.division()),
+    load_split=lambda root, images, split, names, **division: load_split(
+        root, split, names, images=images, **division
+    ),
     optimized=lambda detector: detector.optimize(),
-    print_metrics=print_metrics,
     scores=_detection_scores,
     score_names=AP_NAMES,
     best_by="mask_AP",
@@ -91,16 +80,11 @@ BOX_DETECTION = replace(
 )
 
 
-def _class_scores(metrics: ClassMetrics) -> dict[str, float]:
-    return {"top1": metrics.top1, "top5": metrics.top5}
-
-
 CLASSIFICATION = Task(
     load_splits=lambda root, _, recipe: image_folder.load_image_folders(root),
     load_split=lambda root, _, split, names, **__: image_folder.load_image_folder(root, split, names),
     optimized=lambda classifier: classifier,
-    print_metrics=print_class_metrics,
-    scores=_class_scores,
+    scores=lambda metrics: {"top1": metrics.top1, "top5": metrics.top5},
     score_names=("top1", "top5"),
     best_by="top1",
     recorded=("top1", "top5"),

@@ -28,15 +28,7 @@ from gcnet.engine.loggers import RunLog, check_loggers
 from gcnet.engine.processes import agree, find_place, joined
 from gcnet.engine.progress import ProgressLine, memory_gb
 from gcnet.engine.run import Model, NotFiniteError, Run, take_step, update_average
-from gcnet.engine.runfolder import (
-    SPLIT_FILE,
-    claimed,
-    draw_curves,
-    goes_on,
-    recorded,
-    write_recipe,
-    write_versions,
-)
+from gcnet.engine.runfolder import SPLIT_FILE, claimed, draw_curves, recorded, write_recipe, write_versions
 from gcnet.engine.stop import Stop, end_by
 from gcnet.engine.task import task_of
 from gcnet.engine.validation import validate
@@ -44,7 +36,8 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics
 from gcnet.evaluation.coco_ap import Metrics
 from gcnet.evaluation.evaluate import check_classes
-from gcnet.files import disk_errors
+from gcnet.evaluation.table import print_metrics
+from gcnet.files import disk_errors, goes_on
 from gcnet.models.detector import Detector
 from gcnet.recipe import Recipe
 from gcnet.weights.files import check_describable, save_model
@@ -278,7 +271,7 @@ def _finish(run: Run, metrics: Metrics | ClassMetrics | None, seconds: float) ->
     except (OSError, GCNetError) as error:
         failure = f"the final models could not be written in {out} ({error})"
     if metrics is not None:
-        run.task.print_metrics(metrics)
+        print_metrics(metrics)
     usable = best if best.exists() else last
     print(f"trained in {seconds / 60:.1f} min; models, metrics.csv and curves.png are in {out}")
     if failure:

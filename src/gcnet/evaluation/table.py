@@ -16,9 +16,12 @@ _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _CLASS = ("AP", "AP50", "AP75")
 
 
-def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class: bool = True) -> None:
-    """Prints the overall tables, and the one by class unless there is only one class or it is not wanted."""
+def print_metrics(metrics: Metrics | ClassMetrics, console: Console | None = None) -> None:
+    """Prints the overall tables, and the one by class unless a detector has only one class."""
     console = console or Console()
+    if isinstance(metrics, ClassMetrics):
+        _print_class_metrics(metrics, console)
+        return
     console.print(_overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
     if metrics.best is not None:
         best = metrics.best
@@ -26,13 +29,11 @@ def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class
         console.print(f"{line}recall {best.recall:.3f} (boxes, IoU 0.5)", highlight=False)
     recalls = tuple(name for name in metrics.box if name.startswith("AR"))
     console.print(_overall_table(metrics, recalls, "COCO average recall"))
-    if per_class and len(metrics.per_class) > 1:
+    if len(metrics.per_class) > 1:
         console.print(_class_table(metrics))
 
 
-def print_class_metrics(metrics: ClassMetrics, console: Console | None = None) -> None:
-    """Prints the overall line and the table by class."""
-    console = console or Console()
+def _print_class_metrics(metrics: ClassMetrics, console: Console) -> None:
     top5 = f"top-5 {metrics.top5:.3f}, " if len(metrics.per_class) > TOP else ""  # else it is 1
     line = f"{metrics.images} images: top-1 {metrics.top1:.3f}, {top5}cross-entropy {metrics.loss:.3f}"
     console.print(line, highlight=False)

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gcnet.errors import GCNetError
+from gcnet.errors import check_least
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.pretrained import Pretrained
 from gcnet.models.resnet import ResNet
@@ -74,8 +74,7 @@ class Classifier(Pretrained, nn.Module):
         Raises:
             GCNetError: an image cannot be read, or is not of one of these kinds; `top` is below 1.
         """
-        if top < 1:
-            raise GCNetError(f"top is {top}; ask for 1 class or more")
+        check_least(1, top=top)
         model = in_eval_mode(self)
         return [model.classify(model.prepare(image), top=top)[0] for image in as_list(images)]
 

@@ -40,10 +40,6 @@ class Batcher:
         """Whether the thread still runs, so that submitted jobs are done."""
         return self._thread.is_alive() and not self._closed
 
-    def __len__(self) -> int:
-        """The number of waiting jobs."""
-        return len(self._jobs)
-
     def submit(self, work: Work, like: Hashable, item: Any) -> Future[Any]:
         """The result of `work` on the item. If it is cancelled before its turn, the item is skipped."""
         job = _Job(work, like, item)

@@ -116,7 +116,7 @@ function show() {
   $("drop").classList.add("small");
   $("hint").textContent = touch ? "Another one:" : "Another one: drop or paste it, or";
   $("result").hidden = false;
-  $("stage").hidden = !picture.bitmap;
+  $("stage").hidden = $("save-png").hidden = !picture.bitmap;
   const size = picture.bitmap ? `, ${picture.bitmap.width} x ${picture.bitmap.height}` : "";
   $("caption").textContent = picture.name + size;
   $("canvas").setAttribute("aria-label", picture.name);
@@ -208,6 +208,7 @@ function place([x1, y1, x2, y2]) {
   return [down, across].filter(Boolean).join(" ") || "middle";
 }
 
+const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
 const third = (share) => Math.min(2, Math.max(0, Math.floor(3 * share)));
 
 let speaking = 0;
@@ -252,9 +253,8 @@ function paint(canvas, unit) {
   if (map) paintHeat(context, map);
   const layers = new Set([...document.querySelectorAll("#layers input:checked")].map((box) => box.value));
   const scale = canvas.width / answer.width;
-  const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
   // Small objects come last: they would be under large ones.
-  const objects = shown().sort((a, b) => area(b.box) - area(a.box));
+  const objects = shown().sort((a, b) => area(b) - area(a));
   for (const one of objects) {
     context.globalAlpha = selected && one !== selected ? 0.25 : 1;
     if (layers.has("masks") && one.mask) paintMask(context, one, scale, unit);
@@ -416,12 +416,10 @@ $("canvas").addEventListener("click", (event) => {
   const scale = answer.width / $("canvas").clientWidth;
   const [x, y] = [event.offsetX * scale, event.offsetY * scale];
   const under = shown().filter(({ box: [x1, y1, x2, y2] }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
-  const area = ({ box: [x1, y1, x2, y2] }) => (x2 - x1) * (y2 - y1);
   select(under.sort((a, b) => area(a) - area(b))[0] || null);
 });
 
 $("save-png").addEventListener("click", () => {
-  if (!picture.bitmap) return;
   const { width, height } = picture.bitmap;
   const enlarge = Math.max(1, SMALLEST_PNG / Math.max(width, height));
   const canvas = make("canvas", { width: Math.round(width * enlarge), height: Math.round(height * enlarge) });

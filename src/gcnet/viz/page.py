@@ -9,15 +9,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from gcnet.console import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _HERE = Path(__file__).parent
 
@@ -40,10 +44,15 @@ class Bar:
 
 def render_page(template: Path, **values: Any) -> bytes:
     """The page of a template and its values, in UTF-8."""
+    return _environment(template.parent).get_template(template.name).render(values).encode()
+
+
+@cache  # it holds compiled templates, which the page of a training needs again and again
+def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader([template.parent, _HERE]),
+        loader=FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
@@ -51,7 +60,7 @@ def render_page(template: Path, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": lambda value: f"{value:,}", "percent": percent}
-    return environment.get_template(template.name).render(values).encode()
+    return environment
 
 
 def percent(share: float) -> str:
