@@ -138,7 +138,8 @@ def _find_out(
 
     Who tells the norm and the place of blocks is added to `told_by`.
     """
-    candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
+    shapes = told_by_shapes(structure)
+    candidates = [row for row in ROWS if told_by_shapes(row.spec) == shapes]
     published, named = find_published(digest, candidates), _named(path, candidates)
     counted = _counted_norm(tensors)
     norm: Any = config.norm or counted or "frozen_stats"
