@@ -188,6 +188,7 @@ def test_one_thing_written_in_several_ways(text: str | dict[str, Any]) -> None:
             "model = dict(rpn_head=dict(anchor_generator=dict(scales=s)))",
             "(model.rpn_head.anchor_generator.scales)",
         ),
+        ("anchor_generator = dict(scales=[2 * s])", "(model.anchor_generator.scales.0)"),
         ("img_scale = (1e999, 2)", "(test_pipelines.0.0.img_scale.0)"),
         ("img_norm_cfg = dict(mean=[x for x in y])", "images are normalised by (computed)"),
         ("img_norm_cfg = dict(mean=[1, 2, 3], std=[0, 1, 1])", "normalised by [1, 2, 3] and [0, 1, 1]"),
