@@ -227,6 +227,8 @@ def test_numbers_of_classes_are_told_by_tensors() -> None:
         ("model = dict(roi_head=dict(bbox_roi_extractor=dict(finest_scale=0)))", r"finest_scale is 0\.0"),
         ("test_pipeline = [dict(type='Resize', img_scale=(10**9, 10**9))]", r"image_size\[0\] is 1000000000"),
         ("model = dict(backbone=dict(style=3))", "style=3 of its backbone"),
+        ("anchor_generator = dict(scales=4)", "scales=4, where numbers are expected"),
+        ("bbox_coder = dict(target_stds=[0.1, 0.2])", r"target_stds=\[0.1, 0.2\], where numbers"),
         ("model = dict(test_cfg=dict(rpn=dict(nms_pre=-1)))", "pre_nms_test is -1"),
         ("model = dict(test_cfg=dict(rpn=dict(max_per_img=0)))", "proposals_test is 0"),
         ("model = dict(test_cfg=dict(rcnn=dict(max_per_img=-1)))", "detections is -1"),

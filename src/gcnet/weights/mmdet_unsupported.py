@@ -9,7 +9,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, first_dict, word
+from gcnet.weights.config_text import Computed, computed, dicts, first_dict, nested, numbers, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -150,6 +150,8 @@ PLUGINS: dict[str, Options] = {
         "sub_sample": (False,),
     },
 }
+# Lists of numbers, with their length if that is known. `strides` are in `places.anchor_strides`.
+LISTS = {"scales": None, "ratios": None, "anchor_scales": None, "anchor_ratios": None, "target_stds": 4}
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 INSTEAD = "give the whole one that a run wrote beside its checkpoints"
@@ -195,7 +197,7 @@ def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[
 
 
 def _unread(values: dict[str, Any]) -> Iterator[str]:
-    """What would have to be run, and what stands in other files."""
+    """What would have to be run, what stands in other files, and what is no value of its option."""
     if values.get("_base_"):
         yield f"a configuration that builds on others (_base_): {INSTEAD}"
     if "_run_" in values:
@@ -203,6 +205,10 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
         yield f"a configuration that does more than name values (line {line}): {INSTEAD}"
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
+    for part in nested(values["model"]):
+        for option, count in LISTS.items():
+            if part.get(option) is not None and not numbers(part[option], count):
+                yield f"{option}={shown(part[option])}, where numbers are expected"
     for place in computed(values):
         if not READ.isdisjoint(place.split(".")) and not UNNEEDED.search(place):
             yield f"a value that is computed, which is not done here ({shown(place)})"
