@@ -9,7 +9,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, first_dict, nested, numbers, word
+from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, numbers, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -150,8 +150,6 @@ PLUGINS: dict[str, Options] = {
         "sub_sample": (False,),
     },
 }
-# Lists of numbers, with their length if that is known. `strides` are in `places.anchor_strides`.
-LISTS = {"scales": None, "ratios": None, "anchor_scales": None, "anchor_ratios": None, "target_stds": 4}
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 INSTEAD = "give the whole one that a run wrote beside its checkpoints"
@@ -197,7 +195,7 @@ def _unusual(found: Mapping[str, Any], options: Options, what: str) -> Iterator[
 
 
 def _unread(values: dict[str, Any]) -> Iterator[str]:
-    """What would have to be run, what stands in other files, and what is no value of its option."""
+    """What would have to be run, and what stands in other files."""
     if values.get("_base_"):
         yield f"a configuration that builds on others (_base_): {INSTEAD}"
     if "_run_" in values:
@@ -205,10 +203,6 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
         yield f"a configuration that does more than name values (line {line}): {INSTEAD}"
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
-    for part in nested(values["model"]):
-        for option, count in LISTS.items():
-            if part.get(option) is not None and not numbers(part[option], count):
-                yield f"{option}={shown(part[option])}, where numbers are expected"
     for place in computed(values):
         if not READ.isdisjoint(place.split(".")) and not UNNEEDED.search(place):
             yield f"a value that is computed, which is not done here ({shown(place)})"
@@ -250,12 +244,17 @@ def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
-    strides = places.anchors(values).get("strides")
-    if strides is not None and places.anchor_strides(values) is None:
-        yield f"anchors with strides {shown(strides)}"
-    base = places.anchors(values).get("base_sizes")
-    if base is not None and base != strides:
+    own = places.anchors(values)
+    read = {name: numbers(own.get(name)) for name in ("scales", "ratios")}
+    for name, found in (read | {"strides": places.anchor_strides(values)}).items():
+        if own.get(name) is not None and found is None:
+            yield f"anchors with {name} {shown(own[name])}"
+    base = own.get("base_sizes")
+    if base is not None and base != own.get("strides"):
         yield f"anchors with base sizes {shown(base)}"
+    for stds in find(values, "target_stds"):
+        if not numbers(stds, 4):
+            yield f"deltas with deviations {shown(stds)}"
     if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
     _, rpn = places.test_settings(values)
