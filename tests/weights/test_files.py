@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,6 +24,7 @@ import gcnet
 from gcnet.context import insert, remove
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
+from gcnet.models.spec import Resize
 from gcnet.weights.catalog import find
 from gcnet.weights.files import _write, fill_weights, read_model_file, save_model
 from gcnet.weights.load import load_model
@@ -62,24 +64,32 @@ def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Pat
     assert info.versions == {"gcnet": gcnet.__version__, "torch": torch.__version__}
 
 
-def test_preprocessing_is_written_so_that_others_can_do_it(detector: Detector, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["opencv", "torchvision", "pillow"])
+def test_preprocessing_is_written_so_that_others_can_do_it(
+    rule: Resize, detector: Detector, tmp_path: Path
+) -> None:
     """From the words of the file alone: the same input as ours."""
+    detector = Detector(replace(detector.spec, resize=rule)).eval()
     save_model(detector, tmp_path / "m.safetensors")
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         words = json.loads(file.metadata()["preprocessing"])
-    picture = np.random.default_rng(0).integers(0, 256, (90, 121, 3), dtype=np.uint8)
-    fit = words["resize"]["fit"]
+    picture = np.random.default_rng(0).integers(0, 256, (190, 257, 3), dtype=np.uint8)
+    fit, interpolation = words["resize"]["fit"], words["resize"]["interpolation"]
     scale = min(fit["long_side"] / max(picture.shape[:2]), fit["short_side"] / min(picture.shape[:2]))
-    height, width = (int(side * scale + 0.5) for side in picture.shape[:2])
-    pixels = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    half = 0.5 if words["resize"]["new_side"] == "floor(side * scale + 0.5)" else 0.0
+    height, width = (int(side * scale + half) for side in picture.shape[:2])
+    if "Pillow's BILINEAR" in interpolation:
+        pixels = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+    else:
+        source = picture.astype(np.float32) if "32-bit floats" in interpolation else picture
+        pixels = cv2.resize(source, (width, height), interpolation=cv2.INTER_LINEAR)
     values = (pixels - np.array(words["normalise"]["mean"])) / np.array(words["normalise"]["std"])
     rows, columns = (-side % words["pad"]["multiple"] for side in (height, width))
     expected = np.pad(values, ((0, rows), (0, columns), (0, 0))).transpose(2, 0, 1)
 
     seen = []
-    handle = detector.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
+    detector.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     detector.predict_images(picture)
-    handle.remove()
     torch.testing.assert_close(seen[0].double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
 
 

@@ -16,6 +16,7 @@ from gcnet.weights.fetch import LocalFile
 from gcnet.weights.files import save_model
 from gcnet.weights.imagenet import IMAGENET
 from gcnet.weights.load import with_context
+from gcnet.weights.start import find_start
 
 TINY = find("mask_rcnn_tiny_gc4")
 CLASSES = ("board", "Cell_Phone")
@@ -113,6 +114,17 @@ def test_classes_that_a_file_does_not_name_are_those_of_the_data(tmp_path: Path)
     begun = start_model(TINY, str(tmp_path / "x.safetensors"), CLASSES)
     assert begun.model.spec.class_names == CLASSES
     assert torch.equal(begun.model.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)
+
+
+def test_a_model_in_memory_stays_as_it_is() -> None:
+    model = create_model(TINY.name, class_names=CLASSES)
+    assert find_start(model, "auto", (), None) == (model, None)
+    with pytest.raises(GCNetError, match="weights are for a model that is given by its name"):
+        find_start(model, "coco", (), None)
+    assert start_model(model, "auto", CLASSES).model is model
+    for options in ({"context": ContextSpec()}, {"remove_context": True}):
+        with pytest.raises(GCNetError, match="in place, with the context blocks that it has"):
+            start_model(model, "auto", CLASSES, **options)
 
 
 @pytest.mark.parametrize("block", ["gc", "snl", "nl"])

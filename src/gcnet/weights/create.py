@@ -112,7 +112,7 @@ def start_model(
 
     Raises:
         GCNetError: the weights cannot be fetched or read, or are of another model; or the model has blocks
-            already, or none to take out.
+            already, or none to take out, or is a caller's, whose blocks stay.
     """
     if isinstance(held, Row | ClassifierRow):
         recorded, given, whose = _choose_weights(held, weights, mirrors, backbone)
@@ -120,6 +120,11 @@ def start_model(
     elif file:
         recorded, given, whose = "auto", held, f"{file}, a {held.spec.name}"
         model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=file)
+    elif context or remove_context:
+        raise GCNetError(
+            "a model in memory is trained in place, with the context blocks that it has: give a name or a "
+            "file to have others"
+        )
     else:
         return Start(held, None, ())
     known = given.spec.class_names if isinstance(given, Detector | Classifier) else ()

@@ -29,6 +29,11 @@ from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
 
+INTERPOLATIONS = {  # by the rule of `gcnet.ops.images.resize_image`
+    "opencv": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
+    "torchvision": "bilinear without antialiasing, on 32-bit floats (OpenCV's INTER_LINEAR)",
+    "pillow": "bilinear with antialiasing, on 8-bit values (Pillow's BILINEAR)",
+}
 DRAWING = (Tensor.normal_, Tensor.uniform_)
 SPARE = 1 << 20  # a model may have twice the numbers of its file, and so many more
 DTYPES = {  # in a header
@@ -172,8 +177,10 @@ def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
         "resize": {
             "fit": {"long_side": first, "short_side": second},
             "scale": "min(long_side / longer side, short_side / shorter side)",
-            "new_side": "floor(side * scale + 0.5)",
-            "interpolation": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
+            "new_side": "floor(side * scale)"
+            if spec.resize == "torchvision"
+            else "floor(side * scale + 0.5)",
+            "interpolation": INTERPOLATIONS[spec.resize],
         },
         "pad": {"multiple": PAD_MULTIPLE, "value": 0, "where": "right and bottom, after normalising"},
     }

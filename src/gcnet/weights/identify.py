@@ -109,10 +109,8 @@ def identify(
             f"{path} says what no model here can be: {error} (--config FILE says otherwise)"
         ) from None
     if row is not None:
-        _refuse_another(path, row, as_said)
+        notes += _held_to(path, row, as_said)
         told_by |= dict.fromkeys(("norm", "frozen_stages", "image_size"), f"as {row.name}")
-        if others := _others(_tests(spec), _tests(as_said)):
-            notes.append(f"as {row.name}, and not as it says: {others}")
     elif as_said != spec:
         own, spec = None, replace(as_said, name=path.stem)
     notes += [*([STANDARDISED] if config.standardised else []), *(config.notes or ())]
@@ -138,7 +136,8 @@ def _find_out(
 
     Who tells the norm and the place of blocks is added to `told_by`.
     """
-    candidates = [row for row in ROWS if told_by_shapes(row.spec) == told_by_shapes(structure)]
+    shapes = told_by_shapes(structure)
+    candidates = [row for row in ROWS if told_by_shapes(row.spec) == shapes]
     published, named = find_published(digest, candidates), _named(path, candidates)
     counted = _counted_norm(tensors)
     norm: Any = config.norm or counted or "frozen_stats"
@@ -200,12 +199,17 @@ def _refuse(path: Path, wrong: Iterable[str]) -> None:
         raise GCNetError(f"{path} cannot be read, because it has what no model here has: {words}")
 
 
-def _refuse_another(path: Path, row: Row, as_said: ModelSpec) -> None:
-    """Raises if a file that is to fill the model of a row says that it holds one that computes otherwise."""
+def _held_to(path: Path, row: Row, as_said: ModelSpec) -> list[str]:
+    """A note on what the model of a row has in place of what its file says.
+
+    Raises GCNetError if the file says that it holds a model that computes otherwise.
+    """
     if others := _others(_computes(row.spec), _computes(as_said)):
         raise GCNetError(
             f"{path} says that it is no {row.name}: other {others}; give the file in place of the name"
         )
+    others = _others(_tests(row.spec), _tests(as_said))
+    return [f"as {row.name}, and not as it says: {others}"] if others else []
 
 
 def _others(ours: Mapping[str, object], theirs: Mapping[str, object]) -> str:

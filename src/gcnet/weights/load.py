@@ -80,11 +80,16 @@ def read_model(
     (`read_checkpoint`). `draw` draws the random numbers of a new model, though the file replaces them all:
     those that are drawn afterwards are what the seed says, whatever was loaded.
     """
-    if is_foreign(file.path):
-        checkpoint = read_checkpoint(file.path, part=part)
-        if isinstance(row, ClassifierRow):
-            return _read_torchvision(file.path, checkpoint, row, class_names)
+    checkpoint = read_checkpoint(file.path, part=part) if is_foreign(file.path) else None
+    if checkpoint and not isinstance(row, ClassifierRow):
         return _read_mmdet(file, checkpoint, row, class_names, draw=draw, told=told)
+    if told not in (None, Config()) or (part and not checkpoint):
+        raise GCNetError(
+            f"{file.path}: --config, --style, --channel-order, --image-size and --part are for detectors of "
+            "other libraries; leave them out"
+        )
+    if checkpoint and isinstance(row, ClassifierRow):
+        return _read_torchvision(file.path, checkpoint, row, class_names)
     model = build_saved(read_model_file(file.path), draw=draw)
     if class_names is not None:
         rename_classes(model, class_names, label=str(file.path))

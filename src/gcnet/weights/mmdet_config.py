@@ -11,14 +11,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gcnet.console import listed
-from gcnet.models.spec import ModelSpec, ResNetSpec
+from gcnet.models.spec import ModelSpec, ResNetSpec, RoISpec
 from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
 from gcnet.weights.mmdet_keys import CONVOLUTIONS
 from gcnet.weights.mmdet_unsupported import BATCH_NORMS, SYNC_NORMS, unknown_plugins, unsupported
 
 BACKBONE = {"style": "pytorch", "frozen_stages": -1, "norm_eval": True}  # where a whole one does not say
-BOX_STDS = (0.1, 0.1, 0.2, 0.2)  # where a box head does not say
 # Steps of a test pipeline that are done here too, or that do not change an image.
 KNOWN_STEPS = re.compile(
     r"(Resize|Normalize|Pad|MultiScaleFlipAug|RandomFlip)$"
@@ -253,7 +252,7 @@ def _boxes(values: dict[str, Any]) -> dict[str, Any]:
 def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
     if isinstance(coder := head.get("bbox_coder"), dict):  # one that does not say divides by nothing
         return numbers(coder.get("target_stds"), 4) or (1.0, 1.0, 1.0, 1.0)
-    return numbers(head.get("target_stds"), 4) or BOX_STDS
+    return numbers(head.get("target_stds"), 4) or RoISpec.stds  # also upstream's default
 
 
 def _test(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.weights import mmdet_places as places
-from gcnet.weights.config_text import Computed, computed, dicts, first_dict, word
+from gcnet.weights.config_text import Computed, computed, dicts, find, first_dict, numbers, word
 
 Options = Mapping[str, tuple[Any, ...]]  # by name, each with all the values that are known of it
 
@@ -159,11 +159,8 @@ PLUGINS: dict[str, Options] = {
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
 INSTEAD = "give the whole one that a run wrote beside its checkpoints"
-# Places of values that are read; elsewhere one may be computed.
-READ = re.compile(
-    r"(^|\.)(backbone|neck|\w+_head|\w+_roi_extractor|test_cfg|data_preprocessor|test_pipelines|img_norm_cfg)"
-    r"(\.|$)"
-)
+# In the places of values that are read; elsewhere one may be computed.
+READ = {*KNOWN, "test_cfg", "test_pipelines", "img_norm_cfg"} - {"model", "wrapper"}
 # Options of a part that do not matter, or that tensors tell.
 UNNEEDED = re.compile(
     r"(^|\.)(loss\w*|init_cfg|pretrained|num_classes|meta_keys|file_client_args|backend_args)(\.|$)"
@@ -213,7 +210,7 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
     if isinstance(values["model"], Computed):
         yield "a model that is computed, which is not done here"
     for place in computed(values):
-        if READ.search(place) and not UNNEEDED.search(place):
+        if not READ.isdisjoint(place.split(".")) and not UNNEEDED.search(place):
             yield f"a value that is computed, which is not done here ({shown(place)})"
 
 
@@ -260,12 +257,17 @@ def unknown_plugins(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
-    strides = places.anchors(values).get("strides")
-    if strides is not None and places.anchor_strides(values) is None:
-        yield f"anchors with strides {shown(strides)}"
-    base = places.anchors(values).get("base_sizes")
-    if base is not None and base != strides:
+    own = places.anchors(values)
+    read = {name: numbers(own.get(name)) for name in ("scales", "ratios")}
+    for name, found in (read | {"strides": places.anchor_strides(values)}).items():
+        if own.get(name) is not None and found is None:
+            yield f"anchors with {name} {shown(own[name])}"
+    base = own.get("base_sizes")
+    if base is not None and base != own.get("strides"):
         yield f"anchors with base sizes {shown(base)}"
+    for stds in find(values, "target_stds"):
+        if not numbers(stds, 4):
+            yield f"deltas with deviations {shown(stds)}"
     if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
     _, rpn = places.test_settings(values)

@@ -67,6 +67,8 @@ def find_start(
     if file is not None:
         return load_trained(file, "cpu", mirrors), str(file.place)
     if not isinstance(model, str | os.PathLike):
+        if weights not in (None, "auto"):
+            raise GCNetError("weights are for a model that is given by its name; this one has its own")
         return model, None
     if weights not in WORDS:
         find_weights(os.fspath(weights))
