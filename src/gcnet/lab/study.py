@@ -93,7 +93,8 @@ def context_name(context: ContextSpec | None) -> str:
     stages = "".join(f"c{i}" for i, used in enumerate(context.stages, 2) if used)
     words = [context.block, stages, context.position]
     for name, value in context.options.items():
-        words += [f"r{1 / value:g}"] if name == "ratio" else [value] if isinstance(value, str) else value
+        short = f"r{1 / value:g}" if name == "ratio" else value
+        words += map(str, short if isinstance(short, tuple) else [short])
     return "-".join(words)
 
 
