@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Entries:
     def __init__(self) -> None:
         self.images: list[dict[str, Any]] = []
         self.objects: list[dict[str, Any]] = []
+        self.ids: Counter[str] = Counter()
 
     def add_image(self, file_name: Any, width: Any = None, height: Any = None) -> None:
         """The next image; its own size is taken where none is given."""
@@ -80,8 +82,11 @@ class Entries:
     def add_object(self, id: str, name: str, drawn: Mapping[str, Any]) -> None:
         """An object of the last image, of the class `name`, which may be empty.
 
+        `id` tells people which it is; files of one name in several folders give several the same.
         `drawn` has its `bbox`, its `segmentation` or both, and what else COCO says of objects.
         """
+        self.ids[id] += 1
+        id += f" ({self.ids[id]})" if self.ids[id] > 1 else ""
         self.objects.append({"id": id, "image_id": len(self.images), "category_id": name, **drawn})
 
     def source(self, path: Path, image_dir: Path, listed: Sequence[str] = ()) -> Source:

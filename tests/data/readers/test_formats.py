@@ -467,6 +467,17 @@ def test_objects_of_isat(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
         load_splits(tmp_path / "marks")
 
 
+def test_files_of_one_name_in_two_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What tells people which object it is, is no id of theirs that occurs twice."""
+    for folder in ("first", "second"):
+        image(tmp_path / folder / "a.jpg")
+        write(tmp_path / folder / "a.json", isat_file([("dog", 1, CORNERS, 1.0, False)]))
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    ids = [one.id for record in dataset.records for one in record.instances]
+    assert ids == ["a.json:0", "a.json:0 (2)"]
+    assert caplog.messages == []
+
+
 def test_one_folder_of_labelme_is_divided(tmp_path: Path) -> None:
     labelme(tmp_path)
     (tmp_path / "val" / "a.json").rename(tmp_path / "train" / "b.json")

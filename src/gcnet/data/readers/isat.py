@@ -18,7 +18,7 @@ from gcnet.data.readers.files import (
     read_object,
     readable,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 
 _MARK = re.compile(rb'"description"\s*:\s*"ISAT"')
 _BACKGROUND = "__background__"
@@ -35,20 +35,19 @@ def is_isat(path: Path) -> bool:
 
 
 def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
-    images, annotations, beside = [], [], ImagesBeside()
-    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+    entries, beside = Entries(), ImagesBeside()
+    for path, content in readable(files, read_object):
         info = content["info"] if isinstance(content.get("info"), dict) else {}
         name = info.get("name")
-        image = beside.of(path, name if isinstance(name, str) else "")
-        sides = {side: info.get(side) for side in ("width", "height")}
-        images.append({"id": id, "file_name": image, **sides})
+        size = {side: info.get(side) for side in ("width", "height")}
+        entries.add_image(beside.of(path, name if isinstance(name, str) else ""), **size)
         polygons = objects_in(content.get("objects"))
         holes = [one for one in polygons if one.get("category") == _BACKGROUND]
-        for number, (key, parts) in enumerate(_groups(polygons).items()):
-            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": key[1], "iscrowd": key[2]}
-            annotations.append(entry | object_of(_object, parts, holes, sides))
-    beside.tell(folder, len(images))
-    return Source.of_names(folder, folder, images, annotations)
+        for number, ((_, label, crowd), parts) in enumerate(_groups(polygons).items()):
+            drawn = object_of(_object, parts, holes, size) | {"iscrowd": crowd}
+            entries.add_object(f"{path.name}:{number}", label, drawn)
+    beside.tell(folder, len(entries.images))
+    return entries.source(folder, folder)
 
 
 def _groups(polygons: Sequence[dict[str, Any]]) -> dict[tuple[str, str, bool], list[dict[str, Any]]]:
@@ -58,7 +57,7 @@ def _groups(polygons: Sequence[dict[str, Any]]) -> dict[tuple[str, str, bool], l
     """
     groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for number, one in enumerate(polygons):
-        group, name = one.get("group"), str(one.get("category") or "object")
+        group, name = one.get("group"), str(one.get("category") or "")
         key = f"group {group}" if group else str(number)
         if name != _BACKGROUND:
             groups.setdefault((key, name, bool(one.get("iscrowd"))), []).append(one)
@@ -66,9 +65,9 @@ def _groups(polygons: Sequence[dict[str, Any]]) -> dict[tuple[str, str, bool], l
 
 
 def _object(
-    parts: Sequence[dict[str, Any]], holes: Sequence[dict[str, Any]], sides: dict[str, Any]
+    parts: Sequence[dict[str, Any]], holes: Sequence[dict[str, Any]], size: dict[str, Any]
 ) -> dict[str, Any]:
     """The polygons, or a mask where background lies on a layer above them: that is how ISAT draws holes."""
     lowest = min(float(one.get("layer") or 0) for one in parts)
     above = [one["segmentation"] for one in holes if float(one.get("layer") or 0) > lowest]
-    return cut_out([one["segmentation"] for one in parts], above, sides)
+    return cut_out([one["segmentation"] for one in parts], above, size)

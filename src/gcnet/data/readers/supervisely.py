@@ -23,7 +23,7 @@ from gcnet.data.readers.files import (
     read_object,
     readable,
 )
-from gcnet.data.source import Source
+from gcnet.data.source import Entries, Source
 from gcnet.ops.decode import read_cutout
 
 _MOST_BYTES = 1 << 26  # of a mask's PNG
@@ -41,17 +41,16 @@ def is_supervisely(path: Path) -> bool:
 
 
 def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
-    images, annotations, beside = [], [], ImagesBeside()
-    for id, (path, content) in enumerate(readable(files, read_object), start=1):
+    entries, beside = Entries(), ImagesBeside()
+    for path, content in readable(files, read_object):
         size = content.get("size")
         size = size if isinstance(size, dict) else {}
         sides = {side: size[side] for side in ("width", "height") if {"width", "height"} <= size.keys()}
-        images.append({"id": id, "file_name": beside.of(path, path.stem)} | sides)
+        entries.add_image(beside.of(path, path.stem), **sides)
         for number, one in enumerate(objects_in(content.get("objects"))):
-            name = str(one.get("classTitle") or "object")
-            entry = {"id": f"{path.name}:{number}", "image_id": id, "category_id": name}
-            annotations.append(entry | object_of(_object, one, size))
-    return Source.of_names(folder, folder, images, annotations)
+            name = str(one.get("classTitle") or "")
+            entries.add_object(f"{path.name}:{number}", name, object_of(_object, one, size))
+    return entries.source(folder, folder)
 
 
 def _object(one: dict[str, Any], size: dict[str, Any]) -> dict[str, Any]:
