@@ -63,7 +63,8 @@ def test_nothing_found_nothing_annotated_and_broken_images(scene, tmp_path: Path
     dataset, results = scene
     spec = replace(find("faster_rcnn_tiny_gc4").spec, class_names=NAMES)
     bare = replace(dataset, records=[replace(record, instances=()) for record in dataset.records])
-    for number, (some, found) in enumerate(((dataset, []), (bare, results), (bare, []))):
+    none = replace(dataset, records=[])
+    for number, (some, found) in enumerate(((dataset, []), (bare, results), (bare, []), (none, []))):
         write_report(spec, CocoResults(found), some, tmp_path / f"{number}", about=ABOUT)
         assert "NaN" not in (tmp_path / f"{number}/report.json").read_text()
     (tmp_path / "0.png").write_bytes(b"no image")
