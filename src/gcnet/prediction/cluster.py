@@ -29,7 +29,7 @@ class Worker:
             self.steps = partial(Classify, self.model, top=top, with_sheet=False)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Any:
-        """The columns of the batch, except `bytes`, and those of `row_schema`, as an Arrow table."""
+        """The columns of `row_schema`, and the others of the batch except `bytes`, as an Arrow table."""
         arrow = needs("pyarrow", "ray")
         contents = batch.get("bytes")
         count = len(next(iter(batch.values())))
@@ -48,7 +48,8 @@ class Worker:
         table = arrow.Table.from_pylist(rows, schema=row_schema(arrow, of_detector=self.of_detector))
         table = table.drop_columns([name for name in ("id", "file_name") if name in table.column_names])
         for name, values in batch.items():
-            table = table if name == "bytes" else table.append_column(name, arrow.array(list(values)))
+            if name != "bytes" and name not in table.column_names:
+                table = table.append_column(name, arrow.array(list(values)))
         return table
 
 
