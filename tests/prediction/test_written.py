@@ -95,6 +95,12 @@ def test_what_is_gone_on_with_stays(photos: list[Path], out: Path, tmp_path: Pat
     assert (out / "crops" / "000-0.jpg").stat().st_mtime_ns == before
 
 
+def test_a_call_that_was_ended_leaves_no_empty_parts(photos: list[Path], out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(photos, out, Stops(), formats=("jsonl",), overlays=False, images_a_file=1)
+    assert below(out) == {"images.json", "results-00000.jsonl", "unfinished.jsonl"}
+
+
 @pytest.mark.parametrize("name", ["../photo.jpg", "{tmp_path}/photo.jpg", "", ".", "x\0", 3, None])
 def test_a_list_of_a_stranger_removes_nothing(tmp_path: Path, out: Path, name: Any) -> None:
     out.mkdir()

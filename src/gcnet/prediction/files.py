@@ -305,7 +305,8 @@ class _Run:
         folder = self.journal.folder
         written = Written(folder)
         for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
-            self._write_part(part)
+            if (self.places[self.parts.indices(part)] >= 0).any():
+                self._write_part(part)
         for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
             if word in WHOLE:
                 name, write = WHOLE[word]
