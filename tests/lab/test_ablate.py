@@ -180,7 +180,9 @@ def test_a_study_from_data_to_report(options, capsys):
     report = json.loads((options.out / "position.json").read_text())
     assert [cell["cell"] for cell in report["cells"]] == ["none", "after1x1", "after_add"]
     assert report["cells"][0]["box_AP"]["mean"] == pytest.approx(0.105)
-    assert "+0.000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "position: 3 cells x 2 seeds, 1 iterations each" in printed
+    assert "+0.000" in printed
 
     again = FakeStart()
     ablate(replace(options, seeds=3), start=again)
@@ -219,10 +221,12 @@ def test_verdicts_are_of_finished_runs_as_the_table_is(options):
     assert [list(cell["better by"]) for cell in cells] == [["after1x1"], ["none"], []]
 
 
-def test_nothing_but_failures_is_told_as_such(options):
+def test_nothing_but_failures_is_told_as_such(options, capsys):
     labels = tuple(f"{cell}, seed 0" for cell in ("none", "after1x1", "after_add"))
+    timed = replace(options, seeds=1, recipe=replace(options.recipe, time="30s"))
     with pytest.raises(GCNetError, match="3 of 3 runs failed"):
-        ablate(replace(options, seeds=1), start=FakeStart(fails=labels))
+        ablate(timed, start=FakeStart(fails=labels))
+    assert "position: 3 cells x 1 seeds, 30s each" in capsys.readouterr().out
 
 
 def test_a_ratio_without_channels_is_named_before_any_run(options, monkeypatch):
@@ -232,6 +236,13 @@ def test_a_ratio_without_channels_is_named_before_any_run(options, monkeypatch):
     with pytest.raises(GCNetError, match="cell 1/1000 cannot be built"):
         ablate(options, start=start)
     assert not start.started
+    assert not options.out.exists()
+
+
+def test_a_batch_size_that_may_differ_is_refused(options):
+    own = replace(options, recipe=replace(options.recipe, batch_size="auto"))
+    with pytest.raises(GCNetError, match="batch_size auto may come to another number in each cell"):
+        ablate(own, start=FakeStart())
     assert not options.out.exists()
 
 
