@@ -67,7 +67,9 @@ def test_nothing_found_nothing_annotated_and_broken_images(scene, tmp_path: Path
     for number, (some, found) in enumerate(((dataset, []), (bare, results), (bare, []), (none, []))):
         write_report(spec, CocoResults(found), some, tmp_path / f"{number}", about=ABOUT)
         assert "NaN" not in (tmp_path / f"{number}/report.json").read_text()
-        assert "nan" not in re.split(r"\W+", (tmp_path / f"{number}/report.html").read_text())
+        page = (tmp_path / f"{number}/report.html").read_text()
+        assert "nan" not in re.split(r"\W+", page)
+        assert ("None of 16 objects is found" in page) == (number == 0)
     (tmp_path / "0.png").write_bytes(b"no image")
     write_report(spec, CocoResults(results), dataset, tmp_path / "broken", about=ABOUT)
     assert (tmp_path / "broken/report.html").read_text().count("data:image/jpeg") == 2 * 7

@@ -47,6 +47,8 @@ def findings(report: Mapping[str, Any]) -> list[Line]:
         best = report["best"]
         text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
         lines.append(Line("note", f"{text}{best['recall']:.0%} of the objects are found."))
+    elif report["objects"]:
+        lines.append(Line("stop", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
     return lines + _of_the_scores(report)
 
 
