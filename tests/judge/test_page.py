@@ -32,9 +32,7 @@ def test_a_detector(scene, tmp_path: Path) -> None:
     train_set = replace(dataset, records=dataset.records[2:3])
     write_report(spec, CocoResults(results), dataset, tmp_path / "r", about=ABOUT, train_set=train_set)
     report = json.loads((tmp_path / "r/report.json").read_text())
-    evaluator = CocoEvaluator(dataset)
-    evaluator.results = CocoResults(results)
-    metrics = evaluator.compute()
+    metrics = CocoEvaluator(dataset, results).compute()
     assert report["ap"]["box"]["AP"]["value"] == pytest.approx(metrics.box["AP"])
     assert report["ap"]["box"]["AP"]["low"] < metrics.box["AP"] < report["ap"]["box"]["AP"]["high"]
     assert [one["objects"] for one in report["classes"]] == [8, 8, 0]

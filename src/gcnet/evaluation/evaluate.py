@@ -115,14 +115,9 @@ def evaluation_in(
     }
     with alone_in(folder):
         _check_before(folder, call)
-        journal = Journal(folder, call, {})
-        try:
+        with Journal(folder, call) as journal:
             yield journal
-        except BaseException:
-            journal.close(finished=False)
-            raise
-        write_json(folder / CALL, call)
-        journal.close(finished=True)
+            write_json(folder / CALL, call)
 
 
 def _check_before(folder: Path, call: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, overload
 
 import numpy as np
@@ -88,15 +89,9 @@ class CocoResults(Sequence[dict[str, Any]]):
     Kept are columns and run-length encodings, about 300 bytes a detection; entries are made when asked for.
     """
 
-    def __init__(self, images: Iterable[ImageResults] = ()) -> None:
-        self.images: list[ImageResults] = []
-        self._ends: list[int] = []
-        for image in images:
-            self.append(image)
-
-    def append(self, image: ImageResults) -> None:
-        self.images.append(image)
-        self._ends.append(len(self) + len(image))
+    def __init__(self, images: Iterable[ImageResults]) -> None:
+        self.images = list(images)
+        self._ends = list(accumulate(map(len, self.images)))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

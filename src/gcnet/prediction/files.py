@@ -15,15 +15,15 @@ import numpy as np
 from gcnet.console import listed, one_line, progress_bar
 from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
 from gcnet.errors import GCNetError, check_least, check_threshold
-from gcnet.files import alone_in, prepare_folder
+from gcnet.files import alone_in, prepare_folder, write_json
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
 from gcnet.models.views import Views
 from gcnet.ops.images import write_image
 from gcnet.prediction.beside import Beside
-from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries
-from gcnet.prediction.names import OutputNames, check_inputs, images_in
+from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries
+from gcnet.prediction.names import OutputNames, images_in
 from gcnet.prediction.predictions import Counts, Predictions
 from gcnet.prediction.steps import Classify, Detect, DetectorLike, through_views
 from gcnet.prediction.stream import Done, predict_all
@@ -124,7 +124,11 @@ def _beside(
 ) -> Beside:
     inputs = images_in(paths, journal.folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
-    check_inputs(names, journal.folder)
+    if inputs and "overlay" in kinds:
+        for index in range(len(paths)):
+            if names.picture(index) in inputs:
+                target = journal.folder / names.picture(index)
+                raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")
     beside = Beside(journal.folder, kinds, names, model.spec.class_names, score_threshold)
     for place in beside.folders:
         if images_in(paths, place):
@@ -146,13 +150,8 @@ def _journal(
     folder = prepare_folder(out)
     with alone_in(folder):
         _check_results(folder, is_detector=is_detector)
-        journal = Journal(folder, call, {"taken": _other_images(folder)})
-        finished = False
-        try:
+        with Journal(folder, call, {"taken": _other_images(folder)}) as journal:
             yield journal
-            finished = True
-        finally:
-            journal.close(finished=finished)
 
 
 def _check_results(folder: Path, *, is_detector: bool) -> None:
@@ -313,7 +312,7 @@ class _Run:
                 write(folder / name, self._images, self.class_names)
                 written.add(name)
         files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
-        write_entries(folder / files[0], self._counted())
+        write_json(folder / files[0], (image.entry for image in self._counted()))
         written.add(files[0])
         if (sheet := self.steps.sheet()) is not None:
             write_image(folder / SHEET, sheet, quality=90)

@@ -96,11 +96,6 @@ def result_entries(image: ImageFound, class_names: Sequence[str]) -> list[dict[s
     ]
 
 
-def write_entries(path: Path, images: Iterable[ImageFound]) -> None:
-    """Writes the entries of the images."""
-    write_json(path, (image.entry for image in images))
-
-
 def write_coco_results(path: Path, images: Images, class_names: Sequence[str]) -> None:
     """All detections in COCO's results format."""
     write_json(path, (one for image in images() for one in result_entries(image, class_names)))
