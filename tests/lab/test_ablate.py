@@ -127,6 +127,14 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(tmp_path, caps
     assert again.started == ["gc, seed 1"]
 
 
+def test_a_run_that_the_system_killed_is_told_as_such(tmp_path):
+    [run] = runs_in(tmp_path, 1)
+    run.folder.mkdir()
+    (run.folder / "log.txt").write_text("iteration 30/150 epoch 1 | loss 7.940\n")
+    [(_, reason)] = make_runs([run], lambda run: FakeJob(-signal.SIGKILL))
+    assert reason == "ended by signal 9 (Killed), as the system does when the memory is full"
+
+
 def test_a_signal_stops_what_is_under_way_in_good_order(tmp_path):
     start = FakeStart(hangs=("gc, seed 1", "gc, seed 2"))
 

@@ -102,6 +102,9 @@ def _why_failed(run: Run, code: int) -> str:
     """Empty if the run succeeded, or the last line of its log, without "gcnet: error: "."""
     if code == 0 and run.result is not None:
         return ""
+    if code < 0:  # the log ends with whatever was said last
+        hint = ", as the system does when the memory is full" if code == -9 else ""
+        return f"ended by signal {-code} ({signal.strsignal(-code)}){hint}"
     log = run.folder / "log.txt"
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     lines = [line for line in lines if line.strip()]
