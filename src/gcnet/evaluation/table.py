@@ -16,8 +16,8 @@ _AP = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _CLASS = ("AP", "AP50", "AP75")
 
 
-def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class: bool = True) -> None:
-    """Prints the overall tables, and the one by class unless there is only one class or it is not wanted."""
+def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
+    """Prints the overall tables, and the one by class unless there is only one class."""
     console = console or Console()
     console.print(_overall_table(metrics, _AP, f"COCO average precision, {metrics.images} images"))
     if metrics.best is not None:
@@ -26,7 +26,7 @@ def print_metrics(metrics: Metrics, console: Console | None = None, *, per_class
         console.print(f"{line}recall {best.recall:.3f} (boxes, IoU 0.5)", highlight=False)
     recalls = tuple(name for name in metrics.box if name.startswith("AR"))
     console.print(_overall_table(metrics, recalls, "COCO average recall"))
-    if per_class and len(metrics.per_class) > 1:
+    if len(metrics.per_class) > 1:
         console.print(_class_table(metrics))
 
 

@@ -22,13 +22,11 @@ from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
 from gcnet.judge.classifier import describe_two
 from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
+from gcnet.judge.page import LISTED, SHOWN
 from gcnet.judge.strips import draw_image, draw_strip, plain
 from gcnet.models.spec import ModelSpec
 from gcnet.viz.figures import Figure, draw_each
 from gcnet.viz.page import render_page
-
-SHOWN = 12  # images that are drawn
-LISTED = 200  # images in the JSON
 
 
 def write_comparison(

@@ -24,7 +24,7 @@ from gcnet.ops.images import fit_size, padded_size
 TRAIN_IMAGES, VALID_IMAGES = 800, 100  # of context shapes
 
 
-def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = None) -> None:
+def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] = start_process) -> None:
     """Trains the missing runs of the study, then writes its table and plot in `study.out`.
 
     Raises:
@@ -41,7 +41,7 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
         _check_buildable(cell, spec)
     failed: list[tuple[Run, str]] = []
     if not study.report_only:
-        failed = _make_missing(study, start or start_process)
+        failed = _make_missing(study, start)
     finished = {cell: _finished_runs(study.cell_folder(spec)) for cell, spec in specs.items()}
     first = next(itertools.chain.from_iterable(finished.values()), None)
     if first is not None:
