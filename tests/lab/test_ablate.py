@@ -195,9 +195,6 @@ def test_a_study_from_data_to_report(options, capsys):
     again = FakeStart()
     ablate(replace(options, seeds=3), start=again)
     assert again.started == ["none, seed 2", "after1x1, seed 2", "after_add, seed 2"]
-    shared = FakeStart()
-    ablate(replace(options, grid="ratio"), start=shared)
-    assert len(shared.started) == 6  # 1/8, 1/16 and 1/32: no block and 1/4 are there
 
 
 def test_report_alone_needs_no_options_and_makes_no_runs(options, capsys):
