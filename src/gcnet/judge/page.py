@@ -88,12 +88,13 @@ def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage])
 
 def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
     """The images that are also in the training split."""
-    names = [*dataset.names(), *train_set.names()]
+    names, count = [*dataset.names(), *train_set.names()], len(dataset)
     groups = same_images([record.path for record in (*dataset.records, *train_set.records)])
     return [
-        {"file_name": names[group[0]], "trained_on": names[group[-1]]}
+        {"file_name": names[place], "trained_on": names[group[-1]]}
         for group in groups
-        if group[0] < len(dataset) <= group[-1]
+        for place in group
+        if place < count <= group[-1]
     ]
 
 
