@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fakes import Finds, listed, write_photos
 
+from gcnet.errors import GCNetError
 from gcnet.prediction.files import predict_files
 from gcnet.prediction.wanted import FORMATS, Wanted
 from gcnet.prediction.written import NAME, Written
@@ -68,6 +69,32 @@ def test_what_is_the_user_s_stays(photos: list[Path], out: Path) -> None:
     assert listed(out / "labelme") == ["002.json"]
     assert {"000.jpg", "results.json"} < below(out)
     assert "001.jpg" not in below(out)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("labelme/002.json", {"formats": ("labelme",)}),
+        ("yolo/labels/002.txt", {"formats": ("yolo",)}),
+        ("yolo/data.yaml", {"formats": ("yolo",)}),
+        ("crops/002-0.jpg", {"crops": True}),
+        ("coco.json", {"formats": ("coco",)}),
+    ],
+)
+def test_what_was_changed_since_is_not_written_over(
+    name: str, wanted: dict[str, Any], photos: list[Path], out: Path
+) -> None:
+    predict(photos, out, **wanted)
+    (out / name).write_text("corrected by hand")
+    before, model = below(out), Finds()
+    with pytest.raises(GCNetError, match=f"{name} would be replaced; remove it or choose another folder"):
+        predict(photos, out, model, **wanted)
+    assert (model.calls, below(out)) == (0, before)
+    if "002" in name:
+        predict(photos[:2], out, **wanted)  # needs other names
+    else:
+        predict(photos, out)
+    assert (out / name).read_text() == "corrected by hand"
 
 
 def test_the_images_of_the_call_stay(photos: list[Path], out: Path, tmp_path: Path) -> None:

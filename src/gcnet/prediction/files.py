@@ -99,7 +99,7 @@ def predict_files(
             if journal is not None and overlays:
                 _check_sheet(journal.folder, paths)
             run = _Run(Classify(model, paths, top, overlays), paths, journal, wanted)
-        run.recall()
+        run.recall(beside)
         if beside is not None:
             beside.prepare()
         return run.finish(batch_size, max_pixels, progress)
@@ -228,16 +228,18 @@ class _Run:
                 )
         return self._write()
 
-    def recall(self) -> None:
+    def recall(self, beside: Beside | None) -> None:
         """Finds the results of an earlier call in images that have not changed since.
 
-        Without any, removes the files of one that has ended.
+        Without any, removes the files of one that has ended, and raises GCNetError if some of these were
+        changed and would be replaced.
         """
         if self.journal is None:
             return
         written = Written(self.journal.folder)
         if next(self.journal.entries(), None) is None:
-            written.begin(self.paths)
+            whole = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
+            written.begin(self.paths, [*whole, *(beside.there() if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
