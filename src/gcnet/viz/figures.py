@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from gcnet.data.dataset import ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import move_segmentation
+from gcnet.viz.canvas import resized
 from gcnet.viz.objects import draw_targets
 from gcnet.viz.page import embedded
 
@@ -77,16 +77,11 @@ def draw_window(
     left, top, right, bottom = (round(float(edge)) for edge in window or whole)
     scale = SIDE / max(right - left, bottom - top)
     size = max(round((bottom - top) * scale), 1), max(round((right - left) * scale), 1)
-    part = _resized(image[top:bottom, left:right], size)
+    part = resized(image[top:bottom, left:right], size)
     matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     moved = tuple(_move(item, matrix, size) for item in items)
     record = ImageRecord(0, Path(), size[1], size[0], moved)
     return draw_targets(part, record, class_names, scores=scores)
-
-
-def _resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    smaller = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
 def _move(item: Instance, matrix: np.ndarray, size: tuple[int, int]) -> Instance:
