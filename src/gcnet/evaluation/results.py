@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -96,13 +96,9 @@ class CocoResults(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
         places = range(len(self))[index]
-        if isinstance(places, range):
+        if isinstance(places, range):  # of a slice
             return [self[place] for place in places]
         image = bisect_right(self._ends, places)
         return self.images[image].entries()[places - self._ends[image]]

@@ -12,8 +12,6 @@ from gcnet.prediction.formats import ImageFound, image_row, row_schema
 from gcnet.prediction.steps import Classify, Detect
 from gcnet.prediction.stream import Done, predict_all
 
-COLUMNS = ("path", "bytes")  # in one of which images come
-
 
 class Worker:
     """A model in one of Ray's processes. `load` returns it and its score threshold."""
@@ -65,7 +63,7 @@ def map_dataset(
 ) -> Any:
     """The data set with detections; see `gcnet.predict_dataset`."""
     columns = dataset.columns() or []
-    if not any(name in columns for name in COLUMNS):
+    if not {"path", "bytes"}.intersection(columns):
         raise GCNetError(
             f"the data set has columns {', '.join(columns)}; images are in one called path or bytes"
         )
