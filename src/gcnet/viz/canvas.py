@@ -43,6 +43,15 @@ def resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[n
     return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
+def at_most(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The image, made smaller where its longer side has more than so many pixels."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(round(edge * scale), 1) for edge in image.shape[:2])
+    return resized(image, (height, width))
+
+
 def line_width(canvas: np.ndarray) -> int:
     """The width of frames and outlines [px], which grows with the image."""
     return max(1, round(float(np.sqrt(canvas.shape[0] * canvas.shape[1])) / 450))
