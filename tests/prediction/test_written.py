@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from fakes import Finds, listed, write_photos
 
@@ -120,6 +122,18 @@ def test_what_is_gone_on_with_stays(photos: list[Path], out: Path, tmp_path: Pat
     predict(photos[:2], tmp_path / "whole", **fewer)
     assert below(out) == below(tmp_path / "whole")
     assert (out / "crops" / "000-0.jpg").stat().st_mtime_ns == before
+
+
+def test_crops_of_an_image_that_changed_meanwhile_are_gone(photos: list[Path], out: Path) -> None:
+    names, crops = [os.fspath(path) for path in photos], Wanted(crops=True)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(Stops(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    assert listed(out / "crops") == ["000-0.jpg", "000-1.jpg"]
+    assert cv2.imwrite(names[0], np.zeros((6, 6, 3), np.uint8))  # the second object is not in it
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(Stops(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    predict_files(Finds(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    assert listed(out / "crops") == ["000-0.jpg", *(f"00{i}-{k}.jpg" for i in (1, 2) for k in (0, 1))]
 
 
 def test_a_call_that_was_ended_leaves_no_empty_parts(photos: list[Path], out: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,14 @@ class Beside:
         """The folders of these kinds."""
         return [self.folder / name for kind in self.kinds for name in FOLDERS.get(kind, ())]
 
-    def there(self) -> list[str]:
-        """The files that are there already under names which this call may write."""
+    def there(self, indices: Iterable[int]) -> list[str]:
+        """The files that are there already under names which are written for the images at `indices`."""
         found: dict[str, list[str]] = {}  # by the names of images
         for folder in self.folders:
             for file in folder.iterdir() if folder.is_dir() else ():
                 name = file.stem.rpartition("-")[0] if folder.name in ("crops", "cutouts") else file.stem
                 found.setdefault(name, []).append(file.relative_to(self.folder).as_posix())
-        indices = range(len(self.names.paths)) if found else ()
-        there = [file for index in indices for file in found.get(self.names[index], ())]
-        return [*there, *([DATA] if "yolo" in self.kinds else [])]
+        return [file for index in indices if found for file in found.get(self.names[index], ())]
 
     def prepare(self) -> None:
         """Makes the folders, and files that exist once for each kind."""

@@ -21,7 +21,7 @@ from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
 from gcnet.models.views import Views
 from gcnet.ops.images import write_image
-from gcnet.prediction.beside import Beside
+from gcnet.prediction.beside import DATA, Beside
 from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries
 from gcnet.prediction.names import OutputNames, images_in
 from gcnet.prediction.predictions import Counts, Predictions
@@ -238,24 +238,32 @@ class _Run:
             return
         written = Written(self.journal.folder)
         if next(self.journal.entries(), None) is None:
-            whole = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
-            written.begin(self.paths, [*whole, *(beside.there() if beside else ())])
+            own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
+            own += [DATA] if "yolo" in self.wanted.formats else []
+            written.begin(self.paths, [*own, *(beside.there(range(len(self.paths))) if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
+        repeated: set[int] = set()
         for place, path, value in self.journal.entries():
             if path not in index_of:
                 others.append(path)
                 continue
-            again = "error" in value["entry"] or value["stamp"] != _stamp(path)
-            again = again or self.steps.wants(index_of[path])
-            self.places[index_of[path]] = -1 if again else place
+            index = index_of[path]
+            again = "error" in value["entry"] or value["stamp"] != _stamp(path) or self.steps.wants(index)
+            self.places[index] = -1 if again else place
+            if again:
+                repeated.add(index)
+            else:  # it has been repeated
+                repeated.discard(index)
         if others:
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
-        written.remove(lambda name: "/" in name or _is_picture(name))  # those of several images are new
+        stale = set(beside.there(repeated) if beside and repeated else ())
+        # Files of several images are new.
+        written.remove(lambda name: name not in stale and ("/" in name or _is_picture(name)))
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
 
