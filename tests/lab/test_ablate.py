@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,28 @@ def test_a_signal_stops_what_is_under_way_in_good_order(tmp_path):
     assert all(job.ended for job in start.jobs)
     assert (tmp_path / "seed-0" / "result.json").exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_while_runs_are_handed_out_stops_too(tmp_path, monkeypatch):
+    """It came while the pool held a lock, and its handler waited for that."""
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *words: Any) -> Any:
+            with self._shutdown_lock:
+                signal.raise_signal(signal.SIGTERM)
+
+    def hang(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("gcnet.lab.runs.ThreadPoolExecutor", Interrupted)
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(20)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_runs(runs_in(tmp_path), FakeStart())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_ctrl_c_waits_for_what_is_under_way_and_begins_nothing(tmp_path):
