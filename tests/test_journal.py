@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,47 +16,44 @@ CALL = {"model": "m"}
 
 
 def test_entries_come_back_in_order_and_by_place(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, CALL, {"a": 1})
-    places = [journal.add(key, {"n": key}) for key in ("x", "ü", "x")]
-    journal.close(finished=False)
+    with suppress(KeyboardInterrupt), Journal(tmp_path, CALL, {"a": 1}) as journal:
+        places = [journal.add(key, {"n": key}) for key in ("x", "ü", "x")]
+        raise KeyboardInterrupt
     with open(tmp_path / NAME, "a") as file:
         file.write('{"damaged": 1}\nnothing\n["cut off"')
-    again = Journal(tmp_path, CALL, {"a": 2})
-    assert again.notes == {"a": 1}
-    assert list(again.entries()) == [
-        (place, key, {"n": key}) for place, key in zip(places, "xüx", strict=True)
-    ]
-    assert again.at(again.add("y", 5)) == 5
-    assert again.at(places[1]) == {"n": "ü"}
-    again.close(finished=True)
+    with Journal(tmp_path, CALL, {"a": 2}) as again:
+        assert again.notes == {"a": 1}
+        assert list(again.entries()) == [
+            (place, key, {"n": key}) for place, key in zip(places, "xüx", strict=True)
+        ]
+        assert again.at(again.add("y", 5)) == 5
+        assert again.at(places[1]) == {"n": "ü"}
     assert not (tmp_path / NAME).exists()
 
 
 def test_another_call_is_refused(tmp_path: Path) -> None:
-    Journal(tmp_path, CALL, {}).close(finished=False)
-    with pytest.raises(GCNetError, match=r"another call \(its model differs\)"):
-        Journal(tmp_path, {"model": "n"}, {})
+    with Journal(tmp_path, CALL), pytest.raises(GCNetError, match=r"another call \(its model differs\)"):
+        Journal(tmp_path, {"model": "n"})
 
 
 def test_a_line_that_the_disk_does_not_take_leaves_nothing(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, CALL, {})
-    journal.add("x", 1)
-    file, written = journal._file, []
+    written: list[memoryview] = []
 
     class Full:
         def write(self, data: memoryview) -> int:
             if written:
                 raise OSError(errno.ENOSPC, "no space")
-            written.append(file.write(data[:4]))
-            return 4
+            written.append(data)
+            return file.write(data[:4])
 
         def __getattr__(self, name: str) -> object:
             return getattr(file, name)
 
-    journal._file = Full()  # type: ignore[assignment]
-    with pytest.raises(DiskFullError, match="no space"):
-        journal.add("y", 2)
-    journal._file = file
-    journal.add("z", 3)
-    assert [(key, value) for _, key, value in journal.entries()] == [("x", 1), ("z", 3)]
-    journal.close(finished=True)
+    with Journal(tmp_path, CALL) as journal:
+        journal.add("x", 1)
+        file, journal._file = journal._file, Full()  # type: ignore[assignment]
+        with pytest.raises(DiskFullError, match="no space"):
+            journal.add("y", 2)
+        journal._file = file
+        journal.add("z", 3)
+        assert [(key, value) for _, key, value in journal.entries()] == [("x", 1), ("z", 3)]

@@ -1,7 +1,7 @@
 """The journal of a long call: the result of each item is written at once, so that the same call can continue.
 
 The first line of `unfinished.jsonl` describes the call; each further line is an item. A call that finishes
-removes the file. Memory holds only the offset of each item's line.
+removes the file, and so does one that was refused. Memory holds only the offset of each item's line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "unfinished.jsonl"
 
 
 class Journal:
-    """The journal of a call that writes in `folder`.
+    """The journal of a call that writes in `folder`; a context, which ends with the call.
 
     Args:
         call: plain values that all results depend on, by name.
@@ -34,7 +34,7 @@ class Journal:
         GCNetError: the folder holds what another call has not finished, or cannot be written to.
     """
 
-    def __init__(self, folder: Path, call: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, call: Mapping[str, Any], notes: Mapping[str, Any] = {}) -> None:
         self.folder, self.path = folder, folder / NAME
         self.notes = dict(notes)
         header, whole = self._read_header()
@@ -47,11 +47,23 @@ class Journal:
                 )
         with disk_errors(self.path):
             # Unbuffered: a line that the disk did not take is not tried again by the next one.
-            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (closed by `close`)
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (closed by `__exit__`)
             self._file.truncate(whole)  # a line that was cut off
             if header is None:
                 self._write({"call": dict(call), "notes": self.notes})
-        self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `close`)
+        self._reader = open(self.path, "rb")  # noqa: SIM115 (closed by `__exit__`)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Closes the journal; that of a call that ends well, or has recorded nothing, is removed."""
+        self._reader.close()
+        with contextlib.suppress(OSError):  # the error was raised before
+            self._file.close()
+        with contextlib.suppress(FileNotFoundError):  # somebody removed it
+            if error is None or next(self.entries(), None) is None:
+                self.path.unlink()
 
     def add(self, key: str, value: Any) -> int:
         """Records the result of an item, and returns its offset for `at`.
@@ -76,14 +88,6 @@ class Journal:
         """The value that was recorded at an offset."""
         self._reader.seek(place)
         return json.loads(self._reader.readline())[1]
-
-    def close(self, *, finished: bool) -> None:
-        """Closes the journal; that of a finished call is removed."""
-        self._reader.close()
-        with contextlib.suppress(OSError):  # the error was raised before
-            self._file.close()
-        if finished:
-            self.path.unlink(missing_ok=True)
 
     def _write(self, value: Any) -> int:
         place = self._file.seek(0, os.SEEK_END)

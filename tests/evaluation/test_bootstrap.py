@@ -61,7 +61,6 @@ def test_thresholds_of_resamples_lie_around_the_best() -> None:
     assert best is not None
     once = threshold_samples(matches, np.ones((1, 20), np.float32))
     assert once[0] == matches.scores[matches.scores > best.score].min()
-    assert np.isnan(threshold_samples(evaluator_of(dataset, []).matches()["box"], image_weights(20, 3))).all()
 
 
 def test_intervals_are_moved_to_the_figure_and_stay_in_range() -> None:

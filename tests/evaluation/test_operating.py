@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drawn_sets import draw_set, evaluator_of
@@ -35,10 +37,10 @@ def test_the_best_point_is_reached_from_its_score_on() -> None:
         assert f1 <= best.f1 + 1e-12
         assert level != best.score or f1 == pytest.approx(best.f1)
     assert best_point(matches, 0) != best
-    dataset, _ = draw_set(2)
-    nothing = best_point(evaluator_of(dataset, []).matches()["box"])
-    assert nothing is not None
-    assert (nothing.recall, nothing.f1) == (0, 0)
+    dataset, results = draw_set(2)
+    assert best_point(evaluator_of(dataset, []).matches()["box"]) is None
+    wrong = [replace(one, boxes=one.boxes + 1000) for one in results]
+    assert best_point(evaluator_of(dataset, wrong).matches()["box"]) is None
 
 
 def test_the_table_counts_each_object_and_each_detection_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +31,10 @@ def test_a_detector(scene, tmp_path: Path) -> None:
     dataset, results = scene
     spec = replace(find("faster_rcnn_tiny_gc4").spec, class_names=NAMES)
     train_set = replace(dataset, records=dataset.records[2:3])
+    shutil.copyfile(tmp_path / "2.png", tmp_path / "5.png")
     write_report(spec, CocoResults(results), dataset, tmp_path / "r", about=ABOUT, train_set=train_set)
     report = json.loads((tmp_path / "r/report.json").read_text())
-    evaluator = CocoEvaluator(dataset)
-    evaluator.results = CocoResults(results)
-    metrics = evaluator.compute()
+    metrics = CocoEvaluator(dataset, results).compute()
     assert report["ap"]["box"]["AP"]["value"] == pytest.approx(metrics.box["AP"])
     assert report["ap"]["box"]["AP"]["low"] < metrics.box["AP"] < report["ap"]["box"]["AP"]["high"]
     assert [one["objects"] for one in report["classes"]] == [8, 8, 0]
@@ -49,7 +49,8 @@ def test_a_detector(scene, tmp_path: Path) -> None:
         "missed": 1,
     }
     assert [(one["file_name"], one["error"]) for one in report["suspects"]] == [("0.png", "background")]
-    assert report["also_trained_on"] == [{"file_name": "2.png", "trained_on": "2.png"}]
+    seen = [(one["file_name"], one["trained_on"]) for one in report["also_trained_on"]]
+    assert seen == [("2.png", "2.png"), ("5.png", "2.png")]
     assert sum(one["count"] for one in report["calibration"]["bins"]) == 9
     page = (tmp_path / "r/report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
@@ -63,9 +64,13 @@ def test_nothing_found_nothing_annotated_and_broken_images(scene, tmp_path: Path
     dataset, results = scene
     spec = replace(find("faster_rcnn_tiny_gc4").spec, class_names=NAMES)
     bare = replace(dataset, records=[replace(record, instances=()) for record in dataset.records])
-    for number, (some, found) in enumerate(((dataset, []), (bare, results), (bare, []))):
+    none = replace(dataset, records=[])
+    for number, (some, found) in enumerate(((dataset, []), (bare, results), (bare, []), (none, []))):
         write_report(spec, CocoResults(found), some, tmp_path / f"{number}", about=ABOUT)
         assert "NaN" not in (tmp_path / f"{number}/report.json").read_text()
+        page = (tmp_path / f"{number}/report.html").read_text()
+        assert "nan" not in re.split(r"\W+", page)
+        assert ("None of 16 objects is found" in page) == (number == 0)
     (tmp_path / "0.png").write_bytes(b"no image")
     write_report(spec, CocoResults(results), dataset, tmp_path / "broken", about=ABOUT)
     assert (tmp_path / "broken/report.html").read_text().count("data:image/jpeg") == 2 * 7

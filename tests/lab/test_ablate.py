@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(tmp_path, caps
     assert again.started == ["gc, seed 1"]
 
 
+def test_a_run_that_the_system_killed_is_told_as_such(tmp_path):
+    [run] = runs_in(tmp_path, 1)
+    run.folder.mkdir()
+    (run.folder / "log.txt").write_text("iteration 30/150 epoch 1 | loss 7.940\n")
+    [(_, reason)] = make_runs([run], lambda run: FakeJob(-signal.SIGKILL))
+    assert reason == "ended by signal 9 (Killed), as the system does when the memory is full"
+
+
 def test_a_signal_stops_what_is_under_way_in_good_order(tmp_path):
     start = FakeStart(hangs=("gc, seed 1", "gc, seed 2"))
 
@@ -144,6 +153,28 @@ def test_a_signal_stops_what_is_under_way_in_good_order(tmp_path):
     assert all(job.ended for job in start.jobs)
     assert (tmp_path / "seed-0" / "result.json").exists()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_while_runs_are_handed_out_stops_too(tmp_path, monkeypatch):
+    """It came while the pool held a lock, and its handler waited for that."""
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *words: Any) -> Any:
+            with self._shutdown_lock:
+                signal.raise_signal(signal.SIGTERM)
+
+    def hang(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr("gcnet.lab.runs.ThreadPoolExecutor", Interrupted)
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.alarm(20)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_runs(runs_in(tmp_path), FakeStart())
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_ctrl_c_waits_for_what_is_under_way_and_begins_nothing(tmp_path):
@@ -180,14 +211,13 @@ def test_a_study_from_data_to_report(options, capsys):
     report = json.loads((options.out / "position.json").read_text())
     assert [cell["cell"] for cell in report["cells"]] == ["none", "after1x1", "after_add"]
     assert report["cells"][0]["box_AP"]["mean"] == pytest.approx(0.105)
-    assert "+0.000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "position: 3 cells x 2 seeds, 1 iterations each" in printed
+    assert "+0.000" in printed
 
     again = FakeStart()
     ablate(replace(options, seeds=3), start=again)
     assert again.started == ["none, seed 2", "after1x1, seed 2", "after_add, seed 2"]
-    shared = FakeStart()
-    ablate(replace(options, grid="ratio"), start=shared)
-    assert len(shared.started) == 6  # 1/8, 1/16 and 1/32: no block and 1/4 are there
 
 
 def test_report_alone_needs_no_options_and_makes_no_runs(options, capsys):
@@ -219,10 +249,12 @@ def test_verdicts_are_of_finished_runs_as_the_table_is(options):
     assert [list(cell["better by"]) for cell in cells] == [["after1x1"], ["none"], []]
 
 
-def test_nothing_but_failures_is_told_as_such(options):
+def test_nothing_but_failures_is_told_as_such(options, capsys):
     labels = tuple(f"{cell}, seed 0" for cell in ("none", "after1x1", "after_add"))
+    timed = replace(options, seeds=1, recipe=replace(options.recipe, time="30s"))
     with pytest.raises(GCNetError, match="3 of 3 runs failed"):
-        ablate(replace(options, seeds=1), start=FakeStart(fails=labels))
+        ablate(timed, start=FakeStart(fails=labels))
+    assert "position: 3 cells x 1 seeds, 30s each" in capsys.readouterr().out
 
 
 def test_a_ratio_without_channels_is_named_before_any_run(options, monkeypatch):
@@ -232,6 +264,13 @@ def test_a_ratio_without_channels_is_named_before_any_run(options, monkeypatch):
     with pytest.raises(GCNetError, match="cell 1/1000 cannot be built"):
         ablate(options, start=start)
     assert not start.started
+    assert not options.out.exists()
+
+
+def test_a_batch_size_that_may_differ_is_refused(options):
+    own = replace(options, recipe=replace(options.recipe, batch_size="auto"))
+    with pytest.raises(GCNetError, match="batch_size auto may come to another number in each cell"):
+        ablate(own, start=FakeStart())
     assert not options.out.exists()
 
 

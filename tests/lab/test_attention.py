@@ -118,7 +118,7 @@ def test_the_picture_itself_is_never_replaced(picture: Path, tmp_path: Path) -> 
     mine = tmp_path / "c4.0.jpg"
     mine.write_bytes(picture.read_bytes())
     for image in (mine, picture):
-        with pytest.raises(GCNetError, match=r"c4\.0\.jpg would be replaced by a drawing"):
+        with pytest.raises(GCNetError, match=r"c4\.0\.jpg would be replaced; remove it"):
             draw_attention(lively_detector(ContextSpec()), image, tmp_path)
         assert mine.read_bytes() == picture.read_bytes()
         assert os.listdir(tmp_path) == ["c4.0.jpg"]

@@ -16,7 +16,7 @@ from gcnet.image_files import find_images
 from gcnet.prediction.cluster import Worker
 from gcnet.prediction.files import predict_files
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("pyarrow")
 
 
 class Mortal(Finds):
@@ -48,6 +48,15 @@ def test_a_worker_gives_the_rows_of_its_images(tmp_path: Path) -> None:
     assert by_path[0]["error"] is None
 
 
+def test_columns_of_the_data_set_hide_no_results(tmp_path: Path) -> None:
+    paths = find_images([write_photos(tmp_path / "photos", 2)])
+    worker = Worker(lambda: (Finds(), 0.3), top=5, max_pixels=10_000)
+    table = worker({"path": paths, "width": [1, 2], "detections": [None, None], "id": [7, 8]})
+    assert len(set(table.column_names)) == len(table.column_names)
+    rows = table.to_pylist()
+    assert [(row["id"], row["width"], len(row["detections"])) for row in rows] == [(7, 32, 2), (8, 32, 2)]
+
+
 def test_a_data_set_without_images(tmp_path: Path) -> None:
     class Numbers:
         def columns(self) -> list[str]:
@@ -59,6 +68,7 @@ def test_a_data_set_without_images(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
     paths = find_images([write_photos(tmp_path / "photos", 100)])
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}}

@@ -147,7 +147,7 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
         write_image(folder / f"{value}.png", value)
     predict_files(TwoObjects(), [folder], tmp_path / "whole", progress=False)
     monkeypatch.setattr(files, "WHOLE", {})  # a killed process writes no more
-    monkeypatch.setattr(files, "write_entries", lambda *_: None)
+    monkeypatch.setattr(files, "write_json", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         predict_files(TwoObjects(3), [folder], out, progress=False)
     monkeypatch.undo()
@@ -258,6 +258,10 @@ def test_inputs_are_never_replaced(tmp_path: Path) -> None:
         predict_files(detector, [image], tmp_path, progress=False)
     assert image.read_bytes() == before
     assert detector.calls == 0
+    assert listed(tmp_path) == ["a.png"]
+    predict_files(detector, [image], tmp_path, wanted=Wanted(overlays=False, crops=True), progress=False)
+    assert image.read_bytes() == before
+    assert listed(tmp_path / "crops") == ["a-0.png"]
 
 
 def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -98,6 +98,19 @@ def test_a_table(out: Path) -> None:
     }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_file_name_that_is_no_utf8_is_written_with_escapes(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    photo = write_photos(tmp_path / "photos", 1) / "000.jpg"
+    photo.rename(os.fsdecode(os.fsencode(photo.parent) + b"/caf\xe9.jpg"))
+    predict(Finds(), photo.parent, tmp_path / "out", formats=FORMATS)
+    with open(tmp_path / "out" / "results.csv", encoding="utf-8") as file:
+        names = [row["file_name"] for row in csv.DictReader(file)]
+    assert names == [f"{photo.parent}/caf\\udce9.jpg"] * 2
+    (row,) = parquet.read_table(tmp_path / "out" / "results-00000.parquet").to_pylist()
+    assert row["file_name"] == names[0]
+
+
 def test_a_missing_package_is_named_before_images_are_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(GCNetError, match=r"needs pyarrow, .* pip install 'gcnet\[parquet\]'"):

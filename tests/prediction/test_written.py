@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from fakes import Finds, listed, write_photos
 
+from gcnet.errors import GCNetError
 from gcnet.prediction.files import predict_files
 from gcnet.prediction.wanted import FORMATS, Wanted
 from gcnet.prediction.written import NAME, Written
@@ -70,6 +73,32 @@ def test_what_is_the_user_s_stays(photos: list[Path], out: Path) -> None:
     assert "001.jpg" not in below(out)
 
 
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("labelme/002.json", {"formats": ("labelme",)}),
+        ("yolo/labels/002.txt", {"formats": ("yolo",)}),
+        ("yolo/data.yaml", {"formats": ("yolo",)}),
+        ("crops/002-0.jpg", {"crops": True}),
+        ("coco.json", {"formats": ("coco",)}),
+    ],
+)
+def test_what_was_changed_since_is_not_written_over(
+    name: str, wanted: dict[str, Any], photos: list[Path], out: Path
+) -> None:
+    predict(photos, out, **wanted)
+    (out / name).write_text("corrected by hand")
+    before, model = below(out), Finds()
+    with pytest.raises(GCNetError, match=f"{name} would be replaced; remove it or choose another folder"):
+        predict(photos, out, model, **wanted)
+    assert (model.calls, below(out)) == (0, before)
+    if "002" in name:
+        predict(photos[:2], out, **wanted)  # needs other names
+    else:
+        predict(photos, out)
+    assert (out / name).read_text() == "corrected by hand"
+
+
 def test_the_images_of_the_call_stay(photos: list[Path], out: Path, tmp_path: Path) -> None:
     predict(photos, out, crops=True, formats=("yolo",))
     (tmp_path / "link.jpg").symlink_to(out / "crops" / "001-0.jpg")
@@ -93,6 +122,24 @@ def test_what_is_gone_on_with_stays(photos: list[Path], out: Path, tmp_path: Pat
     predict(photos[:2], tmp_path / "whole", **fewer)
     assert below(out) == below(tmp_path / "whole")
     assert (out / "crops" / "000-0.jpg").stat().st_mtime_ns == before
+
+
+def test_crops_of_an_image_that_changed_meanwhile_are_gone(photos: list[Path], out: Path) -> None:
+    names, crops = [os.fspath(path) for path in photos], Wanted(crops=True)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(Stops(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    assert listed(out / "crops") == ["000-0.jpg", "000-1.jpg"]
+    assert cv2.imwrite(names[0], np.zeros((6, 6, 3), np.uint8))  # the second object is not in it
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(Stops(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    predict_files(Finds(), names, out, score_threshold=0.3, wanted=crops, progress=False)
+    assert listed(out / "crops") == ["000-0.jpg", *(f"00{i}-{k}.jpg" for i in (1, 2) for k in (0, 1))]
+
+
+def test_a_call_that_was_ended_leaves_no_empty_parts(photos: list[Path], out: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        predict(photos, out, Stops(), formats=("jsonl",), overlays=False, images_a_file=1)
+    assert below(out) == {"images.json", "results-00000.jsonl", "unfinished.jsonl"}
 
 
 @pytest.mark.parametrize("name", ["../photo.jpg", "{tmp_path}/photo.jpg", "", ".", "x\0", 3, None])

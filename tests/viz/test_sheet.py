@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from gcnet.viz import grid
 
@@ -25,3 +26,14 @@ def test_captions_stand_over_each_image_of_ragged_rows() -> None:
     assert (figure[44 + 74 : 74 + 74, 10:70] == 0).all()
     assert (figure[74:118, 10:70] < 128).any()  # "c"
     assert (figure[74:, 75:] == 255).all()  # nothing beside it
+
+
+@pytest.mark.filterwarnings("error")
+def test_captions_of_any_script_stay_over_their_image() -> None:
+    black = np.zeros((30, 60, 3), np.uint8)
+    figure = grid([[black, black]], captions=[["\u732b $1\nsecond line", "w" * 40]], cell=(60, 30), gap=10)
+    head = figure[: 34 + 22 + 10]
+    assert (head[:40, 10:70] < 220).any()
+    assert (head[40:, 10:70] < 220).any()
+    assert (head[:, 80:140] < 220).any()
+    assert (head[:, [*range(6), *range(74, 77), *range(144, 150)]] == 255).all()

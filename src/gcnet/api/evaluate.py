@@ -210,5 +210,5 @@ def _keep_threshold(file: Path, metrics: "Metrics | ClassMetrics") -> None:
     from gcnet.weights.files import keep_in_file
 
     if not isinstance(metrics, Metrics) or metrics.best is None:
-        raise GCNetError("--keep-threshold: without an object there is no best one")
+        raise GCNetError("--keep-threshold: where no object is found, no score is best")
     keep_in_file(file, score_threshold=round(metrics.best.score, 4))

@@ -162,9 +162,9 @@ def predict_dataset(
             takes them.
 
     Returns:
-        A `ray.data.Dataset`, which is lazy like all of Ray's. It has the columns of `dataset` except `bytes`,
-        and `width`, `height`, `detections` and `error`; for a classifier `predicted`, `probabilities` and
-        `error`.
+        A `ray.data.Dataset`, which is lazy like all of Ray's. It has the columns `width`, `height`,
+        `detections` and `error`, for a classifier `predicted`, `probabilities` and `error`, and all columns
+        of `dataset` that have another name, except `bytes`.
 
     Raises:
         GCNetError: there is no column with images.

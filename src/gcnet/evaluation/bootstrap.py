@@ -52,7 +52,9 @@ def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> A
 
 def image_weights(images: int, resamples: int = RESAMPLES) -> Float32[np.ndarray, "B I"]:
     """How often each image is drawn. It depends on their number alone, so models can be paired."""
-    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / max(images, 1)), resamples)
+    if not images:
+        return np.zeros((resamples, 0), np.float32)
+    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), resamples)
     return draws.astype(np.float32)
 
 
@@ -103,11 +105,9 @@ def _weighted_ap(
 
 
 def threshold_samples(matches: Matches, weights: Float32[np.ndarray, "B I"]) -> Float[np.ndarray, " B"]:
-    """The score threshold with the best F1, for all classes together at IoU 0.5."""
+    """The score threshold with the best F1, for all classes together at IoU 0.5, where something is found."""
     own = np.flatnonzero(matches.hits | matches.misses)
     own = own[np.argsort(-matches.scores[own], kind="stable")]
-    if not len(own):
-        return np.full(len(weights), np.nan)
     wanted = weights[:, matches.truth.images[matches.wanted]].sum(1)
     best, step = [], max(AT_ONCE // len(own), 1)
     for start in range(0, len(weights), step):

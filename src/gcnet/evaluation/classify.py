@@ -80,15 +80,16 @@ class ClassResult:
 def class_metrics(found: Sequence[ClassResult], class_names: Sequence[str]) -> ClassMetrics:
     """The metrics of a classifier's results on images of these classes."""
     results, losses = [one.entry for one in found], [one.loss for one in found]
-    pairs = [(result["class"], result["predicted"][0]) for result in results]
+    answers: dict[str, list[str]] = {name: [] for name in class_names}
+    for result in results:
+        answers[result["class"]].append(result["predicted"][0])
     per_class: dict[str, dict[str, Any]] = {}
-    for name in class_names:
-        said = [best for true, best in pairs if true == name]
+    for name, said in answers.items():
         wrong = Counter(best for best in said if best != name).most_common(1)
         share = said.count(name) / len(said) if said else 0.0
         taken_for = wrong[0][0] if wrong else None
         per_class[name] = {"images": len(said), "top1": share, "taken_for": taken_for}
     count = max(len(results), 1)
-    top1 = sum(true == best for true, best in pairs) / count
+    top1 = sum(said.count(name) for name, said in answers.items()) / count
     top5 = sum(result["class"] in result["predicted"] for result in results) / count
     return ClassMetrics(top1, top5, sum(losses) / count, per_class, len(results))

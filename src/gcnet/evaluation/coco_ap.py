@@ -46,7 +46,7 @@ class Metrics:
     all are with 300, and AR100 is called AR300.
 
     `best` is the score from which on detections make the best F1 with boxes at IoU 0.5, of all classes
-    together, and what it comes to there; none without objects.
+    together, and what it comes to there; none where no object is found.
     """
 
     box: dict[str, float]

@@ -115,14 +115,9 @@ def evaluation_in(
     }
     with alone_in(folder):
         _check_before(folder, call)
-        journal = Journal(folder, call, {})
-        try:
+        with Journal(folder, call) as journal:
             yield journal
-        except BaseException:
-            journal.close(finished=False)
-            raise
-        write_json(folder / CALL, call)
-        journal.close(finished=True)
+            write_json(folder / CALL, call)
 
 
 def _check_before(folder: Path, call: dict[str, Any]) -> None:
@@ -222,16 +217,15 @@ def predict_all(
             if pending is not None:
                 pending.result()
             # Masks are encoded while the network works on the next images.
-            found = [one.on_cpu() if isinstance(one, AnyDetections) else _on_cpu(one) for one in found]
+            found = [
+                one.on_cpu() if isinstance(one, AnyDetections) else torch.as_tensor(one).cpu()
+                for one in found
+            ]
             pending = pool.submit(encode, group, found)
             bar.advance(task, len(group))
         if pending is not None:
             pending.result()
     return [images[index] for index in indices]
-
-
-def _on_cpu(scores: Any) -> Any:
-    return scores.cpu() if isinstance(scores, torch.Tensor) else scores
 
 
 def read_ahead(dataset: DataSet[Any], indices: Sequence[int], prepare: Callable[[Any], Any]) -> Iterator[Any]:
@@ -247,7 +241,7 @@ def read_ahead(dataset: DataSet[Any], indices: Sequence[int], prepare: Callable[
 
 def _encode(dataset: DataSet[Any], index: int, found: Any) -> ImageResults | ClassResult:
     if dataset.has_labels:
-        return ClassResult.of(dataset, index, torch.as_tensor(found))
+        return ClassResult.of(dataset, index, found)
     return ImageResults.of(found, dataset.records[index].id, dataset.category_ids)
 
 

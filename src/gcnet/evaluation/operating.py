@@ -49,17 +49,15 @@ def curve(matches: Matches, label: int | None = None, levels: Float[np.ndarray, 
 
 
 def best_point(matches: Matches, label: int | None = None) -> Point | None:
-    """The point with the best F1, for one class or all together; None without objects.
+    """The point with the best F1, for one class or all together; None where nothing is found.
 
     The score is the middle between the last detection that is kept and the next one: other images' are alike.
     """
-    scores, _, wanted = counted(matches, label)
-    if not wanted:
+    scores, right, _ = counted(matches, label)
+    if not right.any():  # F1 is 0 at every score
         return None
     steps = np.unique(scores)[::-1]
     found = curve(matches, label, steps)
-    if not len(steps):
-        return Point(1.0, 1.0, 0.0, 0.0)
     best = int(found.f1.argmax())
     below = steps[best + 1] if best + 1 < len(steps) else 0.0
     values = (found.precision[best], found.recall[best], found.f1[best])

@@ -8,7 +8,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -88,26 +89,16 @@ class CocoResults(Sequence[dict[str, Any]]):
     Kept are columns and run-length encodings, about 300 bytes a detection; entries are made when asked for.
     """
 
-    def __init__(self, images: Iterable[ImageResults] = ()) -> None:
-        self.images: list[ImageResults] = []
-        self._ends: list[int] = []
-        for image in images:
-            self.append(image)
-
-    def append(self, image: ImageResults) -> None:
-        self.images.append(image)
-        self._ends.append(len(self) + len(image))
+    def __init__(self, images: Iterable[ImageResults]) -> None:
+        self.images = list(images)
+        self._ends = list(accumulate(map(len, self.images)))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
         places = range(len(self))[index]
-        if isinstance(places, range):
+        if isinstance(places, range):  # of a slice
             return [self[place] for place in places]
         image = bisect_right(self._ends, places)
         return self.images[image].entries()[places - self._ends[image]]

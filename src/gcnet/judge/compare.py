@@ -22,13 +22,11 @@ from gcnet.evaluation.results import CocoResults
 from gcnet.files import write_bytes, write_json
 from gcnet.judge.classifier import describe_two
 from gcnet.judge.detector import Judged, ap_intervals, errors_of_images, judge
+from gcnet.judge.page import LISTED, SHOWN
 from gcnet.judge.strips import draw_image, draw_strip, plain
 from gcnet.models.spec import ModelSpec
-from gcnet.viz.figures import Figure
+from gcnet.viz.figures import Figure, draw_each
 from gcnet.viz.page import render_page
-
-SHOWN = 12  # images that are drawn
-LISTED = 200  # images in the JSON
 
 
 def write_comparison(
@@ -51,16 +49,14 @@ def write_comparison(
     said = " ".join([verdict(differences), *notes])
     report = plain({**about, "intervals": intervals, "verdict": said, **compared})
     write_json(folder / "compare.json", report)
-    drawn = [draw(entry) for entry in report["differing_images"][:SHOWN]]
-    page = render_page(
-        Path(__file__).with_name("compare.html"), report=report, drawn=[strip for strip in drawn if strip]
-    )
+    drawn = draw_each(draw, report["differing_images"][:SHOWN])
+    page = render_page(Path(__file__).with_name("compare.html"), report=report, drawn=drawn)
     write_bytes(folder / "compare.html", page)
     return report
 
 
 # The content of the report, the differences that the verdict is about, and how a differing image is drawn.
-Compared = tuple[dict[str, Any], dict[str, dict[str, float]], Callable[[Mapping[str, Any]], Figure | None]]
+Compared = tuple[dict[str, Any], dict[str, dict[str, float]], Callable[[Mapping[str, Any]], Figure]]
 
 
 def _detectors(
@@ -95,7 +91,7 @@ def _detectors(
 def _classifiers(_: Any, results: Sequence[Any], dataset: DataSet[LabelledImage]) -> Compared:
     report = describe_two(results, dataset, LISTED)
 
-    def draw(entry: Mapping[str, Any]) -> Figure | None:
+    def draw(entry: Mapping[str, Any]) -> Figure:
         said = [f"{who.upper()}: {entry[who]['says']} {entry[who]['probability']:.2f}" for who in "ab"]
         return draw_image(
             dataset, entry["place"], "; ".join(said), f"is {entry['class']}; {entry['file_name']}"
@@ -137,6 +133,6 @@ def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[
     ]
 
 
-def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure | None:
+def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure:
     words = [f"{who.upper()}: {entry[who]['missed']} missed, {entry[who]['false']} false" for who in "ab"]
     return draw_strip(models, dataset, entry["place"], "; ".join(words), entry["file_name"])

@@ -94,21 +94,22 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     scores, right, _ = counted(boxes)
     bins, error = calibration(scores, right)
     table = confusion(boxes, judged.threshold)
-    range_of_best = Interval.of(judged.threshold, threshold_samples(boxes, weights))
+    best = None
+    if judged.best:
+        interval = Interval.of(judged.threshold, threshold_samples(boxes, weights))
+        best = asdict(judged.best) | {"low": interval.low, "high": interval.high}
     return {
         "images": len(judged.order),
         "objects": int(boxes.wanted.sum()),
         "intervals": DRAWN,
         "ap": {kind: values["all"] for kind, values in ap.items()},
-        "best": asdict(judged.best) | {"low": range_of_best.low, "high": range_of_best.high}
-        if judged.best
-        else None,
+        "best": best,
         "classes": [
             {
                 "name": name,
                 "objects": int(boxes.wanted[boxes.truth.classes == label].sum()),
                 **{f"{kind}_AP": values["classes"][label] for kind, values in ap.items()},
-                "best": asdict(best) if (best := best_point(boxes, label)) else None,
+                "best": asdict(own) if (own := best_point(boxes, label)) else None,
             }
             for label, name in enumerate(names)
         ],

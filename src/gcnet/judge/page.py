@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from gcnet.judge.detector import Judged, describe, judge, single_images
 from gcnet.judge.strips import draw_image, draw_strip, plain
 from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
 from gcnet.models.spec import ClassifierSpec, ModelSpec
-from gcnet.viz.figures import Figure
+from gcnet.viz.figures import Figure, draw_each
 from gcnet.viz.page import render_page
 
 SHOWN = 12  # drawings of a kind
@@ -41,29 +42,24 @@ def write_report(
     prepare_folder(folder)
     shared = {"also_trained_on": None if train_set is None else _also_trained_on(dataset, train_set)}
     if isinstance(spec, ClassifierSpec):
-        report = {**about, **shared, **describe_classes(results, dataset, LISTED)}
-        write_json(folder / "report.json", plain(report))
-        page = _page_of_classes(report, dataset)
+        report = plain({**about, **shared, **describe_classes(results, dataset, LISTED)})
+        page = partial(_page_of_classes, report, dataset)
     else:
         evaluator = evaluator_of(spec, dataset, results.images)
         judged = judge(evaluator)
-        report = {**about, **shared, **describe(evaluator, judged), **single_images(judged, dataset, LISTED)}
-        write_json(folder / "report.json", plain(report))
-        page = _page(report, judged, dataset)
-    write_bytes(folder / "report.html", page)
+        found = describe(evaluator, judged) | single_images(judged, dataset, LISTED)
+        report = plain({**about, **shared, **found})
+        page = partial(_page, report, judged, dataset)
+    write_json(folder / "report.json", report)
+    write_bytes(folder / "report.html", page())
 
 
 def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
-    kinds = ("worst_images", "mistakes", "suspects")
-    drawn: dict[str, list[Figure]] = {}
+    shown = {kind: report[kind][:SHOWN] for kind in ("worst_images", "mistakes", "suspects")}
     with progress_bar(transient=True) as bar:
-        task = bar.add_task("drawing", total=sum(len(report[kind][:SHOWN]) for kind in kinds))
-        for kind in kinds:
-            drawn[kind] = []
-            for entry in report[kind][:SHOWN]:
-                strip = _draw(judged, dataset, entry)
-                drawn[kind] += [strip] if strip else []
-                bar.advance(task)
+        task = bar.add_task("drawing", total=sum(map(len, shown.values())))
+        draw = partial(_draw, judged, dataset)
+        drawn = {kind: draw_each(draw, some, lambda: bar.advance(task)) for kind, some in shown.items()}
     return render_page(
         Path(__file__).with_name("report.html"),
         report=report,
@@ -76,37 +72,37 @@ def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecor
 
 
 def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage]) -> bytes:
-    figures = []
-    for entry in report["mistakes"][:SHOWN]:
+    def draw(entry: Mapping[str, Any]) -> Figure:
         head = f"{entry['taken_for']} {entry['probability']:.2f}"
-        image = draw_image(dataset, entry["place"], head, f"is {entry['class']}; {entry['file_name']}")
-        figures += [image] if image else []
+        return draw_image(dataset, entry["place"], head, f"is {entry['class']}; {entry['file_name']}")
+
     return render_page(
         Path(__file__).with_name("classes.html"),
         report=report,
         findings=findings_of_classes(report),
         confused=confused(report["confusion"]),
-        drawn=figures,
+        drawn=draw_each(draw, report["mistakes"][:SHOWN]),
         chart={"calibration": _calibration(report)},
     )
 
 
 def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
     """The images that are also in the training split."""
-    names = [*dataset.names(), *train_set.names()]
+    names, count = [*dataset.names(), *train_set.names()], len(dataset)
     groups = same_images([record.path for record in (*dataset.records, *train_set.records)])
     return [
-        {"file_name": names[group[0]], "trained_on": names[group[-1]]}
+        {"file_name": names[place], "trained_on": names[group[-1]]}
         for group in groups
-        if group[0] < len(dataset) <= group[-1]
+        for place in group
+        if place < count <= group[-1]
     ]
 
 
 # What the page draws -----------------------------------------------------------------------------------
 
 
-def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure | None:
-    """The ground truth beside the detections, in an image or around one; None for a broken image."""
+def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure:
+    """The ground truth beside the detections, in an image or around one."""
     if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"
         return draw_strip([judged], dataset, entry["place"], head, entry["file_name"])

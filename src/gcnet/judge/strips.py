@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance, LabelledImage
-from gcnet.errors import GCNetError
 from gcnet.judge.detector import Judged
-from gcnet.viz.figures import Figure, draw_window
+from gcnet.viz.figures import Figure, draw_window, window_around
 
-CLOSE = 3  # sides of a detection that its close-up shows
+CLOSE, SMALLEST = 3, 64.0  # sides of a detection that its close-up shows, and pixels at least
 
 
 def draw_strip(
@@ -23,16 +22,14 @@ def draw_strip(
     head: str,
     text: str,
     detection: Mapping[str, Any] | None = None,
-) -> Figure | None:
-    """An image, or the part around one detection; None if it cannot be read."""
-    record = dataset.records[place]
-    try:
-        image = dataset.read_image(place)
-    except GCNetError:
-        return None
-    window = _around(detection["box"], record) if detection else (0, 0, record.width, record.height)
-    truth = [item for item in record.instances if item.usable]
-    drawn = [draw_window(image, window, truth, dataset.class_names)]
+) -> Figure:
+    """An image, or the part around one detection. Raises GCNetError if it cannot be read."""
+    image, window = dataset.read_image(place), None
+    if detection:
+        x1, y1, x2, y2 = detection["box"]
+        side = max(CLOSE * max(x2 - x1, y2 - y1), SMALLEST)
+        window = window_around(detection["box"], side, image.shape[:2])
+    drawn = [draw_window(image, window, dataset.records[place].instances, dataset.class_names)]
     for model in models:
         own = model.shown.found.images == model.order.index(place)
         sure = np.flatnonzero(own & (model.shown.scores >= model.threshold)).tolist()
@@ -42,23 +39,9 @@ def draw_strip(
     return Figure.of(drawn, head, text)
 
 
-def draw_image(dataset: DataSet[LabelledImage], place: int, head: str, text: str) -> Figure | None:
-    """An image of a class; None if it cannot be read."""
-    try:
-        image = dataset.read_image(place)
-    except GCNetError:
-        return None
-    window = (0, 0, image.shape[1], image.shape[0])
-    return Figure.of([draw_window(image, window, [], dataset.class_names)], head, text)
-
-
-def _around(box: Sequence[float], record: ImageRecord) -> tuple[float, ...]:
-    """A window around a box, inside of the image."""
-    x1, y1, x2, y2 = box
-    frame = np.array([record.width, record.height])
-    side = np.minimum(max(CLOSE * max(x2 - x1, y2 - y1), 64.0), frame)
-    start = (np.array([x1 + x2, y1 + y2]) / 2 - side / 2).clip(0, frame - side)
-    return *start.tolist(), *(start + side).tolist()
+def draw_image(dataset: DataSet[LabelledImage], place: int, head: str, text: str) -> Figure:
+    """An image of a class. Raises GCNetError if it cannot be read."""
+    return Figure.of([draw_window(dataset.read_image(place), None, [], dataset.class_names)], head, text)
 
 
 def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:

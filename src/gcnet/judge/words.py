@@ -47,6 +47,8 @@ def findings(report: Mapping[str, Any]) -> list[Line]:
         best = report["best"]
         text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
         lines.append(Line("note", f"{text}{best['recall']:.0%} of the objects are found."))
+    elif report["objects"]:
+        lines.append(Line("stop", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
     return lines + _of_the_scores(report)
 
 
@@ -80,8 +82,8 @@ def _of_the_scores(report: Mapping[str, Any]) -> list[Line]:
     return [Line("good", "Scores can be read as probabilities of being right.")]
 
 
-def confused(confusion: Mapping[str, Any], most: int = 5) -> list[str]:
-    """The classes that are most often taken for each other, in words."""
+def confused(confusion: Mapping[str, Any]) -> list[str]:
+    """The five pairs of classes that are most often taken for each other, in words."""
     names = [name for name in confusion["names"] if name != BACKGROUND]
     pairs = [
         (count, names[row], names[column])
@@ -90,4 +92,4 @@ def confused(confusion: Mapping[str, Any], most: int = 5) -> list[str]:
         if row != column and count
     ]
     pairs.sort(key=lambda pair: -pair[0])
-    return [f"{own} taken for {other} ({count})" for count, own, other in pairs[:most]]
+    return [f"{own} taken for {other} ({count})" for count, own, other in pairs[:5]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.loader import iterations_per_epoch
@@ -22,7 +24,7 @@ from gcnet.ops.images import fit_size, padded_size
 TRAIN_IMAGES, VALID_IMAGES = 800, 100  # of context shapes
 
 
-def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = None) -> None:
+def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] = start_process) -> None:
     """Trains the missing runs of the study, then writes its table and plot in `study.out`.
 
     Raises:
@@ -30,28 +32,22 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] | None = No
             runs failed (the report on the others is written).
         KeyboardInterrupt: Ctrl-C; the same command goes on.
     """
+    if study.recipe.batch_size == "auto":
+        raise GCNetError(
+            "batch_size auto may come to another number in each cell, and runs would not compare: give one"
+        )
     specs = study.specs()
     for cell, spec in specs.items():
         _check_buildable(cell, spec)
     failed: list[tuple[Run, str]] = []
     if not study.report_only:
-        failed = _make_missing(study, start or start_process)
-    made = [path for spec in specs.values() for path in study.cell_folder(spec).glob("seed-*/result.json")]
-    if failed and not made:
-        raise failed_runs(failed, len(study.runs()))
-    if not made:
+        failed = _make_missing(study, start)
+    finished = {cell: _finished_runs(study.cell_folder(spec)) for cell, spec in specs.items()}
+    first = next(itertools.chain.from_iterable(finished.values()), None)
+    if first is not None:
+        _report(study, specs, finished, json.loads((first / "run.json").read_text()))
+    elif not failed:
         raise GCNetError(f"{study.out} holds no ablation with a finished run; run it first")
-    known = json.loads(made[0].with_name("run.json").read_text())
-    valid_set = load_data(Path(known["data"]))["valid"]
-    first = valid_set.records[0]
-    long, short = known["recipe"]["image_size"] or specs["none"].image_size
-    size = padded_size(fit_size((first.height, first.width), (long, short)))
-    cells = [_collect(study, cell, spec, size) for cell, spec in specs.items()]
-    title = f"{study.grid}: {find_grid(study.grid).question} ({study.model})"
-    shared = {name: value for name, value in known["recipe"].items() if name not in FREE}
-    about = {"model": study.model, "data": known["data"], "imagenet": known["imagenet"], "recipe": shared}
-    differences = _differences(study, specs, valid_set)
-    write_report(study.out, study.grid, cells, title=title, study=about, differences=differences)
     if failed:
         raise failed_runs(failed, len(study.runs()))
 
@@ -64,14 +60,15 @@ def _check_buildable(cell: str, spec: ModelSpec) -> None:
 
 
 def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> list[tuple[Run, str]]:
-    runs = study.runs()
+    """Trains the runs that are not finished; those that failed, and why."""
+    runs, recipe = study.runs(), study.recipe
     if study.data is None:
         study.claim(runs)  # the data lies in its folder
         write_context_shapes(study.data_folder, train=TRAIN_IMAGES, valid=VALID_IMAGES)
     train_set = load_data(study.data_folder)["train"]
-    iterations = study.recipe.epochs * iterations_per_epoch(train_set, study.recipe)
     study.claim(runs)
-    amount = f"{len(runs) // study.seeds} cells x {study.seeds} seeds, {iterations} iterations each"
+    length = recipe.time or f"{recipe.epochs * iterations_per_epoch(train_set, recipe)} iterations"
+    amount = f"{len(runs) // study.seeds} cells x {study.seeds} seeds, {length} each"
     print(f"{study.grid}: {amount}, in {study.out}", flush=True)
     try:
         return make_runs(runs, start, jobs=study.jobs)
@@ -80,28 +77,42 @@ def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> lis
         raise
 
 
-def _collect(study: Study, cell: str, spec: ModelSpec, size: tuple[int, int]) -> Cell:
-    """A cell with its finished runs; FLOPs are counted for an image of `size`."""
-    paths = study.cell_folder(spec).glob("seed-*/result.json")
-    paths = sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed-")))
-    complexity = count_complexity(spec, size)
-    scores = tuple(json.loads(path.read_text()) for path in paths)
-    return Cell(cell, complexity.parameters, complexity.total_flops, scores)
+def _finished_runs(folder: Path) -> list[Path]:
+    """The folders of a cell's finished runs, by their seeds."""
+    folders = [path.parent for path in folder.glob("seed-*/result.json")]
+    return sorted(folders, key=lambda run: int(run.name.removeprefix("seed-")))
+
+
+def _report(
+    study: Study,
+    specs: Mapping[str, ModelSpec],
+    finished: Mapping[str, Sequence[Path]],
+    made: Mapping[str, Any],
+) -> None:
+    """Writes the report on finished runs, one of which was `made` so; FLOPs are of the first image."""
+    valid_set = load_data(Path(made["data"]))["valid"]
+    first = valid_set.records[0]
+    size = made["recipe"]["image_size"] or specs["none"].image_size
+    size = padded_size(fit_size((first.height, first.width), (size[0], size[1])))
+    cells = []
+    for cell, spec in specs.items():
+        complexity = count_complexity(spec, size)
+        scores = tuple(json.loads((run / "result.json").read_text()) for run in finished[cell])
+        cells.append(Cell(cell, complexity.parameters, complexity.total_flops, scores))
+    title = f"{study.grid}: {find_grid(study.grid).question} ({study.model})"
+    shared = {name: value for name, value in made["recipe"].items() if name not in FREE}
+    about = {"model": study.model, "data": made["data"], "imagenet": made["imagenet"], "recipe": shared}
+    differences = _differences(finished, valid_set)
+    write_report(study.out, study.grid, cells, title=title, study=about, differences=differences)
 
 
 def _differences(
-    study: Study, specs: Mapping[str, ModelSpec], valid_set: DataSet[ImageRecord]
+    finished: Mapping[str, Sequence[Path]], valid_set: DataSet[ImageRecord]
 ) -> dict[str, dict[str, Difference]]:
     """By how much each cell is better than each other one, of those that have finished runs."""
-    found = {
-        cell: [
-            path
-            for path in sorted(study.cell_folder(spec).glob("seed-*/train/results.json"))
-            if (path.parents[1] / "result.json").is_file()
-        ]
-        for cell, spec in specs.items()
-    }
-    scored = {cell: score_runs(paths, valid_set) for cell, paths in found.items() if paths}
+    paths = {cell: [run / "train" / "results.json" for run in runs] for cell, runs in finished.items()}
+    there = {cell: [path for path in own if path.is_file()] for cell, own in paths.items()}
+    scored = {cell: score_runs(own, valid_set) for cell, own in there.items() if own}
     return {
         cell: {other: difference(own, scored[other]) for other in scored if other != cell}
         for cell, own in scored.items()

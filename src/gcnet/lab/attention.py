@@ -21,9 +21,10 @@ from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.models.detector import Detector
 from gcnet.ops.decode import read_image
-from gcnet.ops.images import fit_size, padded_size, shrink_image, write_image
+from gcnet.ops.images import fit_size, padded_size, write_image
 from gcnet.prediction.written import Written
 from gcnet.viz import attention_overlay, draw_detections, grid, mark_point, sheet
+from gcnet.viz.canvas import at_most
 
 Point = tuple[float, float]  # x and y as shares of width and height
 
@@ -90,7 +91,8 @@ def draw_attention(
 
     enlarge = max(1, SIDES[0] // max(image.shape[:2]))
     drawn = draw_detections(image, found, detector.spec.class_names, SHOWN_SCORE, enlarge=enlarge)
-    shown = _shrink(cv2.resize(image, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC))
+    # Maps have no detail that a larger image could show.
+    shown = at_most(cv2.resize(image, drawn.shape[1::-1], interpolation=cv2.INTER_CUBIC), SIDES[1])
     overlays = {title: _overlays(shown, each, valid, queries) for title, each in maps.items()}
     files = {
         f"{title}.jpg" if maps[title].dim() == 2 else f"{title}-query{k}.jpg": overlay
@@ -101,7 +103,7 @@ def draw_attention(
     if per_query:
         overview = _sheet_by_query(shown, overlays, queries, cell)
     else:
-        images = [_shrink(drawn), *(images[0] for images in overlays.values())]
+        images = [at_most(drawn, SIDES[1]), *(images[0] for images in overlays.values())]
         overview = sheet(images, ["prediction", *overlays], columns=COLUMNS, cell=cell)
     _write(folder, files | {SHEET: overview}, path)
     lines = tuple(describe(title, each) for title, each in maps.items())
@@ -173,15 +175,6 @@ def _sheet_by_query(
     captions = [[f"query {k}" for k in range(1, len(queries) + 1)]]
     captions += [[title] * len(images) for title, images in overlays.items()]
     return grid([marked, *overlays.values()], captions=captions, cell=cell)
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    """No larger than `SIDES` allow; maps have no detail that a larger image could show."""
-    factor = SIDES[1] / max(image.shape[:2])
-    if factor >= 1:
-        return image
-    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
-    return shrink_image(image, (height, width))
 
 
 def describe(title: str, attention: Tensor) -> str:

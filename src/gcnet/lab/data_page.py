@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gcnet.ops.images import write_image
 from gcnet.prediction.names import OutputNames
 from gcnet.prediction.written import Written
 from gcnet.viz import draw_targets
-from gcnet.viz.figures import Figure, draw_window
+from gcnet.viz.figures import Figure, draw_each, draw_window, window_around
 from gcnet.viz.page import count_bars, render_page, size_bars
 
 EACH = 6  # figures of a kind of suspect, and images that are in two splits
@@ -43,12 +44,8 @@ def write_page(look: Look, path: Path, *, images: int = 24) -> None:
     with progress_bar(transient=True) as bar:
         task = bar.add_task("drawing", total=amount)
 
-        def draw(function: Callable[[Look, Any], Figure | None], items: Sequence[Any]) -> list[Figure]:
-            figures = []
-            for item in items:
-                figures.append(function(look, item))
-                bar.advance(task)
-            return [figure for figure in figures if figure]
+        def draw(function: Callable[[Look, Any], Figure], items: Sequence[Any]) -> list[Figure]:
+            return draw_each(partial(function, look), items, lambda: bar.advance(task))
 
         kinds = [
             {"title": TITLES[kind].capitalize(), "count": len(all), "figures": draw(_close_up, all[:EACH])}
@@ -134,13 +131,12 @@ def _sample(look: Look, count: int) -> list[Place]:
     return sorted(places, key=lambda place: (splits.index(place[0]), place[1]))
 
 
-def _whole(look: Look, place: Place) -> Figure | None:
-    split, index = place
-    record = look.splits[split].records[index]
-    return _draw(look, place, (0, 0, record.width, record.height), record.instances, split, look.file(*place))
+def _whole(look: Look, place: Place) -> Figure:
+    items = look.splits[place[0]].records[place[1]].instances
+    return _draw(look, place, None, items, place[0], look.file(*place))
 
 
-def _close_up(look: Look, suspect: Suspect) -> Figure | None:
+def _close_up(look: Look, suspect: Suspect) -> Figure:
     """An object with what is around it."""
     objects = look.survey.objects
     row = suspect.row
@@ -149,26 +145,24 @@ def _close_up(look: Look, suspect: Suspect) -> Figure | None:
     box, bounds = objects.box[row], objects.bounds[row]
     low, high = np.fmin(box[:2], bounds[:2]), np.fmax(box[2:], bounds[2:])
     side = max(float((high - low).max()) * (CLOSE if suspect.kind == "tiny" else 1.5), 48.0)
-    frame = np.array([record.width, record.height])
-    start = ((low + high - side) / 2).clip(0, np.maximum(frame - side, 0))
-    end = np.minimum(start + side, frame)
+    window = window_around([*low, *high], side, (record.height, record.width))
     item = record.instances[objects.place[row]]
     name = look.survey.class_names[item.label]
     words = f"{suspect.words}; {split}/{record.path.name}, id {item.id}"
-    return _draw(look, (split, index), (*start, *end), [item], name, words)
+    return _draw(look, (split, index), window, [item], name, words)
 
 
 def _draw(
-    look: Look, place: Place, window: Sequence[float], items: Sequence[Instance], head: str, text: str
-) -> Figure | None:
-    """A window (xyxy) of an image, and some of its instances; nothing where the image cannot be read."""
-    split, index = place
-    try:
-        image = look.splits[split].read_image(index)
-    except GCNetError:
-        return None
-    drawn = draw_window(image, window, items, look.survey.class_names)
-    return Figure.of([drawn], head, text)
+    look: Look,
+    place: Place,
+    window: Sequence[float] | None,
+    items: Sequence[Instance],
+    head: str,
+    text: str,
+) -> Figure:
+    """A window (xyxy) of an image, or all of it, and some of its instances."""
+    image = look.splits[place[0]].read_image(place[1])
+    return Figure.of([draw_window(image, window, items, look.survey.class_names)], head, text)
 
 
 def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]:

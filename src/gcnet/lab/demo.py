@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -34,6 +33,7 @@ from gcnet.ops.decode import read_image
 from gcnet.ops.images import write_image
 from gcnet.types import Detections
 from gcnet.viz import attention_overlay, draw_detections, draw_targets, grid
+from gcnet.viz.heat import enlarged
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.create import create_model
 
@@ -186,10 +186,8 @@ def _lamp_shares(
         lamp = lamps[int(item.id)]
         y, x = np.mgrid[: item.height, : item.width] + 0.5
         lit = np.hypot(x - lamp.x, y - lamp.y) < HALO * lamp.radius
-        down, across = valid_share(detector, (item.height, item.width))
+        valid = valid_share(detector, lit.shape)
         for name, attention in look.maps.items():
-            size = round(item.width / across), round(item.height / down)
-            heat = cv2.resize(attention.numpy(), size, interpolation=cv2.INTER_LINEAR)
-            heat = heat[: item.height, : item.width]
+            heat = enlarged(attention, lit.shape, valid)
             shares.setdefault(name, []).append((float(heat[lit].sum() / heat.sum()), float(lit.mean())))
     return {name: tuple(np.mean(values, 0).tolist()) for name, values in shares.items()}

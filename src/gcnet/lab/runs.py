@@ -59,13 +59,20 @@ def make_runs(
     if len(missing) < len(runs):
         print(f"{len(runs) - len(missing)} of {len(runs)} runs are there already", flush=True)
     active: list[subprocess.Popen] = []
+    stopped = False
 
     def make(run: Run) -> str:
-        active.append(start(run))
-        return _why_failed(run, active[-1].wait())
+        if stopped:
+            return ""
+        process = start(run)
+        active.append(process)
+        if stopped:  # while it was started
+            process.terminate()
+        return _why_failed(run, process.wait())
 
     def stop(number: int, frame: object) -> NoReturn:
-        pool.shutdown(wait=False, cancel_futures=True)
+        nonlocal stopped  # and no lock: whatever this interrupts may hold it
+        stopped = True
         for process in active:
             process.terminate()  # Ctrl-C reaches all of them by itself
         raise KeyboardInterrupt
@@ -83,6 +90,7 @@ def make_runs(
                 print(f"{_outcome(run, reason)} ({count} of {len(runs)})", flush=True)
                 bar.advance(task)
     except KeyboardInterrupt:
+        stopped = True
         print("stopping: each run ends its iteration and is kept (Ctrl-C again: at once)", flush=True)
         raise
     finally:
@@ -102,6 +110,9 @@ def _why_failed(run: Run, code: int) -> str:
     """Empty if the run succeeded, or the last line of its log, without "gcnet: error: "."""
     if code == 0 and run.result is not None:
         return ""
+    if code < 0:  # the log ends with whatever was said last
+        hint = ", as the system does when the memory is full" if code == -9 else ""
+        return f"ended by signal {-code} ({signal.strsignal(-code)}){hint}"
     log = run.folder / "log.txt"
     lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
     lines = [line for line in lines if line.strip()]

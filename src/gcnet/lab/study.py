@@ -176,10 +176,11 @@ class Study:
 
     def runs(self) -> list[Run]:
         """All runs of an ablation, seed by seed: what is there after an interruption compares all cells."""
+        specs = self.specs().items()
         return [
             self.run(cell, self.cell_folder(spec), seed, spec)
             for seed in self.all_seeds
-            for cell, spec in self.specs().items()
+            for cell, spec in specs
         ]
 
     def run(self, cell: str, folder: Path, seed: int, spec: ModelSpec, share: float | None = None) -> Run:
@@ -201,9 +202,9 @@ class Study:
         """
         if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / "runs").is_dir():
             raise GCNetError(f"{self.out} holds something that is no study: give another --out")
-        for run in runs:
-            for path in sorted(run.folder.parent.glob("seed-*/run.json")):
-                _check_alike(path.parent, json.loads(path.read_text()), run.values)
+        for folder, one in {run.folder.parent: run for run in runs}.items():  # all that differs is the seed
+            for path in sorted(folder.glob("seed-*/run.json")):
+                _check_alike(path.parent, json.loads(path.read_text()), one.values)
         for run in runs:
             write_json(prepare_folder(run.folder) / "run.json", run.values)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ FOLDERS = {
     "labelme": ("labelme",),
     "yolo": ("yolo/images", "yolo/labels"),
 }
+DATA = "yolo/data.yaml"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Beside:
         """The folders of these kinds."""
         return [self.folder / name for kind in self.kinds for name in FOLDERS.get(kind, ())]
 
+    def there(self, indices: Iterable[int]) -> list[str]:
+        """The files that are there already under names which are written for the images at `indices`."""
+        found: dict[str, list[str]] = {}  # by the names of images
+        for folder in self.folders:
+            for file in folder.iterdir() if folder.is_dir() else ():
+                name = file.stem.rpartition("-")[0] if folder.name in ("crops", "cutouts") else file.stem
+                found.setdefault(name, []).append(file.relative_to(self.folder).as_posix())
+        return [file for index in indices if found for file in found.get(self.names[index], ())]
+
     def prepare(self) -> None:
         """Makes the folders, and files that exist once for each kind."""
         for folder in self.folders:
@@ -62,7 +72,7 @@ class Beside:
             # All images as both: whoever trains on them divides them.
             content = {"train": "images", "val": "images", "names": dict(enumerate(self.class_names))}
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            self._write("yolo/data.yaml", text.encode())
+            self._write(DATA, text.encode())
 
     def __call__(
         self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Found, results: ImageResults

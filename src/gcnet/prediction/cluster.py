@@ -12,8 +12,6 @@ from gcnet.prediction.formats import ImageFound, image_row, row_schema
 from gcnet.prediction.steps import Classify, Detect
 from gcnet.prediction.stream import Done, predict_all
 
-COLUMNS = ("path", "bytes")  # in one of which images come
-
 
 class Worker:
     """A model in one of Ray's processes. `load` returns it and its score threshold."""
@@ -29,7 +27,7 @@ class Worker:
             self.steps = partial(Classify, self.model, top=top, with_sheet=False)
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> Any:
-        """The columns of the batch, except `bytes`, and those of `row_schema`, as an Arrow table."""
+        """The columns of `row_schema`, and the others of the batch except `bytes`, as an Arrow table."""
         arrow = needs("pyarrow", "ray")
         contents = batch.get("bytes")
         count = len(next(iter(batch.values())))
@@ -48,7 +46,8 @@ class Worker:
         table = arrow.Table.from_pylist(rows, schema=row_schema(arrow, of_detector=self.of_detector))
         table = table.drop_columns([name for name in ("id", "file_name") if name in table.column_names])
         for name, values in batch.items():
-            table = table if name == "bytes" else table.append_column(name, arrow.array(list(values)))
+            if name != "bytes" and name not in table.column_names:
+                table = table.append_column(name, arrow.array(list(values)))
         return table
 
 
@@ -64,7 +63,7 @@ def map_dataset(
 ) -> Any:
     """The data set with detections; see `gcnet.predict_dataset`."""
     columns = dataset.columns() or []
-    if not any(name in columns for name in COLUMNS):
+    if not {"path", "bytes"}.intersection(columns):
         raise GCNetError(
             f"the data set has columns {', '.join(columns)}; images are in one called path or bytes"
         )

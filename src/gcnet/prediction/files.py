@@ -15,15 +15,15 @@ import numpy as np
 from gcnet.console import listed, one_line, progress_bar
 from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
 from gcnet.errors import GCNetError, check_least, check_threshold
-from gcnet.files import alone_in, prepare_folder
+from gcnet.files import alone_in, prepare_folder, write_json
 from gcnet.image_files import MAX_PIXELS
 from gcnet.journal import Journal
 from gcnet.models.spec import ClassifierSpec
 from gcnet.models.views import Views
 from gcnet.ops.images import write_image
-from gcnet.prediction.beside import Beside
-from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries, write_entries
-from gcnet.prediction.names import OutputNames, check_inputs, images_in
+from gcnet.prediction.beside import DATA, Beside
+from gcnet.prediction.formats import WHOLE, ImageFound, Parts, result_entries
+from gcnet.prediction.names import OutputNames, images_in
 from gcnet.prediction.predictions import Counts, Predictions
 from gcnet.prediction.steps import Classify, Detect, DetectorLike, through_views
 from gcnet.prediction.stream import Done, predict_all
@@ -99,7 +99,7 @@ def predict_files(
             if journal is not None and overlays:
                 _check_sheet(journal.folder, paths)
             run = _Run(Classify(model, paths, top, overlays), paths, journal, wanted)
-        run.recall()
+        run.recall(beside)
         if beside is not None:
             beside.prepare()
         return run.finish(batch_size, max_pixels, progress)
@@ -124,7 +124,11 @@ def _beside(
 ) -> Beside:
     inputs = images_in(paths, journal.folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
-    check_inputs(names, journal.folder)
+    if inputs and "overlay" in kinds:
+        for index in range(len(paths)):
+            if names.picture(index) in inputs:
+                target = journal.folder / names.picture(index)
+                raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")
     beside = Beside(journal.folder, kinds, names, model.spec.class_names, score_threshold)
     for place in beside.folders:
         if images_in(paths, place):
@@ -146,13 +150,8 @@ def _journal(
     folder = prepare_folder(out)
     with alone_in(folder):
         _check_results(folder, is_detector=is_detector)
-        journal = Journal(folder, call, {"taken": _other_images(folder)})
-        finished = False
-        try:
+        with Journal(folder, call, {"taken": _other_images(folder)}) as journal:
             yield journal
-            finished = True
-        finally:
-            journal.close(finished=finished)
 
 
 def _check_results(folder: Path, *, is_detector: bool) -> None:
@@ -229,32 +228,42 @@ class _Run:
                 )
         return self._write()
 
-    def recall(self) -> None:
+    def recall(self, beside: Beside | None) -> None:
         """Finds the results of an earlier call in images that have not changed since.
 
-        Without any, removes the files of one that has ended.
+        Without any, removes the files of one that has ended, and raises GCNetError if some of these were
+        changed and would be replaced.
         """
         if self.journal is None:
             return
         written = Written(self.journal.folder)
         if next(self.journal.entries(), None) is None:
-            written.begin(self.paths)
+            own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
+            own += [DATA] if "yolo" in self.wanted.formats else []
+            written.begin(self.paths, [*own, *(beside.there(range(len(self.paths))) if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
+        repeated: set[int] = set()
         for place, path, value in self.journal.entries():
             if path not in index_of:
                 others.append(path)
                 continue
-            again = "error" in value["entry"] or value["stamp"] != _stamp(path)
-            again = again or self.steps.wants(index_of[path])
-            self.places[index_of[path]] = -1 if again else place
+            index = index_of[path]
+            again = "error" in value["entry"] or value["stamp"] != _stamp(path) or self.steps.wants(index)
+            self.places[index] = -1 if again else place
+            if again:
+                repeated.add(index)
+            else:  # it has been repeated
+                repeated.discard(index)
         if others:
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
-        written.remove(lambda name: "/" in name or _is_picture(name))  # those of several images are new
+        stale = set(beside.there(repeated) if beside and repeated else ())
+        # Files of several images are new.
+        written.remove(lambda name: name not in stale and ("/" in name or _is_picture(name)))
         for index in self.ours[self.places[self.ours] >= 0].tolist():
             self._write_part(self.parts.complete(index))
 
@@ -305,14 +314,15 @@ class _Run:
         folder = self.journal.folder
         written = Written(folder)
         for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
-            self._write_part(part)
+            if (self.places[self.parts.indices(part)] >= 0).any():
+                self._write_part(part)
         for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
             if word in WHOLE:
                 name, write = WHOLE[word]
                 write(folder / name, self._images, self.class_names)
                 written.add(name)
         files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
-        write_entries(folder / files[0], self._counted())
+        write_json(folder / files[0], (image.entry for image in self._counted()))
         written.add(files[0])
         if (sheet := self.steps.sheet()) is not None:
             write_image(folder / SHEET, sheet, quality=90)

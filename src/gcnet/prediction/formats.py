@@ -27,6 +27,7 @@ from gcnet.weights.catalog import COCO_CLASSES
 # COCO's own ids go to 90; these have no class.
 _COCO_GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 _ROWS = 500  # of a table that are made at a time
+_ESCAPED = "backslashreplace"  # how bytes of a file name are written that are no UTF-8
 _CSV = ("image_id", "file_name", "width", "height", "label", "class_name", "score", "x1", "y1", "x2", "y2")
 
 
@@ -95,11 +96,6 @@ def result_entries(image: ImageFound, class_names: Sequence[str]) -> list[dict[s
     ]
 
 
-def write_entries(path: Path, images: Iterable[ImageFound]) -> None:
-    """Writes the entries of the images."""
-    write_json(path, (image.entry for image in images))
-
-
 def write_coco_results(path: Path, images: Images, class_names: Sequence[str]) -> None:
     """All detections in COCO's results format."""
     write_json(path, (one for image in images() for one in result_entries(image, class_names)))
@@ -143,7 +139,7 @@ def write_csv(path: Path, images: Images, class_names: Sequence[str]) -> None:
     """A line for each detection, or for each class that a classifier gives."""
 
     def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, "utf-8", _ESCAPED, newline="", write_through=True)
         table = csv.writer(text)
         of_detector = bool(class_names)
         table.writerow(_CSV if of_detector else ("file_name", "class_name", "probability"))
@@ -193,7 +189,7 @@ def write_parquet(path: Path, images: Iterable[ImageFound], class_names: Sequenc
     """A row for each image, with its detections in a list."""
     arrow, parquet = needs("pyarrow", "parquet"), needs("pyarrow.parquet", "parquet")
     schema = row_schema(arrow, of_detector=bool(class_names))
-    rows = (image_row(image, class_names) for image in images)
+    rows = (_in_utf8(image_row(image, class_names)) for image in images)
 
     def write(file: BinaryIO) -> None:
         with parquet.ParquetWriter(file, schema) as writer:
@@ -201,6 +197,12 @@ def write_parquet(path: Path, images: Iterable[ImageFound], class_names: Sequenc
                 writer.write_table(arrow.Table.from_pylist(group, schema=schema))
 
     _write(path, write)
+
+
+def _in_utf8(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose file name and error Arrow can hold."""
+    texts = {key: value for key, value in row.items() if isinstance(value, str)}
+    return row | {key: value.encode("utf-8", _ESCAPED).decode() for key, value in texts.items()}
 
 
 def row_schema(arrow: Any, *, of_detector: bool) -> Any:

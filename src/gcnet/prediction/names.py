@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from gcnet.errors import GCNetError
 from gcnet.image_files import identity
 
 
@@ -63,14 +62,3 @@ def images_in(paths: Iterable[str | os.PathLike[str]], folder: Path) -> set[str]
             if identity_of(parent or ".") == inside:
                 names.add(name)
     return names
-
-
-def check_inputs(names: OutputNames, folder: Path) -> None:
-    """Raises GCNetError if a file of that name in `folder` would replace an input image."""
-    inputs = images_in(names.paths, folder)
-    if not inputs:
-        return
-    for index in range(len(names.paths)):
-        if names.picture(index) in inputs:
-            target = folder / names.picture(index)
-            raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")

@@ -19,8 +19,10 @@ from gcnet.evaluation.results import ImageResults
 from gcnet.files import DiskFullError
 from gcnet.found import Found
 from gcnet.models.views import Views
-from gcnet.ops.images import shrink_image, together
+from gcnet.ops.images import together
 from gcnet.prediction.stream import Done
+from gcnet.viz.canvas import at_most
+from gcnet.viz.sheet import sheet
 
 SHOWN, COLUMNS = 40, 5  # images on a classifier's sheet, and in one of its rows
 THUMBNAIL = 240  # pixels of an image's long side on the sheet
@@ -128,7 +130,7 @@ class Classify:
         best = [round(p, 5) for p in result.probabilities.tolist()]
         if self.with_sheet and len(self.shown) < SHOWN:
             lines = (PurePosixPath(self.paths[index]).name, f"{result.names[0]} {best[0]:.2f}")
-            self.shown[index] = _thumbnail(image), "\n".join(map(_shortened, lines))
+            self.shown[index] = at_most(image, THUMBNAIL), "\n".join(map(_shortened, lines))
         entry = {"file_name": self.paths[index], "predicted": list(result.names), "probabilities": best}
         return Done(index, entry, result=result)
 
@@ -143,15 +145,8 @@ class Classify:
         """The first images with their classes; None if there are none."""
         if not self.shown:
             return None
-        from gcnet.viz.sheet import sheet
-
         images, captions = zip(*(self.shown[index] for index in sorted(self.shown)), strict=True)
         return sheet(images, captions, columns=COLUMNS, cell=THUMBNAIL)
-
-
-def _thumbnail(image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    scale = min(THUMBNAIL / max(image.shape[:2]), 1.0)
-    return shrink_image(image, (max(int(image.shape[0] * scale), 1), max(int(image.shape[1] * scale), 1)))
 
 
 def _shortened(line: str) -> str:

@@ -208,7 +208,7 @@ def _predicted(
 
     for one in images:
         if isinstance(one, Done):
-            yield 0, partial(_same, one)
+            yield 0, lambda done=one: done
             continue
         frame = steps.frame(one.prepared) if batch_size > 1 else None
         frames.setdefault(frame, []).append(one)
@@ -219,7 +219,3 @@ def _predicted(
             yield from predict(next(iter(frames)))
     for frame in list(frames):
         yield from predict(frame)
-
-
-def _same(done: Done) -> Done:
-    return done

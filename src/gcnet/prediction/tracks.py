@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64
 
-from gcnet.deploy.runtime import needs
+from gcnet.errors import needs
 from gcnet.found import Found
 
 UNTRACKED = -1

@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from gcnet.deploy.runtime import needs
-from gcnet.errors import GCNetError
+from gcnet.errors import GCNetError, needs
 from gcnet.image_files import MAX_PIXELS
 
 AHEAD = 4  # frames that wait to be looked at

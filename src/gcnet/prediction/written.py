@@ -61,11 +61,11 @@ class Written:
         def stays(name: str) -> bool:
             return os.path.basename(name) in inputs.get(os.path.dirname(name), ())
 
-        ours = {name for name in self.unchanged() if not stays(name)} if names else ()
-        for name in names:
-            if name not in ours and os.path.lexists(self.folder / name):
-                raise GCNetError(
-                    f"{self.folder / name} would be replaced by a drawing; remove it or choose another folder"
-                )
+        staying = {name for name in names if os.path.lexists(self.folder / name)}
+        staying.difference_update(name for name in self.unchanged() if not stays(name))
+        if staying:
+            raise GCNetError(
+                f"{self.folder / min(staying)} would be replaced; remove it or choose another folder"
+            )
         self.remove(stays)
         self.path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from gcnet.errors import GCNetError
 from gcnet.ops.rle import MASK_THRESHOLD, sample_positions, window
 from gcnet.ops.segmentations import Segmentation, rle_to_mask, segmentation_to_mask
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 DARK = (20, 20, 20)  # around coloured lines, to show on any background
 
 MASK_OPACITY = 0.4
@@ -34,6 +35,21 @@ def as_canvas(image: np.ndarray, enlarge: int) -> np.ndarray:
     if enlarge == 1:
         return canvas
     return cv2.resize(canvas, None, fx=enlarge, fy=enlarge, interpolation=cv2.INTER_CUBIC)
+
+
+def resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """The image in another size (height, width)."""
+    smaller = size[0] < image.shape[0]
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def at_most(image: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The image, made smaller where its longer side has more than so many pixels."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(round(edge * scale), 1) for edge in image.shape[:2])
+    return resized(image, (height, width))
 
 
 def line_width(canvas: np.ndarray) -> int:

@@ -5,18 +5,23 @@ H x W images, RGB uint8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from gcnet.data.dataset import ImageRecord, Instance
+from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import move_segmentation
+from gcnet.viz.canvas import resized
 from gcnet.viz.objects import draw_targets
 from gcnet.viz.page import embedded
+
+Item = TypeVar("Item")
 
 SIDE = 400  # pixels, of the longer side of a figure
 
@@ -37,27 +42,46 @@ class Figure:
         return cls(tuple(map(embedded, drawn)), width, height, head, text)
 
 
+def draw_each(
+    draw: Callable[[Item], Figure], items: Sequence[Item], done: Callable[[], object] = lambda: None
+) -> list[Figure]:
+    """The figures of `items`, without those whose image cannot be read; `done` is called after each."""
+    figures = []
+    for item in items:
+        with suppress(GCNetError):
+            figures.append(draw(item))
+        done()
+    return figures
+
+
+def window_around(box: Sequence[float], side: float, size: tuple[int, int]) -> tuple[float, ...]:
+    """A square (xyxy) of `side` pixels around a box, moved and cut to lie in an image of `size` (H, W)."""
+    corners, frame = np.array(box).reshape(2, 2), np.array(size[::-1])
+    sides = np.minimum(side, frame)
+    start = (corners.mean(0) - sides / 2).clip(0, frame - sides)
+    return *start.tolist(), *(start + sides).tolist()
+
+
 def draw_window(
     image: UInt8[np.ndarray, "H W 3"],
-    window: Sequence[float],
+    window: Sequence[float] | None,
     items: Sequence[Instance],
     class_names: Sequence[str],
     scores: Sequence[float] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A window (xyxy) of an image, its longer side 400 pixels, with instances and perhaps their scores."""
-    left, top, right, bottom = (round(float(edge)) for edge in window)
+    """A window (xyxy) of an image, or all of it, with instances and perhaps their scores.
+
+    Its longer side becomes 400 pixels. As in `draw_targets`, instances that are not usable are left out.
+    """
+    whole = (0, 0, image.shape[1], image.shape[0])
+    left, top, right, bottom = (round(float(edge)) for edge in window or whole)
     scale = SIDE / max(right - left, bottom - top)
     size = max(round((bottom - top) * scale), 1), max(round((right - left) * scale), 1)
-    part = _resized(image[top:bottom, left:right], size)
+    part = resized(image[top:bottom, left:right], size)
     matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]])
     moved = tuple(_move(item, matrix, size) for item in items)
     record = ImageRecord(0, Path(), size[1], size[0], moved)
     return draw_targets(part, record, class_names, scores=scores)
-
-
-def _resized(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    smaller = size[0] < image.shape[0]
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
 
 
 def _move(item: Instance, matrix: np.ndarray, size: tuple[int, int]) -> Instance:

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Float
 
 from gcnet.viz.canvas import as_canvas
 
@@ -35,17 +36,22 @@ def attention_overlay(
         H x W x 3 RGB uint8 (times `enlarge`).
     """
     canvas = as_canvas(image, enlarge)
-    height, width = canvas.shape[:2]
-    heat = np.asarray(attention.cpu() if hasattr(attention, "cpu") else attention, np.float32)
-    # Enlarged with its padding, then cut: interpolation stays aligned with the pixels that the map saw.
-    padded = round(width / valid[1]), round(height / valid[0])
-    heat = cv2.resize(heat, padded, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    heat = enlarged(attention, canvas.shape[:2], valid)
     largest = float(heat.max()) if peak is None else peak
     heat = (heat / max(largest, 4 * float(heat.mean()), 1e-12)).clip(0, 1)
     colors = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     gray = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) * 0.7
     opacity = (0.25 + 0.55 * heat)[..., None]
     return (gray + (colors - gray) * opacity).clip(0, 255).astype(np.uint8)
+
+
+def enlarged(attention: Any, size: tuple[int, int], valid: tuple[float, float]) -> Float[np.ndarray, "H W"]:
+    """An attention map for the pixels of an image of `size` (height, width); `valid` as above."""
+    height, width = size
+    heat = np.asarray(attention.cpu() if hasattr(attention, "cpu") else attention, np.float32)
+    # Enlarged with its padding, then cut: interpolation stays aligned with the pixels that the map saw.
+    padded = round(width / valid[1]), round(height / valid[0])
+    return cv2.resize(heat, padded, interpolation=cv2.INTER_LINEAR)[:height, :width]
 
 
 def mark_point(image: np.ndarray, point: tuple[float, float]) -> np.ndarray:

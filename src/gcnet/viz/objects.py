@@ -19,9 +19,7 @@ from gcnet.data.dataset import ImageRecord
 from gcnet.errors import GCNetError
 from gcnet.found import AnyDetections
 from gcnet.ops.segmentations import Segmentation
-from gcnet.viz.canvas import DARK, Layer, Piece, as_canvas, line_width
-
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+from gcnet.viz.canvas import DARK, FONT, Layer, Piece, as_canvas, line_width
 
 TRACKS = 64  # colours, after which they come again
 

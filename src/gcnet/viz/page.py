@@ -70,9 +70,9 @@ def percent(share: float) -> str:
     return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
-def embedded(image: UInt8[np.ndarray, "H W 3"], *, quality: int = 82) -> str:
+def embedded(image: UInt8[np.ndarray, "H W 3"]) -> str:
     """A data URL with the image as a JPEG."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 82]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     return "data:image/jpeg;base64," + base64.b64encode(data.data).decode()
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
+import cv2
 import numpy as np
+from jaxtyping import UInt8
 
-from gcnet.viz.canvas import as_canvas
+from gcnet.viz.canvas import FONT, as_canvas, resized
 
 HEAD, LINE = 34, 22  # pixels for a line of text over an image, and for each further line
-DPI = 128  # a power of two: sizes in inches are exact, however matplotlib rounds them
+TEXT, ABOVE = 0.55, 11  # size of the text, and pixels from its foot to the image
 
 
 def sheet(
@@ -42,25 +43,29 @@ def grid(
     Returns:
         One RGB uint8 image.
     """
-    from matplotlib.figure import Figure  # takes a second to import: only where sheets are drawn
-
     across, down = (cell, cell) if isinstance(cell, int) else cell
     texts = list(captions or [titles])
     texts += [()] * (len(rows) - len(texts))
     heads = [HEAD + LINE * max(text.count("\n") for text in row) if row else 0 for row in texts]
     width = max(len(row) for row in rows) * (across + gap) + gap
     height = len(rows) * (down + gap) + gap + sum(heads)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    page = np.full((height, width, 3), 255, np.uint8)
     for r, row in enumerate(rows):
         top = gap + r * (down + gap) + sum(heads[: r + 1])
         for c, image in enumerate(row):
             left = gap + c * (across + gap)
-            place = (left / width, 1 - (top + down) / height, across / width, down / height)
-            axes = figure.add_axes(place)
-            axes.imshow(as_canvas(image, 1), interpolation="antialiased")
-            axes.axis("off")
-            if c < len(texts[r]):
-                axes.set_title(texts[r][c], fontsize=10, pad=5.5, parse_math=False)  # a "$" is a "$"
-    file = BytesIO()
-    figure.savefig(file, format="rgba")
-    return np.frombuffer(file.getvalue(), np.uint8).reshape(height, width, 4)[..., :3].copy()
+            canvas = as_canvas(image, 1)
+            scale = min(down / canvas.shape[0], across / canvas.shape[1])
+            h, w = (max(round(side * scale), 1) for side in canvas.shape[:2])
+            y, x = top + (down - h) // 2, left + (across - w) // 2
+            page[y : y + h, x : x + w] = resized(canvas, (h, w))
+            for line, text in enumerate(reversed(texts[r][c].split("\n") if c < len(texts[r]) else [])):
+                _write(page, text, (left, top - ABOVE - line * LINE), across)
+    return page
+
+
+def _write(page: UInt8[np.ndarray, "H W 3"], text: str, foot: tuple[int, int], width: int) -> None:
+    """Writes a line into the middle of `width` pixels from `foot` (x, y) on, smaller where it is too long."""
+    size = TEXT * min(width / max(cv2.getTextSize(text, FONT, TEXT, 1)[0][0], 1), 1.0)
+    free = width - cv2.getTextSize(text, FONT, size, 1)[0][0]
+    cv2.putText(page, text, (foot[0] + free // 2, foot[1]), FONT, size, (0, 0, 0), 1, cv2.LINE_AA)
