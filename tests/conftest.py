@@ -12,11 +12,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # An int is welcome where a float is expected, as PEP 484 says and type checkers accept.
 install_import_hook("gcnet", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 sys.path.insert(0, str(Path(__file__).parent))  # to `lively`
+
+# The same examples in every run: others are for `make fuzz`.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 # A shell starts what runs in its background with Ctrl-C ignored, nohup with SIGHUP, and tests send both.
 signal.signal(signal.SIGINT, signal.default_int_handler)

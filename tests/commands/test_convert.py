@@ -45,15 +45,6 @@ def test_the_folder_is_made(tmp_path):
     assert out.is_file()
 
 
-def test_what_is_said_of_a_file_of_ours_is_refused(tmp_path, capsys):
-    source, out = tmp_path / "ours.safetensors", tmp_path / "x.safetensors"
-    save_model(create_model(TINY, num_classes=2), source)
-    for options in (["--image-size", "96", "64"], ["--part", "teacher"]):
-        assert main(["convert", str(source), str(out), *options]) == 2
-        assert "are for detectors of other libraries; leave them out" in capsys.readouterr().err
-    assert not out.exists()
-
-
 def test_what_was_found_is_said_part_by_part_with_where_it_comes_from(tmp_path, capsys):
     detector = create_model(TINY, num_classes=2)
     file, config = tmp_path / "mine.pth", tmp_path / "mine.py"
