@@ -193,11 +193,16 @@ def name_splits(root: Path, parts: Sequence[tuple[str, Part]]) -> dict[str, Part
         if split == "valid" and not found:
             found = [one for one in parts if split_of(one[0]) is None and is_dev(one[0])]
         if len(found) > 1:
-            first, second = (name for name, _ in found[:2])
+            first, second = (_place(root, name, part) for name, part in found[:2])
             raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
         if found:
             splits[split] = found[0][1]
     return splits
+
+
+def _place(root: Path, name: str, part: object) -> str:
+    """Where a file or folder lies, or the name of what is neither."""
+    return part.relative_to(root).as_posix() if isinstance(part, Path) and root in part.parents else name
 
 
 def split_of(name: str) -> str | None:

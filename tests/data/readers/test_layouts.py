@@ -329,6 +329,14 @@ def test_annotations_in_a_project_say_more_than_masks_beside_them(
     assert caplog.messages == [f"{tmp_path / 'dataset'} is read, the only data set in {tmp_path}"]
 
 
+def test_two_files_of_a_split_are_told_apart(tmp_path: Path) -> None:
+    for name in ("train/first.json", "train/second.json", "valid/first.json"):
+        image(tmp_path / name.replace(Path(name).name, "a.jpg"))
+        coco(tmp_path / name, ["a.jpg"])
+    with pytest.raises(GCNetError, match=r"has two train splits, train/first.json and train/second.json;"):
+        load_splits(tmp_path)
+
+
 def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
     write(tmp_path / "notes.txt", "hello")
     (tmp_path / "models").mkdir()
