@@ -92,6 +92,9 @@ def test_the_threshold_of_a_file_is_what_its_model_shows_from(
     assert metrics.best is not None
     assert shown_from(kept) == pytest.approx(metrics.best.score, abs=1e-4)
     assert all(torch.equal(before[name], value) for name, value in kept.state_dict().items())
+    gcnet.evaluate(path, photos, score_threshold=1.0, keep_threshold=True, **words)
+    assert "no object is found, so that no score is best; the model stays as it is" in caplog.text
+    assert gcnet.load_model(path).provenance == kept.provenance
     detector.provenance["score_threshold"] = 0.0
     try:
         shown = gcnet.predict(detector, str(photos / "valid"), progress=False)

@@ -1,6 +1,7 @@
 """`gcnet.evaluate` scores a model on a data set; `gcnet.compare` scores two side by side."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from inspect import signature
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from gcnet.data.dataset import DataSet
     from gcnet.evaluation.classify import ClassMetrics
     from gcnet.evaluation.coco_ap import Metrics
+
+log = logging.getLogger(__name__)
 
 # Arguments of `evaluate` that `compare` does not pass on.
 ALONE = ("model", "data", "out", "report", "keep_threshold", "weights", "score_threshold")
@@ -68,7 +71,8 @@ def evaluate(
         out: a folder for results.json, written before anything is scored, and metrics.json.
         report: a folder for report.html, a page that says how good the model is and where it fails, and for
             report.json, the same in numbers.
-        keep_threshold: write the score threshold with the best F1 into the model's file, for `gcnet predict`.
+        keep_threshold: write the score threshold with the best F1 into the model's file, for `gcnet predict`;
+            a model that finds no object stays as it is.
         batch_size: images at a time; with `tile`, tiles; with `flip`, an image and its mirror image.
         tile, overlap, flip, scales: as `gcnet.predict` takes them.
         workers: processes that read images.
@@ -210,5 +214,8 @@ def _keep_threshold(file: Path, metrics: "Metrics | ClassMetrics") -> None:
     from gcnet.weights.files import keep_in_file
 
     if not isinstance(metrics, Metrics) or metrics.best is None:
-        raise GCNetError("--keep-threshold: where no object is found, no score is best")
+        log.warning(
+            "--keep-threshold: no object is found, so that no score is best; the model stays as it is"
+        )
+        return
     keep_in_file(file, score_threshold=round(metrics.best.score, 4))
