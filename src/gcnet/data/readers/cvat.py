@@ -20,15 +20,13 @@ from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     Readers,
     by_folder,
-    ellipse,
     folder_with,
     head_of,
     object_of,
-    place_mask,
     read_xml,
-    turned_box,
     warn_of_some,
 )
+from gcnet.data.readers.shapes import ellipse, place_mask, turned_box
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 

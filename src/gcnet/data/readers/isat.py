@@ -10,7 +10,6 @@ from typing import Any
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
-    cut_out,
     file_an_image,
     head_of,
     object_of,
@@ -18,6 +17,7 @@ from gcnet.data.readers.files import (
     read_object,
     readable,
 )
+from gcnet.data.readers.shapes import cut_out
 from gcnet.data.source import Entries, Source
 
 _MARK = re.compile(rb'"description"\s*:\s*"ISAT"')

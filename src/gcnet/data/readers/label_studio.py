@@ -18,17 +18,15 @@ from jaxtyping import UInt8
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
     Readers,
-    check_mask_size,
-    ellipse,
     existing,
     file_a_split,
     head_of,
     object_of,
     objects_in,
     read_json,
-    turned_box,
     warn_of_some,
 )
+from gcnet.data.readers.shapes import check_mask_size, ellipse, turned_box
 from gcnet.data.source import Entries, Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle

@@ -13,15 +13,14 @@ import numpy as np
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
-    ellipse,
     file_an_image,
     head_of,
     object_of,
     objects_in,
-    place_mask,
     read_object,
     readable,
 )
+from gcnet.data.readers.shapes import ellipse, place_mask
 from gcnet.data.source import Entries, Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array

@@ -17,9 +17,9 @@ from gcnet.data.readers.files import (
     head_of,
     object_of,
     objects_in,
-    read_mask,
     read_object,
 )
+from gcnet.data.readers.shapes import read_mask
 from gcnet.data.source import Source
 from gcnet.ops.segmentations import mask_to_rle
 

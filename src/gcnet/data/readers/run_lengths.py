@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from gcnet.data.readers.files import check_mask_size
+from gcnet.data.readers.shapes import check_mask_size
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)

@@ -13,16 +13,14 @@ import numpy as np
 from gcnet.data.readers.files import (
     ImagesBeside,
     Readers,
-    check_mask_size,
-    cut_out,
     file_an_image,
     head_of,
     object_of,
     objects_in,
-    place_mask,
     read_object,
     readable,
 )
+from gcnet.data.readers.shapes import check_mask_size, cut_out, place_mask
 from gcnet.data.source import Entries, Source
 from gcnet.ops.decode import read_cutout
 

@@ -15,7 +15,6 @@ from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
     MOST_FILES,
     Readers,
-    ellipse,
     folder_with,
     head_of,
     object_of,
@@ -26,6 +25,7 @@ from gcnet.data.readers.files import (
     splits_of,
     warn_of_left,
 )
+from gcnet.data.readers.shapes import ellipse
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 

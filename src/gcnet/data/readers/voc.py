@@ -22,11 +22,11 @@ from gcnet.data.readers.files import (
     head_of,
     object_of,
     read_lines,
-    read_mask,
     read_xml,
     readable,
     warn_of_some,
 )
+from gcnet.data.readers.shapes import read_mask
 from gcnet.data.source import Entries, Source, number
 from gcnet.ops.segmentations import mask_to_rle
 

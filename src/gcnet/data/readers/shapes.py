@@ -1,0 +1,87 @@
+"""Outlines and masks of objects, as several formats have them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from gcnet.console import shown
+from gcnet.ops.decode import image_size, read_index_mask
+from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
+
+_MOST_PIXELS = 1 << 28  # of a mask that is unpacked
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:
+    """The numbers in a mask; None where it is not of the `size` (height, width) of its image.
+
+    A few bytes can say any size: its header is held against the image's before it takes memory.
+    """
+    return read_index_mask(path) if image_size(path) == size else None
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:
+    """An ellipse as x, y, x, y of 32 points; the angle is in radians."""
+    turn = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    across, down = rx * np.cos(turn), ry * np.sin(turn)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], 1).ravel().tolist()
+
+
+def turned_box(
+    box: tuple[float, float, float, float], angle: float, about: tuple[float, float]
+) -> dict[str, Any]:
+    """A box (x, y, width, height), as an outline if it is turned, clockwise on the screen; in radians."""
+    if not angle:
+        return {"bbox": list(box)}
+    x, y, width, height = box
+    corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return {"segmentation": [((corners - about) @ turn + about).ravel().tolist()]}
+
+
+def cut_out(
+    outlines: Sequence[Sequence[Sequence[float]]], holes: Sequence[Any], size: dict[str, Any]
+) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...]: as polygons, or as a mask where a hole reaches into it.
+
+    Args:
+        outlines: the parts of the object.
+        holes: outlines that may lie elsewhere in the image.
+        size: the image's "width" and "height".
+    """
+    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+    inner = [np.array(hole, np.float64).reshape(-1, 2) for hole in holes if len(hole) >= 3]
+    first, last = np.concatenate(parts).min(0), np.concatenate(parts).max(0)
+    inner = [hole for hole in inner if (hole.max(0) > first).all() and (hole.min(0) < last).all()]
+    if not inner:
+        return {"segmentation": [points.ravel().tolist() for points in parts]}
+    shape = int(size["height"]), int(size["width"])
+    check_mask_size(shape)
+    if not all(np.isfinite(points).all() for points in (*parts, *inner)):
+        raise ValueError("a point that is no number")
+    outside, inside = (segmentation_to_mask(crop_segmentation(some, shape), shape) for some in (parts, inner))
+    return {"segmentation": mask_to_rle(outside & ~inside)}
+
+
+def check_mask_size(size: tuple[int, int]) -> int:
+    """The pixels of a mask of `size` (height, width). Raises ValueError where an image has no such size."""
+    if not (min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS):
+        raise ValueError(f"no mask of an image of {shown(size)}")
+    return size[0] * size[1]
+
+
+def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The RLE of a mask of 0 and 1 whose first pixel is at `x`, `y` of an image of `size` (height, width)."""
+    check_mask_size(size)
+    if min(x, y) < 0:
+        raise ValueError(f"a mask that begins at {x}, {y}")
+    full = np.zeros(size, np.uint8)
+    target = full[y : y + part.shape[0], x : x + part.shape[1]]
+    target[:] = part[: target.shape[0], : target.shape[1]]
+    return {"segmentation": mask_to_rle(full)}
