@@ -18,12 +18,12 @@ from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
-from gcnet.data.readers.files import Readers
 from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
+from gcnet.data.readers.splits import Readers
 from gcnet.data.readers.supervisely import find_supervisely
 from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gcnet.data.dataset import split_of
 from gcnet.data.readers.csv_table import UNNAMED, read_rows
-from gcnet.data.readers.files import Readers, existing, file_a_split, head_of, read_lines, warn_of_some
+from gcnet.data.readers.files import existing, head_of, read_lines, warn_of_some
+from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source
 
 log = logging.getLogger(__name__)

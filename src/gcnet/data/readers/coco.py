@@ -16,16 +16,8 @@ from pathlib import Path
 from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
 from gcnet.data.folders import files_below, is_hidden
-from gcnet.data.readers.files import (
-    IMAGE_FOLDERS,
-    MOST_FILES,
-    Readers,
-    folder_with,
-    head_of,
-    read_json,
-    splits_of,
-    warn_of_left,
-)
+from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_json
+from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image

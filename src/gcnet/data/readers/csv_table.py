@@ -20,16 +20,9 @@ from jaxtyping import Float
 
 from gcnet.data.dataset import split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
-from gcnet.data.readers.files import (
-    IMAGE_FOLDERS,
-    Readers,
-    file_a_split,
-    folder_with,
-    head_of,
-    read_text,
-    split_lines,
-)
+from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_text, split_lines
 from gcnet.data.readers.run_lengths import read_runs
+from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, number
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks

@@ -7,17 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.readers.files import (
-    ImagesBeside,
-    Readers,
-    file_an_image,
-    head_of,
-    object_of,
-    objects_in,
-    read_object,
-    readable,
-)
+from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import cut_out
+from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
 
 _MARK = re.compile(rb'"description"\s*:\s*"ISAT"')

@@ -17,9 +17,7 @@ from jaxtyping import UInt8
 
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
-    Readers,
     existing,
-    file_a_split,
     head_of,
     object_of,
     objects_in,
@@ -27,6 +25,7 @@ from gcnet.data.readers.files import (
     warn_of_some,
 )
 from gcnet.data.readers.shapes import check_mask_size, ellipse, turned_box
+from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Entries, Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle

@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import (
-    ImagesBeside,
-    Readers,
-    file_an_image,
-    head_of,
-    object_of,
-    objects_in,
-    read_object,
-    readable,
-)
+from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import ellipse, place_mask
+from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array

@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.coco import folder_of, image_folders
-from gcnet.data.readers.files import (
-    Readers,
-    file_a_split,
-    folder_with,
-    head_of,
-    object_of,
-    objects_in,
-    read_object,
-)
+from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in, read_object
 from gcnet.data.readers.shapes import read_mask
+from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source
 from gcnet.ops.segmentations import mask_to_rle
 

@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import (
-    ImagesBeside,
-    Readers,
-    file_an_image,
-    head_of,
-    object_of,
-    objects_in,
-    read_object,
-    readable,
-)
+from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import check_mask_size, cut_out, place_mask
+from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
 from gcnet.ops.decode import read_cutout
 

@@ -13,8 +13,6 @@ from typing import Any
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.files import (
-    MOST_FILES,
-    Readers,
     folder_with,
     head_of,
     object_of,
@@ -22,10 +20,9 @@ from gcnet.data.readers.files import (
     read_object,
     read_text,
     split_lines,
-    splits_of,
-    warn_of_left,
 )
 from gcnet.data.readers.shapes import ellipse
+from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 

@@ -17,8 +17,6 @@ from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     ImagesBeside,
-    Readers,
-    file_an_image,
     head_of,
     object_of,
     read_lines,
@@ -27,6 +25,7 @@ from gcnet.data.readers.files import (
     warn_of_some,
 )
 from gcnet.data.readers.shapes import read_mask
+from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source, number
 from gcnet.ops.segmentations import mask_to_rle
 

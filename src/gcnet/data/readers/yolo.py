@@ -21,16 +21,8 @@ from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
-from gcnet.data.readers.files import (
-    Readers,
-    by_folder,
-    existing,
-    head_of,
-    object_of,
-    read_lines,
-    read_yaml,
-    warn_of_some,
-)
+from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_yaml, warn_of_some
+from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
