@@ -30,6 +30,7 @@ from gcnet.errors import GCNetError
 from gcnet.found import Found
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
+from gcnet.models.spec import SoftNMSSpec
 from gcnet.weights.catalog import find_detector
 from gcnet.weights.files import save_model
 
@@ -249,7 +250,9 @@ def test_int8_is_smaller_and_needs_images(model: Path, tmp_path: Path, kind: str
         assert out.with_suffix(".bin").stat().st_size < 0.9 * model.stat().st_size
 
 
+SOFT = {"class_std": 0.25, "roi": replace(find_detector("mask_rcnn_tiny").spec.roi, soft_nms=SoftNMSSpec())}
 OTHERS = {
+    "soft nms": ("mask_rcnn_tiny", SOFT),
     "boxes": ("faster_rcnn_tiny", {}),
     "cascade": ("cascade_rcnn_tiny_gc4", {}),
     "deformable": ("mask_rcnn_tiny", {"deformable": True}),
@@ -306,6 +309,8 @@ def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             export(detector, tmp_path / name, **options)
     with pytest.raises(GCNetError, match="OpenVINO has no rule for"):
         export(busy("mask_rcnn_tiny", deformable=True), tmp_path / "model.xml")
+    with pytest.raises(GCNetError, match="soft NMS"):
+        export(busy("mask_rcnn_tiny", **SOFT), tmp_path / "model.xml")
     with pytest.raises(GCNetError, match="is a classifier"):
         export(create_model("resnet_tiny"), tmp_path / "model.onnx", with_resize=True)
     for words, reason in {

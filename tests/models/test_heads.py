@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,17 +13,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from gcnet.models import regions
+from gcnet.models import postprocess, regions
 from gcnet.models.pooler import (
     lay_out,
     pool_regions,
     region_levels,
     with_images,
 )
-from gcnet.models.postprocess import select_detections
+from gcnet.models.postprocess import select_detections, select_static
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
-from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec
+from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec, SoftNMSSpec
 from gcnet.ops.boxes import as_limits, box_area
 from gcnet.ops.mask_targets import draw_outlines
 from gcnet.ops.matching import BACKGROUND, IGNORED
@@ -329,6 +330,41 @@ def test_selecting_detections() -> None:
     low = select(scores, boxes, score_threshold=0.01)
     assert low.boxes.max() == 100  # cut to the image
     assert len(select(scores, boxes, score_threshold=0.99).scores) == 0
+
+
+def test_selecting_softly() -> None:
+    """A box that overlaps a better one of its class scores less; those that score too little are removed."""
+    boxes = torch.tensor([[0.0, 0, 50, 50], [0, 0, 50, 40], [0, 0, 50, 48]])  # IoU 0.8, 0.96 and 0.83
+    scores = torch.tensor([[0.9, 0.0, 0.1], [0.8, 0.0, 0.2], [0.0, 0.7, 0.3]])
+    linear, gaussian = SoftNMSSpec(), SoftNMSSpec(method="gaussian", sigma=0.8)
+    found = select(scores, boxes, soft_nms=linear)
+    assert found.labels.tolist() == [0, 1, 0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.8 * (1 - 0.8)]))
+    found = select(scores, boxes, soft_nms=gaussian)
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.7, 0.8 * math.exp(-0.8)]))
+    assert len(select(scores, boxes, soft_nms=replace(linear, min_score=0.2))) == 2
+    assert len(select(scores, boxes, soft_nms=linear, detections=2)) == 2
+    assert select(scores, boxes, soft_nms=linear, nms_threshold=0.81).scores[1] == 0.8
+    assert len(select(torch.zeros(0, 4), NO_BOXES, soft_nms=linear)) == 0
+
+
+@pytest.mark.parametrize("soft", [None, SoftNMSSpec(), SoftNMSSpec(method="gaussian")])
+def test_selecting_with_static_shapes(soft: SoftNMSSpec | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a GPU tries few candidates first: those beyond them may score more than what is left."""
+    monkeypatch.setattr(postprocess, "on_gpu", lambda tensor: True)
+    monkeypatch.setattr(postprocess, "FIRST_CANDIDATES", 24)
+    monkeypatch.setattr(postprocess, "STATIC_SHARE", 1)
+    torch.manual_seed(0)
+    corner = torch.rand(60, 2) * 40
+    boxes, scores = torch.cat([corner, corner + 30], dim=1), torch.rand(60, 3).mul(0.8)
+    deltas, spec = torch.zeros(60, 2, 4), RoISpec(soft_nms=soft, detections=20)
+    options = {"stds": (0.1, 0.1, 0.2, 0.2), "score_threshold": 0.05, "spec": spec}
+    exact = select_detections(boxes, scores, deltas, size=(100, 100), **options)
+    (ours,) = select_static(boxes[None], scores[None], deltas[None], sizes=[(100, 100)], **options)
+    assert len(exact) == len(ours) == 20 or len(exact) == int((ours.scores > 0).sum())
+    torch.testing.assert_close(ours.scores[: len(exact)], exact.scores)
+    assert torch.equal(ours.labels[: len(exact)], exact.labels)
+    assert torch.equal(ours.boxes[: len(exact)], exact.boxes)
 
 
 def test_selecting_from_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from gcnet.ops import nms as module
 from gcnet.ops.boxes import box_iou
-from gcnet.ops.nms import grouped_nms, grouped_nms_static
+from gcnet.ops.nms import grouped_nms, grouped_nms_static, soft_nms
 
 
 def random_boxes(count: int, seed: int, spread: float = 60) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,3 +143,52 @@ def test_no_boxes() -> None:
     kept = grouped_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
     assert kept.tolist() == []
     assert kept.dtype == torch.int64
+
+
+def plain_soft_nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, sigma: float | None, least: float
+) -> tuple[list[int], list[float]]:
+    """As in the paper, box by box."""
+    left, kept, found = dict(enumerate(scores.tolist())), [], []
+    while left:
+        best = max(left, key=lambda index: left[index])
+        kept.append(best)
+        found.append(left.pop(best))
+        for other in list(left):
+            iou = float(box_iou(boxes[[best]], boxes[[other]])) if groups[best] == groups[other] else 0.0
+            linear = 1 - iou if iou >= threshold else 1.0
+            left[other] *= linear if sigma is None else math.exp(-(iou**2) / sigma)
+            if left[other] < least:
+                del left[other]
+    return kept, found
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 40), st.integers(0, 1000), st.sampled_from([None, 0.2, 0.5]))
+def test_soft_nms_is_as_in_the_paper(count: int, seed: int, sigma: float | None) -> None:
+    """Of two sets at once."""
+    sets = [random_boxes(count, seed + one) for one in range(2)]
+    boxes, scores, groups = (torch.stack(own) for own in zip(*sets, strict=True))
+    options = {"iou_threshold": 0.3, "sigma": sigma, "min_score": 0.1}
+    index, found = soft_nms(boxes.double(), scores.double(), groups, 20, **options)
+    assert index.shape == found.shape == (2, min(20, count))
+    for own, (kept, theirs) in enumerate(plain_soft_nms(*one, 0.3, sigma, 0.1) for one in sets):
+        filled = found[own] > 0
+        assert index[own][filled].tolist() == kept[: min(20, count)][: int(filled.sum())]
+        torch.testing.assert_close(
+            found[own][filled], torch.tensor(theirs[:20]).double()[: int(filled.sum())], atol=1e-6, rtol=0
+        )
+        assert filled.sum() == min(len([one for one in theirs if one > 0]), 20, count)
+
+
+def test_soft_nms_of_nothing() -> None:
+    index, found = soft_nms(
+        torch.zeros(2, 0, 4),
+        torch.zeros(2, 0),
+        torch.zeros(2, 0, dtype=torch.int64),
+        5,
+        iou_threshold=0.5,
+        sigma=None,
+        min_score=0.0,
+    )
+    assert index.shape == found.shape == (2, 0)

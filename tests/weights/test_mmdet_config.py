@@ -14,10 +14,11 @@ from foreign_files import CASCADE, NAMES, as_mmdet, built, equal, saved, small
 from gcnet.cli import main
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec
+from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, SoftNMSSpec
 from gcnet.weights import config_text
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import LocalFile
+from gcnet.weights.files import save_model
 from gcnet.weights.load import load_model, read_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import standardise
@@ -103,9 +104,13 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
     ("text", "words"),
     [
         (
-            "nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))))",
-            "nms of type soft_nms",
+            "nms = 1\nmodel = dict(test_cfg=dict(rcnn=dict(nms=dict(type='nms_match'))))",
+            "nms of type nms_match",
         ),
+        ("test_cfg = dict(rcnn=dict(nms=dict(type='soft_nms', method='naive')))", "method=naive of its nms"),
+        ("test_cfg = dict(rcnn=dict(nms=dict(type='soft_nms', sigma=0)))", "NMS with sigma=0"),
+        ("test_cfg = dict(rcnn=dict(nms=dict(type='soft_nms', min_score='0')))", "NMS with min_score=0"),
+        ("test_cfg = dict(rpn=dict(nms=dict(type='soft_nms')))", "soft_nms of proposals"),
         ("test_pipeline = [dict(scale=(512, 512), keep_ratio=False)]", "stretched"),
         ("anchor_generator = dict(scales=[2, 4], ratios=[1.0])", "3 anchors at every place, where 2 are"),
         ("anchor_generator = dict(strides=[8, 16, 32])", "strides [8, 16, 32]"),
@@ -271,6 +276,24 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
     text = f"import os\nos.mkdir({str(tmp_path / 'x')!r})\nstyle = os.getcwd()\nbackbone = dict(style=style)"
     read_config(text)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "threshold", "soft"),
+    [
+        ("", 0.3, SoftNMSSpec()),
+        ("iou_threshold=0.5, min_score=0.05", 0.5, SoftNMSSpec(min_score=0.05)),
+        ("iou_thr=0.6, method='gaussian', sigma=0.4", 0.6, SoftNMSSpec("gaussian", 0.4)),
+    ],
+)
+def test_soft_nms(options: str, threshold: float, soft: SoftNMSSpec, tmp_path: Path) -> None:
+    text = f"model = dict(test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', {options}))))"
+    path = saved(built(small()), text, tmp_path / "x.pth")
+    found = load_model(path)
+    assert isinstance(found.spec, ModelSpec)
+    assert (found.spec.roi.nms_threshold, found.spec.roi.soft_nms) == (threshold, soft)
+    save_model(found, out := tmp_path / "x.safetensors")
+    assert load_model(out).spec == found.spec
 
 
 def test_blue_first_is_read_as_red_first(tmp_path: Path) -> None:
@@ -450,9 +473,9 @@ def test_options_of_convert_overrule_the_file(tmp_path: Path, capsys: pytest.Cap
     assert spec.backbone.style == "caffe"
     assert spec.image_mean == (103.53, 116.28, 123.675)
     assert main(["convert", str(source), str(out), "--config", str(tmp_path / "none.py")]) == 2
-    soft = saved(built(small()), "nms = dict(type='soft_nms')", tmp_path / "soft.pth")
-    assert main(["convert", str(soft), str(out)]) == 2
-    assert main(["convert", str(soft), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
+    other = saved(built(small()), "nms = dict(type='nms_match')", tmp_path / "other.pth")
+    assert main(["convert", str(other), str(out)]) == 2
+    assert main(["convert", str(other), str(out), "--config", str(tmp_path / "old_config.py")]) == 0
 
 
 @pytest.mark.parametrize("name", ["x.pth", "mask_rcnn_r50_fpn_gn_ws-all_2x_coco.pth"])
@@ -468,8 +491,8 @@ def test_a_few_settings_do_not_replace_a_configuration(name: str, tmp_path: Path
     assert found.spec.image_size == (64, 48)
     assert found.spec.backbone.frozen_stages == 3
     assert found.spec.backbone.style == ("caffe" if conv else "pytorch")
-    path = saved(source, whole.format("", "dict(nms=dict(type='soft_nms'))"), tmp_path / name)
-    with pytest.raises(GCNetError, match="nms of type soft_nms"):
+    path = saved(source, whole.format("", "dict(nms=dict(type='nms_match'))"), tmp_path / name)
+    with pytest.raises(GCNetError, match="nms of type nms_match"):
         read_model(LocalFile(path), None, told=told)
 
 

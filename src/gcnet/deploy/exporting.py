@@ -141,6 +141,8 @@ def _why_not(
             return "a classifier's .onnx is fp32 or int8: fp16 is for .xml"
     elif kind == ".xml" and any(isinstance(part, DeformableConv2d) for part in model.modules()):
         return f"{name} has deformable convolutions, which OpenVINO has no rule for: write a .onnx"
+    elif kind == ".xml" and model.spec.roi.soft_nms:
+        return f"{name} has soft NMS, which OpenVINO cannot read: write a .onnx"
     elif kind == ".pt2" and size is None:  # its guards would refuse sides that are multiples of 32
         return "a .pt2 is for images of one size: give --size such as 800x1344"
     return ""

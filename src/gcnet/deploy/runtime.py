@@ -150,7 +150,8 @@ class ExportedDetector:
                 for index, one in enumerate(some):
                     own = [output[index : index + 1] for output in outputs]
                     found.append(as_found(own, one, self.details))
-        return [one[one.scores > score_threshold] for one in found]
+        # Soft NMS lowers scores below the threshold inside the file, after it.
+        return [one[one.scores > score_threshold] if score_threshold > LEAST_SCORE else one for one in found]
 
 
 class ExportedClassifier:

@@ -110,6 +110,7 @@ class Detector(Pretrained, nn.Module):
     def predict(self, batch: Batch, *, score_threshold: float = 0.05) -> list[Detections]:
         """The detections of each image that score above `score_threshold`, in pixels before resizing.
 
+        Soft NMS lowers scores after that, as far as to its own `min_score`.
         Eval mode is not needed, and the model is not changed, so threads can share it.
         """
         check_threshold(score_threshold)

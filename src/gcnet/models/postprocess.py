@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gcnet.device import on_gpu
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
-from gcnet.models.spec import Coordinates, RoISpec
+from gcnet.models.spec import Coordinates, RoISpec, SoftNMSSpec
 from gcnet.ops.boxes import Extents, Stds, clip_boxes, clip_each, decode_boxes, take_boxes
-from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more
+from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more, soft_nms
 from gcnet.types import Batch, Detections
 
 Threshold = float | Float[Tensor, ""]  # a tensor for CUDA graphs, of which numbers become part
@@ -42,8 +42,24 @@ def select_detections(
     """
     region, label = (scores[:, :-1] > score_threshold).nonzero(as_tuple=True)
     score, box = scores[region, label], decode_boxes(boxes[region], deltas[region, label], stds, size)
-    keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
-    return Detections(box[keep], score[keep], label[keep], None, size)
+    if spec.soft_nms is None:
+        keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
+        return Detections(box[keep], score[keep], label[keep], None, size)
+    (keep,), (score,) = _softly(box[None], score[None], label[None], spec, spec.soft_nms)
+    found = Detections(box[keep], score, label[keep], None, size)
+    return found[score > 0]
+
+
+def _softly(
+    boxes: Float[Tensor, "N R 4"],
+    scores: Float[Tensor, "N R"],
+    labels: Int64[Tensor, "N R"],
+    spec: RoISpec,
+    soft: SoftNMSSpec,
+) -> tuple[Int64[Tensor, "N L"], Float[Tensor, "N L"]]:
+    sigma = soft.sigma if soft.method == "gaussian" else None
+    options = {"iou_threshold": spec.nms_threshold, "sigma": sigma, "min_score": soft.min_score}
+    return soft_nms(boxes, scores, labels, spec.detections, **options)
 
 
 def select_static(
@@ -70,12 +86,15 @@ def select_static(
         delta = take_boxes(deltas.flatten(1, 2), pair[:, :count])
         box = take_boxes(boxes, region)
         box = clip_each(decode_boxes(box, delta, stds), sizes)
-        keep, filled = grouped_nms_static(box, own, label, spec.nms_threshold, spec.detections)
-        filled = filled & (own.gather(1, keep) > 0)
-        found = [take_boxes(box, keep).where(filled[..., None], 0)]
-        found += [one.gather(1, keep).where(filled, 0) for one in (own, label)]
-        more = (~filled.all(1) & (score[:, count:] > 0).any(1)).any()
-        return found, more
+        if spec.soft_nms is None:
+            keep, filled = grouped_nms_static(box, own, label, spec.nms_threshold, spec.detections)
+            own = own.gather(1, keep).where(filled, 0)
+        else:
+            keep, own = _softly(box, own, label, spec, spec.soft_nms)
+        filled = own > 0
+        found = [take_boxes(box, keep).where(filled[..., None], 0), own]
+        found += [label.gather(1, keep).where(filled, 0)]
+        return found, (own[:, -1:] < score[:, count : count + 1]).any()
 
     most = max(STATIC_CANDIDATES, STATIC_SHARE * spec.detections)
     few = max(FIRST_CANDIDATES, STATIC_SHARE * spec.detections)

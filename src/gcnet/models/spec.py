@@ -138,6 +138,22 @@ class RPNSpec:
 
 
 @dataclass(frozen=True)
+class SoftNMSSpec:
+    """Soft NMS (arXiv 1704.04503): a better box lowers the scores of those it overlaps, and removes none.
+
+    Attributes:
+        method: "linear" multiplies a score by 1 - IoU where IoU is at least `RoISpec.nms_threshold`,
+            "gaussian" by exp(-IoU^2 / sigma).
+        sigma: see `method`.
+        min_score: boxes whose scores fall below it are removed.
+    """
+
+    method: Literal["linear", "gaussian"] = "linear"
+    sigma: float = 0.5
+    min_score: float = 0.001
+
+
+@dataclass(frozen=True)
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
@@ -155,6 +171,7 @@ class RoISpec:
         batch_size: regions of an image that a training step samples.
         positive_fraction: largest share of positive regions among them.
         nms_threshold: IoU above which NMS removes a box of the same class.
+        soft_nms: soft NMS in its place; scores may then be lower than the threshold of a prediction.
         detections: most detections in an image.
         finest_scale: regions of up to twice this side, in pixels, are read from P2, larger ones from coarser
             levels.
@@ -176,6 +193,7 @@ class RoISpec:
     batch_size: int = 512
     positive_fraction: float = 0.25
     nms_threshold: float = 0.5
+    soft_nms: SoftNMSSpec | None = None
     detections: int = 100
     finest_scale: float = 56.0
     cls_init_std: float = 0.01

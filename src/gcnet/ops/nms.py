@@ -84,6 +84,47 @@ def grouped_nms_static(
     return order, kept.gather(1, order)
 
 
+def soft_nms(
+    boxes: Float[Tensor, "N R 4"],
+    scores: Float[Tensor, "N R"],
+    groups: Int64[Tensor, "N R"],
+    limit: int,
+    *,
+    iou_threshold: float,
+    sigma: float | None,
+    min_score: float,
+) -> tuple[Int64[Tensor, "N L"], Float[Tensor, "N L"]]:
+    """Soft NMS (arXiv 1704.04503) of N sets: the best L = min(limit, R) boxes and their scores, best first.
+
+    The best box multiplies the scores of the others of its group by 1 - IoU, where that is at least
+    `iou_threshold`, or with `sigma` by exp(-IoU^2 / sigma); then the best of the rest does the same.
+    Scores below `min_score` become 0. Shapes are fixed, and a GPU is not waited for.
+    """
+
+    def step(left: Tensor, _: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        score, best = left.max(dim=1, keepdim=True)
+        iou = box_iou(take_boxes(boxes, best), boxes)[:, 0].where(groups == groups.gather(1, best), 0)
+        weight = (1 - iou).where(iou >= iou_threshold, 1) if sigma is None else (-iou.square() / sigma).exp()
+        left = left * weight
+        return left.where(left >= min_score, 0).scatter(1, best, 0), (best[:, 0], score[:, 0])
+
+    count = min(limit, scores.shape[1])
+    if count == 0:
+        return groups[:, :0], scores[:, :0]
+    if torch.compiler.is_exporting():
+        from torch._higher_order_ops.scan import scan  # a node, where the loop would be thousands
+
+        begin = scores.clone(memory_format=torch.contiguous_format)
+        _, (index, found) = scan(step, begin, torch.arange(count, device=scores.device))
+        return index.T, found.T
+    chosen = []
+    for _ in range(count):
+        scores, one = step(scores)
+        chosen.append(one)
+    index, found = zip(*chosen, strict=True)
+    return torch.stack(index, 1), torch.stack(found, 1)
+
+
 def _kept(
     boxes: Float[Tensor, "R 4"], scores: Float[Tensor, " R"], groups: Int64[Tensor, " R"], threshold: float
 ) -> Bool[Tensor, " R"]:

@@ -77,7 +77,8 @@ class Detect:
 
     def predict(self, prepared: Sequence[Any]) -> Sequence[Any]:
         found = self.detector.predict(together(prepared), score_threshold=self.score_threshold)
-        return [one.on_cpu() for one in found]
+        on_cpu = (one.on_cpu() for one in found)
+        return [one[one.scores > self.score_threshold] for one in on_cpu]  # soft NMS may lower scores
 
     def finish(self, index: int, image: UInt8[np.ndarray, "H W 3"], result: Any) -> Done:
         found = result.arrays()

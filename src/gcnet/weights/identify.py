@@ -234,7 +234,7 @@ def _tests(spec: ModelSpec) -> dict[str, object]:
     rpn, roi = spec.rpn, spec.roi
     return {
         "image size": spec.image_size,
-        "NMS": (rpn.nms_threshold, roi.nms_threshold),
+        "NMS": (rpn.nms_threshold, roi.nms_threshold, roi.soft_nms),
         "numbers of proposals and detections": (rpn.pre_nms_test, rpn.proposals_test, roi.detections),
     }
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from gcnet.console import listed
-from gcnet.models.spec import ModelSpec, ResNetSpec, RoISpec
+from gcnet.models.spec import ModelSpec, ResNetSpec, RoISpec, SoftNMSSpec
 from gcnet.weights import mmdet_places as places
 from gcnet.weights.config_text import dicts, find, first_dict, numbers, parse, plain, word
 from gcnet.weights.mmdet_keys import CONVOLUTIONS
@@ -36,6 +36,7 @@ class Config:
         channels: order of the channels of the network's input, "rgb" or "bgr"; `mean` and `std` follow it.
         image_size: (long, short) side that images are fitted in.
         stds, anchor_stds: of the deltas of each box head, and of those of proposals.
+        soft_nms: its options, where NMS is soft.
         plugins: positions of the context blocks in a residual block of c2..c5, in the order of their work.
         attention: number of heads, terms and stride of the keys of generalized attention.
         balance_level: of a balanced feature pyramid.
@@ -58,6 +59,7 @@ class Config:
     stds: tuple[tuple[float, ...], ...] | None = None
     finest_scale: float | None = None
     nms_threshold: float | None = None
+    soft_nms: dict[str, Any] | None = None
     detections: int | None = None
     rpn_nms_threshold: float | None = None
     pre_nms: int | None = None
@@ -106,6 +108,7 @@ class Config:
             spec.roi,
             stds=stds[0] if stds and not cascade else None,
             nms_threshold=self.nms_threshold,
+            soft_nms=None if self.soft_nms is None else SoftNMSSpec(**self.soft_nms),
             detections=self.detections,
             finest_scale=self.finest_scale,
         )
@@ -265,6 +268,9 @@ def _test(values: dict[str, Any]) -> dict[str, Any]:
         "proposals": rpn.get("max_per_img", rpn.get("max_num")),
     }
     said: dict[str, Any] = {name: one[0] for name, given in thresholds.items() if (one := numbers([given]))}
+    if word((nms := first_dict(rcnn, "nms")).get("type")) == "soft_nms":
+        soft = {name: nms[name] for name in ("method", "sigma", "min_score") if name in nms}
+        said = {"nms_threshold": 0.3, "soft_nms": soft} | said  # 0.3 is upstream's default
     return said | {name: value for name, value in limits.items() if isinstance(value, int)}
 
 

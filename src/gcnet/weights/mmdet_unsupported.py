@@ -124,7 +124,14 @@ KNOWN = {
         others="nms_pre nms_post max_num max_per_img nms nms_thr deploy_nms_pre",
     ),
     "nms": Part(
-        "nms", {"class_agnostic": (False,), "max_num": (-1,), "offset": (0,), "score_threshold": (0,)}
+        "nms soft_nms",
+        {
+            "class_agnostic": (False,),
+            "max_num": (-1,),
+            "offset": (0,),
+            "score_threshold": (0,),
+            "method": ("linear", "gaussian"),
+        },
     ),
     "data_preprocessor": Part("DetDataPreprocessor MultiBranchDataPreprocessor", {"pad_value": (0,)}),
 }
@@ -271,13 +278,20 @@ def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
     if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
     _, rpn = places.test_settings(values)
+    if word(first_dict(rpn, "nms").get("type")) == "soft_nms":
+        yield "soft_nms of proposals"
     post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
     if isinstance(post, int) and isinstance(most, int) and post < most:  # of a level in 1.x, of all in 2.0
         yield f"fewer proposals after NMS (nms_post={post}) than in all ({most})"
 
 
 def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
-    """How classes are scored, and how finely regions are read."""
+    """How classes are scored, how finely regions are read, and soft NMS."""
+    rcnn, _ = places.test_settings(values)
+    for option, least in (("sigma", 1e-6), ("min_score", 0)):
+        value = first_dict(rcnn, "nms").get(option, 1)
+        if not (own := numbers([value])) or own[0] < least:
+            yield f"NMS with {option}={shown(value)}"
     losses = dicts(dicts(values, "bbox_head"), "loss_cls")
     others = {word(loss.get("type", SOFTMAX_LOSSES[0])) for loss in losses} - {*SOFTMAX_LOSSES}
     yield from (f"classes that are scored as for {kind}" for kind in sorted(others))
