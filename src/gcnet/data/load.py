@@ -15,6 +15,7 @@ from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
 from gcnet.data.divide import Division, divide
 from gcnet.data.readers.box_lines import find_box_lines
+from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
@@ -50,6 +51,7 @@ _FILES: Sequence[Callable[[Path], Readers]] = (
     find_yolo,
     find_labelme,
     find_isat,
+    find_cityscapes,
     find_label_studio,
     find_supervisely,
     find_panoptic,

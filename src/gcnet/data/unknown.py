@@ -25,7 +25,7 @@ _MOST_FILES = 100_000  # that are looked at
 # Tools and data sets by keys of their JSON, or of the first entry of a list.
 _TOOLS = (
     ("VIA 3", {"project", "attribute", "file", "metadata"}),
-    ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
+    ("Cityscapes' files other than *_polygons.json", {"imgHeight", "imgWidth", "objects"}),
     ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
     ("CreateML", {"image", "annotations"}),

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from format_files import HEIGHT, WIDTH, image, write
 from PIL import Image
 
 from gcnet.console import one_line
@@ -23,22 +24,10 @@ from gcnet.data.load import load_split, load_splits
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
 
-WIDTH, HEIGHT = 80, 60
 CORNERS = [[20, 10], [60, 10], [60, 40], [20, 40]]
 BOX = (20, 10, 60, 40)
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[10:40, 20:60] = 1
-
-
-def image(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
-    return path
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def yolo(root: Path, *, outlines: bool = True) -> None:
@@ -99,6 +88,18 @@ def isat_file(polygons: Sequence[tuple[str, int, Any, float, bool]]) -> str:
     info = {"description": "ISAT", "folder": "D:/photos", "name": "a.jpg", "width": WIDTH, "height": HEIGHT}
     keys = ("category", "group", "segmentation", "layer", "iscrowd")
     return json.dumps({"info": info, "objects": [dict(zip(keys, one, strict=True)) for one in polygons]})
+
+
+def cityscapes(root: Path) -> None:
+    """Outlines go through the middles of pixels; in one split a later polygon hides a part of the object."""
+    outline = [[20, 10], [59, 10], [59, 39], [20, 39]]
+    wide = [[20, 10], [79, 10], [79, 39], [20, 39]]
+    sky = [[60, 0], [79, 0], [79, 59], [60, 59]]
+    for split, polygons in (("train", [("car", outline)]), ("val", [("car", wide), ("sky", sky)])):
+        image(root / "leftImg8bit" / split / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+        objects = [{"label": label, "polygon": points} for label, points in polygons]
+        content = {"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}
+        write(root / "gtFine" / split / "ulm" / "ulm_000000_000019_gtFine_polygons.json", json.dumps(content))
 
 
 def via(root: Path) -> None:
@@ -304,7 +305,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio),
+    *(isat, supervisely, label_studio, cityscapes),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -330,7 +331,7 @@ def test_formats_give_the_same_objects(
         (record,) = dataset.records
         (item,) = record.instances
         assert (record.width, record.height) == (WIDTH, HEIGHT)
-        assert dataset.class_names[item.label] == "dog"
+        assert dataset.class_names[item.label] == ("car" if make is cityscapes else "dog")
         np.testing.assert_allclose(item.box, BOX, atol=1e-6)
         assert item.area == pytest.approx(40 * 30, rel=0.02)
         assert dataset.read_image(0).shape == (HEIGHT, WIDTH, 3)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from gcnet.data.readers.shapes import check_mask_size
+from gcnet.data.readers.shapes import check_mask_size, runs_to_rle
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -57,9 +57,7 @@ class _Runs:
         """COCO's RLE, whose runs, of other pixels and the mask's in turn, go by columns too."""
         if by_rows:
             return mask_to_rle(self.drawn(by_rows=True))
-        changes = np.stack([self.starts, self.ends], 1).ravel()
-        counts = np.diff(changes, prepend=0, append=self.size[0] * self.size[1])
-        return {"size": list(self.size), "counts": counts.tolist()}
+        return runs_to_rle(self.starts, self.ends, self.size)
 
 
 def _parse(text: str, size: tuple[int, int]) -> _Runs | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Int64, Integer, UInt8
 
 from gcnet.console import shown
 from gcnet.ops.decode import image_size, read_index_mask
@@ -85,3 +85,12 @@ def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, 
     target = full[y : y + part.shape[0], x : x + part.shape[1]]
     target[:] = part[: target.shape[0], : target.shape[1]]
     return {"segmentation": mask_to_rle(full)}
+
+
+def runs_to_rle(
+    starts: Int64[np.ndarray, " R"], ends: Int64[np.ndarray, " R"], size: tuple[int, int]
+) -> dict[str, Any]:
+    """The RLE of runs of pixels, column after column: of their first ones, and those after the last ones."""
+    changes = np.stack([starts, ends], 1).ravel()
+    counts = np.diff(changes, prepend=0, append=size[0] * size[1])
+    return {"size": list(size), "counts": counts.tolist()}

@@ -26,14 +26,17 @@ _MOST_TRIED = 1000  # files that may be of another format before the first that 
 
 def file_an_image(
     root: Path,
-    suffix: str,
+    ending: str,
     fits: Callable[[Path], bool],
     read: Callable[[Path, Sequence[Path]], Source],
 ) -> Readers:
-    """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
+    """Splits of a format with a file for each image: those in folders of their names, or all in one.
+
+    `ending` is that of the files' names, in small letters.
+    """
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    paths = sorted(files_below(root, f".{suffix}"))
+    paths = sorted(files_below(root, ending))
     if not any(map(fits, paths[:_MOST_TRIED])):
         return {}
     files = [path for path in paths if fits(path)]
