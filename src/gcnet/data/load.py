@@ -19,6 +19,7 @@ from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
+from gcnet.data.readers.darwin import find_darwin
 from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
@@ -52,6 +53,7 @@ _FILES: Sequence[Callable[[Path], Readers]] = (
     find_labelme,
     find_isat,
     find_cityscapes,
+    find_darwin,
     find_label_studio,
     find_supervisely,
     find_panoptic,

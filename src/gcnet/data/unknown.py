@@ -26,7 +26,6 @@ _MOST_FILES = 100_000  # that are looked at
 _TOOLS = (
     ("VIA 3", {"project", "attribute", "file", "metadata"}),
     ("Cityscapes' files other than *_polygons.json", {"imgHeight", "imgWidth", "objects"}),
-    ("Darwin", {"item", "annotations"}),
     ("Datumaro", {"items", "categories"}),
     ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),

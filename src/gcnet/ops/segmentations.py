@@ -123,11 +123,14 @@ def move_segmentation(
 
 def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
     """The part of it that lies in an image of `size`; polygons are cut at the borders."""
-    if isinstance(segmentation, dict):
-        return segmentation
+    return segmentation if isinstance(segmentation, dict) else crop_polygons(segmentation, size)
+
+
+def crop_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> list[np.ndarray]:
+    """What of each polygon lies in an image of `size`; none of those that lie outside."""
     height, width = size
     cut = []
-    for polygon in segmentation:
+    for polygon in polygons:
         polygon = polygon.clip(-_FAR, _FAR)
         for axis, sign, limit in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
             polygon = _cut(polygon, sign * (polygon[:, axis] - limit))

@@ -102,6 +102,25 @@ def cityscapes(root: Path) -> None:
         write(root / "gtFine" / split / "ulm" / "ulm_000000_000019_gtFine_polygons.json", json.dumps(content))
 
 
+def darwin(root: Path) -> None:
+    """A polygon in one split; in the other a mask, as runs of numbers in a layer that holds all masks."""
+    rows = [0, 10 * WIDTH, *[0, 20, 5, 40, 0, 20] * 30, 0, 20 * WIDTH]
+    layer = {"dense_rle": rows, "mask_annotation_ids_mapping": {"b": 5}, "total_pixels": WIDTH * HEIGHT}
+    polygon = {"paths": [[{"x": x, "y": y} for x, y in CORNERS]]}
+    train = [
+        {"id": "a", "name": "dog", "polygon": polygon, "bounding_box": {"x": 20, "y": 10, "w": 40, "h": 30}}
+    ]
+    val = [
+        {"id": "b", "name": "dog", "mask": {}},
+        {"id": "c", "name": "__raster_layer__", "raster_layer": layer},
+    ]
+    for split, objects in (("train", train), ("val", val)):
+        image(root / split / "a.jpg")
+        slot = {"type": "image", "slot_name": "0", "width": WIDTH, "height": HEIGHT}
+        item = {"name": "a.jpg", "path": "/", "slots": [slot]}
+        write(root / split / "a.json", json.dumps({"version": "2.0", "item": item, "annotations": objects}))
+
+
 def via(root: Path) -> None:
     shape = {"name": "polygon", "all_points_x": [20, 60, 60, 20], "all_points_y": [10, 10, 40, 40]}
     region = {"shape_attributes": shape, "region_attributes": {"animal": "dog"}}
@@ -305,7 +324,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio, cityscapes),
+    *(isat, supervisely, label_studio, cityscapes, darwin),
     *(
         darknet_of_cvat,
         yolo_of_cvat,

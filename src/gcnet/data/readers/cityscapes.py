@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gcnet.data.readers.files import existing, head_of, objects_in, read_object, readable
-from gcnet.data.readers.shapes import runs_to_rle
+from gcnet.data.readers.run_lengths import Runs
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
 from gcnet.ops.segmentations import parse_polygon
@@ -104,7 +104,7 @@ def _objects(
     for number, (name, is_group, is_sound) in named.items():
         own = pixels[starts] == number
         if own.any():
-            rle = runs_to_rle(starts[own], ends[own], (height, width))
+            rle = Runs(starts[own], ends[own], (height, width)).rle(by_rows=False)
             yield number, name, {"segmentation": rle, "iscrowd": is_group}
         elif not is_sound:
             yield number, name, {}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from gcnet.data.readers.shapes import check_mask_size, runs_to_rle
+from gcnet.data.readers.shapes import check_mask_size
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def read_runs(path: Path, texts: Sequence[str], sizes: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class _Runs:
+class Runs:
     """The runs of a mask: first pixels, counted from 0, and those after the last ones."""
 
     starts: Int64[np.ndarray, " R"]
@@ -57,10 +57,12 @@ class _Runs:
         """COCO's RLE, whose runs, of other pixels and the mask's in turn, go by columns too."""
         if by_rows:
             return mask_to_rle(self.drawn(by_rows=True))
-        return runs_to_rle(self.starts, self.ends, self.size)
+        changes = np.stack([self.starts, self.ends], 1).ravel()
+        counts = np.diff(changes, prepend=0, append=self.size[0] * self.size[1])
+        return {"size": list(self.size), "counts": counts.tolist()}
 
 
-def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
+def _parse(text: str, size: tuple[int, int]) -> Runs | None:
     """The runs in a text; None where they are none of an image of this size."""
     try:
         pixels = check_mask_size(size)
@@ -71,7 +73,7 @@ def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
         return None
     starts, lengths = pairs[np.argsort(pairs[:, 0], kind="stable")].T - [[1], [0]]
     ends = starts + lengths
-    return _Runs(starts, ends, size) if (starts[1:] >= ends[:-1]).all() and ends[-1] <= pixels else None
+    return Runs(starts, ends, size) if (starts[1:] >= ends[:-1]).all() and ends[-1] <= pixels else None
 
 
 def _borders(mask: UInt8[np.ndarray, "H W"]) -> int:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, Integer, UInt8
+from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
 from gcnet.ops.decode import image_size, read_index_mask
-from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
+from gcnet.ops.segmentations import crop_polygons, crop_segmentation, mask_to_rle, segmentation_to_mask
 
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -69,6 +69,26 @@ def cut_out(
     return {"segmentation": mask_to_rle(outside & ~inside)}
 
 
+def even_odd(outlines: Sequence[Sequence[Sequence[float]]], size: dict[str, Any]) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...], of which one in another is a hole: a mask if it has several.
+
+    `size` has the image's "width" and "height".
+    """
+    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+    if len(parts) == 1:
+        return {"segmentation": [parts[0].ravel().tolist()]}
+    shape = int(size["height"]), int(size["width"])
+    check_mask_size(shape)
+    if not all(np.isfinite(points).all() for points in parts):
+        raise ValueError("a point that is no number")
+    full = np.zeros(shape, np.uint8)
+    for points in crop_polygons(parts, shape):
+        x, y = points.min(0).astype(int).tolist()
+        right, bottom = np.ceil(points.max(0)).astype(int).tolist()
+        full[y:bottom, x:right] ^= segmentation_to_mask([points - (x, y)], (bottom - y, right - x))
+    return {"segmentation": mask_to_rle(full)}
+
+
 def check_mask_size(size: tuple[int, int]) -> int:
     """The pixels of a mask of `size` (height, width). Raises ValueError where an image has no such size."""
     if not (min(size) > 0 and size[0] * size[1] <= _MOST_PIXELS):
@@ -85,12 +105,3 @@ def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, 
     target = full[y : y + part.shape[0], x : x + part.shape[1]]
     target[:] = part[: target.shape[0], : target.shape[1]]
     return {"segmentation": mask_to_rle(full)}
-
-
-def runs_to_rle(
-    starts: Int64[np.ndarray, " R"], ends: Int64[np.ndarray, " R"], size: tuple[int, int]
-) -> dict[str, Any]:
-    """The RLE of runs of pixels, column after column: of their first ones, and those after the last ones."""
-    changes = np.stack([starts, ends], 1).ravel()
-    counts = np.diff(changes, prepend=0, append=size[0] * size[1])
-    return {"size": list(size), "counts": counts.tolist()}
