@@ -26,6 +26,7 @@ from gcnet.data.readers.labelme import find_labelme
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
 from gcnet.data.readers.splits import Readers
+from gcnet.data.readers.superannotate import find_superannotate
 from gcnet.data.readers.supervisely import find_supervisely
 from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via
@@ -54,6 +55,7 @@ _FILES: Sequence[Callable[[Path], Readers]] = (
     find_isat,
     find_cityscapes,
     find_darwin,
+    find_superannotate,
     find_label_studio,
     find_supervisely,
     find_panoptic,

@@ -30,7 +30,7 @@ _TOOLS = (
     ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),
     ("Labelbox", {"data_row"}),
-    ("SuperAnnotate", {"___sa_version___"}),
+    ("SuperAnnotate's desktop program", {"___sa_version___"}),
 )
 # Tools by the first line of their text files.
 _LABELS = (

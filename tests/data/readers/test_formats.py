@@ -121,6 +121,22 @@ def darwin(root: Path) -> None:
         write(root / split / "a.json", json.dumps({"version": "2.0", "item": item, "annotations": objects}))
 
 
+def superannotate(root: Path) -> None:
+    """An outline in one split, with the name of its class elsewhere; two colours of a mask in the other."""
+    outline = {"type": "polygon", "classId": 7, "points": [value for point in CORNERS for value in point]}
+    masks = {"classId": 7, "className": "dog", "parts": [{"color": "#0001ff"}, {"color": "#ff0000"}]}
+    colours = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    colours[10:40, 20:30] = [0, 1, 255, 255]
+    colours[10:40, 30:60] = [255, 0, 0, 255]
+    for split, kind, one in (("train", "", outline), ("val", "___pixel", masks)):
+        image(root / split / "a.jpg")
+        metadata = {"name": "a.jpg", "width": WIDTH, "height": HEIGHT, "status": "Completed"}
+        content = {"metadata": metadata, "instances": [one], "tags": [], "comments": []}
+        write(root / split / f"a.jpg{kind}.json", json.dumps(content))
+    Image.fromarray(colours).save(root / "val" / "a.jpg___save.png")
+    write(root / "classes" / "classes.json", json.dumps([{"id": 7, "name": "dog"}]))
+
+
 def via(root: Path) -> None:
     shape = {"name": "polygon", "all_points_x": [20, 60, 60, 20], "all_points_y": [10, 10, 40, 40]}
     region = {"shape_attributes": shape, "region_attributes": {"animal": "dog"}}
@@ -324,7 +340,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio, cityscapes, darwin),
+    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate),
     *(
         darknet_of_cvat,
         yolo_of_cvat,

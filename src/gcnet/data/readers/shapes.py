@@ -45,10 +45,8 @@ def turned_box(
     return {"segmentation": [((corners - about) @ turn + about).ravel().tolist()]}
 
 
-def cut_out(
-    outlines: Sequence[Sequence[Sequence[float]]], holes: Sequence[Any], size: dict[str, Any]
-) -> dict[str, Any]:
-    """An object of outlines, each [[x, y], ...]: as polygons, or as a mask where a hole reaches into it.
+def cut_out(outlines: Sequence[Any], holes: Sequence[Any], size: dict[str, Any]) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...] or [x, y, ...]: polygons, or a mask where a hole reaches in.
 
     Args:
         outlines: the parts of the object.
