@@ -30,6 +30,7 @@ from gcnet.data.readers.superannotate import find_superannotate
 from gcnet.data.readers.supervisely import find_supervisely
 from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via
+from gcnet.data.readers.via3 import find_via3
 from gcnet.data.readers.voc import find_voc
 from gcnet.data.readers.yolo import find_yolo
 from gcnet.data.source import Source
@@ -47,6 +48,7 @@ _ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".json
 _FILES: Sequence[Callable[[Path], Readers]] = (
     find_coco,
     find_via,
+    find_via3,
     find_voc,
     find_cvat,
     find_box_lines,

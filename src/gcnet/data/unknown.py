@@ -24,7 +24,6 @@ _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", "
 _MOST_FILES = 100_000  # that are looked at
 # Tools and data sets by keys of their JSON, or of the first entry of a list.
 _TOOLS = (
-    ("VIA 3", {"project", "attribute", "file", "metadata"}),
     ("Cityscapes' files other than *_polygons.json", {"imgHeight", "imgWidth", "objects"}),
     ("Datumaro", {"items", "categories"}),
     ("CreateML", {"image", "annotations"}),

@@ -147,6 +147,35 @@ def via(root: Path) -> None:
         write(root / split / "via_region_data.json", json.dumps(content))
 
 
+def via3(root: Path) -> None:
+    """A polygon in one split; a rectangle in the other, as far as four points."""
+    polygon = [7, *(value for point in CORNERS for value in point)]
+    edges = [8, 30, 10, 60, 20, 40, 40, 20, 30]
+    for split, shape in (("train", polygon), ("val", edges)):
+        image(root / split / "a.jpg")
+        write(root / split / "via_project.json", via3_file([("a.jpg", [(shape, {"1": "0"})])]))
+
+
+def via3_file(files: list[tuple[str, list[Any]]], **more: Any) -> str:
+    """A project of VIA 3: of each file its regions, with their shapes and attributes."""
+    options = {"0": "dog", "1": "cat"}
+    attribute = {"aname": "animal", "anchor_id": "FILE1_Z0_XY1", "type": 3, "options": options}
+    regions = {
+        f"{view}_{number}": {"vid": str(view), "z": [], "xy": xy, "av": values}
+        for view, (_, drawn) in enumerate(files, start=1)
+        for number, (xy, values) in enumerate(drawn)
+    }
+    content = {
+        "project": {"pid": "x", "rev": "1", "rev_timestamp": "2", "vid_list": []},
+        "config": {"file": {}},
+        "attribute": {"1": attribute | more},
+        "file": {str(i): {"fid": i, "fname": name, "type": 2} for i, (name, _) in enumerate(files, start=1)},
+        "metadata": regions,
+        "view": {str(i): {"fid_list": [i]} for i in range(1, len(files) + 1)},
+    }
+    return json.dumps(content)
+
+
 def supervisely(root: Path) -> None:
     """A polygon in one split, a mask with a palette, as the SDK writes it, in the other."""
     for split, name in (("train", "a"), ("val", "b")):
@@ -340,7 +369,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate),
+    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate, via3),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -501,6 +530,50 @@ def test_objects_of_isat(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert "1 of 5 annotations have neither a box nor an outline (first: id a.json:4)" in caplog.text
     with pytest.raises(GCNetError, match=r"1 of the 1 images .* are outside of its folder, first .*a\.jpg"):
         load_splits(tmp_path / "marks")
+
+
+def test_shapes_of_via3(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of several marks the first is the class; lines and points have no area, a file no shape."""
+    regions = [
+        ([2, 5, 6, 20, 30], {"1": "1,0"}),
+        ([3, 40, 30, 10], {"1": "_DEFAULT"}),
+        ([4, 40, 30, 20, 10], {"1": "0"}),
+        ([9, 40, 20, 50, 30, 40, 40], {"1": "wolf"}),
+        ([6, *(value for point in CORNERS for value in point)], {"1": "1"}),
+        ([5, 1, 2, 3, 4], {"1": "0"}),
+        ([1, 1, 2], {"1": "0"}),
+        ([9, 1, 1, 2, 2, 3, 3], {"1": "0"}),
+        ([], {"1": "0"}),
+        ([7, "a"], 5),
+    ]
+    image(tmp_path / "images" / "a b.jpg")
+    image(tmp_path / "images" / "c.jpg")
+    files = [("https://host/photos/a%20b.jpg", regions), ("c.jpg", [])]
+    write(tmp_path / "project.json", via3_file(files, default_option_id="0"))
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    assert dataset.class_names == ("cat", "dog", "wolf")
+    first, second = dataset.records
+    names = [dataset.class_names[one.label] for one in first.instances]
+    assert names == ["cat", "dog", "dog", "wolf", "cat"]
+    boxes = [(5, 6, 25, 36), (30, 20, 50, 40), (20, 20, 60, 40), (30, 20, 50, 40), BOX]
+    np.testing.assert_allclose([one.box for one in first.instances], boxes, atol=0.1)
+    assert second.instances == ()
+    assert "1 of 9 objects have no class; left out" in caplog.text
+    assert "3 of 8 annotations have neither a box nor an outline" in caplog.text
+
+
+def test_videos_of_via3_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "a.jpg")
+    content = json.loads(via3_file([("a.jpg", [([2, 5, 6, 20, 30], {"1": "1"})]), ("b.mp4", [])]))
+    content["file"]["2"]["type"] = 4
+    content |= {
+        "metadata": content["metadata"] | {"x": {"vid": [], "xy": 7}, "y": 8},
+        "view": content["view"] | {"3": 9},
+    }
+    write(tmp_path / "a.json", json.dumps(content))
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert len(record.instances) == 1
+    assert "1 of 2 files are no images (first: b.mp4); left out" in caplog.text
 
 
 def test_files_of_one_name_in_two_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
