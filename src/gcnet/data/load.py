@@ -23,6 +23,7 @@ from gcnet.data.readers.darwin import find_darwin
 from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
+from gcnet.data.readers.line_labels import find_dota, find_kitti
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
 from gcnet.data.readers.splits import Readers
@@ -53,6 +54,8 @@ _FILES: Sequence[Callable[[Path], Readers]] = (
     find_cvat,
     find_box_lines,
     find_yolo,
+    find_kitti,
+    find_dota,
     find_labelme,
     find_isat,
     find_cityscapes,

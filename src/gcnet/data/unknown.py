@@ -31,11 +31,6 @@ _TOOLS = (
     ("Labelbox", {"data_row"}),
     ("SuperAnnotate's desktop program", {"___sa_version___"}),
 )
-# Tools by the first line of their text files.
-_LABELS = (
-    ("DOTA", r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d"),
-    ("KITTI", r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}"),
-)
 # What is said of files that may have nothing to do with a data set; these come last.
 _NO_LABELS, _NO_NAMES = "no labels of YOLO", 'has no "names" with "train" or "val"'
 _OTHERS = (_NO_LABELS, _NO_NAMES)
@@ -98,10 +93,6 @@ def _why_not(path: Path) -> str:
     if suffix in (".yaml", ".yml", ".data"):
         return _NO_NAMES
     if suffix == ".txt":
-        head = head_of(path).decode("utf-8-sig", errors="replace")
-        for tool, line in _LABELS:
-            if re.match(line, head):
-                return f"{tool}'s labels; export them as YOLO or COCO"
         return (
             "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
             if is_label_file(path)

@@ -176,6 +176,20 @@ def via3_file(files: list[tuple[str, list[Any]]], **more: Any) -> str:
     return json.dumps(content)
 
 
+def kitti(root: Path) -> None:
+    for split in ("training", "val"):
+        image(root / split / "image_2" / "000000.png")
+        line = "dog 0.00 0 -1.57 20.00 10.00 60.00 40.00 2.85 2.63 12.34 0.47 1.49 69.44 -1.56"
+        write(root / split / "label_2" / "000000.txt", f"{line}\n")
+
+
+def dota(root: Path) -> None:
+    corners = " ".join(f"{value:.1f}" for point in CORNERS for value in point)
+    for split, header in (("train", "imagesource:GoogleEarth\ngsd:null\n"), ("val", "")):
+        image(root / split / "images" / "P0000.png")
+        write(root / split / "labelTxt" / "P0000.txt", f"{header}{corners} dog 0\n")
+
+
 def supervisely(root: Path) -> None:
     """A polygon in one split, a mask with a palette, as the SDK writes it, in the other."""
     for split, name in (("train", "a"), ("val", "b")):
@@ -369,7 +383,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate, via3),
+    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate, via3, kitti, dota),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -381,7 +395,7 @@ FORMATS = [
         hub_list,
     ),
 ]
-BOXES_ONLY = (yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
+BOXES_ONLY = (kitti, yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
