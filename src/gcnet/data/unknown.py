@@ -29,7 +29,6 @@ _TOOLS = (
     ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),
     ("Labelbox", {"data_row"}),
-    ("SuperAnnotate's desktop program", {"___sa_version___"}),
 )
 # What is said of files that may have nothing to do with a data set; these come last.
 _NO_LABELS, _NO_NAMES = "no labels of YOLO", 'has no "names" with "train" or "val"'

@@ -53,7 +53,22 @@ def test_shapes_of_superannotate(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     drawn[20:25, 20:25] = 0
     np.testing.assert_array_equal(segmentation_to_mask(cat.segmentation, (HEIGHT, WIDTH)), drawn)
     assert "3 of 8 annotations have neither a box nor an outline" in caplog.text
-    assert "1 of 1 files have no ___save.png of their image's size" in caplog.text
+    assert "1 of 1 images have no ___save.png of their size" in caplog.text
+
+
+def test_the_file_of_the_desktop_program(tmp_path: Path) -> None:
+    """It has all images in it, and classes by number."""
+    polygon = {"type": "polygon", "classId": 0, "points": square(10, 10, 30), "group_id": 0}
+    metadata = {"version": "1.0.0", "width": WIDTH, "height": HEIGHT}
+    content: dict[str, Any] = {"___sa_version___": "1.0.0"}
+    for name, instances in (("a.jpg", [polygon, polygon]), ("b.jpg", [])):
+        image(tmp_path / "images" / name)
+        content[name] = {"instances": instances, "tags": [], "metadata": {"name": "", **metadata}}
+    write(tmp_path / "annotations.json", json.dumps(content))
+    write(tmp_path / "classes.json", json.dumps([{"attribute_groups": [], "id": 0, "name": "log"}]))
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    assert dataset.class_names == ("log",)
+    assert [len(record.instances) for record in dataset.records] == [2, 0]
 
 
 def test_masks_of_another_size_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -62,7 +77,7 @@ def test_masks_of_another_size_are_not_read(tmp_path: Path, caplog: pytest.LogCa
     parts = [{"color": "#0f0f0f"}]
     write(tmp_path / "a.jpg.json", file_of([{"className": "dog", "parts": parts}], height=HEIGHT + 1))
     assert not load_splits(tmp_path, val_fraction=0)["train"].records[0].instances
-    assert "1 of 1 files have no ___save.png of their image's size (first: a.jpg.json)" in caplog.text
+    assert "1 of 1 images have no ___save.png of their size (first: a.jpg)" in caplog.text
 
 
 @pytest.mark.parametrize("points", [None, 7, [1], [1, 2], ["a"] * 6, {}, [[1, 2], [3]]])

@@ -1,6 +1,6 @@
-"""Reads SuperAnnotate: a file for each image, of its vector projects and of its pixel projects.
+"""Reads SuperAnnotate: a file for each image, or one for all, which its desktop program writes.
 
-Masks of the latter are colours in `a.jpg___save.png`.
+Masks of its pixel projects are colours in `a.jpg___save.png`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from gcnet.ops.segmentations import mask_to_rle
 
 _KEYS = (b'"metadata"', b'"instances"')
 _OTHER_KEYS = (b'"classId"', b'"className"', b'"comments"', b'"tags"')
+_OF_ALL = "___sa_version___"
 
 
 def find_superannotate(root: Path) -> Readers:
@@ -43,34 +45,43 @@ def find_superannotate(root: Path) -> Readers:
 def is_superannotate(path: Path) -> bool:
     """Whether it is a file of SuperAnnotate, by its keys."""
     head = head_of(path, 1 << 16)
-    return all(key in head for key in _KEYS) and any(key in head for key in _OTHER_KEYS)
+    is_of_one = all(key in head for key in _KEYS) and any(key in head for key in _OTHER_KEYS)
+    return is_of_one or f'"{_OF_ALL}"'.encode() in head
 
 
 def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
     entries, beside, unmasked = Entries(), ImagesBeside(), []
-    names: dict[Path, dict[Any, str]] = {}
+    class_names = cache(_class_names)
     for path, content in readable(files, read_object):
-        said = content["metadata"] if isinstance(content.get("metadata"), dict) else {}
-        stem = re.sub("___(objects|pixel)$", "", path.stem)  # older exports have it behind an image's name
-        image = beside.of(path, stem if has_image_suffix(stem) else str(said.get("name") or ""))
-        size = {side: said.get(side) for side in ("width", "height")}
-        entries.add_image(image, **size)
-        mask = _mask(path.with_name(f"{stem}___save.png"), image, size)
-        instances = objects_in(content.get("instances"))
-        if mask is None and any("parts" in one for one in instances):
-            unmasked.append(path.name)
-        if path.parent not in names:
-            names[path.parent] = _class_names(path)
-        for number, ((_, name), parts) in enumerate(_groups(instances, names[path.parent]).items(), start=1):
-            entries.add_object(f"{path.name}:{number}", name, object_of(_object, parts, mask, size))
-    warn_of_some(folder, unmasked, len(files), "files have no ___save.png of their image's size")
+        names = class_names(path.parent)
+        for name, one in _images(path, content).items():
+            said = one["metadata"] if isinstance(one.get("metadata"), dict) else {}
+            size = {side: said.get(side) for side in ("width", "height")}
+            image = beside.of(path, name)
+            entries.add_image(image, **size)
+            mask = _mask(path.with_name(f"{name}___save.png"), image, size)
+            instances = objects_in(one.get("instances"))
+            if mask is None and any("parts" in instance for instance in instances):
+                unmasked.append(name)
+            for number, ((_, label), parts) in enumerate(_groups(instances, names).items(), start=1):
+                entries.add_object(f"{name}:{number}", label, object_of(_object, parts, mask, size))
+    warn_of_some(folder, unmasked, len(entries.images), "images have no ___save.png of their size")
     return entries.source(folder, folder)
 
 
-def _class_names(path: Path) -> dict[Any, str]:
+def _images(path: Path, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is said of each image, by its name: a file may be called by it, with a kind of projects behind."""
+    if _OF_ALL in content:
+        return {name: one for name, one in content.items() if isinstance(one, dict)}
+    said = content["metadata"] if isinstance(content.get("metadata"), dict) else {}
+    name = re.sub("___(objects|pixel)$", "", path.stem)
+    return {name if has_image_suffix(name) else str(said.get("name") or name): content}
+
+
+def _class_names(folder: Path) -> dict[Any, str]:
     """The names of classes by their ids, which instances have where they have no names."""
-    places = (above / name for above in path.parents[:3] for name in ("classes/classes.json", "classes.json"))
-    file = existing(places)
+    above = (folder, *folder.parents[:2])
+    file = existing(place / name for place in above for name in ("classes/classes.json", "classes.json"))
     classes = objects_in(read_json(file)) if file.is_file() else []
     return {one["id"]: str(one.get("name")) for one in classes if isinstance(one.get("id"), int)}
 
@@ -81,7 +92,7 @@ def _groups(
     """The instances of each object: polygons of one group and class are one, as in its own COCO files."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for number, one in enumerate(instances):
-        group, id = one.get("groupId"), one.get("classId")
+        group, id = one.get("groupId", one.get("group_id")), one.get("classId")
         name = str(one.get("className") or (names.get(id, "") if isinstance(id, int) else ""))
         key = f"group {group}" if group and one.get("type") == "polygon" else str(number)
         if one.get("type") != "tag":
