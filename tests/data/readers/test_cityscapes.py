@@ -86,6 +86,13 @@ def test_fine_polygons_come_before_coarse_ones(tmp_path: Path) -> None:
     }
 
 
+def test_images_of_cityscapes_that_lie_elsewhere(tmp_path: Path) -> None:
+    polygons(tmp_path / "labels", [{"label": "car", "polygon": square(0, 0, 20)}], "a_gtFine")
+    image(tmp_path / "photos" / "a_leftImg8bit.png")
+    dataset = load_splits(tmp_path / "labels", images=tmp_path / "photos", val_fraction=0)["train"]
+    assert len(dataset.records[0].instances) == 1
+
+
 def test_polygons_of_a_huge_image_are_not_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image(tmp_path / "a_leftImg8bit.png")
     objects = [{"label": "car", "polygon": square(0, 0, 20)}]

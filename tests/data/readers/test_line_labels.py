@@ -35,6 +35,14 @@ def test_regions_of_kitti_that_nobody_annotated(tmp_path: Path, caplog: pytest.L
     assert "1 of 5 objects have no class; left out" in caplog.text
 
 
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+    """Labels do not say whether their images are JPEGs."""
+    image(tmp_path / "photos" / "000000.png")
+    write(tmp_path / "label_2" / "000000.txt", CAR)
+    dataset = load_splits(tmp_path / "label_2", images=tmp_path / "photos", val_fraction=0)["train"]
+    assert [record.path.name for record in dataset.records] == ["000000.png"]
+
+
 def test_difficult_objects_of_dota_do_not_count(tmp_path: Path) -> None:
     square = "{0} {0} {1} {0} {1} {1} {0} {1}"
     lines = [f"{square.format(5, 25)} small-vehicle 1", f"{square.format(30.5, 40)} small-vehicle"]

@@ -69,8 +69,9 @@ def _image_of(path: Path) -> str:
         Path(*above[:start], *(part.replace(kind or "gtFine", "leftImg8bit") for part in above[start:]))
         for start in range(len(above), 0, -1)
     ]
-    names = [f"{stem}leftImg8bit{suffix}" for suffix in (".png", ".jpg")]
-    return str(existing(folder / name for folder in dict.fromkeys(folders) for name in names).absolute())
+    name = f"{stem}leftImg8bit"
+    image = existing(folder / f"{name}{end}" for folder in dict.fromkeys(folders) for end in (".png", ".jpg"))
+    return str(image.absolute()) if image.is_file() else name  # by which it is looked for elsewhere
 
 
 def _objects(

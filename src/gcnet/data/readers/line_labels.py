@@ -51,9 +51,11 @@ def _read_lines(
     for path, lines in readable(sorted({*files} | empty), read_lines):
         places = [above / name for above in path.parents[1:4] for name in ("images", "image_2")]
         image = beside.of(path, "", [*places, path.parents[2] / "image_2" / path.parent.name])
-        if path in empty and not os.path.isfile(image):
-            continue
-        if read.setdefault(image, path) != path:
+        if not os.path.isfile(image):
+            if path in empty:
+                continue
+            image = path.stem  # by which it is looked for elsewhere
+        elif read.setdefault(image, path) != path:
             raise GCNetError(f"{path} and {read[image]} are both of {image}; keep one of them")
         entries.add_image(image)
         for number, line in enumerate(lines, start=1):
