@@ -35,6 +35,15 @@ def test_regions_of_kitti_that_nobody_annotated(tmp_path: Path, caplog: pytest.L
     assert "1 of 5 objects have no class; left out" in caplog.text
 
 
+def test_thousands_of_other_files_before_the_labels(tmp_path: Path) -> None:
+    """KITTI has the calibration of each image in a folder before that of labels."""
+    image(tmp_path / "image_2" / "000000.png")
+    for number in range(1001):
+        write(tmp_path / "calib" / f"{number:06}.txt", "P0: 7.215377e+02 0.000000e+00")
+    write(tmp_path / "label_2" / "000000.txt", CAR)
+    assert len(load_splits(tmp_path, val_fraction=0)["train"].records[0].instances) == 1
+
+
 def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
     """Labels do not say whether their images are JPEGs."""
     image(tmp_path / "photos" / "000000.png")
