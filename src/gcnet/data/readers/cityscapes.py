@@ -33,7 +33,7 @@ _OTHERS = (  # areas, and what has too few objects to be a class in Cityscapes' 
     "fallback background",
 )
 _NOT_DRAWN = "license plate"
-_MOST_PIXELS = 1 << 26  # of an image, of which each takes 4 bytes
+_MOST_PIXELS, _MOST_POLYGONS = 1 << 26, (1 << 16) - 1  # of an image, which are drawn
 _FAR = 1e6  # coordinates that Pillow can draw
 
 
@@ -83,7 +83,7 @@ def _objects(
     """
     is_size = all(isinstance(side, int) and side > 0 for side in (height, width))
     can_draw = is_size and height * width <= _MOST_PIXELS
-    canvas = Image.new("I", (width, height) if can_draw else (1, 1))
+    canvas = Image.new("I;16", (width, height) if can_draw else (1, 1))
     named: dict[int, tuple[str, bool, bool]] = {}
     groups: dict[str, int] = {}
     for number, one in enumerate(polygons, start=1):
@@ -93,7 +93,7 @@ def _objects(
         single = label.removesuffix("group")
         is_group = label not in _OTHERS and single != label and single in (*_CLASSES, *_OTHERS)
         name = single if is_group else label
-        points = parse_polygon(one.get("polygon")) if can_draw else None
+        points = parse_polygon(one.get("polygon")) if can_draw and number <= _MOST_POLYGONS else None
         first = groups.setdefault(name, number) if is_group and points is not None else number
         if points is not None:  # drawn by Pillow, as Cityscapes' own tools do
             ImageDraw.Draw(canvas).polygon(points.clip(-_FAR, _FAR).ravel().tolist(), fill=first)
