@@ -195,6 +195,97 @@ def _supervisely(folder: Path) -> None:
         _text(folder / "train" / "ann" / f"{number}.png.json", json.dumps(content))
 
 
+def _cityscapes(folder: Path) -> None:
+    _images(folder / "leftImg8bit" / "train")
+    hole = [[9, 9], [20, 9], [20, 20]]
+    labels = {"car": SQUARE, "sky": hole, "persongroup": hole, "cat": [[30, 9], [40, 9], [40, 20]]}
+    objects = [{"label": label, "polygon": points, "deleted": 0} for label, points in labels.items()]
+    content = {"imgHeight": SIZE[0], "imgWidth": SIZE[1], "objects": objects}
+    for number in (1, 2):
+        image = folder / "leftImg8bit" / "train" / f"{number}.png"
+        image.rename(image.with_stem(f"{number}_leftImg8bit"))
+        _text(folder / "gtFine" / "train" / f"{number}_gtFine_polygons.json", json.dumps(content))
+
+
+def _darwin(folder: Path) -> None:
+    _images(folder / "images")
+    paths = [[{"x": x, "y": y} for x, y in points] for points in (SQUARE, [[9, 9], [20, 9], [20, 20]])]
+    box = {"x": 4, "y": 4, "w": 20, "h": 20}
+    oval = {"center": {"x": 20, "y": 20}, "radius": {"x": 9, "y": 5}, "angle": 0.5}
+    rows = [0, 480, 1, 48, 0, 48, 2, 40, 0, SIZE[0] * SIZE[1] - 616]
+    layer = {"dense_rle": rows, "mask_annotation_ids_mapping": {"a": 1, "b": 2}, "total_pixels": 1920}
+    objects = [
+        {"id": "0", "name": "cat", "polygon": {"paths": paths}, "bounding_box": box},
+        {"id": "1", "name": "dog", "ellipse": oval, "slot_names": ["0"]},
+        {"id": "2", "name": "dog", "bounding_box": box},
+        {"id": "a", "name": "cat", "mask": {}},
+        {"id": "b", "name": "dog", "mask": {}},
+        {"id": "c", "name": "__raster_layer__", "raster_layer": layer},
+    ]
+    slot = {"type": "image", "slot_name": "0", "width": SIZE[1], "height": SIZE[0]}
+    for number in (1, 2):
+        item = {"name": f"{number}.png", "path": "/", "slots": [slot]}
+        content = {"version": "2.0", "item": item, "annotations": objects}
+        _text(folder / "annotations" / f"{number}.json", json.dumps(content))
+
+
+def _superannotate(folder: Path) -> None:
+    _images(folder)
+    outline = [value for point in SQUARE for value in point]
+    hole = [9, 9, 20, 9, 20, 20]
+    instances = [
+        {"type": "polygon", "classId": 1, "groupId": 1, "points": outline, "exclude": [hole]},
+        {"type": "polygon", "classId": 1, "groupId": 1, "points": hole, "exclude": []},
+        {"type": "bbox", "className": "dog", "points": {"x1": 4, "y1": 4, "x2": 30, "y2": 30}},
+        {"type": "ellipse", "className": "dog", "cx": 20, "cy": 20, "rx": 9, "ry": 5, "angle": 10},
+        {"classId": 1, "parts": [{"color": "#010101"}, {"color": "#020202"}]},
+    ]
+    metadata = {"name": "1.png", "width": SIZE[1], "height": SIZE[0]}
+    content = json.dumps({"metadata": metadata, "instances": instances, "tags": [], "comments": []})
+    for number in (1, 2):
+        _text(folder / f"{number}.png___pixel.json", content)
+        mask = np.zeros((*SIZE, 3), np.uint8)
+        mask[4:20, 4:20], mask[4:20, 20:40] = 1, 2
+        cv2.imwrite(str(folder / f"{number}.png___save.png"), mask)
+    _text(folder / "classes" / "classes.json", json.dumps([{"id": 1, "name": "cat"}]))
+
+
+def _via3(folder: Path) -> None:
+    _images(folder)
+    outline = [value for point in SQUARE for value in point]
+    shapes = [[7, *outline], [2, 4, 4, 20, 20], [3, 20, 20, 9], [8, *outline], [9, 4, 20, 20, 4, 20, 30]]
+    attribute = {"aname": "pet", "anchor_id": "FILE1_Z0_XY1", "type": 3, "options": {"0": "cat", "1": "dog"}}
+    content = {
+        "project": {"pid": "x", "rev": "1", "rev_timestamp": "2", "vid_list": ["1", "2"]},
+        "attribute": {"1": attribute | {"default_option_id": "0"}},
+        "file": {str(n): {"fid": n, "fname": f"{n}.png", "type": 2} for n in (1, 2)},
+        "view": {str(n): {"fid_list": [n]} for n in (1, 2)},
+        "metadata": {
+            f"{n}_{i}": {"vid": str(n), "z": [], "xy": xy, "av": {"1": str(i % 2)}}
+            for n in (1, 2)
+            for i, xy in enumerate(shapes)
+        },
+    }
+    _text(folder / "project.json", json.dumps(content))
+
+
+def _kitti(folder: Path) -> None:
+    _images(folder / "training" / "image_2")
+    lines = (
+        f"{name} 0.00 0 -1.57 4.00 4.00 30.00 30.00 1 1 1 1 1 1 0" for name in ("cat", "dog", "DontCare")
+    )
+    text = "\n".join(lines)
+    for number in (1, 2):
+        _text(folder / "training" / "label_2" / f"{number}.txt", text)
+
+
+def _dota(folder: Path) -> None:
+    _images(folder / "images")
+    corners = " ".join(f"{value:.1f}" for point in SQUARE for value in point)
+    for number in (1, 2):
+        _text(folder / "labelTxt" / f"{number}.txt", f"gsd:0.1\n{corners} cat 0\n{corners} dog 1\n")
+
+
 def _label_studio(folder: Path) -> None:
     _images(folder)
     sides = {"original_width": SIZE[1], "original_height": SIZE[0]}
@@ -277,6 +368,7 @@ def _object_masks(folder: Path) -> None:
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
     *(_masks, _object_masks, _isat, _supervisely, _label_studio, _box_table, _run_lengths),
+    *(_cityscapes, _darwin, _superannotate, _via3, _kitti, _dota),
 )
 
 # Damage ------------------------------------------------------------------------------------------------

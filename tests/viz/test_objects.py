@@ -131,6 +131,19 @@ def test_targets_of_both_kinds_are_drawn_where_they_are(as_rle: bool, enlarge: i
         assert not tinted[65 * enlarge :].any()
 
 
+def test_what_is_not_learnt_is_named_so() -> None:
+    plain, crowd, ignored = (
+        Instance(id=1, label=0, box=(20, 40, 60, 60), segmentation=[], area=800.0, crowd=crowd, ignore=ignore)
+        for crowd, ignore in ((False, False), (True, False), (False, True))
+    )
+    image = np.zeros((80, 200, 3), np.uint8)
+    widths = []
+    for instance in (plain, crowd, ignored):
+        item = ImageRecord(id=1, path=Path("x.png"), width=200, height=80, instances=(instance,))
+        widths.append(np.flatnonzero(draw_targets(image, item, NAMES).any((0, 2)))[-1])
+    assert widths[0] < widths[1] < widths[2]
+
+
 def test_picture_without_objects_is_drawn_bare() -> None:
     image = np.full((20, 30, 3), 7, np.uint8)
     item = ImageRecord(id=1, path=Path("x.png"), width=30, height=20, instances=())

@@ -15,18 +15,23 @@ from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
 from gcnet.data.divide import Division, divide
 from gcnet.data.readers.box_lines import find_box_lines
+from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
+from gcnet.data.readers.darwin import find_darwin
 from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
+from gcnet.data.readers.line_labels import find_dota, find_kitti
 from gcnet.data.readers.masks import find_masks
 from gcnet.data.readers.panoptic import find_panoptic
 from gcnet.data.readers.splits import Readers
+from gcnet.data.readers.superannotate import find_superannotate
 from gcnet.data.readers.supervisely import find_supervisely
 from gcnet.data.readers.table import find_table
 from gcnet.data.readers.via import find_via
+from gcnet.data.readers.via3 import find_via3
 from gcnet.data.readers.voc import find_voc
 from gcnet.data.readers.yolo import find_yolo
 from gcnet.data.source import Source
@@ -44,12 +49,18 @@ _ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".json
 _FILES: Sequence[Callable[[Path], Readers]] = (
     find_coco,
     find_via,
+    find_via3,
     find_voc,
     find_cvat,
     find_box_lines,
     find_yolo,
+    find_kitti,
+    find_dota,
     find_labelme,
     find_isat,
+    find_cityscapes,
+    find_darwin,
+    find_superannotate,
     find_label_studio,
     find_supervisely,
     find_panoptic,

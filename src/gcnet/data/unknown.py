@@ -24,19 +24,11 @@ _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", "
 _MOST_FILES = 100_000  # that are looked at
 # Tools and data sets by keys of their JSON, or of the first entry of a list.
 _TOOLS = (
-    ("VIA 3", {"project", "attribute", "file", "metadata"}),
-    ("Cityscapes", {"imgHeight", "imgWidth", "objects"}),
-    ("Darwin", {"item", "annotations"}),
+    ("Cityscapes' files other than *_polygons.json", {"imgHeight", "imgWidth", "objects"}),
     ("Datumaro", {"items", "categories"}),
     ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),
     ("Labelbox", {"data_row"}),
-    ("SuperAnnotate", {"___sa_version___"}),
-)
-# Tools by the first line of their text files.
-_LABELS = (
-    ("DOTA", r"(imagesource:.*\n)?(gsd:.*\n)?(\s*[\d.]+){8} [\w-]+ \d"),
-    ("KITTI", r"[A-Za-z_]+ [\d.]+ \d ([-\d.]+ ){12}"),
 )
 # What is said of files that may have nothing to do with a data set; these come last.
 _NO_LABELS, _NO_NAMES = "no labels of YOLO", 'has no "names" with "train" or "val"'
@@ -100,10 +92,6 @@ def _why_not(path: Path) -> str:
     if suffix in (".yaml", ".yml", ".data"):
         return _NO_NAMES
     if suffix == ".txt":
-        head = head_of(path).decode("utf-8-sig", errors="replace")
-        for tool, line in _LABELS:
-            if re.match(line, head):
-                return f"{tool}'s labels; export them as YOLO or COCO"
         return (
             "labels of YOLO; its images are needed beside, and a data.yaml or classes.txt with the names"
             if is_label_file(path)

@@ -40,8 +40,21 @@ def parse_segmentation(raw: Any, height: int, width: int) -> tuple[Segmentation,
         return [], 1
     if len(raw) > 2 and all(isinstance(part, (int, float)) or _is_pair(part) for part in raw):
         raw = [raw]
-    polygons = [polygon for part in raw if (polygon := _parse_polygon(part)) is not None]
+    polygons = [polygon for part in raw if (polygon := parse_polygon(part)) is not None]
     return polygons, len(raw) - len(polygons)
+
+
+def parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
+    """The points of a polygon; None if it has fewer than three, or values that are no numbers."""
+    try:
+        points = np.array(raw, np.float64)
+    except (TypeError, ValueError, OverflowError):  # text, lists of unequal depth, endless integers
+        return None
+    if points.ndim == 1 and points.size % 2 == 0:
+        points = points.reshape(-1, 2)
+    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not np.isfinite(points).all():
+        return None
+    return points
 
 
 def outline_bounds(segmentations: Sequence[Segmentation]) -> Float[np.ndarray, "G 4"]:
@@ -110,11 +123,14 @@ def move_segmentation(
 
 def crop_segmentation(segmentation: Segmentation, size: tuple[int, int]) -> Segmentation:
     """The part of it that lies in an image of `size`; polygons are cut at the borders."""
-    if isinstance(segmentation, dict):
-        return segmentation
+    return segmentation if isinstance(segmentation, dict) else crop_polygons(segmentation, size)
+
+
+def crop_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> list[np.ndarray]:
+    """What of each polygon lies in an image of `size`; none of those that lie outside."""
     height, width = size
     cut = []
-    for polygon in segmentation:
+    for polygon in polygons:
         polygon = polygon.clip(-_FAR, _FAR)
         for axis, sign, limit in ((0, 1, 0), (0, -1, width), (1, 1, 0), (1, -1, height)):
             polygon = _cut(polygon, sign * (polygon[:, axis] - limit))
@@ -185,19 +201,6 @@ def segmentation_area(segmentation: Segmentation, height: int, width: int) -> fl
 
 def _is_pair(part: Any) -> bool:
     return isinstance(part, list) and len(part) == 2 and all(isinstance(x, (int, float)) for x in part)
-
-
-def _parse_polygon(raw: Any) -> Float[np.ndarray, "P 2"] | None:
-    """The points of a polygon; None if it has fewer than three, or values that are no numbers."""
-    try:
-        points = np.array(raw, np.float64)
-    except (TypeError, ValueError, OverflowError):  # text, lists of unequal depth, endless integers
-        return None
-    if points.ndim == 1 and points.size % 2 == 0:
-        points = points.reshape(-1, 2)
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 or not np.isfinite(points).all():
-        return None
-    return points
 
 
 def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:

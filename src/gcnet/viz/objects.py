@@ -83,7 +83,7 @@ def draw_targets(
     scores: Sequence[float] | None = None,
     enlarge: int = 1,
 ) -> np.ndarray:
-    """Draws annotated masks, boxes and names on a copy of an image; crowds are labelled so.
+    """Draws annotated masks, boxes and names on a copy of an image; crowds and ignored ones are labelled so.
 
     Arguments and result are as in `draw_detections`; `targets` are an `ImageRecord`, or
     `gcnet.types.Targets`, in pixels of `image`. With `scores` of all usable ones, these stand behind the
@@ -95,10 +95,10 @@ def draw_targets(
         boxes = np.array([item.box for item in objects], np.float32).reshape(-1, 4)
         labels = np.array([item.label for item in objects], int)
         masks: Sequence[Segmentation] = [item.segmentation for item in objects]
-        crowd = [item.crowd for item in objects]
+        marks = [" (crowd)" if item.crowd else " (ignored)" if item.ignore else "" for item in objects]
     else:
         boxes, labels, masks = targets.boxes.cpu().numpy(), targets.labels.cpu().numpy(), targets.masks
-        crowd = [False] * len(labels)
+        marks = [""] * len(labels)
     layer = Layer.over(canvas)
     scale = enlarge / layer.step
     pieces = [
@@ -106,7 +106,7 @@ def draw_targets(
         for b, m in zip((boxes * scale).tolist(), masks, strict=True)
     ]
     names = (_name(class_names, label) for label in labels.tolist())
-    texts = [name + " (crowd)" * many for name, many in zip(names, crowd, strict=True)]
+    texts = [name + mark for name, mark in zip(names, marks, strict=True)]
     if scores is not None:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, scores, strict=True)]
     return _draw(canvas, layer, pieces, boxes * enlarge, labels, texts, len(class_names))

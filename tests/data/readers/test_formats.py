@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from format_files import HEIGHT, WIDTH, image, write
 from PIL import Image
 
 from gcnet.console import one_line
@@ -23,22 +24,10 @@ from gcnet.data.load import load_split, load_splits
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
 
-WIDTH, HEIGHT = 80, 60
 CORNERS = [[20, 10], [60, 10], [60, 40], [20, 40]]
 BOX = (20, 10, 60, 40)
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[10:40, 20:60] = 1
-
-
-def image(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
-    return path
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def yolo(root: Path, *, outlines: bool = True) -> None:
@@ -101,6 +90,53 @@ def isat_file(polygons: Sequence[tuple[str, int, Any, float, bool]]) -> str:
     return json.dumps({"info": info, "objects": [dict(zip(keys, one, strict=True)) for one in polygons]})
 
 
+def cityscapes(root: Path) -> None:
+    """Outlines go through the middles of pixels; in one split a later polygon hides a part of the object."""
+    outline = [[20, 10], [59, 10], [59, 39], [20, 39]]
+    wide = [[20, 10], [79, 10], [79, 39], [20, 39]]
+    sky = [[60, 0], [79, 0], [79, 59], [60, 59]]
+    for split, polygons in (("train", [("car", outline)]), ("val", [("car", wide), ("sky", sky)])):
+        image(root / "leftImg8bit" / split / "ulm" / "ulm_000000_000019_leftImg8bit.png")
+        objects = [{"label": label, "polygon": points} for label, points in polygons]
+        content = {"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}
+        write(root / "gtFine" / split / "ulm" / "ulm_000000_000019_gtFine_polygons.json", json.dumps(content))
+
+
+def darwin(root: Path) -> None:
+    """A polygon in one split; in the other a mask, as runs of numbers in a layer that holds all masks."""
+    rows = [0, 10 * WIDTH, *[0, 20, 5, 40, 0, 20] * 30, 0, 20 * WIDTH]
+    layer = {"dense_rle": rows, "mask_annotation_ids_mapping": {"b": 5}, "total_pixels": WIDTH * HEIGHT}
+    polygon = {"paths": [[{"x": x, "y": y} for x, y in CORNERS]]}
+    train = [
+        {"id": "a", "name": "dog", "polygon": polygon, "bounding_box": {"x": 20, "y": 10, "w": 40, "h": 30}}
+    ]
+    val = [
+        {"id": "b", "name": "dog", "mask": {}},
+        {"id": "c", "name": "__raster_layer__", "raster_layer": layer},
+    ]
+    for split, objects in (("train", train), ("val", val)):
+        image(root / split / "a.jpg")
+        slot = {"type": "image", "slot_name": "0", "width": WIDTH, "height": HEIGHT}
+        item = {"name": "a.jpg", "path": "/", "slots": [slot]}
+        write(root / split / "a.json", json.dumps({"version": "2.0", "item": item, "annotations": objects}))
+
+
+def superannotate(root: Path) -> None:
+    """An outline in one split, with the name of its class elsewhere; two colours of a mask in the other."""
+    outline = {"type": "polygon", "classId": 7, "points": [value for point in CORNERS for value in point]}
+    masks = {"classId": 7, "className": "dog", "parts": [{"color": "#0001ff"}, {"color": "#ff0000"}]}
+    colours = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+    colours[10:40, 20:30] = [0, 1, 255, 255]
+    colours[10:40, 30:60] = [255, 0, 0, 255]
+    for split, kind, one in (("train", "", outline), ("val", "___pixel", masks)):
+        image(root / split / "a.jpg")
+        metadata = {"name": "a.jpg", "width": WIDTH, "height": HEIGHT, "status": "Completed"}
+        content = {"metadata": metadata, "instances": [one], "tags": [], "comments": []}
+        write(root / split / f"a.jpg{kind}.json", json.dumps(content))
+    Image.fromarray(colours).save(root / "val" / "a.jpg___save.png")
+    write(root / "classes" / "classes.json", json.dumps([{"id": 7, "name": "dog"}]))
+
+
 def via(root: Path) -> None:
     shape = {"name": "polygon", "all_points_x": [20, 60, 60, 20], "all_points_y": [10, 10, 40, 40]}
     region = {"shape_attributes": shape, "region_attributes": {"animal": "dog"}}
@@ -109,6 +145,49 @@ def via(root: Path) -> None:
         entries = {"a.jpg99": {"filename": "a.jpg", "size": 99, "regions": regions, "file_attributes": {}}}
         content = entries if split == "train" else {"_via_settings": {}, "_via_img_metadata": entries}
         write(root / split / "via_region_data.json", json.dumps(content))
+
+
+def via3(root: Path) -> None:
+    """A polygon in one split; a rectangle in the other, as far as four points."""
+    polygon = [7, *(value for point in CORNERS for value in point)]
+    edges = [8, 30, 10, 60, 20, 40, 40, 20, 30]
+    for split, shape in (("train", polygon), ("val", edges)):
+        image(root / split / "a.jpg")
+        write(root / split / "via_project.json", via3_file([("a.jpg", [(shape, {"1": "0"})])]))
+
+
+def via3_file(files: list[tuple[str, list[Any]]], **more: Any) -> str:
+    """A project of VIA 3: of each file its regions, with their shapes and attributes."""
+    options = {"0": "dog", "1": "cat"}
+    attribute = {"aname": "animal", "anchor_id": "FILE1_Z0_XY1", "type": 3, "options": options}
+    regions = {
+        f"{view}_{number}": {"vid": str(view), "z": [], "xy": xy, "av": values}
+        for view, (_, drawn) in enumerate(files, start=1)
+        for number, (xy, values) in enumerate(drawn)
+    }
+    content = {
+        "project": {"pid": "x", "rev": "1", "rev_timestamp": "2", "vid_list": []},
+        "config": {"file": {}},
+        "attribute": {"1": attribute | more},
+        "file": {str(i): {"fid": i, "fname": name, "type": 2} for i, (name, _) in enumerate(files, start=1)},
+        "metadata": regions,
+        "view": {str(i): {"fid_list": [i]} for i in range(1, len(files) + 1)},
+    }
+    return json.dumps(content)
+
+
+def kitti(root: Path) -> None:
+    for split in ("training", "val"):
+        image(root / split / "image_2" / "000000.png")
+        line = "dog 0.00 0 -1.57 20.00 10.00 60.00 40.00 2.85 2.63 12.34 0.47 1.49 69.44 -1.56"
+        write(root / split / "label_2" / "000000.txt", f"{line}\n")
+
+
+def dota(root: Path) -> None:
+    corners = " ".join(f"{value:.1f}" for point in CORNERS for value in point)
+    for split, header in (("train", "imagesource:GoogleEarth\ngsd:null\n"), ("val", "")):
+        image(root / split / "images" / "P0000.png")
+        write(root / split / "labelTxt" / "P0000.txt", f"{header}{corners} dog 0\n")
 
 
 def supervisely(root: Path) -> None:
@@ -304,7 +383,7 @@ def hub_list(root: Path) -> None:
 
 FORMATS = [
     *(yolo, yolo_boxes, yolo_names_by_number, darknet, label_img, labelme, via, voc, voc_beside_images, cvat),
-    *(isat, supervisely, label_studio),
+    *(isat, supervisely, label_studio, cityscapes, darwin, superannotate, via3, kitti, dota),
     *(
         darknet_of_cvat,
         yolo_of_cvat,
@@ -316,7 +395,7 @@ FORMATS = [
         hub_list,
     ),
 ]
-BOXES_ONLY = (yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
+BOXES_ONLY = (kitti, yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
@@ -330,7 +409,7 @@ def test_formats_give_the_same_objects(
         (record,) = dataset.records
         (item,) = record.instances
         assert (record.width, record.height) == (WIDTH, HEIGHT)
-        assert dataset.class_names[item.label] == "dog"
+        assert dataset.class_names[item.label] == ("car" if make is cityscapes else "dog")
         np.testing.assert_allclose(item.box, BOX, atol=1e-6)
         assert item.area == pytest.approx(40 * 30, rel=0.02)
         assert dataset.read_image(0).shape == (HEIGHT, WIDTH, 3)
@@ -465,6 +544,50 @@ def test_objects_of_isat(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert "1 of 5 annotations have neither a box nor an outline (first: id a.json:4)" in caplog.text
     with pytest.raises(GCNetError, match=r"1 of the 1 images .* are outside of its folder, first .*a\.jpg"):
         load_splits(tmp_path / "marks")
+
+
+def test_shapes_of_via3(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of several marks the first is the class; lines and points have no area, a file no shape."""
+    regions = [
+        ([2, 5, 6, 20, 30], {"1": "1,0"}),
+        ([3, 40, 30, 10], {"1": "_DEFAULT"}),
+        ([4, 40, 30, 20, 10], {"1": "0"}),
+        ([9, 40, 20, 50, 30, 40, 40], {"1": "wolf"}),
+        ([6, *(value for point in CORNERS for value in point)], {"1": "1"}),
+        ([5, 1, 2, 3, 4], {"1": "0"}),
+        ([1, 1, 2], {"1": "0"}),
+        ([9, 1, 1, 2, 2, 3, 3], {"1": "0"}),
+        ([], {"1": "0"}),
+        ([7, "a"], 5),
+    ]
+    image(tmp_path / "images" / "a b.jpg")
+    image(tmp_path / "images" / "c.jpg")
+    files = [("https://host/photos/a%20b.jpg", regions), ("c.jpg", [])]
+    write(tmp_path / "project.json", via3_file(files, default_option_id="0"))
+    dataset = load_splits(tmp_path, val_fraction=0)["train"]
+    assert dataset.class_names == ("cat", "dog", "wolf")
+    first, second = dataset.records
+    names = [dataset.class_names[one.label] for one in first.instances]
+    assert names == ["cat", "dog", "dog", "wolf", "cat"]
+    boxes = [(5, 6, 25, 36), (30, 20, 50, 40), (20, 20, 60, 40), (30, 20, 50, 40), BOX]
+    np.testing.assert_allclose([one.box for one in first.instances], boxes, atol=0.1)
+    assert second.instances == ()
+    assert "1 of 9 objects have no class; left out" in caplog.text
+    assert "3 of 8 annotations have neither a box nor an outline" in caplog.text
+
+
+def test_videos_of_via3_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "a.jpg")
+    content = json.loads(via3_file([("a.jpg", [([2, 5, 6, 20, 30], {"1": "1"})]), ("b.mp4", [])]))
+    content["file"]["2"]["type"] = 4
+    content |= {
+        "metadata": content["metadata"] | {"x": {"vid": [], "xy": 7}, "y": 8},
+        "view": content["view"] | {"3": 9},
+    }
+    write(tmp_path / "a.json", json.dumps(content))
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert len(record.instances) == 1
+    assert "1 of 2 files are no images (first: b.mp4); left out" in caplog.text
 
 
 def test_files_of_one_name_in_two_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

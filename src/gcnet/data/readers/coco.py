@@ -161,9 +161,9 @@ def is_coco(path: Path) -> bool:
 
 
 def _is_anothers(content: bytes) -> bool:
-    """Whether it has keys of LabelMe, of panoptic files or of Datumaro."""
-    is_datumaro = b'"images"' not in content and re.search(rb'"items":\s*\[', content)
-    return b'"shapes"' in content or b'"segments_info"' in content or bool(is_datumaro)
+    """Whether it has keys of LabelMe, of panoptic files, or of Datumaro or Darwin."""
+    has_items = b'"images"' not in content and re.search(rb'"(items":\s*\[|item":\s*\{)', content)
+    return b'"shapes"' in content or b'"segments_info"' in content or bool(has_items)
 
 
 def image_folders(root: Path, path: Path) -> list[Path]:

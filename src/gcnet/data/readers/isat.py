@@ -18,7 +18,7 @@ _BACKGROUND = "__background__"
 
 def find_isat(root: Path) -> Readers:
     """Finds a JSON file for each image, in a folder for each split or all in one."""
-    return file_an_image(root, "json", is_isat, _read_isat)
+    return file_an_image(root, ".json", is_isat, _read_isat)
 
 
 def is_isat(path: Path) -> bool:

@@ -23,7 +23,7 @@ _NO_OBJECTS = ("__ignore__", "_background_")
 
 def find_labelme(root: Path) -> Readers:
     """Finds a JSON file for each image, in a folder for each split or all in one."""
-    return file_an_image(root, "json", is_labelme, _read_labelme)
+    return file_an_image(root, ".json", is_labelme, _read_labelme)
 
 
 def is_labelme(path: Path) -> bool:

@@ -38,7 +38,7 @@ def read_runs(path: Path, texts: Sequence[str], sizes: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class _Runs:
+class Runs:
     """The runs of a mask: first pixels, counted from 0, and those after the last ones."""
 
     starts: Int64[np.ndarray, " R"]
@@ -62,7 +62,7 @@ class _Runs:
         return {"size": list(self.size), "counts": counts.tolist()}
 
 
-def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
+def _parse(text: str, size: tuple[int, int]) -> Runs | None:
     """The runs in a text; None where they are none of an image of this size."""
     try:
         pixels = check_mask_size(size)
@@ -73,7 +73,7 @@ def _parse(text: str, size: tuple[int, int]) -> _Runs | None:
         return None
     starts, lengths = pairs[np.argsort(pairs[:, 0], kind="stable")].T - [[1], [0]]
     ends = starts + lengths
-    return _Runs(starts, ends, size) if (starts[1:] >= ends[:-1]).all() and ends[-1] <= pixels else None
+    return Runs(starts, ends, size) if (starts[1:] >= ends[:-1]).all() and ends[-1] <= pixels else None
 
 
 def _borders(mask: UInt8[np.ndarray, "H W"]) -> int:

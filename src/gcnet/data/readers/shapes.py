@@ -12,7 +12,7 @@ from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
 from gcnet.ops.decode import image_size, read_index_mask
-from gcnet.ops.segmentations import crop_segmentation, mask_to_rle, segmentation_to_mask
+from gcnet.ops.segmentations import crop_polygons, crop_segmentation, mask_to_rle, segmentation_to_mask
 
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -45,10 +45,8 @@ def turned_box(
     return {"segmentation": [((corners - about) @ turn + about).ravel().tolist()]}
 
 
-def cut_out(
-    outlines: Sequence[Sequence[Sequence[float]]], holes: Sequence[Any], size: dict[str, Any]
-) -> dict[str, Any]:
-    """An object of outlines, each [[x, y], ...]: as polygons, or as a mask where a hole reaches into it.
+def cut_out(outlines: Sequence[Any], holes: Sequence[Any], size: dict[str, Any]) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...] or [x, y, ...]: polygons, or a mask where a hole reaches in.
 
     Args:
         outlines: the parts of the object.
@@ -67,6 +65,26 @@ def cut_out(
         raise ValueError("a point that is no number")
     outside, inside = (segmentation_to_mask(crop_segmentation(some, shape), shape) for some in (parts, inner))
     return {"segmentation": mask_to_rle(outside & ~inside)}
+
+
+def even_odd(outlines: Sequence[Sequence[Sequence[float]]], size: dict[str, Any]) -> dict[str, Any]:
+    """An object of outlines, each [[x, y], ...], of which one in another is a hole: a mask if it has several.
+
+    `size` has the image's "width" and "height".
+    """
+    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+    if len(parts) == 1:
+        return {"segmentation": [parts[0].ravel().tolist()]}
+    shape = int(size["height"]), int(size["width"])
+    check_mask_size(shape)
+    if not all(np.isfinite(points).all() for points in parts):
+        raise ValueError("a point that is no number")
+    full = np.zeros(shape, np.uint8)
+    for points in crop_polygons(parts, shape):
+        x, y = points.min(0).astype(int).tolist()
+        right, bottom = np.ceil(points.max(0)).astype(int).tolist()
+        full[y:bottom, x:right] ^= segmentation_to_mask([points - (x, y)], (bottom - y, right - x))
+    return {"segmentation": mask_to_rle(full)}
 
 
 def check_mask_size(size: tuple[int, int]) -> int:

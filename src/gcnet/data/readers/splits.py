@@ -21,20 +21,24 @@ log = logging.getLogger(__name__)
 
 Readers = dict[str, Callable[[], Source]]
 MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
-_MOST_TRIED = 1000  # files that may be of another format before the first that is read
+_MOST_TRIED = 1000  # files, and folders, that may be of another format before the first that is read
 
 
 def file_an_image(
     root: Path,
-    suffix: str,
+    ending: str,
     fits: Callable[[Path], bool],
     read: Callable[[Path, Sequence[Path]], Source],
 ) -> Readers:
-    """Splits of a format with a file beside each image: those in folders of their names, or all in one."""
+    """Splits of a format with a file for each image: those in folders of their names, or all in one.
+
+    `ending` is that of the files' names, in small letters.
+    """
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
-    paths = sorted(files_below(root, f".{suffix}"))
-    if not any(map(fits, paths[:_MOST_TRIED])):
+    paths = sorted(files_below(root, ending))
+    firsts = {path.parent: path for path in reversed(paths)}.values()  # of each folder
+    if not any(map(fits, itertools.chain(paths[:_MOST_TRIED], itertools.islice(firsts, _MOST_TRIED)))):
         return {}
     files = [path for path in paths if fits(path)]
     readers: Readers = {}

@@ -21,7 +21,7 @@ _MOST_BYTES = 1 << 26  # of a mask's PNG
 
 def find_supervisely(root: Path) -> Readers:
     """Finds the files of a project, whose datasets may be the splits."""
-    return file_an_image(root, "json", is_supervisely, _read_supervisely)
+    return file_an_image(root, ".json", is_supervisely, _read_supervisely)
 
 
 def is_supervisely(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Reads VGG Image Annotator: JSON, project or CSV files among the images, one or several, or one a split."""
+"""Reads VGG Image Annotator 1 and 2: JSON, project or CSV files among the images, several or one a split."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _read_via(paths: Sequence[Path]) -> Source:
             regions = list(regions.values()) if isinstance(regions, dict) else regions
             for number, region in enumerate(objects_in(regions)):
                 drawn = object_of(_object, region.get("shape_attributes") or {})
-                entries.add_object(f"{name}:{number}", _label(region.get("region_attributes") or {}), drawn)
+                entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, list(seen))
     return entries.source(path, folder)
@@ -103,7 +103,7 @@ def _read_table(path: Path) -> dict[str, Any]:
     return entries
 
 
-def _label(attributes: Any) -> str:
+def label_of(attributes: Any) -> str:
     """The class of a region: its attribute of a usual name, or its first one; empty without any."""
     if not isinstance(attributes, dict):
         return ""

@@ -39,7 +39,7 @@ def find_voc(root: Path) -> Readers:
     found = sorted((held[0] / "Annotations").glob("*.[xX][mM][lL]")) if held else []
     files = {path.stem: path for path in found if is_voc(path)}
     if not files:
-        return file_an_image(root, "xml", is_voc, _read_voc)
+        return file_an_image(root, ".xml", is_voc, _read_voc)
     base = held[0]
     if held[1:]:
         others = listed([path.name for path in held[1:]], 3)
