@@ -289,3 +289,13 @@ def test_the_drawn_video_never_replaces_what_is_read(tmp_path, by_place):
     with pytest.raises(GCNetError, match="would replace"):
         follow(Exact(), Video(str(tmp_path / "drawn.mp4")), tmp_path, progress=False)
     assert len(times(tmp_path / "drawn.mp4")) == 20
+
+
+@pytest.mark.parametrize("name", ["drawn.mp4", "objects.jsonl"])
+def test_files_of_others_stay(tmp_path, by_place, name):
+    video, out = Video(str(write(tmp_path / "v.avi"))), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(GCNetError, match=f"{name} would be replaced"):
+        follow(Exact(), video, out, progress=False)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]

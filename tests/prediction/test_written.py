@@ -81,6 +81,7 @@ def test_what_is_the_user_s_stays(photos: list[Path], out: Path) -> None:
         ("yolo/data.yaml", {"formats": ("yolo",)}),
         ("crops/002-0.jpg", {"crops": True}),
         ("coco.json", {"formats": ("coco",)}),
+        ("results-00000.jsonl", {"formats": ("jsonl",)}),
     ],
 )
 def test_what_was_changed_since_is_not_written_over(
