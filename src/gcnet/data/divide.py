@@ -63,6 +63,16 @@ def divide(
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
 
 
+def pass_over(split_file: str, source: str | Path) -> None:
+    """Warns that a split file, if one is given, has no effect on data with splits of its own.
+
+    Raises GCNetError if there is no such file.
+    """
+    if split_file:
+        read_object(Path(split_file))
+        log.warning("%s has splits of its own: --split-file %s is passed over", source, split_file)
+
+
 def part_of(
     dataset: DataSet[ImageRecord], share: float, seed: int, group_by: str = ""
 ) -> DataSet[ImageRecord]:

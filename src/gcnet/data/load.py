@@ -13,7 +13,7 @@ from typing import Any
 from gcnet.console import listed, shown
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
-from gcnet.data.divide import Division, divide
+from gcnet.data.divide import Division, divide, pass_over
 from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
@@ -86,6 +86,7 @@ def load_splits(
         raise GCNetError(why_nothing_is_there(root, sources.values()))
     splits = build_splits(sources, crowd_as_objects=crowd_as_objects)
     if WHOLE not in splits:
+        pass_over(split_file, root)
         return splits
     division = Division(val_fraction, group_by, split_file)
     parts = divide(splits.pop(WHOLE), sources[WHOLE].images, division)
@@ -107,6 +108,7 @@ def load_split(
     source = pick_split(root, found, WHOLE if is_whole else split)()
     dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
     if not is_whole:
+        pass_over(division.get("split_file", ""), root)
         return dataset
     return pick_split(root, divide(dataset, source.images, Division(**division)), split)
 
