@@ -126,6 +126,8 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = _found_in(root, _FILES)
+        if not found and images is not None:
+            found = find_coco(root, Path(images))
         if not found:
             root, found = _beside_masks(root) or (root, _found_in(root, _GUESSED))
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
@@ -190,7 +192,22 @@ def _found_inside(root: Path) -> tuple[Path, Readers]:
 
 def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> Source:
     """A source whose images are in `images`, or else where the reader found them, and in the data set."""
-    source = read()
+    try:
+        source = read()
+    except GCNetError as error:
+        raise GCNetError(f"{error}{_or_another(read, root)}") from None
     base = folder_of(root)
     folder = source.image_dir if images is None else Path(images)
     return replace(source, image_dir=folder, within=(*source.within, base))
+
+
+def _or_another(read: Callable[[], Source], root: Path) -> str:
+    """What could be read in the place of a file that cannot: one of another format beside it."""
+    for find in _FILES if root.is_dir() else ():
+        with contextlib.suppress(GCNetError):
+            for other in find(root).values():
+                if getattr(other, "func", None) is not getattr(read, "func", None):
+                    source = other()
+                    if source.annotations and source.path.is_file() and find(source.path):
+                        return f", or give {source.path} as --data FILE"
+    return ""
