@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def test_the_same_images_are_held_out_each_time(root: Path, caplog: pytest.LogCa
     assert "2 of its 8 images, drawn at random, are held out for validation" in caplog.text
     assert load_split(root, "valid").names() == valid
     assert list(load_splits(root, val_fraction=0)) == ["train"]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
+def test_fractions_that_are_none(root: Path, fraction: float) -> None:
+    for read in (load_splits, partial(load_split, split="valid")):
+        with pytest.raises(GCNetError, match=r"val_fraction is .*; give 0 or more, less than 1"):
+            read(root, val_fraction=fraction)
 
 
 @pytest.mark.parametrize(("by", "key"), [("^cow[0-9]", "cow"), (r"(cow\d)_", "cow"), ("farm", "farm")])

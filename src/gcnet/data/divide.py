@@ -32,11 +32,17 @@ class Division:
         group_by: a field of COCO's image entries, such as `patient`, or a regular expression for the path of
             an image. Images with equal values or matches are in the same part.
         split_file: a `split.json`, whose validation images are held out again; the other fields are ignored.
+
+    Raises GCNetError for a fraction that is none.
     """
 
     val_fraction: float = 0.2
     group_by: str = ""
     split_file: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise GCNetError(f"val_fraction is {self.val_fraction}; give 0 or more, less than 1")
 
 
 def divide(

@@ -81,6 +81,7 @@ def load_splits(
     Raises:
         GCNetError: there is no data set, or it has an error that would spoil a training.
     """
+    division = Division(val_fraction, group_by, split_file)
     sources = {split: read() for split, read in find_splits(root, images).items()}
     if not any(source.annotations or source.categories for source in sources.values()):
         raise GCNetError(why_nothing_is_there(root, sources.values()))
@@ -88,7 +89,6 @@ def load_splits(
     if WHOLE not in splits:
         pass_over(split_file, root)
         return splits
-    division = Division(val_fraction, group_by, split_file)
     parts = divide(splits.pop(WHOLE), sources[WHOLE].images, division)
     return {**parts, **splits}
 
@@ -103,14 +103,15 @@ def load_split(
     **division: Any,
 ) -> DataSet[ImageRecord]:
     """One split of a data set, with the classes of a trained model; else as `load_splits`."""
+    how = Division(**division)
     found = find_splits(root, images)
     is_whole = WHOLE in found and split not in found
     source = pick_split(root, found, WHOLE if is_whole else split)()
     dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
     if not is_whole:
-        pass_over(division.get("split_file", ""), root)
+        pass_over(how.split_file, root)
         return dataset
-    return pick_split(root, divide(dataset, source.images, Division(**division)), split)
+    return pick_split(root, divide(dataset, source.images, how), split)
 
 
 def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
