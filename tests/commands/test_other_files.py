@@ -18,6 +18,7 @@ from gcnet.weights.files import save_model
         ("analyse {model} --data {data} --out {out}", "analysis.png"),
         ("benchmark {model} --size 64x64 --device cpu --out {out}", "benchmark.json"),
         ("compare {model} {model} --data {data} --out {out}", "compare.html"),
+        ("data {data} --out {out}/a.json", "a.json"),
         ("demo --out {out}", "predictions.png"),
         ("demo --out {out}", "demo.json"),
         ("eval {model} --data {data} --out {out}", "metrics.json"),
