@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -282,6 +283,14 @@ def test_frames_of_a_file_without_times_come_at_its_rate(tmp_path):
     assert len(seconds) == 6
     assert seconds == pytest.approx(np.arange(6) * seconds[1])
     assert 0.01 < seconds[1] < 0.2
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = write(tmp_path / "v.avi").rename(tmp_path / os.fsdecode(b"\xff.avi"))
+    with pytest.raises(GCNetError, match="rename the video"):
+        Video(str(path))
+    with pytest.raises(GCNetError, match="it does not answer"):
+        Video("9" * 20)
 
 
 def test_the_drawn_video_never_replaces_what_is_read(tmp_path, by_place):
