@@ -131,6 +131,13 @@ def test_output_that_cannot_be_written_is_an_error_before_any_work(verb, tmp_pat
         ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried ..."), 2, GPU_FULL),
         (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: ..."
+            ),
+            2,
+            "gcnet: error: the memory is full; use a smaller batch size or image size, or fewer --workers",
+        ),
+        (
             ModuleNotFoundError("No module named 'torch._x'", name="torch._x"),
             2,
             "gcnet: error: this needs torch, which is not installed: pip install gcnet with all it needs",

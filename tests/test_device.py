@@ -38,7 +38,9 @@ def test_devices_that_are_not_there(monkeypatch):
     assert choose_device("auto") == choose_device("cpu") == "cpu"
     for word, reason in (
         ("cuda:1", "sees no CUDA device"),
+        ("mps", "sees no MPS device"),
         ("gpu", "no such device"),
+        ("meta", "no such device"),
         ("cuda:x", "no such device"),
     ):
         with pytest.raises(GCNetError, match=reason):

@@ -32,8 +32,20 @@ def test_entries_come_back_in_order_and_by_place(tmp_path: Path) -> None:
 
 
 def test_another_call_is_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path, CALL), pytest.raises(GCNetError, match=r"another call \(its model differs\)"):
-        Journal(tmp_path, {"model": "n"})
+    with Journal(tmp_path, CALL) as journal:
+        journal.add("x", 1)
+        with pytest.raises(GCNetError, match=r"another call \(its model differs\)"):
+            Journal(tmp_path, {"model": "n"})
+
+
+def test_a_call_that_was_killed_before_its_first_entry_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text('{"call": {"model": "m"}, "notes": {"a": 1}}\n["cut off"')
+    with suppress(KeyboardInterrupt), Journal(tmp_path, {"model": "n"}, {"a": 2}) as journal:
+        journal.add("x", 1)
+        raise KeyboardInterrupt
+    with Journal(tmp_path, {"model": "n"}) as again:
+        assert again.notes == {"a": 2}
+        assert [(key, value) for _, key, value in again.entries()] == [("x", 1)]
 
 
 def test_a_line_that_the_disk_does_not_take_leaves_nothing(tmp_path: Path) -> None:

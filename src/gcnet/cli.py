@@ -126,7 +126,7 @@ def _one_line(error: Exception) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("gcnet"):
         package = error.name.partition(".")[0]
         return f"this needs {package}, which is not installed: pip install gcnet with all it needs"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: " in str(error):  # torch's own
         return "the memory is full; use a smaller batch size or image size, or fewer --workers"
     if type(error).__name__ == "OutOfMemoryError":  # torch's; torch may not be imported here
         return "the GPU's memory is full; use a smaller batch size, image size or --device cpu"

@@ -32,7 +32,7 @@ def choose_device(device: str) -> str:
     """The device that --device names; each of several processes has a GPU of its own.
 
     Raises:
-        GCNetError: it is not a device's, or of a GPU that is not there.
+        GCNetError: it is not a device's, or of one that is not there.
     """
     import torch
 
@@ -43,12 +43,14 @@ def choose_device(device: str) -> str:
         return f"cuda:{launch[2] % gpus}" if launch and gpus > 1 else "cuda"
     try:
         wanted = torch.device(device)
+        those = torch.get_device_module(wanted)  # there is none of "meta"
     except RuntimeError:
         raise GCNetError(f"--device {device}: no such device; give auto, cpu, cuda or cuda:N") from None
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
+    kind = wanted.type
+    if not those.is_available():
+        raise GCNetError(f"--device {device}: PyTorch sees no {kind.upper()} device here; use --device cpu")
+    if (wanted.index or 0) >= those.device_count():
+        raise GCNetError(f"--device {device}: PyTorch sees {those.device_count()}, the first is {kind}:0")
     return device
 
 

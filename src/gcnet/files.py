@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -257,6 +257,20 @@ def check_writable(folder: Path) -> None:
         raise GCNetError(f"cannot write to {folder}: {existing} is not a folder; choose another --out")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise GCNetError(f"cannot write to {folder}: no permission in {existing}; choose another --out")
+
+
+def check_own(folder: AnyPath, file: str, keys: Collection[str], *others: str) -> None:
+    """Raises if a command's files in `folder` would replace something else.
+
+    It writes a JSON `file` first, which is its own if it has these `keys`, and `others` after it.
+    """
+    folder = Path(folder)
+    with suppress(OSError, ValueError, AttributeError, RecursionError):
+        if json.loads((folder / file).read_bytes()).keys() >= set(keys):
+            return
+    for name in (file, *others):
+        if os.path.lexists(folder / name):
+            raise GCNetError(f"{folder / name} would be replaced; remove it or choose another folder")
 
 
 def check_file(path: Path) -> None:

@@ -39,8 +39,13 @@ class Journal:
         self.notes = dict(notes)
         header, whole = self._read_header()
         if header is not None:
-            before, self.notes = header["call"], header["notes"]
-            if changed := [name for name in {**before, **call} if before.get(name) != call.get(name)]:
+            before = header["call"]
+            changed = [name for name in {**before, **call} if before.get(name) != call.get(name)]
+            if not changed:
+                self.notes = header["notes"]
+            elif next(self.entries(), None) is None:  # it was killed before it had done anything
+                header, whole = None, 0
+            else:
                 raise GCNetError(
                     f"{folder} holds the unfinished work of another call (its {', '.join(changed)} differs): "
                     f"repeat that one to go on, delete {NAME}, or give another --out"

@@ -21,6 +21,8 @@ def page_of(path: Path) -> str:
 
 
 def test_page_and_tables(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(shapes), "--out", str(tmp_path)]) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
     out = tmp_path / "new" / "page.html"
     assert main(["data", str(shapes), "--out", str(out), "--show", "2"]) == 0
     printed = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.divide import part_of
 from gcnet.data.divide import write_split as write_parts
 from gcnet.data.load import load_split, load_splits
+from gcnet.engine.task import CLASSIFICATION
 from gcnet.errors import GCNetError
+from gcnet.recipe import ClassificationRecipe
 
 SIZES = [(48, 64)] * 8
 
@@ -45,6 +48,13 @@ def test_the_same_images_are_held_out_each_time(root: Path, caplog: pytest.LogCa
     assert "2 of its 8 images, drawn at random, are held out for validation" in caplog.text
     assert load_split(root, "valid").names() == valid
     assert list(load_splits(root, val_fraction=0)) == ["train"]
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
+def test_fractions_that_are_none(root: Path, fraction: float) -> None:
+    for read in (load_splits, partial(load_split, split="valid")):
+        with pytest.raises(GCNetError, match=r"val_fraction is .*; give 0 or more, less than 1"):
+            read(root, val_fraction=fraction)
 
 
 @pytest.mark.parametrize(("by", "key"), [("^cow[0-9]", "cow"), (r"(cow\d)_", "cow"), ("farm", "farm")])
@@ -87,6 +97,29 @@ def test_a_split_is_read_back(root: Path, values: dict[str, Any]) -> None:
     path.write_text('{"train": []}')
     with pytest.raises(GCNetError, match='has no list "valid"'):
         names(root, split_file=str(path))
+
+
+def test_a_split_file_for_data_that_is_divided_is_told(
+    tmp_path: Path, values: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for split in ("train", "valid"):
+        write_split(tmp_path / split, values)
+        (tmp_path / split / "cow").mkdir()
+        (tmp_path / split / "cow" / "a.png").touch()
+    file, of_classes = tmp_path / "split.json", CLASSIFICATION
+    for read in (
+        lambda: load_splits(tmp_path, split_file=str(file)),
+        lambda: load_split(tmp_path, "valid", split_file=str(file)),
+        lambda: of_classes.load_splits(tmp_path, None, ClassificationRecipe(split_file=str(file))),
+        lambda: of_classes.load_split(tmp_path, None, "valid", ("cow",), split_file=str(file)),
+    ):
+        file.unlink(missing_ok=True)
+        with pytest.raises(GCNetError, match=r"split\.json"):
+            read()
+        file.write_text('{"valid": []}')
+        caplog.clear()
+        read()
+        assert f"has splits of its own: --split-file {file} is passed over" in caplog.text
 
 
 def test_parts_of_a_seed_hold_each_other_and_groups_stay_together(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -294,6 +295,18 @@ def test_a_classifier_in_training_stays_so() -> None:
     with unchecked():
         exporting._trace(model, exporting._details(model, None, 1, "fp32", False), half=False)
     assert model.training
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_a_full_disk_is_one_line(tmp_path: Path, suffix: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with unchecked(), pytest.raises(GCNetError, match=rf"cannot write .*c\{suffix}: File too large"):
+            export(create_model("resnet_tiny"), tmp_path / f"c{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

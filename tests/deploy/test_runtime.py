@@ -235,6 +235,25 @@ def test_a_file_that_is_overwritten_stays_as_it_was_read(tmp_path: Path) -> None
     with open(weights_file, "r+b") as opened:
         opened.write(bytes(weights_file.stat().st_size))
     np.testing.assert_allclose(classifier.predict(square), 192 * weights, rtol=1e-6)
+    with pytest.raises(GCNetError, match=r"OpenVINO cannot run .*tiny\.xml"):
+        classifier.predict(square[..., :7, :7])
+
+
+def test_what_onnx_runtime_cannot_run_is_one_line(tmp_path: Path) -> None:
+    onnx, parser = pytest.importorskip("onnx"), pytest.importorskip("onnx.parser")
+    pytest.importorskip("onnxruntime")
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    tiny (uint8[1, 3, 8, 8] images) => (float[1, 192] probabilities) {
+        numbers = Cast <to = 1> (images)
+        probabilities = Flatten (numbers)
+    }"""
+    model = parser.parse_model(text)
+    details = Details("tiny", tuple(map(str, range(192))), (8, 8), masks=False, kind="classifier")
+    onnx.helper.set_model_props(model, {"gcnet": json.dumps(asdict(details))})
+    onnx.save(model, tmp_path / "tiny.onnx")
+    with pytest.raises(GCNetError, match=r"ONNX Runtime cannot run .*tiny\.onnx: ") as error:
+        load_export(tmp_path / "tiny.onnx").predict(np.ones((1, 3, 7, 7), np.uint8))
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_openvino_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def test_weights_are_the_same_for_every_model() -> None:
     assert (weights == image_weights(30, 50)).all()
     assert (weights.sum(1) == 30).all()
     assert weights.std() > 0.5
+    tracemalloc.start()
+    size = image_weights(2000).nbytes
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.1 * size  # of 118,000 images they are 470 MB
 
 
 def test_thresholds_of_resamples_lie_around_the_best() -> None:

@@ -165,6 +165,9 @@ def test_another_data_set_is_not_replaced(tmp_path: Path) -> None:
         write_context_shapes(tmp_path, train=1, valid=1)
     assert mine.read_text() == '{"info": {}, "images": []}'
     assert not (tmp_path / "train").exists()
+    mine.rename(mine.with_name("00001.png"))
+    with pytest.raises(GCNetError, match=r"00001\.png would be replaced"):
+        write_context_shapes(tmp_path, train=1, valid=1)
 
 
 def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -284,8 +285,26 @@ def test_frames_of_a_file_without_times_come_at_its_rate(tmp_path):
     assert 0.01 < seconds[1] < 0.2
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = write(tmp_path / "v.avi").rename(tmp_path / os.fsdecode(b"\xff.avi"))
+    with pytest.raises(GCNetError, match="rename the video"):
+        Video(str(path))
+    with pytest.raises(GCNetError, match="it does not answer"):
+        Video("9" * 20)
+
+
 def test_the_drawn_video_never_replaces_what_is_read(tmp_path, by_place):
     write(tmp_path / "drawn.mp4", code="mp4v")
     with pytest.raises(GCNetError, match="would replace"):
         follow(Exact(), Video(str(tmp_path / "drawn.mp4")), tmp_path, progress=False)
     assert len(times(tmp_path / "drawn.mp4")) == 20
+
+
+@pytest.mark.parametrize("name", ["drawn.mp4", "objects.jsonl"])
+def test_files_of_others_stay(tmp_path, by_place, name):
+    video, out = Video(str(write(tmp_path / "v.avi"))), tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(GCNetError, match=f"{name} would be replaced"):
+        follow(Exact(), video, out, progress=False)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def test_what_is_the_user_s_stays(photos: list[Path], out: Path) -> None:
         ("yolo/data.yaml", {"formats": ("yolo",)}),
         ("crops/002-0.jpg", {"crops": True}),
         ("coco.json", {"formats": ("coco",)}),
+        ("results-00000.jsonl", {"formats": ("jsonl",)}),
     ],
 )
 def test_what_was_changed_since_is_not_written_over(
@@ -152,3 +154,17 @@ def test_a_list_of_a_stranger_removes_nothing(tmp_path: Path, out: Path, name: A
     (out / NAME).write_text("\n".join(lines))
     Written(out).begin([])
     assert below(tmp_path) == {"photo.jpg"}
+
+
+@pytest.mark.parametrize("left", [0, 10])
+def test_a_file_that_the_list_does_not_take_is_removed(tmp_path: Path, left: int) -> None:
+    (tmp_path / NAME).write_bytes(b"\n" * 2000)
+    (tmp_path / "crop.png").touch()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000 + left, hard))
+    try:
+        with pytest.raises(GCNetError, match="cannot write"):
+            Written(tmp_path).add("crop.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == [NAME]

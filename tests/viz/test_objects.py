@@ -187,7 +187,7 @@ def test_many_at_one_place_are_all_readable() -> None:
     assert placed([[0, 0]] * 500).shape == (500, 2)  # without room for all
 
 
-@pytest.mark.parametrize("text", ["", "naïve", "Ω", "a b"])
+@pytest.mark.parametrize("text", ["", "naïve", "Ω", "a b", "\udcff"])
 def test_any_text_is_written(text: str) -> None:
     canvas = np.zeros((60, 200, 3), np.uint8)
     draw_names(canvas, np.array([[20, 40]]), [text], np.array([[0, 0, 250]], np.uint8))

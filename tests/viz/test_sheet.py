@@ -31,7 +31,9 @@ def test_captions_stand_over_each_image_of_ragged_rows() -> None:
 @pytest.mark.filterwarnings("error")
 def test_captions_of_any_script_stay_over_their_image() -> None:
     black = np.zeros((30, 60, 3), np.uint8)
-    figure = grid([[black, black]], captions=[["\u732b $1\nsecond line", "w" * 40]], cell=(60, 30), gap=10)
+    figure = grid(
+        [[black, black]], captions=[["\u732b $1\nsecond line", "\udcff" + "w" * 40]], cell=(60, 30), gap=10
+    )
     head = figure[: 34 + 22 + 10]
     assert (head[:40, 10:70] < 220).any()
     assert (head[40:, 10:70] < 220).any()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gcnet.api.choices import ModelChoice, find_data_set, read_split
 from gcnet.console import check_names
 from gcnet.errors import GCNetError, check_least, check_threshold
-from gcnet.files import AnyPath, check_handles, check_writable
+from gcnet.files import AnyPath, check_handles, check_own, check_writable
 from gcnet.models.spec import ModelSpec, Precision
 from gcnet.recipe import DIVISION, Recipe
 
@@ -98,6 +98,8 @@ def evaluate(
     for folder in (out, report):
         if folder is not None:
             check_writable(Path(folder))
+    if report is not None:
+        check_own(report, "report.json", ("model", "data", "split"), "report.html")
     file = chosen.source and chosen.source.place
     if keep_threshold and not (isinstance(file, Path) and file.suffix == ".safetensors"):
         raise GCNetError("--keep-threshold is for a model in a file of ours; `gcnet convert` writes one")
@@ -173,6 +175,7 @@ def compare(
     check_handles()
     place = find_data_set(data, given.pop("annotations"), given.pop("images"))
     check_writable(Path(out))
+    check_own(out, "compare.json", ("a", "b", "verdict"), "compare.html")
     loaded = [one.load() for one in chosen]
 
     from gcnet.data.check import check_images

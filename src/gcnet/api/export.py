@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gcnet.api.choices import ModelChoice
-from gcnet.errors import check_least
+from gcnet.errors import GCNetError, check_least
 from gcnet.files import AnyPath, check_file
 from gcnet.image_files import find_images
 
@@ -59,6 +59,9 @@ def export(
     chosen = ModelChoice(model, weights, mirror, device)
     chosen.refuse_export("gcnet export")
     check_file(Path(out))
+    beside = Path(out).with_suffix(".bin")
+    if Path(out).suffix == ".xml" and not Path(out).exists() and beside.exists():
+        raise GCNetError(f"{beside} would be replaced by the weights of {out}; choose another --out")
     paths = find_images(calibration)[:CALIBRATION] if calibration else []
     if image is not None:
         find_images([image])

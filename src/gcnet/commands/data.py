@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.train import train
 from gcnet.commands.arguments import Parser, number
-from gcnet.files import check_data, check_writable, find_data
+from gcnet.errors import GCNetError
+from gcnet.files import check_data, check_file, check_writable, find_data
 from gcnet.recipe import DIVISION, Recipe
 
 PRINTED = 20  # classes on the terminal
@@ -26,8 +27,11 @@ def run(argv: list[str]) -> int:
     name = data.name if data.is_dir() else f"{data.parent.name}-{data.stem}"
     out = options.out or Path("runs") / f"data-{name}.html"
     check_data(options.data)
-    for folder in [out.parent, *([options.draw] if options.draw else [])]:
-        check_writable(folder)
+    check_file(out)
+    if out.is_file() and out.read_bytes()[:9].lower() != b"<!doctype":
+        raise GCNetError(f"{out} is no page and would be replaced; remove it or give another --out")
+    if options.draw:
+        check_writable(options.draw)
 
     from gcnet.data.load import load_splits
     from gcnet.files import prepare_folder

@@ -32,11 +32,17 @@ class Division:
         group_by: a field of COCO's image entries, such as `patient`, or a regular expression for the path of
             an image. Images with equal values or matches are in the same part.
         split_file: a `split.json`, whose validation images are held out again; the other fields are ignored.
+
+    Raises GCNetError for a fraction that is none.
     """
 
     val_fraction: float = 0.2
     group_by: str = ""
     split_file: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise GCNetError(f"val_fraction is {self.val_fraction}; give 0 or more, less than 1")
 
 
 def divide(
@@ -61,6 +67,16 @@ def divide(
         by,
     )
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
+
+
+def pass_over(split_file: str, source: str | Path) -> None:
+    """Warns that a split file, if one is given, has no effect on data with splits of its own.
+
+    Raises GCNetError if there is no such file.
+    """
+    if split_file:
+        read_object(Path(split_file))
+        log.warning("%s has splits of its own: --split-file %s is passed over", source, split_file)
 
 
 def part_of(

@@ -13,7 +13,7 @@ from typing import Any
 from gcnet.console import listed, shown
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
-from gcnet.data.divide import Division, divide
+from gcnet.data.divide import Division, divide, pass_over
 from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
@@ -92,13 +92,14 @@ def load_splits(
     Raises:
         GCNetError: there is no data set, or it has an error that would spoil a training.
     """
+    division = Division(val_fraction, group_by, split_file)
     sources = {split: read() for split, read in find_splits(root, images).items()}
     if not any(source.annotations or source.categories for source in sources.values()):
         raise GCNetError(why_nothing_is_there(root, sources.values()))
     splits = build_splits(sources, crowd_as_objects=crowd_as_objects)
     if WHOLE not in splits:
+        pass_over(split_file, root)
         return splits
-    division = Division(val_fraction, group_by, split_file)
     parts = divide(splits.pop(WHOLE), sources[WHOLE].images, division)
     return {**parts, **splits}
 
@@ -113,13 +114,15 @@ def load_split(
     **division: Any,
 ) -> DataSet[ImageRecord]:
     """One split of a data set, with the classes of a trained model; else as `load_splits`."""
+    how = Division(**division)
     found = find_splits(root, images)
     is_whole = WHOLE in found and split not in found
     source = pick_split(root, found, WHOLE if is_whole else split)()
     dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
     if not is_whole:
+        pass_over(how.split_file, root)
         return dataset
-    return pick_split(root, divide(dataset, source.images, Division(**division)), split)
+    return pick_split(root, divide(dataset, source.images, how), split)
 
 
 def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
@@ -135,6 +138,8 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = _found_in(root, _FILES)
+        if not found and images is not None:
+            found = find_coco(root, Path(images))
         if not found:
             root, found = _beside_masks(root) or (root, _found_in(root, _GUESSED))
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
@@ -199,7 +204,22 @@ def _found_inside(root: Path) -> tuple[Path, Readers]:
 
 def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> Source:
     """A source whose images are in `images`, or else where the reader found them, and in the data set."""
-    source = read()
+    try:
+        source = read()
+    except GCNetError as error:
+        raise GCNetError(f"{error}{_or_another(read, root)}") from None
     base = folder_of(root)
     folder = source.image_dir if images is None else Path(images)
     return replace(source, image_dir=folder, within=(*source.within, base))
+
+
+def _or_another(read: Callable[[], Source], root: Path) -> str:
+    """What could be read in the place of a file that cannot: one of another format beside it."""
+    for find in _FILES if root.is_dir() else ():
+        with contextlib.suppress(GCNetError):
+            for other in find(root).values():
+                if getattr(other, "func", None) is not getattr(read, "func", None):
+                    source = other()
+                    if source.annotations and source.path.is_file() and find(source.path):
+                        return f", or give {source.path} as --data FILE"
+    return ""

@@ -34,7 +34,7 @@ from gcnet.deploy.runtime import (
     prepare,
 )
 from gcnet.errors import GCNetError, needs
-from gcnet.files import draft_folder, prepare_folder
+from gcnet.files import disk_errors, draft_folder, prepare_folder, write_atomically
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.layers import DeformableConv2d
@@ -85,11 +85,12 @@ def export(
         # As large as the file takes it: in padding beside an image many boxes are alike, and rounding tells
         # which of them suppress others.
         image = calibration[0] if calibration else _blobs(details.size or (480, 640))
-    with draft_folder(file.parent) as folder, _quietly():
+    with draft_folder(file.parent) as folder, _quietly(), disk_errors(file):
         draft = folder / file.name
         program = _trace(model, details, half=precision == "fp16" and file.suffix == ".onnx")
         if file.suffix == ".pt2":
-            torch.export.save(program, draft, extra_files={DETAILS: json.dumps(asdict(details))})
+            said = {DETAILS: json.dumps(asdict(details))}
+            write_atomically(draft, lambda opened: torch.export.save(program, opened, extra_files=said))
         else:
             graph = draft.with_suffix(".onnx")
             write_onnx(program, graph, details)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gcnet.deploy.runtime import DETAILS, Details
+from gcnet.deploy.runtime import DETAILS, Details, told
 from gcnet.errors import GCNetError, needs
 
 OPSET = 20
@@ -165,15 +165,16 @@ def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
         def get_next(self) -> Any:
             return next(feeds, None)
 
-    quantization.quantize_static(
-        file,
-        file,
-        Reader(),
-        op_types_to_quantize=["Conv"],
-        nodes_to_exclude=heads,
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,  # a ReLU leaves nothing below zero
-    )
+    with told("ONNX Runtime cannot quantise the model"):
+        quantization.quantize_static(
+            file,
+            file,
+            Reader(),
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=heads,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,  # a ReLU leaves nothing below zero
+        )
 
 
 def write_openvino(graph: Path, file: Path, details: Details) -> None:
@@ -185,4 +186,5 @@ def write_openvino(graph: Path, file: Path, details: Details) -> None:
         reasons = [line for line in str(error).splitlines() if line.startswith("-- ")]
         raise GCNetError(f"OpenVINO cannot take {details.name} ({' '.join(reasons)[:200]})") from None
     model.set_rt_info(json.dumps(asdict(details)), DETAILS)
-    openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")
+    with told(f"OpenVINO cannot write {details.name}"):
+        openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")

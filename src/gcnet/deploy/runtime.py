@@ -305,14 +305,18 @@ def _load_onnx(file: Path, threads: int | None) -> Loaded:
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     # A program of a stranger's may refer to other files beside itself; ours are whole.
-    with _told(f"ONNX Runtime cannot read {file}"):
+    with told(f"ONNX Runtime cannot read {file}"):
         session = runtime.InferenceSession(
             file.read_bytes(), options, providers=runtime.get_available_providers()
         )
     given = session.get_inputs()[0].name
 
     def run_with(details: Details) -> Run:
-        return lambda images: session.run(list(details.outputs), {given: images})
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            with told(f"ONNX Runtime cannot run {file}"):
+                return session.run(list(details.outputs), {given: images})
+
+        return run
 
     return session.get_modelmeta().custom_metadata_map.get(DETAILS), run_with
 
@@ -321,7 +325,7 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
     openvino = needs("openvino", "openvino")
     if not (weights := file.with_suffix(".bin")).is_file():
         raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
-    with _told(f"OpenVINO cannot read {file}"):
+    with told(f"OpenVINO cannot read {file}"):
         core = openvino.Core()
         # A file that is mapped and then overwritten, as by cp, changes what is found, or ends the process.
         core.set_property({"ENABLE_MMAP": False})
@@ -332,12 +336,13 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
         options = {} if details.precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             options["INFERENCE_NUM_THREADS"] = str(threads)
-        with _told(f"OpenVINO cannot compile {file}"):
+        with told(f"OpenVINO cannot compile {file}"):
             compiled = core.compile_model(model, "CPU" if threads else "AUTO", options)
 
         def run(images: np.ndarray) -> list[np.ndarray]:
-            results = compiled.create_infer_request().infer([images])
-            return [results[name] for name in details.outputs]
+            with told(f"OpenVINO cannot run {file}"):
+                results = compiled.create_infer_request().infer([images])
+                return [results[name] for name in details.outputs]
 
         return run
 
@@ -346,10 +351,10 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """Tells an error of a runtime in one line; their kinds have no common base."""
     try:
         yield
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
-        raise GCNetError(f"{what}: {(lines or [type(error).__name__])[0][:200]}") from None
+        raise GCNetError(f"{what}: {(lines or [type(error).__name__])[0][:200]}") from error

@@ -81,8 +81,10 @@ BOX_DETECTION = replace(
 
 
 CLASSIFICATION = Task(
-    load_splits=lambda root, _, recipe: image_folder.load_image_folders(root),
-    load_split=lambda root, _, split, names, **__: image_folder.load_image_folder(root, split, names),
+    load_splits=lambda root, _, recipe: image_folder.load_image_folders(root, split_file=recipe.split_file),
+    load_split=lambda root, _, split, names, *, split_file="", **__: image_folder.load_image_folder(
+        root, split, names, split_file=split_file
+    ),
     optimized=lambda classifier: classifier,
     scores=lambda metrics: {"top1": metrics.top1, "top5": metrics.top5},
     score_names=("top1", "top5"),

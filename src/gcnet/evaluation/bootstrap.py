@@ -52,10 +52,11 @@ def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> A
 
 def image_weights(images: int, resamples: int = RESAMPLES) -> Float32[np.ndarray, "B I"]:
     """How often each image is drawn. It depends on their number alone, so models can be paired."""
-    if not images:
-        return np.zeros((resamples, 0), np.float32)
-    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), resamples)
-    return draws.astype(np.float32)
+    weights, rng = np.zeros((resamples, images), np.float32), np.random.default_rng(SEED)
+    shares = np.full(images, 1 / max(images, 1))
+    for row in weights if images else ():  # all at once they would be held as wide integers, too
+        row[:] = rng.multinomial(images, shares)
+    return weights
 
 
 def ap_samples(

@@ -124,8 +124,9 @@ def _check_before(folder: Path, call: dict[str, Any]) -> None:
     """Raises GCNetError if the folder has results of a different call."""
     path = folder / CALL
     if not path.is_file():
-        if (folder / "results.json").exists() and not (folder / JOURNAL).exists():
-            raise GCNetError(f"{folder} holds the results.json of something else; give another --out")
+        for name in ("results.json", "metrics.json"):
+            if (folder / name).exists() and not (folder / JOURNAL).exists():
+                raise GCNetError(f"{folder} holds the {name} of something else; give another --out")
         return
     try:
         before = json.loads(path.read_bytes())

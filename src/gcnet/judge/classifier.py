@@ -119,5 +119,5 @@ def _share(
 ) -> dict[str, float]:
     """The share of images that are right, or a difference of two such, with its interval."""
     total = weights.sum(1)
-    samples = np.where(total > 0, (weights * right).sum(1) / np.maximum(total, 1), np.nan)
+    samples = np.where(total > 0, np.einsum("bi,i->b", weights, right) / np.maximum(total, 1), np.nan)
     return asdict(Interval.of(float(nan_mean(right.astype(float))), samples, least=least))

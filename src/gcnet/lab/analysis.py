@@ -20,7 +20,7 @@ from gcnet.context.look import block_titles, context_blocks, mean_statistics, me
 from gcnet.context_spec import BLOCKS
 from gcnet.data.load import load_split
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_atomically, write_json
+from gcnet.files import check_own, prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
 from gcnet.models.detector import Detector
 from gcnet.models.modes import in_eval_mode
@@ -73,6 +73,7 @@ def analyse(
             f"{detector.spec.name} has no context blocks; take one that has them, such as mask_rcnn_r50_gc4"
         )
     folder = prepare_folder(out)
+    check_own(folder, "analysis.json", ("blocks", "jsd_unit"), "analysis.png")
     titles = block_titles(blocks)
     report: dict[str, Any] = {
         "model": detector.spec.name,

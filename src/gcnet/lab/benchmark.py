@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from gcnet.console import make_table, progress_bar
 from gcnet.device import keep_freed_memory
 from gcnet.engine.schedule import make_optimizer
-from gcnet.files import prepare_folder, write_json
+from gcnet.files import check_own, prepare_folder, write_json
 from gcnet.lab import subjects
 from gcnet.models.spec import Precision
 from gcnet.recipe import Recipe
@@ -54,7 +54,7 @@ class Options:
 
 def run_benchmark(options: Options, out: Path) -> dict[str, Any]:
     """Measures, prints a table, and writes `benchmark.json` into `out`."""
-    prepare_folder(out)
+    check_own(prepare_folder(out), "benchmark.json", ("machine", "freed memory kept"))
     if options.keep_memory:
         keep_freed_memory()
     title, made = ("training step", training_steps) if options.train else ("inference", inferences)

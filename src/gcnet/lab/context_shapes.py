@@ -122,12 +122,17 @@ def write_context_shapes(
 def _write_split(folder: Path, count: int, seed: tuple[int, int], size: int) -> None:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    ours = (folder / ANNOTATIONS).exists()
     rng = np.random.default_rng((*seed, 0, 1))  # longer than any image's seed: a stream of its own
     rounds = [rng.permutation(len(CUES)) for _ in range(-(-count // len(CUES)))]  # as many of each as may be
     for i, cue in enumerate(np.concatenate(rounds)[:count].tolist()):
         scene = draw_scene((*seed, i), cue=cue, size=size)
         name = f"{i + 1:05d}.png"
         _, png = cv2.imencode(".png", scene.image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        if not ours and (folder / name).exists():
+            there = (folder / name).read_bytes()
+            if not png.tobytes().startswith(there):  # whole or in part of a call that was killed
+                raise GCNetError(f"{folder / name} would be replaced: choose another folder")
         (folder / name).write_bytes(png.tobytes())
         lamp = [round(value, 2) for value in (scene.lamp.x, scene.lamp.y, scene.lamp.radius)]
         images.append(

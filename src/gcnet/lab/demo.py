@@ -24,7 +24,7 @@ from gcnet.data.load import load_splits
 from gcnet.engine.train import train
 from gcnet.errors import GCNetError
 from gcnet.evaluation.coco_ap import Metrics
-from gcnet.files import prepare_folder, write_json
+from gcnet.files import check_own, prepare_folder, write_json
 from gcnet.lab.attention import valid_share
 from gcnet.lab.context_shapes import write_context_shapes
 from gcnet.lab.paint import HALO, Circle
@@ -114,11 +114,13 @@ def _claim(out: Path, settings: Settings) -> None:
     """Raises GCNetError unless the folder is free or holds a demo of the same settings."""
     prepare_folder(out)
     path = out / "demo.json"
-    if path.exists() and json.loads(path.read_text()) != asdict(settings):
+    check_own(out, path.name, asdict(settings))
+    if path.exists() and json.loads(path.read_bytes()) != asdict(settings):
         raise GCNetError(
             f"{out} holds a demo of other settings (see {path}): remove it or give another --out"
         )
-    if not path.exists() and any((out / name).exists() for name in ("data", "train", "train-plain")):
+    made = ("data", "train", "train-plain", "predictions.png", "attention.png")
+    if not path.exists() and any((out / name).exists() for name in made):
         raise GCNetError(f"{out} holds something that is no demo: give another --out")
     write_json(path, asdict(settings))
 

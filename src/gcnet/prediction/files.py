@@ -240,6 +240,8 @@ class _Run:
         if next(self.journal.entries(), None) is None:
             own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
             own += [DATA] if "yolo" in self.wanted.formats else []
+            own += self.parts.names()
+            own += [IMAGES] if self.of_detector else []
             written.begin(self.paths, [*own, *(beside.there(range(len(self.paths))) if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}

@@ -256,6 +256,14 @@ class Parts:
     def write(self, folder: Path, part: int, images: Images, class_names: Sequence[str]) -> Iterator[str]:
         """Writes the files of a part; their names."""
         for word in self.formats:
-            name = f"results-{part:05}.{word}"
+            name = _part_name(part, word)
             PARTS[word](folder / name, images(), class_names)
             yield name
+
+    def names(self) -> list[str]:
+        """The names of all files."""
+        return [_part_name(part, word) for word in self.formats for part in range(len(self.left))]
+
+
+def _part_name(part: int, word: str) -> str:
+    return f"results-{part:05}.{word}"

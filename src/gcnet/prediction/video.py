@@ -55,7 +55,8 @@ def follow(
     track. Lines are on disk as soon as their frame is done, and whatever ends the call leaves whole files.
     `batch_size` frames are predicted at a time: of a camera, they wait for each other.
 
-    Raises GCNetError if the packages for tracks are missing, or `out` cannot be written.
+    Raises GCNetError if the packages for tracks are missing, or `out` cannot be written or holds something
+    else under these names.
     """
     check_threshold(score_threshold)
     folder = prepare_folder(out)
@@ -63,6 +64,7 @@ def follow(
         raise GCNetError(f"the drawn video would replace {video.source}; choose another --out")
     tracker, numbers, count = Tracker(score_threshold), set[int](), 0
     with alone_in(folder), progress_bar(disable=not progress, rate="frames") as bar:
+        _check_own(folder, draw)
         task = bar.add_task("following", total=video.total)
         with _Writer(folder, detector.spec.class_names, draw) as writer:
             frames = video.frames()
@@ -78,6 +80,16 @@ def follow(
                     bar.advance(task)
     done = video.most is not None and count == video.most
     return Seen(count, len(numbers), video.remarks(), "" if done else video.ended_early)
+
+
+def _check_own(folder: Path, draw: bool) -> None:
+    """Raises GCNetError if files would be replaced that are not of an earlier video."""
+    foreign = DRAWN if draw and (folder / DRAWN).exists() else ""
+    if (folder / OBJECTS).exists():
+        with open(folder / OBJECTS, "rb") as file:
+            foreign = "" if file.read(10) in (b"", b'{"frame": ') else OBJECTS
+    if foreign:
+        raise GCNetError(f"{folder / foreign} would be replaced; remove it or choose another folder")
 
 
 class _Writer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -65,8 +66,10 @@ class Video:
         address = self.source.isdecimal() or "://" in self.source
         if not address and not Path(self.source).is_file():
             raise GCNetError(f"{self.source} is no file; give a video, a camera's number or an address")
+        if re.search("[\ud800-\udfff]", self.source):  # OpenCV ends the process at a name that is no UTF-8
+            raise GCNetError(f"{self.source} has a name that cannot be passed on; rename the video")
         self.capture = (
-            cv2.VideoCapture(int(self.source))
+            cv2.VideoCapture(min(int(self.source), 1 << 30))
             if self.source.isdecimal()
             else cv2.VideoCapture(self.source, cv2.CAP_FFMPEG)
         )

@@ -6,6 +6,7 @@ A line is a file, with its size and time: one that was changed since is the user
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,11 +27,21 @@ class Written:
         self.folder, self.path = folder, folder / name
 
     def add(self, name: str) -> None:
-        """Adds a file that has been written. Raises GCNetError if the disk does not take it."""
-        with disk_errors(self.path), open(self.path, "ab", buffering=0) as file:
-            status = os.lstat(self.folder / name)
-            line = json.dumps([name, status.st_size, status.st_mtime_ns])
-            file.write(f"\n{line}".encode())  # one call of the system, after a line that may be cut off
+        """Adds a file that has been written.
+
+        Raises GCNetError if the disk does not take it; the file, which would pass for the user's, is removed.
+        """
+        path = self.folder / name
+        with disk_errors(self.path):
+            try:
+                status = os.lstat(path)
+                line = f"\n{json.dumps([name, status.st_size, status.st_mtime_ns])}".encode()
+                with open(self.path, "ab", buffering=0) as file:
+                    if file.write(line) < len(line):  # at once, after a line that may be cut off
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
 
     def unchanged(self) -> Iterator[str]:
         """The files that are as they were written."""

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from gcnet.console import printable
 from gcnet.data.dataset import ImageRecord
 from gcnet.errors import GCNetError
 from gcnet.found import AnyDetections
@@ -171,6 +172,7 @@ def draw_names(
     # Slower than the image: names are to be read, not to fill it.
     scale = 0.4 * max(1.0, side / 500) ** 0.8
     thickness, padding = max(1, round(side / 900)), max(2, round(side / 220))
+    texts = [*map(printable, texts)]  # as in sheets
     extents = [cv2.getTextSize(text, FONT, scale, thickness)[0] for text in texts]
     sizes = np.array(extents, int).reshape(-1, 2) + 2 * padding
     wanted = np.stack([corners[:, 0], corners[:, 1] - sizes[:, 1]], 1)

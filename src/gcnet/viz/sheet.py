@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.console import printable
 from gcnet.viz.canvas import FONT, as_canvas, resized
 
 HEAD, LINE = 34, 22  # pixels for a line of text over an image, and for each further line
@@ -66,6 +67,7 @@ def grid(
 
 def _write(page: UInt8[np.ndarray, "H W 3"], text: str, foot: tuple[int, int], width: int) -> None:
     """Writes a line into the middle of `width` pixels from `foot` (x, y) on, smaller where it is too long."""
+    text = printable(text)  # OpenCV ends the process at half a pair of UTF-16, as in a name that is no UTF-8
     size = TEXT * min(width / max(cv2.getTextSize(text, FONT, TEXT, 1)[0][0], 1), 1.0)
     free = width - cv2.getTextSize(text, FONT, size, 1)[0][0]
     cv2.putText(page, text, (foot[0] + free // 2, foot[1]), FONT, size, (0, 0, 0), 1, cv2.LINE_AA)

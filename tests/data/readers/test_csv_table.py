@@ -297,3 +297,29 @@ def test_via(tmp_path: Path) -> None:
     ]
     table(tmp_path / "via_region_data.csv", *lines)
     assert objects(tmp_path) == {"a.jpg": [("cat", CAT)], "b.jpg": []}
+
+
+@pytest.mark.parametrize("column", ["split", "set", "Subset"])
+def test_a_column_says_the_splits(tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture) -> None:
+    for name in "abc":
+        image(tmp_path / "images" / f"{name}.jpg")
+    rows = [
+        f"{column},filename,class,xmin,ymin,xmax,ymax",
+        "TRAIN,a.jpg,dog,20,10,60,40",
+        "validation,b.jpg,cat,20,10,60,40",
+        "TRAIN,a.jpg,cat,8,6,24,18",
+        "UNASSIGNED,c.jpg,cat,8,6,24,18",
+    ]
+    path = table(tmp_path / "labels.csv", *rows)
+    for place in (tmp_path, path):
+        splits = load_splits(place)
+        assert {split: dataset.names() for split, dataset in splits.items()} == {
+            "train": ["images/a.jpg"],
+            "valid": ["images/b.jpg"],
+        }
+        assert splits["valid"].class_names == ("cat", "dog")
+        assert [one.id for one in splits["train"].records[0].instances] == ["row 2", "row 4"]
+    assert "1 of 4 rows are of no split and not read (first: c.jpg)" in caplog.text
+    table(path, rows[0], *(row.replace("validation", "fold 2") for row in rows[1:]))
+    assert load_splits(tmp_path, val_fraction=0).keys() == {"train"}
+    assert len(load_splits(tmp_path, val_fraction=0)["train"]) == 3

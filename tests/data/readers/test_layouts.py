@@ -776,8 +776,8 @@ def test_objects_without_a_class_beside_one(
     assert "1 of 2 objects have no class; taken for cat" in caplog.text
 
 
-def test_several_files_of_via(tmp_path: Path) -> None:
-    """Each with some of the images; not two exports of the same."""
+def test_several_files_of_via(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each with some of the images; a project beside its own export, but not two that differ."""
     shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
     region = {"shape_attributes": shape, "region_attributes": {"class": "cat"}}
     for name in "ab":
@@ -786,9 +786,39 @@ def test_several_files_of_via(tmp_path: Path) -> None:
     write(tmp_path / "c.json", json.dumps({"asset": {"name": "a.jpg"}, "regions": []}))  # of VoTT
     cat = [("cat", (5, 5, 45, 45))]
     assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
-    write(tmp_path / "export.json", (tmp_path / "via_a.json").read_text())
-    with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg; keep one of them"):
+    content = json.loads((tmp_path / "via_a.json").read_text())["_via_img_metadata"]
+    write(tmp_path / "export.json", json.dumps(content))
+    assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
+    assert f"{tmp_path / 'via_a.json'} repeats what is in {tmp_path / 'export.json'}" in caplog.text
+    content["a"]["regions"] *= 2
+    write(tmp_path / "export.json", json.dumps(content))
+    with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg, with other regions"):
         load_splits(tmp_path)
+
+
+def test_a_damaged_file_beside_a_whole_one_of_another_format(tmp_path: Path) -> None:
+    """Which of the two is newer, only the user knows."""
+    damaged = coco(tmp_path / "coco.json", [image(tmp_path / "a.jpg").name])
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    shape = {"name": "rect", "x": 5, "y": 5, "width": 40, "height": 40}
+    entry = {"filename": "a.jpg", "regions": [{"shape_attributes": shape, "region_attributes": {"n": "cat"}}]}
+    whole = write(tmp_path / "via.json", json.dumps({"a": entry}))
+    with pytest.raises(GCNetError, match=r"coco\.json is not JSON .*, or give .*via\.json as --data FILE$"):
+        load_splits(tmp_path)
+    assert found(whole) == {"train": [("a.jpg", [("cat", (5, 5, 45, 45))])]}
+
+
+def test_images_that_are_given_need_not_be_in_the_data_set(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without them the error says so, once."""
+    name = image(tmp_path / "photos" / "a.jpg").name
+    coco(tmp_path / "set" / "annotations" / "instances_train.json", [name])
+    with pytest.raises(GCNetError, match="no image folder for it; say where the images are with --images"):
+        load_splits(tmp_path / "set")
+    assert not caplog.text
+    (dataset,) = load_splits(tmp_path / "set", images=tmp_path / "photos").values()
+    assert [record.path for record in dataset.records] == [tmp_path / "photos" / "a.jpg"]
 
 
 # Masks -------------------------------------------------------------------------------------------------

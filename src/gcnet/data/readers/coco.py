@@ -60,11 +60,12 @@ class CocoDataset(DataSet[ImageRecord]):
         return cls(**vars(build(read_coco(Path(json_path), [Path(image_dir)]), class_names)))
 
 
-def find_coco(root: Path) -> Readers:
+def find_coco(root: Path, images: Path | None = None) -> Readers:
     """The splits of a folder of COCO files, and how each is read; a single set is `WHOLE`.
 
     They are looked for as one folder a split with its JSON in it, then in `annotations/` and in `root`
-    itself, by names that have train, val or test in them; where there is one file, by any name.
+    itself, by names that have train, val or test in them; where there is one file, by any name. Without the
+    folder `images`, files count that have images in `root`.
     """
     if root.is_file():
         if not is_coco(root):
@@ -85,10 +86,10 @@ def find_coco(root: Path) -> Readers:
         found = [(path.parts[part].removeprefix("instances_"), path) for path in files if is_coco(path)]
         instances = [(name, path) for name, path in found if path.name.startswith("instances_")]
         splits = _splits(root, instances or found, found, folders=part < -1)
-        places = {split: image_folders(root, path) for split, path in splits.items()}
-        for path in (splits[split] for split, folders in places.items() if not folders):
-            log.warning("%s is left out: there is no image folder for it in %s", path, root)
+        places = {split: [images] if images else image_folders(root, path) for split, path in splits.items()}
         if any(places.values()):
+            for path in (splits[split] for split, folders in places.items() if not folders):
+                log.warning("%s is left out: there is no image folder for it in %s", path, root)
             warn_of_left(root, [path for _, path in found], splits)
             used = {split: folders for split, folders in places.items() if folders}
             return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}

@@ -12,15 +12,16 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from gcnet.data.dataset import split_of
+from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
-from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_text, split_lines
+from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_text, split_lines, warn_of_some
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, number
@@ -54,6 +55,7 @@ _SIDES = tuple(
 _IN_ONE = ("bbox", "bboxes", "box", "boxes", "boundingbox")  # [x, y, width, height] in one cell
 _RUNS = ("encodedpixels", "rle", "rlemask", "maskrle", "annotation", "segmentation")
 _SIZES = (("imagewidth", "imageheight"), ("imgwidth", "imgheight"), ("width", "height"))
+_SPLIT = ("split", "subset", "set", "datasplit", "partition")
 _NOTHING = ("", "nan", "none", "null")
 
 
@@ -62,7 +64,7 @@ class Columns:
     """Where a table has what: the numbers of its columns, empty where it has none.
 
     `drawn` is of run lengths if `runs`, or else of boxes, one column or four, which are two corners if
-    `corners`; `size` is the image's width and height.
+    `corners`; `size` is the image's width and height, `split` names a split.
     """
 
     image: int
@@ -72,6 +74,7 @@ class Columns:
     label: tuple[int, ...] = ()
     size: tuple[int, ...] = ()
     crowd: tuple[int, ...] = ()
+    split: tuple[int, ...] = ()
     has_names: bool = True
 
 
@@ -79,8 +82,37 @@ UNNAMED = Columns(0, (1, 2, 3, 4), corners=True, label=(5,), has_names=False)
 
 
 def find_csv(root: Path) -> Readers:
-    """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`."""
-    return file_a_split(root, "csv", is_csv_table, _read_table)
+    """`annotations.csv`, `data/train_labels.csv` and `data/test_labels.csv`, or `train/_annotations.csv`.
+
+    The splits of a table that is alone may also be in a column of it.
+    """
+    found = file_a_split(root, "csv", is_csv_table, _read_table)
+    whole = found.get(WHOLE)
+    return (_in_column(*whole.args[:2]) if isinstance(whole, partial) else {}) or found
+
+
+def _in_column(path: Path, root: Path) -> Readers:
+    """The splits that a column names; none without training and another."""
+    rows = _all_rows(path)
+    columns = _columns(rows[:20])
+    if columns is None or not columns.split:
+        return {}
+    (place,) = columns.split
+    split_at = [split_of(row[place]) if len(row) > place else None for row in rows]
+    if not {"train"} < {*split_at} - {None, WHOLE}:
+        return {}
+    every = [(row, of) for row, of in zip(rows, split_at, strict=True) if row != rows[0]]
+    left = [row[columns.image] for row, of in every if of in (None, WHOLE)]
+    warn_of_some(path, left, len(every), "rows are of no split and not read")
+    labels = {"".join(row[one].strip() for one in columns.label if one < len(row)) for row in rows[1:]}
+    names = sorted(labels - {""})
+    readers: Readers = {}
+    for split in ("train", "valid", "test"):
+        # A row of another split gives way to the names of columns: the others keep their numbers.
+        own = [row if of == split else rows[0] for row, of in zip(rows, split_at, strict=True)]
+        if split in split_at:
+            readers[split] = partial(read_rows, path, root, split, own, columns, names)
+    return readers
 
 
 def is_csv_table(path: Path) -> bool:
@@ -122,7 +154,8 @@ def _columns(rows: Sequence[Sequence[str]]) -> Columns | None:
         likely = [name for name in plain if name.endswith(("class", "label", "category", "type", "name"))]
         label = _first(free, [(name,) for name in (*_CLASS, *likely)])
         size, crowd = _first(free, _SIZES), _first(free, [("isgroupof",)])
-        return Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd)
+        split = _first(free, [(name,) for name in _SPLIT])
+        return Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd, split)
     return _unnamed(rows)
 
 

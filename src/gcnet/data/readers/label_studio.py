@@ -126,7 +126,10 @@ def _label(region: dict[str, Any]) -> str:
 
 
 def _object(region: dict[str, Any]) -> dict[str, Any]:
-    """Sides and points are percentages of the image's; a rectangle turns about its first corner."""
+    """Sides and points are percentages of the image's; a rectangle turns about its first corner.
+
+    `image_rotation` is only how the image was shown: the numbers are of the image as it is.
+    """
     width, height = int(region["original_width"]), int(region["original_height"])
     if "rle" in region:
         return {"segmentation": mask_to_rle(_painted(region["rle"], (height, width)))}

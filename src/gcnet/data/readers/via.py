@@ -62,8 +62,9 @@ def is_via(path: Path) -> bool:
 
 def _read_via(paths: Sequence[Path]) -> Source:
     path = paths[0]
-    entries, seen = Entries(), dict[str, Path]()
+    entries, seen = Entries(), dict[str, tuple[Path, Any]]()
     for file in paths:
+        repeats: Path | None = None
         content = _read_table(file) if file.suffix == ".csv" else read_object(file)
         images = content.get("_via_img_metadata", content)
         for entry in images.values() if isinstance(images, dict) else ():
@@ -72,14 +73,22 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 raise GCNetError(
                     f"{file} is not VIA's: an entry has no filename; export the annotations as JSON"
                 )
-            if seen.setdefault(name, file) != file:
-                raise GCNetError(f"{file} and {seen[name]} both have {shown(name)}; keep one of them")
-            entries.add_image(name)
             regions = entry.get("regions")
             regions = list(regions.values()) if isinstance(regions, dict) else regions
+            other, known = seen.setdefault(name, (file, regions))
+            if other != file and regions == known:  # a project beside what was exported of it
+                repeats = other
+                continue
+            if other != file:
+                raise GCNetError(
+                    f"{file} and {other} both have {shown(name)}, with other regions; keep one of them"
+                )
+            entries.add_image(name)
             for number, region in enumerate(objects_in(regions)):
                 drawn = object_of(_object, region.get("shape_attributes") or {})
                 entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
+        if repeats:
+            log.warning("%s repeats what is in %s, which is read", file, repeats)
     folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
     folder = folder_with(folders, list(seen))
     return entries.source(path, folder)
