@@ -43,9 +43,15 @@ class DiskFullError(GCNetError):
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes `path` through a temporary file beside it, synchronised and then renamed.
 
+    A device or a pipe, such as /dev/null, is written into: a renamed file would take its place.
+
     Raises:
         OSError: nothing was written; the temporary file is gone and the old one untouched.
     """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as device:
+            write(device)
+        return
     temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{threading.get_native_id()}.part")
     failures: list[OSError] = []
     try:
