@@ -40,6 +40,8 @@ def test_devices_that_are_not_there(monkeypatch):
         ("cuda:1", "sees no CUDA device"),
         ("gpu", "no such device"),
         ("cuda:x", "no such device"),
+        ("meta", "no such device here"),
+        ("hip", "no such device here"),
     ):
         with pytest.raises(GCNetError, match=reason):
             choose_device(word)

@@ -49,6 +49,13 @@ def choose_device(device: str) -> str:
         raise GCNetError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise GCNetError(f"--device {device}: PyTorch sees {torch.cuda.device_count()}, the first is cuda:0")
+    if wanted.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros(1, device=wanted).item()
+        except (RuntimeError, AssertionError):  # "meta" computes nothing
+            raise GCNetError(
+                f"--device {device}: PyTorch has no such device here; use --device cpu"
+            ) from None
     return device
 
 
