@@ -78,8 +78,9 @@ def read_small(
     """
     with opened(path) as file, blamed(path):
         image = read_header(file, max_pixels)
+        orientation = orientation_of(image)
         image.draft("L", (least, least))
-        return _turn(_pixels(image), orientation_of(image))
+        return _turn(_pixels(image), orientation)
 
 
 def read_index_mask(
@@ -87,20 +88,32 @@ def read_index_mask(
 ) -> Integer[np.ndarray, "H W"]:
     """The values of an image with one number for each pixel; of a palette, the indices.
 
-    A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. Raises GCNetError as `read_image`
-    does.
+    A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. It is turned, and GCNetError
+    raised, as in `read_image`.
     """
     with opened(path) as file, blamed(path):
         image = read_header(file, max_pixels)
-        if image.mode in ("P", "L") or image.mode.startswith("I"):
-            return np.array(image)
-        if image.mode in ("1", "LA"):
-            return np.array(image.convert("L"))
-        red, green, blue = (np.asarray(band) for band in image.convert("RGB").split())
-        numbers = red.astype(np.int32)
-        for band, bits in ((green, 8), (blue, 16)):
-            numbers |= np.left_shift(band, bits, dtype=np.int32)
+        orientation = orientation_of(image)  # before decoding, as everywhere: it may find other EXIF data
+        return _turn(_numbers(image), orientation)
+
+
+def _numbers(image: Image.Image) -> Integer[np.ndarray, "H W"]:
+    if image.mode in ("P", "L") or image.mode.startswith("I"):
+        return np.array(image)
+    if image.mode in ("1", "LA"):
+        return np.array(image.convert("L"))
+    if image.mode == "F":
+        values = np.array(image)
+        with np.errstate(invalid="ignore"):  # of NaN, which is no whole number
+            numbers = values.astype(np.int32)
+        if (numbers != values).any():
+            raise GCNetError("has values that are no whole numbers; save masks as PNG")
         return numbers
+    red, green, blue = (np.asarray(band) for band in image.convert("RGB").split())
+    numbers = red.astype(np.int32)
+    for band, bits in ((green, 8), (blue, 16)):
+        numbers |= np.left_shift(band, bits, dtype=np.int32)
+    return numbers
 
 
 def read_cutout(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "H W"]:
@@ -120,7 +133,7 @@ def is_coloured(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     """Whether an image has colours, and not one value for each pixel, as `read_index_mask` tells apart."""
     with opened(path) as file, blamed(path):
         mode = read_header(file, max_pixels).mode
-        return mode not in ("P", "L", "1", "LA") and not mode.startswith("I")
+        return mode not in ("P", "L", "1", "LA", "F") and not mode.startswith("I")
 
 
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
@@ -148,6 +161,7 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         with blamed("the PIL image"):
             check_size(image, max_pixels)
             return _turn(_pixels(image), orientation_of(image))
+    name = "an image array"
     if hasattr(image, "is_floating_point"):  # a tensor, recognised without importing PyTorch
         try:
             image = image.detach().cpu()
@@ -155,10 +169,11 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         except (RuntimeError, TypeError):  # on the device "meta", sparse
             kind = f"{image.dtype} tensor, {image.layout}, on {image.device}"
             raise GCNetError(f"an image is a {kind}, whose values cannot be read; give {KINDS}") from None
-        image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+        if image.ndim == 3:
+            image, name = np.moveaxis(image, 0, -1), "a C x H x W tensor, as H x W x C,"
     if not isinstance(image, np.ndarray):
         raise GCNetError(f"an image is a {type(image).__name__}; give {KINDS}")
-    with blamed("an image array"):
+    with blamed(name):
         return as_rgb(image)
 
 
@@ -182,10 +197,10 @@ def _decode(file: File, name: str, turned: bool, max_pixels: int) -> UInt8[np.nd
     return _turn(pixels, orientation)
 
 
-def _turn(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+def _turn(image: Integer[np.ndarray, "H W *_"], orientation: int) -> Integer[np.ndarray, "h w *_"]:
     if orientation == 1:
         return image
-    image = image.transpose(1, 0, 2) if orientation >= 5 else image
+    image = image.swapaxes(0, 1) if orientation >= 5 else image
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(image[::rows, ::columns])
@@ -279,7 +294,8 @@ def _deep_values(image: Image.Image) -> Shaped[np.ndarray, "H W *_"] | None:
 def _deep_colours(image: Image.Image) -> UInt16[np.ndarray, "H W _"] | None:
     """The colours of 16 bits in a file that is not yet decoded: Pillow keeps their upper eight bits."""
     file = getattr(image, "fp", None)
-    if file is None or image.mode not in ("RGB", "RGBA", "LA") or not _has_16_bits(image):
+    of_first = image.tell() == 0  # OpenCV reads no other image of a file
+    if file is None or not of_first or image.mode not in ("RGB", "RGBA", "LA") or not _has_16_bits(image):
         return None
     file.seek(0)
     data = file.read()
