@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.fused import FusedConv
+from gcnet.models.fused import FusedConv, optimize
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
@@ -115,6 +116,12 @@ def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(GCNetError, match="C compiler"):
         busy_detector("mask_rcnn_tiny").optimize(compiled=True)
+
+
+def test_another_precision_is_named() -> None:
+    checked_later = inspect.unwrap(optimize)  # the checks of types in tests come before its own
+    with pytest.raises(GCNetError, match="no precision 'half'; give fp32, bf16, fp16"):
+        checked_later(busy_detector("mask_rcnn_tiny"), precision="half")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

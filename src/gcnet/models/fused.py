@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -56,8 +56,11 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
             in our cache folder. Meant for GPUs: it gains nothing on a CPU.
 
     Raises:
-        GCNetError: `compiled` without a C compiler, which torch.compile needs; or `detector` is such a copy.
+        GCNetError: `compiled` without a C compiler, which torch.compile needs; `detector` is such a copy; or
+            there is no such `precision`.
     """
+    if precision not in (known := get_args(Precision)):
+        raise GCNetError(f"there is no precision {precision!r}; give {', '.join(known)}")
     if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
         raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")
     if any(isinstance(module, FusedConv) for module in detector.modules()):
