@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _MOST_SCANS = 100  # of a JPEG: encoders make a dozen, and each costs a pass over the whole image
+_MOST_MARKS = 10_000  # that its parts begin with
+_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)  # of a part that says its length
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _STRIP = 1 << 22  # pixels that are copied at a time
 _OTHER_DATA = 1 << 26  # bytes in a JPEG that are no pixels: thumbnails, the video of a moving photograph
 
@@ -212,7 +216,7 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
     Damage inside a JPEG may shift or recolour a part of it; the rest is good, and is used.
     """
     data = _content(file, image)
-    if data.count(b"\xff\xda") > _MOST_SCANS:
+    if data.count(_SCAN) > _MOST_SCANS and not _of_few_scans(data):
         raise GCNetError("is a JPEG of more passes than an encoder makes; save it again, or remove it")
     if simplejpeg is not None:
         try:
@@ -222,11 +226,23 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
             if "Corrupt" in str(error):
                 _tell_of_damage(name, str(error))
             return pixels
-    complete = data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0
+    complete = data.find(_END, max(data.rfind(_SCAN), 0)) > 0
     if not complete:  # OpenCV fills the missing part with gray; Pillow reports it
         return _pixels(image)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     return _pixels(image) if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _of_few_scans(data: bytes) -> bool:
+    """Whether a JPEG has few scans up to its end. After that, in a video say, any bytes may stand."""
+    scans, place = 0, 0
+    for _ in range(_MOST_MARKS):
+        mark = _MARK.search(data, place)
+        if mark is None or mark[0] == _END:
+            return scans <= _MOST_SCANS
+        scans += mark[0] == _SCAN
+        place = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
+    return False
 
 
 def _is_plain(image: Image.Image) -> bool:
