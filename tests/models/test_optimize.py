@@ -78,6 +78,19 @@ def test_bfloat16_is_near():
     assert found.boxes.dtype == found.scores.dtype == found.mask_probs.dtype == torch.float32
 
 
+def test_autocast_around_a_copy_does_what_it_does_around_its_model() -> None:
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize()
+    before = fast.predict(BATCH)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast.predict(BATCH)
+    for rounded, exact, after in zip(found, before, fast.predict(BATCH), strict=True):
+        assert len(rounded) > 10
+        torch.testing.assert_close(rounded.scores[:5], exact.scores[:5], atol=0.05, rtol=0)
+        assert not rounded.scores.equal(exact.scores)
+        assert after.scores.equal(exact.scores)
+
+
 def test_what_says_what_and_where_is_not_rounded():
     detector = busy_detector("mask_rcnn_tiny_gc4")
     fast = detector.optimize(precision="bf16")

@@ -154,7 +154,9 @@ class FusedConv(nn.Module):
         bias = self.bias if bias is None else bias
         relu = self.relu if relu is None else relu
         if not torch.compiler.is_compiling():
-            if _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
+            # Autocast does not know the operator.
+            usual = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+            if _ONEDNN and usual and x.dtype in (torch.float32, torch.bfloat16):
                 return self._onednn(x, add, bias, relu)
             if relu and self.cudnn and x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
                 try:
