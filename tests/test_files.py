@@ -82,6 +82,16 @@ def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
         write_atomically(tmp_path, lambda file: file.write(b""))
 
 
+def test_errors_name_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(missing, lambda file: file.write(b""))
+    assert caught.value.filename == str(missing)
+    with pytest.raises(OSError, match="too long") as caught:  # the temporary one's is not
+        write_atomically(tmp_path / ("x" * 300), lambda file: file.write(b""))
+    assert caught.value.filename == str(tmp_path / ("x" * 300))
+
+
 def test_a_full_disk_is_named_through_torch(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system then refuses longer files

@@ -63,7 +63,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         for failure in (*failures, error):
-            if isinstance(failure, OSError) and failure.filename is None:
+            if isinstance(failure, OSError) and str(failure.filename) in ("None", str(temporary)):
                 failure.filename = str(path)
         if failures and isinstance(error, Exception):  # torch's zip writer has its own words for it
             raise failures[0] from error
