@@ -66,7 +66,8 @@ class ContextSpec:
             "after_add". Our own ResNet also has "after_conv1" and "after_conv2" (of three convolutions, after
             the ReLU).
         block: a name of `BLOCKS`.
-        only: for each of c2..c5 the numbers of the residual blocks that have it; empty for all.
+        only: for each of c2..c5 the numbers of the residual blocks that have it; empty for all. Of our own
+            ResNet.
 
     Raises:
         GCNetError: there is no such block, or it does not have an option that is not at its default.
