@@ -1,6 +1,7 @@
 """Writes files whole or not at all: after a crash, or on a full disk, the old file is still there.
 
-Also the folders for caches: fetched weights, compiled code.
+Also what is checked of folders and files before work begins, and the folders for caches: fetched weights,
+compiled code.
 """
 
 from __future__ import annotations

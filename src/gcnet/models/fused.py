@@ -46,7 +46,7 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     context block costs almost nothing. On a GPU, batches of a shape that comes again are recorded as CUDA
     graphs (`gcnet.models.recordings`), without `compiled`. The copy can be moved, copied and pickled;
     training, saving, loading weights and optimising it again are refused. A backbone with group norm, or with
-    blocks that `gcnet.context.insert` added, is not changed.
+    blocks that `gcnet.context.insert` added, is not changed. Hooks on other parts that are replaced are gone.
 
     Args:
         precision: "fp32" gives the same detections up to the order of sums. "bf16" and "fp16" compute the
