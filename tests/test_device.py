@@ -42,6 +42,7 @@ def test_devices_that_are_not_there(monkeypatch):
         ("gpu", "no such device"),
         ("meta", "no such device"),
         ("cuda:x", "no such device"),
+        ("hip", "no such device here"),
     ):
         with pytest.raises(GCNetError, match=reason):
             choose_device(word)

@@ -67,6 +67,31 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
+    """A file beside it would be renamed onto it: /dev/null, for one who may, would be gone."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_json(path, {"a": 1})
+        assert json.loads(os.read(reader, 100)) == {"a": 1}
+        assert path.is_fifo()
+    finally:
+        os.close(reader)
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path, lambda file: file.write(b""))
+
+
+def test_errors_name_the_file_and_not_the_temporary_one(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(missing, lambda file: file.write(b""))
+    assert caught.value.filename == str(missing)
+    with pytest.raises(OSError, match="too long") as caught:  # the temporary one's is not
+        write_atomically(tmp_path / ("x" * 300), lambda file: file.write(b""))
+    assert caught.value.filename == str(tmp_path / ("x" * 300))
+
+
 def test_a_full_disk_is_named_through_torch(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system then refuses longer files

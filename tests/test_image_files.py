@@ -44,6 +44,7 @@ def test_files_folders_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (None, "no images given"),
         ("@nowhere.txt", "the list nowhere.txt cannot be read"),
         ("@empty.txt", "the list empty.txt is empty"),
+        ("", "an empty word names no images"),
     ],
 )
 def test_inputs_that_stand_for_nothing(

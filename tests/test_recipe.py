@@ -41,6 +41,8 @@ def test_steps_follow_the_epochs(epochs: int, steps: tuple[int, ...]) -> None:
         {"flip": 7.0},
         {"image_size": (800, 0)},
         {"scale_jitter": (2.0, 1.0)},
+        {"steps": (8, -1)},
+        {"max_detections": 1_000_000},
     ],
 )
 def test_impossible_values_are_named(field: dict[str, Any]) -> None:
@@ -60,6 +62,8 @@ def test_impossible_values_are_named(field: dict[str, Any]) -> None:
         ("steps", 8, "[INTEGER,...]"),
         ("loggers", "wandb", "[WORD,...]"),
         ("scale_jitter", (0.8,), "[NUMBER,NUMBER]"),
+        ("flip", True, "NUMBER"),  # a probability: it would be the mirror image always
+        ("epochs", True, "INTEGER"),
     ],
 )
 def test_values_of_another_kind_are_named(name: str, value: object, form: str) -> None:

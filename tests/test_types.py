@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 
-from gcnet.types import Batch, Detections, Targets
+from gcnet.types import Batch, Detections, Targets, stack_images
 
 
 def detections(count: int, size: tuple[int, int] = (60, 80)) -> Detections:
@@ -23,6 +24,14 @@ def test_scale_factors_keep_rounding_apart() -> None:
     assert batch.scale_factors(0) == (1067 / 640, 800 / 480)
     assert len(batch) == 1
     assert batch.to("cpu").image_ids == [7]
+
+
+def test_an_image_that_needed_no_resize_does_not_round_others() -> None:
+    """By torchvision's rule resized images are floats."""
+    whole, resized = np.full((32, 32, 3), 100, np.uint8), np.full((32, 32, 3), 100.7, np.float32)
+    for images in ([whole, resized], [resized, whole]):
+        assert sorted(stack_images(images)[:, 0, 0, 0].tolist()) == [100, pytest.approx(100.7)]
+    assert stack_images([whole, whole]).dtype == torch.uint8
 
 
 def test_targets_move_and_count() -> None:

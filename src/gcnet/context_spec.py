@@ -66,10 +66,12 @@ class ContextSpec:
             "after_add". Our own ResNet also has "after_conv1" and "after_conv2" (of three convolutions, after
             the ReLU).
         block: a name of `BLOCKS`.
-        only: for each of c2..c5 the numbers of the residual blocks that have it; empty for all.
+        only: for each of c2..c5 the numbers of the residual blocks that have it; empty for all. Of our own
+            ResNet.
 
     Raises:
-        GCNetError: there is no such block, or it does not have an option that is not at its default.
+        GCNetError: there is no such block, it does not have an option that is not at its default, or `only`
+            is not of four stages.
     """
 
     ratio: float = 1 / 16
@@ -86,6 +88,8 @@ class ContextSpec:
     def __post_init__(self) -> None:
         options = [field for field in fields(self) if field.name not in _WHERE]
         find_block(self.block, [f.name for f in options if getattr(self, f.name) != f.default])
+        if len(self.only) not in (0, len(STAGES)):
+            raise GCNetError(f"only is {self.only}; give the numbers of the blocks of c2, c3, c4 and c5")
 
     def is_in(self, stage: int, index: int) -> bool:
         """Whether residual block `index` of a stage (0 is c2) has a context block."""

@@ -1,6 +1,7 @@
 """Writes files whole or not at all: after a crash, or on a full disk, the old file is still there.
 
-Also the folders for caches: fetched weights, compiled code.
+Also what is checked of folders and files before work begins, and the folders for caches: fetched weights,
+compiled code.
 """
 
 from __future__ import annotations
@@ -43,9 +44,15 @@ class DiskFullError(GCNetError):
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes `path` through a temporary file beside it, synchronised and then renamed.
 
+    A device or a pipe, such as /dev/null, is written into: a renamed file would take its place.
+
     Raises:
         OSError: nothing was written; the temporary file is gone and the old one untouched.
     """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as device:
+            write(device)
+        return
     temporary = path.with_name(f".{path.name[:_NAME_KEPT]}.{threading.get_native_id()}.part")
     failures: list[OSError] = []
     try:
@@ -57,7 +64,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         for failure in (*failures, error):
-            if isinstance(failure, OSError) and failure.filename is None:
+            if isinstance(failure, OSError) and str(failure.filename) in ("None", str(temporary)):
                 failure.filename = str(path)
         if failures and isinstance(error, Exception):  # torch's zip writer has its own words for it
             raise failures[0] from error

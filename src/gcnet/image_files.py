@@ -57,6 +57,8 @@ def identity(path: str) -> str:
 
 
 def _expand(item: str) -> Iterable[str]:
+    if not item:  # to Path it is the current folder
+        raise GCNetError("an empty word names no images; is a variable not set?")
     path = Path(item)
     if path.is_dir():
         images = _images(path.iterdir(), path)

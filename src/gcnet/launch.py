@@ -37,10 +37,12 @@ def _from_torchrun() -> tuple[int, int, int, int] | None:
 
 
 def _from_slurm() -> tuple[int, int, int, int] | None:
-    """As `find_launch`, for a job step of several tasks."""
-    if "SLURM_PROCID" not in os.environ or _number("SLURM_NTASKS", "1") < 2:
-        return None
-    return _number("SLURM_PROCID"), _number("SLURM_NTASKS"), _number("SLURM_LOCALID"), 0
+    """As `find_launch`, for a job step of several tasks.
+
+    A batch script runs once, with the rank 0, however many tasks its job has. It is no step.
+    """
+    tasks = _number("SLURM_STEP_NUM_TASKS", "1")
+    return (_number("SLURM_PROCID"), tasks, _number("SLURM_LOCALID"), 0) if tasks > 1 else None
 
 
 def set_meeting_place() -> None:

@@ -32,7 +32,7 @@ _LIMITS = {
     "copy_paste": (0, 1),
     "max_pixels": (1, 1 << 62),
     "repeat_threshold": (0, 1),
-    "max_detections": (1, 1 << 62),
+    "max_detections": (1, 100_000),  # as many as a model's file may say
     "validate_every": (1, 10**6),
     "patience": (0, 10**9),
     "checkpoint_every": (0, 1e9),
@@ -70,6 +70,7 @@ _RULES: _Rules = {
     "ema": _BELOW_ONE,
     "time": (lambda time: not time or 0 < seconds_of(time) < inf, "give a time such as 90s, 30m or 1h30m"),
     "lr": (lambda lr: 0 < lr < inf, "give a positive number"),
+    "steps": (lambda steps: min(steps or (0,)) >= 0, "give numbers of epochs, 0 or more"),
     "crop": (lambda crop: 0 < crop <= 1, "give a share of the sides, at most 1"),
     "image_size": (
         lambda size: size is None or 1 <= min(size) <= max(size) <= 1 << 16,
@@ -91,7 +92,7 @@ _RULES_OF_CLASSIFIERS: _Rules = {
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of the type of a field; a whole number is a number."""
+    """Whether a value is of the type of a field; a whole number is a number, and true or false is none."""
     parts = get_args(kind)
     if get_origin(kind) is Literal:
         return value in parts
@@ -100,6 +101,8 @@ def _is_of(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         fits = isinstance(value, tuple) and (parts[-1] is Ellipsis or len(value) == len(parts))
         return fits and all(_is_of(one, parts[0]) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
     return isinstance(value, int | float if kind is float else kind)
 
 

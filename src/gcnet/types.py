@@ -44,7 +44,7 @@ def stack_images(images: Sequence[Pixels]) -> UInt8[Tensor, "N 3 H W"] | Float[T
     In memory it is N x H x W x 3, as images are: another order would take longer to write than a resize.
     """
     height, width = padded_size([max(image.shape[axis] for image in images) for axis in (0, 1)])
-    kind = np.uint8 if images[0].dtype == np.uint8 else np.float32
+    kind = np.result_type(*(image.dtype for image in images))  # one that needed no resize is uint8
     stack = np.zeros((len(images), height, width, 3), kind)
     for own, image in zip(stack, images, strict=True):
         own[: image.shape[0], : image.shape[1]] = image
@@ -114,7 +114,7 @@ class Targets:
     """The annotated objects of one image, in pixels of the resized image, without crowds.
 
     Attributes:
-        boxes: (x1, y1, x2, y2) of each object.
+        boxes: (x1, y1, x2, y2) of each object; none is empty.
         labels: class of each object, from 0.
         masks: polygons or RLE of each object.
         outlines, frames: the masks as `ops.mask_targets.draw_outlines` draws them, which the data loader

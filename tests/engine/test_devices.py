@@ -20,7 +20,7 @@ from gcnet.engine.checkpoint import read_checkpoint
 from gcnet.engine.loggers import read_metrics
 from gcnet.engine.processes import Place, find_place
 from gcnet.errors import GCNetError
-from gcnet.launch import first_host
+from gcnet.launch import find_launch, first_host
 
 SCRIPT = """
 import os, signal, sys
@@ -57,7 +57,10 @@ TORCHRUN = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE
     "MASTER_ADDR": "node1",
     "MASTER_PORT": "29500",
 }
-SLURM = {"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NODELIST": "gpu[07-08,11]"}
+SLURM = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODELIST": "gpu[07-08,11]"} | {
+    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
+}
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -111,10 +114,21 @@ def test_an_environment_that_torchrun_did_not_make(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_environment_that_slurm_did_not_make(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (SLURM | {"SLURM_NTASKS": "4(x2)"}).items():
+    for name, value in (SLURM | {"SLURM_STEP_NUM_TASKS": "4(x2)"}).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(GCNetError, match=r"SLURM_NTASKS=4\(x2\), which is no number"):
+    with pytest.raises(GCNetError, match=r"SLURM_STEP_NUM_TASKS=4\(x2\), which is no number"):
         find_place(fake_recipe())
+
+
+def test_a_batch_script_of_slurm_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the variables of its job, but none of a step: there are no others to wait for."""
+    for name, value in (SLURM | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    assert find_launch() is None
+    with_gpus(monkeypatch, 2)
+    with pytest.raises(GCNetError, match="4 GPUs asked for, 2 found"):
+        find_place(fake_recipe(accelerator="gpu", devices=4))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +186,7 @@ def test_srun_needs_no_wrapper(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, str(script), str(tmp_path / "run")],
             env=common
-            | {"SLURM_NTASKS": "2", "SLURM_NODELIST": "localhost"}
+            | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NODELIST": "localhost"}
             | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )
         for rank in range(2)

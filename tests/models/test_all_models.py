@@ -57,6 +57,7 @@ def newer() -> ModelSpec:
         more_context=(ContextSpec(ratio=1 / 4, stages=c4), ContextSpec(1 / 8, c4, fusion=("scale",))),
     )
     rpn = replace(tiny.rpn, anchor_scale=(2.0, 3.0), anchor_strides=(2, 8, 16, 32, 64), stds=(0.5, 0.5, 1, 1))
+    rpn = replace(rpn, convs=2)
     roi = replace(tiny.roi, class_agnostic_masks=True, class_agnostic=True, stds=(0.2, 0.2, 0.2, 0.2))
     return replace(
         tiny, name="newer", backbone=backbone, rpn=rpn, roi=roi, fpn_bottom_up=True, balance=BalanceSpec()

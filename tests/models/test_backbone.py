@@ -113,6 +113,13 @@ def test_what_is_no_backbone_is_refused(library: Any, name: str, words: str) -> 
         LibraryBackbone(LibrarySpec(library, name))
 
 
+def test_context_blocks_that_a_network_cannot_have_are_refused() -> None:
+    with pytest.raises(GCNetError, match="shufflenet_v2_x0_5 has no residual blocks there"):
+        LibraryBackbone(LibrarySpec("torchvision", "shufflenet_v2_x0_5", GC4))
+    with pytest.raises(GCNetError, match="resnet18 context blocks are in all residual blocks"):
+        LibraryBackbone(LibrarySpec("torchvision", "resnet18", replace(GC4, only=((), (0,), (), ()))))
+
+
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -117,6 +117,13 @@ def test_prediction_without_proposals() -> None:
     assert found.mask_probs.shape == (0, 28, 28)
 
 
+@pytest.mark.parametrize("ious", [(), (0.5, 0.6), (0.5, 0.6, 0.7, 0.8)])
+def test_stages_are_whole(ious: tuple[float, ...]) -> None:
+    """A fourth one without a weight would never be trained, and its logits would count."""
+    with pytest.raises(ValueError, match="each stage of a cascade has its IoU, its weight"):
+        RoIHeads(8, 3, RoISpec(), CascadeSpec(ious=ious))
+
+
 def test_loss_weights() -> None:
     proposals = torch.tensor([[8.0, 10, 58, 80], [0, 0, 20, 20]])
     plain, weighted = (

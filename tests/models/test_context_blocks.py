@@ -106,6 +106,11 @@ def test_unknown_blocks_and_options_are_refused(fields: dict[str, Any], message:
         make_block(fields.pop("block"), 64, **fields)
 
 
+def test_numbers_of_residual_blocks_are_of_four_stages() -> None:
+    with pytest.raises(GCNetError, match=r"only is \(\(0,\),\); give the numbers of the blocks of c2, c3"):
+        ContextSpec(only=((0,),))
+
+
 @pytest.mark.parametrize("kind", BLOCKS)
 def test_options_of_the_table_are_arguments_with_the_same_defaults(kind: str) -> None:
     parameters = inspect.signature(resolve_name(BLOCKS[kind].made_by)).parameters

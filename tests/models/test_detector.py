@@ -207,5 +207,14 @@ def test_more_or_fewer_detections_of_an_image(shapes: Shapes, tmp_path: Path) ->
     assert model.spec.rpn.proposals_train == find("faster_rcnn_tiny").spec.rpn.proposals_train
     kept = load_model(tmp_path / "kept.safetensors")
     assert len(kept.predict_images([image], score_threshold=0.0)[0]) == 150
-    with pytest.raises(GCNetError, match="give 1 or more"):
-        model.limit_detections(0)
+    for none in (0, 1_000_000):  # of more than its file may say, a model could not be read again
+        with pytest.raises(GCNetError, match=f"max_detections is {none}; give 1 to 100000"):
+            model.limit_detections(none)
+
+
+def test_a_model_that_no_file_can_hold_is_refused_before_it_is_trained() -> None:
+    spec = find("faster_rcnn_tiny").spec
+    with pytest.raises(GCNetError, match=r"no file can hold this model: spec\.class_names\[0\] is 'aaa"):
+        Detector(replace(spec, class_names=("a" * 1001,)))
+    with pytest.raises(GCNetError, match=r"class_names has 100001 entries, more than 100000"):
+        Detector(replace(spec, class_names=("a",) * 100_001))

@@ -77,7 +77,7 @@ def test_inference_is_a_pure_function_of_the_weights() -> None:
     model.roi_heads.eval()  # some parts are in one mode, some in the other
     modes = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    images = list(torch.randint(0, 256, (12, 48, 64, 3), dtype=torch.uint8).numpy())
+    images = list(torch.randint(0, 256, (6, 48, 64, 3), dtype=torch.uint8).numpy())
     expected = copy.deepcopy(model).eval().predict_images(images, score_threshold=0.0)
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda one: model.predict_images(one, score_threshold=0.0)[0], images))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.fused import FusedConv
+from gcnet.models.fused import FusedConv, optimize
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
@@ -77,6 +78,19 @@ def test_bfloat16_is_near():
     assert found.boxes.dtype == found.scores.dtype == found.mask_probs.dtype == torch.float32
 
 
+def test_autocast_around_a_copy_does_what_it_does_around_its_model() -> None:
+    detector = busy_detector("mask_rcnn_tiny_gc4")
+    fast = detector.optimize()
+    before = fast.predict(BATCH)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast.predict(BATCH)
+    for rounded, exact, after in zip(found, before, fast.predict(BATCH), strict=True):
+        assert len(rounded) > 10
+        torch.testing.assert_close(rounded.scores[:5], exact.scores[:5], atol=0.05, rtol=0)
+        assert not rounded.scores.equal(exact.scores)
+        assert after.scores.equal(exact.scores)
+
+
 def test_what_says_what_and_where_is_not_rounded():
     detector = busy_detector("mask_rcnn_tiny_gc4")
     fast = detector.optimize(precision="bf16")
@@ -115,6 +129,12 @@ def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(GCNetError, match="C compiler"):
         busy_detector("mask_rcnn_tiny").optimize(compiled=True)
+
+
+def test_another_precision_is_named() -> None:
+    checked_later = inspect.unwrap(optimize)  # the checks of types in tests come before its own
+    with pytest.raises(GCNetError, match="no precision 'half'; give fp32, bf16, fp16"):
+        checked_later(busy_detector("mask_rcnn_tiny"), precision="half")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

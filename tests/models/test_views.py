@@ -108,6 +108,8 @@ def test_nothing_found_is_nothing(image, batch_size):
     (found,) = augmented.predict(augmented.prepare(image), score_threshold=1.0)
     assert len(found) == 0
     assert found.mask_probs is not None
+    with pytest.raises(GCNetError, match="score threshold nan is not in"):
+        augmented.predict(augmented.prepare(image), score_threshold=float("nan"))
 
 
 def test_boxes_of_an_object_become_their_mean_and_other_objects_stay():

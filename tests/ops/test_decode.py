@@ -21,7 +21,14 @@ from PIL import Image, ImageOps
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES
 from gcnet.ops import decode
-from gcnet.ops.decode import as_rgb_array, image_size, read_image, read_index_mask, read_small
+from gcnet.ops.decode import (
+    as_rgb_array,
+    image_size,
+    is_coloured,
+    read_image,
+    read_index_mask,
+    read_small,
+)
 
 
 @pytest.fixture
@@ -74,8 +81,10 @@ def test_a_thumbnail_does_not_hide_truncation(picture: np.ndarray, tmp_path: Pat
 
 def test_bytes_after_the_end_are_harmless(picture: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / "motion.jpg"
-    path.write_bytes(encoded(picture, "JPEG") + b"video" * 100)
-    assert read_image(path).shape == picture.shape
+    video = np.random.default_rng(0).bytes(10_000_000)
+    assert video.count(b"\xff\xda") > 100  # the mark of a JPEG's scan, by chance
+    path.write_bytes(encoded(picture, "JPEG") + video)
+    np.testing.assert_array_equal(read_image(path), as_rgb_array(encoded(picture, "JPEG")))
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
@@ -185,6 +194,43 @@ def test_other_formats_are_turned_too(suffix: str, picture: np.ndarray, tmp_path
     np.testing.assert_array_equal(as_rgb_array(Image.open(path)), read_image(path))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_masks_are_turned_as_images_are(suffix: str, tmp_path: Path) -> None:
+    numbers = np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4), 8, 0).repeat(8, 1)
+    image, path = Image.fromarray(numbers), tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        image.save(path, exif=exif, lossless=True)
+        mask = read_index_mask(path)
+        np.testing.assert_array_equal(read_image(path)[..., 0], mask & 255)
+        assert mask.shape == image_size(path)
+
+
+def test_orientation_behind_the_pixels_of_a_png_is_none_for_all(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((9, 12), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    place, end = data.index(b"eXIf") - 4, data.index(b"IDAT") - 4
+    last = data.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(data[:place] + data[end:last] + data[place:end] + data[last:])
+    path = tmp_path / "a.png"
+    shapes = read_image(path).shape[:2], read_index_mask(path).shape, read_small(path, 9).shape[:2]
+    assert {*shapes, image_size(path)} == {(9, 12)}
+
+
+def test_a_mask_of_floats_holds_whole_numbers(tmp_path: Path) -> None:
+    """ImageJ saves numbers of objects so; as colours all beyond 255 would be one."""
+    numbers = np.arange(600, dtype=np.float32).reshape(20, 30)
+    Image.fromarray(numbers).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_index_mask(tmp_path / "a.tif"), numbers)
+    assert not is_coloured(tmp_path / "a.tif")
+    Image.fromarray(numbers + 0.5).save(tmp_path / "a.tif")
+    with pytest.raises(GCNetError, match=r"a\.tif has values that are no whole numbers"):
+        read_index_mask(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("suffix", [s for s in IMAGE_SUFFIXES if s not in (".heic", ".heif")])
 def test_every_suffix_that_is_found_is_read(suffix: str, picture: np.ndarray, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
@@ -243,6 +289,15 @@ def test_colours_of_16_bits_keep_their_range(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(as_rgb_array(form), expected)
 
 
+def test_a_later_image_of_a_file_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    first = np.full((20, 30, 3), 40_000, np.uint16)
+    path = tmp_path / "a.tif"
+    assert cv2.imwritemulti(str(path), [first, first // 2])
+    image = Image.open(path)
+    image.seek(1)
+    assert as_rgb_array(image)[0, 0].tolist() == [20_000 >> 8] * 3
+
+
 @pytest.mark.parametrize("values", [[-0.5, 1.0], [0.0, 255.0], [float("nan"), 0.5]])
 def test_floats_are_between_0_and_1(values: list[float]) -> None:
     with pytest.raises(GCNetError, match=r"an image array has float64 values from .* floats in \[0, 1\]"):
@@ -267,6 +322,11 @@ def test_floats_are_between_0_and_1(values: list[float]) -> None:
 def test_as_rgb_array_refuses_other_things(image: object) -> None:
     with pytest.raises(GCNetError, match="H x W x 3 uint8"):
         as_rgb_array(image)
+
+
+def test_a_tensor_with_its_channels_last_is_told_as_the_tensor_that_it_is() -> None:
+    with pytest.raises(GCNetError, match=r"a C x H x W tensor, as H x W x C, is uint8 of shape \(9, 3, 5\)"):
+        as_rgb_array(torch.zeros(5, 9, 3, dtype=torch.uint8))
 
 
 def test_opened_files_are_read_from_their_beginning(picture: np.ndarray, tmp_path: Path) -> None:
@@ -397,9 +457,13 @@ def test_damage_inside_a_jpeg_is_told(
 def test_a_jpeg_of_a_thousand_passes_is_refused(picture: np.ndarray) -> None:
     data = encoded(picture, "JPEG", progressive=True)
     last = data.rfind(b"\xff\xda")
-    scans = data[:last] + data[last:-2] * 1000 + data[-2:]
+    comment = b"\xff\xfe\0\x04\xff\xd9"  # with the mark of an end in it
+    for before in (b"", comment):
+        scans = data[:last] + (before + data[last:-2]) * 1000 + data[-2:]
+        with pytest.raises(GCNetError, match="more passes than an encoder makes"):
+            as_rgb_array(scans)
     with pytest.raises(GCNetError, match="more passes than an encoder makes"):
-        as_rgb_array(scans)
+        as_rgb_array(data[:-2] + comment * 100_000 + b"\xff\xda" * 101 + data[-2:])
 
 
 def test_heic_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,7 +214,7 @@ def test_images_in_a_folder_that_is_written_in(tmp_path: Path) -> None:
 def test_processes_of_a_launcher_share_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_photos(tmp_path / "photos", 5)
     model = lively_detector(None)
-    for name, value in {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}.items():
+    for name, value in {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1"}.items():
         monkeypatch.setenv(name, value)
     part = gcnet.predict(model, photos, out=tmp_path / "out", overlays=False)
     assert part.out == tmp_path / "out" / "shard-1-of-2"

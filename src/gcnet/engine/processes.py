@@ -71,7 +71,8 @@ def find_place(recipe: Recipe) -> Place:
             "leave it out"
         )
     wanted = local_world or recipe.devices or (max(gpus, 1) if on_gpu else 1)
-    if on_gpu and wanted > gpus and not (gpus and "SLURM_PROCID" in os.environ):  # srun: one for each task
+    by_srun = found and "SLURM_PROCID" in os.environ  # one for each task
+    if on_gpu and wanted > gpus and not (gpus and by_srun):
         raise GCNetError(
             f"recipe: {wanted} GPUs asked for, {gpus} found; use --accelerator cpu or fewer --devices"
         )

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from gcnet.errors import check_threshold
 from gcnet.models.detector import Detector
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.postprocess import mask_frames, to_original, to_resized
@@ -63,6 +64,7 @@ class Augmented:
     @torch.no_grad()
     def predict(self, whole: WholeImage, *, score_threshold: float = 0.05) -> list[Detections]:
         """The detections in the image, as a list of one."""
+        check_threshold(score_threshold)
         model = in_eval_mode(self.detector)
         looks, found = [], []
         for batch, mirrored in self._batches(whole.image):

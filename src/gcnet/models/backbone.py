@@ -31,7 +31,8 @@ def make_backbone(spec: ResNetSpec | LibrarySpec) -> nn.Module:
 class LibraryBackbone(nn.Module):
     """A network of a library as a chain of its parts, of which the last at each stride gives a map.
 
-    Raises GCNetError if the library or the name is not there, or the network is no such chain.
+    Raises GCNetError if the library or the name is not there, or the network is no such chain, or has no
+    residual blocks for the spec's context blocks.
     """
 
     def __init__(self, spec: LibrarySpec) -> None:
@@ -50,8 +51,18 @@ class LibraryBackbone(nn.Module):
             del self.parts[name]  # the parts after c5 belong to the classifier
         context: Any = spec.context
         if context is not None:
+            if context.only:
+                raise GCNetError(
+                    f"in {spec.library}'s {spec.name} context blocks are in all residual blocks of a stage; "
+                    "leave `only` out"
+                )
             marked = [name for names, has in zip(ends, context.stages, strict=True) if has for name in names]
             where = [name for name in marked if residual_blocks(self.parts[name])]
+            if not where:
+                raise GCNetError(
+                    f"{spec.library}'s {spec.name} has no residual blocks there to put context blocks into; "
+                    "name other stages, or leave the blocks out"
+                )
             options, position = context.options, context.position
             self.blocks = insert(self.parts, context.block, options=options, where=where, position=position)
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from gcnet.errors import check_least
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.pretrained import Pretrained
+from gcnet.models.read_spec import check_spec
 from gcnet.models.resnet import ResNet
 from gcnet.models.spec import ClassifierSpec
 from gcnet.ops.decode import as_list, as_rgb_array
@@ -37,6 +38,7 @@ class Classifier(Pretrained, nn.Module):
 
     def __init__(self, spec: ClassifierSpec) -> None:
         super().__init__()
+        check_spec(spec)
         self.spec = spec
         self.provenance: dict[str, Any] = {}
         self.backbone = ResNet(spec.backbone)

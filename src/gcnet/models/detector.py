@@ -20,6 +20,7 @@ from gcnet.models.fpn import make_neck
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.postprocess import Threshold, to_original
 from gcnet.models.pretrained import Pretrained
+from gcnet.models.read_spec import LARGEST, check_spec
 from gcnet.models.recordings import Recordings
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN
@@ -60,6 +61,7 @@ class Detector(Pretrained, nn.Module):
 
     def __init__(self, spec: ModelSpec, backbone: nn.Module | None = None) -> None:
         super().__init__()
+        check_spec(spec)
         self.spec = spec
         self.provenance: dict[str, Any] = {}
         coordinates, channels = spec.coordinates, spec.fpn_channels
@@ -83,10 +85,10 @@ class Detector(Pretrained, nn.Module):
         """Sets the largest number of detections in an image (100 by default). It is saved with the model.
 
         The number of proposals in inference is raised to `most` if it is less. Raises GCNetError if `most`
-        is less than 1.
+        is less than 1, or more than a model's file may say.
         """
-        if most < 1:
-            raise GCNetError(f"max_detections is {most}; give 1 or more")
+        if not 1 <= most <= LARGEST:
+            raise GCNetError(f"max_detections is {most}; give 1 to {LARGEST}")
         rpn, roi = self.spec.rpn, replace(self.spec.roi, detections=most)
         each, whole = max(rpn.pre_nms_test, most), max(rpn.proposals_test, most)
         rpn = replace(rpn, pre_nms_test=each, proposals_test=whole)

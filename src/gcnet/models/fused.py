@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -46,7 +46,7 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     context block costs almost nothing. On a GPU, batches of a shape that comes again are recorded as CUDA
     graphs (`gcnet.models.recordings`), without `compiled`. The copy can be moved, copied and pickled;
     training, saving, loading weights and optimising it again are refused. A backbone with group norm, or with
-    blocks that `gcnet.context.insert` added, is not changed.
+    blocks that `gcnet.context.insert` added, is not changed. Hooks on other parts that are replaced are gone.
 
     Args:
         precision: "fp32" gives the same detections up to the order of sums. "bf16" and "fp16" compute the
@@ -56,8 +56,11 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
             in our cache folder. Meant for GPUs: it gains nothing on a CPU.
 
     Raises:
-        GCNetError: `compiled` without a C compiler, which torch.compile needs; or `detector` is such a copy.
+        GCNetError: `compiled` without a C compiler, which torch.compile needs; `detector` is such a copy; or
+            there is no such `precision`.
     """
+    if precision not in (known := get_args(Precision)):
+        raise GCNetError(f"there is no precision {precision!r}; give {', '.join(known)}")
     if compiled and not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang", "cl"))):
         raise GCNetError("compiling needs a C compiler, gcc or clang, and none is found: install one")
     if any(isinstance(module, FusedConv) for module in detector.modules()):
@@ -151,7 +154,9 @@ class FusedConv(nn.Module):
         bias = self.bias if bias is None else bias
         relu = self.relu if relu is None else relu
         if not torch.compiler.is_compiling():
-            if _ONEDNN and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16):
+            # Autocast does not know the operator.
+            usual = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+            if _ONEDNN and usual and x.dtype in (torch.float32, torch.bfloat16):
                 return self._onednn(x, add, bias, relu)
             if relu and self.cudnn and x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
                 try:

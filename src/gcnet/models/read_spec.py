@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import types
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from gcnet.context_spec import ContextSpec, own_options
+from gcnet.errors import GCNetError
 
 LARGEST = 100_000  # of whole numbers; also most classes
 LONGEST = 1_000  # text, in characters
@@ -28,6 +29,14 @@ def read_spec(kind: type, values: object, where: str = "spec") -> Any:
         raise ValueError(f"{kind.__name__} has no field {sorted(unknown)}")
     read = {name: _read(hints[name], value, name, f"{where}.{name}") for name, value in values.items()}
     return kind(**own_options(read) if kind is ContextSpec else read)
+
+
+def check_spec(spec: Any) -> None:
+    """Raises GCNetError for a spec that `read_spec` would not read again from the model's file."""
+    try:
+        read_spec(type(spec), asdict(spec))
+    except ValueError as error:
+        raise GCNetError(f"no file can hold this model: {error}") from None
 
 
 def _read(hint: Any, value: object, name: str, where: str) -> Any:
@@ -63,8 +72,10 @@ def _read_any(hints: tuple[Any, ...], value: object, name: str, where: str) -> A
 
 
 def _read_sequence(hints: tuple[Any, ...], value: object, name: str, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple) or len(value) > LARGEST:
+    if not isinstance(value, list | tuple):
         raise ValueError(f"{where} is {_short(value)}, not a list")
+    if len(value) > LARGEST:
+        raise ValueError(f"{where} has {len(value)} entries, more than {LARGEST}")
     each = hints[:1] * len(value) if hints[1:] == (...,) else hints
     if len(each) != len(value):
         raise ValueError(f"{where} has {len(value)} entries instead of {len(each)}")

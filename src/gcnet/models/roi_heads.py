@@ -52,6 +52,9 @@ class RoIHeads(nn.Module):
         super().__init__()
         self.spec = spec if cascade is None else replace(spec, smooth_l1_beta=CASCADE_BETA)
         self.stages = cascade or CascadeSpec(ious=(0.5,), loss_weights=(1.0,), stds=(spec.stds,))
+        count = len(self.stages.ious)
+        if not count == len(self.stages.loss_weights) == len(self.stages.stds) > 0:
+            raise ValueError("each stage of a cascade has its IoU, its weight in the loss and its stds")
         self.is_cascade, self.num_classes = cascade is not None, num_classes
         agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample
@@ -59,7 +62,6 @@ class RoIHeads(nn.Module):
         self.pool = partial(
             pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, coordinates=coordinates
         )
-        count = len(self.stages.ious)
         boxes = [BoxHead(channels, num_classes, self.spec, class_agnostic=agnostic) for _ in range(count)]
         masks = [MaskHead(channels, num_classes, spec) for _ in range(count if spec.masks else 0)]
         # Named as in all model files: `box_head`, or in a cascade `box_heads.0`, `box_heads.1`, ...

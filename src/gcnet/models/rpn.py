@@ -52,7 +52,7 @@ class RPN(nn.Module):
         convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(spec.convs)]
         stack = [nn.Sequential(conv, nn.ReLU(inplace=True)) for conv in convs]
         self.conv: nn.Module = convs[0] if spec.convs == 1 else nn.Sequential(*stack)
-        self.relu: nn.Module = nn.ReLU(inplace=True)
+        self.relu: nn.Module = nn.ReLU(inplace=True) if spec.convs == 1 else nn.Identity()
         self.each = len(spec.anchor_ratios) * len(spec.anchor_scales)  # anchors at every position
         if not self.each:
             raise ValueError("there are no anchors: scales or ratios are missing")

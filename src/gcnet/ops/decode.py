@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _MOST_SCANS = 100  # of a JPEG: encoders make a dozen, and each costs a pass over the whole image
+_MOST_MARKS = 10_000  # that its parts begin with
+_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)  # of a part that says its length
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _STRIP = 1 << 22  # pixels that are copied at a time
 _OTHER_DATA = 1 << 26  # bytes in a JPEG that are no pixels: thumbnails, the video of a moving photograph
 
@@ -78,8 +82,9 @@ def read_small(
     """
     with opened(path) as file, blamed(path):
         image = read_header(file, max_pixels)
+        orientation = orientation_of(image)
         image.draft("L", (least, least))
-        return _turn(_pixels(image), orientation_of(image))
+        return _turn(_pixels(image), orientation)
 
 
 def read_index_mask(
@@ -87,20 +92,32 @@ def read_index_mask(
 ) -> Integer[np.ndarray, "H W"]:
     """The values of an image with one number for each pixel; of a palette, the indices.
 
-    A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. Raises GCNetError as `read_image`
-    does.
+    A colour is the number R + 256 G + 65536 B, as in COCO's panoptic masks. It is turned, and GCNetError
+    raised, as in `read_image`.
     """
     with opened(path) as file, blamed(path):
         image = read_header(file, max_pixels)
-        if image.mode in ("P", "L") or image.mode.startswith("I"):
-            return np.array(image)
-        if image.mode in ("1", "LA"):
-            return np.array(image.convert("L"))
-        red, green, blue = (np.asarray(band) for band in image.convert("RGB").split())
-        numbers = red.astype(np.int32)
-        for band, bits in ((green, 8), (blue, 16)):
-            numbers |= np.left_shift(band, bits, dtype=np.int32)
+        orientation = orientation_of(image)  # before decoding, as everywhere: it may find other EXIF data
+        return _turn(_numbers(image), orientation)
+
+
+def _numbers(image: Image.Image) -> Integer[np.ndarray, "H W"]:
+    if image.mode in ("P", "L") or image.mode.startswith("I"):
+        return np.array(image)
+    if image.mode in ("1", "LA"):
+        return np.array(image.convert("L"))
+    if image.mode == "F":
+        values = np.array(image)
+        with np.errstate(invalid="ignore"):  # of NaN, which is no whole number
+            numbers = values.astype(np.int32)
+        if (numbers != values).any():
+            raise GCNetError("has values that are no whole numbers; save masks as PNG")
         return numbers
+    red, green, blue = (np.asarray(band) for band in image.convert("RGB").split())
+    numbers = red.astype(np.int32)
+    for band, bits in ((green, 8), (blue, 16)):
+        numbers |= np.left_shift(band, bits, dtype=np.int32)
+    return numbers
 
 
 def read_cutout(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "H W"]:
@@ -120,7 +137,7 @@ def is_coloured(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     """Whether an image has colours, and not one value for each pixel, as `read_index_mask` tells apart."""
     with opened(path) as file, blamed(path):
         mode = read_header(file, max_pixels).mode
-        return mode not in ("P", "L", "1", "LA") and not mode.startswith("I")
+        return mode not in ("P", "L", "1", "LA", "F") and not mode.startswith("I")
 
 
 def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
@@ -148,6 +165,7 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         with blamed("the PIL image"):
             check_size(image, max_pixels)
             return _turn(_pixels(image), orientation_of(image))
+    name = "an image array"
     if hasattr(image, "is_floating_point"):  # a tensor, recognised without importing PyTorch
         try:
             image = image.detach().cpu()
@@ -155,10 +173,11 @@ def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarra
         except (RuntimeError, TypeError):  # on the device "meta", sparse
             kind = f"{image.dtype} tensor, {image.layout}, on {image.device}"
             raise GCNetError(f"an image is a {kind}, whose values cannot be read; give {KINDS}") from None
-        image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+        if image.ndim == 3:
+            image, name = np.moveaxis(image, 0, -1), "a C x H x W tensor, as H x W x C,"
     if not isinstance(image, np.ndarray):
         raise GCNetError(f"an image is a {type(image).__name__}; give {KINDS}")
-    with blamed("an image array"):
+    with blamed(name):
         return as_rgb(image)
 
 
@@ -182,10 +201,10 @@ def _decode(file: File, name: str, turned: bool, max_pixels: int) -> UInt8[np.nd
     return _turn(pixels, orientation)
 
 
-def _turn(image: UInt8[np.ndarray, "H W 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+def _turn(image: Integer[np.ndarray, "H W *_"], orientation: int) -> Integer[np.ndarray, "h w *_"]:
     if orientation == 1:
         return image
-    image = image.transpose(1, 0, 2) if orientation >= 5 else image
+    image = image.swapaxes(0, 1) if orientation >= 5 else image
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(image[::rows, ::columns])
@@ -197,7 +216,7 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
     Damage inside a JPEG may shift or recolour a part of it; the rest is good, and is used.
     """
     data = _content(file, image)
-    if data.count(b"\xff\xda") > _MOST_SCANS:
+    if data.count(_SCAN) > _MOST_SCANS and not _of_few_scans(data):
         raise GCNetError("is a JPEG of more passes than an encoder makes; save it again, or remove it")
     if simplejpeg is not None:
         try:
@@ -207,11 +226,23 @@ def _jpeg_pixels(file: File, image: Image.Image, name: str) -> UInt8[np.ndarray,
             if "Corrupt" in str(error):
                 _tell_of_damage(name, str(error))
             return pixels
-    complete = data.find(b"\xff\xd9", max(data.rfind(b"\xff\xda"), 0)) > 0
+    complete = data.find(_END, max(data.rfind(_SCAN), 0)) > 0
     if not complete:  # OpenCV fills the missing part with gray; Pillow reports it
         return _pixels(image)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
     return _pixels(image) if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _of_few_scans(data: bytes) -> bool:
+    """Whether a JPEG has few scans up to its end. After that, in a video say, any bytes may stand."""
+    scans, place = 0, 0
+    for _ in range(_MOST_MARKS):
+        mark = _MARK.search(data, place)
+        if mark is None or mark[0] == _END:
+            return scans <= _MOST_SCANS
+        scans += mark[0] == _SCAN
+        place = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
+    return False
 
 
 def _is_plain(image: Image.Image) -> bool:
@@ -279,7 +310,8 @@ def _deep_values(image: Image.Image) -> Shaped[np.ndarray, "H W *_"] | None:
 def _deep_colours(image: Image.Image) -> UInt16[np.ndarray, "H W _"] | None:
     """The colours of 16 bits in a file that is not yet decoded: Pillow keeps their upper eight bits."""
     file = getattr(image, "fp", None)
-    if file is None or image.mode not in ("RGB", "RGBA", "LA") or not _has_16_bits(image):
+    of_first = image.tell() == 0  # OpenCV reads no other image of a file
+    if file is None or not of_first or image.mode not in ("RGB", "RGBA", "LA") or not _has_16_bits(image):
         return None
     file.seek(0)
     data = file.read()
