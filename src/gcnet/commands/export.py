@@ -38,11 +38,16 @@ def _parser() -> Parser:
         "Writes a model as a file for another runtime, from pixels to boxes, scores, labels and masks, or to "
         "class probabilities. The file is run on an image and compared with the model before it is kept.",
     )
-    parser.add_option("--to", Literal["onnx", "openvino", "torch"], "the runtime", "onnx")
+    parser.add_option(
+        "--to",
+        Literal["onnx", "openvino", "torch"],
+        "the runtime: ONNX Runtime, OpenVINO or torch.export",
+        "onnx",
+    )
     parser.add_options(
         export,
         defaults={"out": None, "device": "auto"},
-        out={"help": "(the model's name, here)"},
+        out={"help": "the file to write (MODEL.onnx, .xml or .pt2 in this folder)"},
         size={"kind": size_in(1), "metavar": "HxW"},
     )
     return parser

@@ -138,8 +138,8 @@ class Study:
         data: a data set with images to train and to validate on; None stands for context shapes, drawn in
             `out`/data.
         imagenet: start backbones from ImageNet weights.
-        seeds: runs of each cell, from --seed on.
-        jobs: runs at a time, a process each.
+        seeds: number of seeds, counted from --seed on; each variant is trained with each of them.
+        jobs: trainings at a time, a process each.
         grid: of an ablation, a name in `GRIDS`.
         report_only: make no runs, only the report on those that are finished.
     """
