@@ -83,7 +83,7 @@ def find_grid(name: str) -> Grid:
     if name in GRIDS:
         return GRIDS[name]
     hint = did_you_mean(name, GRIDS, otherwise=f"there are {', '.join(GRIDS)}")
-    raise GCNetError(f"there is no ablation {name!r}; {hint}")
+    raise GCNetError(f"there is no study {name!r}; {hint}")
 
 
 def context_name(context: ContextSpec | None) -> str:
