@@ -21,10 +21,15 @@ def run(argv: list[str]) -> int:
         raise GCNetError(f"{out}: files of --to {to} end in {SUFFIXES[to]}; name it SOMETHING{SUFFIXES[to]}")
     options.out = out
     compared = export(**vars(options))
-    shape = "any size" if options.size is None else "x".join(map(str, options.size))
+
+    from gcnet.deploy.comparing import ClassComparison
+
+    images = f"images of {'any size' if options.size is None else 'x'.join(map(str, options.size))}"
+    if isinstance(compared, ClassComparison):
+        images = "squares of the classifier's size"
     weights = [out.with_suffix(".bin")] if to == "openvino" else []
     megabytes = sum(path.stat().st_size for path in (out, *weights)) / 1e6
-    print(f"{out}: {megabytes:.0f} MB, {options.precision}, images of {shape}")
+    print(f"{out}: {megabytes:.0f} MB, {options.precision}, {images}")
     print(f"beside the model: {compared}")
     if to != "torch":
         print(f"next: gcnet predict {out} IMAGES...")
