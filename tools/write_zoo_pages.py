@@ -38,7 +38,7 @@ def pages() -> dict[str, str]:
 def table(rows: list[Row], counts: dict[str, Complexity]) -> str:
     """The overview: what was published beside what was counted here."""
     lines = [
-        "# The models",
+        "# Model zoo",
         "",
         "The models with published weights; each predicts what mmdetection's does with the same weights, which are",
         "[downloaded at first use](weights.md). `gcnet models` lists further models, to train:",
