@@ -116,7 +116,7 @@ def test_a_file_is_trained_on_from_its_weights(
     )
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'old.safetensors'}" in printed
-    assert "all 6 keep their trained rows" in printed
+    assert "all 6 keep their trained weights" in printed
     trained = gcnet.load_model(result.last)
     assert "trained_on" not in trained.provenance  # which is a folder or file, and here is none
     for name, value in detector.state_dict().items():

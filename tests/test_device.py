@@ -42,7 +42,7 @@ def test_devices_that_are_not_there(monkeypatch):
         ("gpu", "no such device"),
         ("meta", "no such device"),
         ("cuda:x", "no such device"),
-        ("hip", "no such device here"),
+        ("hip", "no such device"),
     ):
         with pytest.raises(GCNetError, match=reason):
             choose_device(word)

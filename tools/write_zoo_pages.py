@@ -38,10 +38,10 @@ def pages() -> dict[str, str]:
 def table(rows: list[Row], counts: dict[str, Complexity]) -> str:
     """The overview: what was published beside what was counted here."""
     lines = [
-        "# The models",
+        "# Model zoo",
         "",
-        "Every row predicts what mmdetection's does with the same weights. Its published weights are fetched,",
-        "checked and cached at first use:",
+        "The models with published weights; each predicts what mmdetection's does with the same weights, which are",
+        "[downloaded at first use](weights.md). `gcnet models` lists further models, to train:",
         "",
         "```sh",
         "gcnet predict mask_rcnn_r50_gc4 photo.jpg",
@@ -70,9 +70,8 @@ def classifiers() -> list[str]:
         "",
         "## Image classifiers",
         "",
-        "The same backbones with one linear layer ([guide](classification.md)). The large ones start from",
-        "ImageNet weights, which know no blocks; trained ones with blocks are not published. GFLOPs are those",
-        "of one square image, parameters of 1000 classes.",
+        "The same backbones with one linear layer ([guide](classification.md)). GFLOPs are those of one square",
+        "image, parameters of 1000 classes.",
         "",
         "| model | params, M | GFLOPs | square |",
         "| --- | --- | --- | --- |",

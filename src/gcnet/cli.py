@@ -21,21 +21,21 @@ from gcnet.errors import GCNetError
 # Name: its module in gcnet.commands, imported when it is called, and its line in the overview.
 VERBS = {
     "demo": ("demo", "generate images, train on them, score, draw: the whole path in minutes"),
-    "train": ("train", "train a detector on a COCO-format data set, a classifier on folders of images"),
-    "eval": ("evaluate", "box and mask AP of a detector on a data set, accuracy of a classifier"),
-    "compare": ("compare", "two models on a data set: is one better, and where"),
-    "predict": ("predict", "find objects in images, or name them"),
-    "serve": ("serve", "a model as an HTTP service, with a page to try it on"),
+    "data": ("data", "a page on a data set: classes, sizes, faults, what training leaves out"),
+    "train": ("train", "train a detector on outlines or boxes, or a classifier on folders of images"),
+    "eval": ("evaluate", "score a model: box and mask AP of a detector, accuracy of a classifier"),
+    "compare": ("compare", "score two models on a data set: is one better, and where"),
+    "curve": ("curve", "estimate what more images would give, by training on parts of them"),
+    "predict": ("predict", "find objects in images, or name the images' classes"),
     "video": ("video", "find objects in a video or a camera's frames, and follow them"),
+    "serve": ("serve", "run a model as an HTTP service, with a page to try it on"),
+    "export": ("export", "write a model for ONNX Runtime, OpenVINO or torch.export, and check it"),
+    "convert": ("convert", "turn a checkpoint of mmdetection, torchvision or detectron2 into our file"),
+    "models": ("models", "list the models by name"),
     "attention": ("attention", "draw where the context blocks look in an image"),
-    "analyse": ("analyse", "measure how much attention depends on the query, over a data set"),
-    "data": ("data", "what is in a data set, as a page: classes, sizes, what is odd, what is left out"),
-    "models": ("models", "list the models"),
+    "analyse": ("analyse", "measure on a data set how much attention depends on the query"),
     "ablate": ("ablate", "compare context blocks: the paper's studies, trained and tabulated"),
-    "curve": ("curve", "what more images would give: trainings on parts of those there are"),
     "benchmark": ("benchmark", "time models on this machine, beside each other or another library"),
-    "export": ("export", "write a detector for ONNX Runtime or torch.export, and compare"),
-    "convert": ("convert", "turn an mmdetection checkpoint into our file"),
 }
 
 

@@ -34,7 +34,7 @@ def test_options_of_data_and_of_context_shapes(shapes):
         (["block", "--seeds", "0"], "--seeds: give 1 or more, not 0"),
         (["block", "--data", "nowhere"], "--data nowhere does not exist"),
         (["block", "--epochs", "0"], "epochs is 0"),
-        (["block", "--report"], "holds no ablation"),
+        (["block", "--report"], "holds no study"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(words, expected, capsys, tmp_path, monkeypatch):

@@ -223,7 +223,7 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
     assert main(["train", TINY, *words, "--epochs", "1", "--weights", "old"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "weights: old/best.safetensors"
-    assert out[1].startswith(f"classes: 1 of {len(names)} keep their trained rows ({known}); new: ")
+    assert out[1].startswith(f"classes: 1 of {len(names)} keep their trained weights ({known}); new: ")
     assert out[2] == "frozen: no layer"
     assert yaml.safe_load(Path("run/recipe.yaml").read_text())["weights"] == "old/best.safetensors"
     assert load_model("run/last.safetensors").provenance["fine_tuned_from"]["classes_kept"] == [known]

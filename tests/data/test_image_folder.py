@@ -9,6 +9,7 @@ import pytest
 from image_folders import COLORS, write_folders, write_picture
 
 from gcnet.data.image_folder import ImageFolder, load_image_folders
+from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
 
 
@@ -32,6 +33,13 @@ def test_splits_classes_and_pictures(root: Path) -> None:
     assert train.read_image(8).shape == (40, 48, 3)
     assert train.read_image(8)[..., 0].mean() > 150  # red first: RGB
     assert len(splits["valid"]) == 6
+
+
+def test_a_detector_s_data_names_what_takes_class_folders(root: Path) -> None:
+    with pytest.raises(
+        GCNetError, match=r"no JSON, .*; to name the class of whole images, train a classifier"
+    ):
+        load_splits(root)
 
 
 def test_class_names_fix_the_labels(root: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, out = tmp_path / "model.safetensors", tmp_path / "model.onnx"
     save_model(create_model("resnet_tiny", num_classes=3), model)
-    run_export(model, "--out", out)
+    assert "fp32, squares of the classifier's size" in run_export(model, "--out", out)
     loaded = load_model(model)
     assert isinstance(loaded, Classifier)
     compared = compare(loaded, load_export(out), picture(200, 300))

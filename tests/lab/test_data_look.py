@@ -65,7 +65,7 @@ def test_boxes_without_outlines_name_the_models_for_them(tmp_path: Path) -> None
     assert any("faster_rcnn_*" in text for _, text in lines(tmp_path / "none", train))
     train["annotations"][0] |= {"segmentation": [[1, 1, 20, 1, 20, 20]], "bbox": [1, 1, 19, 19]}
     some = lines(tmp_path / "some", train)
-    assert ("look", "1 of 2 objects have no outline, no use to a mask head") in some
+    assert ("look", "1 of 2 objects have no outline: models with masks leave them out") in some
 
 
 def test_objects_that_are_small_at_every_size_ask_for_tiles(tmp_path: Path) -> None:

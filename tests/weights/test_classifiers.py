@@ -147,7 +147,7 @@ def test_starting_a_classifier(tmp_path: Path) -> None:
     start = start_model(row, str(file), NAMES)
     assert start.report[:2] == (
         f"weights: {file}",
-        "classes: 1 of 3 keep their trained rows (owl); new: cat, dog",
+        "classes: 1 of 3 keep their trained weights (owl); new: cat, dog",
     )
 
 

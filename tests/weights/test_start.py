@@ -47,7 +47,7 @@ def test_published_weights_and_two_lines(published: Row, weights: str, tmp_path:
     assert begun.weights == "coco"
     whose, classes = begun.report
     assert whose == "weights: mask_rcnn_tiny_gc4 as published (COCO, mask AP 1.5)"
-    assert classes == "classes: 1 of 2 keep their trained rows (Cell_Phone); new: board"
+    assert classes == "classes: 1 of 2 keep their trained weights (Cell_Phone); new: board"
     theirs = create_model(TINY.name, weights=tmp_path / "published.safetensors").roi_heads.box_head.cls.weight
     ours = begun.model.roi_heads.box_head.cls.weight
     phone = find("mask_rcnn_r50").spec.class_names.index("cell phone")
@@ -102,7 +102,7 @@ def test_from_a_file_of_another_model_of_the_same_shape(tmp_path: Path) -> None:
     save_model(source, tmp_path / "mine.safetensors")
     begun = start_model(TINY, str(tmp_path / "mine.safetensors"), CLASSES)
     assert begun.report[0] == f"weights: {tmp_path / 'mine.safetensors'}, a mine"
-    assert begun.report[1] == "classes: all 2 keep their trained rows: board, Cell_Phone"
+    assert begun.report[1] == "classes: all 2 keep their trained weights: board, Cell_Phone"
     assert begun.model.spec == replace(TINY.spec, class_names=CLASSES)
     with pytest.raises(GCNetError, match="does not fit"):
         start_model(find("mask_rcnn_tiny"), str(tmp_path / "mine.safetensors"), CLASSES)

@@ -33,15 +33,16 @@ def export(
     """Writes a model as a file for another runtime, and compares the two: `gcnet export`.
 
     Args:
-        model: as `gcnet.predict` takes it.
-        out: a .onnx for ONNX Runtime, an .xml (and a .bin beside it) for OpenVINO, or a .pt2 for
+        model: a name that `gcnet models` lists, a model file, a run folder, a checkpoint such as an
+            mmdetection .pth, or OWNER/NAME on the Hugging Face hub. In Python also a model in memory.
+        out: an .onnx for ONNX Runtime, an .xml (and a .bin beside it) for OpenVINO, or a .pt2 for
             `torch.export.load`.
         image: the image on which the file is compared with the model; by default the first of `calibration`,
             or a generated one.
         weights, mirror: as `gcnet.predict` takes them.
         device: where the model runs for the comparison.
-        size: fix the size of the file's input; smaller images are padded with zeros. Without it the file
-            takes images of any size. A detector's .pt2 needs it. In Python (height, width).
+        size: fix the size of the file's input; smaller images are padded with the mean colour. Without it
+            the file takes images of any size. A detector's .pt2 needs it. In Python (height, width).
         batch_size: images at a time.
         precision: "fp32", "fp16", or "int8", which needs `calibration`.
         calibration: some of your images, for int8: files, folders and patterns. At most 100 are read.

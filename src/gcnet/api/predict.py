@@ -52,8 +52,8 @@ def predict(
 
     Args:
         model: a name that `gcnet models` lists, a model file, a run folder, a checkpoint such as an
-            mmdetection .pth, or OWNER/NAME on the Hugging Face hub. `predict`, `eval`, `compare`, `video` and
-            `serve` also take an .onnx or .xml that `gcnet export` wrote. In Python also a model in memory.
+            mmdetection .pth, OWNER/NAME on the Hugging Face hub, or an .onnx or .xml that `gcnet export`
+            wrote. In Python also a model in memory.
         images: files, folders, quoted patterns such as "photos/*.jpg", @list.txt (a file of paths), and
             addresses such as s3://bucket/photos. In Python also a list of these. For arrays and PIL images
             call the model's `predict_images`.

@@ -49,9 +49,9 @@ def train(
     """Trains a model, and writes all results to the folder `out`: `gcnet train`.
 
     Args:
-        model: a name that `gcnet models` lists, or whatever else `gcnet predict` takes, except an export; its
-            weights are then what the training starts from. In Python also a model in memory that has the
-            data's classes; it is trained in place.
+        model: a name that `gcnet models` lists, or a model to start from: a model file, a run folder, a
+            checkpoint such as an mmdetection .pth, or OWNER/NAME on the Hugging Face hub. In Python also a
+            model in memory that has the data's classes; it is trained in place.
         data: a data set or its annotation file; for a classifier, a folder with train/CLASS/ and val/CLASS/.
             In Python also a dict of splits ("train" and perhaps "valid"), or one split, to train on without
             validation.

@@ -59,11 +59,11 @@ def _parser() -> Parser:
         "STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report]",
         "Trains a model with several context blocks in turn, and compares them. Studies: "
         + "; ".join(f"{name}: {grid.question}" for name, grid in GRIDS.items())
-        + ". A finished run is never made again: the same command goes on where it was stopped. "
-        "Studies of one folder share the runs that they have in common.",
+        + ". Finished runs are never repeated: after an interruption the same command continues. "
+        "Studies in one folder share the runs that they have in common.",
     )
     parser.add_argument("grid", nargs="?", metavar="STUDY", help=", ".join(GRIDS))
-    parser.add_option("--report", bool, "only make table and plot of what is there", False)
+    parser.add_option("--report", bool, "train nothing: write table and plot of the finished runs", False)
     data = "a data set with images to train and to validate on (context shapes, drawn in --out)"
     add_study(parser, context_shapes_recipe(find_detector(MODEL)), data)
     return parser
@@ -72,10 +72,11 @@ def _parser() -> Parser:
 def add_study(parser: Parser, recipe: Recipe, data: str) -> None:
     """Adds the options of studies: which runs are trained, and their recipe."""
     parser.add_option("--data", Path, data)
-    parser.add_option("--out", Path, "for runs, tables and plots (in runs/)")
-    parser.add_option("--model", str, "of the catalog", MODEL)
+    out = f"a folder for runs, tables and plots (runs/{parser.prog.split()[-1]}-MODEL)"
+    parser.add_option("--out", Path, out)
+    parser.add_option("--model", str, "a detector that `gcnet models` lists", MODEL)
     whole = {"kind": number(int, 1)}
     parser.add_options(Study, ("seeds", "jobs"), seeds=whole, jobs=whole)
-    weights = "of backbones (imagenet for models whose first stages are frozen, else none)"
+    weights = "weights of the backbone (imagenet for models whose first stages are frozen, else none)"
     parser.add_option("--weights", Literal["none", "imagenet"], weights)
     parser.add_options(type(recipe), defaults=vars(recipe), given_alone=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gcnet.api.evaluate import evaluate
+from gcnet.api.export import export
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number, only_detector
 from gcnet.files import check_data, check_writable
@@ -35,11 +36,14 @@ def _parser() -> Parser:
         "MODEL --data DIR [--out DIR]",
         "Measures over a data set how much attention depends on the query, block by block.",
     )
-    parser.add_options(predict, MODEL)
+    parser.add_options(export, MODEL[:1])  # takes no file that was exported
+    parser.add_options(predict, MODEL[1:])
     parser.add_option("--data", Path, "a COCO data set or a folder of images", required=True)
     parser.add_options(evaluate, ("split",))
-    parser.add_option("--images", number(int, 1), "at most so many, evenly spaced")
-    parser.add_option("--queries", number(int, 2), "positions that are compared", 128)
-    parser.add_option("--seed", int, "of the choice of positions", 0)
-    parser.add_option("--out", Path, "for analysis.json and analysis.png")
+    parser.add_option("--images", number(int, 1), "largest number of images, taken evenly from all")
+    parser.add_option(
+        "--queries", number(int, 2), "number of positions whose attention maps are compared", 128
+    )
+    parser.add_option("--seed", int, "seed of the choice of positions", 0)
+    parser.add_option("--out", Path, "a folder for analysis.json and analysis.png (runs/analyse-MODEL)")
     return parser

@@ -6,6 +6,7 @@ from argparse import ArgumentTypeError
 from contextlib import suppress
 from pathlib import Path
 
+from gcnet.api.export import export
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, only_detector
 from gcnet.errors import GCNetError
@@ -37,7 +38,8 @@ def run(argv: list[str]) -> int:
 def _parser() -> Parser:
     usage = "MODEL IMAGE [--out DIR] [--query X,Y]"
     parser = Parser("attention", usage, "Draws what the context blocks of a model attend to in an image.")
-    parser.add_options(predict, MODEL)
+    parser.add_options(export, MODEL[:1])  # takes no file that was exported
+    parser.add_options(predict, MODEL[1:])
     parser.add_option("image", Path, "an image")
     parser.add_option("--out", Path, "a folder for the maps", Path("attention"))
     query = "a point whose map is drawn for non-local blocks, as shares of width and height such as "

@@ -34,16 +34,28 @@ def _parser() -> Parser:
     parser = Parser(
         "benchmark",
         "MODEL...",
-        "Compares the speed of models on this machine, also with another library.",
+        "Times models on this machine, beside each other and, if asked, torchvision.",
     )
     models = ["mask_rcnn_r50", "mask_rcnn_r50_gc4"]
     parser.add_argument(
-        "models", nargs="*", default=models, metavar="MODEL", help="names, or files of your own"
+        "models",
+        nargs="*",
+        default=models,
+        metavar="MODEL",
+        help="names that `gcnet models` lists, model files or run folders",
     )
-    parser.add_option("--against", Literal["torchvision"], "also time its Mask R-CNN, with the same weights")
+    parser.add_option(
+        "--against", Literal["torchvision"], "also time torchvision's Mask R-CNN, with the same weights"
+    )
     parser.add_option("--train", bool, "time training steps, not inference", False)
     precisions = get_args(Precision)
-    parser.add_argument("--precision", nargs="+", choices=precisions, default=["fp32"], help="(fp32)")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        choices=precisions,
+        default=["fp32"],
+        help="precision of inference, one or more (fp32)",
+    )
     parser.add_option("--size", size_in(32), "height x width of the images, multiples of 32", "800x1216")
     parser.add_option("--batch", number(int, 1), "images at a time", 1)
     parser.add_option("--repeats", number(int, 1), "repetitions of each measurement", 7)

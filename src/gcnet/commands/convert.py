@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gcnet.weights.mmdet_config import Config
 
 SOURCE_HELP = (
-    "a .pth of mmdetection or of the GCNet authors, a .safetensors of ours, a run folder, OWNER/NAME on the "
-    "Hugging Face hub, or a name that `gcnet models` lists"
+    "a checkpoint of mmdetection, torchvision, detectron2 or the GCNet authors, a .safetensors of ours, a "
+    "run folder, OWNER/NAME on the Hugging Face hub, or a name that `gcnet models` lists"
 )
 
 FACTS = ("part", "config", "style", "channel_order", "image_size")  # options on a file of others
@@ -89,7 +89,7 @@ def _parser() -> Parser:
     parser = Parser(
         "convert",
         "IN OUT.safetensors",
-        "Reads any checkpoint and writes a .safetensors, which also holds its structure and class names.",
+        "Reads a checkpoint and writes it as our .safetensors, with its structure and class names.",
     )
     parser.add_option("source", str, SOURCE_HELP, metavar="IN")
     parser.add_option("out", Path, "the .safetensors file to write")

@@ -21,10 +21,15 @@ def run(argv: list[str]) -> int:
         raise GCNetError(f"{out}: files of --to {to} end in {SUFFIXES[to]}; name it SOMETHING{SUFFIXES[to]}")
     options.out = out
     compared = export(**vars(options))
-    shape = "any size" if options.size is None else "x".join(map(str, options.size))
+
+    from gcnet.deploy.comparing import ClassComparison
+
+    images = f"images of {'any size' if options.size is None else 'x'.join(map(str, options.size))}"
+    if isinstance(compared, ClassComparison):
+        images = "squares of the classifier's size"
     weights = [out.with_suffix(".bin")] if to == "openvino" else []
     megabytes = sum(path.stat().st_size for path in (out, *weights)) / 1e6
-    print(f"{out}: {megabytes:.0f} MB, {options.precision}, images of {shape}")
+    print(f"{out}: {megabytes:.0f} MB, {options.precision}, {images}")
     print(f"beside the model: {compared}")
     if to != "torch":
         print(f"next: gcnet predict {out} IMAGES...")
@@ -38,11 +43,16 @@ def _parser() -> Parser:
         "Writes a model as a file for another runtime, from pixels to boxes, scores, labels and masks, or to "
         "class probabilities. The file is run on an image and compared with the model before it is kept.",
     )
-    parser.add_option("--to", Literal["onnx", "openvino", "torch"], "the runtime", "onnx")
+    parser.add_option(
+        "--to",
+        Literal["onnx", "openvino", "torch"],
+        "the runtime: ONNX Runtime, OpenVINO or torch.export",
+        "onnx",
+    )
     parser.add_options(
         export,
         defaults={"out": None, "device": "auto"},
-        out={"help": "(the model's name, here)"},
+        out={"help": "the file to write (MODEL.onnx, .xml or .pt2 in this folder)"},
         size={"kind": size_in(1), "metavar": "HxW"},
     )
     return parser

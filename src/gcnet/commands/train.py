@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from gcnet.api.train import check_recipe, train
-from gcnet.commands.arguments import Parser
+from gcnet.commands.arguments import Parser, help_of
 from gcnet.console import shown
 from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
@@ -86,11 +86,13 @@ def _parser(name: str, recipe: Recipe) -> Parser:
     parser = Parser(
         "train",
         "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]",
-        "Trains a model. The defaults are those of the model's own recipe.",
+        "Trains a model. Defaults are the model's own: `gcnet train MODEL --help` shows them.",
         add_help=False,  # it depends on the model
     )
-    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help="what `gcnet predict` takes")
-    parser.add_argument("-h", "--help", action="store_true", help="show this, with the model's own recipe")
+    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help=help_of(train)["model"])
+    parser.add_argument(
+        "-h", "--help", action="store_true", help="show this, with the defaults of MODEL_OR_FILE"
+    )
     parser.add_option("--model", str, "the same as MODEL_OR_FILE, for config files")
     parser.add_option("--config", AnyPath, "a YAML file of options, such as a run's recipe.yaml")
     parser.add_argument("--print-config", action="store_true", help="print all options as such a file")

@@ -195,7 +195,9 @@ def _segmentation(
             f"{source.path}: annotation id {shown(id)}: {error}; draw it again or remove it"
         ) from None
     if dropped and segmentation:
-        notes.annotation("have a part that is no outline, of 2 points, say; that part is left out", id)
+        notes.annotation(
+            "have a part that is no outline (of 2 points, for example); that part is left out", id
+        )
     return segmentation
 
 

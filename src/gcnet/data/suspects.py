@@ -42,7 +42,7 @@ def find_suspects(objects: Objects, class_names: Sequence[str]) -> list[Suspect]
 
 def _odd_boxes(objects: Objects) -> Iterator[Suspect]:
     for row in np.flatnonzero(objects.mended).tolist():
-        yield Suspect(row, "box mended", "its box was another thing's, so its outline's is taken", 1.0)
+        yield Suspect(row, "box mended", "its box was another object's; that of its outline is taken", 1.0)
     frame = np.concatenate([np.zeros_like(objects.size), objects.size[:, ::-1]], 1).astype(float)
     inside = _common(objects.box, frame) / _area(objects.box)
     for row in np.flatnonzero(inside < INSIDE).tolist():

@@ -47,8 +47,11 @@ def why_nothing_fits(root: Path) -> str:
     )
     start = f"{root} holds no data set that is known ({FORMATS})"
     if not files:
-        images = sum(map(is_image, every))
-        return f"{start}; there are {images} images in it, but no JSON, XML, YAML or TXT file"
+        images = [path for path in every if is_image(path)]
+        line = f"{start}; there are {len(images)} images in it, but no JSON, XML, YAML or TXT file"
+        if len({path.parent for path in images if path.parent.parent.parent == root}) > 1:
+            line += "; to name the class of whole images, train a classifier such as resnet50"
+        return line
     # One of each suffix and folder: a thousand files of one kind are as they are for one reason.
     firsts = {(path.parent, path.suffix.lower()): path for path in reversed(files)}.values()
     firsts = sorted(firsts, key=lambda path: (len(path.parts), path))[:_MOST_READ]

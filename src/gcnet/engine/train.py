@@ -255,7 +255,7 @@ def _announce(run: Run, train_set: DataSet) -> None:
     if 0 < run.total <= run.recipe.warmup_iterations and run.recipe.schedule != "onecycle":
         print(
             f"note: the warm-up ({run.recipe.warmup_iterations} iterations) is longer than the run "
-            f"({run.total}), which never reaches its learning rate; lower warmup_iterations"
+            f"({run.total}), which never reaches its learning rate; lower --warmup-iterations"
         )
 
 

@@ -47,7 +47,7 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] = start_pro
     if first is not None:
         _report(study, specs, finished, json.loads((first / "run.json").read_text()))
     elif not failed:
-        raise GCNetError(f"{study.out} holds no ablation with a finished run; run it first")
+        raise GCNetError(f"{study.out} holds no study with a finished run; run it first")
     if failed:
         raise failed_runs(failed, len(study.runs()))
 

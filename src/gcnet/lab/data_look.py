@@ -116,7 +116,7 @@ FEW = 10  # objects of a class to train on, below which one line says so
 LEVELS = ("stop", "look", "note", "good")
 
 TITLES = {
-    "box mended": "boxes that were another thing's",
+    "box mended": "boxes of another object, replaced by those of the outlines",
     "box against outline": "boxes that are not around their outlines",
     "box outside": "boxes that reach out of the image",
     "twice": "annotated twice, perhaps",
@@ -142,9 +142,10 @@ def advice(found: Survey) -> str:
     size = f"{fit.limits[0]} x {fit.limits[1]}"
     if fit.small > SMALL_SHARE:
         return (
-            f"even at {size}, {percent(fit.small)} of the objects come out small: cut the images into tiles"
+            f"even at {size}, {percent(fit.small)} of the objects are under 16 pixels a side: cut the images "
+            "into tiles"
         )
-    return f"{size} is the least that leaves no more than {SMALL_SHARE:.0%} of the objects small"
+    return f"{size} is the smallest with at most {SMALL_SHARE:.0%} of the objects under 16 pixels a side"
 
 
 def _about_images(look: Look) -> Iterator[Line]:
@@ -158,8 +159,8 @@ def _about_images(look: Look) -> Iterator[Line]:
     if look.shared:
         yield Line(
             "stop",
-            f"{many(len(look.shared), 'image')} in more than one split, where scores tell what was learnt by "
-            f"heart: {_files(look, look.shared)}",
+            f"{many(len(look.shared), 'image')} in more than one split, where scores measure memory: "
+            f"{_files(look, look.shared)}",
         )
     if again := [group for group in look.same if group not in look.shared]:
         yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
@@ -219,7 +220,9 @@ def _about_objects(look: Look) -> Iterator[Line]:
     if bare == usable:
         yield Line("note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*")
     elif bare:
-        yield Line("look", f"{bare:,} of {usable:,} objects have no outline, no use to a mask head")
+        yield Line(
+            "look", f"{bare:,} of {usable:,} objects have no outline: models with masks leave them out"
+        )
     kinds = Counter(suspect.kind for suspect in look.suspects)
     for kind, title in TITLES.items():
         if kinds[kind]:

@@ -83,7 +83,7 @@ def find_grid(name: str) -> Grid:
     if name in GRIDS:
         return GRIDS[name]
     hint = did_you_mean(name, GRIDS, otherwise=f"there are {', '.join(GRIDS)}")
-    raise GCNetError(f"there is no ablation {name!r}; {hint}")
+    raise GCNetError(f"there is no study {name!r}; {hint}")
 
 
 def context_name(context: ContextSpec | None) -> str:
@@ -138,8 +138,8 @@ class Study:
         data: a data set with images to train and to validate on; None stands for context shapes, drawn in
             `out`/data.
         imagenet: start backbones from ImageNet weights.
-        seeds: runs of each cell, from --seed on.
-        jobs: runs at a time, a process each.
+        seeds: number of seeds, counted from --seed on; each variant is trained with each of them.
+        jobs: trainings at a time, a process each.
         grid: of an ablation, a name in `GRIDS`.
         report_only: make no runs, only the report on those that are finished.
     """

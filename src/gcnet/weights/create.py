@@ -62,7 +62,7 @@ def create_model(
 ) -> Detector | Classifier:
     """Creates a model of the catalog by name, in eval mode on the CPU: a detector or a classifier.
 
-    If the classes are not those of the weights, classes of the same name keep their trained rows in the
+    If the classes are not those of the weights, classes of the same name keep their trained weights in the
     output layers, and the others start random (`gcnet.weights.class_rows`). Context blocks that the weights
     of a classifier or a backbone do not have are new, and change nothing until they are trained.
 
@@ -235,7 +235,6 @@ def _describe_classes(source: Sequence[str], target: Sequence[str]) -> str:
     if not kept:
         return f"classes: all {len(new)} are new: {listed(new)}"
     if not new:
-        return f"classes: all {len(kept)} keep their trained rows: {listed(kept)}"
-    return (
-        f"classes: {len(kept)} of {len(target)} keep their trained rows ({listed(kept)}); new: {listed(new)}"
-    )
+        return f"classes: all {len(kept)} keep their trained weights: {listed(kept)}"
+    some = f"{len(kept)} of {len(target)} keep their trained weights ({listed(kept)})"
+    return f"classes: {some}; new: {listed(new)}"

@@ -206,7 +206,7 @@ def _held_to(path: Path, row: Row, as_said: ModelSpec) -> list[str]:
     """
     if others := _others(_computes(row.spec), _computes(as_said)):
         raise GCNetError(
-            f"{path} says that it is no {row.name}: other {others}; give the file in place of the name"
+            f"{path} says that it is no {row.name}: other {others}; give the file without the name of a model"
         )
     others = _others(_tests(row.spec), _tests(as_said))
     return [f"as {row.name}, and not as it says: {others}"] if others else []
