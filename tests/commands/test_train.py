@@ -65,6 +65,24 @@ def test_upstream_names_are_understood():
     assert options.out == "runs/mask_rcnn_r50_gc16"
 
 
+def test_lists_need_no_brackets():
+    words = [
+        "--image-size",
+        "320,256",
+        "--steps",
+        "8",
+        "--scale-jitter",
+        "0.8,1.25",
+        "--class-names",
+        "cat,dog",
+    ]
+    options, recipe = parse_train([TINY, "--data", "x", *words, "--loggers", "[]"])
+    assert (recipe.image_size, recipe.steps, recipe.scale_jitter) == ((320, 256), (8,), (0.8, 1.25))
+    assert options.class_names == ("cat", "dog")
+    assert recipe.loggers == ()
+    assert parse_train([TINY, "--data", "x", "--loggers", "tensorboard"])[1].loggers == ("tensorboard",)
+
+
 def test_printed_config_gives_the_same_run(tmp_path, capsys):
     words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
     words += ["--mirror", "here", "--mirror", "there"]
@@ -146,8 +164,8 @@ def test_the_model_is_found_wherever_it_stands(words: list[str], resume: bool | 
     ("words", "message"),
     [
         (["--epochs", "1.5"], "argument --epochs: give INTEGER, not 1.5"),
-        (["--steps", "8"], "argument --steps: give [INTEGER,...], not 8"),
-        (["--image-size", "[8]"], "argument --image-size: give [INTEGER,INTEGER], not [8]"),
+        (["--steps", "8 11"], "argument --steps: give INTEGER,..., not 8 11"),
+        (["--image-size", "[8]"], "argument --image-size: give INTEGER,INTEGER, not [8]"),
         (["--optimizer", "sdg"], "argument --optimizer: give sgd|adamw, not sdg"),
         (["--image-size", "[96,96"], "argument --image-size"),
         (["--flips", "1"], 'did you mean "--flip"'),

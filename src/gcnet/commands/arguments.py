@@ -104,7 +104,7 @@ class Parser(argparse.ArgumentParser):
             others["default"] = default
         else:
             others.setdefault("metavar", option.upper())
-        form = form_of(kind)
+        form = _form_of(kind)
         if bool in (kind, *get_args(kind)):
             self.switches[option] = form.split("|")
             form = f"[{form}]"
@@ -126,7 +126,12 @@ def _read(kind: Any, word: str) -> Any:
     except GCNetError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except (ValueError, yaml.YAMLError, RecursionError):
-        raise argparse.ArgumentTypeError(f"give {form_of(kind)}, not {shown(word)}") from None
+        raise argparse.ArgumentTypeError(f"give {_form_of(kind)}, not {shown(word)}") from None
+
+
+def _form_of(kind: Any) -> str:
+    """As `form_of`, for the command line, where a list needs no brackets: 8,11 or [8,11]."""
+    return form_of(kind).strip("[]")
 
 
 def value_of(word: str, kind: Any) -> Any:
@@ -142,8 +147,12 @@ def value_of(word: str, kind: Any) -> Any:
                 return value_of(word, one)
         raise ValueError(word)
     if get_origin(kind) is tuple:
-        values = yaml.safe_load(word)
-        if not isinstance(values, list) or (parts[-1] is not Ellipsis and len(values) != len(parts)):
+        values = yaml.safe_load(word if word.startswith("[") else f"[{word}]")
+        if (
+            not word
+            or not isinstance(values, list)
+            or (parts[-1] is not Ellipsis and len(values) != len(parts))
+        ):
             raise ValueError(word)
         return tuple(value_of(str(value), parts[0]) for value in values)
     known = {NoneType: {"null": None}, bool: {"true": True, "false": False}}
@@ -160,7 +169,7 @@ def _shown_default(value: Any) -> str:
     if isinstance(value, bool):
         return f" ({str(value).lower()})"
     if isinstance(value, tuple):
-        return f" ([{','.join(map(str, value))}])"
+        return f" ({','.join(map(str, value))})"
     return f" ({value:,})" if isinstance(value, int) and value >= 10_000 else f" ({value})"
 
 
