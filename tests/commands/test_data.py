@@ -77,7 +77,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "1 of 5 annotations point at an image that is not listed (first: id 51, image id 999); left out",
     ):
         assert words in text, words
-    assert "stop: 1 image in more than one split" in printed.out
+    assert "fix: 1 image in more than one split" in printed.out
     assert "1 of 5 annotations" not in printed.err
 
 

@@ -54,7 +54,7 @@ def test_what_to_mend_comes_first_and_nothing_odd_is_said(tmp_path: Path) -> Non
     train["images"][3]["width"] = 60
     del train["annotations"][8:]
     found = lines(tmp_path / "bad", train, content([(48, 64)]))
-    assert [level for level, _ in found][:2] == ["stop", "look"]
+    assert [level for level, _ in found][:2] == ["fix", "look"]
     assert ("note", "4 images without an object to learn from; only --keep-empty trains on them") in found
 
 

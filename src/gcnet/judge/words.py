@@ -48,7 +48,7 @@ def findings(report: Mapping[str, Any]) -> list[Line]:
         text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
         lines.append(Line("note", f"{text}{best['recall']:.0%} of the objects are found."))
     elif report["objects"]:
-        lines.append(Line("stop", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
+        lines.append(Line("fix", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
     return lines + _of_the_scores(report)
 
 
@@ -66,7 +66,7 @@ def _of_the_images(report: Mapping[str, Any]) -> list[Line]:
     lines, count = [], len(report["also_trained_on"] or ())
     if count:
         lines.append(
-            Line("stop", f"{count} of the images are in the training split too: figures are too good.")
+            Line("fix", f"{count} of the images are in the training split too: figures are too good.")
         )
     if report["images"] < FEW:
         lines.append(

@@ -113,7 +113,7 @@ def _within(line: str, root: Path) -> str:
 # In words, one line each -----------------------------------------------------------------------------
 
 FEW = 10  # objects of a class to train on, below which one line says so
-LEVELS = ("stop", "look", "note", "good")
+LEVELS = ("fix", "look", "note", "good")
 
 TITLES = {
     "box mended": "boxes of another object, replaced by those of the outlines",
@@ -129,7 +129,7 @@ TITLES = {
 def findings(look: Look) -> list[Line]:
     """The lines at the top of the page, the most important first."""
     lines = [*_about_images(look), *_about_classes(look), *_about_objects(look)]
-    if not any(line.level in ("stop", "look") for line in lines):
+    if not any(line.level in ("fix", "look") for line in lines):
         lines.append(Line("good", "nothing odd was found"))
     return sorted(lines, key=lambda line: LEVELS.index(line.level))
 
@@ -151,14 +151,14 @@ def advice(found: Survey) -> str:
 def _about_images(look: Look) -> Iterator[Line]:
     if look.problems:
         count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
-        yield Line("stop", f"{count} missing, cut off or not of the annotated size: {first}")
+        yield Line("fix", f"{count} missing, cut off or not of the annotated size: {first}")
     valid = look.survey.splits.get("valid")
     if "train" in look.splits and not (valid and valid.objects):
         level, missing = ("look", "object in the validation split") if valid else ("note", "validation split")
         yield Line(level, f"there is no {missing}: a training on this is not scored")
     if look.shared:
         yield Line(
-            "stop",
+            "fix",
             f"{many(len(look.shared), 'image')} in more than one split, where scores measure memory: "
             f"{_files(look, look.shared)}",
         )
@@ -209,7 +209,7 @@ def _about_objects(look: Look) -> Iterator[Line]:
     if not usable:
         brush = "; all are marked iscrowd, and --crowd-as-objects true takes them as objects"
         yield Line(
-            "stop", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
+            "fix", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
         )
         return
     if crowd:

@@ -28,9 +28,9 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Line:
-    """A finding: a fault ("stop"), something to look at, a remark ("note"), or "good"."""
+    """A finding: a fault ("fix"), something to look at, a remark ("note"), or "good"."""
 
-    level: Literal["stop", "look", "note", "good"]
+    level: Literal["fix", "look", "note", "good"]
     text: str
 
 
