@@ -133,3 +133,5 @@ def test_parts_of_a_seed_hold_each_other_and_groups_stay_together(tmp_path: Path
     assert len(grouped) == 12
     assert all(sum(id // 4 == group for id in grouped) in (0, 4) for group in range(10))
     assert len(part_of(whole, 0.001, 0)) == 1
+    with pytest.raises(GCNetError, match="--group-by patient matches no path of the images of"):
+        part_of(whole, 0.25, 3, "patient")

@@ -84,7 +84,7 @@ def part_of(
 ) -> DataSet[ImageRecord]:
     """A random share of the images; with one seed, a larger share contains a smaller one.
 
-    Images whose paths agree in the regular expression `group_by` are drawn together.
+    Images whose paths agree in the regular expression `group_by` are drawn together; COCO's fields are gone.
     """
     if share >= 1:
         return dataset
@@ -137,10 +137,11 @@ def _groups(dataset: DataSet[ImageRecord], entries: Sequence[Mapping[str, Any]],
             raise GCNetError(f"--group-by {shown(by)} is no regular expression: {error}") from None
         found = [json.dumps(match.groups() or match.group()) if match else None for match in matches]
     if not any(found):
-        raise GCNetError(
-            f"--group-by {shown(by)} is no field of the images of {dataset.source}, and no path of theirs "
-            f"matches it, such as {shown(names[0], 120)}; correct it"
-        )
+        images = f"the images of {dataset.source}"
+        nothing = f"matches no path of {images}"
+        if entries:
+            nothing = f"is no field of {images}, and no path of theirs matches it"
+        raise GCNetError(f"--group-by {shown(by)} {nothing}, such as {shown(names[0], 120)}; correct it")
     groups = [group or name for group, name in zip(found, names, strict=True)]
     if len(set(groups)) == 1:
         raise GCNetError(f"--group-by {shown(by)} puts all images into one group; correct it")
