@@ -46,11 +46,12 @@ def test_targets_move_and_count() -> None:
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [
+        (1, [1]),
         (slice(2), [0, 1]),
         (torch.tensor([3, 0]), [3, 0]),
         (torch.tensor([False, True, False, True, False]), [1, 3]),
     ],
-    ids=["slice", "indices", "mask"],
+    ids=["number", "slice", "indices", "mask"],
 )
 def test_selecting_detections(keep: object, expected: list[int]) -> None:
     found = detections(5)
@@ -58,6 +59,12 @@ def test_selecting_detections(keep: object, expected: list[int]) -> None:
     assert len(chosen) == len(expected)
     for part in ("boxes", "scores", "labels", "mask_probs", "masks"):
         assert torch.equal(getattr(chosen, part), getattr(found, part)[expected]), part
+
+
+def test_detections_one_by_one() -> None:
+    for found in (detections(3), detections(3).arrays()):
+        assert [one.labels.tolist() for one in found] == [[0], [1], [2]]
+        assert [len(one) for one in found] == [1, 1, 1]
 
 
 def test_masks_are_drawn_once() -> None:

@@ -80,7 +80,8 @@ class Found:
         return detections(self.boxes, masks, self.scores, self.labels, data=data)
 
     def __getitem__(self, keep: Any) -> Found:
-        """The detections that a slice, boolean mask or index array selects."""
+        """The detections that a number, slice, boolean mask or index array selects."""
+        keep = [keep] if isinstance(keep, int) else keep
         probs = None if self.mask_probs is None else self.mask_probs[keep]
         boxes, scores, labels, frames = (
             array[keep] for array in (self.boxes, self.scores, self.labels, self.frames)

@@ -112,6 +112,14 @@ def test_mistakes(images: Any, top: int) -> None:
         small().predict_images(images, top=top)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_classifier_can_be_cast(dtype: torch.dtype) -> None:
+    classifier = small()
+    exact = classifier.predict_images(pictures(2))
+    for ours, theirs in zip(classifier.to(dtype).predict_images(pictures(2)), exact, strict=True):
+        torch.testing.assert_close(ours.probabilities, theirs.probabilities, atol=0.02, rtol=0)
+
+
 def test_specs_survive_json() -> None:
     import json
     from dataclasses import asdict

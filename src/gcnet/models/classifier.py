@@ -59,7 +59,8 @@ class Classifier(Pretrained, nn.Module):
 
     def logits(self, images: UInt8[Tensor, "N 3 H W"]) -> Float[Tensor, "N K"]:
         """The score of each class before the softmax. Images are RGB, 0 to 255, of any one size."""
-        features = self.backbone((images.float() - self.mean) / self.std)[-1]
+        normal = (images.float() - self.mean) / self.std
+        features = self.backbone(normal.to(next(self.backbone.parameters()).dtype))[-1]
         return self.fc(features.mean(dim=(2, 3)))
 
     def predict_images(self, images: Any | Sequence[Any], *, top: int = 5) -> list[Classification]:

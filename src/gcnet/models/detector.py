@@ -148,6 +148,8 @@ class Detector(Pretrained, nn.Module):
     ) -> PaddedDetections:
         """Detections with static shapes, for compilers and exporters. The model must be in eval mode.
 
+        `torch.export` needs `import torchvision` before, for the shapes of its operators.
+
         Args:
             images: RGB, 0 to 255, resized as the model's spec says.
             score_threshold: in [0, 1]; detections score above it.

@@ -26,9 +26,12 @@ def initialise(module: nn.Module, weights: Callable[[Tensor], Tensor]) -> None:
 
 
 def make_norm(norm: Norm, channels: int) -> nn.BatchNorm2d | nn.GroupNorm:
-    """Batch norm (the training loop decides whether to synchronise it), or group norm."""
+    """Batch norm (the training loop decides whether to synchronise it), or group norm.
+
+    Fewer than 8 channels are one group.
+    """
     if norm in ("group", "group32"):
-        return nn.GroupNorm(32 if norm == "group32" else min(32, channels // 8), channels)
+        return nn.GroupNorm(32 if norm == "group32" else min(32, max(channels // 8, 1)), channels)
     return nn.BatchNorm2d(channels)
 
 
