@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -124,6 +126,9 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{root} does not exist; give the folder of a data set, or its annotation file")
     if images is not None and not Path(images).is_dir():
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
+    for folder in itertools.islice(itertools.chain(root.glob("*/"), root.glob("*/*/")), _MOST_FOLDERS):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            log.warning("%s cannot be read, for lack of permission; what is in it is passed over", folder)
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = _found_in(root, _FILES)
