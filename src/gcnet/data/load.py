@@ -201,13 +201,15 @@ def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> S
     try:
         source = read()
     except GCNetError as error:
-        raise GCNetError(f"{error}{_or_another(read, root)}") from None
+        if other := _another(read, root):
+            raise GCNetError(f"{error}, or give {other} as --data FILE") from None
+        raise
     base = folder_of(root)
     folder = source.image_dir if images is None else Path(images)
     return replace(source, image_dir=folder, within=(*source.within, base))
 
 
-def _or_another(read: Callable[[], Source], root: Path) -> str:
+def _another(read: Callable[[], Source], root: Path) -> Path | None:
     """What could be read in the place of a file that cannot: one of another format beside it."""
     for find in _FILES if root.is_dir() else ():
         with contextlib.suppress(GCNetError):
@@ -215,5 +217,5 @@ def _or_another(read: Callable[[], Source], root: Path) -> str:
                 if getattr(other, "func", None) is not getattr(read, "func", None):
                     source = other()
                     if source.annotations and source.path.is_file() and find(source.path):
-                        return f", or give {source.path} as --data FILE"
-    return ""
+                        return source.path
+    return None
