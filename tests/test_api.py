@@ -78,7 +78,11 @@ def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, ph
 
 
 def test_the_threshold_of_a_file_is_what_its_model_shows_from(
-    detector: Detector, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    detector: Detector,
+    photos: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, words = tmp_path / "m.safetensors", {"workers": 0, "progress": False}
     gcnet.save_model(detector, path)
@@ -104,6 +108,9 @@ def test_the_threshold_of_a_file_is_what_its_model_shows_from(
     assert {len(found) for found in shown.found} == {100}
     with pytest.raises(gcnet.GCNetError, match="a file of ours"):
         gcnet.evaluate(detector, photos, keep_threshold=True)
+    monkeypatch.setattr("os.access", lambda place, mode: place != path.parent)
+    with pytest.raises(gcnet.GCNetError, match="no permission to write in"):
+        gcnet.evaluate(path, photos, keep_threshold=True, **words)
 
 
 def test_a_file_is_trained_on_from_its_weights(

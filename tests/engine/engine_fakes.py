@@ -103,7 +103,8 @@ def run_fake(
 
     `curves`: they are drawn in the end, which takes longer than all the rest.
     """
-    records = [LabelledImage(Path(f"{number}.jpg"), 0) for number in range(images)]
+    names = [f"\udcff{number}.jpg" for number in range(images)]  # no UTF-8, as of old archives
+    records = [LabelledImage(Path(name), 0) for name in names]
     detector = detector or FakeDetector()
     dataset = DataSet(Path("none.json"), records, detector.spec.class_names, (1, 2))
     task = replace(DETECTION, optimized=lambda detector: detector)

@@ -156,6 +156,13 @@ def test_a_list_of_a_stranger_removes_nothing(tmp_path: Path, out: Path, name: A
     assert below(tmp_path) == {"photo.jpg"}
 
 
+def test_what_a_kill_left_half_written_is_removed(photos: list[Path], out: Path) -> None:
+    predict(photos, out, crops=True)
+    (out / "crops" / ".000-0.jpg.123.part").touch()
+    predict(photos, out, crops=True)
+    assert not list(out.rglob("*.part"))
+
+
 @pytest.mark.parametrize("left", [0, 10])
 def test_a_file_that_the_list_does_not_take_is_removed(tmp_path: Path, left: int) -> None:
     (tmp_path / NAME).write_bytes(b"\n" * 2000)

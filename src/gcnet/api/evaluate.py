@@ -101,8 +101,11 @@ def evaluate(
     if report is not None:
         check_own(report, "report.json", ("model", "data", "split"), "report.html")
     file = chosen.source and chosen.source.place
-    if keep_threshold and not (isinstance(file, Path) and file.suffix == ".safetensors"):
-        raise GCNetError("--keep-threshold is for a model in a file of ours; `gcnet convert` writes one")
+    if keep_threshold:
+        if not (isinstance(file, Path) and file.suffix == ".safetensors"):
+            raise GCNetError("--keep-threshold is for a model in a file of ours; `gcnet convert` writes one")
+        if not os.access(file.parent, os.W_OK):
+            raise GCNetError(f"--keep-threshold: no permission to write in {file.parent}; copy the model")
     loaded = chosen.load()
 
     from gcnet.data.check import check_images

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -135,6 +137,9 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{root} does not exist; give the folder of a data set, or its annotation file")
     if images is not None and not Path(images).is_dir():
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
+    for folder in itertools.islice(itertools.chain(root.glob("*/"), root.glob("*/*/")), _MOST_FOLDERS):
+        if not os.access(folder, os.R_OK | os.X_OK):
+            log.warning("%s cannot be read, for lack of permission; what is in it is passed over", folder)
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = _found_in(root, _FILES)
@@ -207,13 +212,15 @@ def _placed(read: Callable[[], Source], root: Path, images: AnyPath | None) -> S
     try:
         source = read()
     except GCNetError as error:
-        raise GCNetError(f"{error}{_or_another(read, root)}") from None
+        if other := _another(read, root):
+            raise GCNetError(f"{error}, or give {other} as --data FILE") from None
+        raise
     base = folder_of(root)
     folder = source.image_dir if images is None else Path(images)
     return replace(source, image_dir=folder, within=(*source.within, base))
 
 
-def _or_another(read: Callable[[], Source], root: Path) -> str:
+def _another(read: Callable[[], Source], root: Path) -> Path | None:
     """What could be read in the place of a file that cannot: one of another format beside it."""
     for find in _FILES if root.is_dir() else ():
         with contextlib.suppress(GCNetError):
@@ -221,5 +228,5 @@ def _or_another(read: Callable[[], Source], root: Path) -> str:
                 if getattr(other, "func", None) is not getattr(read, "func", None):
                     source = other()
                     if source.annotations and source.path.is_file() and find(source.path):
-                        return f", or give {source.path} as --data FILE"
-    return ""
+                        return source.path
+    return None

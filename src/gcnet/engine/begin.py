@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from gcnet.console import printable
 from gcnet.data.dataset import DataSet, LabelledImage
 from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.checkpoint import changed_fields, restore_model, restore_moments
@@ -63,7 +64,7 @@ def begin_run(
                 )
     freeze(model, recipe.freeze)
     if (weighed := weigh_classes(model, train_set, recipe, masks=task.masks)) and place.leads:
-        print(weighed)
+        print(printable(weighed))
     model.train().to(place.device)
     if place.device.type == "cuda":
         model.to(memory_format=torch.channels_last)  # as the maps are: cuDNN need not turn them around
@@ -84,7 +85,8 @@ def _describe_images(dataset: DataSet) -> dict[str, Any]:
         f"{record.path.name} {record.label if isinstance(record, LabelledImage) else len(record.instances)}"
         for record in dataset.records
     ]
-    return {"count": len(lines), "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    names = "\n".join(lines).encode("utf-8", "surrogateescape")
+    return {"count": len(lines), "digest": hashlib.sha256(names).hexdigest()}
 
 
 class Losses(nn.Module):

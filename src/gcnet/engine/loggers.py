@@ -264,5 +264,8 @@ class RunLog:
             act()
         except Exception as error:  # a full disk, a server that is gone
             if name not in self._warned:
-                print(f"warning: {name} did not take the numbers ({error}); training goes on", flush=True)
+                print(
+                    f"warning: {name} did not take the numbers ({one_line(str(error))}); training goes on",
+                    flush=True,
+                )
             self._warned.add(name)

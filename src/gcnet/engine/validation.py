@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gcnet.console import one_line
 from gcnet.data.dataset import DataSet
 from gcnet.data.loader import iterations_per_epoch
 from gcnet.engine.loggers import RunLog, rounded
@@ -94,4 +95,4 @@ def _keep_going(write: Callable[[], object]) -> None:
     try:
         write()
     except (GCNetError, OSError) as error:
-        print(f"warning: {error}; training goes on", flush=True)
+        print(f"warning: {one_line(str(error))}; training goes on", flush=True)

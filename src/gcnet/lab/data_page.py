@@ -20,7 +20,7 @@ from gcnet.data.dataset import DataSet, ImageRecord, Instance
 from gcnet.data.survey import Survey
 from gcnet.data.suspects import Suspect
 from gcnet.errors import GCNetError
-from gcnet.files import alone_in, prepare_folder, write_bytes
+from gcnet.files import alone_in, prepare_folder, remove_leftovers, write_bytes
 from gcnet.lab.data_look import TITLES, Look, Place, advice, findings
 from gcnet.ops.images import write_image
 from gcnet.prediction.names import OutputNames
@@ -189,6 +189,6 @@ def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]
     with alone_in(out), progress_bar(transient=True) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
         written.begin([record.path for dataset in splits.values() for record in dataset.records], tasks)
         for split in splits:
-            prepare_folder(out / split)
+            remove_leftovers(prepare_folder(out / split))
         failed = list(bar.track(pool.map(draw, tasks), total=len(tasks), description="drawing"))
     return [problem for problem in failed if problem]

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from gcnet.data.write import polygons, yolo_line
 from gcnet.evaluation.results import ImageResults
-from gcnet.files import disk_errors, prepare_folder, write_bytes
+from gcnet.files import disk_errors, prepare_folder, remove_leftovers, write_bytes
 from gcnet.found import Found
 from gcnet.ops.images import write_image
 from gcnet.prediction.formats import objects_of
@@ -67,7 +67,7 @@ class Beside:
     def prepare(self) -> None:
         """Makes the folders, and files that exist once for each kind."""
         for folder in self.folders:
-            prepare_folder(folder)
+            remove_leftovers(prepare_folder(folder))
         if "yolo" in self.kinds:
             # All images as both: whoever trains on them divides them.
             content = {"train": "images", "val": "images", "names": dict(enumerate(self.class_names))}

@@ -808,6 +808,17 @@ def test_a_damaged_file_beside_a_whole_one_of_another_format(tmp_path: Path) -> 
     assert found(whole) == {"train": [("a.jpg", [("cat", (5, 5, 45, 45))])]}
 
 
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its split would be missed otherwise."""
+    for split in ("train", "valid"):
+        coco(tmp_path / split / "_annotations.coco.json", [image(tmp_path / split / "a.jpg").name])
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "valid")
+    load_splits(tmp_path)
+    assert f"{tmp_path / 'valid'} cannot be read, for lack of permission" in caplog.text
+
+
 def test_images_that_are_given_need_not_be_in_the_data_set(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,11 +93,10 @@ def find_csv(root: Path) -> Readers:
 
 def _in_column(path: Path, root: Path) -> Readers:
     """The splits that a column names; none without training and another."""
-    rows = _all_rows(path)
-    columns = _columns(rows[:20])
+    columns = _columns_at_first(path)
     if columns is None or not columns.split:
         return {}
-    (place,) = columns.split
+    (place,), rows = columns.split, _all_rows(path)
     split_at = [split_of(row[place]) if len(row) > place else None for row in rows]
     if not {"train"} < {*split_at} - {None, WHOLE}:
         return {}
@@ -117,13 +116,15 @@ def _in_column(path: Path, root: Path) -> Readers:
 
 def is_csv_table(path: Path) -> bool:
     """Whether a file is a table of objects, by its first rows."""
-    if path.suffix.lower() != ".csv":
-        return False
+    return path.suffix.lower() == ".csv" and _columns_at_first(path) is not None
+
+
+def _columns_at_first(path: Path) -> Columns | None:
     text = head_of(path, 1 << 16).decode("utf-8-sig", errors="replace")
     try:
-        return _columns(list(_rows(split_lines(text)[:20]))) is not None
+        return _columns(list(_rows(split_lines(text)[:20])))
     except csv.Error:
-        return False
+        return None
 
 
 def _rows(lines: Sequence[str]) -> Iterable[list[str]]:

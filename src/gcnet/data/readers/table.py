@@ -86,7 +86,8 @@ def _read_parquet(files: Sequence[Path]) -> Source:
 def _mark(path: Path) -> str:
     """A name for the state of a file: it changes with the file."""
     stat = path.stat()
-    return hashlib.sha256(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    state = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape")
+    return hashlib.sha256(state).hexdigest()[:16]
 
 
 def _rows(table: Any) -> Iterator[dict[str, Any]]:
