@@ -86,6 +86,7 @@ def _objects(
     canvas = np.zeros((height, width) if can_draw else (1, 1), np.uint16)
     named: dict[int, tuple[str, bool, bool]] = {}
     groups: dict[str, int] = {}
+    most = LONGEST_OUTLINE  # of all together
     for number, one in enumerate(polygons, start=1):
         label = str(one.get("label") or "")
         if one.get("deleted") or label == _NOT_DRAWN:
@@ -94,7 +95,8 @@ def _objects(
         is_group = label not in _OTHERS and single != label and single in (*_CLASSES, *_OTHERS)
         name = single if is_group else label
         points = parse_polygon(one.get("polygon")) if can_draw and number <= _MOST_POLYGONS else None
-        spans = None if points is None else _spans(points, (height, width))
+        spans = None if points is None else _spans(points, (height, width), most)
+        most -= 2 * len(spans or ())
         first = groups.setdefault(name, number) if is_group and spans is not None else number
         for row, left, right in spans or ():
             canvas[row, left:right] = first
@@ -112,17 +114,19 @@ def _objects(
             yield number, name, {}
 
 
-def _spans(points: Float[np.ndarray, "P 2"], size: tuple[int, int]) -> list[tuple[int, int, int]] | None:
+def _spans(
+    points: Float[np.ndarray, "P 2"], size: tuple[int, int], most: int
+) -> list[tuple[int, int, int]] | None:
     """The rows of pixels inside of a polygon: which one, the first pixel, and that after the last one.
 
     They are those of the published instanceIds.png, which Pillow drew as it was then: in each row between the
-    crossings of the line through the middles of its pixels. None of an outline that is longer than any.
+    crossings of the line through the middles of its pixels. None where there are more than `most` crossings.
     """
     corners = points.clip(-_FAR, _FAR).astype(np.int64)
     ends = np.stack([corners, np.roll(corners, -1, 0)], -1)
     top, bottom = (edge(ends[:, 1], axis=1).clip(0, size[0]) for edge in (np.min, np.max))
     rows = bottom - top
-    if rows.sum() > LONGEST_OUTLINE:
+    if rows.sum() > most:
         return None
     edge = np.repeat(np.arange(len(rows)), rows)
     row = np.arange(len(edge)) - np.repeat(rows.cumsum() - rows, rows) + top[edge]
