@@ -198,7 +198,7 @@ def _supervisely(folder: Path) -> None:
 def _cityscapes(folder: Path) -> None:
     _images(folder / "leftImg8bit" / "train")
     hole = [[9, 9], [20, 9], [20, 20]]
-    labels = {"car": SQUARE, "sky": hole, "persongroup": hole, "cat": [[30, 9], [40, 9], [40, 20]]}
+    labels = {"cat": SQUARE, "sky": hole, "dog": [[20, 9], [40, 9], [40, 20]]}
     objects = [{"label": label, "polygon": points, "deleted": 0} for label, points in labels.items()]
     content = {"imgHeight": SIZE[0], "imgWidth": SIZE[1], "objects": objects}
     for number in (1, 2):

@@ -51,22 +51,22 @@ _ANNOTATIONS = (".json", ".gz", ".xml", ".yaml", ".yml", ".data", ".csv", ".json
 _FILES: Sequence[Callable[[Path], Readers]] = (
     find_coco,
     find_via,
-    find_via3,
     find_voc,
     find_cvat,
     find_box_lines,
     find_yolo,
-    find_kitti,
-    find_dota,
     find_labelme,
     find_isat,
-    find_cityscapes,
-    find_darwin,
-    find_superannotate,
     find_label_studio,
     find_supervisely,
     find_panoptic,
     find_table,
+    find_via3,
+    find_kitti,
+    find_dota,
+    find_cityscapes,
+    find_darwin,
+    find_superannotate,
 )
 _GUESSED = (find_masks, find_csv)
 READERS = (*_FILES, *_GUESSED)

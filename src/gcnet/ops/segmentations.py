@@ -212,7 +212,7 @@ def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
         runs = counts
     elif isinstance(counts, (str, bytes)) and counts.isascii():
         counts = counts.encode() if isinstance(counts, str) else counts
-        runs = _run_lengths(counts)
+        runs = run_lengths(counts)
     else:
         raise GCNetError(
             f"its RLE counts are neither a string nor a list of whole numbers of 0 to {pixels} pixels"
@@ -224,9 +224,9 @@ def _parse_rle(raw: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     return coco_mask.frPyObjects(rle, height, width) if isinstance(counts, list) else rle
 
 
-def _run_lengths(text: bytes) -> list[int]:
-    """The run lengths in a compressed RLE: 5 bits a character, low ones first; all but the first three
-    are differences from the last run but one.
+def run_lengths(text: bytes) -> list[int]:
+    """The lengths of the runs in a compressed RLE: 5 bits a character, low ones first; all but the first
+    three are differences from the last run but one.
     """
     codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     ends = np.flatnonzero((codes & 0x20) == 0) + 1

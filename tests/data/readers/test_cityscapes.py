@@ -18,9 +18,8 @@ CLASSES = ("bicycle", "bus", "car", "motorcycle", "person", "rider", "train", "t
 
 
 def square(x: int, y: int, side: int) -> list[list[int]]:
-    """The outline of side x side pixels from x, y on."""
-    last = side - 1
-    return [[x, y], [x + last, y], [x + last, y + last], [x, y + last]]
+    """The outline of side x side pixels from x, y on: it goes through the last ones of a row."""
+    return [[x, y], [x + side - 1, y], [x + side - 1, y + side], [x, y + side]]
 
 
 def polygons(root: Path, objects: list[dict[str, Any]], name: str = "gtFine/train/ulm/a_gtFine") -> None:
@@ -61,6 +60,20 @@ def test_what_is_seen_of_cityscapes(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert group.area == 100 + 50
     assert "1 of 5 annotations have neither a box nor an outline" in caplog.text
     assert "first: id a_gtFine_polygons.json:11" in caplog.text
+
+
+def test_pixels_of_slanted_polygons(tmp_path: Path) -> None:
+    """As in the published instanceIds.png: in each row those from crossing to crossing, rounded outwards."""
+    image(tmp_path / "a_leftImg8bit.png")
+    triangle, crossed = [[0, 0], [10, 0], [0, 10]], [[40, 0], [50, 20], [40, 20], [50, 0]]
+    polygons(tmp_path, [{"label": "car", "polygon": points} for points in (triangle, crossed)], "a_gtFine")
+    first, second = (
+        segmentation_to_mask(one.segmentation, (HEIGHT, WIDTH))
+        for one in load_splits(tmp_path)["train"].records[0].instances
+    )
+    assert first.sum(1).tolist() == [11 - row for row in range(10)] + [0] * (HEIGHT - 10)
+    widths = [11, 9, 9, 7, 7, 5, 5, 3, 3, 1]
+    assert second.sum(1).tolist() == [*widths, *reversed(widths)] + [0] * (HEIGHT - 20)
 
 
 def test_classes_that_cityscapes_does_not_know(tmp_path: Path) -> None:
@@ -105,6 +118,13 @@ def test_polygons_of_a_huge_image_are_not_drawn(tmp_path: Path, caplog: pytest.L
     )
     with pytest.raises(GCNetError, match="give its size in pixels"):
         load_splits(tmp_path)
+
+
+def test_outlines_that_never_end_are_not_drawn(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "a_leftImg8bit.png")
+    polygons(tmp_path, [{"label": "car", "polygon": [[0, 0], [79, 59]] * 50_000}], "a_gtFine")
+    assert not load_splits(tmp_path)["train"].records[0].instances
+    assert "1 of 1 annotations have neither a box nor an outline" in caplog.text
 
 
 def test_hostile_polygons_of_cityscapes(tmp_path: Path) -> None:

@@ -91,10 +91,10 @@ def isat_file(polygons: Sequence[tuple[str, int, Any, float, bool]]) -> str:
 
 
 def cityscapes(root: Path) -> None:
-    """Outlines go through the middles of pixels; in one split a later polygon hides a part of the object."""
-    outline = [[20, 10], [59, 10], [59, 39], [20, 39]]
-    wide = [[20, 10], [79, 10], [79, 39], [20, 39]]
-    sky = [[60, 0], [79, 0], [79, 59], [60, 59]]
+    """Outlines go through the last pixels of rows; in one split a later polygon hides some of the object."""
+    outline = [[20, 10], [59, 10], [59, 40], [20, 40]]
+    wide = [[20, 10], [79, 10], [79, 40], [20, 40]]
+    sky = [[60, 0], [79, 0], [79, 60], [60, 60]]
     for split, polygons in (("train", [("car", outline)]), ("val", [("car", wide), ("sky", sky)])):
         image(root / "leftImg8bit" / split / "ulm" / "ulm_000000_000019_leftImg8bit.png")
         objects = [{"label": label, "polygon": points} for label, points in polygons]

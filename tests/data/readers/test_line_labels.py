@@ -35,6 +35,21 @@ def test_regions_of_kitti_that_nobody_annotated(tmp_path: Path, caplog: pytest.L
     assert "1 of 5 objects have no class; left out" in caplog.text
 
 
+def test_regions_times_classes_take_no_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "a.png")
+    lines = [f"class{number}{CAR[3:]}" for number in range(600)] + [NOBODY] * 600
+    write(tmp_path / "a.txt", "\n".join(lines))
+    assert len(load_splits(tmp_path, val_fraction=0)["train"].records[0].instances) == 600
+    assert "DontCare regions of so many classes are not ignored" in caplog.text
+
+
+def test_a_folder_that_is_named_from_within(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image(tmp_path / "image_2" / "0.png")
+    write(tmp_path / "label_2" / "0.txt", CAR)
+    monkeypatch.chdir(tmp_path)
+    assert len(load_splits(".", val_fraction=0)["train"].records[0].instances) == 1
+
+
 def test_thousands_of_other_files_before_the_labels(tmp_path: Path) -> None:
     """KITTI has the calibration of each image in a folder before that of labels."""
     image(tmp_path / "image_2" / "000000.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from format_files import HEIGHT, WIDTH, image, write
 
 from gcnet.data.load import load_splits
+from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import segmentation_to_mask
 
 
@@ -69,6 +71,15 @@ def test_the_file_of_the_desktop_program(tmp_path: Path) -> None:
     dataset = load_splits(tmp_path, val_fraction=0)["train"]
     assert dataset.class_names == ("log",)
     assert [len(record.instances) for record in dataset.records] == [2, 0]
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "x/a.jpg", "y" * 5000 + ".jpg", "", "/", "\0.jpg"])
+def test_hostile_names_of_superannotate(name: str, tmp_path: Path) -> None:
+    image(tmp_path / "a.jpg")
+    one = {"instances": [{"className": "dog", "parts": [{"color": "#00000f"}]}], "metadata": {}}
+    write(tmp_path / "annotations.json", json.dumps({"___sa_version___": "1", "a.jpg": one, name: one}))
+    with contextlib.suppress(GCNetError):
+        load_splits(tmp_path, val_fraction=0)
 
 
 def test_masks_of_another_size_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os.path
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
 
+log = logging.getLogger(__name__)
+
 _NUMBER = rb"[ \t]*-?\d+\.?\d*(?:[eE][-+]?\d+)?"
 _KITTI = re.compile(rb"[A-Za-z]\S*(?:[ \t]%b){14,15}\s*(?:\n|$)" % _NUMBER)
 _DOTA = re.compile(
@@ -21,6 +24,7 @@ _DOTA = re.compile(
 )
 _HEADER = ("imagesource:", "gsd:")
 _REGION = "DontCare"
+_MOST_REGIONS = 300_000  # times classes; KITTI's are 90,000
 
 
 def find_kitti(root: Path) -> Readers:
@@ -49,8 +53,11 @@ def _read_lines(
     every = (path for place in {path.parent for path in files} for path in place.glob("*.txt"))
     empty = {path for path in every if not head_of(path).strip()}
     for path, lines in readable(sorted({*files} | empty), read_lines):
-        places = [above / name for above in path.parents[1:4] for name in ("images", "image_2")]
-        image = beside.of(path, "", [*places, path.parents[2] / "image_2" / path.parent.name])
+        above = path.absolute().parents
+        places = [place / name for place in above[1:4] for name in ("images", "image_2")]
+        image = beside.of(
+            path, "", [*places, *(place / "image_2" / path.parent.name for place in above[2:3])]
+        )
         if not os.path.isfile(image):
             if path in empty:
                 continue
@@ -68,7 +75,11 @@ def _read_lines(
             else:
                 entries.add_object(f"{path.name}:{number}", name, drawn)
     # What is found in a region that nobody annotated counts for no class, so that it is one of each.
-    for name in sorted({one["category_id"] for one in entries.objects} - {""}):
+    names = sorted({one["category_id"] for one in entries.objects} - {""})
+    if len(names) * len(regions) > _MOST_REGIONS:
+        log.warning("%s: %s regions of so many classes are not ignored", folder, _REGION)
+        names = []
+    for name in names:
         marks = {"category_id": name, "ignore": 1}
         entries.objects += [{**one, **marks, "id": f"{one['id']} {name}"} for one in regions]
     return entries.source(folder, folder)

@@ -12,7 +12,16 @@ from jaxtyping import Integer, UInt8
 
 from gcnet.console import shown
 from gcnet.ops.decode import image_size, read_index_mask
-from gcnet.ops.segmentations import crop_polygons, crop_segmentation, mask_to_rle, segmentation_to_mask
+from gcnet.ops.segmentations import (
+    LONGEST_OUTLINE,
+    crop_polygons,
+    crop_segmentation,
+    mask_to_rle,
+    outline_length,
+    run_lengths,
+    segmentation_to_mask,
+    segmentation_to_rle,
+)
 
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -76,15 +85,19 @@ def even_odd(outlines: Sequence[Sequence[Sequence[float]]], size: dict[str, Any]
     if len(parts) == 1:
         return {"segmentation": [parts[0].ravel().tolist()]}
     shape = int(size["height"]), int(size["width"])
-    check_mask_size(shape)
+    pixels = check_mask_size(shape)
     if not all(np.isfinite(points).all() for points in parts):
         raise ValueError("a point that is no number")
-    full = np.zeros(shape, np.uint8)
-    for points in crop_polygons(parts, shape):
-        x, y = points.min(0).astype(int).tolist()
-        right, bottom = np.ceil(points.max(0)).astype(int).tolist()
-        full[y:bottom, x:right] ^= segmentation_to_mask([points - (x, y)], (bottom - y, right - x))
-    return {"segmentation": mask_to_rle(full)}
+    parts = crop_polygons(parts, shape)
+    if outline_length(parts) > LONGEST_OUTLINE:
+        raise ValueError("outlines that are longer than any")
+    # Where a mask begins or ends: what is there in two of them is neither.
+    runs = (run_lengths(segmentation_to_rle([points], *shape)["counts"]) for points in parts)
+    places, times = np.unique(
+        np.concatenate([np.cumsum(lengths)[:-1] for lengths in runs]), return_counts=True
+    )
+    counts = np.diff(places[times % 2 == 1], prepend=0, append=pixels).tolist()
+    return {"segmentation": {"size": list(shape), "counts": counts}}
 
 
 def check_mask_size(size: tuple[int, int]) -> int:

@@ -6,6 +6,7 @@ Masks of its pixel projects are colours in `a.jpg___save.png`.
 from __future__ import annotations
 
 import math
+import os.path
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -59,7 +60,7 @@ def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
             size = {side: said.get(side) for side in ("width", "height")}
             image = beside.of(path, name)
             entries.add_image(image, **size)
-            mask = _mask(path.with_name(f"{name}___save.png"), image, size)
+            mask = _mask(path.parent / f"{Path(name).name}___save.png", image, size)
             instances = objects_in(one.get("instances"))
             if mask is None and any("parts" in instance for instance in instances):
                 unmasked.append(name)
@@ -104,7 +105,7 @@ def _mask(path: Path, image: str, size: dict[str, Any]) -> np.ndarray | None:
     """The colours of the objects of an image, as numbers; None where there is no file of its size."""
     own = own_size(image)
     said = (size["height"], size["width"])
-    return read_mask(path, said if own == NO_SIZE else own) if path.is_file() else None
+    return read_mask(path, said if own == NO_SIZE else own) if os.path.isfile(path) else None
 
 
 def _object(parts: Sequence[dict[str, Any]], mask: np.ndarray | None, size: dict[str, Any]) -> dict[str, Any]:
