@@ -46,7 +46,7 @@ def test_targets_move_and_count() -> None:
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [
-        (1, [1]),
+        (np.int64(1), [1]),
         (slice(2), [0, 1]),
         (torch.tensor([3, 0]), [3, 0]),
         (torch.tensor([False, True, False, True, False]), [1, 3]),

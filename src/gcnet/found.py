@@ -81,7 +81,7 @@ class Found:
 
     def __getitem__(self, keep: Any) -> Found:
         """The detections that a number, slice, boolean mask or index array selects."""
-        keep = [keep] if isinstance(keep, int) else keep
+        keep = [keep] if isinstance(keep, int | np.integer) else keep
         probs = None if self.mask_probs is None else self.mask_probs[keep]
         boxes, scores, labels, frames = (
             array[keep] for array in (self.boxes, self.scores, self.labels, self.frames)

@@ -169,7 +169,7 @@ class Detections:
 
     def __getitem__(self, keep: Any) -> Detections:
         """The detections that a number, slice, boolean mask or index tensor selects."""
-        keep = [keep] if isinstance(keep, int) else keep
+        keep = [keep] if isinstance(keep, int | np.integer) else keep
         edges = self.edges and [self.edges[index] for index in torch.arange(len(self))[keep].tolist()]
         return replace(_with_tensors(self, lambda tensor: tensor[keep]), edges=edges)
 

@@ -218,3 +218,5 @@ def test_a_model_that_no_file_can_hold_is_refused_before_it_is_trained() -> None
         Detector(replace(spec, class_names=("a" * 1001,)))
     with pytest.raises(GCNetError, match=r"class_names has 100001 entries, more than 100000"):
         Detector(replace(spec, class_names=("a",) * 100_001))
+    with pytest.raises(GCNetError, match="a model has one class or more"):
+        Detector(replace(spec, class_names=()))

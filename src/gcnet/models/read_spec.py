@@ -32,7 +32,12 @@ def read_spec(kind: type, values: object, where: str = "spec") -> Any:
 
 
 def check_spec(spec: Any) -> None:
-    """Raises GCNetError for a spec that `read_spec` would not read again from the model's file."""
+    """Raises GCNetError for a spec that `read_spec` would not read again from the model's file.
+
+    So it does for one without classes.
+    """
+    if not spec.class_names:
+        raise GCNetError("a model has one class or more; give their names or their number")
     try:
         read_spec(type(spec), asdict(spec))
     except ValueError as error:
