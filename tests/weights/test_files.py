@@ -124,6 +124,15 @@ def test_folder_that_is_not_there(detector: Detector, tmp_path: Path) -> None:
         save_model(detector, tmp_path / "nowhere" / "m.safetensors")
 
 
+def test_what_no_file_could_give_back_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    model = gcnet.create_model("resnet_tiny", class_names=("a", "n" * 1001))
+    with pytest.raises(
+        GCNetError, match=r"no file of the model could be read: spec\.class_names\[1\] is 'nnn"
+    ):
+        save_model(model, tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_inserted_blocks_that_the_spec_does_not_describe(detector: Detector, tmp_path: Path) -> None:
     model = copy.deepcopy(detector)
     insert(model, "gc", options={"ratio": 1 / 4}, where="backbone.layer4", position="output", name="extra")

@@ -94,7 +94,13 @@ def save_model(
 
 
 def check_describable(model: Detector | Classifier) -> None:
-    """Raises GCNetError if the model has inserted blocks that are not its spec's: no file could be read."""
+    """Raises GCNetError if no file of the model could be read: it has blocks that are not its spec's, or
+    its spec has what none can have, such as the name of a class that is a text.
+    """
+    try:
+        type(model.spec).from_dict(asdict(model.spec))
+    except ValueError as error:
+        raise GCNetError(f"no file of the model could be read: {error}; correct it") from None
     own = [f"backbone.parts.{name}" for name in getattr(getattr(model, "backbone", None), "blocks", ())]
     if foreign := [name for name in inserted_blocks(model) if name not in own]:
         raise GCNetError(
