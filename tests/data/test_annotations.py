@@ -255,12 +255,6 @@ def test_background_without_objects_is_no_class(name: str, values: dict[str, Any
     assert load(tmp_path, values).class_names == ("cat", "dog")
 
 
-def test_a_name_that_no_model_can_keep_is_an_error(values: dict[str, Any], tmp_path: Path) -> None:
-    values["categories"].append({"id": 5, "name": "n" * 1001})
-    with pytest.raises(GCNetError, match="category id 5 has a name of 1001 characters"):
-        load(tmp_path, values)
-
-
 def test_an_id_of_two_names_is_an_error(values: dict[str, Any], tmp_path: Path) -> None:
     values["categories"].append({"id": 4, "name": "cow"})
     with pytest.raises(GCNetError, match="category id 4 occurs twice, as cat and cow"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -57,3 +58,16 @@ def test_who_takes_sigterm_takes_sighup() -> None:
         signal.signal(signal.SIGTERM, lambda number, _: taken.append(number))
         os.kill(os.getpid(), signal.SIGHUP)
     assert taken == [signal.SIGHUP]
+
+
+def test_an_error_after_a_signal_that_somebody_caught_is_its_end() -> None:
+    """As in an import, whose module then lacks a part."""
+
+    def caught_and_failed() -> None:
+        with contextlib.suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise RecursionError
+
+    with pytest.raises(SystemExit) as caught, ended_by_signals():
+        caught_and_failed()
+    assert caught.value.code == 128 + signal.SIGTERM

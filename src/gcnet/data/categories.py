@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from gcnet.console import listed, shown
 from gcnet.data.source import Source, digits, known
 from gcnet.errors import GCNetError
-from gcnet.models.read_spec import LONGEST
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +28,6 @@ def category_names(source: Source) -> dict[int, str]:
         if not isinstance(id, int) or not isinstance(name, str):
             raise GCNetError(
                 f"{source.path}: a category lacks a whole-number id or a name: {shown(category)}; add it"
-            )
-        if len(name) > LONGEST:  # it would be learnt, and the model's file refused
-            raise GCNetError(
-                f"{source.path}: category id {id} has a name of {len(name)} characters, {shown(name)}; "
-                f"shorten it to {LONGEST}"
             )
         if names.setdefault(id, name) != name:
             raise GCNetError(

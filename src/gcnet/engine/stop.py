@@ -75,9 +75,10 @@ def ended_by_signals() -> Iterator[None]:
 
     Whoever handles SIGTERM inside gets SIGHUP too. A signal that is ignored or handled before stays so.
     """
-    process = os.getpid()
+    process, came = os.getpid(), 0
 
     def end(number: int, frame: Any) -> None:
+        nonlocal came
         if os.getpid() != process:  # as in `Stop`
             return
         if number != signal.SIGTERM:
@@ -85,6 +86,7 @@ def ended_by_signals() -> Iterator[None]:
         if callable(other := signal.getsignal(signal.SIGTERM)) and other is not end:
             other(number, frame)
             return
+        came = number
         for one in ours:
             signal.signal(one, signal.SIG_IGN)  # a shell repeats what the terminal has sent already
         end_by(number)
@@ -95,6 +97,10 @@ def ended_by_signals() -> Iterator[None]:
         signal.signal(number, end)
     try:
         yield
+    except Exception:
+        if came:  # in an import, which caught the end and failed at what it lacks
+            end_by(came)
+        raise
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

@@ -41,7 +41,7 @@ def check_spec(spec: Any) -> None:
     try:
         read_spec(type(spec), asdict(spec))
     except ValueError as error:
-        raise GCNetError(f"no file can hold this model: {error}") from None
+        raise GCNetError(f"no file can hold this model: {error}; correct it") from None
 
 
 def _read(hint: Any, value: object, name: str, where: str) -> Any:
