@@ -57,3 +57,9 @@ def test_names_stay_names(tmp_path: Path) -> None:
     assert "<script>" not in page
     assert page.count("&lt;script&gt;&#34;x&#34; &amp; \\x1b[2J\\ud800 [m8] größer") == 2
     assert "http" not in page
+
+
+def test_names_that_are_no_utf_8_are_shown_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("{{ name }} {{ path }}")
+    page = render_page(tmp_path / "page.html", name="a\udcff", path=Path("b\udcff"))
+    assert page == rb"a\udcff b\udcff"

@@ -55,7 +55,9 @@ def _environment(folder: Path) -> Environment:
         loader=FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=lambda value: (
+            printable(str(value)) if type(value) is str or isinstance(value, Path) else value
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
     )
