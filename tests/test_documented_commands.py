@@ -80,7 +80,7 @@ def run(command: str, folder: Path) -> None:
             code = main(words)
         except SystemExit as end:  # of --help, and of a service that is ended
             code = end.code
-    assert code == 128 + signal.SIGTERM if serves else code in (0, None), command
+    assert code == 128 + signal.SIGTERM if serves else code in (0, None), (command, code)
     if asked is not None:
         assert asked.result()["width"]
     if target is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     paths = find_images([write_photos(tmp_path / "photos", 100)])
     folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(folders)}}
+    handler = signal.getsignal(signal.SIGTERM)  # which Ray replaces, and leaves so
     ray.init(num_cpus=3, include_dashboard=False, runtime_env=environment, log_to_driver=False)
     try:
         images = ray.data.from_items([{"path": path} for path in paths], override_num_blocks=10)
@@ -80,6 +82,7 @@ def test_a_worker_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         rows = found.take_all()
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
     assert model.mark.exists()
     assert sorted(row["path"] for row in rows) == paths
     assert all([one["class_name"] for one in row["detections"]] == ["ring", "star"] for row in rows)
