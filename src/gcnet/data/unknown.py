@@ -18,7 +18,7 @@ from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 
-FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, ISAT, Label Studio, masks, CSV; see docs/your-data.md"
+FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, masks, CSV and others; see docs/your-data.md"
 
 _SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
 _MOST_FILES = 100_000  # that are looked at
