@@ -361,7 +361,7 @@ def test_selecting_with_static_shapes(soft: SoftNMSSpec | None, monkeypatch: pyt
     options = {"stds": (0.1, 0.1, 0.2, 0.2), "score_threshold": 0.05, "spec": spec}
     exact = select_detections(boxes, scores, deltas, size=(100, 100), **options)
     (ours,) = select_static(boxes[None], scores[None], deltas[None], sizes=[(100, 100)], **options)
-    assert len(exact) == len(ours) == 20 or len(exact) == int((ours.scores > 0).sum())
+    assert len(exact) == int((ours.scores > 0).sum())
     torch.testing.assert_close(ours.scores[: len(exact)], exact.scores)
     assert torch.equal(ours.labels[: len(exact)], exact.labels)
     assert torch.equal(ours.boxes[: len(exact)], exact.boxes)

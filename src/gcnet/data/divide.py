@@ -69,7 +69,7 @@ def divide(
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
 
 
-def pass_over(split_file: str, source: str | Path) -> None:
+def warn_of_unused_file(split_file: str, source: str | Path) -> None:
     """Warns that a split file, if one is given, has no effect on data with splits of its own.
 
     Raises GCNetError if there is no such file.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gcnet.console import listed
 from gcnet.data.dataset import DataSet, LabelledImage, name_splits, pick_split
-from gcnet.data.divide import pass_over
+from gcnet.data.divide import warn_of_unused_file
 from gcnet.data.folders import files_below
 from gcnet.errors import GCNetError
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix, tell_aside
@@ -50,7 +50,7 @@ def load_image_folders(root: str | Path, *, split_file: str = "") -> dict[str, I
     All have the classes of the training split, or of the first one if there is none; a `split_file` has no
     effect, which is told. Raises GCNetError as `ImageFolder.load` does, for example if a split lacks a class.
     """
-    pass_over(split_file, root)
+    warn_of_unused_file(split_file, root)
     splits: dict[str, ImageFolder] = {}
     class_names: tuple[str, ...] | None = None
     for split, folder in _find_splits(root).items():
@@ -63,7 +63,7 @@ def load_image_folder(
     root: str | Path, split: str, class_names: Sequence[str], *, split_file: str = ""
 ) -> ImageFolder:
     """One split, with the classes of a trained model; else as `load_image_folders`."""
-    pass_over(split_file, root)
+    warn_of_unused_file(split_file, root)
     return ImageFolder.load(pick_split(root, _find_splits(root), split), class_names=class_names)
 
 

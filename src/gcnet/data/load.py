@@ -15,7 +15,7 @@ from typing import Any
 from gcnet.console import listed, shown
 from gcnet.data.annotations import build, build_splits
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, pick_split, split_of
-from gcnet.data.divide import Division, divide, pass_over
+from gcnet.data.divide import Division, divide, warn_of_unused_file
 from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
@@ -100,7 +100,7 @@ def load_splits(
         raise GCNetError(why_nothing_is_there(root, sources.values()))
     splits = build_splits(sources, crowd_as_objects=crowd_as_objects)
     if WHOLE not in splits:
-        pass_over(split_file, root)
+        warn_of_unused_file(split_file, root)
         return splits
     parts = divide(splits.pop(WHOLE), sources[WHOLE].images, division)
     return {**parts, **splits}
@@ -122,7 +122,7 @@ def load_split(
     source = pick_split(root, found, WHOLE if is_whole else split)()
     dataset = build(source, class_names, crowd_as_objects=crowd_as_objects)
     if not is_whole:
-        pass_over(how.split_file, root)
+        warn_of_unused_file(how.split_file, root)
         return dataset
     return pick_split(root, divide(dataset, source.images, how), split)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gcnet.device import on_gpu
 from gcnet.models.coordinates import resize_inclusive, whole_pixel_frames
-from gcnet.models.spec import Coordinates, RoISpec, SoftNMSSpec
+from gcnet.models.spec import Coordinates, RoISpec
 from gcnet.ops.boxes import Extents, Stds, clip_boxes, clip_each, decode_boxes, take_boxes
 from gcnet.ops.nms import grouped_nms, grouped_nms_static, needs_more, soft_nms
 from gcnet.types import Batch, Detections
@@ -45,21 +45,9 @@ def select_detections(
     if spec.soft_nms is None:
         keep = grouped_nms(box, score, label, spec.nms_threshold)[: spec.detections]
         return Detections(box[keep], score[keep], label[keep], None, size)
-    (keep,), (score,) = _softly(box[None], score[None], label[None], spec, spec.soft_nms)
+    (keep,), (score,) = _suppress(box[None], score[None], label[None], spec)
     found = Detections(box[keep], score, label[keep], None, size)
     return found[score > 0]
-
-
-def _softly(
-    boxes: Float[Tensor, "N R 4"],
-    scores: Float[Tensor, "N R"],
-    labels: Int64[Tensor, "N R"],
-    spec: RoISpec,
-    soft: SoftNMSSpec,
-) -> tuple[Int64[Tensor, "N L"], Float[Tensor, "N L"]]:
-    sigma = soft.sigma if soft.method == "gaussian" else None
-    options = {"iou_threshold": spec.nms_threshold, "sigma": sigma, "min_score": soft.min_score}
-    return soft_nms(boxes, scores, labels, spec.detections, **options)
 
 
 def select_static(
@@ -86,11 +74,7 @@ def select_static(
         delta = take_boxes(deltas.flatten(1, 2), pair[:, :count])
         box = take_boxes(boxes, region)
         box = clip_each(decode_boxes(box, delta, stds), sizes)
-        if spec.soft_nms is None:
-            keep, filled = grouped_nms_static(box, own, label, spec.nms_threshold, spec.detections)
-            own = own.gather(1, keep).where(filled, 0)
-        else:
-            keep, own = _softly(box, own, label, spec, spec.soft_nms)
+        keep, own = _suppress(box, own, label, spec)
         filled = own > 0
         found = [take_boxes(box, keep).where(filled[..., None], 0), own]
         found += [label.gather(1, keep).where(filled, 0)]
@@ -106,6 +90,19 @@ def select_static(
         if needs_more(more):
             found, _ = select(most)
     return [Detections(box, score, label, None, (0, 0)) for box, score, label in zip(*found, strict=True)]
+
+
+def _suppress(
+    boxes: Float[Tensor, "N R 4"], scores: Float[Tensor, "N R"], labels: Int64[Tensor, "N R"], spec: RoISpec
+) -> tuple[Int64[Tensor, "N L"], Float[Tensor, "N L"]]:
+    """The best boxes after NMS, hard or soft, and their scores: 0 in places that nothing is left for."""
+    soft = spec.soft_nms
+    if soft is None:
+        keep, filled = grouped_nms_static(boxes, scores, labels, spec.nms_threshold, spec.detections)
+        return keep, scores.gather(1, keep).where(filled, 0)
+    sigma = soft.sigma if soft.method == "gaussian" else None
+    options = {"iou_threshold": spec.nms_threshold, "sigma": sigma, "min_score": soft.min_score}
+    return soft_nms(boxes, scores, labels, spec.detections, **options)
 
 
 def _best_pairs(
