@@ -62,6 +62,16 @@ def test_what_is_seen_of_cityscapes(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "first: id a_gtFine_polygons.json:11" in caplog.text
 
 
+def test_the_folder_that_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "leftImg8bit" / "train" / "ulm" / "a_leftImg8bit.png")
+    polygons(tmp_path, [{"label": "car", "polygon": square(0, 0, 20)}])
+    monkeypatch.chdir(tmp_path)
+    assert load_splits(".")["train"].records[0].path.is_file()
+    assert not caplog.text
+
+
 def test_pixels_of_slanted_polygons(tmp_path: Path) -> None:
     """As in the published instanceIds.png: in each row those from crossing to crossing, rounded outwards."""
     image(tmp_path / "a_leftImg8bit.png")

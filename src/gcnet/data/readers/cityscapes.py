@@ -67,7 +67,7 @@ def _image_of(path: Path) -> str:
     above = path.parent.parts
     folders = [
         Path(*above[:start], *(part.replace(kind or "gtFine", "leftImg8bit") for part in above[start:]))
-        for start in range(len(above), 0, -1)
+        for start in range(len(above), -1, -1)
     ]
     name = f"{stem}leftImg8bit"
     image = existing(folder / f"{name}{end}" for folder in dict.fromkeys(folders) for end in (".png", ".jpg"))
