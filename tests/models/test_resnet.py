@@ -12,11 +12,12 @@ from torchvision import models
 
 from gcnet.context import GlobalContext
 from gcnet.models.fpn import BalancedPyramid
-from gcnet.models.fused import FusedBlock
+from gcnet.models.fused import FusedBlock, FusedResNet
 from gcnet.models.layers import make_norm
 from gcnet.models.resnet import ResNet
 from gcnet.models.rpn import RPN
 from gcnet.models.spec import BalanceSpec, ContextSpec, Norm, ResNetSpec, RPNSpec
+from gcnet.weights.mmdet_keys import rename
 
 
 def small(norm: Norm, frozen_stages: int) -> ResNet:
@@ -39,6 +40,60 @@ def test_widths_of_resnext(groups: int, group_width: int) -> None:
         assert block.conv2.groups == groups
         assert block.conv3.out_channels == 256 * 2**stage
     assert backbone.out_channels == [256, 512, 1024, 2048]
+
+
+def filled(backbone: nn.Module) -> nn.Module:
+    """In eval mode, with norms that are not at rest."""
+    torch.manual_seed(1)
+    for name, tensor in backbone.state_dict().items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+        elif tensor.dim() == 1:
+            tensor.add_(torch.rand(tensor.shape) * 0.4)
+    return backbone.eval()
+
+
+def assert_same_stages(
+    ours: ResNet, theirs: nn.Module, stages: list[str], table: list[tuple[str, str]]
+) -> None:
+    """Our maps are those of another library's network, whose tensors `table` gives our names."""
+    state = {rename(name, table): tensor for name, tensor in theirs.state_dict().items()}
+    own = ours.state_dict().keys()
+    ours.load_state_dict({name: tensor for name, tensor in state.items() if name in own})
+    maps: list[torch.Tensor] = []
+    for stage in stages:
+        theirs.get_submodule(stage).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        theirs(x)
+        found, fused = ours.eval()(x), FusedResNet(ours)(x)
+    assert len(found) == len(maps) == 4
+    for own_map, fused_map, map in zip(found, fused, maps, strict=True):
+        torch.testing.assert_close(own_map, map, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fused_map, map, rtol=1e-4, atol=1e-4)
+
+
+def test_regnet_is_torchvisions() -> None:
+    spec = ResNetSpec((1, 2, 7, 12), stem_channels=32, widths=(32, 64, 160, 400), group_width=16)
+    table = [
+        (r"^stem\.0\.", "conv1."),
+        (r"^stem\.1\.", "bn1."),
+        (r"^trunk_output\.block(\d)\.block\d-(\d+)\.", r"layer\1.\2."),
+        (r"\.proj\.", ".downsample."),
+        *((rf"\.f\.{letter}\.0\.", f".conv{n}.") for n, letter in enumerate("abc", 1)),
+        *((rf"\.f\.{letter}\.1\.", f".bn{n}.") for n, letter in enumerate("abc", 1)),
+    ]
+    stages = [f"trunk_output.block{n}" for n in range(1, 5)]
+    assert_same_stages(ResNet(spec), filled(models.regnet_x_400mf(weights=None)), stages, table)
+
+
+def test_res2net_is_timms() -> None:
+    timm = pytest.importorskip("timm")
+    spec = ResNetSpec((1, 2, 1, 1), scales=4, group_width=26, deep_stem=True, avg_down=True, frozen_stages=0)
+    network = timm.create_model("res2net50d", layers=(1, 2, 1, 1), stem_width=32)
+    network.layer1[0].pool = nn.Identity()  # as in mmdetection: without a stride, nothing is averaged
+    table = [(r"\.convs\.(\d)\.", r".conv2.convs.\1.0."), (r"\.bns\.(\d)\.", r".conv2.convs.\1.1.")]
+    assert_same_stages(ResNet(spec), filled(network), [f"layer{n}" for n in range(1, 5)], table)
 
 
 def test_deformable_stages_start_as_ordinary_ones() -> None:

@@ -157,6 +157,10 @@ SPECS = [
             {"block": "basic", "context": ContextSpec(1 / 4)},
             {"deep_stem": True},
             {"deep_stem": True, "avg_down": True, "groups": 2, "group_width": 8},
+            {"deep_stem": True, "avg_down": True, "scales": 4, "group_width": 32},
+            {"scales": 3, "group_width": 27, "base_channels": 12, "deformable_stages": C4, "modulated": True},
+            {"widths": (8, 16, 24, 40), "group_width": 8, "base_channels": 64},
+            {"widths": (8, 16, 32, 48), "group_width": 16, "base_channels": 64, "deformable_stages": C4},
         )
     ),
     small(fpn_bottom_up=True),
@@ -175,7 +179,7 @@ SPECS = [
 
 @pytest.mark.parametrize(
     ("spec", "version"),
-    [(spec, version) for spec in SPECS for version in (1, 2) if version == 2 or not spec.balance],
+    [(spec, version) for spec in SPECS for version in (1, 2)],
 )
 def test_models_that_are_in_no_catalog(spec: ModelSpec, version: int, file) -> None:
     source = built(spec)
@@ -209,13 +213,13 @@ def test_class_names(file) -> None:
 @pytest.mark.parametrize(
     ("names", "lacking"),
     [
-        (["backbone.layer1.0.conv2.weight", "neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.bias"],
+        (["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight", "bbox_head.retina_cls.bias"],
          "rpn_head"),
-        (["backbone.layer1.0.conv1.weight", "backbone.layer1.0.conv2.weight"], "neck.lateral_convs"),
+        (["backbone.layer1.0.conv1.weight", "backbone.layer1.0.conv1.weight"], "neck.lateral_convs"),
         (["conv1.weight", "fc.weight"], "backbone"),
-        (["backbone.layer1.0.conv2.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
+        (["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
           "roi_head.bbox_head.fc_cls.weight"], "1 whole stages"),
-        (["backbone.layer1.0.conv2.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
+        (["backbone.layer1.0.conv1.weight", "neck.lateral_convs.0.conv.weight", "rpn_head.rpn_conv.weight",
           "roi_head.mask_head.convs.0.conv.weight"], "bbox_head"),
     ],
     ids=["one stage", "a backbone", "a classifier", "only the last layer of the box head", "no box head"],
@@ -231,8 +235,8 @@ def test_other_models_are_named_in_one_line(names: list[str], lacking: str, file
 def test_a_configuration_names_what_has_no_place_here(file) -> None:
     """The class of a part, before tensors that are missing are."""
     for tensors in ({}, {"backbone.layer1.0.convs.0.weight": torch.zeros(4, 4, 3, 3)}):
-        config = "model = dict(backbone=dict(type='Res2Net'), rpn_head=dict(type='GARPNHead'))"
-        with pytest.raises(GCNetError, match="backbone of type Res2Net; rpn_head of type GARPNHead"):
+        config = "model = dict(backbone=dict(type='ResNeSt'), rpn_head=dict(type='GARPNHead'))"
+        with pytest.raises(GCNetError, match="backbone of type ResNeSt; rpn_head of type GARPNHead"):
             identify(file("x.pth"), Checkpoint(tensors, config=config))
 
 
@@ -240,6 +244,7 @@ def test_a_configuration_names_what_has_no_place_here(file) -> None:
     ("name", "shape", "words"),
     [
         ("backbone.conv1.weight", (8, 4, 7, 7), "images of 4 channels and not 3"),
+        ("backbone.conv1.weight", (8, 3, 3, 3), "a RegNet whose blocks have another width inside"),
         ("roi_head.mask_head.upsample.weight", (8, 8, 4, 4), "masks that are enlarged 4 times and not twice"),
         ("roi_head.mask_head.conv_logits.weight", (80, 8, 1, 1), "masks of 80 classes and boxes of 3"),
     ],

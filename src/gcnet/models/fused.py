@@ -26,7 +26,7 @@ from gcnet.models.fpn import FPN
 from gcnet.models.layers import DeformableConv2d
 from gcnet.models.light import adds_one_vector, has_hooks
 from gcnet.models.recordings import Recordings
-from gcnet.models.resnet import ResidualBlock, ResNet, add_context
+from gcnet.models.resnet import ResidualBlock, ResNet, SplitConv2d, add_context
 from gcnet.models.spec import Precision
 
 # oneDNN's convolution with what follows it in the same pass over the output; torch.compile calls the same.
@@ -281,18 +281,24 @@ def _linear(weight: Float[Tensor, "C D"], bias: Float[Tensor, " C"]) -> nn.Linea
     return layer
 
 
+def _fused_with_relu(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """A convolution of a residual block with its norm and ReLU."""
+    if isinstance(conv, SplitConv2d):
+        split = copy.deepcopy(conv)
+        split.convs = nn.ModuleList(_fused_with_relu(conv, norm) for conv, norm, _ in conv.convs)  # type: ignore[misc]
+        return split
+    if isinstance(conv, DeformableConv2d):
+        return FusedDeformableConv(conv, norm)
+    return FusedConv(cast(nn.Conv2d, conv), norm, relu=True)
+
+
 class FusedBlock(nn.Module):
     """A `ResidualBlock` in eval mode: one pass over the map for each convolution, and no more."""
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
         *inner, last = block.layers
-        self.inner = nn.ModuleList(
-            FusedDeformableConv(conv, norm)
-            if isinstance(conv, DeformableConv2d)
-            else FusedConv(conv, norm, relu=True)
-            for conv, norm in inner
-        )
+        self.inner = nn.ModuleList(_fused_with_relu(conv, norm) for conv, norm in inner)
         self.last = FusedConv(*last, relu=True)
         self.downsample = None
         if isinstance(block.downsample, nn.Sequential):

@@ -1,4 +1,6 @@
-"""ResNet and ResNeXt (arXiv 1512.03385, 1611.05431), with context blocks and deformable convolution.
+"""ResNet and its kin, with context blocks and deformable convolution.
+
+ResNet, ResNeXt, Res2Net and RegNetX are arXiv 1512.03385, 1611.05431, 1904.01169 and 2003.13678.
 
 N images, C channels, H x W map. Names of parameters are torchvision's, and of a deep stem timm's, so that
 their ImageNet files fit.
@@ -6,9 +8,11 @@ their ImageNet files fit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,21 +27,31 @@ EXPANSION = {"bottleneck": 4, "basic": 1}
 class ResidualBlock(nn.Module):
     """Convolutions, each with its norm, and a shortcut: 1x1, 3x3, 1x1 in a bottleneck, or 3x3 and 3x3.
 
+    The norms of a `SplitConv2d` are its own.
+
     Context blocks sit on the last convolution and its norm ("after1x1") or on the sum with the shortcut,
     before its ReLU ("after_add"): the two places of arXiv 1904.11492, section 5.1; or within.
     `context` is the first of them, `contexts` are the names and positions of all.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, stage: int, index: int = 0
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        spec: ResNetSpec,
+        *,
+        stage: int,
+        index: int = 0,
     ) -> None:
         super().__init__()
-        out_channels = channels * EXPANSION[spec.block]
-        convs = _convolutions(in_channels, channels, stride, spec, deformable=spec.deformable_stages[stage])
+        convs = _convolutions(in_channels, out_channels, stride, spec, stage=stage, is_first=index == 0)
         self.depth = len(convs)
         for number, conv in enumerate(convs, 1):
             self.add_module(f"conv{number}", conv)
-            self.add_module(f"bn{number}", make_norm(spec.norm, conv.out_channels))
+            is_split = isinstance(conv, SplitConv2d)
+            norm = nn.Identity() if is_split else make_norm(spec.norm, conv.out_channels)
+            self.add_module(f"bn{number}", norm)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or in_channels != out_channels:
@@ -53,7 +67,7 @@ class ResidualBlock(nn.Module):
         self.contexts = tuple(contexts)
 
     @property
-    def layers(self) -> list[tuple[nn.Conv2d, nn.Module]]:
+    def layers(self) -> list[tuple[nn.Conv2d | SplitConv2d, nn.Module]]:
         """Each convolution with its norm."""
         return [(getattr(self, f"conv{n}"), getattr(self, f"bn{n}")) for n in range(1, self.depth + 1)]
 
@@ -78,24 +92,70 @@ def add_context(block: Any, x: Float[Tensor, "N C H W"], position: str) -> Float
     return x
 
 
+class SplitConv2d(nn.Module):
+    """Res2Net's 3x3 convolutions on parts of the channels: each also takes what the one before it gave.
+
+    There is one for each part but the last, which is passed on. In the first block of a stage each takes
+    its own part alone, and with a stride the last part is averaged. Each has its norm and a ReLU.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        stride: int,
+        spec: ResNetSpec,
+        make_conv: Callable[..., nn.Conv2d],
+        *,
+        is_first: bool,
+    ) -> None:
+        super().__init__()
+        self.out_channels, self.is_first = width * spec.scales, is_first
+        self.convs = nn.ModuleList(
+            nn.Sequential(
+                make_conv(width, width, 3, stride=stride, padding=1, bias=False),
+                make_norm(spec.norm, width),
+                nn.ReLU(inplace=True),
+            )
+            for _ in range(spec.scales - 1)
+        )
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C h w"]:
+        *parts, last = x.chunk(len(self.convs) + 1, dim=1)
+        outputs: list[Tensor] = []
+        for conv, part in zip(self.convs, parts, strict=True):
+            outputs.append(conv(part if self.is_first or not outputs else part + outputs[-1]))
+        return torch.cat([*outputs, self.pool(last)], dim=1)
+
+
 def _convolutions(
-    in_channels: int, channels: int, stride: int, spec: ResNetSpec, *, deformable: bool
-) -> list[nn.Conv2d]:
+    in_channels: int, out_channels: int, stride: int, spec: ResNetSpec, *, stage: int, is_first: bool
+) -> list[nn.Conv2d | SplitConv2d]:
     options = {"kernel_size": 3, "padding": 1, "bias": False}
+    deformable = spec.deformable_stages[stage]
     if spec.block == "basic":
-        if deformable or spec.groups != 1:
-            raise ValueError("basic blocks have neither deformable convolutions nor groups")
-        first = nn.Conv2d(in_channels, channels, stride=stride, **options)
-        return [first, nn.Conv2d(channels, channels, **options)]
+        if deformable or spec.groups != 1 or spec.scales != 1 or spec.widths:
+            raise ValueError("basic blocks have neither deformable convolutions nor groups, scales or widths")
+        first = nn.Conv2d(in_channels, out_channels, stride=stride, **options)
+        return [first, nn.Conv2d(out_channels, out_channels, **options)]
     kind: Any = nn.Conv2d
     if deformable:
         kind = partial(DeformableConv2d, modulated=spec.modulated, offset_groups=spec.offset_groups)
-    width = channels if spec.groups == 1 else channels * spec.group_width // 64 * spec.groups
+    width, groups = out_channels // EXPANSION["bottleneck"], spec.groups
+    if spec.widths:
+        width, groups = out_channels, out_channels // min(spec.group_width, out_channels)
+    elif groups > 1 or spec.scales > 1:
+        width = width * spec.group_width // 64 * groups * spec.scales
     strides = (stride, 1) if spec.style == "caffe" else (1, stride)
+    middle: nn.Conv2d | SplitConv2d
+    if spec.scales > 1:
+        middle = SplitConv2d(width // spec.scales, strides[1], spec, kind, is_first=is_first)
+    else:
+        middle = kind(width, width, stride=strides[1], groups=groups, **options)
     return [
         nn.Conv2d(in_channels, width, 1, stride=strides[0], bias=False),
-        kind(width, width, stride=strides[1], groups=spec.groups, **options),
-        nn.Conv2d(width, channels * EXPANSION[spec.block], 1, bias=False),
+        middle,
+        nn.Conv2d(width, out_channels, 1, bias=False),
     ]
 
 
@@ -122,15 +182,16 @@ class ResNet(nn.Module):
         self.conv1 = _stem(spec)
         self.bn1 = make_norm(spec.norm, spec.stem_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if spec.widths else nn.MaxPool2d(3, stride=2, padding=1)
         in_channels = spec.stem_channels
         self.out_channels: list[int] = []
+        narrowest = spec.base_channels * EXPANSION[spec.block]
         for stage, count in enumerate(spec.blocks):
-            channels, layers = spec.base_channels * 2**stage, []
+            width, layers = spec.widths[stage] if spec.widths else narrowest * 2**stage, []
             for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                layers.append(ResidualBlock(in_channels, channels, stride, spec, stage=stage, index=index))
-                in_channels = channels * EXPANSION[spec.block]
+                stride = 2 if index == 0 and (stage > 0 or spec.widths) else 1
+                layers.append(ResidualBlock(in_channels, width, stride, spec, stage=stage, index=index))
+                in_channels = width
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
             self.out_channels.append(in_channels)
         self._initialise(spec.zero_init_residual)
@@ -180,7 +241,8 @@ def _stem(spec: ResNetSpec) -> nn.Conv2d | nn.Sequential:
     """The first convolution, or with a deep stem all up to the last one, which `bn1` follows."""
     channels, half = spec.stem_channels, spec.stem_channels // 2
     if not spec.deep_stem:
-        return nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False)
+        side = 3 if spec.widths else 7
+        return nn.Conv2d(3, channels, side, stride=2, padding=side // 2, bias=False)
     return nn.Sequential(
         nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False),
         make_norm(spec.norm, half),

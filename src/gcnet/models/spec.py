@@ -28,12 +28,17 @@ Precision = Literal["fp32", "bf16", "fp16"]  # that a network computes in at inf
 
 @dataclass(frozen=True)
 class ResNetSpec:
-    """A ResNet of bottlenecks or "basic" blocks, or ResNeXt with `groups`.
+    """A ResNet of bottlenecks or "basic" blocks, ResNeXt with `groups`, Res2Net with `scales`, or RegNetX.
 
     Attributes:
         blocks: number of residual blocks in c2, c3, c4 and c5.
         stem_channels, base_channels: channels of the stem, and inside the blocks of c2; later stages double.
-        groups, group_width: of the 3x3 convolutions in ResNeXt.
+        groups, group_width: of the 3x3 convolutions in ResNeXt; the width is that of c2's groups where
+            `base_channels` is 64.
+        scales: 3x3 convolutions of a bottleneck work on so many parts of its channels, each on its own and
+            what the one before it gave (Res2Net, arXiv 1904.01169); c2's parts are of `group_width` channels.
+        widths: channels of c2 to c5 in a RegNetX (arXiv 2003.13678): its bottlenecks are as wide inside, all
+            of their groups have `group_width` channels, and its stem is a 3x3 convolution at stride 2.
         block: kind of residual block.
         style: which convolution of a bottleneck has the stride: "pytorch" the 3x3 one, "caffe" the first.
         deep_stem: three 3x3 convolutions replace the first 7x7 one (ResNet-C of arXiv 1812.01187).
@@ -54,6 +59,8 @@ class ResNetSpec:
     base_channels: int = 64
     groups: int = 1
     group_width: int = 4
+    scales: int = 1
+    widths: tuple[int, int, int, int] | None = None
     block: Literal["bottleneck", "basic"] = "bottleneck"
     style: Literal["pytorch", "caffe"] = "pytorch"
     deep_stem: bool = False

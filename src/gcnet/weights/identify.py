@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcnet.console import listed, one_line
 from gcnet.errors import GCNetError
-from gcnet.models.spec import BalanceSpec, ModelSpec, Norm, ResNetSpec
+from gcnet.models.spec import ModelSpec, Norm, ResNetSpec
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, find_published, unnamed
 from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_blocks import UNSAID_POSITION, Shapes
@@ -179,8 +179,6 @@ def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> t
 
 def _unfitting(spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> Iterator[str]:
     """What its configuration says that does not fit its tensors, or the models here of its version."""
-    if version_1 and spec.balance == BalanceSpec():
-        yield "a non-local block in a balanced pyramid of mmdetection 1.x, which scaled otherwise"
     points = 2 if version_1 else 0  # that our models read regions at
     for own in {*(config.sampling or ())} - {points}:
         yield f"sampling_ratio={own:g} of its roi_layer"

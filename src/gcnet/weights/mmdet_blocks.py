@@ -25,7 +25,7 @@ def count_of(shapes: Shapes, pattern: str) -> int:
 
 def stage_lengths(shapes: Shapes) -> list[int]:
     """Residual blocks of c2 to c5."""
-    return [count_of(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv2\.weight") for stage in STAGES]
+    return [count_of(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in STAGES]
 
 
 @dataclass(frozen=True)

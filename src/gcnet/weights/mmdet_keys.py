@@ -30,7 +30,9 @@ _RENAMED = [
     (r"^(backbone\..*_conv)\.norm\.", r"\1.1."),
     (r"^(backbone\..*_conv)\.expand\.", r"\1.3."),
     (r"^(backbone\..*)context(\d*)\.", r"\1context_block\2."),
-    (r"^(backbone\..*conv2)\.offset\.", r"\1.conv_offset."),
+    (r"^(backbone\..*)\.conv2\.convs\.(\d)\.0\.", r"\1.convs.\2."),
+    (r"^(backbone\..*)\.conv2\.convs\.(\d)\.1\.", r"\1.bns.\2."),
+    (r"^(backbone\..*conv(?:2|s\.\d))\.offset\.", r"\1.conv_offset."),
     (r"^neck\.0\.", "neck."),
     (r"^neck\.1\.refine\.0\.", "neck.1.refine.conv."),
     (r"^neck\.([a-z]+)\.(\d)\.", r"neck.\1_convs.\2.conv."),
@@ -63,7 +65,7 @@ _SPELLINGS = [
     (r"^neck\.0\.", "neck."),
 ]
 CONVOLUTIONS = {  # the weights that mmdetection's `conv_cfg` of a part is for
-    "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|downsample\.[01]))\.weight",
+    "backbone": r"backbone\.(conv1(\.[036])?|layer\d\.\d+\.(conv[123]|convs\.\d|downsample\.[01]))\.weight",
     "neck": r"neck\..*\.conv\.weight",
     "bbox_head": r"roi_head\.bbox_head\..*\.conv\.weight",
     "mask_head": r"roi_head\.mask_head\..*\.conv\.weight",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import astuple, replace
+from math import ceil
 from typing import Any
 
 from gcnet.errors import GCNetError
@@ -26,13 +27,12 @@ from gcnet.weights.mmdet_blocks import STAGES, Shapes, count_of, read_contexts, 
 from gcnet.weights.mmdet_config import Config
 
 CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
-NEEDED = ("backbone.layer1.0.conv2", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head")
+NEEDED = ("backbone.layer1.0.conv1", "neck.lateral_convs", "rpn_head.rpn_conv", "roi_head.bbox_head")
 # Prefixes of tensors that no model here has, and the parts that they belong to.
 OTHER_PARTS = {
     r"neck\.1\.(?!refine\.)|neck\.[2-9]\.": "a second neck that is no BFP",
     r"neck\.fpn_convs\.[4-9]\.": "convolutions for further levels of the FPN",
     r"neck\..*\.(up_?sample|content_encoder|channel_compressor)": "learnt upsampling in the FPN (CARAFE)",
-    r"backbone\..*\.convs\.\d": "several 3x3 convolutions in a residual block (Res2Net, ResNeSt)",
     r"backbone\..*\.(se_layer|conv2\.(fc|conv|bn)\d?\.)": "attention within residual blocks (SE, ResNeSt)",
     r"backbone\..*\.weight_(gamma|beta|diff)$|backbone\..*\.switch\.": "switchable convolutions (DetectoRS)",
     r"roi_head\.semantic_head\.": "a semantic branch (HTC)",
@@ -108,9 +108,10 @@ def told_by_shapes(spec: ModelSpec) -> ModelSpec:
     backbone, roi = spec.backbone, spec.roi
     if isinstance(backbone, LibrarySpec):  # there are no such checkpoints
         return spec
+    is_grouped = backbone.groups > 1 or backbone.scales > 1 or backbone.widths
     backbone = replace(
         backbone,
-        group_width=backbone.group_width if backbone.groups > 1 else ResNetSpec.group_width,
+        group_width=backbone.group_width if is_grouped else ResNetSpec.group_width,
         style="pytorch",
         norm=_kind(backbone.norm) or "sync",
         frozen_stages=ResNetSpec.frozen_stages,
@@ -158,20 +159,11 @@ def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
     first = "backbone.conv1.0.weight" if deep else "backbone.conv1.weight"
     if shapes[first][1:2] not in ((), (3,)):
         raise ValueError(f"images of {shapes[first][1]} channels and not 3")
-    base = shapes["backbone.layer1.0.conv2.weight"][0]
-    groups, width = 1, ResNetSpec.group_width
-    if bottleneck:
-        base = shapes["backbone.layer1.0.conv3.weight"][0] // EXPANSION["bottleneck"]
-        inner, in_group = shapes["backbone.layer1.0.conv2.weight"][:2]
-        groups = inner // in_group
-        width = in_group * 64 // base if groups > 1 else width
     return ResNetSpec(
         blocks=blocks,
         block="bottleneck" if bottleneck else "basic",
         stem_channels=shapes["backbone.conv1.6.weight" if deep else "backbone.conv1.weight"][0],
-        base_channels=base,
-        groups=groups,
-        group_width=width,
+        **_widths(shapes, bottleneck=bottleneck, regnet=not deep and shapes[first][2:] == (3, 3)),
         deep_stem=deep,
         avg_down=len(shapes.get("backbone.layer2.0.downsample.1.weight", ())) == 4,
         **_deformable(shapes, blocks),
@@ -180,9 +172,29 @@ def _backbone(shapes: Shapes, config: Config) -> ResNetSpec:
     )
 
 
+def _widths(shapes: Shapes, *, bottleneck: bool, regnet: bool) -> dict[str, Any]:
+    """The widths of its stages and of the groups of their 3x3 convolutions."""
+    if not bottleneck:
+        return {"base_channels": shapes["backbone.layer1.0.conv2.weight"][0]}
+    widths = tuple(shapes[f"backbone.layer{stage}.0.conv3.weight"][0] for stage in STAGES)
+    base = widths[0] // EXPANSION["bottleneck"]
+    if in_part := shapes.get("backbone.layer1.0.convs.0.weight"):
+        scales = count_of(shapes, r"backbone\.layer1\.0\.convs\.(\d)\.weight") + 1
+        return {"base_channels": base, "scales": scales, "group_width": ceil(in_part[0] * 64 / base)}
+    convs = [shapes[f"backbone.layer{stage}.0.conv2.weight"] for stage in STAGES]
+    inner, in_group = convs[0][:2]
+    if not regnet:
+        grouped = {"groups": inner // in_group, "group_width": ceil(in_group * 64 / base)}
+        return {"base_channels": base} | (grouped if inner > in_group else {})
+    width = max(conv[1] for conv in convs)
+    if any(conv[:2] != (own, min(width, own)) for conv, own in zip(convs, widths, strict=True)):
+        raise ValueError("a RegNet whose blocks have another width inside")
+    return {"widths": widths, "group_width": width}
+
+
 def _deformable(shapes: Shapes, blocks: tuple[int, ...]) -> dict[str, Any]:
     """Two numbers for each of the nine points of an offset group, or three with a weight."""
-    pattern = r"backbone\.layer{}\.(\d+)\.conv2\.conv_offset\.weight"
+    pattern = r"backbone\.layer{}\.(\d+)\.(?:conv2|convs\.0)\.conv_offset\.weight"
     counts = [count_of(shapes, pattern.format(stage)) for stage in STAGES]
     if not any(counts):
         return {}

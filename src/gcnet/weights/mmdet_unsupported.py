@@ -44,18 +44,17 @@ KNOWN = {
     ),
     "wrapper": Part("SoftTeacher SemiBaseDetector"),
     "backbone": Part(
-        "ResNet ResNeXt ResNetV1c ResNetV1d",
+        "ResNet ResNeXt ResNetV1c ResNetV1d Res2Net RegNet",
         {
-            "strides": ([1, 2, 2, 2],),
             "dilations": ([1, 1, 1, 1],),
             "num_stages": (4,),
             "out_indices": ([0, 1, 2, 3],),
             "style": ("pytorch", "caffe"),
         },
-        "depth in_channels stem_channels base_channels groups base_width deep_stem avg_down "
-        "frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin stage_with_plugin gcb "
-        "stage_with_gcb gen_attention stage_with_gen_attention with_cp zero_init_residual normalize bn_eval "
-        "bn_frozen",
+        "depth arch strides in_channels stem_channels base_channels groups base_width scales deep_stem "
+        "avg_down frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin "
+        "stage_with_plugin gcb stage_with_gcb gen_attention stage_with_gen_attention "
+        "with_cp zero_init_residual normalize bn_eval bn_frozen",
     ),
     "neck": Part(
         "FPN PAFPN BFP",
@@ -180,6 +179,7 @@ def unsupported(values: dict[str, Any]) -> Iterator[str]:
         for found in dicts(values, name):
             yield from _of_part(name, part, found)
     yield from _unread(values)
+    yield from _of_strides(first_dict(values, "backbone"))
     yield from _of_images(values)
     yield from unknown_plugins(values)
     if len(necks := dicts(values, "neck")) > 2:
@@ -219,6 +219,13 @@ def _unread(values: dict[str, Any]) -> Iterator[str]:
     for place in computed(values):
         if not READ.isdisjoint(place.split(".")) and not UNNEEDED.search(place):
             yield f"a value that is computed, which is not done here ({shown(place)})"
+
+
+def _of_strides(backbone: dict[str, Any]) -> Iterator[str]:
+    """RegNet's first stage halves its map, where others have halved it by a pooling."""
+    usual = [2 if word(backbone.get("type")) == "RegNet" else 1, 2, 2, 2]
+    if (strides := backbone.get("strides", usual)) != usual:
+        yield f"strides={shown(strides)} of its backbone"
 
 
 def _of_images(values: dict[str, Any]) -> Iterator[str]:

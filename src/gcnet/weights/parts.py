@@ -56,6 +56,10 @@ def _backbone(spec: ModelSpec | ClassifierSpec) -> list[tuple[str, str]]:
     kind = f"ResNet-{layers}"
     if backbone.groups > 1:
         kind = f"ResNeXt-{layers} {backbone.groups}x{backbone.group_width}d"
+    elif backbone.scales > 1:
+        kind = f"Res2Net-{layers} {backbone.group_width}w x {backbone.scales}s"
+    elif backbone.widths:
+        kind = f"RegNetX of widths {_numbers(backbone.widths)} and groups of {backbone.group_width}"
     if any(backbone.deformable_stages):
         kind += f", DCNv{2 if backbone.modulated else 1} in {_stages(backbone.deformable_stages)}"
     return [
