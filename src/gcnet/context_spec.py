@@ -21,7 +21,9 @@ class BlockKind(NamedTuple):
 
 
 BLOCKS = {
-    "ga": BlockKind("gcnet.context.generalized:GeneralizedAttention", ("heads", "terms", "key_stride")),
+    "ga": BlockKind(
+        "gcnet.context.generalized:GeneralizedAttention", ("heads", "terms", "key_stride", "mirrored")
+    ),
     "se": BlockKind("gcnet.context.blocks:SqueezeExcitation", ("ratio",)),
     "snl": BlockKind("gcnet.context.blocks:SimplifiedNonLocal"),
     "nl": BlockKind("gcnet.context.blocks:NonLocal"),
@@ -59,8 +61,8 @@ class ContextSpec:
     """The context block in residual blocks (arXiv 1904.11492, sections 4.2 and 5.1).
 
     Attributes:
-        ratio, pooling, fusion, heads, terms, key_stride: options of the block, see its class. Options that
-            the block does not have must be at their defaults.
+        ratio, pooling, fusion, heads, terms, key_stride, mirrored: options of the block, see its class.
+            Options that the block does not have must be at their defaults.
         stages: which of c2, c3, c4 and c5 have the block.
         position: "after1x1" (after the last convolution and its norm, before the residual add) or
             "after_add". Our own ResNet also has "after_conv1" and "after_conv2" (of three convolutions, after
@@ -84,6 +86,7 @@ class ContextSpec:
     heads: int = 8
     terms: str = "1111"
     key_stride: int = 2
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         options = [field for field in fields(self) if field.name not in _WHERE]

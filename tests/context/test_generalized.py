@@ -34,9 +34,10 @@ def pair_by_pair(block: GeneralizedAttention, x: Tensor) -> tuple[Tensor, Tensor
         found = []
         for head in range(HEADS):
             own = slice(head * D, (head + 1) * D)
-            query = torch.zeros(D, dtype=torch.float64)
+            query = mirrored = torch.zeros(D, dtype=torch.float64)
             if pool.to_query is not None:
                 query = (pool.to_query.weight @ x[:, i, j])[own]
+                mirrored = (pool.to_query.weight @ x[:, j, i])[own] if pool.mirrored else query
             logits = []
             for k, n in keys:
                 content, place, key, where = (torch.zeros((), dtype=torch.float64) for _ in range(4))
@@ -45,9 +46,9 @@ def pair_by_pair(block: GeneralizedAttention, x: Tensor) -> tuple[Tensor, Tensor
                     content = query @ k_content
                     key = pool.key_bias[own] @ k_content if pool.key_bias is not None else key
                 if pool.across is not None:
-                    relative = pool.across.weight @ embedding(j - n) + pool.down.weight @ embedding(i - k)
-                    relative = relative[own] / math.sqrt(2)
-                    place = query @ relative
+                    across, down = pool.across.weight @ embedding(j - n), pool.down.weight @ embedding(i - k)
+                    relative = (across + down)[own] / math.sqrt(2)
+                    place = (query @ across[own] + mirrored @ down[own]) / math.sqrt(2)
                     where = pool.place_bias[own] @ relative if pool.place_bias is not None else where
                 terms = zip(pool.terms, (content, place, key, where), strict=True)
                 logits.append(sum(value for has, value in terms if has))
@@ -74,6 +75,18 @@ def test_the_sum_over_all_pairs(terms: str, awake: Awake) -> None:
     assert maps.shape == (2, 3, 2, 3)
     for own, (_, all_maps) in zip(maps, expected, strict=True):
         torch.testing.assert_close(own.flatten(1), all_maps[[0, 7, 14]])
+
+
+@pytest.mark.parametrize("terms", ["0100", "1110"])
+def test_mirrored_as_in_mmcv(terms: str, awake: Awake) -> None:
+    torch.manual_seed(0)
+    options = {"heads": HEADS, "terms": terms, "key_stride": STRIDE, "mirrored": True}
+    block = awake(GeneralizedAttention(C, **options).double())  # type: ignore[arg-type]
+    x = torch.randn(1, C, 4, 4, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x)[0], pair_by_pair(block, x[0])[0])
+        with pytest.raises(GCNetError, match=r"takes square maps, not \(4, 3\)"):
+            block(x[..., :3])
 
 
 @pytest.mark.parametrize("terms", ["1111", "0010"])

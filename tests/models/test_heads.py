@@ -10,12 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from gcnet.context import GeneralizedAttention
 from gcnet.models import postprocess, regions
+from gcnet.models.heads import Aggregate
 from gcnet.models.pooler import (
     lay_out,
+    pool_everywhere,
     pool_regions,
     region_levels,
     with_images,
@@ -23,7 +27,15 @@ from gcnet.models.pooler import (
 from gcnet.models.postprocess import select_detections, select_static
 from gcnet.models.roi_heads import RoIHeads
 from gcnet.models.rpn import RPN, inside_image, inside_padded, level_anchors
-from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec, RPNSpec, SoftNMSSpec
+from gcnet.models.spec import (
+    AggregateSpec,
+    CascadeSpec,
+    ContextSpec,
+    Coordinates,
+    RoISpec,
+    RPNSpec,
+    SoftNMSSpec,
+)
 from gcnet.ops.boxes import as_limits, box_area
 from gcnet.ops.mask_targets import draw_outlines
 from gcnet.ops.matching import BACKGROUND, IGNORED
@@ -106,6 +118,31 @@ def test_pooling_at_all_levels_is_pooling_level_by_level(coordinates: Coordinate
     options = {"strides": STRIDES, "size": 7, "finest_scale": 28, "coordinates": coordinates}
     pooled, ours = (pool_regions(features, regions, **options, static=static) for static in (True, False))
     torch.testing.assert_close(pooled, ours)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_levels_are_summed(static: bool) -> None:
+    """Each through the same convolution and ReLU, and then a context block (arXiv 2004.13665, section 3)."""
+    torch.manual_seed(0)
+    features = [torch.randn(2, 8, 128 // s, 96 // s) for s in STRIDES]
+    regions = torch.tensor([[0, 3.0, 5, 60, 90], [1, 40, 40, 47, 44], [1, 0, 0, 96, 128]])
+    spec = AggregateSpec(3, ContextSpec(block="ga", heads=2, terms="0100", mirrored=True))
+    aggregate = Aggregate(8, spec)
+    assert isinstance(aggregate.before, nn.Conv2d)
+    assert isinstance(aggregate.context, GeneralizedAttention)
+    nn.init.constant_(aggregate.context.add.factor, 0.5)
+    nn.init.normal_(aggregate.before.bias)
+    levels = pool_everywhere(features, regions, strides=STRIDES, size=7, samples=2, static=static)
+    with torch.no_grad():
+        ours = aggregate(levels)
+        parts = [
+            F.conv2d(roi_align(x, regions, 7, 1 / s, 2, True), aggregate.before.weight, padding=1)
+            for x, s in zip(features, STRIDES, strict=True)
+        ]
+        total = sum((part + aggregate.before.bias[:, None, None]).relu() for part in parts)
+        torch.testing.assert_close(ours, aggregate.context(total))
+    with pytest.raises(ValueError, match="of 4 cells a side"):
+        Aggregate(8, AggregateSpec(4))
 
 
 def test_pooling_from_a_mosaic_is_pooling_level_by_level() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
-from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec
+from gcnet.models.spec import AggregateSpec, BalanceSpec, ContextSpec, ModelSpec, Norm, ResNetSpec, RoISpec
 from gcnet.weights import identify as module
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Weights, find
 from gcnet.weights.checkpoints import Checkpoint
@@ -167,6 +167,8 @@ SPECS = [
     small(balance=BalanceSpec()),
     small(balance=BalanceSpec(refine="conv"), fpn_bottom_up=True),
     small(roi=replace(small().roi, class_agnostic_masks=True)),
+    small(roi=replace(small().roi, aggregate=AggregateSpec(5))),
+    small(roi=replace(small().roi, aggregate=AggregateSpec(3), masks=False), cascade=CASCADE),
     small(cascade=replace(CASCADE, ious=(0.5, 0.6), loss_weights=(1.0, 0.5), stds=CASCADE.stds[:2])),
     small(
         backbone=replace(small().backbone, base_channels=32, stem_channels=32, norm="group32"),
@@ -187,6 +189,7 @@ def test_models_that_are_in_no_catalog(spec: ModelSpec, version: int, file) -> N
     found = identify(file("mine.pth"), Checkpoint(state, class_names=NAMES))
     assert found.spec.coordinates == ("inclusive" if version == 1 else "continuous")
     assert (found.spec.name, found.spec.class_names) == ("mine", NAMES)
+    assert found.spec.roi.aggregate == spec.roi.aggregate
     same = {"backbone", "fpn_channels", "fpn_norm", "fpn_bottom_up", "balance", "cascade"}
     assert all(getattr(found.spec, name) == getattr(spec, name) for name in same)
     read = Detector(found.spec)

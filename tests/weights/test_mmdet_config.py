@@ -13,8 +13,9 @@ from foreign_files import CASCADE, NAMES, as_mmdet, built, equal, saved, small
 
 from gcnet.cli import main
 from gcnet.errors import GCNetError
+from gcnet.lab.subjects import random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.spec import BalanceSpec, ContextSpec, ModelSpec, SoftNMSSpec
+from gcnet.models.spec import AggregateSpec, BalanceSpec, CascadeSpec, ContextSpec, ModelSpec, SoftNMSSpec
 from gcnet.weights import config_text
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import LocalFile
@@ -117,7 +118,13 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("backbone = dict(dilations=(1, 1, 2, 4))", "dilations"),
         ("bbox_head = dict(bbox_coder=dict(type='TBLRBBoxCoder'))", "bbox_coder of type TBLRBBoxCoder"),
         ("bbox_head = dict(loss_cls=dict(type='SeesawLoss'))", "classes that are scored as for SeesawLoss"),
-        ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "GenericRoIExtractor"),
+        ("bbox_roi_extractor = dict(type='GenericRoIExtractor')", "levels that are summed as they are"),
+        ("bbox_roi_extractor = dict(type='SumRoIExtractor')", "bbox_roi_extractor of type SumRoIExtractor"),
+        (
+            "bbox_roi_extractor = dict(type='GenericRoIExtractor', aggregation='concat', pre_cfg="
+            "dict(type='ConvModule', kernel_size=5, act_cfg=None))",
+            "aggregation=concat of its bbox_roi_extractor; act_cfg=None of its pre_cfg",
+        ),
         ("_base_ = '../_base_/models/mask-rcnn_r50_fpn.py'", "builds on others"),
         ("backbone = dict(type='ResNeSt')", "backbone of type ResNeSt"),
         ("backbone = dict(type='RegNet', strides=(1, 2, 2, 2))", "strides=[1, 2, 2, 2] of its backbone"),
@@ -141,7 +148,11 @@ test_cfg = dict(rpn=dict(nms_pre=900, max_num=800, nms_thr=0.6),
         ("neck = dict(type='FPN', start_level=1)", "start_level=1"),
         ("rpn_head = dict(type='RPNHead', loss_cls=dict(use_sigmoid=False))", "softmax"),
         ("mask_roi_extractor = dict(roi_layer=dict(output_size=28))", "regions of 28 cells a side"),
-        ("bbox_roi_extractor = dict(roi_layer=dict(sampling_ratio=2))", "sampling_ratio=2"),
+        (
+            "bbox_roi_extractor = dict(roi_layer=dict(sampling_ratio=2))\n"
+            "mask_roi_extractor = dict(roi_layer=dict(sampling_ratio=0))",
+            "sampling_ratio=0 of its roi_layer; sampling_ratio=2 of its roi_layer",
+        ),
     ],
 )
 def test_what_no_model_has_is_named(text: str, words: str, tmp_path: Path) -> None:
@@ -423,6 +434,47 @@ def test_generalized_attention(version: str, terms: str, tmp_path: Path) -> None
             load_model(tmp_path / "x.pth")
 
 
+SUMMED = """TYPE_roi_extractor = dict(type='GenericRoIExtractor', aggregation='sum',
+    roi_layer=dict(type='RoIAlign', output_size=SIDE, sampling_ratio=2), out_channels=16,
+    featmap_strides=[4, 8, 16, 32],
+    pre_cfg=dict(type='ConvModule', in_channels=16, out_channels=16, kernel_size=5, padding=2, inplace=False),
+    post_cfg=dict(type='GeneralizedAttention', in_channels=16, spatial_range=-1, num_heads=6,
+                  attention_type='0100', kv_stride=2))
+"""
+
+
+def test_regions_that_are_read_at_all_levels(tmp_path: Path) -> None:
+    """GRoIE: each of the two extractors, of each stage of a cascade, has its own layers."""
+    context = ContextSpec(block="ga", heads=6, terms="0100", key_stride=2, mirrored=True)
+    roi = replace(small().roi, aggregate=AggregateSpec(5, context), sampling=2)
+    text = "".join(
+        SUMMED.replace("TYPE", kind).replace("SIDE", n) for kind, n in (("bbox", "7"), ("mask", "14"))
+    )
+    for cascade in (None, CascadeSpec()):
+        source = built(small(roi=roi, cascade=cascade))
+        path = saved(source, text, tmp_path / "x.pth")
+        stage = "0." if cascade else ""
+        names = set(torch.load(path)["state_dict"])
+        for kind in ("bbox", "mask"):
+            assert {
+                f"roi_head.{kind}_roi_extractor.{stage}{name}"
+                for name in ("pre_module.conv.weight", "post_module.query_conv.weight", "post_module.gamma")
+            } < names
+        found = load_model(path)
+        assert isinstance(found, Detector)
+        assert found.spec.roi.aggregate == roi.aggregate
+        assert found.spec.roi.sampling == 2
+        batch = random_batch(1, (96, 128))
+        (ours,), (theirs,) = found.predict(batch), source.predict(batch)
+        assert len(ours) > 10
+        assert torch.equal(ours.mask_probs, theirs.mask_probs)
+    only = text.split("mask_roi", maxsplit=1)[0] + "mask_roi_extractor = dict(type='SingleRoIExtractor')"
+    state = {name: tensor for name, tensor in as_mmdet(source).items() if "mask_roi" not in name}
+    torch.save({"state_dict": state, "meta": {"config": only, "CLASSES": NAMES}}, path)
+    with pytest.raises(GCNetError, match="masks that are read in another way than those of boxes"):
+        load_model(path)
+
+
 def test_where_plugins_are(tmp_path: Path) -> None:
     said = read_config(PLUGINS)
     assert said is not None
@@ -522,7 +574,7 @@ def test_means_among_the_tensors(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("backbone = dict(style='caffe')", "style"),
-        ("bbox_roi_extractor = dict(finest_scale=28)", "levels of regions"),
+        ("bbox_roi_extractor = dict(finest_scale=28)", "reading of regions"),
     ],
 )
 def test_a_row_is_not_filled_with_what_computes_otherwise(text: str, words: str, tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ WAVE_LENGTH = 1000.0  # the longest of the sines that tell a distance
 class GeneralizedAttention(ContextBlock):
     """Adds to each position a sum over all keys, in several heads: the block of "empirical attention".
 
-    It agrees with mmcv's GeneralizedAttention without a `spatial_range`, up to the order of sums.
+    It agrees with mmcv's GeneralizedAttention without a `spatial_range`, up to the order of sums; for terms
+    such as "0100" only if it is `mirrored`.
 
     Args:
         channels: C of the map.
@@ -30,6 +31,8 @@ class GeneralizedAttention(ContextBlock):
         terms: a "1" or "0" for each term of a key's logit: "query and key content", "query content and
             relative position", "key content", "relative position". "0010" has one map for all queries.
         key_stride: every so many rows and columns of the map are keys.
+        mirrored: rows of keys are compared with the query at (column, row) in place of that at (row, column).
+            So does mmcv if position counts for the query alone, of square maps only.
 
     The factor of its result starts at zero: a fresh block changes nothing.
 
@@ -40,13 +43,23 @@ class GeneralizedAttention(ContextBlock):
 
     pool: RelativeAttention
 
-    def __init__(self, channels: int, *, heads: int = 8, terms: str = "1111", key_stride: int = 2) -> None:
-        pool = RelativeAttention(channels, heads, terms, key_stride)
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int = 8,
+        terms: str = "1111",
+        key_stride: int = 2,
+        mirrored: bool = False,
+    ) -> None:
+        pool = RelativeAttention(channels, heads, terms, key_stride, mirrored)
         super().__init__(pool, add=ScaledTransform(pool.width, channels))
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         if x.dim() != 4:
             raise GCNetError(f"generalized attention takes maps of shape (N, C, H, W), not {tuple(x.shape)}")
+        if self.pool.mirrored and x.shape[2] != x.shape[3]:
+            raise GCNetError(f"mirrored generalized attention takes square maps, not {tuple(x.shape[2:])}")
         return super().forward(x)
 
     def attention(self, x: Float[Tensor, "N C H W"], queries: Int[Tensor, " Q"]) -> Float[Tensor, "N Q h w"]:
@@ -66,7 +79,7 @@ class RelativeAttention(nn.Module):
     key_bias: nn.Parameter | None
     place_bias: nn.Parameter | None
 
-    def __init__(self, channels: int, heads: int, terms: str, key_stride: int) -> None:
+    def __init__(self, channels: int, heads: int, terms: str, key_stride: int, mirrored: bool) -> None:
         super().__init__()
         if len(terms) != 4 or not set(terms) <= {"0", "1"} or "1" not in terms:
             raise ValueError(f'terms are four digits "0" or "1", at least one of them "1", not {terms!r}')
@@ -76,7 +89,7 @@ class RelativeAttention(nn.Module):
             raise ValueError(f"{heads} heads and a key_stride of {key_stride} for {channels} channels")
         if (query_and_place or place) and channels % 4:
             raise ValueError(f"{channels} channels: positions are compared by a multiple of 4")
-        self.heads, self.key_stride, self.channels = heads, key_stride, channels
+        self.heads, self.key_stride, self.channels, self.mirrored = heads, key_stride, channels, mirrored
         self.width = channels // heads * heads
         self.to_value = self._layer(channels)
         self.to_query = self._layer(channels) if content or query_and_place else None
@@ -111,7 +124,8 @@ class RelativeAttention(nn.Module):
 
     def extra_repr(self) -> str:
         terms = "".join(str(int(term)) for term in self.terms)
-        return f"heads={self.heads}, terms={terms}, key_stride={self.key_stride}"
+        mirrored = ", mirrored" if self.mirrored else ""
+        return f"heads={self.heads}, terms={terms}, key_stride={self.key_stride}{mirrored}"
 
     @property
     def _is_shared(self) -> bool:
@@ -147,6 +161,7 @@ class RelativeAttention(nn.Module):
             across = self._places(self.across, width, columns, x)
             down = self._places(self.down, height, rows, x)
             queries.append(torch.einsum("nahwd,awkd->nahwk", asked, across).flatten(2, 3))
+            asked = asked.transpose(2, 3) if self.mirrored else asked
             queries.append(torch.einsum("nahwd,ahkd->nahwk", asked, down).flatten(2, 3))
             grid = at_key.unflatten(2, (rows, columns))
             row, column = (torch.arange(count, device=x.device) for count in (rows, columns))

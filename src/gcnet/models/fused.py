@@ -299,12 +299,12 @@ class FusedBlock(nn.Module):
         super().__init__()
         *inner, last = block.layers
         self.inner = nn.ModuleList(_fused_with_relu(conv, norm) for conv, norm in inner)
-        self.last = FusedConv(*last, relu=True)
+        self.last = FusedConv(cast(nn.Conv2d, last[0]), last[1], relu=True)
         self.downsample = None
         if isinstance(block.downsample, nn.Sequential):
             *before, conv, norm = block.downsample
             self.downsample = nn.Sequential(*before, FusedConv(cast(nn.Conv2d, conv), norm))
-        one = block.contexts == (("context", "after1x1"),) and last[0].kernel_size == (1, 1)
+        one = block.contexts == (("context", "after1x1"),) and self.last.is_linear
         self.shift = None
         if one and block.context is not None and FoldedContext.supports(block.context):
             self.shift = FoldedContext(block.context, self.last.weight.flatten(1), self.last.bias)

@@ -1,7 +1,7 @@
 """The heads of the second stage: the class and box of each region, and its mask.
 
 Box head: arXiv 1506.01497, two linear layers as in arXiv 1612.03144. Mask head: arXiv 1703.06870, section 3.
-R regions, C channels, S side of the pooled grid, M side of a mask, K classes; class K is background.
+R regions, L levels, C channels, S side of the pooled grid, M side of a mask, K classes; K is background.
 """
 
 from __future__ import annotations
@@ -11,12 +11,41 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcnet.context import make_block
 from gcnet.models.layers import initialise, kaiming, make_norms
-from gcnet.models.spec import RoISpec
+from gcnet.models.spec import AggregateSpec, RoISpec
 from gcnet.ops.matching import MISSING
 
 BOX_GRID, MASK_GRID = 7, 14
 MASK_SIZE = 2 * MASK_GRID
+
+
+class Aggregate(nn.Module):
+    """The sum over all levels of what was read of each region there (GRoIE, arXiv 2004.13665)."""
+
+    def __init__(self, channels: int, spec: AggregateSpec) -> None:
+        super().__init__()
+        self.before: nn.Conv2d | None = None
+        if spec.kernel is not None:
+            if spec.kernel % 2 == 0:
+                raise ValueError(
+                    f"a convolution of {spec.kernel} cells a side would change the size of regions"
+                )
+            self.before = nn.Conv2d(channels, channels, spec.kernel, padding=spec.kernel // 2)
+            initialise(self.before, kaiming)
+        context = spec.context
+        self.context = None if context is None else make_block(context.block, channels, **context.options)
+
+    def forward(self, pooled: Float[Tensor, "L R C S S"]) -> Float[Tensor, "R C S S"]:
+        if self.before is not None:
+            pooled = torch.stack([F.relu(self.before(level), inplace=True) for level in pooled])
+        total = pooled.sum(0)
+        return total if self.context is None else self.context(total)
+
+
+def make_aggregate(channels: int, spec: RoISpec) -> nn.Module:
+    """What a head does to regions before all else."""
+    return nn.Identity() if spec.aggregate is None else Aggregate(channels, spec.aggregate)
 
 
 class BoxHead(nn.Module):
@@ -53,11 +82,13 @@ class BoxHead(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
+        self.aggregate = make_aggregate(channels, spec)
 
     def forward(
-        self, pooled: Float[Tensor, "R C S S"]
+        self, pooled: Float[Tensor, "*L R C S S"]
     ) -> tuple[Float[Tensor, "R K1"], Float[Tensor, "R B 4"]]:
         """Logits (background last) and deltas, in float32."""
+        pooled = self.aggregate(pooled)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = F.relu(norm(conv(pooled)), inplace=True)
         hidden = F.relu(self.fc1(pooled.flatten(1)), inplace=True)
@@ -119,11 +150,13 @@ class MaskHead(nn.Module):
         self.logits = nn.Conv2d(inner, self.num_classes, 1)
         initialise(self, kaiming)
         self.norms = make_norms(spec.norm, inner, spec.mask_convs)
+        self.aggregate = make_aggregate(channels, spec)
 
     def forward(
-        self, pooled: Float[Tensor, "R C S S"], labels: Int64[Tensor, " R"]
+        self, pooled: Float[Tensor, "*L R C S S"], labels: Int64[Tensor, " R"]
     ) -> Float[Tensor, "R M M"]:
         """Mask logits of each region for its own class, in float32."""
+        pooled = self.aggregate(pooled)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             pooled = F.relu(norm(conv(pooled)), inplace=True)
         hidden = F.relu(self.upsample(pooled), inplace=True)

@@ -86,24 +86,78 @@ def pool_regions(
     size: int,
     finest_scale: float,
     coordinates: Coordinates = "continuous",
+    samples: int = 0,
     static: bool = False,
 ) -> Float[Tensor, "R C S S"]:
     """The features of each region, read from the level that fits its area.
 
     `regions` are image number and box. Those of up to twice `finest_scale` pixels a side are read from the
-    finest level. `coordinates`: see `gcnet.models.coordinates`. With `static` no shape depends on values.
-    A mosaic is for continuous ones.
+    finest level. `coordinates`: see `gcnet.models.coordinates`. `samples`: see `RoISpec.sampling`. With
+    `static` no shape depends on values. A mosaic is for continuous ones.
     """
     levels = region_levels(regions[:, 1:], len(strides), finest_scale)
     if isinstance(features, Mosaic):
-        return _pool_from_mosaic(features, regions, levels, strides, size)
+        return _pool_from_mosaic(features, regions, levels, strides, size, samples)
+    pool = _pool_at_all_levels if static else _pool_level_by_level
+    maps = _maps(features, regions, strides, coordinates)
+    return pool(maps, levels, size, samples or _usual_samples(coordinates))
+
+
+def pool_everywhere(
+    features: Sequence[Float[Tensor, "N C _h _w"]],
+    regions: Float[Tensor, "R 5"],
+    *,
+    strides: Sequence[int],
+    size: int,
+    coordinates: Coordinates = "continuous",
+    samples: int = 0,
+    static: bool = False,
+) -> Float[Tensor, "L R C S S"]:
+    """The features of each region at each of the L levels; see `pool_regions`."""
+    samples = samples or _usual_samples(coordinates)
+    read = _read_static if static else roi_align_sparse
+    levels = [
+        read(feature, moved, size=size, scale=1 / stride, samples=samples)
+        for feature, stride, moved in _maps(features, regions, strides, coordinates)
+    ]
+    return torch.stack(levels).to(features[0].dtype)
+
+
+def _maps(
+    features: Sequence[Tensor],
+    regions: Float[Tensor, "R 5"],
+    strides: Sequence[int],
+    coordinates: Coordinates,
+) -> list[Map]:
+    """The first maps, as many as there are strides."""
     moved = [
         torch.cat([regions[:, :1], shift_regions(regions[:, 1:], stride, coordinates)], dim=1)
         for stride in strides
     ]
-    maps = list(zip(features, strides, moved, strict=False))
-    pool = _pool_at_all_levels if static else _pool_level_by_level
-    return pool(maps, levels, size, 0 if coordinates == "continuous" else SAMPLES)
+    return list(zip(features, strides, moved, strict=False))
+
+
+def _usual_samples(coordinates: Coordinates) -> int:
+    return 0 if coordinates == "continuous" else SAMPLES
+
+
+def _read_static(
+    feature: Float[Tensor, "N C _h _w"],
+    regions: Float[Tensor, "R 5"],
+    *,
+    size: int,
+    scale: float,
+    samples: int,
+) -> Float[Tensor, "R C S S"]:
+    """`roi_align_sparse` without a shape that depends on values.
+
+    In float32 at least: the operator wants regions in the type of the map, and in bfloat16 they would be off
+    by 8 pixels.
+    """
+    from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
+
+    exact = feature.to(torch.promote_types(feature.dtype, torch.float32))
+    return roi_align(exact, regions.to(exact.dtype), size, scale, samples, aligned=True)
 
 
 def _pool_level_by_level(
@@ -125,6 +179,7 @@ def _pool_from_mosaic(
     levels: Int64[Tensor, " R"],
     strides: Sequence[int],
     size: int,
+    samples: int,
 ) -> Float[Tensor, "R C S S"]:
     from torchvision.ops import roi_align
 
@@ -135,7 +190,8 @@ def _pool_from_mosaic(
     image, x1, y1, x2, y2 = regions.unbind(1)
     left, right, upper, lower = (side * scale for side in (x1, x2, y1, y2))
     cells = torch.stack([image, left + 1, upper + top, right + 1, lower + top], dim=1)
-    return roi_align(mosaic.image, cells.to(mosaic.image.dtype), size, 1.0, 0, aligned=True).to(mosaic.dtype)
+    pooled = roi_align(mosaic.image, cells.to(mosaic.image.dtype), size, 1.0, samples, aligned=True)
+    return pooled.to(mosaic.dtype)
 
 
 def _pool_at_all_levels(
@@ -145,21 +201,16 @@ def _pool_at_all_levels(
 
     At other levels than its own it has no area: then it has no samples and takes no time, and what comes out
     (zeros here, the value at one point with a fixed number of samples, NaN in OpenVINO) is not looked at. A
-    region without area pools to zero. It is computed in float32 at least: the operator wants regions in the
-    type of the map, and in bfloat16 they would be off by 8 pixels.
+    region without area pools to zero.
     """
-    from torchvision.ops import roi_align  # slow to import, and inference on a CPU does without
-
     first, _, regions = maps[0]
     pooled, dtype = regions.new_zeros(()), first.dtype
     if not samples:
         levels = levels.where(box_area(regions[:, 1:]) > 0, -1)
     for level, (feature, stride, regions) in enumerate(maps):
         is_own = (levels == level)[:, None]
-        feature = feature.to(torch.promote_types(dtype, torch.float32))
-        own = torch.where(is_own, regions[:, 1:], 0)
-        own = torch.cat([regions[:, :1], own], dim=1).to(feature.dtype)
-        part = roi_align(feature, own, size, 1 / stride, samples, aligned=True)
+        own = torch.cat([regions[:, :1], torch.where(is_own, regions[:, 1:], 0)], dim=1)
+        part = _read_static(feature, own, size=size, scale=1 / stride, samples=samples)
         pooled = torch.where(is_own[:, :, None, None], part, pooled)
     return pooled.to(dtype)
 

@@ -12,7 +12,7 @@ from gcnet.errors import GCNetError
 LARGEST = 100_000  # of whole numbers; also most classes
 LONGEST = 1_000  # text, in characters
 MOST_BLOCKS = 256  # of one stage
-MAY_BE_ZERO = {"frozen_stages", "box_convs", "mask_convs", "only", "level"}
+MAY_BE_ZERO = {"frozen_stages", "box_convs", "mask_convs", "only", "level", "sampling"}
 POSITIVE = {"anchor_scale", "anchor_ratios", "finest_scale", "ratio", "stds", "image_std", "sigma"}
 MAY_BE_NEGATIVE = {"image_mean"}
 

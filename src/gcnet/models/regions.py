@@ -128,7 +128,7 @@ def mask_losses(
 ) -> dict[str, Tensor]:
     """The loss of a mask head on the positive regions, at most `most` of each image.
 
-    `pool` is `gcnet.models.pooler.pool_regions` of some features, to be called with regions and `size`.
+    `pool` is a function of `gcnet.models.pooler` of some features, to be called with regions and `size`.
     With `static` shapes the head runs on `most` of each image, positive or not.
     """
     if static:

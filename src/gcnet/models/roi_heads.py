@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcnet.device import on_gpu
 from gcnet.models.heads import BOX_GRID, MASK_GRID, BoxHead, MaskHead
-from gcnet.models.pooler import Mosaic, lay_out, pool_regions, with_images
+from gcnet.models.pooler import Mosaic, lay_out, pool_everywhere, pool_regions, with_images
 from gcnet.models.postprocess import Threshold, select_detections, select_static
 from gcnet.models.regions import SampledRegions, mask_losses, sample_regions
 from gcnet.models.spec import CascadeSpec, Coordinates, RoISpec
@@ -59,9 +59,11 @@ class RoIHeads(nn.Module):
         agnostic = self.is_cascade if spec.class_agnostic is None else spec.class_agnostic
         self.sample: Sampler = random_sample
         self.continuous = coordinates == "continuous"
-        self.pool = partial(
-            pool_regions, strides=STRIDES, finest_scale=spec.finest_scale, coordinates=coordinates
-        )
+        options = {"strides": STRIDES, "coordinates": coordinates, "samples": spec.sampling}
+        if spec.aggregate is None:
+            self.pool = partial(pool_regions, finest_scale=spec.finest_scale, **options)
+        else:
+            self.pool = partial(pool_everywhere, **options)
         boxes = [BoxHead(channels, num_classes, self.spec, class_agnostic=agnostic) for _ in range(count)]
         masks = [MaskHead(channels, num_classes, spec) for _ in range(count if spec.masks else 0)]
         # Named as in all model files: `box_head`, or in a cascade `box_heads.0`, `box_heads.1`, ...
@@ -176,7 +178,8 @@ class RoIHeads(nn.Module):
 
     def _maps(self, features: list[Tensor], static: bool) -> Features:
         """What regions are pooled from; a GPU reads all levels in one go."""
-        in_one_go = static and self.continuous and on_gpu(features[0])
+        fits = self.continuous and self.spec.aggregate is None
+        in_one_go = static and fits and on_gpu(features[0])
         return lay_out(features[: len(STRIDES)]) if in_one_go else features
 
     def sample_regions(

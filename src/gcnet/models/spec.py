@@ -161,6 +161,19 @@ class SoftNMSSpec:
 
 
 @dataclass(frozen=True)
+class AggregateSpec:
+    """Regions are read at all levels and summed (GRoIE, arXiv 2004.13665), not at the one for their size.
+
+    Attributes:
+        kernel: side of a convolution, with a ReLU, before the sum; an odd number.
+        context: the context block behind the sum; its stages and its position say nothing here.
+    """
+
+    kernel: int | None = None
+    context: ContextSpec | None = None
+
+
+@dataclass(frozen=True)
 class RoISpec:
     """Box and mask heads, and the sampling of regions in training.
 
@@ -182,6 +195,9 @@ class RoISpec:
         detections: most detections in an image.
         finest_scale: regions of up to twice this side, in pixels, are read from P2, larger ones from coarser
             levels.
+        sampling: points in each direction of a region's cell that are read; 0 is as many as it takes, or 2 in
+            the conventions of mmdetection 1.x and torchvision.
+        aggregate: read regions at all levels; each head has a sum of its own.
         cls_init_std: standard deviation of the initial class weights. With the usual 0.01 a network that is
             trained from random weights learns to tell classes apart only late.
     """
@@ -203,6 +219,8 @@ class RoISpec:
     soft_nms: SoftNMSSpec | None = None
     detections: int = 100
     finest_scale: float = 56.0
+    sampling: int = 0
+    aggregate: AggregateSpec | None = None
     cls_init_std: float = 0.01
 
 

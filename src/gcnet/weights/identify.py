@@ -102,6 +102,9 @@ def identify(
     as_said = config.applied_to(spec)
     version_1 = is_version_1(checkpoint.tensors)
     _refuse(path, _unfitting(as_said, config, shapes, version_1))
+    points = int(next(iter(config.sampling or ()), 0))
+    if points != (2 if version_1 else 0):
+        as_said = replace(as_said, roi=replace(as_said.roi, sampling=points))
     try:
         ModelSpec.from_dict(asdict(as_said))
     except ValueError as error:
@@ -179,9 +182,9 @@ def _config(path: Path, checkpoint: Checkpoint, told: Mapping[str, Config]) -> t
 
 def _unfitting(spec: ModelSpec, config: Config, shapes: Shapes, version_1: bool) -> Iterator[str]:
     """What its configuration says that does not fit its tensors, or the models here of its version."""
-    points = 2 if version_1 else 0  # that our models read regions at
-    for own in {*(config.sampling or ())} - {points}:
-        yield f"sampling_ratio={own:g} of its roi_layer"
+    points = {*(config.sampling or ())}
+    if len(points) > 1 or (version_1 and 0 in points):
+        yield from (f"sampling_ratio={own:g} of its roi_layer" for own in points)
     anchors = shapes.get("rpn_head.rpn_cls.weight", (0,))[0]
     expected = len(spec.rpn.anchor_ratios) * len(spec.rpn.anchor_scales)
     if anchors not in (0, expected):
@@ -223,7 +226,7 @@ def _computes(spec: ModelSpec) -> dict[str, object]:
         "mean and deviation of images": (spec.image_mean, spec.image_std),
         "anchors": (rpn.anchor_scales, rpn.anchor_ratios, rpn.anchor_strides, rpn.stds),
         "deviations of deltas": (spec.cascade, spec.roi.stds),
-        "levels of regions": spec.roi.finest_scale,
+        "reading of regions": (spec.roi.finest_scale, spec.roi.sampling, spec.roi.aggregate),
     }
 
 

@@ -6,7 +6,7 @@ Names are those of `mmdet_keys.modernise`. C channels of a map, P of a block's b
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def read_contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
             one = part[0]
             options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
             if one.kind == "ga":
-                options = _attention(shapes, config)
+                options = attention_options([name for name in shapes if "context_block" in name], config)
             places = _places(shapes, part)
             specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
     return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
@@ -90,8 +90,8 @@ def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ..
     return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
 
 
-def _attention(shapes: Shapes, config: Config) -> dict[str, Any]:
-    """What shapes do not tell of generalized attention, which is held against the tensors that there are."""
+def attention_options(names: Iterable[str], config: Config) -> dict[str, Any]:
+    """What shapes do not tell of generalized attention, which is held against the `names` of its tensors."""
     if config.attention is None:
         raise ValueError("generalized attention, and nothing says its heads (a configuration does: --config)")
     heads, terms, stride = config.attention
@@ -103,10 +103,11 @@ def _attention(shapes: Shapes, config: Config) -> dict[str, Any]:
         "appr_bias": key,
         "geom_bias": place,
     }
-    has = {name: any(key.endswith(f".{name}") for key in shapes if "context_block" in key) for name in needed}
+    has = {end: any(name.endswith(f".{end}") for name in names) for end in needed}
     if has != needed:
         raise ValueError(f"generalized attention of other terms than {terms}, which its configuration says")
-    return {"heads": heads, "terms": terms, "key_stride": stride}
+    mirrored = {"mirrored": True} if query_and_place and not place else {}  # upstream mixes up the two sides
+    return {"heads": heads, "terms": terms, "key_stride": stride} | mirrored
 
 
 def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:

@@ -41,7 +41,8 @@ class Config:
         attention: number of heads, terms and stride of the keys of generalized attention.
         balance_level: of a balanced feature pyramid.
         standardised: parts of the model whose convolutions standardise their weights.
-        sampling: points in each direction of a region's cell that are read there; 0 is as many as it takes.
+        sampling: points in each direction of a region's cell that are read, for boxes and for masks; 0 is as
+            many as it takes.
         notes: what its test does in another way than here, in words.
         norm, frozen_stages: how the backbone was trained; stages count the stem, as in `ResNetSpec`.
         unsupported: what differs from any model of ours, in words; None if no whole configuration says so.
@@ -211,16 +212,18 @@ def _types(tree: Any, name: str) -> set[str]:
 
 def _plugins(values: dict[str, Any]) -> dict[str, Any]:
     """Where context blocks stand, and what their shapes do not tell; nothing where some are unknown."""
+    if any(unknown_plugins(values)):
+        return {}
+    said: dict[str, Any] = {"attention": next(iter(places.attentions(values)), None)}
     stages: list[list[str]] = [[], [], [], []]
     for plugin in places.plugins(values):
         where = plugin.get("stages")
         for positions, has in zip(stages, where if isinstance(where, list) else [True] * 4, strict=False):
             if has:
                 positions.append(str(plugin.get("position", places.POSITIONS[-1])))
-    if not any(stages) or any(unknown_plugins(values)):
-        return {}
-    attention = next(iter(places.attentions(values)), None)
-    return {"plugins": tuple(tuple(sorted(positions)) for positions in stages), "attention": attention}
+    return said | (
+        {"plugins": tuple(tuple(sorted(positions)) for positions in stages)} if any(stages) else {}
+    )
 
 
 def _neck(values: dict[str, Any]) -> dict[str, Any]:

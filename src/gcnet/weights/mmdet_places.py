@@ -143,8 +143,8 @@ def plugins(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def attentions(values: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
-    """The kinds of generalized attention in its plugins: number of heads, terms, stride of the keys."""
-    found = [first_dict(plugin, "cfg") for plugin in plugins(values)]
+    """The kinds of generalized attention in it: number of heads, terms, stride of the keys."""
+    found = [*(first_dict(plugin, "cfg") for plugin in plugins(values)), *dicts(values, "post_cfg")]
     found = [own for own in found if word(own.get("type")) == "GeneralizedAttention"]
     usual = (("num_heads", 9), ("attention_type", "1111"), ("kv_stride", 2))
     kinds = [tuple(own.get(name, value) for name, value in usual) for own in found]

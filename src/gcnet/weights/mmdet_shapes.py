@@ -13,8 +13,10 @@ from typing import Any
 from gcnet.errors import GCNetError
 from gcnet.models.resnet import EXPANSION
 from gcnet.models.spec import (
+    AggregateSpec,
     BalanceSpec,
     CascadeSpec,
+    ContextSpec,
     LibrarySpec,
     ModelSpec,
     Norm,
@@ -23,7 +25,14 @@ from gcnet.models.spec import (
     RPNSpec,
 )
 from gcnet.weights.catalog import CASCADE_RPN
-from gcnet.weights.mmdet_blocks import STAGES, Shapes, count_of, read_contexts, stage_lengths
+from gcnet.weights.mmdet_blocks import (
+    STAGES,
+    Shapes,
+    attention_options,
+    count_of,
+    read_contexts,
+    stage_lengths,
+)
 from gcnet.weights.mmdet_config import Config
 
 CLASS_LOGITS = ("roi_head.bbox_head.fc_cls.weight", "roi_head.bbox_head.0.fc_cls.weight")
@@ -76,7 +85,7 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
     if stages not in (0, 2, 3):
         raise GCNetError(f"{source} holds a cascade of {stages} stages; only those of 2 or 3 can be read")
     head = "0." if stages else ""
-    for part in ("bbox_head", "mask_head"):
+    for part in ("bbox_head", "mask_head", "bbox_roi_extractor", "mask_roi_extractor"):
         heads = [_part(shapes, f"roi_head.{part}.{stage}.") for stage in range(stages)]
         if any(other != heads[0] for other in heads):
             raise GCNetError(f"{source} holds a cascade whose stages differ in their {part}; none here does")
@@ -92,7 +101,10 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
             fpn_bottom_up=_has(shapes, r"neck\.pafpn_convs\."),
             balance=_balance(shapes, config),
             rpn=replace(CASCADE_RPN if stages else RPNSpec(), convs=rpn_convs),
-            roi=_roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
+            roi=replace(
+                _roi(shapes, f"roi_head.bbox_head.{head}", f"roi_head.mask_head.{head}", bool(stages)),
+                aggregate=_aggregate(shapes, head, config),
+            ),
             cascade=cascade if stages else None,
         )
     except KeyError as error:
@@ -119,7 +131,7 @@ def told_by_shapes(spec: ModelSpec) -> ModelSpec:
     )
     kept = ("box_convs", "box_fcs", "box_channels", "class_agnostic", "masks", "class_agnostic_masks")
     masks = ("mask_channels", "mask_convs") if roi.masks else ()
-    roi = RoISpec(norm=_kind(roi.norm), **{name: getattr(roi, name) for name in (*kept, *masks)})
+    roi = RoISpec(norm=_kind(roi.norm), **{name: getattr(roi, name) for name in (*kept, *masks, "aggregate")})
     return ModelSpec(
         "",
         (),
@@ -253,6 +265,21 @@ def _roi(shapes: Shapes, box: str, mask: str, cascade: bool) -> RoISpec:
         mask_convs=count_of(shapes, re.escape(mask) + r"convs\.(\d+)\.conv\.weight"),
         class_agnostic_masks=classes > 1 and masks == 1,
     )
+
+
+def _aggregate(shapes: Shapes, head: str, config: Config) -> AggregateSpec | None:
+    """How levels are summed; `head` is "0." in a cascade."""
+    own, of_masks = (_part(shapes, f"roi_head.{part}_roi_extractor.{head}") for part in ("bbox", "mask"))
+    if own != of_masks and _has(shapes, r"roi_head\.mask_head\."):
+        raise ValueError("regions of masks that are read in another way than those of boxes")
+    if not own:
+        return None
+    before, after = own.get("pre_module.conv.weight"), [name for name in own if "post_module." in name]
+    side = before[2] if before else None
+    if before and before[2:] != (side, side):
+        raise ValueError(f"a convolution of {before[2]} x {before[3]} cells before levels are summed")
+    context = ContextSpec(block="ga", **attention_options(after, config)) if after else None
+    return AggregateSpec(side, context)
 
 
 def _part(shapes: Shapes, start: str) -> dict[str, tuple[int, ...]]:

@@ -34,8 +34,16 @@ class Part:
 
 
 _EXTRACTOR = Part(
-    "SingleRoIExtractor", {"featmap_strides": ([4, 8, 16, 32],)}, "roi_layer out_channels finest_scale"
+    "SingleRoIExtractor GenericRoIExtractor",
+    {"featmap_strides": ([4, 8, 16, 32],), "aggregation": ("sum",)},
+    "roi_layer out_channels finest_scale pre_cfg post_cfg",
 )
+_ATTENTION: Options = {
+    "spatial_range": (-1,),
+    "position_embedding_dim": (-1,),
+    "position_magnitude": (1,),
+    "q_stride": (1,),
+}
 KNOWN = {
     "model": Part(
         "MaskRCNN FasterRCNN CascadeRCNN TwoStageDetector",
@@ -98,6 +106,12 @@ KNOWN = {
     ),
     "bbox_roi_extractor": _EXTRACTOR,
     "mask_roi_extractor": _EXTRACTOR,
+    "pre_cfg": Part(
+        "ConvModule",
+        {"stride": (1,), "dilation": (1,), "norm_cfg": (None,), "act_cfg": ({"type": "ReLU"},)},
+        "in_channels out_channels kernel_size padding inplace",
+    ),
+    "post_cfg": Part("GeneralizedAttention", _ATTENTION, "in_channels num_heads attention_type kv_stride"),
     "roi_layer": Part(
         "RoIAlign",
         {"pool_mode": ("avg",), "aligned": (True,)},
@@ -155,12 +169,7 @@ PLUGINS: dict[str, Options] = {
         "mode": ("embedded_gaussian",),
         "sub_sample": (False,),
     },
-    "GeneralizedAttention": {
-        "spatial_range": (-1,),
-        "position_embedding_dim": (-1,),
-        "position_magnitude": (1,),
-        "q_stride": (1,),
-    },
+    "GeneralizedAttention": _ATTENTION,
 }
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
 SOFTMAX_LOSSES = ("CrossEntropyLoss", "FocalLoss")
@@ -307,6 +316,10 @@ def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
         yield "masks from the regions of boxes (no mask_roi_extractor)"
     if len({extractor.get("finest_scale", 56) for extractor in [*boxes, *masks]}) > 1:
         yield "some regions that are read at other levels than others (finest_scale)"
+    for extractor in [*boxes, *masks]:
+        summed = word(extractor.get("type")) == "GenericRoIExtractor"
+        if summed and not (extractor.get("pre_cfg") or extractor.get("post_cfg")):
+            yield "levels that are summed as they are (GenericRoIExtractor)"
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
         for layer in dicts(dicts(values, part), "roi_layer"):
             size = layer.get("output_size", layer.get("out_size", side))
