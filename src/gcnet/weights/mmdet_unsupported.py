@@ -34,7 +34,7 @@ class Part:
 
 
 _EXTRACTOR = Part(
-    "SingleRoIExtractor GenericRoIExtractor",
+    "SingleRoIExtractor GenericRoIExtractor SumGenericRoiExtractor",
     {"featmap_strides": ([4, 8, 16, 32],), "aggregation": ("sum",)},
     "roi_layer out_channels finest_scale pre_cfg post_cfg",
 )
@@ -317,8 +317,9 @@ def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
     if len({extractor.get("finest_scale", 56) for extractor in [*boxes, *masks]}) > 1:
         yield "some regions that are read at other levels than others (finest_scale)"
     for extractor in [*boxes, *masks]:
-        summed = word(extractor.get("type")) == "GenericRoIExtractor"
-        if summed and not (extractor.get("pre_cfg") or extractor.get("post_cfg")):
+        if "Generic" in word(extractor.get("type")) and not (
+            extractor.get("pre_cfg") or extractor.get("post_cfg")
+        ):
             yield "levels that are summed as they are (GenericRoIExtractor)"
     for part, side in (("bbox_roi_extractor", 7), ("mask_roi_extractor", 14)):
         for layer in dicts(dicts(values, part), "roi_layer"):
