@@ -23,6 +23,7 @@ from gcnet.weights.files import save_model
 from gcnet.weights.load import load_model, read_model
 from gcnet.weights.mmdet_config import Config, named_config, read_config
 from gcnet.weights.mmdet_keys import standardise
+from gcnet.weights.parts import describe_parts
 
 CAFFE = replace(small(), backbone=replace(small().backbone, style="caffe"))
 
@@ -464,6 +465,7 @@ def test_regions_that_are_read_at_all_levels(tmp_path: Path) -> None:
         assert isinstance(found, Detector)
         assert found.spec.roi.aggregate == roi.aggregate
         assert found.spec.roi.sampling == 2
+        assert "regions of all levels summed" in "".join(describe_parts(found.spec))
         batch = random_batch(1, (96, 128))
         (ours,), (theirs,) = found.predict(batch), source.predict(batch)
         assert len(ours) > 10

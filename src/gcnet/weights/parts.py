@@ -87,6 +87,7 @@ def _detector_parts(spec: ModelSpec) -> Iterator[tuple[str, list[tuple[str, str]
     agnostic = bool(spec.cascade) if roi.class_agnostic is None else roi.class_agnostic
     boxes = f"{stages}, {roi.box_convs} convolutions and {roi.box_fcs} linear layers, boxes {_each(agnostic)}"
     masks = f"masks {_each(roi.class_agnostic_masks)}" if roi.masks else "no masks"
+    masks += ", regions of all levels summed" if roi.aggregate else ""
     stds = " | ".join(map(_numbers, spec.cascade.stds if spec.cascade else (roi.stds,)))
     yield "heads", [(f"{boxes}, {masks}", ""), (f"deviations of deltas {stds}", "stds")]
 
