@@ -26,7 +26,7 @@ from gcnet.engine.schedule import make_optimizer
 from gcnet.models.detector import Detector
 from gcnet.models.modes import recompute_activations
 from gcnet.models.postprocess import to_original
-from gcnet.models.spec import ContextSpec, ModelSpec, Precision, SoftNMSSpec
+from gcnet.models.spec import AggregateSpec, ContextSpec, ModelSpec, Precision, SoftNMSSpec
 from gcnet.ops import nms
 from gcnet.recipe import Recipe
 from gcnet.types import Batch, Detections, Targets
@@ -91,10 +91,11 @@ def spec_of(name: str, **backbone: Any) -> ModelSpec:
     return replace(spec, class_names=("a", "b"), backbone=replace(tiny, **backbone))
 
 
-def with_soft_nms(spec: ModelSpec) -> ModelSpec:
-    return replace(spec, roi=replace(spec.roi, soft_nms=SoftNMSSpec()))
+def with_roi(spec: ModelSpec, **changes: Any) -> ModelSpec:
+    return replace(spec, roi=replace(spec.roi, **changes))
 
 
+GROIE = ContextSpec(block="ga", heads=2, terms="0100", mirrored=True)
 SPECS = {
     "plain": spec_of("mask_rcnn_tiny"),
     "gc": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4)),
@@ -103,7 +104,10 @@ SPECS = {
     "nl after add": spec_of("mask_rcnn_tiny", context=ContextSpec(block="nl", position="after_add")),
     "se group": spec_of("mask_rcnn_tiny", context=ContextSpec(ratio=1 / 4, block="se"), norm="group"),
     "inclusive": replace(spec_of("mask_rcnn_tiny"), coordinates="inclusive"),
-    "soft nms": with_soft_nms(spec_of("mask_rcnn_tiny")),
+    "soft nms": with_roi(spec_of("mask_rcnn_tiny"), soft_nms=SoftNMSSpec()),
+    "all levels": with_roi(
+        spec_of("mask_rcnn_tiny", scales=4, group_width=32, deep_stem=True), aggregate=AggregateSpec(3, GROIE)
+    ),
     "cascade dcn": spec_of("cascade_mask_rcnn_x101_syncbn", deformable_stages=(False, True, True, True)),
 }
 
