@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not used here
 
@@ -78,7 +79,7 @@ def blamed(name: str | os.PathLike[str]) -> Iterator[None]:
         raise GCNetError(f"{name} is a damaged image file ({reason}); restore or remove it") from None
 
 
-def read_header(file: File, max_pixels: int) -> Image.Image:
+def read_header(file: File, max_pixels: int | None) -> Image.Image:
     """The image, not yet decoded.
 
     It is not `Image.open`, which has a limit of its own for the size, the same for all that runs here.
@@ -105,13 +106,12 @@ def _heic(head: bytes) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def check_size(image: Image.Image, max_pixels: int) -> None:
-    """Raises TooManyPixelsError for more than `max_pixels`."""
+def check_size(image: Image.Image, max_pixels: int | None) -> None:
+    """Raises TooManyPixelsError for more than `max_pixels`; for None, more than no option allows."""
     width, height = image.size
-    if width * height > max_pixels:
-        raise TooManyPixelsError(
-            f"has {width} x {height} pixels, more than {max_pixels:,}; shrink it, or raise --max-pixels"
-        )
+    most, more = (MAX_PIXELS, "") if max_pixels is None else (max_pixels, ", or raise --max-pixels")
+    if width * height > most:
+        raise TooManyPixelsError(f"has {width} x {height} pixels, more than {most:,}; shrink it{more}")
 
 
 def orientation_of(image: Image.Image) -> int:
