@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -84,7 +85,8 @@ def test_lists_need_no_brackets():
 
 
 def test_printed_config_gives_the_same_run(tmp_path, capsys):
-    words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
+    data = os.fsdecode(b"bl\xe4tter")  # a path that is no UTF-8
+    words = [TINY, "--data", data, "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
     words += ["--mirror", "here", "--mirror", "there"]
     with pytest.raises(SystemExit):
         parse_train([*words, "--print_config"])
