@@ -280,6 +280,22 @@ def test_a_used_folder_is_known_before_anything_is_read(
         run([str(broken), "--data", str(shapes), "--out", str(tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mask_rcnn_tiny", "--add-context", "se"], '"se" would change a trained network'),
+        (["mask_rcnn_tiny", "--remove-context"], "no context blocks to remove"),
+        (["mask_rcnn_tiny_gc4", "--add-context", "gc"], "has context blocks already"),
+    ],
+)
+def test_blocks_that_a_model_cannot_have_are_known_before_the_data(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data.json").write_text("no JSON")
+    with pytest.raises(GCNetError, match=message):
+        run([*words, "--data", str(tmp_path / "data.json"), "--out", str(tmp_path / "run")])
+
+
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
 @pytest.mark.parametrize("option", ["--weights", "--backbone-weights"])
 def test_what_a_run_began_with_may_be_gone_when_it_goes_on(

@@ -90,7 +90,7 @@ def train(
         check_unused(Path(out))
     context = parse_context(add_context, ratio, stages)
     weights, backbone = (None, None) if resume else (weights, backbone_weights)  # they are in its checkpoint
-    held, file = find_start(model, weights, mirror, backbone)
+    held, file = find_start(model, weights, mirror, backbone, context, remove_context=remove_context)
     spec = held.spec
     own, few_images = _own_recipe(spec)
     settings = check_recipe(own, recipe)
