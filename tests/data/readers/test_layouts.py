@@ -637,6 +637,24 @@ def test_lists_with_endings_and_what_they_miss(tmp_path: Path, caplog: pytest.Lo
     assert "1 of 3 XML files are in no list" in caplog.text
 
 
+def test_difficult_objects_of_voc_do_not_count(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>45</xmax><ymax>45</ymax></bndbox>"
+    marks = (
+        "",
+        "<difficult>0</difficult>",
+        "<difficult> 1 </difficult>",
+        "<difficult>Unspecified</difficult>",
+    )
+    image(tmp_path / "a.jpg")
+    voc(
+        tmp_path / "a.xml",
+        "a.jpg",
+        "".join(f"<object><name>cat</name>{mark}{box}</object>" for mark in marks),
+    )
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert [one.ignore for one in record.instances] == [False, False, True, False]
+
+
 def test_xml_of_labelme_and_endings_in_capitals(tmp_path: Path) -> None:
     points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((5, 5), (45, 5), (45, 45)))
     kept = f"<object><name>cat</name><deleted>0</deleted><polygon>{points}</polygon></object>"
