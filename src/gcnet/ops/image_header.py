@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
+_TAIL = 1 << 16  # bytes at the end of a PNG in which EXIF data are looked for
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, rows and columns are exchanged
 
 File = io.BufferedReader | io.BytesIO
@@ -114,13 +116,31 @@ def check_size(image: Image.Image, max_pixels: int | None) -> None:
         raise TooManyPixelsError(f"has {width} x {height} pixels, more than {most:,}; shrink it{more}")
 
 
+def _exif_behind(image: Image.Image) -> bytes:
+    """The EXIF data behind the pixels of a PNG that is not yet decoded; ImageMagick writes them there."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return b""
+    place = file.tell()
+    start = file.seek(0, os.SEEK_END) - _TAIL
+    file.seek(max(start, 0))
+    tail = file.read()
+    file.seek(place)
+    begin = tail.rfind(b"eXIf") + 4
+    end = begin + int.from_bytes(tail[begin - 8 : begin - 4])
+    is_whole = begin >= 8 and zlib.crc32(tail[begin - 4 : end]) == int.from_bytes(tail[end : end + 4])
+    return tail[begin:end] if is_whole else b""
+
+
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, from 1 to 8, that still has to be applied."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return 1
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode it to read metadata behind the pixels
     try:
+        if image.format == "PNG" and "exif" not in image.info:
+            if not (found := _exif_behind(image)):
+                return 1
+            image.info["exif"] = found  # Pillow would decode the image to find it
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data are none
         return 1
