@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gcnet.console import listed
 from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.errors import GCNetError
-from gcnet.files import AnyPath
+from gcnet.files import AnyPath, several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
@@ -87,7 +87,7 @@ def create_model(
     if class_names is None:
         known = given.spec.class_names if isinstance(given, Detector | Classifier) else row.spec.class_names
         class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
-    return _make(row, given, class_names, label=str(weights))
+    return _make(row, given, several(class_names), label=str(weights))
 
 
 def start_model(

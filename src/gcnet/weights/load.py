@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gcnet.context_spec import ContextSpec, check_change
 from gcnet.errors import GCNetError
+from gcnet.files import several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
@@ -62,7 +63,8 @@ def load_model(
             another model than `row`, or one that cannot be read; or it does not name its classes.
     """
     found = source if isinstance(source, Source) else find_source(source)
-    return read_model(found.fetch(mirrors), find(row) if row else found.row, class_names)
+    names = None if class_names is None else several(class_names)
+    return read_model(found.fetch(mirrors), find(row) if row else found.row, names)
 
 
 def read_model(
