@@ -316,6 +316,14 @@ def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         load_splits(project)
 
 
+def test_data_in_another_format_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder of several data sets, of which one has files in places where they are looked for first."""
+    write_image(tmp_path / "birds", "a", "voc")
+    write_image(tmp_path / "pets", "b", "labelme")
+    load_splits(tmp_path, val_fraction=0)
+    assert f"{tmp_path}: data in other formats is not read: pets" in caplog.messages
+
+
 def test_annotations_in_a_project_say_more_than_masks_beside_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
