@@ -59,10 +59,12 @@ def test_options_that_two_take_are_the_same_in_both() -> None:
 
 
 def test_a_model_and_a_data_set_do_as_well_as_their_names(detector: Detector, photos: Path) -> None:
-    valid = gcnet.load_splits(photos)["valid"]
+    splits = gcnet.load_splits(photos)
+    valid = splits["valid"]
     by_folder, _ = gcnet.evaluate(detector, photos, workers=0, progress=False)
     by_set, _ = gcnet.evaluate(detector, valid, workers=0, progress=False)
-    assert by_folder == by_set
+    by_splits, _ = gcnet.evaluate(detector, splits, workers=0, progress=False)
+    assert by_folder == by_set == by_splits
     predictions = gcnet.predict(detector, str(photos / "valid"), score_threshold=0.05, progress=False)
     expected = detector.predict_images([entry["file_name"] for entry in predictions.images])
     for ours, theirs in zip(predictions.found, expected, strict=True):
@@ -144,6 +146,8 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.predict(TINY, data / "valid"), "no published weights"),
         (lambda model, data: gcnet.evaluate(model, data / "none"), "does not exist"),
         (lambda model, data: gcnet.evaluate(model, data, split="test"), "no split 'test'"),
+        (lambda model, data: gcnet.evaluate(model, {}), "the data has no split 'valid'"),
+        (lambda model, data: gcnet.evaluate(model, [data]), "data is a list; give a path, a data set"),
         (lambda model, data: gcnet.evaluate(model, data, device="gpu"), "no such device"),
         (
             lambda model, data: gcnet.predict(model, data / "valid", batch_size=0),
@@ -157,6 +161,7 @@ def test_a_file_is_trained_on_from_its_weights(
         (lambda model, data: gcnet.compare("m.onnx", model, data, out="x", batch_size=2), "leave out batch"),
         (lambda model, data: gcnet.compare(model, model, data, out="x", worker=1), 'did you mean "workers"'),
         (lambda model, data: gcnet.train(TINY, data, out="x", epoch=3), 'did you mean "epochs"'),
+        (lambda model, data: gcnet.train(TINY, [data], out="x"), "data is a list; give a path, a data set"),
         (lambda model, data: gcnet.train(TINY, data, out="x", epochs=0), "give 1 or more"),
         (lambda model, data: gcnet.train(TINY, data / "none", out="x"), "does not exist"),
         (lambda model, data: gcnet.train("mask_rcnn_tinny", data, out="x"), "did you mean"),
@@ -167,6 +172,15 @@ def test_a_mistake_is_one_line(call, message, detector, photos, tmp_path, monkey
     with pytest.raises(gcnet.GCNetError, match=re.escape(message)):
         call(detector, photos)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_word_in_place_of_several_is_one(detector, tmp_path) -> None:
+    """Its letters were the classes, the folders and the mirrors."""
+    gcnet.save_model(gcnet.create_model(TINY, class_names="cat"), tmp_path / "cat.safetensors")
+    assert gcnet.load_model(tmp_path / "cat.safetensors").spec.class_names == ("cat",)
+    assert gcnet.load_model(tmp_path / "cat.safetensors", class_names="dog").spec.class_names == ("dog",)
+    with pytest.raises(gcnet.GCNetError, match=re.escape(f"no images in {tmp_path}")):
+        gcnet.export(detector, tmp_path / "x.onnx", precision="int8", calibration=str(tmp_path))
 
 
 def test_a_path_is_a_word_of_the_recipe() -> None:

@@ -51,6 +51,7 @@ def find_block(name: str, options: Iterable[str] = ()) -> BlockKind:
     return kind
 
 
+ADDING = ("gc", "snl", "nl", "ga")  # blocks that add their result; a new one adds zero
 STAGES = ("c2", "c3", "c4", "c5")
 _WHERE = ("block", "stages", "position", "only")  # fields of every block
 Position = Literal["after_conv1", "after_conv2", "after1x1", "after_add"]
@@ -107,6 +108,16 @@ class ContextSpec:
         """A copy with these fields. If `block` changes, options that only the old one has are dropped."""
         kept = own_options(asdict(self) | {"block": changes.get("block", self.block)})
         return ContextSpec(**kept | changes)
+
+
+def check_change(name: str, has: ContextSpec | None, new: ContextSpec | None) -> None:
+    """Raises GCNetError if a trained model `name` cannot get `new` blocks, or lose those that it `has`."""
+    if new is None and has is None:
+        raise GCNetError(f"{name} has no context blocks to remove")
+    if new is not None and has is not None:
+        raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
+    if new is not None and (new.block not in ADDING or new.fusion != ("add",)):
+        raise GCNetError(f'the block "{new.block}" would change a trained network: add gc, snl, nl or ga')
 
 
 def own_options(values: Mapping[str, Any]) -> dict[str, Any]:

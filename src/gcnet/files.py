@@ -312,6 +312,11 @@ def find_data(
     return found[0] or Path(data or ""), found[1]
 
 
+def several(words: Any) -> tuple[Any, ...]:
+    """Words or paths; a single one, whose letters are not meant, is one."""
+    return (words,) if isinstance(words, str | os.PathLike) else tuple(words)
+
+
 def goes_on(folder: Path, resume: bool | Literal["auto"]) -> bool:
     """Whether a run in the folder is resumed; with "auto" it is if there is a checkpoint."""
     return (folder / "last.ckpt").exists() if resume == "auto" else resume

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -84,7 +85,8 @@ def test_lists_need_no_brackets():
 
 
 def test_printed_config_gives_the_same_run(tmp_path, capsys):
-    words = [TINY, "--data", "x", "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
+    data = os.fsdecode(b"bl\xe4tter")  # a path that is no UTF-8
+    words = [TINY, "--data", data, "--epochs", "5", "--image_size", "[320,256]", "--precision", "bf16"]
     words += ["--mirror", "here", "--mirror", "there"]
     with pytest.raises(SystemExit):
         parse_train([*words, "--print_config"])
@@ -276,6 +278,22 @@ def test_a_used_folder_is_known_before_anything_is_read(
     broken.write_bytes(b"no checkpoint")
     with pytest.raises(GCNetError, match="is not empty"):
         run([str(broken), "--data", str(shapes), "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mask_rcnn_tiny", "--add-context", "se"], '"se" would change a trained network'),
+        (["mask_rcnn_tiny", "--remove-context"], "no context blocks to remove"),
+        (["mask_rcnn_tiny_gc4", "--add-context", "gc"], "has context blocks already"),
+    ],
+)
+def test_blocks_that_a_model_cannot_have_are_known_before_the_data(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "data.json").write_text("no JSON")
+    with pytest.raises(GCNetError, match=message):
+        run([*words, "--data", str(tmp_path / "data.json"), "--out", str(tmp_path / "run")])
 
 
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])

@@ -169,6 +169,15 @@ class HandsOnAgain(HandsOn):
     """Decorated once more, as every class below the other."""
 
 
+class Optional(Two):
+    """It looks at what it need not be given, as a layer of GPT-2 does: a tracer stops there."""
+
+    def forward(self, x, encoded=None):
+        if encoded is not None:
+            raise ValueError("no attention to that")
+        return Two.forward(self, x)
+
+
 class Group(nn.Module):
     """Residual blocks in a long shortcut: the inner ones count."""
 
@@ -191,6 +200,7 @@ class Group(nn.Module):
         (WithAttention(), {"": "attention"}),
         (HandsOn(), {"": "second"}),
         (HandsOnAgain(), {"": "second"}),
+        (Optional(), {"": "second"}),
         (Group(), {"body.0": "bn2", "body.1": "bn2"}),
     ],
     ids=lambda value: type(value).__name__,

@@ -397,11 +397,25 @@ def test_selecting_with_static_shapes(soft: SoftNMSSpec | None, monkeypatch: pyt
     deltas, spec = torch.zeros(60, 2, 4), RoISpec(soft_nms=soft, detections=20)
     options = {"stds": (0.1, 0.1, 0.2, 0.2), "score_threshold": 0.05, "spec": spec}
     exact = select_detections(boxes, scores, deltas, size=(100, 100), **options)
-    (ours,) = select_static(boxes[None], scores[None], deltas[None], sizes=[(100, 100)], **options)
+    parts = (part[None] for part in (boxes, scores, deltas, torch.ones(60, dtype=torch.bool)))
+    (ours,) = select_static(*parts, sizes=[(100, 100)], **options)
     assert len(exact) == int((ours.scores > 0).sum())
     torch.testing.assert_close(ours.scores[: len(exact)], exact.scores)
     assert torch.equal(ours.labels[: len(exact)], exact.labels)
     assert torch.equal(ours.boxes[: len(exact)], exact.boxes)
+
+
+def test_a_region_that_a_stage_makes_zeros_of_counts_with_static_shapes_too() -> None:
+    """It ends beyond the corner of the image, with no area; as in mmdetection, it is found nevertheless."""
+    torch.manual_seed(0)
+    model = RoIHeads(4, 3, SMALL, CascadeSpec()).eval()
+    torch.nn.init.zeros_(model.box_stages[0].deltas.weight)
+    model.box_stages[0].deltas.bias.data = torch.tensor([-30.0, -30, 0, 0])
+    proposals = torch.tensor([[2.0, 2, 12, 12], [40, 40, 90, 90], [0, 0, 0, 0]])
+    (exact,) = model.predict(features(), [proposals[:2]], [(128, 128)], 0.0)
+    (ours,) = model.predict(features(), [proposals], [(128, 128)], 0.0, static=True)
+    assert len(exact) == int((ours.scores > 0).sum()) == 6
+    torch.testing.assert_close(ours.scores[:6], exact.scores)
 
 
 def test_selecting_from_nothing() -> None:

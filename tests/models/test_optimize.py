@@ -200,9 +200,10 @@ def test_recorded_maps_are_those_of_the_original() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("optimized", [False, True])
-def test_weights_cast_by_hand_are_refused(optimized: bool) -> None:
+@pytest.mark.parametrize("precision", [None, "fp32", "fp16"])
+def test_weights_cast_by_hand_are_refused(precision: Precision | None) -> None:
+    """Also to the precision that a copy has, but not in all of its layers."""
     detector = busy_detector("mask_rcnn_tiny")
-    model = detector.optimize() if optimized else detector
+    model = detector.optimize(precision=precision) if precision else detector
     with pytest.raises(GCNetError, match=r"cast to torch\.float16"):
-        model.to(torch.float16).predict(BATCH)
+        model.half().predict(BATCH)

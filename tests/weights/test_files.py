@@ -26,7 +26,7 @@ from gcnet.errors import GCNetError
 from gcnet.models.detector import Detector
 from gcnet.models.spec import Resize
 from gcnet.weights.catalog import find
-from gcnet.weights.files import _write, fill_weights, read_model_file, save_model
+from gcnet.weights.files import _write, fill_weights, keep_in_file, read_model_file, save_model
 from gcnet.weights.load import load_model
 
 
@@ -52,6 +52,13 @@ def test_saved_and_loaded_to_the_bit(detector: Detector, tmp_path: Path) -> None
     assert all(torch.equal(a, b) for a, b in zip(predictions(detector), predictions(loaded), strict=True))
     with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["provenance"]) == {"recipe": "x", "epoch": 3}
+
+
+def test_a_path_that_is_no_utf_8(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"mod\xe8le.safetensors")
+    save_model(detector, path)
+    keep_in_file(path, epoch=3)
+    assert load_model(path).provenance == {"epoch": 3}
 
 
 def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Path) -> None:

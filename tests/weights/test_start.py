@@ -124,7 +124,7 @@ def test_a_model_in_memory_stays_as_it_is() -> None:
     assert start_model(model, "auto", CLASSES).model is model
     for options in ({"context": ContextSpec()}, {"remove_context": True}):
         with pytest.raises(GCNetError, match="in place, with the context blocks that it has"):
-            start_model(model, "auto", CLASSES, **options)
+            find_start(model, "auto", (), None, **options)
 
 
 @pytest.mark.parametrize("block", ["gc", "snl", "nl"])

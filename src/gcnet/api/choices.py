@@ -130,6 +130,20 @@ def find_data_set(
     return None
 
 
+def held_split(data: Any, split: str) -> Any:
+    """A data set in memory: the one that is given, or of several by name its `split`.
+
+    Raises GCNetError for what is none, or if there is no such split.
+    """
+    if isinstance(data, Mapping):
+        from gcnet.data.dataset import pick_split
+
+        data = pick_split("the data", data, split)
+    if not hasattr(data, "records"):
+        raise GCNetError(f"data is a {type(data).__name__}; give a path, a data set, or a dict of its splits")
+    return data
+
+
 def read_split(
     model: "AnyModel",
     spec: ModelSpec | ClassifierSpec,

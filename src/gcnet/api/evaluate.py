@@ -3,12 +3,12 @@
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from gcnet.api.choices import ModelChoice, find_data_set, read_split
+from gcnet.api.choices import ModelChoice, find_data_set, held_split, read_split
 from gcnet.console import check_names
 from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import AnyPath, check_handles, check_own, check_writable
@@ -30,7 +30,7 @@ SCORE_FROM = 0.05  # AP needs unlikely detections too; published figures are mea
 
 def evaluate(
     model: "AnyModel",
-    data: "AnyPath | DataSet[Any] | None" = None,
+    data: "AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any] | None" = None,
     *,
     split: str = "valid",
     annotations: AnyPath | None = None,
@@ -66,7 +66,7 @@ def evaluate(
 
     Args:
         model, weights, mirror, device, precision, compile, max_detections: as `gcnet.predict` takes them.
-        data, annotations, images: as `gcnet.train` takes them; `data` may also be a data set in memory.
+        data, annotations, images: as `gcnet.train` takes them.
         split: "train", "valid" or "test".
         out: a folder for results.json, written before anything is scored, and metrics.json.
         report: a folder for report.html, a page that says how good the model is and where it fails, and for
@@ -116,8 +116,8 @@ def evaluate(
         raise GCNetError(f"--keep-threshold: {loaded.spec.name} is a classifier, whose answers have none")
     division = {"val_fraction": val_fraction, "group_by": group_by, "split_file": split_file}
     division["crowd_as_objects"] = crowd_as_objects
-    dataset = read_split(model, loaded.spec, place, split, division) if place else data
-    splits = {split: cast(Any, dataset)}
+    dataset = read_split(model, loaded.spec, place, split, division) if place else held_split(data, split)
+    splits = {split: dataset}
     dataset = check_images(splits, skip=skip_bad_images, max_pixels=max_pixels, progress=progress)[split]
     metrics, results = score(
         loaded,
@@ -146,7 +146,7 @@ def evaluate(
 def compare(
     model: "AnyModel",
     other: "AnyModel",
-    data: "AnyPath | DataSet[Any] | None" = None,
+    data: "AnyPath | Mapping[str, DataSet[Any]] | DataSet[Any] | None" = None,
     *,
     out: AnyPath,
     **options: Any,
@@ -156,7 +156,7 @@ def compare(
     Args:
         model: as `gcnet.predict` takes it.
         other: the model to compare with it: two detectors, or two classifiers.
-        data: as `gcnet.train` takes it. In Python also a data set in memory.
+        data: as `gcnet.train` takes it.
         out: a folder for the page compare.html, for compare.json, the same in numbers, and for the results of
             both, in a/ and b/.
         options: arguments of `evaluate`, except weights, report, keep_threshold and score_threshold.
@@ -189,7 +189,7 @@ def compare(
         which = "the first is a detector" if of_detector[0] else "the second is a detector"
         raise GCNetError(f"{which}, the other a classifier: give two of one kind")
     split, division = given["split"], {name: given.pop(name) for name in DIVISION}
-    dataset: Any = read_split(model, loaded[0].spec, place, split, division) if place else data
+    dataset = read_split(model, loaded[0].spec, place, split, division) if place else held_split(data, split)
     skip, most = given.pop("skip_bad_images"), given["max_pixels"]
     dataset = check_images({split: dataset}, skip=skip, max_pixels=most, progress=given["progress"])[split]
     results, about, notes = [], {}, []

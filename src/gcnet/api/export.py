@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gcnet.api.choices import ModelChoice
 from gcnet.errors import GCNetError, check_least
-from gcnet.files import AnyPath, check_file
+from gcnet.files import AnyPath, check_file, several
 from gcnet.image_files import find_images
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def export(
     beside = Path(out).with_suffix(".bin")
     if Path(out).suffix == ".xml" and not Path(out).exists() and beside.exists():
         raise GCNetError(f"{beside} would be replaced by the weights of {out}; choose another --out")
-    paths = find_images(calibration)[:CALIBRATION] if calibration else []
+    paths = find_images(several(calibration))[:CALIBRATION] if calibration else []
     if image is not None:
         find_images([image])
     loaded: Any = model if chosen.source is None else chosen.read()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcnet.api.choices import ModelChoice, shown_from
 from gcnet.errors import GCNetError, check_least, check_threshold
-from gcnet.files import AnyPath, check_handles, check_writable
+from gcnet.files import AnyPath, check_handles, check_writable, several
 from gcnet.image_files import MAX_PIXELS, find_images
 from gcnet.launch import find_launch
 from gcnet.models.spec import Precision
@@ -100,12 +100,12 @@ def predict(
             written to.
     """
     check_least(1, top=top, max_pixels=max_pixels)
-    formats = (format,) if isinstance(format, str) else tuple(format)
+    formats = several(format)
     launch = find_launch() if shard is None else None
     if shard is None:
         shard = launch[:2] if launch else (0, 1)
     wanted = Wanted(formats, overlays, crops, cutouts, images_a_file, shard)
-    given = [images] if isinstance(images, str | os.PathLike) else list(images)
+    given = several(images)
     if not all(isinstance(image, str | os.PathLike) for image in given):
         raise GCNetError("predict takes files, folders and patterns; for arrays call model.predict_images")
     chosen = ModelChoice(model, weights, mirror, device, precision, compile, max_detections)

@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gcnet.api.choices import find_data_set
+from gcnet.api.choices import find_data_set, held_split
 from gcnet.console import check_names, listed
 from gcnet.context_spec import parse_context
 from gcnet.device import keep_freed_memory
 from gcnet.errors import GCNetError
-from gcnet.files import AnyPath, check_handles, check_unused, check_writable, goes_on
+from gcnet.files import AnyPath, check_handles, check_unused, check_writable, goes_on, several
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.recipe import ClassificationRecipe, Recipe
 from gcnet.weights.catalog import find
@@ -90,7 +90,7 @@ def train(
         check_unused(Path(out))
     context = parse_context(add_context, ratio, stages)
     weights, backbone = (None, None) if resume else (weights, backbone_weights)  # they are in its checkpoint
-    held, file = find_start(model, weights, mirror, backbone)
+    held, file = find_start(model, weights, mirror, backbone, context, remove_context=remove_context)
     spec = held.spec
     own, few_images = _own_recipe(spec)
     settings = check_recipe(own, recipe)
@@ -173,11 +173,11 @@ def _splits(
         if "valid" not in splits and leads:
             log.warning("%s has no validation split: the training is not scored", root)
     else:
-        root, splits = "the data", data if isinstance(data, Mapping) else {"train": data}
+        root, splits = "the data", data if isinstance(data, Mapping) else {"train": held_split(data, "train")}
     if "train" not in splits:
         raise GCNetError(f"{root} has no training split, only {', '.join(splits)}; see docs/your-data.md")
     names = splits["train"].class_names
-    if class_names and tuple(class_names) != tuple(names):
+    if class_names and several(class_names) != tuple(names):
         raise GCNetError(f"class_names are not those of {splits['train'].source}: {listed(names)}")
     skip, most = recipe.skip_bad_images, recipe.max_pixels
     return check_images(splits, skip=skip, max_pixels=most, progress=leads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -146,16 +147,17 @@ def _as_yaml(value: Any) -> str:
 
 def _plain_yaml(text: str) -> Any:
     """The content of a YAML file. Raises if it has aliases or deeply nested lists; recipes have none."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    depth = 0
-    for event in yaml.parse(text, Loader=loader):
+    depth = 0  # SafeLoader: the faster one cannot read a path that is no UTF-8
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
             return None
-    return yaml.load(text, Loader=loader)
+    return yaml.safe_load(text)
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(isinstance(one, str) or (_is_plain(one) and not isinstance(one, list)) for one in value)
-    return value.isprintable() if isinstance(value, str) else value is None or isinstance(value, int | float)
+    if isinstance(value, str):
+        return re.sub("[\udc80-\udcff]", "", value).isprintable()  # bytes of a path that are no UTF-8
+    return value is None or isinstance(value, int | float)

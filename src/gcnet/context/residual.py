@@ -8,7 +8,7 @@ finds the blocks of torchvision, timm and transformers, and of your own networks
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from inspect import signature, unwrap
 from typing import Any
@@ -53,31 +53,36 @@ def called_modules(module: nn.Module) -> list[nn.Module] | None:
     torch.fx cannot trace it."""
     if isinstance(module, torch.jit.ScriptModule):
         return []  # it runs its own code
-    forward = unwrap(type(module).forward)
-    if forward is nn.MultiheadAttention.forward:
+    if unwrap(type(module).forward) is nn.MultiheadAttention.forward:
         return []  # it hands the weights of its layer to a function
-    optional = {p.name: p.default for p in signature(forward).parameters.values() if p.default is not p.empty}
-    nodes: list[fx.Node] = []
-    for given in (None, optional):
-        with suppress(Exception):
-            nodes += _OwnForward.graph(module, given).nodes
+    nodes = [node for graph in _graphs(module) for node in graph.nodes]
     if "forward" in vars(module) or not nodes:
         return None
     return [module.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"]
+
+
+def _graphs(module: nn.Module) -> Iterator[fx.Graph]:
+    """What the module's own `forward` computes, with its optional arguments and without them, as far as
+    torch.fx can trace it."""
+    for optional in (True, False):
+        with suppress(Exception):  # control flow on data, odd arguments: whatever stops the tracer
+            yield _OwnForward.graph(module, optional=optional)
 
 
 class _OwnForward(fx.Tracer):
     """Traces one module's own `forward`, without inserted blocks: the modules that it calls stay calls."""
 
     @classmethod
-    def graph(cls, module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
+    def graph(cls, module: nn.Module, *, optional: bool) -> fx.Graph:
         # fx cannot patch a decorator that takes `*args`, and that of inserted blocks would run them.
         kind: Any = type(type(module).__name__, (type(module),), {})
         kind.forward = unwrap(type(module).forward)  # set later: `__init_subclass__` may decorate it again
         own = object.__new__(kind)
         own.__dict__ = module.__dict__
+        parameters = signature(kind.forward).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         with undone(module):  # what `forward` assigns is a proxy
-            return cls().trace(own, given)
+            return cls().trace(own, None if optional else defaults)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -95,19 +100,18 @@ class _OwnForward(fx.Tracer):
 class _Trace:
     """What one module's `forward` computes from its first argument."""
 
-    def __init__(self, module: nn.Module) -> None:
-        graph = _OwnForward.graph(module)
+    def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.modules = dict(module.named_modules())
-        self.start = next(node for node in self.nodes if node.op == "placeholder")
+        self.start = next((node for node in self.nodes if node.op == "placeholder"), None)
 
     @classmethod
     def branch_end(cls, module: nn.Module) -> str | None:
         """The module at which the residual branch ends; None if this is no residual block."""
-        try:
-            trace = cls(module)
-        except Exception:  # control flow on data, odd arguments: whatever stops the tracer, it is no match
+        graph = next(_graphs(module), None)
+        if graph is None:
             return None
+        trace = cls(module, graph)
         total = trace.sum()
         if total is None:
             return None

@@ -23,6 +23,7 @@ from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord, Instance, collect
 from gcnet.data.listed_images import NO_SIZE, find_images, listed_sizes
 from gcnet.data.source import Notes, Source, known, number, whole
 from gcnet.errors import GCNetError
+from gcnet.files import several
 from gcnet.ops.segmentations import (
     LONGEST_OUTLINE,
     Segmentation,
@@ -70,7 +71,7 @@ def build(
     counts = count_objects(source, names)
     if class_names is None:
         class_names = choose_classes([source], [names], [counts])
-    classes = tuple(class_names)
+    classes = several(class_names)
     label_of = {name: label for label, name in enumerate(classes)}
     unknown = [name for name in counts if name not in label_of]
     if unknown:

@@ -13,6 +13,7 @@ from gcnet.data.dataset import DataSet, LabelledImage, name_splits, pick_split
 from gcnet.data.divide import warn_of_unused_file
 from gcnet.data.folders import files_below
 from gcnet.errors import GCNetError
+from gcnet.files import several
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix, tell_aside
 
 _LAYOUT = "train/CLASS/*.jpg and val/CLASS/*.jpg"
@@ -37,7 +38,7 @@ class ImageFolder(DataSet[LabelledImage]):
         """
         folder = Path(folder)
         found = _classes(folder)
-        names = tuple(found) if class_names is None else tuple(class_names)
+        names = tuple(found) if class_names is None else several(class_names)
         if class_names is not None:
             _check_names(folder, found, names)
         images = [LabelledImage(path, label) for label, name in enumerate(names) for path in found[name]]

@@ -22,6 +22,7 @@ from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.darwin import find_darwin
+from gcnet.data.readers.files import IMAGE_FOLDERS
 from gcnet.data.readers.isat import find_isat
 from gcnet.data.readers.label_studio import find_label_studio
 from gcnet.data.readers.labelme import find_labelme
@@ -143,6 +144,7 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     try:
         found = _found_in(root, _FILES)
+        _tell_of_others(root, found)
         if not found and images is not None:
             found = find_coco(root, Path(images))
         if not found:
@@ -162,6 +164,24 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
 
 def _found_in(folder: Path, readers: Sequence[Callable[[Path], Readers]] = READERS) -> Readers:
     return next((found for find in readers if (found := find(folder))), {})
+
+
+def _tell_of_others(root: Path, found: Readers) -> None:
+    """Names the folders of `root` with data in other formats than what is found there."""
+    reads = {_reader(read) for read in found.values()}
+    others: list[str] = []
+    for folder in sorted(root.glob("[!._]*/"))[:_MOST_FOLDERS] if found else ():
+        if not split_of(folder.name) and folder.name not in (*ANNOTATION_FOLDERS, *IMAGE_FOLDERS):
+            with contextlib.suppress(GCNetError):
+                own = {_reader(read) for read in _found_in(folder, _FILES).values()}
+                others += [shown(folder.name)] if own and not own & reads else []
+    if others:
+        log.warning("%s: data in other formats is not read: %s", root, listed(others, 3))
+
+
+def _reader(read: Callable[[], Source]) -> Any:
+    """What reads a split, the same for all of a format."""
+    return getattr(read, "func", None)
 
 
 def _beside_masks(root: Path) -> tuple[Path, Readers] | None:
@@ -225,7 +245,7 @@ def _another(read: Callable[[], Source], root: Path) -> Path | None:
     for find in _FILES if root.is_dir() else ():
         with contextlib.suppress(GCNetError):
             for other in find(root).values():
-                if getattr(other, "func", None) is not getattr(read, "func", None):
+                if _reader(other) is not _reader(read):
                     source = other()
                     if source.annotations and source.path.is_file() and find(source.path):
                         return source.path

@@ -241,7 +241,8 @@ class Detector(Pretrained, nn.Module):
 
     def _for_network(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 H W"]:
         weights = next(self.neck.parameters()).dtype
-        if weights != self.compute_dtype:
+        # A copy in half precision keeps some parts exact, as the mean is.
+        if weights != self.compute_dtype or self.mean.dtype != torch.float32:
             raise GCNetError(
                 f"the weights were cast to {weights}: leave them as they are, and use "
                 'optimize(precision="bf16") or "fp16", which keeps the last layers exact'

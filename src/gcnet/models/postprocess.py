@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from gcnet.device import on_gpu
@@ -54,6 +54,7 @@ def select_static(
     boxes: Float[Tensor, "N R 4"],
     scores: Float[Tensor, "N R K1"],
     deltas: Float[Tensor, "N R K 4"],
+    real: Bool[Tensor, "N R"],
     *,
     sizes: Extents,
     stds: Stds,
@@ -62,11 +63,12 @@ def select_static(
 ) -> list[Detections]:
     """`select_detections` of N images with static shapes; their sizes are left to `to_original`.
 
-    A box of zeros is no region. Only the best `STATIC_CANDIDATES` pairs come to the NMS, more where more are
-    kept. The number of detections is fixed: places that nothing was found for come last and score 0.
+    Boxes that are not `real` are no regions. Only the best `STATIC_CANDIDATES` pairs come to the NMS, more
+    where more are kept. The number of detections is fixed: places that nothing was found for come last and
+    score 0.
     """
     classes = deltas.shape[2]
-    score, pair = _best_pairs(boxes, scores, score_threshold)
+    score, pair = _best_pairs(scores, real, score_threshold)
 
     def select(count: int) -> tuple[list[Tensor], Tensor]:
         """Of that many pairs: boxes, scores and labels, and whether more of them would find more."""
@@ -106,10 +108,10 @@ def _suppress(
 
 
 def _best_pairs(
-    boxes: Float[Tensor, "N R 4"], scores: Float[Tensor, "N R K1"], threshold: Threshold
+    scores: Float[Tensor, "N R K1"], real: Bool[Tensor, "N R"], threshold: Threshold
 ) -> tuple[Float[Tensor, "N RK"], Int64[Tensor, "N RK"]]:
     """Scores (0 where there is none) and numbers (region * K + class) of all pairs, best first."""
-    counts = (scores[..., :-1] > threshold) & boxes.any(dim=2)[..., None]
+    counts = (scores[..., :-1] > threshold) & real[..., None]
     pairs = scores[..., :-1].where(counts, 0).flatten(1).sort(dim=1, descending=True, stable=True)
     return pairs.values, pairs.indices
 

@@ -147,6 +147,7 @@ class RoIHeads(nn.Module):
         """
         pool = partial(self.pool, features, static=static)
         rois, all_logits = with_images(proposals), []
+        real = rois[:, 1:].any(dim=1)  # a stage can make zeros of a region, but of zeros nothing else
         deltas = rois.new_zeros(0)
         for stage, head in enumerate(self.box_stages):
             if stage > 0:
@@ -158,7 +159,7 @@ class RoIHeads(nn.Module):
         deltas = deltas.expand(-1, self.num_classes, -1)
         options = {"stds": self.stages.stds[-1], "score_threshold": threshold, "spec": self.spec}
         if static:
-            parts = (part.unflatten(0, (len(proposals), -1)) for part in (rois[:, 1:], scores, deltas))
+            parts = (part.unflatten(0, (len(proposals), -1)) for part in (rois[:, 1:], scores, deltas, real))
             return select_static(*parts, sizes=sizes, **options)
         counts = [boxes.shape[0] for boxes in proposals]
         each = zip(*(part.split(counts) for part in (rois[:, 1:], scores, deltas)), strict=True)

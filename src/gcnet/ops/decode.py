@@ -1,6 +1,7 @@
 """Reads images of every kind, from files to tensors, as arrays: H x W x 3 RGB uint8.
 
 A damaged file gives an error of one line. The same image gives the same pixels in whatever form it is passed.
+`max_pixels` are the most that an image may have, by default `gcnet.image_files.MAX_PIXELS`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ except ImportError:
 
 from gcnet.console import one_line
 from gcnet.errors import GCNetError
-from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.image_header import File, blamed, check_size, opened, orientation_of, read_header
 from gcnet.ops.pixels import KINDS, as_rgb
 
@@ -47,7 +47,7 @@ def read_image(
     *,
     data: bytes | None = None,
     turned: bool = True,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The image in a file, `turned` as its EXIF orientation says (a TIFF always is), or as stored.
 
@@ -61,7 +61,7 @@ def read_image(
 
 
 def image_size(
-    path: str | os.PathLike[str], *, data: bytes | None = None, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str], *, data: bytes | None = None, max_pixels: int | None = None
 ) -> tuple[int, int]:
     """(height, width) of the image in a file after its EXIF rotation, from its header alone.
 
@@ -74,7 +74,7 @@ def image_size(
 
 
 def read_small(
-    path: str | os.PathLike[str], least: int, *, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str], least: int, *, max_pixels: int | None = None
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The image in a file in gray. A JPEG is decoded at 1/8 of its size, or as fits `least` a side.
 
@@ -88,7 +88,7 @@ def read_small(
 
 
 def read_index_mask(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str], *, max_pixels: int | None = None
 ) -> Integer[np.ndarray, "H W"]:
     """The values of an image with one number for each pixel; of a palette, the indices.
 
@@ -120,7 +120,7 @@ def _numbers(image: Image.Image) -> Integer[np.ndarray, "H W"]:
     return numbers
 
 
-def read_cutout(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray, "H W"]:
+def read_cutout(data: bytes, *, max_pixels: int | None = None) -> Bool[np.ndarray, "H W"]:
     """Where the image in a file's bytes is opaque, or, in one without opacity, not 0.
 
     Raises GCNetError as `read_image` does.
@@ -133,14 +133,14 @@ def read_cutout(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Bool[np.ndarray
         return (values.max(-1) if values.ndim == 3 else values) > 0
 
 
-def is_coloured(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> bool:
+def is_coloured(path: str | os.PathLike[str], *, max_pixels: int | None = None) -> bool:
     """Whether an image has colours, and not one value for each pixel, as `read_index_mask` tells apart."""
     with opened(path) as file, blamed(path):
         mode = read_header(file, max_pixels).mode
         return mode not in ("P", "L", "1", "LA", "F") and not mode.startswith("I")
 
 
-def as_rgb_array(image: Any, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W 3"]:
+def as_rgb_array(image: Any, *, max_pixels: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
     """An image from a path, a file's bytes, a file opened in binary, a PIL image, an array or a tensor.
 
     Opened files are read from their beginning, if they can go there. PIL images are turned as their EXIF
@@ -187,7 +187,7 @@ def as_list(images: Any | Sequence[Any]) -> Sequence[Any]:
     return [images] if one else images
 
 
-def _decode(file: File, name: str, turned: bool, max_pixels: int) -> UInt8[np.ndarray, "H W 3"]:
+def _decode(file: File, name: str, turned: bool, max_pixels: int | None) -> UInt8[np.ndarray, "H W 3"]:
     image = read_header(file, max_pixels)
     orientation = orientation_of(image) if turned else 1
     if image.mode not in ("L", "RGB"):

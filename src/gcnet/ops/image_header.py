@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +28,13 @@ from PIL import (
 )
 
 from gcnet.errors import GCNetError
+from gcnet.image_files import MAX_PIXELS
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not used here
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
+_TAIL = 1 << 16  # bytes at the end of a PNG in which EXIF data are looked for
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, rows and columns are exchanged
 
 File = io.BufferedReader | io.BytesIO
@@ -78,7 +81,7 @@ def blamed(name: str | os.PathLike[str]) -> Iterator[None]:
         raise GCNetError(f"{name} is a damaged image file ({reason}); restore or remove it") from None
 
 
-def read_header(file: File, max_pixels: int) -> Image.Image:
+def read_header(file: File, max_pixels: int | None) -> Image.Image:
     """The image, not yet decoded.
 
     It is not `Image.open`, which has a limit of its own for the size, the same for all that runs here.
@@ -105,22 +108,39 @@ def _heic(head: bytes) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def check_size(image: Image.Image, max_pixels: int) -> None:
-    """Raises TooManyPixelsError for more than `max_pixels`."""
+def check_size(image: Image.Image, max_pixels: int | None) -> None:
+    """Raises TooManyPixelsError for more than `max_pixels`; for None, more than no option allows."""
     width, height = image.size
-    if width * height > max_pixels:
-        raise TooManyPixelsError(
-            f"has {width} x {height} pixels, more than {max_pixels:,}; shrink it, or raise --max-pixels"
-        )
+    most, more = (MAX_PIXELS, "") if max_pixels is None else (max_pixels, ", or raise --max-pixels")
+    if width * height > most:
+        raise TooManyPixelsError(f"has {width} x {height} pixels, more than {most:,}; shrink it{more}")
+
+
+def _exif_behind(image: Image.Image) -> bytes:
+    """The EXIF data behind the pixels of a PNG that is not yet decoded; ImageMagick writes them there."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return b""
+    place = file.tell()
+    start = file.seek(0, os.SEEK_END) - _TAIL
+    file.seek(max(start, 0))
+    tail = file.read()
+    file.seek(place)
+    begin = tail.rfind(b"eXIf") + 4
+    end = begin + int.from_bytes(tail[begin - 8 : begin - 4])
+    is_whole = begin >= 8 and zlib.crc32(tail[begin - 4 : end]) == int.from_bytes(tail[end : end + 4])
+    return tail[begin:end] if is_whole else b""
 
 
 def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, from 1 to 8, that still has to be applied."""
     if image.format == "TIFF":  # Pillow turns it by itself
         return 1
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode it to read metadata behind the pixels
     try:
+        if image.format == "PNG" and "exif" not in image.info:
+            if not (found := _exif_behind(image)):
+                return 1
+            image.info["exif"] = found  # Pillow would decode the image to find it
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data are none
         return 1

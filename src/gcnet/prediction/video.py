@@ -64,7 +64,7 @@ def follow(
         raise GCNetError(f"the drawn video would replace {video.source}; choose another --out")
     tracker, numbers, count = Tracker(score_threshold), set[int](), 0
     with alone_in(folder), progress_bar(disable=not progress, rate="frames") as bar:
-        _check_own(folder, draw)
+        _check_own(folder)
         task = bar.add_task("following", total=video.total)
         with _Writer(folder, detector.spec.class_names, draw) as writer:
             frames = video.frames()
@@ -82,9 +82,12 @@ def follow(
     return Seen(count, len(numbers), video.remarks(), "" if done else video.ended_early)
 
 
-def _check_own(folder: Path, draw: bool) -> None:
-    """Raises GCNetError if files would be replaced that are not of an earlier video."""
-    foreign = DRAWN if draw and (folder / DRAWN).exists() else ""
+def _check_own(folder: Path) -> None:
+    """Raises GCNetError if there are files under our names that are not of an earlier video.
+
+    A drawn video is one where our lines are beside it, so that a call that does not draw refuses others, too.
+    """
+    foreign = DRAWN if (folder / DRAWN).exists() else ""
     if (folder / OBJECTS).exists():
         with open(folder / OBJECTS, "rb") as file:
             foreign = "" if file.read(10) in (b"", b'{"frame": ') else OBJECTS

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gcnet.console import listed
 from gcnet.context_spec import STAGES, ContextSpec
 from gcnet.errors import GCNetError
-from gcnet.files import AnyPath
+from gcnet.files import AnyPath, several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
@@ -87,7 +87,7 @@ def create_model(
     if class_names is None:
         known = given.spec.class_names if isinstance(given, Detector | Classifier) else row.spec.class_names
         class_names = known if num_classes in (None, len(known)) else unnamed(num_classes)
-    return _make(row, given, class_names, label=str(weights))
+    return _make(row, given, several(class_names), label=str(weights))
 
 
 def start_model(
@@ -108,11 +108,12 @@ def start_model(
         weights: of a row, as for `create_model`, or "none", or "auto": the published ones of the row, where
             they cannot be had ImageNet's for the backbone, and none where neither is published.
         backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.
-        context: blocks to add to a model that has none; `remove_context` takes out those that it has.
+        context: blocks to add to a model that has none; `remove_context` takes out those that it has. A
+            caller's stay.
 
     Raises:
         GCNetError: the weights cannot be fetched or read, or are of another model; or the model has blocks
-            already, or none to take out, or is a caller's, whose blocks stay.
+            already, or none to take out.
     """
     if isinstance(held, Row | ClassifierRow):
         recorded, given, whose = _choose_weights(held, weights, mirrors, backbone)
@@ -120,11 +121,6 @@ def start_model(
     elif file:
         recorded, given, whose = "auto", held, f"{file}, a {held.spec.name}"
         model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=file)
-    elif context or remove_context:
-        raise GCNetError(
-            "a model in memory is trained in place, with the context blocks that it has: give a name or a "
-            "file to have others"
-        )
     else:
         return Start(held, None, ())
     known = given.spec.class_names if isinstance(given, Detector | Classifier) else ()

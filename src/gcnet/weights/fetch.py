@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from gcnet.errors import GCNetError
-from gcnet.files import cache_folder, user_cache
+from gcnet.files import cache_folder, several, user_cache
 from gcnet.weights.catalog import ClassifierRow, Row, Weights, find
 from gcnet.weights.imagenet import imagenet_weights
 from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
@@ -155,7 +155,7 @@ def fetch(weights: Weights, *, mirrors: Sequence[str] = (), patience: Patience |
             if cached := read_cached(one):  # another process fetched it while this one waited
                 return cached
             try:
-                places = _places(one, [*mirrors, *listed])
+                places = _places(one, [*several(mirrors), *listed])
                 return LocalFile(target, _fetch(places, target, one, patience or Patience()))
             except UnavailableError as error:
                 failures.append(str(error))

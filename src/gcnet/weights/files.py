@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -130,7 +132,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
     Raises GCNetError if it cannot be read, or is not one of ours.
     """
     held = read_model_file(path)
-    with safe_open(path, framework="pt") as file:
+    with _opened(Path(path)) as file:
         metadata = file.metadata() | {"provenance": json.dumps(held.provenance | values)}
     write_atomically(Path(path), lambda file: _write(file, held.tensors, metadata))
 
@@ -144,7 +146,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     if not path.is_file():
         raise GCNetError(f"there is no model file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return _with_metadata(path, file.metadata() or {}, tensors)
     except GCNetError:
@@ -153,6 +155,16 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise GCNetError(
             f"{path} is damaged or not a safetensors file ({shown(str(error), 90)}); get it again"
         ) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The library's reader of a file. It takes no path that is not UTF-8, but a handle of such a file."""
+    with ExitStack() as stack:
+        name = str(path)
+        if re.search("[\udc80-\udcff]", name):
+            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
+        yield stack.enter_context(safe_open(name, framework="pt"))
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from gcnet.context_spec import ContextSpec, check_change
 from gcnet.errors import GCNetError
+from gcnet.files import several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
-from gcnet.models.spec import ClassifierSpec, ContextSpec, ModelSpec, ResNetSpec
+from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
 from gcnet.weights.catalog import ClassifierRow, Row, find, find_published, unnamed
 from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
 from gcnet.weights.class_rows import carry_over, kept_classes
@@ -34,7 +36,6 @@ from gcnet.weights.saved import is_foreign
 
 # In the names of tensors of context blocks, the first and further ones.
 OF_CONTEXT = re.compile(r"\.context\d*\.")
-ADDING = ("gc", "snl", "nl", "ga")  # blocks that add their result; a new one adds zero
 
 Model = TypeVar("Model")
 
@@ -62,7 +63,8 @@ def load_model(
             another model than `row`, or one that cannot be read; or it does not name its classes.
     """
     found = source if isinstance(source, Source) else find_source(source)
-    return read_model(found.fetch(mirrors), find(row) if row else found.row, class_names)
+    names = None if class_names is None else several(class_names)
+    return read_model(found.fetch(mirrors), find(row) if row else found.row, names)
 
 
 def read_model(
@@ -230,17 +232,10 @@ def with_context(model: Detector | Classifier, context: ContextSpec | None) -> D
     removed; the block is never the identity.
     """
     backbone, name = model.spec.backbone, model.spec.name
-    if context is None:
-        if backbone.context is None:
-            raise GCNetError(f"{name} has no context blocks to remove")
+    check_change(name, backbone.context, context)
+    if backbone.context is not None:
         name = re.sub(rf"_{backbone.context.block}[\d.]*(?![a-z\d.])", "", name)
-    else:
-        if backbone.context is not None:
-            raise GCNetError(f"{name} has context blocks already: take them out with --remove-context")
-        if context.block not in ADDING or context.fusion != ("add",):
-            raise GCNetError(
-                f'the block "{context.block}" would change a trained network: add gc, snl, nl or ga'
-            )
+    if context is not None:
         name += f"_{context.block}" + (f"{1 / context.ratio:g}" if context.block == "gc" else "")
     more = {"more_context": ()} if isinstance(backbone, ResNetSpec) else {}
     spec = replace(model.spec, name=name, backbone=replace(backbone, context=context, **more))

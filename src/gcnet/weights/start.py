@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gcnet.context_spec import ContextSpec, check_change
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
 from gcnet.weights.catalog import ClassifierRow, Row, find
@@ -52,12 +53,35 @@ def load_trained(source: Source, device: str, mirrors: Sequence[str] = ()) -> De
 
 
 def find_start(
-    model: AnyModel, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
+    model: AnyModel,
+    weights: AnyPath | None,
+    mirrors: Sequence[str],
+    backbone: AnyPath | None,
+    context: ContextSpec | None = None,
+    *,
+    remove_context: bool = False,
 ) -> tuple[Row | ClassifierRow | Detector | Classifier, str | None]:
     """The row or the model that a training starts from, and the file that the model was read from, if any.
 
     Arguments are those of `gcnet.train`. Raises GCNetError for what is not there or does not go together.
     """
+    held, file = _find_held(model, weights, mirrors, backbone)
+    if (context or remove_context) and held is model:
+        raise GCNetError(
+            "a model in memory is trained in place, with the context blocks that it has: give a name or a "
+            "file to have others"
+        )
+    has = held.spec.backbone.context
+    if remove_context:
+        check_change(held.spec.name, has, None)
+    if context:
+        check_change(held.spec.name, None if remove_context else has, context)
+    return held, file
+
+
+def _find_held(
+    model: AnyModel, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
+) -> tuple[Row | ClassifierRow | Detector | Classifier, str | None]:
     file = find_file(model, weights)
     if backbone is not None:
         if weights != "auto" or not isinstance(model, str | os.PathLike) or file is not None:

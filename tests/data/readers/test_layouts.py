@@ -316,6 +316,14 @@ def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         load_splits(project)
 
 
+def test_data_in_another_format_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder of several data sets, of which one has files in places where they are looked for first."""
+    write_image(tmp_path / "birds", "a", "voc")
+    write_image(tmp_path / "pets", "b", "labelme")
+    load_splits(tmp_path, val_fraction=0)
+    assert f"{tmp_path}: data in other formats is not read: pets" in caplog.messages
+
+
 def test_annotations_in_a_project_say_more_than_masks_beside_them(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -635,6 +643,24 @@ def test_lists_with_endings_and_what_they_miss(tmp_path: Path, caplog: pytest.Lo
     }
     assert "train.txt: 1 of 2 names have no annotations; left out (first: gone.jpg)" in caplog.text
     assert "1 of 3 XML files are in no list" in caplog.text
+
+
+def test_difficult_objects_of_voc_do_not_count(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>6</xmin><ymin>6</ymin><xmax>45</xmax><ymax>45</ymax></bndbox>"
+    marks = (
+        "",
+        "<difficult>0</difficult>",
+        "<difficult> 1 </difficult>",
+        "<difficult>Unspecified</difficult>",
+    )
+    image(tmp_path / "a.jpg")
+    voc(
+        tmp_path / "a.xml",
+        "a.jpg",
+        "".join(f"<object><name>cat</name>{mark}{box}</object>" for mark in marks),
+    )
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert [one.ignore for one in record.instances] == [False, False, True, False]
 
 
 def test_xml_of_labelme_and_endings_in_capitals(tmp_path: Path) -> None:

@@ -35,6 +35,20 @@ def test_regions_of_kitti_that_nobody_annotated(tmp_path: Path, caplog: pytest.L
     assert "1 of 5 objects have no class; left out" in caplog.text
 
 
+def test_of_the_whole_of_kitti_a_part_is_held_out(tmp_path: Path) -> None:
+    """As of its folder `training`; other folders of that name are a split that somebody made."""
+    for name in ("training/image_2/0", "training/image_2/1", "testing/image_2/0"):
+        image(tmp_path / "kitti" / f"{name}.png")
+    for name in ("0", "1"):
+        write(tmp_path / "kitti" / "training" / "label_2" / f"{name}.txt", CAR)
+    for root in ("kitti/training", "kitti", "."):
+        splits = load_splits(tmp_path / root)
+        assert {split: len(one) for split, one in splits.items()} == {"train": 1, "valid": 1}
+    image(tmp_path / "tao" / "train" / "images" / "0.png")
+    write(tmp_path / "tao" / "train" / "labels" / "0.txt", CAR)
+    assert list(load_splits(tmp_path / "tao")) == ["train"]
+
+
 def test_regions_times_classes_take_no_memory(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     image(tmp_path / "a.png")
     lines = [f"class{number}{CAR[3:]}" for number in range(600)] + [NOBODY] * 600

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gcnet.data.dataset import WHOLE
 from gcnet.data.readers.files import ImagesBeside, head_of, object_of, read_lines, readable
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Entries, Source
@@ -28,9 +29,14 @@ _MOST_REGIONS = 300_000  # times classes; KITTI's are 90,000
 
 
 def find_kitti(root: Path) -> Readers:
-    """`training/label_2/000000.txt` of `training/image_2/000000.png`, or `labels/` of `images/`."""
+    """`training/label_2/000000.txt` of `training/image_2/000000.png`, or `labels/` of `images/`.
+
+    KITTI has no labels of its `testing/`, so that `training/` is all there is, and is divided.
+    """
     fits = partial(_is_label_file, _KITTI)
-    return file_an_image(root, ".txt", fits, partial(_read_lines, _kitti_object))
+    found = file_an_image(root, ".txt", fits, partial(_read_lines, _kitti_object))
+    is_whole = found.keys() == {"train"} and any(root.glob("**/training/label_2"))
+    return {WHOLE: found["train"]} if is_whole else found
 
 
 def find_dota(root: Path) -> Readers:

@@ -100,8 +100,11 @@ def _size(image: str, said: dict[str, str | None]) -> tuple[int, int]:
 
 
 def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any]:
-    """A box, with the outline if there is one. VOC counts pixels from 1, and the last belongs to the box."""
-    found: dict[str, Any] = {}
+    """A box, with the outline if there is one. VOC counts pixels from 1, and the last belongs to the box.
+
+    Objects that are difficult count neither way in its own scores.
+    """
+    found: dict[str, Any] = {"ignore": item.findtext("difficult")}
     corners = [item.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     if None not in corners:
         x1, y1, x2, y2 = (float(corner or "nan") for corner in corners)
