@@ -83,10 +83,16 @@ def test_what_is_wrong_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_nothing_to_learn_from_is_said(tmp_path: Path) -> None:
     values = content([(48, 64)] * 2)
-    for one in values["annotations"]:
-        one["iscrowd"] = 1
-    write_split(tmp_path / "data" / "train", values)
     out = tmp_path / "page.html"
+    for one in values["annotations"]:
+        one["ignore"] = 1
+    write_split(tmp_path / "ignored" / "train", values)
+    assert main(["data", str(tmp_path / "ignored"), "--out", str(out)]) == 0
+    for words in ("none of 2 objects can be learnt from", "2 of 2 objects are marked to be ignored"):
+        assert words in page_of(out)
+    for one in values["annotations"]:
+        one |= {"iscrowd": 1, "ignore": 0}
+    write_split(tmp_path / "data" / "train", values)
     assert main(["data", str(tmp_path / "data"), "--out", str(out)]) == 0
     assert "none of 2 objects can be learnt from; all are marked iscrowd" in page_of(out)
     assert main(["data", str(tmp_path / "data"), "--out", str(out), "--crowd-as-objects"]) == 0

@@ -205,17 +205,17 @@ def _about_classes(look: Look) -> Iterator[Line]:
 def _about_objects(look: Look) -> Iterator[Line]:
     counts = look.survey.splits.values()
     total, usable = sum(count.objects for count in counts), len(look.survey.objects)
-    crowd = sum(count.crowd for count in counts)
+    crowd, ignored = (sum(getattr(count, kind) for count in counts) for kind in ("crowd", "ignored"))
+    if crowd:
+        yield Line("note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores")
+    if ignored:
+        yield Line("note", f"{ignored:,} of {total:,} objects are marked to be ignored, or difficult")
     if not usable:
         brush = "; all are marked iscrowd, and --crowd-as-objects true takes them as objects"
         yield Line(
             "fix", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
         )
         return
-    if crowd:
-        yield Line("note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores")
-    if ignored := sum(count.ignored for count in counts):
-        yield Line("note", f"{ignored:,} of {total:,} objects are marked to be ignored")
     bare = int(np.isnan(look.survey.objects.bounds[:, 0]).sum())
     if bare == usable:
         yield Line("note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*")
