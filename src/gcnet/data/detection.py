@@ -101,7 +101,8 @@ def why_nothing(records: Sequence[ImageRecord]) -> str:
             "give --crowd-as-objects true to take them as objects"
         )
     if objects and all(item.crowd or item.ignore for item in objects):
-        return f"only objects marked `ignore`, difficult or iscrowd, {len(objects)} of them; take the mark off some"
+        marks = "`ignore`, difficult or iscrowd"
+        return f"only objects marked {marks}, {len(objects)} of them; take the mark off some"
     if objects and not any(item.segmentation for item in objects):
         return (
             "boxes but no outlines; export it for instance segmentation, or train a detector of boxes alone"
