@@ -166,7 +166,10 @@ def test_nothing_but_unlisted_categories_is_an_error(values: dict[str, Any], tmp
     [
         ({"segmentation": []}, "has boxes but no outlines"),
         ({"iscrowd": 1}, "has only objects marked iscrowd, 2 of them, .* --crowd-as-objects true"),
-        ({"ignore": 1}, "has only objects marked `ignore` or iscrowd, 2 of them; take the mark off"),
+        (
+            {"ignore": 1},
+            "has only objects marked `ignore`, difficult or iscrowd, 2 of them; take the mark off",
+        ),
         ({"bbox": [0, 0, 0, 0], "segmentation": []}, "has no image with objects to learn from"),
     ],
 )
