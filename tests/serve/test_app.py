@@ -231,6 +231,17 @@ def test_an_error_of_the_service_is_in_its_log(
     assert "told to the log alone" in caplog.text
 
 
+def test_what_a_proxy_says_of_a_client_is_printable_in_the_log(
+    detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level("INFO", "gcnet.serve"),
+        TestClient(make_app(Served.of(detector)), client=("\x9b31m", 0)) as client,
+    ):
+        client.get("/health")
+    assert r"\x9b31m GET /health 200" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -90,7 +90,7 @@ class Gate:
         self.metrics.seconds.labels(path).observe(seconds)
         if status in REFUSED:
             self.metrics.refused.labels(REFUSED[status]).inc()
-        client = (scope.get("client") or ("-",))[0]
+        client = one_line((scope.get("client") or ("-",))[0], 50)  # what a proxy says
         asked = one_line(f"{scope['method']} {scope['path']}", 100)
         log.info("%s %s %d %.0f ms %s", client, asked, status, 1000 * seconds, note.get())
 
