@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -295,6 +296,16 @@ def test_a_classifier_in_training_stays_so() -> None:
     with unchecked():
         exporting._trace(model, exporting._details(model, None, 1, "fp32", False), half=False)
     assert model.training
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised = []
+    monkeypatch.setattr("os.fsync", lambda handle: synchronised.append(os.fstat(handle).st_ino))
+    with unchecked():
+        export(create_model("resnet_tiny"), tmp_path / "c.onnx")
+    assert (tmp_path / "c.onnx").stat().st_ino in synchronised
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

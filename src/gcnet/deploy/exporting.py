@@ -34,7 +34,7 @@ from gcnet.deploy.runtime import (
     prepare,
 )
 from gcnet.errors import GCNetError, needs
-from gcnet.files import disk_errors, draft_folder, prepare_folder, write_atomically
+from gcnet.files import disk_errors, draft_folder, prepare_folder, put_in_place, write_atomically
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.layers import DeformableConv2d
@@ -105,7 +105,7 @@ def export(
             raise GCNetError(f"{file} was not written: it does not find what the model finds ({compared})")
         for made in (draft.with_suffix(".bin"), draft):
             if made.exists():
-                made.replace(file.with_suffix(made.suffix))
+                put_in_place(made, file.with_suffix(made.suffix))
     return compared
 
 
