@@ -153,6 +153,10 @@ def test_weights_are_in_a_file_once(exported: Path) -> None:
     assert len(tensors) == len(set(tensors)) > 10
 
 
+def test_a_file_does_not_say_where_it_was_made(exported: Path) -> None:
+    assert b"programs.py" not in exported.read_bytes()
+
+
 WITHOUT_PYTORCH = """
 import sys
 sys.modules.update(torch=None, torchvision=None)

@@ -88,6 +88,7 @@ def export(
     with draft_folder(file.parent) as folder, _quietly(), disk_errors(file):
         draft = folder / file.name
         program = _trace(model, details, half=precision == "fp16" and file.suffix == ".onnx")
+        _forget_sources(program)
         if file.suffix == ".pt2":
             said = {DETAILS: json.dumps(asdict(details))}
             write_atomically(draft, lambda opened: torch.export.save(program, opened, extra_files=said))
@@ -220,6 +221,13 @@ def _trace(model: Detector | Classifier, details: Details, *, half: bool) -> tor
         example = (*example, torch.ones(4), torch.full((4,), 1e9))
     shapes = None if sides is None else (sides, *[None for _ in example[1:]])
     return torch.export.export(Program(detector).eval(), example, strict=False, dynamic_shapes=shapes)
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Removes where in which folder of this machine each operation was called: files are for others."""
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def _load(file: Path) -> ExportedDetector | ExportedClassifier:
