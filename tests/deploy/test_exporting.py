@@ -129,7 +129,8 @@ def toned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(toned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all quick tests."""
     out = tmp_path_factory.mktemp("export") / "out" / "busy.onnx"
-    assert "100 detections, 0 missing and 0 added" in run_export(toned, "--out", out, "--size", "100x130")
+    said = run_export(toned, "--out", out, "--size", "100x130")
+    assert "images of 128x160\nbeside the model: 100 detections, 0 missing and 0 added" in said
     assert list(out.parent.iterdir()) == [out]
     return out
 
