@@ -237,10 +237,15 @@ def test_images_come_in_order_however_long_each_takes(
     ]
 
 
-def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_pictures_for_now_but_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = beside.write_image
+
     def full(path: Path, image: np.ndarray) -> None:
         if path.stem >= "3":
             raise DiskFullError("no space left")
+        write(path, image)
 
     monkeypatch.setattr(beside, "write_image", full)
     for value in range(1, 6):
@@ -250,6 +255,11 @@ def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: 
         predict_files(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [entry["image_id"] for entry in results][:3] == [0, 1, 2]
+    monkeypatch.undo()  # there is room
+    again = TwoObjects().eval()
+    predict_files(again, [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert again.calls == 3
+    assert listed(tmp_path / "out") == [f"{n}.png" for n in range(1, 6)] + ["images.json", "results.json"]
 
 
 def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:

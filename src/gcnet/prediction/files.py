@@ -276,7 +276,8 @@ class _Run:
             self.held[done.index] = done
         else:
             path = self.paths[done.index]
-            values = {"stamp": _stamp(path), "entry": done.entry, "found": done.found}
+            stamp = None if done.failure else _stamp(path)  # files that the disk did not take are due again
+            values = {"stamp": stamp, "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
             self._write_part(self.parts.complete(done.index))
         if done.unwritten:
