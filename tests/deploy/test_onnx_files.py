@@ -54,6 +54,7 @@ def resized_network(rule: Resize, folder: Path) -> Path:
 @pytest.mark.parametrize("rule", ["opencv", "pillow", "torchvision"])
 def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
     merged = onnx.load(resized_network(rule, tmp_path))
+    assert len(merged.opset_import) == 1  # else it cannot be quantised
     rng = np.random.default_rng(0)
     for height, width in ((50, 100), (333, 500), (97, 31), (1, 400), (240, 321)):
         image = rng.integers(0, 256, (height, width, 3), np.uint8)

@@ -141,6 +141,8 @@ def put_resize_before(file: Path, details: Details) -> None:
     )
     names = [("fitted_image", "images"), ("factors", "factors"), ("limits", "limits")]
     merged = compose.merge_models(parser.parse_model(text), network, io_map=names, prefix1="resize/")
+    del merged.opset_import[:]  # both models' sets: a file that names one twice cannot be quantised
+    merged.opset_import.extend(network.opset_import)
     merged.graph.input[0].name = "image"
     for node in merged.graph.node:
         node.input[:] = ["image" if name == "resize/image" else name for name in node.input]
