@@ -117,6 +117,7 @@ def test_attention_maps(client: TestClient, picture: Picture) -> None:
         values = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))))
         assert values.shape == (side // 2, side)
         assert values.max() > 0
+    check_refused(client.post("/attention?top=1", content=picture()), 422)
 
 
 def test_a_classifier(picture: Picture) -> None:
@@ -264,7 +265,7 @@ def test_options_that_make_no_sense(client: TestClient, picture: Picture, name: 
 
 
 def test_other_paths_and_methods(client: TestClient) -> None:
-    for path in ("/health", "/health/live"):
+    for path in ("/", "/docs", "/health", "/health/live", "/metrics", "/openapi.json", "/page.js"):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
     check_refused(client.get("/predict"), 405)
