@@ -296,6 +296,12 @@ def test_a_classifier(tmp_path: Path) -> None:
     assert (results / "overview.jpg").stat().st_size > 1000
 
 
+def test_a_classifier_for_pytorch(tmp_path: Path) -> None:
+    with unchecked():
+        compared = export(create_model("resnet_tiny", num_classes=3), tmp_path / "c.pt2", batch=2)
+    assert compared.within("fp32")
+
+
 def test_a_classifier_in_training_stays_so() -> None:
     model = create_model("resnet_tiny", num_classes=3).train()
     with unchecked():

@@ -205,7 +205,7 @@ def _trace(model: Detector | Classifier, details: Details, *, half: bool) -> tor
     if isinstance(model, Classifier):
         side = details.image_size[1]
         squares = torch.zeros(details.batch, 3, side, side, dtype=torch.uint8)
-        program = Probabilities(copy.deepcopy(model).cpu()).eval()
+        program = Probabilities(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
         return torch.export.export(program, (squares,), strict=False)
     detector = model.optimize(precision="fp16" if half else "fp32").cpu()
     if details.resizes and details.size is not None:
