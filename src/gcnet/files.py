@@ -58,9 +58,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with open(temporary, "wb") as file:
             write(_Watched(file, failures))  # type: ignore[arg-type]
-            file.flush()
-            _synchronise(file.fileno())
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         for failure in (*failures, error):
@@ -69,6 +67,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if failures and isinstance(error, Exception):  # torch's zip writer has its own words for it
             raise failures[0] from error
         raise
+
+
+def put_in_place(done: Path, path: Path) -> None:
+    """Gives a file that is done, and on the same disk, its name, once its content is on the disk."""
+    with open(done, "rb+") as file:
+        _synchronise(file.fileno())
+    os.replace(done, path)
     with suppress(OSError):  # the file is in place; not every system opens or synchronises folders
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -17,3 +17,11 @@ def test_what_is_no_port_is_refused(port: str, capsys: pytest.CaptureFixture[str
 def test_the_last_port_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "nowhere.safetensors", "--port", "65535"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_as_many_connections_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = []
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr("resource.setrlimit", lambda _, limit: limits.append(limit))
+    assert main(["serve", "nowhere.safetensors", "--port", "0"]) == 2
+    assert limits == [(4096, 4096)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -128,7 +129,8 @@ def toned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(toned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all quick tests."""
     out = tmp_path_factory.mktemp("export") / "out" / "busy.onnx"
-    assert "100 detections, 0 missing and 0 added" in run_export(toned, "--out", out, "--size", "100x130")
+    said = run_export(toned, "--out", out, "--size", "100x130")
+    assert "images of 128x160\nbeside the model: 100 detections, 0 missing and 0 added" in said
     assert list(out.parent.iterdir()) == [out]
     return out
 
@@ -150,6 +152,10 @@ def test_onnx_of_one_size(exported: Path, toned: Path) -> None:
 def test_weights_are_in_a_file_once(exported: Path) -> None:
     tensors = [one.raw_data for one in onnx.load(exported).graph.initializer if len(one.raw_data) > 1 << 16]
     assert len(tensors) == len(set(tensors)) > 10
+
+
+def test_a_file_does_not_say_where_it_was_made(exported: Path) -> None:
+    assert b"programs.py" not in exported.read_bytes()
 
 
 WITHOUT_PYTORCH = """
@@ -290,11 +296,27 @@ def test_a_classifier(tmp_path: Path) -> None:
     assert (results / "overview.jpg").stat().st_size > 1000
 
 
+def test_a_classifier_for_pytorch(tmp_path: Path) -> None:
+    with unchecked():
+        compared = export(create_model("resnet_tiny", num_classes=3), tmp_path / "c.pt2", batch=2)
+    assert compared.within("fp32")
+
+
 def test_a_classifier_in_training_stays_so() -> None:
     model = create_model("resnet_tiny", num_classes=3).train()
     with unchecked():
         exporting._trace(model, exporting._details(model, None, 1, "fp32", False), half=False)
     assert model.training
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronised = []
+    monkeypatch.setattr("os.fsync", lambda handle: synchronised.append(os.fstat(handle).st_ino))
+    with unchecked():
+        export(create_model("resnet_tiny"), tmp_path / "c.onnx")
+    assert (tmp_path / "c.onnx").stat().st_ino in synchronised
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])

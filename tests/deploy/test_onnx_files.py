@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import onnx_ir
 import onnxruntime
 import pytest
 
-from gcnet.deploy.onnx_files import put_resize_before, suit_openvino
+from gcnet.deploy.onnx_files import put_resize_before, quantise, suit_openvino
 from gcnet.deploy.runtime import Details
+from gcnet.errors import GCNetError
 from gcnet.models.spec import Resize
 from gcnet.ops.images import fit_size, resize_image
 
@@ -52,6 +54,7 @@ def resized_network(rule: Resize, folder: Path) -> Path:
 @pytest.mark.parametrize("rule", ["opencv", "pillow", "torchvision"])
 def test_a_resize_before_the_network(rule: Resize, tmp_path: Path) -> None:
     merged = onnx.load(resized_network(rule, tmp_path))
+    assert len(merged.opset_import) == 1  # else it cannot be quantised
     rng = np.random.default_rng(0)
     for height, width in ((50, 100), (333, 500), (97, 31), (1, 400), (240, 321)):
         image = rng.integers(0, 256, (height, width, 3), np.uint8)
@@ -99,3 +102,15 @@ def test_openvino_compiles_truth_values_of_a_split(tmp_path: Path) -> None:
     for place, expected in enumerate(exact):
         np.testing.assert_array_equal(run(ours, boxes=boxes)[place], expected)
         np.testing.assert_array_equal(compiled[place], expected)
+
+
+def test_a_full_disk_while_quantising_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "network.onnx"
+    onnx.save(onnx.parser.parse_model(NETWORK.format(kind="float")), file)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(GCNetError, match="File too large"):
+            quantise(file, [np.zeros((1, 3, 8, 8), np.float32)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

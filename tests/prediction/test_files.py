@@ -172,6 +172,24 @@ def test_a_call_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.
     assert listed(out) == [f"{n}.png" for n in range(4)] + ["images.json", "results.json"]
 
 
+def test_a_call_goes_on_without_the_images_that_are_gone(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for value in (1, 2, 3):
+        write_image(folder / f"{value}.png", value)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(TwoObjects(3), [folder], out, progress=False)
+    (folder / "1.png").unlink()
+    again = TwoObjects().eval()
+    predictions = predict_files(again, [folder], out, progress=False)
+    assert again.calls == 1
+    assert [Path(entry["file_name"]).name for entry in predictions.images] == ["2.png", "3.png"]
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(TwoObjects(3), [folder], out, progress=False)
+    (folder / "2.png").unlink()  # all that was done: it may be the work of any call
+    with pytest.raises(GCNetError, match="unfinished work of another call"):
+        predict_files(TwoObjects(), [folder], out, progress=False)
+
+
 def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
     image, out = write_image(tmp_path / "in" / "dog.png"), tmp_path / "out"
     mine = write_image(out / "Dog.png", 200).read_bytes()
@@ -219,10 +237,15 @@ def test_images_come_in_order_however_long_each_takes(
     ]
 
 
-def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_pictures_for_now_but_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = beside.write_image
+
     def full(path: Path, image: np.ndarray) -> None:
         if path.stem >= "3":
             raise DiskFullError("no space left")
+        write(path, image)
 
     monkeypatch.setattr(beside, "write_image", full)
     for value in range(1, 6):
@@ -232,6 +255,11 @@ def test_a_full_disk_loses_pictures_but_no_results(tmp_path: Path, monkeypatch: 
         predict_files(detector, [tmp_path / "in"], tmp_path / "out", progress=False)
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [entry["image_id"] for entry in results][:3] == [0, 1, 2]
+    monkeypatch.undo()  # there is room
+    again = TwoObjects().eval()
+    predict_files(again, [tmp_path / "in"], tmp_path / "out", progress=False)
+    assert again.calls == 3
+    assert listed(tmp_path / "out") == [f"{n}.png" for n in range(1, 6)] + ["images.json", "results.json"]
 
 
 def test_equal_names_get_files_of_their_own(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ def test_attention_maps(client: TestClient, picture: Picture) -> None:
         values = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["png"]))))
         assert values.shape == (side // 2, side)
         assert values.max() > 0
+    check_refused(client.post("/attention?top=1", content=picture()), 422)
 
 
 def test_a_classifier(picture: Picture) -> None:
@@ -231,6 +232,17 @@ def test_an_error_of_the_service_is_in_its_log(
     assert "told to the log alone" in caplog.text
 
 
+def test_what_a_proxy_says_of_a_client_is_printable_in_the_log(
+    detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level("INFO", "gcnet.serve"),
+        TestClient(make_app(Served.of(detector)), client=("\x9b31m", 0)) as client,
+    ):
+        client.get("/health")
+    assert r"\x9b31m GET /health 200" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -253,7 +265,7 @@ def test_options_that_make_no_sense(client: TestClient, picture: Picture, name: 
 
 
 def test_other_paths_and_methods(client: TestClient) -> None:
-    for path in ("/health", "/health/live"):
+    for path in ("/", "/docs", "/health", "/health/live", "/metrics", "/openapi.json", "/page.js"):
         answer = client.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
     check_refused(client.get("/predict"), 405)

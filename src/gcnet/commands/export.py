@@ -23,8 +23,10 @@ def run(argv: list[str]) -> int:
     compared = export(**vars(options))
 
     from gcnet.deploy.comparing import ClassComparison
+    from gcnet.ops.images import padded_size
 
-    images = f"images of {'any size' if options.size is None else 'x'.join(map(str, options.size))}"
+    size = options.size if options.size is None or options.with_resize else padded_size(options.size)
+    images = f"images of {'any size' if size is None else 'x'.join(map(str, size))}"
     if isinstance(compared, ClassComparison):
         images = "squares of the classifier's size"
     weights = [out.with_suffix(".bin")] if to == "openvino" else []

@@ -12,6 +12,7 @@ from gcnet.api.choices import ModelChoice
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number
 from gcnet.errors import GCNetError, needs
+from gcnet.files import check_handles
 from gcnet.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ WAITING = 2048  # connections that the system holds while the service is busy
 def run(argv: list[str]) -> int:
     """Serves until a signal comes, and then finishes the accepted requests."""
     options = _parser().parse(argv)
+    check_handles()  # each connection is one
     chosen = model_of(options)
     with _bound(options.host, options.port) as listener:
         for package in PACKAGES:

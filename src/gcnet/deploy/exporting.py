@@ -34,7 +34,7 @@ from gcnet.deploy.runtime import (
     prepare,
 )
 from gcnet.errors import GCNetError, needs
-from gcnet.files import disk_errors, draft_folder, prepare_folder, write_atomically
+from gcnet.files import disk_errors, draft_folder, prepare_folder, put_in_place, write_atomically
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.layers import DeformableConv2d
@@ -88,6 +88,7 @@ def export(
     with draft_folder(file.parent) as folder, _quietly(), disk_errors(file):
         draft = folder / file.name
         program = _trace(model, details, half=precision == "fp16" and file.suffix == ".onnx")
+        _forget_sources(program)
         if file.suffix == ".pt2":
             said = {DETAILS: json.dumps(asdict(details))}
             write_atomically(draft, lambda opened: torch.export.save(program, opened, extra_files=said))
@@ -105,7 +106,7 @@ def export(
             raise GCNetError(f"{file} was not written: it does not find what the model finds ({compared})")
         for made in (draft.with_suffix(".bin"), draft):
             if made.exists():
-                made.replace(file.with_suffix(made.suffix))
+                put_in_place(made, file.with_suffix(made.suffix))
     return compared
 
 
@@ -204,7 +205,7 @@ def _trace(model: Detector | Classifier, details: Details, *, half: bool) -> tor
     if isinstance(model, Classifier):
         side = details.image_size[1]
         squares = torch.zeros(details.batch, 3, side, side, dtype=torch.uint8)
-        program = Probabilities(copy.deepcopy(model).cpu()).eval()
+        program = Probabilities(copy.deepcopy(model).cpu()).eval().requires_grad_(False)
         return torch.export.export(program, (squares,), strict=False)
     detector = model.optimize(precision="fp16" if half else "fp32").cpu()
     if details.resizes and details.size is not None:
@@ -220,6 +221,13 @@ def _trace(model: Detector | Classifier, details: Details, *, half: bool) -> tor
         example = (*example, torch.ones(4), torch.full((4,), 1e9))
     shapes = None if sides is None else (sides, *[None for _ in example[1:]])
     return torch.export.export(Program(detector).eval(), example, strict=False, dynamic_shapes=shapes)
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Removes where in which folder of this machine each operation was called: files are for others."""
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def _load(file: Path) -> ExportedDetector | ExportedClassifier:

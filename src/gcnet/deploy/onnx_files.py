@@ -141,6 +141,8 @@ def put_resize_before(file: Path, details: Details) -> None:
     )
     names = [("fitted_image", "images"), ("factors", "factors"), ("limits", "limits")]
     merged = compose.merge_models(parser.parse_model(text), network, io_map=names, prefix1="resize/")
+    del merged.opset_import[:]  # both models' sets: a file that names one twice cannot be quantised
+    merged.opset_import.extend(network.opset_import)
     merged.graph.input[0].name = "image"
     for node in merged.graph.node:
         node.input[:] = ["image" if name == "resize/image" else name for name in node.input]
@@ -167,7 +169,7 @@ def quantise(file: Path, images: Sequence[np.ndarray]) -> None:
 
     with told("ONNX Runtime cannot quantise the model"):
         quantization.quantize_static(
-            file,
+            model,  # of a file it would write others beside it, and not say that the disk is full
             file,
             Reader(),
             op_types_to_quantize=["Conv"],
@@ -186,5 +188,5 @@ def write_openvino(graph: Path, file: Path, details: Details) -> None:
         reasons = [line for line in str(error).splitlines() if line.startswith("-- ")]
         raise GCNetError(f"OpenVINO cannot take {details.name} ({' '.join(reasons)[:200]})") from None
     model.set_rt_info(json.dumps(asdict(details)), DETAILS)
-    with told(f"OpenVINO cannot write {details.name}"):
+    with told(f"OpenVINO cannot write {file.name}; is the disk full?"):
         openvino.save_model(model, file, compress_to_fp16=details.precision == "fp16")

@@ -29,6 +29,7 @@ from gcnet.prediction.steps import Classify, Detect, DetectorLike, through_views
 from gcnet.prediction.stream import Done, predict_all
 from gcnet.prediction.wanted import Wanted
 from gcnet.prediction.written import Written
+from gcnet.remote import is_address
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +259,8 @@ class _Run:
                 repeated.add(index)
             else:  # it has been repeated
                 repeated.discard(index)
-        if others:
+        # Images that are gone by now are left out; a call that has none of the others is another one.
+        if others and not ((self.places >= 0).any() and all(map(_is_gone, others))):
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
@@ -274,7 +276,8 @@ class _Run:
             self.held[done.index] = done
         else:
             path = self.paths[done.index]
-            values = {"stamp": _stamp(path), "entry": done.entry, "found": done.found}
+            stamp = None if done.failure else _stamp(path)  # files that the disk did not take are due again
+            values = {"stamp": stamp, "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
             self._write_part(self.parts.complete(done.index))
         if done.unwritten:
@@ -337,6 +340,10 @@ class _Run:
         results = [one for image in images for one in result_entries(image, self.class_names)]
         found = [done.result for _, done in sorted(self.held.items()) if done.result is not None]
         return Predictions(None, self.counts, found, of_detector=self.of_detector, _held=(entries, results))
+
+
+def _is_gone(path: str) -> bool:
+    return not is_address(path) and not os.path.lexists(path)
 
 
 def _stamp(path: str) -> list[int]:

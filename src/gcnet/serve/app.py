@@ -275,24 +275,22 @@ def _add_attention(app: FastAPI, service: Service) -> None:
     described: dict[Any, Any] = {200: {"model": Attention, "description": "the maps"}, **PROBLEMS}
 
     @app.post("/attention", responses=described, openapi_extra=upload_schema(Nothing))
-    async def attention(request: Request) -> Response:
+    async def attention(request: Request, query: Annotated[Nothing, Query()]) -> Response:
         """Where the context blocks look in an image."""
         async with service.place():
-            data, _ = await read_upload(request, Nothing())
+            data, _ = await read_upload(request, query)
             return _json(await service.attention(data))
 
 
 def _add_watching(app: FastAPI, service: Service) -> None:
     name = service.served.model.spec.name
 
-    @app.head("/health", include_in_schema=False)  # as monitors and proxies ask
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """200 where images are taken, 503 where the service is stopping or the model's thread is gone."""
         answer = Health(live=True, ready=service.ready, model=name)
         return _json(answer, 200 if service.ready else 503)
 
-    @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", response_model=Health)
     async def live() -> Health:
         """200 as long as the process answers at all."""

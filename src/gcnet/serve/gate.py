@@ -62,7 +62,9 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
+        started, method = time.perf_counter(), scope["method"]
+        if method == "HEAD":  # the answer to GET, of which the server sends no body
+            scope = {**scope, "method": "GET"}
         body = _Body(scope, receive, self.most, self.seconds)
         status = 500
         note.set("")
@@ -82,16 +84,16 @@ class Gate:
         try:
             await self.app(scope, body.receive, answer)
         finally:
-            self._note(scope, status, time.perf_counter() - started)
+            self._note(scope, method, status, time.perf_counter() - started)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         path = getattr(scope.get("route"), "path", "other")
         self.metrics.requests.labels(path, status).inc()
         self.metrics.seconds.labels(path).observe(seconds)
         if status in REFUSED:
             self.metrics.refused.labels(REFUSED[status]).inc()
-        client = (scope.get("client") or ("-",))[0]
-        asked = one_line(f"{scope['method']} {scope['path']}", 100)
+        client = one_line((scope.get("client") or ("-",))[0], 50)  # what a proxy says
+        asked = one_line(f"{method} {scope['path']}", 100)
         log.info("%s %s %d %.0f ms %s", client, asked, status, 1000 * seconds, note.get())
 
 
