@@ -703,6 +703,8 @@ def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     paths = [record.path.resolve() for record in load_splits(tmp_path, val_fraction=0)["train"].records]
     assert paths == [tmp_path.resolve() / job / "images" / "a.jpg" for job in ("job_1", "job_2")]
     old = (tmp_path / "job_1" / "annotations.xml").read_text()
+    write(tmp_path / "job_1" / "masks" / "annotations.xml", old)
+    assert len(load_splits(tmp_path / "job_1", val_fraction=0)["train"]) == 1
     write(tmp_path / "job_1" / "annotations_old.xml", old)
     with pytest.raises(GCNetError, match=r"both have a.jpg; keep one of them"):
         load_splits(tmp_path / "job_1")

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _LABELS = ("labels", "Labels", "LABELS")
 _KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # of a data.yaml
 _MOST_PARTS = 30  # of a path
-_NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names")
+_NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names", "_darknet.labels")
 
 
 def find_yolo(root: Path) -> Readers:
@@ -147,7 +147,7 @@ def _spellings(place: str) -> list[str]:
 
 
 def _bare_splits(root: Path) -> Readers:
-    """Labels and a list of classes, as LabelImg, Label Studio and makesense.ai write them."""
+    """Labels and a list of classes, as LabelImg, Label Studio, makesense.ai and Roboflow write them."""
     folders = (root, root / "labels", *sorted(root.glob("*/")))
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
