@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 import unicodedata
 import zlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from gcnet.data.dataset import name_splits
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
 from gcnet.lab.data_look import notes_of_readers
+from gcnet.ops.segmentations import segmentation_to_mask
 
 WIDTH, HEIGHT = 80, 60
 YOLO_BOX = "0.5 0.5 0.25 0.5"  # 30, 15 to 50, 45
@@ -844,6 +846,23 @@ def test_masks_with_shades_along_edges_are_black_and_white(tmp_path: Path, name:
     image(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / name, TWO, blur=True)
     assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+
+
+def test_many_areas_of_a_large_mask(tmp_path: Path) -> None:
+    """Each costs its own columns, not the whole image: 25 scans of leaves took minutes."""
+    values = np.zeros((2400, 2400), np.uint8)
+    for y, x in np.argwhere(np.random.default_rng(0).random((48, 48)) < 0.8) * 50:
+        values[y : y + 20, x : x + 30] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), values)
+    begin = time.perf_counter()
+    (record,) = load_splits(tmp_path)["train"].records
+    assert time.perf_counter() - begin < 15
+    assert len(record.instances) > 1800
+    drawn = sum(segmentation_to_mask(one.segmentation, (2400, 2400)) for one in record.instances[::200])
+    assert ((drawn > 0) <= (values > 0)).all()
+    assert drawn.sum() == 20 * 30 * len(record.instances[::200])
 
 
 def test_a_jpeg_of_two_shades_and_an_empty_one(tmp_path: Path) -> None:

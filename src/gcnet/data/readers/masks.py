@@ -303,7 +303,7 @@ def _objects(
             area = mask == number
             x, y, width, height = cv2.boundingRect(area.astype(np.uint8))  # what follows takes longer
             inside = area[y : y + height, x : x + width].astype(np.uint8)
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
             pixels = stats[1:, cv2.CC_STAT_AREA].tolist()
             found.numbers += not alone
             found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
@@ -312,10 +312,11 @@ def _objects(
             elif len(classes.names) > 1 or _class_mask(path).is_file():
                 number = _class_number(path, area, number)
             if area_each or classes.masks:
-                parts = [((labels == label).astype(np.uint8), pixels[label - 1]) for label in range(1, count)]
+                for label, (left, top, across, down, one) in enumerate(stats[1:].tolist(), start=1):
+                    part = labels[top : top + down, left : left + across] == label
+                    found.objects.append((number, place_mask(part, x + left, y + top, size), one))
             else:
-                parts = [(inside, sum(pixels))]
-            found.objects += [(number, place_mask(part, x, y, size), one) for part, one in parts]
+                found.objects.append((number, place_mask(inside, x, y, size), sum(pixels)))
     return found
 
 
