@@ -682,7 +682,7 @@ def test_masks_whose_numbers_may_be_classes_are_asked_about(tmp_path: Path) -> N
     mask[40:59, 5:25] = mask[5:20, 60:70] = 2
     (tmp_path / "masks").mkdir()
     cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
-    with pytest.raises(GCNetError, match=r"are they classes\? Then put a classes.txt there"):
+    with pytest.raises(GCNetError, match=r"are they classes\? Then put there a classes.txt"):
         load_splits(tmp_path)
     write(tmp_path / "classes.txt", "cat\ndog\n")
     dataset = load_splits(tmp_path)["train"]

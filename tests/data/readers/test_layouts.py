@@ -1037,6 +1037,24 @@ def test_colours_that_are_not_named(tmp_path: Path, colours: tuple[int, int], nu
         load_splits(tmp_path)
 
 
+def test_colours_that_may_be_classes_are_asked_about(tmp_path: Path) -> None:
+    """A list of names would not say which is whose: colours have no order."""
+    image(tmp_path / "images" / "a.jpg")
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    values[5:20, 5:20] = values[30:50, 40:70] = (209, 125, 42)
+    values[40:59, 5:25] = values[5:20, 60:70] = (83, 179, 36)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), values)
+    how = r"a class_dict.csv with a line name,r,g,b for each colour \(#24b353, #2a7dd1\)"
+    with pytest.raises(GCNetError, match=how):
+        load_splits(tmp_path)
+    write(tmp_path / "classes.txt", "roof\nlawn\n")
+    with pytest.raises(GCNetError, match=how):
+        load_splits(tmp_path)
+    write(tmp_path / "class_dict.csv", "name,r,g,b\nroof,42,125,209\nlawn,36,179,83\n")
+    assert sorted(name for name, _ in found(tmp_path)["train"][0][1]) == ["lawn", "lawn", "roof", "roof"]
+
+
 def test_names_of_numbers_in_the_folders_of_splits(tmp_path: Path) -> None:
     """Roboflow's masks for semantic segmentation: in the test part one of the classes is not there."""
     for split, values in (("train", (2, 1)), ("test", (2, 2))):

@@ -25,7 +25,7 @@ from gcnet.data.dataset import split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import warn_of_some
-from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
+from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Entries, Source
@@ -205,8 +205,8 @@ def _read_masks(
     scattered, numbers = sum(one.scattered for one in found), sum(one.numbers for one in found)
     if not (classes.names or by_area or of_objects) and scattered * 2 > numbers:
         raise GCNetError(
-            f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
-            "classes.txt there, with the names of 1, 2, ..., a line each; if objects, with the name of all"
+            f"{root}: most numbers in its masks are of several areas: are they classes? Then put there "
+            f"{how_to_name(used - void)}; if objects, a classes.txt with the name of all"
         )
     if binary and by_area:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
