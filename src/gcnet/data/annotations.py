@@ -42,7 +42,7 @@ def build_splits(
     """The data sets of all splits, with the classes of the training split or else of the first one.
 
     Categories are matched by name. One that has objects in a later split but is not listed in the first
-    is an error; one that is listed but has no objects to learn from gets a warning.
+    is an error, unless no file lists them; one that has no objects to learn from gets a warning.
     """
     every = list(sources.values())
     names = [category_names(source) for source in every]

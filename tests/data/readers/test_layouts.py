@@ -352,6 +352,16 @@ def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
 # Images ------------------------------------------------------------------------------------------------
 
 
+def test_a_class_that_only_a_later_split_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No file lists the classes of such a format: of a rare one all objects may lie in one split."""
+    for split, label in (("train", "cat"), ("valid", "ant")):
+        image(tmp_path / split / f"{label}.jpg")
+        labelme(tmp_path / split / f"{label}.json", f"{label}.jpg", label)
+    splits = load_splits(tmp_path)
+    assert splits["train"].class_names == splits["valid"].class_names == ("ant", "cat")
+    assert "valid has objects of ant, but" in caplog.text
+
+
 def test_of_renamed_files_each_keeps_its_own_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, inside in (("1", "1.jpg"), ("2", "1.jpg"), ("3", "gone.jpg"), ("4", "4.xml")):
         image(tmp_path / f"{name}.jpg")
