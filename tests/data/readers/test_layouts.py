@@ -594,6 +594,19 @@ def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, l
         load_splits(tmp_path)
 
 
+def test_labels_are_where_an_image_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A list of Darknet's says where they were: the images were found by their names, but no labels."""
+    for folder, name in (("good", "a"), ("obj_train_data", "b")):
+        image(tmp_path / "Dataset" / folder / f"{name}.jpg")
+        write(tmp_path / "Dataset" / folder / f"{name}.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "data" / "train.txt", "data/obj/a.jpg\ndata/obj_train_data/b.jpg\n")
+    write(tmp_path / "data" / "obj.names", "cat\n")
+    write(tmp_path / "data" / "obj.data", "train = data/train.txt\nnames = data/obj.names\n")
+    objects = [("cat", (30, 15, 50, 45))]
+    assert found(tmp_path) == {"train": [("a.jpg", objects), ("b.jpg", objects)]}
+    assert "2 of 2 images are not where their file_name says" in caplog.text
+
+
 @pytest.mark.parametrize("points", ["0.1 0.1 2 0.9 0.9 2", "0.1 0.1 0.9 0.9"])
 def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path, yaml="kpt_shape: [2, 3]\ntrain: train/images\nval: valid/images\nnames: [dog, cat]\n")
