@@ -1136,6 +1136,31 @@ def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: obje
         load_splits(tmp_path)
 
 
+def test_pointers_of_git_lfs(tmp_path: Path) -> None:
+    """A clone without it has them in the place of large files."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:25ae77\nsize 9901\n"
+    write(tmp_path / "annotations" / "a.xml", pointer)
+    with pytest.raises(GCNetError, match=r"a.xml: a pointer of Git LFS; get .* `git lfs pull`"):
+        load_splits(tmp_path)
+    image(tmp_path / "images" / "a.png")
+    write(tmp_path / "masks" / "a.png", pointer)
+    with pytest.raises(GCNetError, match=r"masks/a.png is a pointer of Git LFS, .* `git lfs pull`"):
+        load_splits(tmp_path)
+
+
+def test_masks_whose_images_are_elsewhere(tmp_path: Path) -> None:
+    mask(tmp_path / "set" / "mask" / "a.png", TWO)
+    image(tmp_path / "set" / "pictures" / "a.png")
+    line = r"mask: masks, whose images belong in `images` beside it, under the same names"
+    with pytest.raises(GCNetError, match=line):
+        load_splits(tmp_path)
+    write(tmp_path / "set" / "train.record", "x")
+    with pytest.raises(GCNetError, match=line + "; train.record: TFRecord; export it as COCO"):
+        load_splits(tmp_path)
+    (tmp_path / "set" / "pictures").rename(tmp_path / "set" / "images")
+    assert len(load_splits(tmp_path)["train"]) == 1
+
+
 def test_files_that_may_be_meant_come_before_others(tmp_path: Path) -> None:
     """And one of each folder is told: hundreds are as they are for one reason."""
     for name in ("requirements.txt", "README.txt", "train.txt"):
