@@ -1106,6 +1106,15 @@ def test_void_and_specks_are_no_objects(tmp_path: Path, caplog: pytest.LogCaptur
     assert "255 beside smaller numbers is taken for what is not annotated" in caplog.text
 
 
+def test_slips_in_black_and_white_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They were taken for a second class, whose name was asked for."""
+    for name, slips in (("a", {}), ("b", {(78, 0, 80, 2): 100})):
+        image(tmp_path / "images" / f"{name}.jpg")
+        mask(tmp_path / "masks" / f"{name}.png", TWO | slips)
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES), ("b.jpg", BOXES)]}
+    assert "1 areas of up to 10 pixels are left out" in caplog.text
+
+
 def test_masks_of_classes_alone(tmp_path: Path) -> None:
     """labelme2voc's and CVAT's, without masks of objects."""
     image(tmp_path / "JPEGImages" / "a.jpg")

@@ -8,12 +8,13 @@ connected area. Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a
 from __future__ import annotations
 
 import logging
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,8 @@ def _read_masks(
     root: Path,
     masks_of: dict[Path, list[Path]],
     classes: Classes,
-    numbers_of: Callable[[], set[int]],
-    class_numbers_of: Callable[[], set[int]],
+    numbers_of: Callable[[], Counter[int]],
+    class_numbers_of: Callable[[], Counter[int]],
 ) -> Source:
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(own_size, masks_of))
@@ -195,10 +196,12 @@ def _read_masks(
         pairs = zip(masks_of.values(), fitting, sizes, strict=True)
         if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
             log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
-        used, named = numbers_of(), class_numbers_of()
+        counts, named = numbers_of(), set(class_numbers_of())
+        used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
         void = _void(named, len(classes.names)) | (_void(used, 0) if of_objects else set())
-        binary = len(used - void) == 1 and not of_objects
+        slips = {number for number in used if counts[number] <= _SPECK}
+        binary = len(used - void - slips) == 1 and not of_objects
         by_area = binary or len(classes.names) > 1
         look = partial(_objects, classes=classes, by_area=by_area, void=void)
         found = list(pool.map(look, fitting, sizes))
@@ -245,22 +248,22 @@ def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
     return [mask for mask in masks if image_size(mask) == size]
 
 
-def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> set[int]:
-    """The numbers in the masks of images, without that of the background, 0."""
+def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
+    """The numbers in the masks but that of the background, 0, each with the most pixels it has in one."""
     with ThreadPoolExecutor(8) as pool:
-        return set().union(*pool.map(_numbers, pairs)) - {0}
+        return reduce(operator.or_, pool.map(_numbers, pairs), Counter())
 
 
-def _numbers(pair: tuple[Path, Path]) -> set[int]:
+def _numbers(pair: tuple[Path, Path]) -> Counter[int]:
     image, path = pair
     if not path.is_file() or not _of_size([path], own_size(image)):
-        return set()
-    numbers = set(np.unique(_read(path)).tolist())
-    if len(numbers - {0}) > _MOST_NUMBERS:
-        raise GCNetError(
-            f"{path} has {len(numbers - {0})} values: no mask; save masks as PNG, without smoothing"
-        )
-    return numbers
+        return Counter()
+    numbers, pixels = np.unique(_read(path), return_counts=True)
+    found = Counter(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
+    del found[0]
+    if len(found) > _MOST_NUMBERS:
+        raise GCNetError(f"{path} has {len(found)} values: no mask; save masks as PNG, without smoothing")
+    return found
 
 
 def _read(path: Path) -> Integer[np.ndarray, "H W"]:
