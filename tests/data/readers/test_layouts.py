@@ -1115,6 +1115,16 @@ def test_slips_in_black_and_white_masks(tmp_path: Path, caplog: pytest.LogCaptur
     assert "1 areas of up to 10 pixels are left out" in caplog.text
 
 
+def test_black_objects_on_white_are_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / "a.png", TWO)
+    load_splits(tmp_path)
+    assert "in all corners" not in caplog.text
+    mask(tmp_path / "masks" / "a.png", {(0, 0, WIDTH, HEIGHT): 255} | dict.fromkeys(TWO, 0))
+    load_splits(tmp_path)
+    assert "1 of 1 masks are white in all corners; invert them if white is around" in caplog.text
+
+
 def test_masks_of_classes_alone(tmp_path: Path) -> None:
     """labelme2voc's and CVAT's, without masks of objects."""
     image(tmp_path / "JPEGImages" / "a.jpg")

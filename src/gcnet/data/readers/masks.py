@@ -175,12 +175,16 @@ def _without(parts: Place) -> Place:
 
 @dataclass
 class _Found:
-    """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered."""
+    """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered.
+
+    `corners`: whether an area is in each corner of the image.
+    """
 
     size: tuple[int, int]
     objects: list[tuple[int, dict[str, Any], int]]
     scattered: int = 0
     numbers: int = 0
+    corners: bool = False
 
 
 def _read_masks(
@@ -213,6 +217,10 @@ def _read_masks(
         )
     if binary and by_area:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
+        around = sum(one.corners for one in found)
+        if around * 2 > len(found):
+            line = "%s: %d of %d masks are white in all corners; invert them if white is around the objects"
+            log.warning(line, root, around, len(found))
     if void:
         log.warning("%s: 255 beside smaller numbers is taken for what is not annotated", root)
     specks = _specks([pixels for one in found for _, _, pixels in one.objects]) if by_area else 0
@@ -299,6 +307,7 @@ def _objects(
     found = _Found(size, [])
     for path in paths:
         mask = _read(path)
+        found.corners |= bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
         alone = len(paths) > 1 and not classes.masks  # one an object
         area_each = by_area and not alone and _class_mask(path) == path
         mask = (mask != 0).astype(np.uint8) if len(paths) > 1 else mask
