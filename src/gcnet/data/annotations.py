@@ -77,7 +77,7 @@ def build(
         raise GCNetError(
             f"{source.path}: category '{shown(unknown[0])}' has {counts[unknown[0]]} annotations, "
             f"but is not among the classes ({listed([shown(name, 30) for name in classes])}); "
-            "list it in the training split too, or remove its annotations"
+            "give it one of their names, list it in the training split too, or remove its annotations"
         )
     labels = {id: label_of[name] for id, name in names.items() if name in label_of}
     first_ids = {name: id for id, name in reversed(names.items())}

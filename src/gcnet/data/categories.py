@@ -91,8 +91,8 @@ def choose_classes(
         if isinstance(parent := category.get("supercategory"), str) and parent != category.get("name")
     }
     found = dict.fromkeys(names[0].values())
-    if first.met:
-        found = dict.fromkeys(sorted({*found, *annotated}))
+    if first.met:  # a split that has none of the others' classes calls them by other names
+        found = dict.fromkeys(sorted({*found}.union(*(own for own in counts if own.keys() & found.keys()))))
     dropped = [
         name for name in found if (name in parents or name.lower() in _BACKGROUND) and not annotated[name]
     ]

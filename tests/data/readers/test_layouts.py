@@ -352,14 +352,29 @@ def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
 # Images ------------------------------------------------------------------------------------------------
 
 
+def test_images_of_a_file_in_folders_called_like_splits(tmp_path: Path) -> None:
+    """They were called two train splits, which no annotations were of."""
+    for folder in ("TrainingImages", "TrainingImagesSet2"):
+        image(tmp_path / folder / "a.jpg")
+    coco(tmp_path / "instances_default.json", ["a.jpg"])
+    with pytest.raises(GCNetError, match="no image folder for it; say where the images are with --images"):
+        load_splits(tmp_path)
+    assert load_splits(tmp_path, images=tmp_path / "TrainingImages", val_fraction=0)["train"].records
+
+
 def test_a_class_that_only_a_later_split_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No file lists the classes of such a format: of a rare one all objects may lie in one split."""
-    for split, label in (("train", "cat"), ("valid", "ant")):
+    for split, label in (("train", "cat"), ("valid", "ant"), ("valid", "cat")):
         image(tmp_path / split / f"{label}.jpg")
         labelme(tmp_path / split / f"{label}.json", f"{label}.jpg", label)
     splits = load_splits(tmp_path)
     assert splits["train"].class_names == splits["valid"].class_names == ("ant", "cat")
     assert "valid has objects of ant, but" in caplog.text
+    (tmp_path / "valid" / "cat.json").unlink()  # all have another name: is it another class?
+    with pytest.raises(
+        GCNetError, match=r"'ant' has 1 .* not among the classes \(cat\); give it one of their"
+    ):
+        load_splits(tmp_path)
 
 
 def test_of_renamed_files_each_keeps_its_own_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from gcnet.data.annotations import build
-from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
+from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_json
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
@@ -192,8 +192,8 @@ def _first_path(path: Path) -> str:
 
 def _has_images_inside(folder: Path) -> bool:
     """Whether its subfolders, except those of splits, hold images."""
-    parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts) and _has_images(files_below(folder))
+    of_splits = any(split_of(path.name) or is_dev(path.name) for path in folder.glob("*/"))
+    return not of_splits and _has_images(files_below(folder))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:
