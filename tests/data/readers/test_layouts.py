@@ -352,6 +352,16 @@ def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
 # Images ------------------------------------------------------------------------------------------------
 
 
+def test_images_of_a_file_in_the_folder_of_a_project(tmp_path: Path) -> None:
+    """Those of the data set's own folders are meant: another split has the same names."""
+    for shade, split in enumerate(("test", "train")):
+        image(tmp_path / "dataset" / split / "a.jpg", shade)
+    coco(tmp_path / "dataset" / "annotations" / "instances_test.json", ["a.jpg"])
+    write(tmp_path / "code" / "train.py", "")
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert record.path == tmp_path / "dataset" / "test" / "a.jpg"
+
+
 def test_images_of_a_file_in_folders_called_like_splits(tmp_path: Path) -> None:
     """They were called two train splits, which no annotations were of."""
     for folder in ("TrainingImages", "TrainingImagesSet2"):

@@ -170,8 +170,12 @@ def _is_anothers(content: bytes) -> bool:
 def image_folders(root: Path, path: Path) -> list[Path]:
     """Where the images of a COCO file may be, likeliest first; none if no folder of them is there."""
     name = _JSON.sub("", path.name).removeprefix("instances_").removeprefix("panoptic_")
-    own = [root / name, root / "images" / name, root / name / "images"]
-    shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
+    bases = dict.fromkeys([root, folder_of(path)])  # a project, and the data set in it
+    own = [
+        folder for base in bases for folder in (base / name, base / "images" / name, base / name / "images")
+    ]
+    shared = [base / folder for base in bases for folder in IMAGE_FOLDERS]
+    shared += [path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]
     folders += [folder for folder in shared if folder.is_dir() and _has_images(folder.iterdir())]
     named = _first_path(path)
