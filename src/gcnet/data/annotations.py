@@ -43,7 +43,7 @@ def build_splits(
     """The data sets of all splits, with the classes of the training split or else of the first one.
 
     Categories are matched by name. One that has objects in a later split but is not listed in the first
-    is an error; one that is listed but has no objects to learn from gets a warning.
+    is an error, unless no file lists them; one that has no objects to learn from gets a warning.
     """
     every = list(sources.values())
     names = [category_names(source) for source in every]
@@ -78,7 +78,7 @@ def build(
         raise GCNetError(
             f"{source.path}: category '{shown(unknown[0])}' has {counts[unknown[0]]} annotations, "
             f"but is not among the classes ({listed([shown(name, 30) for name in classes])}); "
-            "list it in the training split too, or remove its annotations"
+            "give it one of their names, list it in the training split too, or remove its annotations"
         )
     labels = {id: label_of[name] for id, name in names.items() if name in label_of}
     first_ids = {name: id for id, name in reversed(names.items())}

@@ -77,7 +77,7 @@ def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
 def choose_classes(
     sources: Sequence[Source], names: Sequence[Mapping[int, str]], counts: Sequence[Counter[str]]
 ) -> tuple[str, ...]:
-    """The classes of a data set: the categories of the first source, by id.
+    """The classes of a data set: the categories of the first source, by id; where no file lists them, of all.
 
     Left out is a category that no source annotates and that is only the parent of others, such as the
     root that Roboflow writes, or the background. Other categories without objects stay: COCO's 80
@@ -91,6 +91,8 @@ def choose_classes(
         if isinstance(parent := category.get("supercategory"), str) and parent != category.get("name")
     }
     found = dict.fromkeys(names[0].values())
+    if first.met:  # a split that has none of the others' classes calls them by other names
+        found = dict.fromkeys(sorted({*found}.union(*(own for own in counts if own.keys() & found.keys()))))
     dropped = [
         name for name in found if (name in parents or name.lower() in _BACKGROUND) and not annotated[name]
     ]

@@ -7,6 +7,8 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -31,11 +33,11 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     letters or without any. One that leads out of the data set leads nowhere. Some that are missing are left
     to the look at all images before a training; that all are is an error.
     """
-    folders = [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
+    folders = _folders(source)
     paths: dict[Any, Path] = {}
     missing: list[Path] = []
     lost = 0  # missing images of an odd name, which cannot be passed on to `check_images`
-    bare: dict[str, list[Path]] | None = None
+    bare = BareNames(source)
     several: dict[str, list[Path]] = {}
     for image in source.images:
         id, name = whole(image.get("id")), image.get("file_name")
@@ -49,10 +51,7 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 f"{source.path}: image id {shown(id)} ({shown(name)}) occurs twice; give each its own"
             )
         if not _is_there(path, folders):
-            bare = _bare_names(source, folders) if bare is None else bare
-            found = next((bare[last] for last in _last_parts(name) if last in bare), [])
-            if len(found) > 1 and _are_copies(found):
-                found = found[:1]
+            found = bare.of(name)
             if len(found) > 1:
                 several[found[0].name] = found
             if len(found) == 1:
@@ -72,6 +71,26 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
             "or say where they are with --images DIR"
         )
     return paths
+
+
+def _folders(source: Source) -> list[Path]:
+    return [Path(os.path.abspath(folder)) for folder in (source.image_dir, *source.within)]
+
+
+@dataclass(frozen=True)
+class BareNames:
+    """Finds the images of a source by the last parts of their names; its folders are looked into once."""
+
+    source: Source
+
+    @cached_property
+    def files(self) -> dict[str, list[Path]]:
+        return _bare_names(self.source, _folders(self.source))
+
+    def of(self, name: str) -> list[Path]:
+        """The files that have the last part of a name; of copies the first."""
+        found = next((self.files[last] for last in _last_parts(name) if last in self.files), [])
+        return found[:1] if len(found) > 1 and _are_copies(found) else found
 
 
 def _is_there(path: Path, folders: list[Path]) -> bool:
@@ -102,8 +121,10 @@ def _plain(name: str) -> str:
 def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Files of the images' folder by name; if it has none of them, of all `folders` but other splits'."""
     found = _files_by_name(folders[:1])
-    names = {last for image in source.images for last in _last_parts(str(image.get("file_name")))}
-    own = {split_of(source.path.name), split_of(source.path.parent.name)}
+    listed = [str(image.get("file_name")) for image in source.images]
+    names = {last for name in listed for last in _last_parts(name)}
+    said = {part for name in listed for part in name.replace("\\", "/").split("/")[-2:-1]}  # obj_train_data
+    own = {split_of(name) for name in (source.path.name, source.path.parent.name, *said)}
     return found if names & found.keys() else _files_by_name(folders, but={"train", "valid", "test"} - own)
 
 

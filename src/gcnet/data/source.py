@@ -28,6 +28,7 @@ class Source:
         annotations: `image_id`, `category_id`, and `bbox`, `segmentation` or both.
         categories: `id` and `name`.
         within: folders that images are read from, beside `image_dir`: a file may name what lies elsewhere.
+        met: whether `categories` are those met in this split, and listed nowhere: others may have more.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class Source:
     annotations: list[dict[str, Any]]
     categories: list[dict[str, Any]]
     within: tuple[Path, ...] = ()
+    met: bool = False
 
     @classmethod
     def of_names(
@@ -63,7 +65,7 @@ class Source:
         for annotation in annotations:
             annotation["category_id"] = ids[annotation["category_id"]]
         categories: list[dict[str, Any]] = [{"id": id, "name": name} for name, id in ids.items()]
-        return cls(path, image_dir, images, annotations, categories)
+        return cls(path, image_dir, images, annotations, categories, met=True)
 
 
 class Entries:

@@ -16,11 +16,15 @@ from gcnet.data.readers.panoptic import is_panoptic
 from gcnet.data.readers.yolo import is_label_file
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
-from gcnet.image_files import is_image
+from gcnet.image_files import is_image, is_of_masks
+from gcnet.ops.image_header import LFS_POINTER
 
 FORMATS = "COCO, YOLO, VIA, Pascal VOC, CVAT, LabelMe, masks, CSV and others; see docs/your-data.md"
 
-_SUFFIXES = (".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip")
+_SUFFIXES = (
+    *(".json", ".gz", ".xml", ".yaml", ".yml", ".txt", ".csv", ".data", ".jsonl", ".parquet", ".zip"),
+    *(".tfrecord", ".record", ".geojson"),
+)
 _MOST_FILES = 100_000  # that are looked at
 # Tools and data sets by keys of their JSON, or of the first entry of a list.
 _TOOLS = (
@@ -46,9 +50,14 @@ def why_nothing_fits(root: Path) -> str:
         key=lambda path: (len(path.parts), path),
     )
     start = f"{root} holds no data set that is known ({FORMATS})"
+    folder = next((path.parent for path in every if is_image(path) and is_of_masks(path.parent.name)), None)
+    name = _name(folder, root) if folder else ""
+    masks = (
+        f"; {name}: masks, whose images belong in `images` beside it, under the same names" if folder else ""
+    )
     if not files:
         images = [path for path in every if is_image(path)]
-        line = f"{start}; there are {len(images)} images in it, but no JSON, XML, YAML or TXT file"
+        line = f"{start}; there are {len(images)} images in it, but no JSON, XML, YAML or TXT file{masks}"
         if len({path.parent for path in images if path.parent.parent.parent == root}) > 1:
             line += "; to name the class of whole images, train a classifier such as resnet50"
         return line
@@ -56,7 +65,7 @@ def why_nothing_fits(root: Path) -> str:
     firsts = {(path.parent, path.suffix.lower()): path for path in reversed(files)}.values()
     firsts = sorted(firsts, key=lambda path: (len(path.parts), path))[:_MOST_READ]
     reasons = sorted(((path, _why_not(path)) for path in firsts), key=lambda one: one[1] in _OTHERS)
-    line, told = start, 0
+    line, told = start + masks, 0
     for path, why in reasons:
         reason = f"; {_name(path, root)}: {why}"
         if told and len(line) + len(reason) > _LONGEST:
@@ -82,6 +91,8 @@ def _name(path: Path, root: Path) -> str:
 
 def _why_not(path: Path) -> str:
     suffix = path.suffix.lower()
+    if head_of(path, len(LFS_POINTER)) == LFS_POINTER:
+        return "a pointer of Git LFS; get the file with `git lfs pull`"
     if suffix in (".json", ".gz"):
         return _why_no_json(path)
     if suffix == ".xml":
@@ -103,6 +114,9 @@ def _why_not(path: Path) -> str:
     return {
         ".csv": "a table without columns of images and objects (filename, xmin, ymin, xmax, ymax, class)",
         ".zip": "not unpacked; unpack it",
+        ".tfrecord": "TFRecord; export it as COCO",
+        ".record": "TFRecord; export it as COCO",
+        ".geojson": "GeoJSON; export it as masks or COCO",
         ".parquet": "a table without images and objects",
     }.get(suffix, "not a known format")
 

@@ -33,6 +33,7 @@ from gcnet.image_files import MAX_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata that is not used here
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+LFS_POINTER = b"version https://git-lfs"  # a clone without Git LFS has these in the place of large files
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1")
 _TAIL = 1 << 16  # bytes at the end of a PNG in which EXIF data are looked for
 _ORIENTATION = 0x0112  # the EXIF tag; from 5 on, rows and columns are exchanged
@@ -94,6 +95,8 @@ def read_header(file: File, max_pixels: int | None) -> Image.Image:
             image = open_image(file, "")
             check_size(image, max_pixels)
             return image
+    if head.startswith(LFS_POINTER):
+        raise GCNetError("is a pointer of Git LFS, not the image; get it with `git lfs pull`")
     raise GCNetError("is not an image that can be read; convert it to JPEG or PNG, or remove it")
 
 

@@ -85,6 +85,13 @@ TABLES = {
         "a.jpg;80;60;8;6;24;18;dog",
         "b.jpg;80;60;20;10;60;40;cat",
     ],
+    "LISA's": [
+        "Filename;Annotation tag;Upper left corner X;Upper left corner Y;Lower right corner X;"
+        "Lower right corner Y;Occluded,On another road;Origin file",
+        "a.jpg;cat;20;10;60;40;0,0;v.avi",
+        "a.jpg;dog;8;6;24;18;0,0;v.avi",
+        "b.jpg;cat;20;10;60;40;0,0;v.avi",
+    ],
     "names of their own": [
         "image_names,cell_type,xmin,xmax,ymin,ymax",
         "a.jpg,cat,20,60,10,40",

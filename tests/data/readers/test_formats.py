@@ -313,6 +313,13 @@ def label_img(root: Path) -> None:
     write(root / "classes.txt", "cat\ndog\n")
 
 
+def darknet_of_roboflow(root: Path) -> None:
+    for split in ("train", "valid"):
+        image(root / split / "a.jpg")
+        write(root / split / "a.txt", f"1 {40 / WIDTH} {25 / HEIGHT} {40 / WIDTH} {30 / HEIGHT}\n")
+        write(root / split / "_darknet.labels", "cat\ndog\n")
+
+
 def panoptic(root: Path) -> None:
     categories = [{"id": 3, "name": "dog", "isthing": 1}, {"id": 9, "name": "sky", "isthing": 0}]
     segments = [{"id": 300, "category_id": 3}, {"id": 7, "category_id": 9}]
@@ -386,6 +393,7 @@ FORMATS = [
     *(isat, supervisely, label_studio, cityscapes, darwin, superannotate, via3, kitti, dota),
     *(
         darknet_of_cvat,
+        darknet_of_roboflow,
         yolo_of_cvat,
         panoptic,
         masks_of_numbers,
@@ -395,7 +403,10 @@ FORMATS = [
         hub_list,
     ),
 ]
-BOXES_ONLY = (kitti, yolo_boxes, darknet, darknet_of_cvat, label_img, voc_beside_images, hub_list)
+BOXES_ONLY = (
+    *(kitti, yolo_boxes, darknet, darknet_of_cvat, darknet_of_roboflow, label_img, voc_beside_images),
+    hub_list,
+)
 
 
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
@@ -671,7 +682,7 @@ def test_masks_whose_numbers_may_be_classes_are_asked_about(tmp_path: Path) -> N
     mask[40:59, 5:25] = mask[5:20, 60:70] = 2
     (tmp_path / "masks").mkdir()
     cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
-    with pytest.raises(GCNetError, match=r"are they classes\? Then put a classes.txt there"):
+    with pytest.raises(GCNetError, match=r"are they classes\? Then put there a classes.txt"):
         load_splits(tmp_path)
     write(tmp_path / "classes.txt", "cat\ndog\n")
     dataset = load_splits(tmp_path)["train"]

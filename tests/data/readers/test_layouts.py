@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import time
 import unicodedata
 import zlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from gcnet.data.dataset import name_splits
 from gcnet.data.load import load_splits
 from gcnet.errors import GCNetError
 from gcnet.lab.data_look import notes_of_readers
+from gcnet.ops.segmentations import segmentation_to_mask
 
 WIDTH, HEIGHT = 80, 60
 YOLO_BOX = "0.5 0.5 0.25 0.5"  # 30, 15 to 50, 45
@@ -358,6 +360,41 @@ def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
 # Images ------------------------------------------------------------------------------------------------
 
 
+def test_images_of_a_file_in_the_folder_of_a_project(tmp_path: Path) -> None:
+    """Those of the data set's own folders are meant: another split has the same names."""
+    for shade, split in enumerate(("test", "train")):
+        image(tmp_path / "dataset" / split / "a.jpg", shade)
+    coco(tmp_path / "dataset" / "annotations" / "instances_test.json", ["a.jpg"])
+    write(tmp_path / "code" / "train.py", "")
+    (record,) = load_splits(tmp_path, val_fraction=0)["train"].records
+    assert record.path == tmp_path / "dataset" / "test" / "a.jpg"
+
+
+def test_images_of_a_file_in_folders_called_like_splits(tmp_path: Path) -> None:
+    """They were called two train splits, which no annotations were of."""
+    for folder in ("TrainingImages", "TrainingImagesSet2"):
+        image(tmp_path / folder / "a.jpg")
+    coco(tmp_path / "instances_default.json", ["a.jpg"])
+    with pytest.raises(GCNetError, match="no image folder for it; say where the images are with --images"):
+        load_splits(tmp_path)
+    assert load_splits(tmp_path, images=tmp_path / "TrainingImages", val_fraction=0)["train"].records
+
+
+def test_a_class_that_only_a_later_split_has(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No file lists the classes of such a format: of a rare one all objects may lie in one split."""
+    for split, label in (("train", "cat"), ("valid", "ant"), ("valid", "cat")):
+        image(tmp_path / split / f"{label}.jpg")
+        labelme(tmp_path / split / f"{label}.json", f"{label}.jpg", label)
+    splits = load_splits(tmp_path)
+    assert splits["train"].class_names == splits["valid"].class_names == ("ant", "cat")
+    assert "valid has objects of ant, but" in caplog.text
+    (tmp_path / "valid" / "cat.json").unlink()  # all have another name: is it another class?
+    with pytest.raises(
+        GCNetError, match=r"'ant' has 1 .* not among the classes \(cat\); give it one of their"
+    ):
+        load_splits(tmp_path)
+
+
 def test_of_renamed_files_each_keeps_its_own_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, inside in (("1", "1.jpg"), ("2", "1.jpg"), ("3", "gone.jpg"), ("4", "4.xml")):
         image(tmp_path / f"{name}.jpg")
@@ -590,6 +627,19 @@ def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, l
         load_splits(tmp_path)
 
 
+def test_labels_are_where_an_image_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A list of Darknet's says where they were: the images were found by their names, but no labels."""
+    for folder, name in (("good", "a"), ("obj_train_data", "b")):
+        image(tmp_path / "Dataset" / folder / f"{name}.jpg")
+        write(tmp_path / "Dataset" / folder / f"{name}.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "data" / "train.txt", "data/obj/a.jpg\ndata/obj_train_data/b.jpg\n")
+    write(tmp_path / "data" / "obj.names", "cat\n")
+    write(tmp_path / "data" / "obj.data", "train = data/train.txt\nnames = data/obj.names\n")
+    objects = [("cat", (30, 15, 50, 45))]
+    assert found(tmp_path) == {"train": [("a.jpg", objects), ("b.jpg", objects)]}
+    assert "2 of 2 images are not where their file_name says" in caplog.text
+
+
 @pytest.mark.parametrize("points", ["0.1 0.1 2 0.9 0.9 2", "0.1 0.1 0.9 0.9"])
 def test_keypoints_are_no_outline(tmp_path: Path, points: str, caplog: pytest.LogCaptureFixture) -> None:
     yolo(tmp_path, yaml="kpt_shape: [2, 3]\ntrain: train/images\nval: valid/images\nnames: [dog, cat]\n")
@@ -729,6 +779,8 @@ def test_images_of_several_files_of_cvat(tmp_path: Path) -> None:
     paths = [record.path.resolve() for record in load_splits(tmp_path, val_fraction=0)["train"].records]
     assert paths == [tmp_path.resolve() / job / "images" / "a.jpg" for job in ("job_1", "job_2")]
     old = (tmp_path / "job_1" / "annotations.xml").read_text()
+    write(tmp_path / "job_1" / "masks" / "annotations.xml", old)
+    assert len(load_splits(tmp_path / "job_1", val_fraction=0)["train"]) == 1
     write(tmp_path / "job_1" / "annotations_old.xml", old)
     with pytest.raises(GCNetError, match=r"both have a.jpg; keep one of them"):
         load_splits(tmp_path / "job_1")
@@ -868,6 +920,23 @@ def test_masks_with_shades_along_edges_are_black_and_white(tmp_path: Path, name:
     image(tmp_path / "images" / "a.jpg")
     mask(tmp_path / "masks" / name, TWO, blur=True)
     assert found(tmp_path) == {"train": [("a.jpg", BOXES)]}
+
+
+def test_many_areas_of_a_large_mask(tmp_path: Path) -> None:
+    """Each costs its own columns, not the whole image: 25 scans of leaves took minutes."""
+    values = np.zeros((2400, 2400), np.uint8)
+    for y, x in np.argwhere(np.random.default_rng(0).random((48, 48)) < 0.8) * 50:
+        values[y : y + 20, x : x + 30] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "a.png"), values)
+    begin = time.perf_counter()
+    (record,) = load_splits(tmp_path)["train"].records
+    assert time.perf_counter() - begin < 15
+    assert len(record.instances) > 1800
+    drawn = sum(segmentation_to_mask(one.segmentation, (2400, 2400)) for one in record.instances[::200])
+    assert ((drawn > 0) <= (values > 0)).all()
+    assert drawn.sum() == 20 * 30 * len(record.instances[::200])
 
 
 def test_a_jpeg_of_two_shades_and_an_empty_one(tmp_path: Path) -> None:
@@ -1042,6 +1111,24 @@ def test_colours_that_are_not_named(tmp_path: Path, colours: tuple[int, int], nu
         load_splits(tmp_path)
 
 
+def test_colours_that_may_be_classes_are_asked_about(tmp_path: Path) -> None:
+    """A list of names would not say which is whose: colours have no order."""
+    image(tmp_path / "images" / "a.jpg")
+    values = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    values[5:20, 5:20] = values[30:50, 40:70] = (209, 125, 42)
+    values[40:59, 5:25] = values[5:20, 60:70] = (83, 179, 36)
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), values)
+    how = r"a class_dict.csv with a line name,r,g,b for each colour \(#24b353, #2a7dd1\)"
+    with pytest.raises(GCNetError, match=how):
+        load_splits(tmp_path)
+    write(tmp_path / "classes.txt", "roof\nlawn\n")
+    with pytest.raises(GCNetError, match=how):
+        load_splits(tmp_path)
+    write(tmp_path / "class_dict.csv", "name,r,g,b\nroof,42,125,209\nlawn,36,179,83\n")
+    assert sorted(name for name, _ in found(tmp_path)["train"][0][1]) == ["lawn", "lawn", "roof", "roof"]
+
+
 def test_names_of_numbers_in_the_folders_of_splits(tmp_path: Path) -> None:
     """Roboflow's masks for semantic segmentation: in the test part one of the classes is not there."""
     for split, values in (("train", (2, 1)), ("test", (2, 2))):
@@ -1068,6 +1155,25 @@ def test_void_and_specks_are_no_objects(tmp_path: Path, caplog: pytest.LogCaptur
     assert found(tmp_path)["train"][0][1] == [("cat", BOXES[0][1]), ("dog", BOXES[1][1])]
     assert "1 areas of up to 10 pixels are left out" in caplog.text
     assert "255 beside smaller numbers is taken for what is not annotated" in caplog.text
+
+
+def test_slips_in_black_and_white_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They were taken for a second class, whose name was asked for."""
+    for name, slips in (("a", {}), ("b", {(78, 0, 80, 2): 100})):
+        image(tmp_path / "images" / f"{name}.jpg")
+        mask(tmp_path / "masks" / f"{name}.png", TWO | slips)
+    assert found(tmp_path) == {"train": [("a.jpg", BOXES), ("b.jpg", BOXES)]}
+    assert "1 areas of up to 10 pixels are left out" in caplog.text
+
+
+def test_black_objects_on_white_are_asked_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    mask(tmp_path / "masks" / "a.png", TWO)
+    load_splits(tmp_path)
+    assert "in all corners" not in caplog.text
+    mask(tmp_path / "masks" / "a.png", {(0, 0, WIDTH, HEIGHT): 255} | dict.fromkeys(TWO, 0))
+    load_splits(tmp_path)
+    assert "1 of 1 masks are white in all corners; invert them if white is around" in caplog.text
 
 
 def test_masks_of_classes_alone(tmp_path: Path) -> None:
@@ -1098,6 +1204,31 @@ def test_large_files_of_other_tools_are_recognised(tmp_path: Path, content: obje
     write(tmp_path / "export.json", json.dumps(large))
     with pytest.raises(GCNetError, match=why):
         load_splits(tmp_path)
+
+
+def test_pointers_of_git_lfs(tmp_path: Path) -> None:
+    """A clone without it has them in the place of large files."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:25ae77\nsize 9901\n"
+    write(tmp_path / "annotations" / "a.xml", pointer)
+    with pytest.raises(GCNetError, match=r"a.xml: a pointer of Git LFS; get .* `git lfs pull`"):
+        load_splits(tmp_path)
+    image(tmp_path / "images" / "a.png")
+    write(tmp_path / "masks" / "a.png", pointer)
+    with pytest.raises(GCNetError, match=r"masks/a.png is a pointer of Git LFS, .* `git lfs pull`"):
+        load_splits(tmp_path)
+
+
+def test_masks_whose_images_are_elsewhere(tmp_path: Path) -> None:
+    mask(tmp_path / "set" / "mask" / "a.png", TWO)
+    image(tmp_path / "set" / "pictures" / "a.png")
+    line = r"mask: masks, whose images belong in `images` beside it, under the same names"
+    with pytest.raises(GCNetError, match=line):
+        load_splits(tmp_path)
+    write(tmp_path / "set" / "train.record", "x")
+    with pytest.raises(GCNetError, match=line + "; train.record: TFRecord; export it as COCO"):
+        load_splits(tmp_path)
+    (tmp_path / "set" / "pictures").rename(tmp_path / "set" / "images")
+    assert len(load_splits(tmp_path)["train"]) == 1
 
 
 def test_files_that_may_be_meant_come_before_others(tmp_path: Path) -> None:

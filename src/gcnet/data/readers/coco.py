@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from gcnet.data.annotations import build
-from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, name_splits
+from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_json
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
@@ -170,8 +170,12 @@ def _is_anothers(content: bytes) -> bool:
 def image_folders(root: Path, path: Path) -> list[Path]:
     """Where the images of a COCO file may be, likeliest first; none if no folder of them is there."""
     name = _JSON.sub("", path.name).removeprefix("instances_").removeprefix("panoptic_")
-    own = [root / name, root / "images" / name, root / name / "images"]
-    shared = [*(root / folder for folder in IMAGE_FOLDERS), path.parent / "images", root, path.parent]
+    bases = dict.fromkeys([root, folder_of(path)])  # a project, and the data set in it
+    own = [
+        folder for base in bases for folder in (base / name, base / "images" / name, base / name / "images")
+    ]
+    shared = [base / folder for base in bases for folder in IMAGE_FOLDERS]
+    shared += [path.parent / "images", root, path.parent]
     folders = [folder for folder in own if folder.is_dir()]
     folders += [folder for folder in shared if folder.is_dir() and _has_images(folder.iterdir())]
     named = _first_path(path)
@@ -192,8 +196,8 @@ def _first_path(path: Path) -> str:
 
 def _has_images_inside(folder: Path) -> bool:
     """Whether its subfolders, except those of splits, hold images."""
-    parts = [(path.name, path) for path in folder.glob("*/")]
-    return not name_splits(folder, parts) and _has_images(files_below(folder))
+    of_splits = any(split_of(path.name) or is_dev(path.name) for path in folder.glob("*/"))
+    return not of_splits and _has_images(files_below(folder))
 
 
 def _has_images(paths: Iterable[Path]) -> bool:

@@ -38,7 +38,7 @@ _IMAGE = (
 )
 _CLASS = (
     *("classname", "class", "labelname", "label", "categoryname", "category", "objectname", "object", "type"),
-    *("classid", "labelid", "categoryid", "name"),
+    *("classid", "labelid", "categoryid", "annotationtag", "name"),
 )
 _CORNERS = (
     ("xmin", "ymin", "xmax", "ymax"),
@@ -46,6 +46,7 @@ _CORNERS = (
     ("x0", "y0", "x1", "y1"),
     ("left", "top", "right", "bottom"),
     ("xtl", "ytl", "xbr", "ybr"),
+    ("upperleftcornerx", "upperleftcornery", "lowerrightcornerx", "lowerrightcornery"),  # of LISA
 )
 _SIDES = tuple(
     (*corner, *sides)

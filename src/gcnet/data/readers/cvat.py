@@ -22,6 +22,7 @@ from gcnet.data.readers.shapes import ellipse, place_mask, turned_box
 from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Entries, Source
 from gcnet.errors import GCNetError
+from gcnet.image_files import is_of_masks
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ _NO_AREA = ("tag", "points", "polyline", "cuboid", "skeleton")
 def find_cvat(root: Path) -> Readers:
     """`annotations.xml`, one for all images or one a folder."""
     files = [root] if root.is_file() else sorted([*root.glob("*.xml"), *root.glob("*/annotations.xml")])
-    found = [path for path in files if is_cvat(path)]
+    found = [path for path in files if is_cvat(path) and not is_of_masks(path.parent.name)]
     if not found:
         return {}
     if len(found) == 1 and (splits := _subsets(root, found)):

@@ -42,16 +42,22 @@ class Classes:
         named = {number: name for number, name in said if name is not None}
         if self.colours and len(named) == len(used):
             return named
-        if not named and not (self.colours and max(used) >= COLOURED):  # colours have no order
+        if not named and max(used, default=0) < COLOURED:  # colours have no order
             if max(used, default=0) <= len(self.names):
                 return dict(enumerate(self.names, start=1))
             if len(used) == len(self.names):
                 return dict(zip(sorted(used), self.names, strict=True))
-        found = listed([_shown(number) for number in sorted(used)], 4)
         raise GCNetError(
-            f"{self.path} names {len(self.names)} classes, but the masks have the numbers {found}: give a "
-            "line for each number, in their order"
+            f"{self.path} names {len(self.names)} classes, but the masks have the numbers "
+            f"{_shown(used)}: give {how_to_name(used)}"
         )
+
+
+def how_to_name(used: set[int]) -> str:
+    """What has to be said of the classes in masks of these numbers."""
+    if max(used, default=0) >= COLOURED:
+        return f"a class_dict.csv with a line name,r,g,b for each colour ({_shown(used)})"
+    return "a classes.txt with the names of 1, 2, ..., a line each, in the order of the numbers"
 
 
 def read_classes(root: Path) -> Classes:
@@ -78,5 +84,7 @@ def _as_colour(number: int) -> int:
     return number * GRAY + COLOURED if number <= 255 else number
 
 
-def _shown(number: int) -> str:
-    return str(number) if number < COLOURED else f"#{int.from_bytes(number.to_bytes(4, 'little')[:3]):06x}"
+def _shown(numbers: set[int]) -> str:
+    """The first few, colours as on web pages."""
+    colours = {number: number.to_bytes(4, "little")[:3].hex() for number in sorted(numbers - {0})}
+    return listed([str(one) if one < COLOURED else f"#{colour}" for one, colour in colours.items()], 4)

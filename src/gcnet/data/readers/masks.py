@@ -8,12 +8,13 @@ connected area. Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a
 from __future__ import annotations
 
 import logging
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gcnet.data.dataset import split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import warn_of_some
-from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, read_classes
+from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Entries, Source
@@ -174,20 +175,24 @@ def _without(parts: Place) -> Place:
 
 @dataclass
 class _Found:
-    """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered."""
+    """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered.
+
+    `corners`: whether an area is in each corner of the image.
+    """
 
     size: tuple[int, int]
     objects: list[tuple[int, dict[str, Any], int]]
     scattered: int = 0
     numbers: int = 0
+    corners: bool = False
 
 
 def _read_masks(
     root: Path,
     masks_of: dict[Path, list[Path]],
     classes: Classes,
-    numbers_of: Callable[[], set[int]],
-    class_numbers_of: Callable[[], set[int]],
+    numbers_of: Callable[[], Counter[int]],
+    class_numbers_of: Callable[[], Counter[int]],
 ) -> Source:
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(own_size, masks_of))
@@ -195,21 +200,27 @@ def _read_masks(
         pairs = zip(masks_of.values(), fitting, sizes, strict=True)
         if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
             log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
-        used, named = numbers_of(), class_numbers_of()
+        counts, named = numbers_of(), set(class_numbers_of())
+        used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
         void = _void(named, len(classes.names)) | (_void(used, 0) if of_objects else set())
-        binary = len(used - void) == 1 and not of_objects
+        slips = {number for number in used if counts[number] <= _SPECK}
+        binary = len(used - void - slips) == 1 and not of_objects
         by_area = binary or len(classes.names) > 1
         look = partial(_objects, classes=classes, by_area=by_area, void=void)
         found = list(pool.map(look, fitting, sizes))
     scattered, numbers = sum(one.scattered for one in found), sum(one.numbers for one in found)
     if not (classes.names or by_area or of_objects) and scattered * 2 > numbers:
         raise GCNetError(
-            f"{root}: most numbers in its masks are of several areas: are they classes? Then put a "
-            "classes.txt there, with the names of 1, 2, ..., a line each; if objects, with the name of all"
+            f"{root}: most numbers in its masks are of several areas: are they classes? Then put there "
+            f"{how_to_name(used - void)}; if objects, a classes.txt with the name of all"
         )
     if binary and by_area:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
+        around = sum(one.corners for one in found)
+        if around * 2 > len(found):
+            line = "%s: %d of %d masks are white in all corners; invert them if white is around the objects"
+            log.warning(line, root, around, len(found))
     if void:
         log.warning("%s: 255 beside smaller numbers is taken for what is not annotated", root)
     specks = _specks([pixels for one in found for _, _, pixels in one.objects]) if by_area else 0
@@ -245,22 +256,22 @@ def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
     return [mask for mask in masks if image_size(mask) == size]
 
 
-def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> set[int]:
-    """The numbers in the masks of images, without that of the background, 0."""
+def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
+    """The numbers in the masks but that of the background, 0, each with the most pixels it has in one."""
     with ThreadPoolExecutor(8) as pool:
-        return set().union(*pool.map(_numbers, pairs)) - {0}
+        return reduce(operator.or_, pool.map(_numbers, pairs), Counter())
 
 
-def _numbers(pair: tuple[Path, Path]) -> set[int]:
+def _numbers(pair: tuple[Path, Path]) -> Counter[int]:
     image, path = pair
     if not path.is_file() or not _of_size([path], own_size(image)):
-        return set()
-    numbers = set(np.unique(_read(path)).tolist())
-    if len(numbers - {0}) > _MOST_NUMBERS:
-        raise GCNetError(
-            f"{path} has {len(numbers - {0})} values: no mask; save masks as PNG, without smoothing"
-        )
-    return numbers
+        return Counter()
+    numbers, pixels = np.unique(_read(path), return_counts=True)
+    found = Counter(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
+    del found[0]
+    if len(found) > _MOST_NUMBERS:
+        raise GCNetError(f"{path} has {len(found)} values: no mask; save masks as PNG, without smoothing")
+    return found
 
 
 def _read(path: Path) -> Integer[np.ndarray, "H W"]:
@@ -296,6 +307,7 @@ def _objects(
     found = _Found(size, [])
     for path in paths:
         mask = _read(path)
+        found.corners |= bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())
         alone = len(paths) > 1 and not classes.masks  # one an object
         area_each = by_area and not alone and _class_mask(path) == path
         mask = (mask != 0).astype(np.uint8) if len(paths) > 1 else mask
@@ -303,7 +315,7 @@ def _objects(
             area = mask == number
             x, y, width, height = cv2.boundingRect(area.astype(np.uint8))  # what follows takes longer
             inside = area[y : y + height, x : x + width].astype(np.uint8)
-            count, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
             pixels = stats[1:, cv2.CC_STAT_AREA].tolist()
             found.numbers += not alone
             found.scattered += not alone and sum(one > _SPECK for one in pixels) > 1
@@ -312,10 +324,11 @@ def _objects(
             elif len(classes.names) > 1 or _class_mask(path).is_file():
                 number = _class_number(path, area, number)
             if area_each or classes.masks:
-                parts = [((labels == label).astype(np.uint8), pixels[label - 1]) for label in range(1, count)]
+                for label, (left, top, across, down, one) in enumerate(stats[1:].tolist(), start=1):
+                    part = labels[top : top + down, left : left + across] == label
+                    found.objects.append((number, place_mask(part, x + left, y + top, size), one))
             else:
-                parts = [(inside, sum(pixels))]
-            found.objects += [(number, place_mask(part, x, y, size), one) for part, one in parts]
+                found.objects.append((number, place_mask(inside, x, y, size), sum(pixels)))
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Bool, Integer, UInt8
+from pycocotools import mask as coco_mask
 
 from gcnet.console import shown
 from gcnet.ops.decode import image_size, read_index_mask
@@ -107,12 +108,17 @@ def check_mask_size(size: tuple[int, int]) -> int:
     return size[0] * size[1]
 
 
-def place_mask(part: UInt8[np.ndarray, "h w"], x: int, y: int, size: tuple[int, int]) -> dict[str, Any]:
+def place_mask(
+    part: UInt8[np.ndarray, "h w"] | Bool[np.ndarray, "h w"], x: int, y: int, size: tuple[int, int]
+) -> dict[str, Any]:
     """The RLE of a mask of 0 and 1 whose first pixel is at `x`, `y` of an image of `size` (height, width)."""
     check_mask_size(size)
     if min(x, y) < 0:
         raise ValueError(f"a mask that begins at {x}, {y}")
-    full = np.zeros(size, np.uint8)
-    target = full[y : y + part.shape[0], x : x + part.shape[1]]
-    target[:] = part[: target.shape[0], : target.shape[1]]
-    return {"segmentation": mask_to_rle(full)}
+    height, width = size
+    part = part[: max(height - y, 0), : max(width - x, 0)]
+    columns = np.zeros((part.shape[1], height), np.uint8)  # the others have nothing in them
+    columns[:, y : y + part.shape[0]] = part.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0)) + x * height
+    counts = np.diff(changes[changes < height * width], prepend=0, append=height * width).tolist()
+    return {"segmentation": coco_mask.frPyObjects({"counts": counts, "size": [height, width]}, height, width)}

@@ -20,7 +20,8 @@ from typing import Any
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.folders import files_below
-from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.listed_images import NO_SIZE, BareNames, own_size
+from gcnet.data.readers.coco import folder_of
 from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_yaml, warn_of_some
 from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Source
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 _LABELS = ("labels", "Labels", "LABELS")
 _KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # of a data.yaml
 _MOST_PARTS = 30  # of a path
-_NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names")
+_NAMES = ("classes.txt", "labels.txt", "obj.names", "classes.names", "_darknet.labels")
 
 
 def find_yolo(root: Path) -> Readers:
@@ -50,10 +51,10 @@ def find_yolo(root: Path) -> Readers:
                 files.append(file)
     for file in files:  # of several the first one whose images are there
         if any(file.images.values()):
-            return _listed_splits(file)
+            return _listed_splits(root, file)
     # Lists of another machine's may be missing, where images and labels lie in folders.
     bare = {} if root.is_file() else _bare_splits(root)
-    return bare or (_listed_splits(files[0]) if files else {})
+    return bare or (_listed_splits(root, files[0]) if files else {})
 
 
 def _categories(names: Any) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ class _DataFile:
         return []
 
 
-def _listed_splits(file: _DataFile) -> Readers:
+def _listed_splits(root: Path, file: _DataFile) -> Readers:
     poses = "kpt_shape" in file.content
     if poses:
         log.warning("%s: its keypoints are left out; the boxes are read", file.path)
@@ -118,7 +119,7 @@ def _listed_splits(file: _DataFile) -> Readers:
         images = file.images[split]
         if images or (split == "train" and places):
             # Folders are where the file says; a list's images lie in them or in the data set.
-            within = (file.base, *(file.base / place for place in places))
+            within = (file.base, *(file.base / place for place in places), folder_of(root))
             readers[split] = partial(_read_yolo, file.path, images, file.categories, within, poses=poses)
         elif places:
             log.warning("%s: %s leads nowhere: there is no %s split", file.path, shown(places[0]), split)
@@ -147,7 +148,7 @@ def _spellings(place: str) -> list[str]:
 
 
 def _bare_splits(root: Path) -> Readers:
-    """Labels and a list of classes, as LabelImg, Label Studio and makesense.ai write them."""
+    """Labels and a list of classes, as LabelImg, Label Studio, makesense.ai and Roboflow write them."""
     folders = (root, root / "labels", *sorted(root.glob("*/")))
     files = [path for folder in folders for name in _NAMES if (path := folder / name).is_file()]
     if not files and len(named := [path for folder in folders for path in folder.glob("*.names")]) == 1:
@@ -241,24 +242,29 @@ def _read_yolo(
     """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
         raise GCNetError(f"{path}: its training images are not there; correct `train` in it, or `path`")
-    entries, annotations, find, wide = [], [], _LabelFiles(), 0
-    for id, image in enumerate(images, start=1):
-        entries.append({"id": id, "file_name": str(image.absolute())})
-        labels = find.of(image)
+    annotations, find, wide = [], _LabelFiles(), 0
+    entries = [{"id": id, "file_name": str(image.absolute())} for id, image in enumerate(images, start=1)]
+    source = Source(path, path.parent, entries, annotations, categories, within)
+    bare, places = BareNames(source), []
+    for id, listed in enumerate(images, start=1):
+        found = [] if os.path.isfile(listed) else bare.of(listed.name)
+        image = found[0] if len(found) == 1 else listed
+        places.append(image)
+        labels = find.of(image) or find.of(listed)
         height, width = own_size(image)
         if (height, width) != NO_SIZE:  # images that cannot be read are reported later, all together
-            entries[-1] |= {"width": width, "height": height}
+            entries[id - 1] |= {"width": width, "height": height}
             own = next((numbers[one] for one in (labels.parents if labels else ()) if one in numbers), None)
             for number, line in enumerate(read_lines(labels) if labels else (), start=1):
-                found = object_of(_object, line.split(), width, height, poses, own)
-                annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | found)
-                wide += found.get("bbox", [0] * 4)[2] > 2 * width
-    if left := find.left(images):
+                drawn = object_of(_object, line.split(), width, height, poses, own)
+                annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | drawn)
+                wide += drawn.get("bbox", [0] * 4)[2] > 2 * width
+    if left := find.left(places):
         log.warning("%s: %d files of labels have no image (first: %s)", path, len(left), shown(left[0].name))
     if wide:
         kind = "far wider than their image: are they in pixels? YOLO's are shares of its sides"
         log.warning("%s: %d of %d boxes are %s", path, wide, len(annotations), kind)
-    return Source(path, path.parent, entries, annotations, categories, within)
+    return source
 
 
 def _object(
