@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -271,3 +273,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(GCNetError, match=r"pip install 'gcnet\[onnx\]'"):
         needs("onnxruntime", "onnx")
+
+
+def test_onnx_runtime_tells_nobody_of_its_uses(tmp_path: Path) -> None:
+    needs("onnxruntime")
+    switches = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "CI", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI")
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    words = [sys.executable, "-c", "import gcnet.deploy.runtime, onnxruntime"]
+    subprocess.run(words, env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("onnxruntime.db"))

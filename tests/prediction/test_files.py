@@ -190,6 +190,19 @@ def test_a_call_goes_on_without_the_images_that_are_gone(tmp_path: Path) -> None
         predict_files(TwoObjects(), [folder], out, progress=False)
 
 
+def test_a_call_that_goes_on_draws_each_image_under_its_own_name(tmp_path: Path) -> None:
+    out, images = tmp_path / "out", tmp_path / "in" / "*" / "*.png"
+    write_image(tmp_path / "in" / "b" / "x.png", 10)
+    write_image(tmp_path / "in" / "c" / "y.png", 2)
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(TwoObjects(2), [images], out, progress=False)
+    write_image(tmp_path / "in" / "a" / "x.png", 200)  # takes the name of the one that is done
+    predictions = predict_files(TwoObjects(), [images], out, progress=False)
+    overlays = [out / entry["overlay"] for entry in predictions.images]
+    assert [path.name for path in overlays] == ["x.png", "x-2.png", "y.png"]
+    assert [cv2.imread(str(path))[-1, -1, 0] for path in overlays] == [200, 10, 2]
+
+
 def test_pictures_of_others_are_not_replaced(tmp_path: Path) -> None:
     image, out = write_image(tmp_path / "in" / "dog.png"), tmp_path / "out"
     mine = write_image(out / "Dog.png", 200).read_bytes()

@@ -29,6 +29,9 @@ DETAILS = "gcnet"  # the key of a file's metadata
 OUTPUTS = ("boxes", "scores", "labels", "valid", "mask_probs")
 LEAST_SCORE = 0.05  # score threshold inside the files
 
+# Read when it is imported: else ONNX Runtime 1.32 tells Microsoft of its uses, and keeps them in the home.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 

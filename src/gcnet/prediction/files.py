@@ -95,12 +95,12 @@ def predict_files(
         if of_detector:
             if journal is not None and (kinds := [*wanted.beside, *["overlay"] * overlays]):
                 beside = _beside(journal, paths, model, score_threshold, kinds)
-            run = _Run(Detect(model, paths, score_threshold, beside), paths, journal, wanted)
+            run = _Run(Detect(model, paths, score_threshold, beside), paths, journal, wanted, beside)
         else:
             if journal is not None and overlays:
                 _check_sheet(journal.folder, paths)
             run = _Run(Classify(model, paths, top, overlays), paths, journal, wanted)
-        run.recall(beside)
+        run.recall()
         if beside is not None:
             beside.prepare()
         return run.finish(batch_size, max_pixels, progress)
@@ -190,9 +190,14 @@ class _Run:
     """A call in progress: its results are in the journal, or in memory without a folder."""
 
     def __init__(
-        self, steps: Detect | Classify, paths: Sequence[str], journal: Journal | None, wanted: Wanted
+        self,
+        steps: Detect | Classify,
+        paths: Sequence[str],
+        journal: Journal | None,
+        wanted: Wanted,
+        beside: Beside | None = None,
     ) -> None:
-        self.steps, self.paths, self.journal, self.wanted = steps, paths, journal, wanted
+        self.steps, self.paths, self.journal, self.wanted, self.beside = steps, paths, journal, wanted, beside
         self.of_detector = isinstance(steps, Detect)
         self.class_names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
         self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
@@ -229,7 +234,7 @@ class _Run:
                 )
         return self._write()
 
-    def recall(self, beside: Beside | None) -> None:
+    def recall(self) -> None:
         """Finds the results of an earlier call in images that have not changed since.
 
         Without any, removes the files of one that has ended, and raises GCNetError if some of these were
@@ -237,7 +242,7 @@ class _Run:
         """
         if self.journal is None:
             return
-        written = Written(self.journal.folder)
+        written, beside = Written(self.journal.folder), self.beside
         if next(self.journal.entries(), None) is None:
             own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
             own += [DATA] if "yolo" in self.wanted.formats else []
@@ -247,25 +252,22 @@ class _Run:
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
-        repeated: set[int] = set()
         for place, path, value in self.journal.entries():
             if path not in index_of:
                 others.append(path)
                 continue
             index = index_of[path]
             again = "error" in value["entry"] or value["stamp"] != _stamp(path) or self.steps.wants(index)
-            self.places[index] = -1 if again else place
-            if again:
-                repeated.add(index)
-            else:  # it has been repeated
-                repeated.discard(index)
+            # Images that have come or gone since may take its name, or leave theirs to it.
+            renamed = beside is not None and value.get("name") not in (None, beside.names[index])
+            self.places[index] = -1 if again or renamed else place
         # Images that are gone by now are left out; a call that has none of the others is another one.
         if others and not ((self.places >= 0).any() and all(map(_is_gone, others))):
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
             )
-        stale = set(beside.there(repeated) if beside and repeated else ())
+        stale = set(beside.there(self.ours[self.places[self.ours] < 0].tolist()) if beside else ())
         # Files of several images are new.
         written.remove(lambda name: name not in stale and ("/" in name or _is_picture(name)))
         for index in self.ours[self.places[self.ours] >= 0].tolist():
@@ -277,7 +279,8 @@ class _Run:
         else:
             path = self.paths[done.index]
             stamp = None if done.failure else _stamp(path)  # files that the disk did not take are due again
-            values = {"stamp": stamp, "entry": done.entry, "found": done.found}
+            name = self.beside.names[done.index] if self.beside else None
+            values = {"stamp": stamp, "name": name, "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
             self._write_part(self.parts.complete(done.index))
         if done.unwritten:
