@@ -673,10 +673,27 @@ def test_a_missing_image_without_a_size_is_left_to_the_look_at_all_images(tmp_pa
 # VOC, CVAT, VIA ----------------------------------------------------------------------------------------
 
 
-def test_lists_with_endings_and_what_they_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_of_voc_for_each_split(tmp_path: Path) -> None:
+    """Only the first was read, and then divided. The masks are beside the annotations, too."""
+    for split in ("train", "valid"):
+        image(tmp_path / split / "JPEGImages" / f"{split}.jpg")
+        voc(tmp_path / split / "Annotations" / f"{split}.xml", f"{split}.jpg")
+        mask(tmp_path / split / "SegmentationObject" / f"{split}.png", {(5, 5, 25, 25): 1})
+    splits = load_splits(tmp_path)
+    assert {split: [one.path.name for one in data.records] for split, data in splits.items()} == {
+        "train": ["train.jpg"],
+        "valid": ["valid.jpg"],
+    }
+    assert all(data.records[0].instances[0].segmentation for data in splits.values())
+
+
+@pytest.mark.parametrize("folder", ["Annotations", "annotations"])
+def test_lists_with_endings_and_what_they_miss(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in "abc":
         image(tmp_path / "JPEGImages" / f"{name}.jpg")
-        voc(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg")
+        voc(tmp_path / folder / f"{name}.xml", f"{name}.jpg")
     write(tmp_path / "ImageSets" / "Main" / "train.txt", "a.jpg\ngone.jpg\n")
     write(tmp_path / "ImageSets" / "Main" / "val.txt", "b\n")
     assert {split: images[0][0] for split, images in found(tmp_path).items()} == {
