@@ -619,6 +619,15 @@ def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, l
         load_splits(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["JPEGImages", "data", "img/train"])
+def test_labels_beside_folders_of_images_of_other_names(folder: str, tmp_path: Path) -> None:
+    """Darknet itself looks for the labels of JPEGImages in labels."""
+    image(tmp_path / folder / "a.jpg")
+    write(tmp_path / "labels" / folder.partition("/")[2] / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "labels" / "classes.txt", "cat\n")
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))])]}
+
+
 def test_labels_are_where_an_image_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A list of Darknet's says where they were: the images were found by their names, but no labels."""
     for folder, name in (("good", "a"), ("obj_train_data", "b")):
