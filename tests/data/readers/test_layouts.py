@@ -337,6 +337,13 @@ def test_two_files_of_a_split_are_told_apart(tmp_path: Path) -> None:
         coco(tmp_path / name, ["a.jpg"])
     with pytest.raises(GCNetError, match=r"has two train splits, train/first.json and train/second.json;"):
         load_splits(tmp_path)
+    for name in ("trainval.json", "trainval1.json"):
+        image(tmp_path / "whole" / "a.jpg")
+        coco(tmp_path / "whole" / name, ["a.jpg"])
+    with pytest.raises(
+        GCNetError, match=r"two sets for training and validation, trainval.json and trainval1"
+    ):
+        load_splits(tmp_path / "whole")
 
 
 def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
