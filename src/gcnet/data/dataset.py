@@ -194,7 +194,8 @@ def name_splits(root: Path, parts: Sequence[tuple[str, Part]]) -> dict[str, Part
             found = [one for one in parts if split_of(one[0]) is None and is_dev(one[0])]
         if len(found) > 1:
             first, second = (_place(root, name, part) for name, part in found[:2])
-            raise GCNetError(f"{root} has two {split} splits, {first} and {second}; keep one")
+            kind = "sets for training and validation" if split == WHOLE else f"{split} splits"
+            raise GCNetError(f"{root} has two {kind}, {first} and {second}; keep one")
         if found:
             splits[split] = found[0][1]
     return splits

@@ -345,6 +345,13 @@ def test_two_files_of_a_split_are_told_apart(tmp_path: Path) -> None:
         coco(tmp_path / name, ["a.jpg"])
     with pytest.raises(GCNetError, match=r"has two train splits, train/first.json and train/second.json;"):
         load_splits(tmp_path)
+    for name in ("trainval.json", "trainval1.json"):
+        image(tmp_path / "whole" / "a.jpg")
+        coco(tmp_path / "whole" / name, ["a.jpg"])
+    with pytest.raises(
+        GCNetError, match=r"two sets for training and validation, trainval.json and trainval1"
+    ):
+        load_splits(tmp_path / "whole")
 
 
 def test_the_fault_of_a_data_set_in_a_project_is_told(tmp_path: Path) -> None:
@@ -627,6 +634,15 @@ def test_folders_of_images_where_the_lists_of_darknet_are_gone(tmp_path: Path, l
         load_splits(tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["JPEGImages", "data", "img/train"])
+def test_labels_beside_folders_of_images_of_other_names(folder: str, tmp_path: Path) -> None:
+    """Darknet itself looks for the labels of JPEGImages in labels."""
+    image(tmp_path / folder / "a.jpg")
+    write(tmp_path / "labels" / folder.partition("/")[2] / "a.txt", f"0 {YOLO_BOX}\n")
+    write(tmp_path / "labels" / "classes.txt", "cat\n")
+    assert found(tmp_path) == {"train": [("a.jpg", [("cat", (30, 15, 50, 45))])]}
+
+
 def test_labels_are_where_an_image_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A list of Darknet's says where they were: the images were found by their names, but no labels."""
     for folder, name in (("good", "a"), ("obj_train_data", "b")):
@@ -681,10 +697,27 @@ def test_a_missing_image_without_a_size_is_left_to_the_look_at_all_images(tmp_pa
 # VOC, CVAT, VIA ----------------------------------------------------------------------------------------
 
 
-def test_lists_with_endings_and_what_they_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_of_voc_for_each_split(tmp_path: Path) -> None:
+    """Only the first was read, and then divided. The masks are beside the annotations, too."""
+    for split in ("train", "valid"):
+        image(tmp_path / split / "JPEGImages" / f"{split}.jpg")
+        voc(tmp_path / split / "Annotations" / f"{split}.xml", f"{split}.jpg")
+        mask(tmp_path / split / "SegmentationObject" / f"{split}.png", {(5, 5, 25, 25): 1})
+    splits = load_splits(tmp_path)
+    assert {split: [one.path.name for one in data.records] for split, data in splits.items()} == {
+        "train": ["train.jpg"],
+        "valid": ["valid.jpg"],
+    }
+    assert all(data.records[0].instances[0].segmentation for data in splits.values())
+
+
+@pytest.mark.parametrize("folder", ["Annotations", "annotations"])
+def test_lists_with_endings_and_what_they_miss(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in "abc":
         image(tmp_path / "JPEGImages" / f"{name}.jpg")
-        voc(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg")
+        voc(tmp_path / folder / f"{name}.xml", f"{name}.jpg")
     write(tmp_path / "ImageSets" / "Main" / "train.txt", "a.jpg\ngone.jpg\n")
     write(tmp_path / "ImageSets" / "Main" / "val.txt", "b\n")
     assert {split: images[0][0] for split, images in found(tmp_path).items()} == {

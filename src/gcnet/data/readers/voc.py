@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 import numpy as np
 
 from gcnet.console import listed
-from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.dataset import WHOLE, name_splits, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.files import (
     ImagesBeside,
+    existing,
     head_of,
     object_of,
     read_lines,
@@ -35,10 +36,11 @@ log = logging.getLogger(__name__)
 def find_voc(root: Path) -> Readers:
     """`Annotations/*.xml` with `ImageSets` and perhaps masks in `SegmentationObject`; or XML among images."""
     bases = (root, *sorted(root.glob("*/")), *sorted(root.glob("VOCdevkit/*/")))
-    held = [path for path in bases if (path / "Annotations").is_dir()]
-    found = sorted((held[0] / "Annotations").glob("*.[xX][mM][lL]")) if held else []
+    lists = [path for path in bases if (path / "ImageSets").is_dir() and (path / "annotations").is_dir()]
+    held = [path for path in bases if (path / "Annotations").is_dir()] or lists
+    found = sorted(held[0].glob("[aA]nnotations/*.[xX][mM][lL]")) if held else []
     files = {path.stem: path for path in found if is_voc(path)}
-    if not files:
+    if not files or any(split_of(path.name) for path in held[1:]):
         return file_an_image(root, ".xml", is_voc, _read_voc)
     base = held[0]
     if held[1:]:
@@ -80,7 +82,7 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
         image = beside.of(path, tree.findtext("filename") or "", [base / "JPEGImages", base])
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
         entries.add_image(image, **({} if {None, "", "0"} & set(size.values()) else size))
-        file = base / "SegmentationObject" / f"{path.stem}.png"
+        file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
         mask = read_mask(file, _size(image, size)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed

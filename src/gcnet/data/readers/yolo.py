@@ -22,7 +22,15 @@ from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, BareNames, own_size
 from gcnet.data.readers.coco import folder_of
-from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_yaml, warn_of_some
+from gcnet.data.readers.files import (
+    IMAGE_FOLDERS,
+    existing,
+    head_of,
+    object_of,
+    read_lines,
+    read_yaml,
+    warn_of_some,
+)
 from gcnet.data.readers.splits import Readers, by_folder
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
@@ -204,10 +212,12 @@ class _LabelFiles:
     @staticmethod
     def _beside(folder: Path) -> list[Path]:
         parts = folder.parts
-        last = max((i for i, part in enumerate(parts) if part.lower() == "images"), default=None)
+        named = [i for i, part in enumerate(parts) if part.lower() == "images"]
+        last = (named or [i for i, part in enumerate(parts) if part in IMAGE_FOLDERS] or [None])[-1]
         if last is None:
             return [folder]
-        return [*(Path(*parts[:last], name, *parts[last + 1 :]) for name in _LABELS), folder]
+        places = [Path(*parts[:last], name, *parts[last + 1 :]) for name in _LABELS]
+        return [*places, folder] if named else [folder, *places]  # Darknet has JPEGImages, others img or data
 
     def _listed(self, folder: Path) -> dict[str, Path]:
         if folder not in self.folders:
