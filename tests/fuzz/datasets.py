@@ -179,6 +179,16 @@ def _isat(folder: Path) -> None:
         _text(folder / f"{number}.json", json.dumps(content))
 
 
+def _createml(folder: Path) -> None:
+    _images(folder / "train")
+    boxes = [
+        {"label": label, "coordinates": {"x": 15, "y": 20.5, "width": 12, "height": 8}}
+        for label in ("cat", "dog")
+    ]
+    content = [{"image": f"{number}.png", "annotations": boxes} for number in (1, 2)]
+    _text(folder / "train" / "_annotations.createml.json", json.dumps(content))
+
+
 def _supervisely(folder: Path) -> None:
     _images(folder / "train" / "img")
     bits = cv2.imencode(".png", np.ones((16, 20), np.uint8))[1].tobytes()
@@ -368,7 +378,7 @@ def _object_masks(folder: Path) -> None:
 FORMATS: tuple[Callable[[Path], None], ...] = (
     *(_yolo, _darknet, _bare_yolo, _voc, _via, _cvat, _labelme, _panoptic, _lines, _parquet),
     *(_masks, _object_masks, _isat, _supervisely, _label_studio, _box_table, _run_lengths),
-    *(_cityscapes, _darwin, _superannotate, _via3, _kitti, _dota),
+    *(_cityscapes, _darwin, _superannotate, _via3, _kitti, _dota, _createml),
 )
 
 # Damage ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from gcnet.data.divide import Division, divide, warn_of_unused_file
 from gcnet.data.readers.box_lines import find_box_lines
 from gcnet.data.readers.cityscapes import find_cityscapes
 from gcnet.data.readers.coco import ANNOTATION_FOLDERS, find_coco, folder_of
+from gcnet.data.readers.createml import find_createml
 from gcnet.data.readers.csv_table import find_csv
 from gcnet.data.readers.cvat import find_cvat
 from gcnet.data.readers.darwin import find_darwin
@@ -68,6 +69,7 @@ _FILES: Sequence[Callable[[Path], Readers]] = (
     find_cityscapes,
     find_darwin,
     find_superannotate,
+    find_createml,
 )
 _GUESSED = (find_masks, find_csv)
 READERS = (*_FILES, *_GUESSED)

@@ -30,7 +30,6 @@ _MOST_FILES = 100_000  # that are looked at
 _TOOLS = (
     ("Cityscapes' files other than *_polygons.json", {"imgHeight", "imgWidth", "objects"}),
     ("Datumaro", {"items", "categories"}),
-    ("CreateML", {"image", "annotations"}),
     ("Labelbox", {"Labeled Data"}),
     ("Labelbox", {"data_row"}),
 )

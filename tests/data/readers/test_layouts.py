@@ -1224,7 +1224,6 @@ def test_masks_of_classes_alone(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ([{"data_row": {"external_id": "a.jpg"}, "projects": {}}], "the format of Labelbox"),
-        ([{"image": "a.jpg", "annotations": []}], "the format of CreateML"),
         ([{"image": "a.jpg", "boxes": []}], "a list; COCO's is an object"),
         ({"info": {}, "categories": {}, "items": [{"annotations": []}]}, "the format of Datumaro"),
     ],
