@@ -11,6 +11,7 @@ from torchvision.models import resnet50
 from gcnet.models.complexity import count_complexity
 from gcnet.models.detector import Detector
 from gcnet.models.layers import DeformableConv2d
+from gcnet.models.spec import AggregateSpec
 from gcnet.weights.catalog import find
 
 
@@ -41,6 +42,15 @@ def test_cascade_has_three_times_the_mask_heads():
     cascade = count_complexity(find("cascade_mask_rcnn_x101_syncbn").spec, (320, 320))
     assert cascade.flops["mask head"] == 3 * plain.flops["mask head"]
     assert cascade.flops["backbone"] == plain.flops["backbone"]
+
+
+def test_regions_of_all_levels_are_convolved_each():
+    spec = find("mask_rcnn_tiny").spec
+    summed = replace(spec, roi=replace(spec.roi, aggregate=AggregateSpec(3)))
+    plain, more = (count_complexity(one, (96, 128)).flops for one in (spec, summed))
+    regions, channels = spec.rpn.proposals_test, spec.fpn_channels
+    assert more["box head"] - plain["box head"] == 2 * 4 * regions * 49 * 9 * channels**2
+    assert more["mask head"] - plain["mask head"] == 2 * 4 * spec.roi.detections * 196 * 9 * channels**2
 
 
 def test_deformable_convolutions_cost_their_offsets_more():

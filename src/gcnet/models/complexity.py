@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.heads import BOX_GRID, MASK_GRID
+from gcnet.models.roi_heads import STRIDES
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 
 DETECTOR_SIZE = (800, 1216)
@@ -64,11 +65,11 @@ def _count_classifier(classifier: Classifier, image: Tensor) -> dict[str, int]:
 def _count(detector: Detector, image: Tensor, regions: int, detections: int) -> dict[str, int]:
     features, backbone = _flops(detector.backbone, image)
     levels, neck = _flops(detector.neck, features)
-    channels = levels[0].shape[1]
-    pooled = torch.empty(regions, channels, BOX_GRID, BOX_GRID)
-    found = torch.empty(detections, channels, MASK_GRID, MASK_GRID)
+    channels, heads = levels[0].shape[1], detector.roi_heads
+    read = () if heads.spec.aggregate is None else (len(STRIDES),)  # the levels, where all are
+    pooled = torch.empty(*read, regions, channels, BOX_GRID, BOX_GRID)
+    found = torch.empty(*read, detections, channels, MASK_GRID, MASK_GRID)
     labels = torch.empty(detections, dtype=torch.int64)
-    heads = detector.roi_heads
     return {
         "backbone": backbone,
         "neck": neck,
