@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from gcnet.context import GlobalContext
 from gcnet.errors import GCNetError
 from gcnet.lab.attention import describe, draw_attention, valid_share
 from gcnet.models.spec import ContextSpec, Resize
@@ -101,6 +102,13 @@ def test_models_without_maps_are_refused(context: ContextSpec | None, picture: P
     with pytest.raises(GCNetError, match="no context block with an attention map"):
         draw_attention(lively_detector(context), picture, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_blocks_that_see_regions_are_left_out(picture: Path, tmp_path: Path) -> None:
+    detector = lively_detector(ContextSpec())
+    detector.roi_heads.box_head.aggregate = GlobalContext(48)
+    drawn = draw_attention(detector, picture, out=tmp_path)
+    assert [line.partition(":")[0] for line in drawn.lines] == ["c3.0", "c4.0", "c5.0"]
 
 
 def test_mistakes_are_said_before_anything_is_written(picture: Path, tmp_path: Path) -> None:

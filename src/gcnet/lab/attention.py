@@ -132,7 +132,8 @@ def _check_queries(queries: Sequence[Point]) -> None:
 
 def _select_blocks(detector: Detector, layers: str) -> dict[str, str]:
     """The title of each block with an attention map, by the module name of its pool, if `layers` matches."""
-    titles = block_titles(attention_pools(detector))
+    # Blocks of the heads look at regions, and not at the image.
+    titles = block_titles(name for name in attention_pools(detector) if not name.startswith("roi_heads."))
     if not titles:
         raise GCNetError(
             f"{detector.spec.name} has no context block with an attention map; "
