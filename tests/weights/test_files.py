@@ -257,6 +257,10 @@ def changed(spec: dict[str, Any], where: str, value: object) -> dict[str, Any]:
         ("rpn.pre_nms_test", 0),
         ("roi.box_channels", 99_999),
         ("roi.detections", "100"),
+        ("roi.sampling", 100),  # of each cell: 490 million points of an image's regions
+        ("roi.aggregate", {"kernel": 4}),
+        ("backbone.scales", 100),
+        ("backbone.widths", [8, 16]),
         ("image_size", [0, 0]),
         ("image_size", [10**7, 10]),
         ("image_std", [1.0, 0.0, 1.0]),

@@ -11,7 +11,7 @@ from gcnet.errors import GCNetError
 
 LARGEST = 100_000  # of whole numbers; also most classes
 LONGEST = 1_000  # text, in characters
-MOST_BLOCKS = 256  # of one stage
+MOST = {"blocks": 256, "scales": 64, "sampling": 16}  # that cost time or memory before all else is known
 MAY_BE_ZERO = {"frozen_stages", "box_convs", "mask_convs", "only", "level", "sampling"}
 POSITIVE = {"anchor_scale", "anchor_ratios", "finest_scale", "ratio", "stds", "image_std", "sigma"}
 MAY_BE_NEGATIVE = {"image_mean"}
@@ -96,7 +96,7 @@ def _fits(hint: Any, value: object, name: str) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         return False
     if hint is int:
-        least, most = (0 if name in MAY_BE_ZERO else 1), (MOST_BLOCKS if name == "blocks" else LARGEST)
+        least, most = (0 if name in MAY_BE_ZERO else 1), MOST.get(name, LARGEST)
         return isinstance(value, int) and least <= value <= most
     if value == 0 and name in POSITIVE:
         return False

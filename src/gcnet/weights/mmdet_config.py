@@ -252,7 +252,8 @@ def _boxes(values: dict[str, Any]) -> dict[str, Any]:
     stds = tuple(map(_box_stds, dicts(values, "bbox_head")))
     layers = dicts(values, "roi_layer")
     points = numbers([layer.get("sampling_ratio", layer.get("sample_num", 0)) for layer in layers])
-    return {"stds": stds or None, "finest_scale": finest and finest[0], "sampling": points}
+    sampling = points and tuple(max(count, 0) for count in points)  # -1 is as many as it takes, too
+    return {"stds": stds or None, "finest_scale": finest and finest[0], "sampling": sampling}
 
 
 def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
