@@ -249,6 +249,12 @@ def test_parts_that_cannot_be_built() -> None:
         RPN(8, RPNSpec(anchor_scale=()))
 
 
+@pytest.mark.parametrize("other", [{"groups": 2}, {"widths": (16, 32, 48, 64)}])
+def test_parts_have_neither_groups_nor_widths(other: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="parts of a Res2Net have neither groups nor widths"):
+        ResNet(ResNetSpec((1, 1, 1, 1), scales=4, **other))  # type: ignore[arg-type]
+
+
 def test_basic_blocks_have_no_groups() -> None:
     with pytest.raises(ValueError, match="neither deformable convolutions nor groups"):
         ResNet(ResNetSpec(block="basic", groups=2))

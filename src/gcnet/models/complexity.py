@@ -66,9 +66,9 @@ def _count(detector: Detector, image: Tensor, regions: int, detections: int) -> 
     features, backbone = _flops(detector.backbone, image)
     levels, neck = _flops(detector.neck, features)
     channels, heads = levels[0].shape[1], detector.roi_heads
-    read = () if heads.spec.aggregate is None else (len(STRIDES),)  # the levels, where all are
-    pooled = torch.empty(*read, regions, channels, BOX_GRID, BOX_GRID)
-    found = torch.empty(*read, detections, channels, MASK_GRID, MASK_GRID)
+    all_levels = () if heads.spec.aggregate is None else (len(STRIDES),)  # where regions are read from all
+    pooled = torch.empty(*all_levels, regions, channels, BOX_GRID, BOX_GRID)
+    found = torch.empty(*all_levels, detections, channels, MASK_GRID, MASK_GRID)
     labels = torch.empty(detections, dtype=torch.int64)
     return {
         "backbone": backbone,

@@ -138,6 +138,8 @@ def _convolutions(
             raise ValueError("basic blocks have neither deformable convolutions nor groups, scales or widths")
         first = nn.Conv2d(in_channels, out_channels, stride=stride, **options)
         return [first, nn.Conv2d(out_channels, out_channels, **options)]
+    if spec.scales > 1 and (spec.groups > 1 or spec.widths):
+        raise ValueError("the parts of a Res2Net have neither groups nor widths of their own")
     kind: Any = nn.Conv2d
     if deformable:
         kind = partial(DeformableConv2d, modulated=spec.modulated, offset_groups=spec.offset_groups)
