@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,62 +37,6 @@ class Source:
     categories: list[dict[str, Any]]
     within: tuple[Path, ...] = ()
     met: bool = False
-
-    @classmethod
-    def of_names(
-        cls,
-        path: Path,
-        image_dir: Path,
-        images: list[dict[str, Any]],
-        annotations: list[dict[str, Any]],
-        listed: Sequence[str] = (),
-    ) -> Source:
-        """A source whose annotations have names for `category_id`: the classes are those met or `listed`.
-
-        What has an empty name gets the only one there is; beside several classes it is left out.
-        """
-        names = {*listed, *(annotation["category_id"] for annotation in annotations)} - {""}
-        if bare := [annotation for annotation in annotations if not annotation["category_id"]]:
-            only = "" if len(names) > 1 else next(iter(names), "object")
-            outcome = f"taken for {shown(only)}" if only else "left out"
-            log.warning("%s: %d of %d objects have no class; %s", path, len(bare), len(annotations), outcome)
-            for annotation in bare:
-                annotation["category_id"] = only
-            annotations = [annotation for annotation in annotations if annotation["category_id"]]
-            names = names or {only}
-        ids = {name: id for id, name in enumerate(sorted(names), start=1)}
-        for annotation in annotations:
-            annotation["category_id"] = ids[annotation["category_id"]]
-        categories: list[dict[str, Any]] = [{"id": id, "name": name} for name, id in ids.items()]
-        return cls(path, image_dir, images, annotations, categories, met=True)
-
-
-class Entries:
-    """The images and objects of a split in the order in which a reader meets them."""
-
-    def __init__(self) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.objects: list[dict[str, Any]] = []
-        self.ids: Counter[str] = Counter()
-
-    def add_image(self, file_name: Any, width: Any = None, height: Any = None) -> None:
-        """The next image; its own size is taken where none is given."""
-        size = {"width": width, "height": height}
-        self.images.append({"id": len(self.images) + 1, "file_name": file_name, **size})
-
-    def add_object(self, id: str, name: str, drawn: Mapping[str, Any]) -> None:
-        """An object of the last image, of the class `name`, which may be empty.
-
-        `id` tells people which it is; files of one name in several folders give several the same.
-        `drawn` has its `bbox`, its `segmentation` or both, and what else COCO says of objects.
-        """
-        self.ids[id] += 1
-        id += f" ({self.ids[id]})" if self.ids[id] > 1 else ""
-        self.objects.append({"id": id, "image_id": len(self.images), "category_id": name, **drawn})
-
-    def source(self, path: Path, image_dir: Path, listed: Sequence[str] = ()) -> Source:
-        """All of them, as `Source.of_names` takes them."""
-        return Source.of_names(path, image_dir, self.images, self.objects, listed)
 
 
 class Notes:

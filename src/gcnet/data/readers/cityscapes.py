@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import existing, head_of, objects_in, read_object, readable
 from gcnet.data.readers.run_lengths import Runs
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.ops.segmentations import LONGEST_OUTLINE, parse_polygon
 
 _NAME = re.compile(r"(.*?_)(?:(gt[A-Za-z]+)_)?polygons\.json")

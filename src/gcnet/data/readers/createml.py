@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_json, readable
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_json, readable
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 
 
 def find_createml(root: Path) -> Readers:
@@ -25,14 +26,13 @@ def is_createml(path: Path) -> bool:
 
 
 def _read_createml(folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     for path, content in readable(files, read_json):
         for image in objects_in(content):
             name = image.get("image", image.get("imagefilename"))  # Roboflow's second name for it
-            entries.add_image(beside.of(path, name if isinstance(name, str) else ""))
+            entries.add_image(entries.image_beside(path, name))
             for number, one in enumerate(objects_in(image.get("annotations", image.get("annotation")))):
                 entries.add_object(f"{name}:{number}", str(one.get("label") or ""), object_of(_object, one))
-    beside.tell(folder, len(entries.images))
     return entries.source(folder, folder)
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Float
 
 from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_text, split_lines, warn_of_some
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
@@ -232,27 +233,22 @@ def read_rows(
     folders = _folders(root, path, split)
     names = _named(folders, [row[columns.image].strip() for row in whole.values()])
     folder = folder_with(folders, list(dict.fromkeys(names)))
-    images: dict[str, dict[str, Any]] = {}
+    entries = Entries()
+    image_of: dict[str, dict[str, Any]] = {}
     for name, row in zip(names, whole.values(), strict=True):
-        image = images.setdefault(name, {"id": len(images) + 1, "file_name": name})
+        image = image_of.get(name) or image_of.setdefault(name, entries.add_image(name))
         size = [number(row[place]) for place in columns.size if place < len(row)]
         if len(size) == 2 and min(size) >= 1:
             image["width"], image["height"] = size
-    image_of = {n: images[name] for n, name in zip(whole, names, strict=True)}
+    images = {n: image_of[name] for n, name in zip(whole, names, strict=True)}
     kept = {n: row for n, row in whole.items() if not _is_blank(row[place] for place in columns.drawn)}
     cells = [[row[place] for place in columns.drawn] for row in kept.values()]
-    found = _drawn(path, columns, cells, [image_of[n] for n in kept], folder)
-    annotations = [
-        {
-            "id": f"row {n}",
-            "image_id": image_of[n]["id"],
-            "category_id": "".join(row[place].strip() for place in columns.label),
-            "iscrowd": "".join(row[place] for place in columns.crowd if place < len(row)),
-            **drawn,
-        }
-        for (n, row), drawn in zip(kept.items(), found, strict=True)
-    ]
-    return Source.of_names(path, folder, list(images.values()), annotations, listed)
+    found = _drawn(path, columns, cells, [images[n] for n in kept], folder)
+    for (n, row), drawn in zip(kept.items(), found, strict=True):
+        label = "".join(row[place].strip() for place in columns.label)
+        crowd = "".join(row[place] for place in columns.crowd if place < len(row))
+        entries.add_object(f"row {n}", label, {"image_id": images[n]["id"], "iscrowd": crowd, **drawn})
+    return entries.source(path, folder, listed)
 
 
 def _drawn(
@@ -267,7 +263,7 @@ def _drawn(
     if columns.runs:
         of_files = {name: own_size(folder / name) for name in dict.fromkeys(names)}
         # An image of another size than the table says is named by the look at all images before a training.
-        said = [(image.get("height"), image.get("width")) for image in images]
+        said = [(image["height"], image["width"]) for image in images]
         own = [of_files[name] for name in names]
         sizes = [size if one in (size, (None, None)) else (0, 0) for size, one in zip(own, said, strict=True)]
         return read_runs(path, [row[0] for row in cells], sizes)
@@ -293,7 +289,7 @@ def _drawn(
 
 def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
     """(height, width) of an image, as the table or else the image says; NaN of one that cannot be read."""
-    if "width" in image:
+    if image["width"] is not None:
         return image["height"], image["width"]
     size = own_size(folder / image["file_name"])
     return (np.nan, np.nan) if size == NO_SIZE else size

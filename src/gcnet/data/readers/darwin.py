@@ -10,19 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import (
-    ImagesBeside,
-    head_of,
-    object_of,
-    objects_in,
-    read_object,
-    readable,
-    warn_of_some,
-)
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable, warn_of_some
 from gcnet.data.readers.run_lengths import Runs
 from gcnet.data.readers.shapes import check_mask_size, ellipse, even_odd
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 
 _MARK = re.compile(rb'"item"\s*:\s*\{')
 _LAYER, _NUMBERS = "raster_layer", "mask_annotation_ids_mapping"
@@ -42,12 +35,12 @@ def is_darwin(path: Path) -> bool:
 
 
 def _read_darwin(images: Path, folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside, others = Entries(), ImagesBeside(), []
+    entries, others = Entries(), []
     for path, content in readable(files, read_object):
         item = content["item"] if isinstance(content.get("item"), dict) else {}
         slot = (objects_in(item.get("slots")) or [{}])[0]
         name = "/".join(str(item.get(key) or "").strip("/") for key in ("path", "name")).lstrip("/")
-        entries.add_image(beside.of(path, name, [images]), slot.get("width"), slot.get("height"))
+        entries.add_image(entries.image_beside(path, name, [images]), slot.get("width"), slot.get("height"))
         annotations = objects_in(content.get("annotations"))
         layers = [one[_LAYER] for one in annotations if isinstance(one.get(_LAYER), dict)]
         for number, one in enumerate(annotations, start=1):

@@ -1,4 +1,4 @@
-"""Functions for all readers: JSON, XML, YAML and text files, and the images of annotations.
+"""Functions for all readers: JSON, XML, YAML and text files, and which of several files or folders is meant.
 
 Paths from files are checked with `os.path`: for a name that is too long it returns False, `Path` raises.
 """
@@ -20,7 +20,6 @@ from xml.etree import ElementTree
 from gcnet.console import shown
 from gcnet.data.dataset import collection_paused
 from gcnet.errors import GCNetError
-from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
 
 log = logging.getLogger(__name__)
 
@@ -181,46 +180,6 @@ def existing(paths: Iterable[Path]) -> Path:
     paths = iter(paths)
     first = next(paths)
     return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
-
-
-class ImagesBeside:
-    """Finds the images of annotation files, by the name in the file or of the same stem.
-
-    Where files are renamed and their content is not, the name in one can be the image of another.
-    """
-
-    def __init__(self) -> None:
-        self.others: list[str] = []
-        self.folders: dict[Path, list[Path]] = {}
-
-    def of(self, path: Path, name: str, folders: Sequence[Path] = ()) -> str:
-        """The absolute path of the image of an annotation file with `name` in it."""
-        if path.parent not in self.folders:
-            self.folders[path.parent] = _folders_of_images(path.parent, folders)
-        folders = self.folders[path.parent]
-        named = name.replace("\\", "/")
-        last = named.rsplit("/", 1)[-1]
-        names = [named, last] if has_image_suffix(last) else []
-        own = [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
-        stem = last.rpartition(".")[0]
-        if names and stem != path.stem and os.path.isfile(path.with_name(stem + path.suffix)):
-            beside = existing(folder / one for one in own for folder in folders)
-            if os.path.isfile(beside):
-                self.others.append(path.name)
-                return str(beside.absolute())
-        return str(existing(folder / one for one in names + own for folder in folders).absolute())
-
-    def tell(self, place: Path, total: int) -> None:
-        """Warns of the files that name the image of another."""
-        outcome = "; that of their own name is taken"
-        warn_of_some(place, self.others, total, "files name the image of another", outcome)
-
-
-def _folders_of_images(folder: Path, first: Sequence[Path]) -> list[Path]:
-    """Where the images of annotation files in a folder may be: there, or `images/train` of `labels/train`."""
-    above = [(folder, ""), (folder.parent, ""), (folder.parent.parent, folder.name)]
-    places = (base / name / rest for base, rest in above for name in ("", *IMAGE_FOLDERS))
-    return [place for place in dict.fromkeys([*first, *places]) if os.path.isdir(place)]
 
 
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import cut_out
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 
 _MARK = re.compile(rb'"description"\s*:\s*"ISAT"')
 _BACKGROUND = "__background__"
@@ -27,18 +28,16 @@ def is_isat(path: Path) -> bool:
 
 
 def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     for path, content in readable(files, read_object):
         info = content["info"] if isinstance(content.get("info"), dict) else {}
-        name = info.get("name")
         size = {side: info.get(side) for side in ("width", "height")}
-        entries.add_image(beside.of(path, name if isinstance(name, str) else ""), **size)
+        entries.add_image(entries.image_beside(path, info.get("name")), **size)
         polygons = objects_in(content.get("objects"))
         holes = [one for one in polygons if one.get("category") == _BACKGROUND]
         for number, ((_, label, crowd), parts) in enumerate(_groups(polygons).items()):
             drawn = object_of(_object, parts, holes, size) | {"iscrowd": crowd}
             entries.add_object(f"{path.name}:{number}", label, drawn)
-    beside.tell(folder, len(entries.images))
     return entries.source(folder, folder)
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     IMAGE_FOLDERS,
     existing,
@@ -26,7 +27,7 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.readers.shapes import check_mask_size, ellipse, turned_box
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 

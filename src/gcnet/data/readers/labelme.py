@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import ellipse, place_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.image_files import MAX_PIXELS
 from gcnet.ops.decode import as_rgb_array
 from gcnet.ops.segmentations import coco_mask, crop_segmentation, parse_segmentation, segmentation_to_rle
@@ -33,15 +34,13 @@ def is_labelme(path: Path) -> bool:
 
 
 def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     for path, content in readable(files, read_object):
-        name = content.get("imagePath")
-        image = beside.of(path, name if isinstance(name, str) else "")
+        image = entries.image_beside(path, content.get("imagePath"))
         entries.add_image(image, content.get("imageWidth"), content.get("imageHeight"))
         for (key, name), shapes in _groups(content.get("shapes")).items():
             if name not in _NO_OBJECTS:
                 entries.add_object(f"{path.name}:{key}", name, object_of(_object, shapes, content))
-    beside.tell(folder, len(entries.images))
     return entries.source(folder, folder)
 
 

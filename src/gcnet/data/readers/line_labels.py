@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import WHOLE
-from gcnet.data.readers.files import ImagesBeside, head_of, object_of, read_lines, readable
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, read_lines, readable
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def _is_label_file(line: re.Pattern[bytes], path: Path) -> bool:
 def _read_lines(
     parse: Callable[[Sequence[str]], dict[str, Any]], folder: Path, files: Sequence[Path]
 ) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     read: dict[str, Path] = {}
     regions: list[dict[str, Any]] = []
     # The file of an image without objects is empty, and so could be of any format.
@@ -61,9 +62,8 @@ def _read_lines(
     for path, lines in readable(sorted({*files} | empty), read_lines):
         above = path.absolute().parents
         places = [place / name for place in above[1:4] for name in ("images", "image_2")]
-        image = beside.of(
-            path, "", [*places, *(place / "image_2" / path.parent.name for place in above[2:3])]
-        )
+        places += [place / "image_2" / path.parent.name for place in above[2:3]]
+        image = entries.image_beside(path, "", places)
         if not os.path.isfile(image):
             if path in empty:
                 continue

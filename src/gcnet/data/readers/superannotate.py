@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
-    ImagesBeside,
     existing,
     head_of,
     object_of,
@@ -29,7 +29,7 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.readers.shapes import cut_out, ellipse, read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -51,14 +51,14 @@ def is_superannotate(path: Path) -> bool:
 
 
 def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside, unmasked = Entries(), ImagesBeside(), []
+    entries, unmasked = Entries(), []
     class_names = cache(_class_names)
     for path, content in readable(files, read_object):
         names = class_names(path.parent)
         for name, one in _images(path, content).items():
             said = one["metadata"] if isinstance(one.get("metadata"), dict) else {}
             size = {side: said.get(side) for side in ("width", "height")}
-            image = beside.of(path, name)
+            image = entries.image_beside(path, name)
             entries.add_image(image, **size)
             mask = _mask(path.parent / f"{Path(name).name}___save.png", image, size)
             instances = objects_in(one.get("instances"))

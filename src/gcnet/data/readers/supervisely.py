@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import ImagesBeside, head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import check_mask_size, cut_out, place_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.ops.decode import read_cutout
 
 _MOST_BYTES = 1 << 26  # of a mask's PNG
@@ -31,12 +32,12 @@ def is_supervisely(path: Path) -> bool:
 
 
 def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     for path, content in readable(files, read_object):
         size = content.get("size")
         size = size if isinstance(size, dict) else {}
         sides = {side: size[side] for side in ("width", "height") if {"width", "height"} <= size.keys()}
-        entries.add_image(beside.of(path, path.stem), **sides)
+        entries.add_image(entries.image_beside(path, path.stem), **sides)
         for number, one in enumerate(objects_in(content.get("objects"))):
             name = str(one.get("classTitle") or "")
             entries.add_object(f"{path.name}:{number}", name, object_of(_object, one, size))

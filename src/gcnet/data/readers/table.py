@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.folders import files_below
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, objects_in, read_lines
 from gcnet.data.readers.splits import Readers, by_folder, file_a_split
-from gcnet.data.source import Entries, Source, whole
+from gcnet.data.source import Source, whole
 from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, prepare_folder, write_bytes
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     folder_with,
     head_of,
@@ -23,7 +24,7 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)

@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.data.readers.files import (
-    IMAGE_FOLDERS,
-    folder_with,
-    head_of,
-    object_of,
-    read_object,
-    warn_of_some,
-)
+from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, object_of, read_object, warn_of_some
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.readers.via import label_of
-from gcnet.data.source import Entries, Source
+from gcnet.data.source import Source
 
 _MARK = re.compile(rb'\s*\{\s*"project"\s*:\s*\{[^{}]*"rev_timestamp"')
 _IMAGE = 2  # a type of files

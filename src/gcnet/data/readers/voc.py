@@ -15,8 +15,8 @@ import numpy as np
 from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
-    ImagesBeside,
     existing,
     head_of,
     object_of,
@@ -27,7 +27,7 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Entries, Source, number
+from gcnet.data.source import Source, number
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -77,9 +77,9 @@ def is_voc(path: Path) -> bool:
 
 
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
-    entries, beside = Entries(), ImagesBeside()
+    entries = Entries()
     for path, tree in readable(files, read_xml):
-        image = beside.of(path, tree.findtext("filename") or "", [base / "JPEGImages", base])
+        image = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
         entries.add_image(image, **({} if {None, "", "0"} & set(size.values()) else size))
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
@@ -89,7 +89,6 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
                 continue
             drawn = object_of(_object, item, None if mask is None else mask == place)
             entries.add_object(f"{path.name}:{place}", item.findtext("name", "").strip(), drawn)
-    beside.tell(base, len(entries.images))
     return entries.source(base, base)
 
 
