@@ -38,7 +38,6 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
     missing: list[Path] = []
     lost = 0  # missing images of an odd name, which cannot be passed on to `check_images`
     bare = BareNames(source)
-    several: dict[str, list[Path]] = {}
     for image in source.images:
         id, name = whole(image.get("id")), image.get("file_name")
         if not isinstance(id, (int, str)) or not isinstance(name, str) or not name:
@@ -52,8 +51,6 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
             )
         if not _is_there(path, folders):
             found = bare.of(name)
-            if len(found) > 1:
-                several[found[0].name] = found
             if len(found) == 1:
                 notes.image("are not where their file_name says; found by the bare name", name)
                 path = found[0]
@@ -62,8 +59,8 @@ def find_images(source: Source, notes: Notes) -> dict[Any, Path]:
                 lost += not (name.isprintable() and len(name) < 256) or os.path.exists(path)
         paths[id] = path
     if lost or (missing and len(missing) == len(paths)):
-        names = [f" (there are {len(found)} of the name {shown(name)})" for name, found in several.items()]
-        twice = names[0] if names else ""
+        found = bare.of(str(missing[0]))
+        twice = f" (there are {len(found)} of the name {shown(found[0].name)})" if len(found) > 1 else ""
         where = "outside of its folder" if os.path.isfile(missing[0]) else "missing"
         raise GCNetError(
             f"{len(missing)} of the {len(paths)} images listed in {source.path} are {where}, "
@@ -85,7 +82,17 @@ class BareNames:
 
     @cached_property
     def files(self) -> dict[str, list[Path]]:
-        return _bare_names(self.source, _folders(self.source))
+        """Files of the images' folder by name; if it has none of them, of all folders but other splits'."""
+        path, folders = self.source.path, _folders(self.source)
+        found = _files_by_name(folders[:1])
+        listed = [str(image.get("file_name")) for image in self.source.images]
+        if any(last in found for name in listed for last in _last_parts(name)):
+            return found
+        said = {
+            part for name in listed for part in name.replace("\\", "/").split("/")[-2:-1]
+        }  # obj_train_data
+        own = {split_of(name) for name in (path.name, path.parent.name, *said)}
+        return _files_by_name(folders, but={"train", "valid", "test"} - own)
 
     def of(self, name: str) -> list[Path]:
         """The files that have the last part of a name; of copies the first."""
@@ -118,16 +125,6 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
-def _bare_names(source: Source, folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files of the images' folder by name; if it has none of them, of all `folders` but other splits'."""
-    found = _files_by_name(folders[:1])
-    listed = [str(image.get("file_name")) for image in source.images]
-    names = {last for name in listed for last in _last_parts(name)}
-    said = {part for name in listed for part in name.replace("\\", "/").split("/")[-2:-1]}  # obj_train_data
-    own = {split_of(name) for name in (source.path.name, source.path.parent.name, *said)}
-    return found if names & found.keys() else _files_by_name(folders, but={"train", "valid", "test"} - own)
-
-
 def _files_by_name(folders: Iterable[Path], *, but: Collection[str] = ()) -> dict[str, list[Path]]:
     """What lies in these folders, except in those of masks, which have the names of their images."""
     found: dict[str, set[Path]] = {}
@@ -148,6 +145,14 @@ def own_size(path: str | Path) -> tuple[int, int]:
         return image_size(path, max_pixels=MOST_PIXELS)
     except GCNetError:
         return NO_SIZE
+
+
+def likely_size(path: str, height: Any, width: Any) -> tuple[int, int]:
+    """(height, width) of an image by its header or, where that cannot be read, as annotated."""
+    if (size := own_size(path)) != NO_SIZE:
+        return size
+    height, width = number(height), number(width)
+    return (int(height), int(width)) if min(height, width) >= 1 else NO_SIZE
 
 
 def listed_sizes(source: Source, paths: Mapping[Any, Path]) -> dict[Any, tuple[int, int]]:

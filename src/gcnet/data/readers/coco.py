@@ -17,7 +17,7 @@ from gcnet.data.annotations import build
 from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_json
-from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
+from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left, with_only
 from gcnet.data.source import Source
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
@@ -114,9 +114,7 @@ def _splits(root: Path, first: Sequence[Named], every: Sequence[Named], *, folde
         splits |= name_splits(root, others)
     unnamed = [one for name, one in first if folders or name.startswith("default")]  # CVAT's
     unnamed = [one for one in unnamed if one not in splits.values()]
-    if len(unnamed) == 1 and not splits.keys() & {"train", WHOLE}:
-        return {"train" if splits else WHOLE: unnamed[0]} | splits
-    return splits or splits_of(root, every)
+    return with_only(unnamed, splits) or splits_of(root, every)
 
 
 def read_coco(path: Path, image_dirs: Sequence[Path]) -> Source:

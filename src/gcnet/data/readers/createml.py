@@ -32,7 +32,7 @@ def _read_createml(folder: Path, files: Sequence[Path]) -> Source:
             name = image.get("image", image.get("imagefilename"))  # Roboflow's second name for it
             entries.add_image(entries.image_beside(path, name))
             for number, one in enumerate(objects_in(image.get("annotations", image.get("annotation")))):
-                entries.add_object(f"{name}:{number}", str(one.get("label") or ""), object_of(_object, one))
+                entries.add_object(f"{name}:{number}", one.get("label"), object_of(_object, one))
     return entries.source(folder, folder)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import shown
-from gcnet.data.readers.files import IMAGE_FOLDERS, existing, warn_of_some
+from gcnet.data.readers.files import existing, image_places, warn_of_some
 from gcnet.data.source import Source
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
 
@@ -33,14 +33,15 @@ class Entries:
         self.images.append(image)
         return image
 
-    def add_object(self, id: str, name: str, drawn: Mapping[str, Any]) -> None:
-        """An object of the last image, of the class `name`, which may be empty.
+    def add_object(self, id: str, name: Any, drawn: Mapping[str, Any]) -> None:
+        """An object of the last image, of the class `name`; None and "" are of no class.
 
         `id` tells people which it is; files of one name in several folders give several the same.
         `drawn` has its `bbox`, its `segmentation` or both, and what else COCO says of objects.
         """
         self._ids[id] += 1
         id += f" ({self._ids[id]})" if self._ids[id] > 1 else ""
+        name = "" if name is None else str(name)
         self.objects.append({"id": id, "image_id": len(self.images), "category_id": name, **drawn})
 
     def image_beside(self, path: Path, name: Any, folders: Sequence[Path] = ()) -> str:
@@ -89,5 +90,5 @@ class Entries:
 def _folders_of_images(folder: Path, first: Sequence[Path]) -> list[Path]:
     """Where the images of annotation files in a folder may be: there, or `images/train` of `labels/train`."""
     above = [(folder, ""), (folder.parent, ""), (folder.parent.parent, folder.name)]
-    places = (base / name / rest for base, rest in above for name in ("", *IMAGE_FOLDERS))
+    places = (place / rest for base, rest in above for place in image_places(base))
     return [place for place in dict.fromkeys([*first, *places]) if os.path.isdir(place)]

@@ -182,6 +182,11 @@ def existing(paths: Iterable[Path]) -> Path:
     return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
 
 
+def image_places(*bases: Path) -> list[Path]:
+    """Where the images of annotations may be: in each of these folders, and in its folders of images."""
+    return [base / name for base in dict.fromkeys(bases) for name in ("", *IMAGE_FOLDERS)]
+
+
 def folder_with(folders: Sequence[Path], names: Sequence[object]) -> Path:
     """The folder that has most of the images; the first one of several."""
     shortened = [name for name in map(str, names[:20]) if name]

@@ -9,7 +9,7 @@ from typing import Any
 
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
-from gcnet.data.readers.shapes import cut_out
+from gcnet.data.readers.shapes import cut_out, grouped
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source
 
@@ -35,24 +35,16 @@ def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
         entries.add_image(entries.image_beside(path, info.get("name")), **size)
         polygons = objects_in(content.get("objects"))
         holes = [one for one in polygons if one.get("category") == _BACKGROUND]
-        for number, ((_, label, crowd), parts) in enumerate(_groups(polygons).items()):
+        objects = [one for one in polygons if one.get("category") != _BACKGROUND]
+        for number, ((_, (label, crowd)), parts) in enumerate(grouped(objects, _group).items()):
             drawn = object_of(_object, parts, holes, size) | {"iscrowd": crowd}
             entries.add_object(f"{path.name}:{number}", label, drawn)
     return entries.source(folder, folder)
 
 
-def _groups(polygons: Sequence[dict[str, Any]]) -> dict[tuple[str, str, bool], list[dict[str, Any]]]:
-    """The polygons of each object: as in ISAT's own COCO files, those of one group and category.
-
-    0 is the group of what was given none.
-    """
-    groups: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    for number, one in enumerate(polygons):
-        group, name = one.get("group"), str(one.get("category") or "")
-        key = f"group {group}" if group else str(number)
-        if name != _BACKGROUND:
-            groups.setdefault((key, name, bool(one.get("iscrowd"))), []).append(one)
-    return groups
+def _group(polygon: dict[str, Any]) -> tuple[Any, tuple[str, bool]]:
+    """As in ISAT's own COCO files; 0 is the group of what was given none."""
+    return polygon.get("group") or None, (str(polygon.get("category") or ""), bool(polygon.get("iscrowd")))
 
 
 def _object(

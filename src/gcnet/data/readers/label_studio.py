@@ -17,9 +17,9 @@ from jaxtyping import UInt8
 
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
-    IMAGE_FOLDERS,
     existing,
     head_of,
+    image_places,
     object_of,
     objects_in,
     read_json,
@@ -53,7 +53,7 @@ def is_label_studio(path: Path) -> bool:
 
 def _read_label_studio(path: Path, root: Path, _: str) -> Source:
     tasks = objects_in(read_json(path))
-    folders = [above / name for above in dict.fromkeys([path.parent, root]) for name in ("", *IMAGE_FOLDERS)]
+    folders = image_places(path.parent, root)
     entries = Entries()
     unnamed, undone, several = [], [], []
     for id, task in enumerate(tasks, start=1):

@@ -12,7 +12,7 @@ import numpy as np
 
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
-from gcnet.data.readers.shapes import ellipse, place_mask
+from gcnet.data.readers.shapes import ellipse, grouped, place_mask
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source
 from gcnet.image_files import MAX_PIXELS
@@ -38,20 +38,15 @@ def _read_labelme(folder: Path, files: Sequence[Path]) -> Source:
     for path, content in readable(files, read_object):
         image = entries.image_beside(path, content.get("imagePath"))
         entries.add_image(image, content.get("imageWidth"), content.get("imageHeight"))
-        for (key, name), shapes in _groups(content.get("shapes")).items():
+        for (key, name), shapes in grouped(objects_in(content.get("shapes")), _group).items():
             if name not in _NO_OBJECTS:
                 entries.add_object(f"{path.name}:{key}", name, object_of(_object, shapes, content))
     return entries.source(folder, folder)
 
 
-def _groups(shapes: Any) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The shapes of each object: those of one `group_id` and label are its parts."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for number, shape in enumerate(objects_in(shapes)):
-        group, label = shape.get("group_id"), shape.get("label")
-        key = str(number) if group is None else f"group {group}"
-        groups.setdefault((key, "" if label is None else str(label)), []).append(shape)
-    return groups
+def _group(shape: dict[str, Any]) -> tuple[Any, str]:
+    label = shape.get("label")
+    return shape.get("group_id"), "" if label is None else str(label)
 
 
 def _object(shapes: Sequence[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 from pycocotools import mask as coco_mask
 
 from gcnet.console import shown
@@ -16,13 +16,14 @@ from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import (
     LONGEST_OUTLINE,
     crop_polygons,
-    crop_segmentation,
     mask_to_rle,
     outline_length,
     run_lengths,
     segmentation_to_mask,
     segmentation_to_rle,
 )
+
+Kind = TypeVar("Kind")
 
 _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
@@ -33,6 +34,22 @@ def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] |
     A few bytes can say any size: its header is held against the image's before it takes memory.
     """
     return read_index_mask(path) if image_size(path) == size else None
+
+
+def grouped(
+    shapes: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], tuple[Any, Kind]]
+) -> dict[tuple[str, Kind], list[dict[str, Any]]]:
+    """The shapes of each object by a name for it and a kind, such as its class.
+
+    `key` gives group and kind of a shape: those that agree in both are one object. Without a group, None, a
+    shape is an object of its own.
+    """
+    groups: dict[tuple[str, Kind], list[dict[str, Any]]] = {}
+    for number, shape in enumerate(shapes):
+        group, kind = key(shape)
+        name = str(number) if group is None else f"group {group}"
+        groups.setdefault((name, kind), []).append(shape)
+    return groups
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[float]:
@@ -63,17 +80,13 @@ def cut_out(outlines: Sequence[Any], holes: Sequence[Any], size: dict[str, Any])
         holes: outlines that may lie elsewhere in the image.
         size: the image's "width" and "height".
     """
-    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
-    inner = [np.array(hole, np.float64).reshape(-1, 2) for hole in holes if len(hole) >= 3]
+    parts, inner = _points(outlines), _points([hole for hole in holes if len(hole) >= 3])
     first, last = np.concatenate(parts).min(0), np.concatenate(parts).max(0)
     inner = [hole for hole in inner if (hole.max(0) > first).all() and (hole.min(0) < last).all()]
     if not inner:
         return {"segmentation": [points.ravel().tolist() for points in parts]}
     shape = int(size["height"]), int(size["width"])
-    check_mask_size(shape)
-    if not all(np.isfinite(points).all() for points in (*parts, *inner)):
-        raise ValueError("a point that is no number")
-    outside, inside = (segmentation_to_mask(crop_segmentation(some, shape), shape) for some in (parts, inner))
+    outside, inside = (segmentation_to_mask(_cropped(some, shape), shape) for some in (parts, inner))
     return {"segmentation": mask_to_rle(outside & ~inside)}
 
 
@@ -82,14 +95,11 @@ def even_odd(outlines: Sequence[Sequence[Sequence[float]]], size: dict[str, Any]
 
     `size` has the image's "width" and "height".
     """
-    parts = [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+    parts = _points(outlines)
     if len(parts) == 1:
         return {"segmentation": [parts[0].ravel().tolist()]}
     shape = int(size["height"]), int(size["width"])
-    pixels = check_mask_size(shape)
-    if not all(np.isfinite(points).all() for points in parts):
-        raise ValueError("a point that is no number")
-    parts = crop_polygons(parts, shape)
+    parts = _cropped(parts, shape)
     if outline_length(parts) > LONGEST_OUTLINE:
         raise ValueError("outlines that are longer than any")
     # Where a mask begins or ends: what is there in two of them is neither.
@@ -97,8 +107,20 @@ def even_odd(outlines: Sequence[Sequence[Sequence[float]]], size: dict[str, Any]
     places, times = np.unique(
         np.concatenate([np.cumsum(lengths)[:-1] for lengths in runs]), return_counts=True
     )
-    counts = np.diff(places[times % 2 == 1], prepend=0, append=pixels).tolist()
+    counts = np.diff(places[times % 2 == 1], prepend=0, append=math.prod(shape)).tolist()
     return {"segmentation": {"size": list(shape), "counts": counts}}
+
+
+def _points(outlines: Sequence[Any]) -> list[Float[np.ndarray, "P 2"]]:
+    return [np.array(points, np.float64).reshape(-1, 2) for points in outlines]
+
+
+def _cropped(parts: Sequence[Float[np.ndarray, "P 2"]], size: tuple[int, int]) -> list[np.ndarray]:
+    """What of the outlines lies in an image of `size`. Raises ValueError for what cannot be drawn there."""
+    check_mask_size(size)
+    if not all(np.isfinite(points).all() for points in parts):
+        raise ValueError("a point that is no number")
+    return crop_polygons(parts, size)
 
 
 def check_mask_size(size: tuple[int, int]) -> int:

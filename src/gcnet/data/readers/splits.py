@@ -88,7 +88,11 @@ def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
     """By `name_splits`; a single one of no split is for training beside others, or all there is."""
     splits = name_splits(root, parts)
-    left = [path for _, path in parts if path not in splits.values()]
+    return with_only([path for _, path in parts if path not in splits.values()], splits)
+
+
+def with_only(left: Sequence[Path], splits: dict[str, Path]) -> dict[str, Path]:
+    """The splits, and what is `left` of no split: a single one, where there is none to train on."""
     if len(left) == 1 and not splits.keys() & {"train", WHOLE}:  # `boxes.csv` beside `boxes_test.csv`
         return {"train" if splits else WHOLE: left[0]} | splits
     return splits

@@ -9,13 +9,13 @@ import math
 import os.path
 import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.listed_images import likely_size
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     existing,
@@ -27,7 +27,7 @@ from gcnet.data.readers.files import (
     readable,
     warn_of_some,
 )
-from gcnet.data.readers.shapes import cut_out, ellipse, read_mask
+from gcnet.data.readers.shapes import cut_out, ellipse, grouped, read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source
 from gcnet.image_files import has_image_suffix
@@ -60,11 +60,13 @@ def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
             size = {side: said.get(side) for side in ("width", "height")}
             image = entries.image_beside(path, name)
             entries.add_image(image, **size)
-            mask = _mask(path.parent / f"{Path(name).name}___save.png", image, size)
-            instances = objects_in(one.get("instances"))
+            file = path.parent / f"{Path(name).name}___save.png"  # colours of objects, as numbers
+            mask = read_mask(file, likely_size(image, **size)) if os.path.isfile(file) else None
+            instances = [each for each in objects_in(one.get("instances")) if each.get("type") != "tag"]
             if mask is None and any("parts" in instance for instance in instances):
                 unmasked.append(name)
-            for number, ((_, label), parts) in enumerate(_groups(instances, names).items(), start=1):
+            objects = grouped(instances, partial(_group, names=names))
+            for number, ((_, label), parts) in enumerate(objects.items(), start=1):
                 entries.add_object(f"{name}:{number}", label, object_of(_object, parts, mask, size))
     warn_of_some(folder, unmasked, len(entries.images), "images have no ___save.png of their size")
     return entries.source(folder, folder)
@@ -87,25 +89,11 @@ def _class_names(folder: Path) -> dict[Any, str]:
     return {one["id"]: str(one.get("name")) for one in classes if isinstance(one.get("id"), int)}
 
 
-def _groups(
-    instances: Sequence[dict[str, Any]], names: dict[Any, str]
-) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The instances of each object: polygons of one group and class are one, as in its own COCO files."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for number, one in enumerate(instances):
-        group, id = one.get("groupId", one.get("group_id")), one.get("classId")
-        name = str(one.get("className") or (names.get(id, "") if isinstance(id, int) else ""))
-        key = f"group {group}" if group and one.get("type") == "polygon" else str(number)
-        if one.get("type") != "tag":
-            groups.setdefault((key, name), []).append(one)
-    return groups
-
-
-def _mask(path: Path, image: str, size: dict[str, Any]) -> np.ndarray | None:
-    """The colours of the objects of an image, as numbers; None where there is no file of its size."""
-    own = own_size(image)
-    said = (size["height"], size["width"])
-    return read_mask(path, said if own == NO_SIZE else own) if os.path.isfile(path) else None
+def _group(instance: dict[str, Any], names: dict[Any, str]) -> tuple[Any, str]:
+    """Polygons of one group and class are one object, as in its own COCO files."""
+    group, id = instance.get("groupId", instance.get("group_id")), instance.get("classId")
+    name = instance.get("className") or (names.get(id, "") if isinstance(id, int) else "")
+    return group if group and instance.get("type") == "polygon" else None, str(name)
 
 
 def _object(parts: Sequence[dict[str, Any]], mask: np.ndarray | None, size: dict[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
         sides = {side: size[side] for side in ("width", "height") if {"width", "height"} <= size.keys()}
         entries.add_image(entries.image_beside(path, path.stem), **sides)
         for number, one in enumerate(objects_in(content.get("objects"))):
-            name = str(one.get("classTitle") or "")
-            entries.add_object(f"{path.name}:{number}", name, object_of(_object, one, size))
+            drawn = object_of(_object, one, size)
+            entries.add_object(f"{path.name}:{number}", one.get("classTitle"), drawn)
     return entries.source(folder, folder)
 
 

@@ -16,6 +16,7 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     folder_with,
     head_of,
+    image_places,
     object_of,
     objects_in,
     read_object,
@@ -90,9 +91,8 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
         if repeats:
             log.warning("%s repeats what is in %s, which is read", file, repeats)
-    folders = [path.parent, path.parent / "images", path.parent.parent, path.parent.parent / "images"]
-    folder = folder_with(folders, list(seen))
-    return entries.source(path, folder)
+    places = image_places(path.parent, path.parent.parent)
+    return entries.source(path, folder_with(places, list(seen)))
 
 
 def _read_table(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, object_of, read_object, warn_of_some
+from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, read_object, warn_of_some
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.readers.via import label_of
@@ -51,8 +51,7 @@ def _read_via3(path: Path, root: Path, _: str) -> Source:
             entries.add_object(f"{name}:{id}", label_of(chosen), object_of(_object, region["xy"]))
     others = [str(one.get("fname")) for key, one in files.items() if key not in names]
     warn_of_some(path, others, len(files), "files are no images", "; left out")
-    folders = [above / name for above in dict.fromkeys([path.parent, root]) for name in ("", *IMAGE_FOLDERS)]
-    return entries.source(path, folder_with(folders, list(names.values())))
+    return entries.source(path, folder_with(image_places(path.parent, root), list(names.values())))
 
 
 def _chosen(values: dict[str, str], attributes: dict[str, dict[str, Any]]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits, split_of
-from gcnet.data.listed_images import NO_SIZE, own_size
+from gcnet.data.listed_images import likely_size
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     existing,
@@ -27,7 +27,7 @@ from gcnet.data.readers.files import (
 )
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source, number
+from gcnet.data.source import Source
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)
@@ -83,21 +83,13 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
         entries.add_image(image, **({} if {None, "", "0"} & set(size.values()) else size))
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
-        mask = read_mask(file, _size(image, size)) if file.is_file() else None
+        mask = read_mask(file, likely_size(image, **size)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
                 continue
             drawn = object_of(_object, item, None if mask is None else mask == place)
             entries.add_object(f"{path.name}:{place}", item.findtext("name", "").strip(), drawn)
     return entries.source(base, base)
-
-
-def _size(image: str, said: dict[str, str | None]) -> tuple[int, int]:
-    """(height, width) of an image, as its file says or, where that cannot be read, its annotations."""
-    if (size := own_size(image)) != NO_SIZE:
-        return size
-    height, width = number(said["height"]), number(said["width"])
-    return (int(height), int(width)) if min(height, width) >= 1 else (0, 0)
 
 
 def _object(item: ElementTree.Element, mask: np.ndarray | None) -> dict[str, Any]:
