@@ -330,3 +330,13 @@ def test_a_column_says_the_splits(tmp_path: Path, column: str, caplog: pytest.Lo
     table(path, rows[0], *(row.replace("validation", "fold 2") for row in rows[1:]))
     assert load_splits(tmp_path, val_fraction=0).keys() == {"train"}
     assert len(load_splits(tmp_path, val_fraction=0)["train"]) == 3
+
+
+def test_a_row_cut_off_beside_a_column_of_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may end before the column of the images."""
+    for name in "ab":
+        image(tmp_path / f"{name}.jpg")
+    rows = ["TRAIN,a.jpg,dog,20,10,60,40", "validation,b.jpg,dog,20,10,60,40", "UNASSIGNED"]
+    table(tmp_path / "labels.csv", "split,filename,class,xmin,ymin,xmax,ymax", *rows)
+    assert {split: len(data) for split, data in load_splits(tmp_path).items()} == {"train": 1, "valid": 1}
+    assert "1 of 3 rows are of no split and not read (first: row 4)" in caplog.text

@@ -51,4 +51,4 @@ def _read_box_lines(path: Path, root: Path, split: str) -> Source:
         unknown = [number for number in numbers if number not in known]
         warn_of_some(path, unknown, len(numbers), f"boxes have a class that {file.name} lacks", "; left out")
         rows = [[*row[:5], known[row[5]]] if row[5] in known else [row[0], *_NO_BOX] for row in rows]
-    return read_rows(path, root, split, rows, UNNAMED, names)
+    return read_rows(path, root, split, dict(enumerate(rows, start=1)), UNNAMED, names)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from jaxtyping import Float
 from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_text, split_lines, warn_of_some
+from gcnet.data.readers.files import folder_with, head_of, image_places, read_text, split_lines, warn_of_some
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, number
@@ -98,22 +98,22 @@ def _in_column(path: Path, root: Path) -> Readers:
     columns = _columns_at_first(path)
     if columns is None or not columns.split:
         return {}
-    (place,), rows = columns.split, _all_rows(path)
-    split_at = [split_of(row[place]) if len(row) > place else None for row in rows]
-    if not {"train"} < {*split_at} - {None, WHOLE}:
+    (place,), rows = columns.split, _numbered(_all_rows(path), columns)
+    parts: dict[str | None, dict[int, list[str]]] = {}
+    for n, row in rows.items():
+        split = split_of(row[place]) if len(row) > place else None
+        parts.setdefault(None if split == WHOLE else split, {})[n] = row
+    if not {"train"} < parts.keys() - {None}:
         return {}
-    every = [(row, of) for row, of in zip(rows, split_at, strict=True) if row != rows[0]]
-    left = [row[columns.image] for row, of in every if of in (None, WHOLE)]
-    warn_of_some(path, left, len(every), "rows are of no split and not read")
-    labels = {"".join(row[one].strip() for one in columns.label if one < len(row)) for row in rows[1:]}
-    names = sorted(labels - {""})
-    readers: Readers = {}
-    for split in ("train", "valid", "test"):
-        # A row of another split gives way to the names of columns: the others keep their numbers.
-        own = [row if of == split else rows[0] for row, of in zip(rows, split_at, strict=True)]
-        if split in split_at:
-            readers[split] = partial(read_rows, path, root, split, own, columns, names)
-    return readers
+    left = parts.pop(None, {})
+    names_left = [row[columns.image] if len(row) > columns.image else f"row {n}" for n, row in left.items()]
+    warn_of_some(path, names_left, len(rows), "rows are of no split and not read")
+    names = sorted({_label(row, columns) for row in rows.values()} - {""})
+    return {
+        split: partial(read_rows, path, root, split, parts[split], columns, names)
+        for split in ("train", "valid", "test")
+        if split in parts
+    }
 
 
 def is_csv_table(path: Path) -> bool:
@@ -209,27 +209,34 @@ def _read_table(path: Path, root: Path, split: str) -> Source:
     columns = _columns(rows[:20])
     if columns is None:
         raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")
-    return read_rows(path, root, split, rows, columns)
+    return read_rows(path, root, split, _numbered(rows, columns), columns)
+
+
+def _numbered(rows: Sequence[list[str]], columns: Columns) -> dict[int, list[str]]:
+    """The rows by number, without the names of columns, which are there again where tables were joined."""
+    return {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
+
+
+def _label(row: Sequence[str], columns: Columns) -> str:
+    return "".join(row[place].strip() for place in columns.label if place < len(row))
 
 
 def read_rows(
     path: Path,
     root: Path,
     split: str,
-    rows: Sequence[list[str]],
+    rows: Mapping[int, list[str]],
     columns: Columns,
     listed: Sequence[str] = (),
 ) -> Source:
     """The images and objects of a file's rows; the images are beside it or above it, up to `root`.
 
-    The classes are those met or `listed`.
+    The rows are by their numbers. The classes are those met or `listed`.
     """
-    # By number; the names of columns are there again where tables were joined.
-    every = {n: row for n, row in enumerate(rows, start=1) if not (columns.has_names and row == rows[0])}
     width = max(columns.image, *columns.drawn, *columns.label) + 1
-    whole = {n: row for n, row in every.items() if len(row) >= width and row[columns.image].strip()}
-    if left := len(every) - len(whole):
-        log.warning("%s: %d of %d rows are cut off or name no image; left out", path, left, len(every))
+    whole = {n: row for n, row in rows.items() if len(row) >= width and row[columns.image].strip()}
+    if left := len(rows) - len(whole):
+        log.warning("%s: %d of %d rows are cut off or name no image; left out", path, left, len(rows))
     folders = _folders(root, path, split)
     names = _named(folders, [row[columns.image].strip() for row in whole.values()])
     folder = folder_with(folders, list(dict.fromkeys(names)))
@@ -245,9 +252,9 @@ def read_rows(
     cells = [[row[place] for place in columns.drawn] for row in kept.values()]
     found = _drawn(path, columns, cells, [images[n] for n in kept], folder)
     for (n, row), drawn in zip(kept.items(), found, strict=True):
-        label = "".join(row[place].strip() for place in columns.label)
         crowd = "".join(row[place] for place in columns.crowd if place < len(row))
-        entries.add_object(f"row {n}", label, {"image_id": images[n]["id"], "iscrowd": crowd, **drawn})
+        drawn |= {"image_id": images[n]["id"], "iscrowd": crowd}
+        entries.add_object(f"row {n}", _label(row, columns), drawn)
     return entries.source(path, folder, listed)
 
 
@@ -298,7 +305,7 @@ def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
 def _folders(root: Path, path: Path, split: str) -> list[Path]:
     """Where the images of a table may be: beside it or above, in folders of images and of its split."""
     bases = [path.parent, *(base for base in path.parent.parents if base.is_relative_to(root))]
-    folders = [base / name for base in bases for name in ("", *IMAGE_FOLDERS) if (base / name).is_dir()]
+    folders = [place for place in image_places(*bases) if place.is_dir()]
     of_split = [one for folder in folders for one in sorted(folder.glob("*/")) if split_of(one.name) == split]
     return list(dict.fromkeys([*folders, *of_split]))
 
