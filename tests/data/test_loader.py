@@ -48,8 +48,8 @@ def dataset(tmp_path: Path) -> CocoDataset:
 
 
 def sampler(images: int = 23, batch_size: int = 4, **options: Any) -> IterationSampler:
-    wide = [i % 3 > 0 for i in range(images)]
-    return IterationSampler(range(images), wide=wide, batch_size=batch_size, seed=5, **options)
+    wide, repeats = np.arange(images) % 3 > 0, options.pop("repeats", np.ones(images))
+    return IterationSampler(np.arange(images), wide, repeats, batch_size, **{"seed": 5, **options})
 
 
 def take(batches: Any, count: int) -> list[Any]:
@@ -77,8 +77,7 @@ def test_epochs_differ_and_seeds_differ() -> None:
     first, second = batches.epoch(0), batches.epoch(1)
     assert (first != second).any()
     np.testing.assert_array_equal(first, sampler().epoch(0))
-    other = IterationSampler(range(23), wide=batches.wide.tolist(), batch_size=4, seed=6)
-    assert (first != other.epoch(0)).any()
+    assert (first != sampler(seed=6).epoch(0)).any()
 
 
 def test_batches_hold_like_aspect_ratios() -> None:
@@ -108,7 +107,7 @@ def test_a_batch_that_cannot_be_shared_is_an_error() -> None:
 
 def test_images_are_repeated_as_often_as_they_ask_for() -> None:
     repeats = np.array([1.0, 2.5, 1.25, 3.0] * 4)
-    batches = IterationSampler(range(16), wide=[True] * 16, repeats=repeats, batch_size=3, seed=5)
+    batches = sampler(16, 3, repeats=repeats)
     assert batches.iterations_per_epoch == 11  # 31 images
     counts = np.zeros(16)
     for epoch in range(300):
@@ -119,9 +118,7 @@ def test_images_are_repeated_as_often_as_they_ask_for() -> None:
         counts += own
     filled = 33 / 31  # what fills the last batch
     assert np.abs(counts / 300 - repeats * filled).max() < 0.2
-    late = IterationSampler(
-        range(16), wide=[True] * 16, repeats=repeats, batch_size=3, seed=5, start_iteration=13
-    )
+    late = sampler(16, 3, repeats=repeats, start_iteration=13)
     assert take(late, 12) == take(batches, 25)[13:]
 
 

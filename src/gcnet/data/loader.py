@@ -14,13 +14,14 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gcnet.data import classification, detection
@@ -51,14 +52,14 @@ def train_loader(
     indices, repeats = training_images(dataset, recipe, masks=masks)
     if isinstance(recipe, ClassificationRecipe):
         examples = classification.Examples(dataset, recipe, image_size)
-        wide = [True] * len(indices)  # all are squares: they need not be sorted by shape
+        wide = np.ones(len(indices), bool)  # all are squares: they need not be sorted by shape
     else:
         examples = detection.Examples(dataset, recipe, image_size, masks, indices)
-        wide = [dataset.records[i].width >= dataset.records[i].height for i in indices]
+        wide = np.array([dataset.records[i].width >= dataset.records[i].height for i in indices], bool)
     sampler = IterationSampler(
-        indices,
-        wide=wide,
-        repeats=repeats,
+        np.asarray(indices, np.int64),
+        wide,
+        repeats,
         batch_size=int(recipe.batch_size),
         seed=recipe.seed,
         start_iteration=start_iteration,
@@ -96,8 +97,8 @@ def eval_loader(
 
 def training_images(
     dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True
-) -> tuple[Sequence[int], Float[np.ndarray, " N"] | None]:
-    """Indices of the images that training uses, and how often an epoch shows each (None: once).
+) -> tuple[Sequence[int], Float[np.ndarray, " N"]]:
+    """Indices of the images that training uses, and how often an epoch shows each.
 
     Raises GCNetError if there are none.
     """
@@ -108,7 +109,7 @@ def training_images(
         objects = (dataset.records[i].objects(masks=masks) for i in indices)
         classes = ([item.label for item in found] for found in objects)
     threshold = recipe.repeat_threshold
-    return indices, repeat_factors(list(classes), threshold) if threshold else None
+    return indices, repeat_factors(list(classes), threshold) if threshold else np.ones(len(indices))
 
 
 def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> Float[np.ndarray, " N"]:
@@ -124,8 +125,7 @@ def repeat_factors(classes: Sequence[Collection[int]], threshold: float) -> Floa
 
 def epoch_size(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> int:
     """How many images `train_loader` shows in an epoch, before the last batch is filled up."""
-    indices, repeats = training_images(dataset, recipe, masks=masks)
-    return len(indices) if repeats is None else math.ceil(repeats.sum())
+    return math.ceil(training_images(dataset, recipe, masks=masks)[1].sum())
 
 
 def iterations_per_epoch(dataset: DataSet[Any], recipe: Recipe, *, masks: bool = True) -> int:
@@ -133,6 +133,7 @@ def iterations_per_epoch(dataset: DataSet[Any], recipe: Recipe, *, masks: bool =
     return -(-epoch_size(dataset, recipe, masks=masks) // int(recipe.batch_size))
 
 
+@dataclass(eq=False)
 class IterationSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of (index, position): what to load, and its place in the stream of all samples.
 
@@ -144,36 +145,27 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
     Args:
         indices: the images to draw from; `wide` says of each whether it is at least as wide as tall.
         repeats: how often an epoch shows each on average, as often as that rounded up or down by chance, so
-            that an epoch has always as many; none: once.
+            that an epoch has always as many.
         batch_size: images in one iteration over all processes; `rank` of `world_size` gets every
             `world_size`-th of them.
         start_iteration: where to begin; may be set between iterations over the sampler.
     """
 
-    def __init__(
-        self,
-        indices: Sequence[int],
-        *,
-        wide: Sequence[bool],
-        repeats: Float[np.ndarray, " N"] | None = None,
-        batch_size: int,
-        seed: int,
-        start_iteration: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if batch_size < 1 or batch_size % world_size:
+    indices: Int64[np.ndarray, " N"]
+    wide: Bool[np.ndarray, " N"]
+    repeats: Float[np.ndarray, " N"]
+    batch_size: int
+    seed: int
+    start_iteration: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.world_size:
             raise GCNetError(
-                f"batch_size {batch_size} cannot be shared by {world_size} processes; use a multiple of that"
+                f"batch_size {self.batch_size} cannot be shared by {self.world_size} processes; "
+                "use a multiple of that"
             )
-        self.indices = np.asarray(indices, np.int64)
-        self.wide = np.asarray(wide, bool)
-        self.repeats = np.ones(len(self.indices)) if repeats is None else repeats
-        self.batch_size = batch_size
-        self.seed = seed
-        self.start_iteration = start_iteration
-        self.rank = rank
-        self.world_size = world_size
 
     @property
     def iterations_per_epoch(self) -> int:
@@ -194,12 +186,11 @@ class IterationSampler(Sampler[list[tuple[int, int]]]):
         rng = np.random.default_rng([_ORDER, self.seed, epoch])
         order = rng.permutation(self._drawn(rng))
         groups = [order[self.wide[order]], order[~self.wide[order]]]
-        whole = [len(group) - len(group) % self.batch_size for group in groups]
-        parts = [group[:end] for group, end in zip(groups, whole, strict=True)]
-        parts += [group[end:] for group, end in zip(groups, whole, strict=True)]
+        halves = [np.split(group, [len(group) - len(group) % self.batch_size]) for group in groups]
+        whole, left = zip(*halves, strict=True)
         length = self.iterations_per_epoch * self.batch_size
         # np.resize repeats from the beginning, more than once if there are fewer images than a batch holds.
-        batches = np.resize(np.concatenate(parts), length).reshape(-1, self.batch_size)
+        batches = np.resize(np.concatenate([*whole, *left]), length).reshape(-1, self.batch_size)
         return self.indices[rng.permutation(batches)]
 
     def _drawn(self, rng: np.random.Generator) -> Int64[np.ndarray, " M"]:
