@@ -7,6 +7,7 @@ compiled code.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -72,7 +73,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def put_in_place(done: Path, path: Path) -> None:
     """Gives a file that is done, and on the same disk, its name, once its content is on the disk."""
     with open(done, "rb+") as file:
-        _synchronise(file.fileno())
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
     os.replace(done, path)
     with suppress(OSError):  # the file is in place; not every system opens or synchronises folders
         folder = os.open(path.parent, os.O_RDONLY)
@@ -99,14 +104,6 @@ class _Watched:
         return getattr(self._file, name)
 
 
-def _synchronise(handle: int) -> None:
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _NO_FSYNC:
-            raise
-
-
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Writes a small file, such as an image. Raises GCNetError if it cannot be written."""
     with disk_errors(path):
@@ -118,18 +115,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
     Entries are written as they are made: they need not all be held. Raises GCNetError as `write_bytes` does.
     """
-    if not isinstance(value, Iterable) or isinstance(value, Mapping | str):
-        write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-        return
-
-    def write(file: BinaryIO) -> None:
-        file.write(b"[")
-        for number, entry in enumerate(value):
-            file.write((",\n" if number else "\n").encode() + json.dumps(entry, allow_nan=False).encode())
-        file.write(b"\n]\n")
-
+    if isinstance(value, Iterable) and not isinstance(value, Mapping | str):
+        entries = (json.dumps(entry, allow_nan=False) for entry in value)
+        lines = (f",\n{entry}" if number else f"\n{entry}" for number, entry in enumerate(entries))
+        text = itertools.chain(["["], lines, ["\n]\n"])
+    else:
+        text = [json.dumps(value, indent=2, allow_nan=False), "\n"]
     with disk_errors(path):
-        write_atomically(Path(path), write)
+        write_atomically(Path(path), lambda file: file.writelines(part.encode() for part in text))
 
 
 @contextmanager

@@ -141,15 +141,9 @@ def _cache(splits: Mapping[str, DataSet[Any]]) -> Path:
 
 
 def _remembered(cache: Path) -> Known:
-    try:
-        values = json.loads(cache.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {path: tuple(entry) for path, entry in values.items()} if _is_known(values) else {}
-
-
-def _is_known(values: object) -> bool:
-    return isinstance(values, dict) and all(
-        isinstance(entry, list) and len(entry) == 4 and all(isinstance(value, int) for value in entry)
-        for entry in values.values()
-    )
+    """What a cache file says; nothing of one that is missing or damaged."""
+    damaged = (ValueError, TypeError, AttributeError, RecursionError, OverflowError)
+    with contextlib.suppress(OSError, *damaged):
+        entries = json.loads(cache.read_bytes()).items()
+        return {path: (int(a), int(b), int(height), int(width)) for path, (a, b, height, width) in entries}
+    return {}

@@ -144,6 +144,8 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         if not os.access(folder, os.R_OK | os.X_OK):
             log.warning("%s cannot be read, for lack of permission; what is in it is passed over", folder)
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
+    # An archive that was unpacked into a folder of its own.
+    inner = inside[0] if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else None
     try:
         found = _found_in(root, _FILES)
         _tell_of_others(root, found)
@@ -152,13 +154,11 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         if not found:
             root, found = _beside_masks(root) or (root, _found_in(root, _GUESSED))
     except GCNetError:  # two splits of one name, where the folder of a data set is taken for that of a split
-        if len(inside) != 1 or inside[0].is_file():
+        if not inner:
             raise
         found = {}
-    if (
-        not found and len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
-    ):  # an archive that was unpacked into a folder of its own
-        return find_splits(inside[0], images)
+    if not found and inner:
+        return find_splits(inner, images)
     if not found:
         root, found = _found_inside(root)
     return {split: partial(_placed, read, root, images) for split, read in found.items()}

@@ -155,10 +155,5 @@ def polygons(rle: dict[str, Any]) -> list[np.ndarray]:
         np.repeat(np.repeat(mask, 2, 0), 2, 1), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
     parts = [contour[:, 0].astype(np.float64) / 2 - 1 for contour in contours]
-    # From the middles of halves to the border of the pixel: up to the next half there.
-    return [_to_borders(part) + (x, y) for part in parts if len(part) > 2]
-
-
-def _to_borders(part: Float[np.ndarray, "P 2"]) -> Float[np.ndarray, "P 2"]:
-    """Contour points lie at the first or the second half of a pixel; the border is before or after it."""
-    return np.floor(part) + 2 * (part - np.floor(part))
+    # Points lie at the first or the second half of a pixel; the border is before or after it.
+    return [part + part % 1 + (x, y) for part in parts if len(part) > 2]

@@ -265,7 +265,7 @@ def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
 
 def _numbers(pair: tuple[Path, Path]) -> Counter[int]:
     image, path = pair
-    if not path.is_file() or not _of_size([path], own_size(image)):
+    if not path.is_file() or image_size(path) != own_size(image):
         return Counter()
     numbers, pixels = np.unique(_read(path), return_counts=True)
     found = Counter(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,8 @@ def _read_parquet(files: Sequence[Path]) -> Source:
             if not {"image", "objects"} <= set(table.schema_arrow.names):
                 raise GCNetError(f"{path} has no columns image and objects; see docs/your-data.md")
             names = names or _class_names(table.schema_arrow.metadata)
-            for place, row in enumerate(_rows(table)):
+            batches = table.iter_batches(batch_size=16, columns=["image", "objects"])  # images are large
+            for place, row in enumerate(row for batch in batches for row in batch.to_pylist()):
                 entries.add_image(str(_unpack(row["image"], folder / f"{place:08}")))
                 _add_objects(entries, row["objects"], names)
         except (ArrowException, OSError, ValueError) as error:  # names that are no text are ValueErrors
@@ -89,12 +90,6 @@ def _mark(path: Path) -> str:
     stat = path.stat()
     state = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode("utf-8", "surrogateescape")
     return hashlib.sha256(state).hexdigest()[:16]
-
-
-def _rows(table: Any) -> Iterator[dict[str, Any]]:
-    """Reads a few rows at a time, because images are large."""
-    for batch in table.iter_batches(batch_size=16, columns=["image", "objects"]):
-        yield from batch.to_pylist()
 
 
 def _unpack(image: Any, path: Path) -> Path:
@@ -119,8 +114,7 @@ def _add_objects(entries: Entries, objects: Any, names: Sequence[str]) -> None:
         if isinstance(label, int) and 0 <= label < len(names):
             label = names[label]
         drawn = {"bbox": _first(one, _BOX_KEYS), "segmentation": _first(one, _OUTLINE_KEYS)}
-        name = "" if label is None else str(label)
-        entries.add_object(f"{len(entries.images)}:{place}", name, drawn)
+        entries.add_object(f"{len(entries.images)}:{place}", label, drawn)
 
 
 def _first(one: dict[str, Any], keys: Sequence[str]) -> Any:

@@ -107,7 +107,8 @@ class _DataFile:
         """The images of a folder or of a list, which is seen from the `base`, the file, or a level up."""
         bases = [self.base, self.path.parent, self.path.parent.parent]
         for found in [folder / name for folder in bases for name in _spellings(place)]:
-            if os.path.isdir(found) and not _holds(found, self.path.parent):
+            # A folder that the file's own is in holds a person's other files.
+            if os.path.isdir(found) and found.resolve() not in self.path.parent.resolve().parents:
                 return sorted(filter(is_image, files_below(found)))
             if os.path.isfile(found):
                 bases.append(found.parent)
@@ -135,11 +136,6 @@ def _listed_splits(root: Path, file: _DataFile) -> Readers:
         raise GCNetError(f"{file.path}: none of its images are there; correct `train` and `val`, or `path`")
     undivided = "train" in readers and file.images["train"] == file.images["valid"]
     return {WHOLE: readers["train"]} if undivided else readers
-
-
-def _holds(folder: Path, inside: Path) -> bool:
-    """Whether `folder` is an ancestor of `inside`, and so holds a person's other files."""
-    return folder.resolve() in inside.resolve().parents
 
 
 def _spellings(place: str) -> list[str]:
