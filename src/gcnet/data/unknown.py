@@ -49,13 +49,11 @@ def why_nothing_fits(root: Path) -> str:
         key=lambda path: (len(path.parts), path),
     )
     start = f"{root} holds no data set that is known ({FORMATS})"
-    folder = next((path.parent for path in every if is_image(path) and is_of_masks(path.parent.name)), None)
-    name = _name(folder, root) if folder else ""
-    masks = (
-        f"; {name}: masks, whose images belong in `images` beside it, under the same names" if folder else ""
-    )
+    images = [path for path in every if is_image(path)]
+    of_masks = next((_name(path.parent, root) for path in images if is_of_masks(path.parent.name)), "")
+    beside = "masks, whose images belong in `images` beside it, under the same names"
+    masks = f"; {of_masks}: {beside}" if of_masks else ""
     if not files:
-        images = [path for path in every if is_image(path)]
         line = f"{start}; there are {len(images)} images in it, but no JSON, XML, YAML or TXT file{masks}"
         if len({path.parent for path in images if path.parent.parent.parent == root}) > 1:
             line += "; to name the class of whole images, train a classifier such as resnet50"

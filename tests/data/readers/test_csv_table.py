@@ -304,6 +304,10 @@ def test_via(tmp_path: Path) -> None:
     ]
     table(tmp_path / "via_region_data.csv", *lines)
     assert objects(tmp_path) == {"a.jpg": [("cat", CAT)], "b.jpg": []}
+    longer = lines[1].replace("[20, 60, 60, 20]", str([20, 60, 60, *[20.0] * 30_000]))
+    longer = longer.replace("[10, 10, 40, 40]", str([10, 10, 40, *[40.0] * 30_000]))  # a cell of 300 kB
+    table(tmp_path / "via_region_data.csv", lines[0], longer, lines[2])
+    assert objects(tmp_path) == {"a.jpg": [("cat", CAT)], "b.jpg": []}
 
 
 @pytest.mark.parametrize("column", ["split", "set", "Subset"])

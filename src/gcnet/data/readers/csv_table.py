@@ -98,7 +98,7 @@ def _in_column(path: Path, root: Path) -> Readers:
     columns = _columns_at_first(path)
     if columns is None or not columns.split:
         return {}
-    (place,), rows = columns.split, _numbered(_all_rows(path), columns)
+    (place,), rows = columns.split, _numbered(table_rows(path), columns)
     parts: dict[str | None, dict[int, list[str]]] = {}
     for n, row in rows.items():
         split = split_of(row[place]) if len(row) > place else None
@@ -193,9 +193,10 @@ def _numbers(cells: Sequence[Sequence[str]]) -> Float[np.ndarray, "N 4"]:
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def _all_rows(path: Path) -> list[list[str]]:
+def table_rows(path: Path) -> list[list[str]]:
+    """The rows of a CSV file that are not blank. Raises GCNetError, which names it."""
     text = read_text(path)
-    usual = csv.field_size_limit(max(len(text), 1))  # of run lengths a cell can be long
+    usual = csv.field_size_limit(max(len(text), 1))  # of outlines and run lengths a cell can be long
     try:
         return list(_rows(split_lines(text)))
     except csv.Error as error:
@@ -205,7 +206,7 @@ def _all_rows(path: Path) -> list[list[str]]:
 
 
 def _read_table(path: Path, root: Path, split: str) -> Source:
-    rows = _all_rows(path)
+    rows = table_rows(path)
     columns = _columns(rows[:20])
     if columns is None:
         raise GCNetError(f"{path} has no columns of images and objects; see docs/your-data.md")

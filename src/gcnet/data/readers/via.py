@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections.abc import Sequence
@@ -12,17 +11,9 @@ from typing import Any
 
 from gcnet.console import shown
 from gcnet.data.dataset import WHOLE, name_splits
+from gcnet.data.readers.csv_table import table_rows
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import (
-    folder_with,
-    head_of,
-    image_places,
-    object_of,
-    objects_in,
-    read_object,
-    read_text,
-    split_lines,
-)
+from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, objects_in, read_object
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
 from gcnet.data.source import Source
@@ -98,18 +89,17 @@ def _read_via(paths: Sequence[Path]) -> Source:
 def _read_table(path: Path) -> dict[str, Any]:
     """The entries of a table with a region in each row, as in the JSON files."""
     entries: dict[str, Any] = {}
-    lines = split_lines(read_text(path).lstrip("#"))  # VIA 1 begins with a #
-    try:
-        for row in csv.DictReader(lines):
-            name = row.get("filename")
-            entry = entries.setdefault(str(name), {"filename": name, "regions": []})
-            shape, attributes = (
-                object_of(json.loads, row.get(f"region_{key}attributes")) for key in ("shape_", "")
-            )
-            if row.get("region_count") != "0":
-                entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
-    except csv.Error as error:
-        raise GCNetError(f"{path} is no CSV table ({error}); export the annotations as JSON") from None
+    names, *rows = table_rows(path)
+    names[0] = names[0].lstrip("#")  # of VIA 1
+    for cells in rows:
+        row = dict(zip(names, cells, strict=False))
+        name = row.get("filename")
+        entry = entries.setdefault(str(name), {"filename": name, "regions": []})
+        shape, attributes = (
+            object_of(json.loads, row.get(f"region_{key}attributes")) for key in ("shape_", "")
+        )
+        if row.get("region_count") != "0":
+            entry["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
     return entries
 
 
