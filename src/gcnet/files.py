@@ -299,15 +299,16 @@ def find_data(
                 "which images? give --data, or --annotations and --images; see docs/your-data.md"
             )
         check_data(Path(data))
-    found = []
-    for option, name in (("annotations", annotations), ("images", images)):
-        place = None if name is None else Path(name)
-        if place is not None and not place.exists():
-            place = Path(data or "") / place
-            if not place.exists():
-                raise GCNetError(f"--{option} {name} does not exist; correct it")
-        found.append(place)
-    return found[0] or Path(data or ""), found[1]
+
+    def place(option: str, name: AnyPath | None) -> Path | None:
+        if name is None:
+            return None
+        for path in (Path(name), Path(data or "", name)):
+            if path.exists():
+                return path
+        raise GCNetError(f"--{option} {name} does not exist; correct it")
+
+    return place("annotations", annotations) or Path(data or ""), place("images", images)
 
 
 def several(words: Any) -> tuple[Any, ...]:
