@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,33 +40,33 @@ class Source:
 
 
 class Notes:
-    """What was corrected in a source or left out, by kind."""
+    """What was corrected in a source or left out, by kind, which goes on as `warn_of_some` takes it."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.kinds: dict[tuple[str, int, str], list[Any]] = {}
+        self._found: dict[tuple[int, str], list[str]] = {}
 
     def annotation(self, kind: str, id: Any) -> None:
-        """`kind` goes on from "N of M annotations"; what came of it follows a semicolon."""
-        self.kinds.setdefault(("annotations", len(self.source.annotations), kind), []).append(f"id {id}")
+        self._found.setdefault((len(self.source.annotations), f"annotations {kind}"), []).append(f"id {id}")
 
-    def image(self, kind: str, name: Any) -> None:
-        self.kinds.setdefault(("images", len(self.source.images), kind), []).append(name)
+    def image(self, kind: str, name: str) -> None:
+        self._found.setdefault((len(self.source.images), f"images {kind}"), []).append(name)
 
     def tell(self) -> None:
         """Gives a warning for each kind."""
-        for (what, total, kind), found in self.kinds.items():
-            problem, outcome = kind.split("; ")
-            log.warning(
-                "%s: %d of %d %s %s (first: %s); %s",
-                self.source.path,
-                len(found),
-                total,
-                what,
-                problem,
-                shown(found[0], 120),
-                outcome,
-            )
+        for (total, kind), found in self._found.items():
+            warn_of_some(self.source.path, found, total, kind)
+
+
+def warn_of_some(place: Path, found: Sequence[str], total: int, kind: str) -> None:
+    """Warns of what is `found`, of `total`, and names the first; silent of nothing.
+
+    `kind` goes on from "N of M"; what came of it may follow a semicolon.
+    """
+    if found:
+        problem, semicolon, outcome = kind.partition(";")
+        named = f"{problem} (first: {shown(found[0], 120)}){semicolon}{outcome}"
+        log.warning("%s: %d of %d %s", place, len(found), total, named)
 
 
 def whole(value: Any) -> Any:

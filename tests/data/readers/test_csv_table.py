@@ -159,8 +159,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert data.class_names == ("object",)
     assert [one.usable for one in data.records[0].instances] == [True, False]
     for line in (
-        "2 of 5 rows are cut off or name no image; left out",
-        "3 of 3 objects have no class; taken for object",
+        "2 of 5 rows are cut off or name no image (first: row 5); left out",
+        "3 of 3 objects have no class (first: row 2); taken for object",
         "1 of 3 annotations have neither a box nor an outline (first: id row 3)",
         "1 of 3 annotations have an empty box or area (first: id row 4)",
     ):

@@ -583,7 +583,7 @@ def test_shapes_of_via3(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     boxes = [(5, 6, 25, 36), (30, 20, 50, 40), (20, 20, 60, 40), (30, 20, 50, 40), BOX]
     np.testing.assert_allclose([one.box for one in first.instances], boxes, atol=0.1)
     assert second.instances == ()
-    assert "1 of 9 objects have no class; left out" in caplog.text
+    assert "1 of 9 objects have no class (first: https://host/photos/a%20b.jpg:1_9); left out" in caplog.text
     assert "3 of 8 annotations have neither a box nor an outline" in caplog.text
 
 

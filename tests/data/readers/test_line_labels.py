@@ -32,7 +32,7 @@ def test_regions_of_kitti_that_nobody_annotated(tmp_path: Path, caplog: pytest.L
         (1, (2, 40, 22, 50), True),
     ]
     assert second.instances == ()
-    assert "1 of 5 objects have no class; left out" in caplog.text
+    assert "1 of 5 objects have no class (first: 000000.txt:4); left out" in caplog.text
 
 
 def test_of_the_whole_of_kitti_a_part_is_held_out(tmp_path: Path) -> None:

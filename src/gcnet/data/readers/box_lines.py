@@ -12,9 +12,9 @@ from pathlib import Path
 
 from gcnet.data.dataset import split_of
 from gcnet.data.readers.csv_table import UNNAMED, read_rows
-from gcnet.data.readers.files import existing, head_of, read_lines, warn_of_some
+from gcnet.data.readers.files import existing, head_of, read_lines
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,6 @@ def _read_box_lines(path: Path, root: Path, split: str) -> Source:
         known = {str(number): name for number, name in enumerate(names)}
         numbers = [row[5] for row in rows if row[1:] != _NO_BOX]
         unknown = [number for number in numbers if number not in known]
-        warn_of_some(path, unknown, len(numbers), f"boxes have a class that {file.name} lacks", "; left out")
+        warn_of_some(path, unknown, len(numbers), f"boxes have a class that {file.name} lacks; left out")
         rows = [[*row[:5], known[row[5]]] if row[5] in known else [row[0], *_NO_BOX] for row in rows]
     return read_rows(path, root, split, dict(enumerate(rows, start=1)), UNNAMED, names)

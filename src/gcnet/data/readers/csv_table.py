@@ -22,10 +22,10 @@ from jaxtyping import Float
 from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import folder_with, head_of, image_places, read_text, split_lines, warn_of_some
+from gcnet.data.readers.files import folder_with, head_of, image_places, read_text, split_lines
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source, number
+from gcnet.data.source import Source, number, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix, is_of_masks
 
@@ -236,8 +236,8 @@ def read_rows(
     """
     width = max(columns.image, *columns.drawn, *columns.label) + 1
     whole = {n: row for n, row in rows.items() if len(row) >= width and row[columns.image].strip()}
-    if left := len(rows) - len(whole):
-        log.warning("%s: %d of %d rows are cut off or name no image; left out", path, left, len(rows))
+    left = [f"row {n}" for n in rows if n not in whole]
+    warn_of_some(path, left, len(rows), "rows are cut off or name no image; left out")
     folders = _folders(root, path, split)
     names = _named(folders, [row[columns.image].strip() for row in whole.values()])
     folder = folder_with(folders, list(dict.fromkeys(names)))

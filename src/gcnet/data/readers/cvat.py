@@ -18,10 +18,10 @@ import numpy as np
 from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, name_splits
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import folder_with, head_of, object_of, read_xml, warn_of_some
+from gcnet.data.readers.files import folder_with, head_of, object_of, read_xml
 from gcnet.data.readers.shapes import ellipse, place_mask, turned_box
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_of_masks
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable, warn_of_some
+from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.run_lengths import Runs
 from gcnet.data.readers.shapes import check_mask_size, ellipse, even_odd
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 
 _MARK = re.compile(rb'"item"\s*:\s*\{')
 _LAYER, _NUMBERS = "raster_layer", "mask_annotation_ids_mapping"
@@ -53,7 +53,7 @@ def _read_darwin(images: Path, folder: Path, files: Sequence[Path]) -> Source:
                 drawn = object_of(_object, one, layers, slot)
                 entries.add_object(f"{path.name}:{number}", str(one.get("name") or "").strip(), drawn)
     total = len(entries.objects) + len(others)
-    warn_of_some(folder, others, total, "annotations are not of the first image of their item", "; left out")
+    warn_of_some(folder, others, total, "annotations are not of the first image of their item; left out")
     return entries.source(folder, folder)
 
 

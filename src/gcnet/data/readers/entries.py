@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os.path
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.console import shown
-from gcnet.data.readers.files import existing, image_places, warn_of_some
-from gcnet.data.source import Source
+from gcnet.data.readers.files import existing, image_places
+from gcnet.data.source import Source, warn_of_some
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
-
-log = logging.getLogger(__name__)
 
 
 class Entries:
@@ -71,14 +68,14 @@ class Entries:
 
         What has an empty name gets the only one there is; beside several classes it is left out.
         """
-        outcome = "; that of their own name is taken"
-        warn_of_some(path, self._misnamed, len(self.images), "files name the image of another", outcome)
+        kind = "files name the image of another; that of their own name is taken"
+        warn_of_some(path, self._misnamed, len(self.images), kind)
         names = {*listed, *(one["category_id"] for one in self.objects)} - {""}
         only = "" if len(names) > 1 else next(iter(names), "object")
-        if bare := sum(not one["category_id"] for one in self.objects):
+        if bare := [one["id"] for one in self.objects if not one["category_id"]]:
             names |= {only} - {""}
             outcome = f"taken for {shown(only)}" if only else "left out"
-            log.warning("%s: %d of %d objects have no class; %s", path, bare, len(self.objects), outcome)
+            warn_of_some(path, bare, len(self.objects), f"objects have no class; {outcome}")
         ids = {name: id for id, name in enumerate(sorted(names), start=1)}
         for one in self.objects:
             one["category_id"] = ids.get(one["category_id"] or only)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from gcnet.console import shown
 from gcnet.data.dataset import collection_paused
 from gcnet.errors import GCNetError
 
@@ -149,13 +148,6 @@ def readable(paths: Iterable[Path], read: Callable[[Path], Value]) -> list[tuple
     if errors:
         log.warning("%d of %d files are left out: %s", len(errors), len(found) + len(errors), errors[0])
     return found
-
-
-def warn_of_some(place: Path, found: Sequence[str], total: int, problem: str, outcome: str = "") -> None:
-    """Warns of what is `found` to have a problem, of `total`, with the first of them; silent of nothing."""
-    if found:
-        count = f"{len(found)} of {total}"
-        log.warning("%s: %s %s (first: %s)%s", place, count, problem, shown(found[0]), outcome)
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:

@@ -16,18 +16,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import (
-    existing,
-    head_of,
-    image_places,
-    object_of,
-    objects_in,
-    read_json,
-    warn_of_some,
-)
+from gcnet.data.readers.files import existing, head_of, image_places, object_of, objects_in, read_json
 from gcnet.data.readers.shapes import check_mask_size, ellipse, turned_box
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -70,9 +62,9 @@ def _read_label_studio(path: Path, root: Path, _: str) -> Source:
         entries.add_image(str(place.absolute()) if place.is_file() else name)
         for number, region in enumerate(_labelled(regions)):
             entries.add_object(f"{parts[-1]}:{number}", _label(region), object_of(_object, region))
-    warn_of_some(path, unnamed, len(tasks), "tasks name no image", "; left out")
-    warn_of_some(path, undone, len(tasks), "tasks have no finished annotation", "; left out")
-    warn_of_some(path, several, len(tasks), "tasks were annotated several times", "; the newest is taken")
+    warn_of_some(path, unnamed, len(tasks), "tasks name no image; left out")
+    warn_of_some(path, undone, len(tasks), "tasks have no finished annotation; left out")
+    warn_of_some(path, several, len(tasks), "tasks were annotated several times; the newest is taken")
     return entries.source(path, path.parent)
 
 

@@ -26,11 +26,10 @@ from gcnet.data.dataset import split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import warn_of_some
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask

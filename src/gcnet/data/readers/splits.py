@@ -13,8 +13,7 @@ from pathlib import Path
 from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
-from gcnet.data.readers.files import warn_of_some
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,10 @@ from gcnet.data.readers.files import (
     read_json,
     read_object,
     readable,
-    warn_of_some,
 )
 from gcnet.data.readers.shapes import cut_out, ellipse, grouped, read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, read_object, warn_of_some
+from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, read_object
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.readers.via import label_of
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 
 _MARK = re.compile(rb'\s*\{\s*"project"\s*:\s*\{[^{}]*"rev_timestamp"')
 _IMAGE = 2  # a type of files
@@ -50,7 +50,7 @@ def _read_via3(path: Path, root: Path, _: str) -> Source:
             chosen = object_of(_chosen, region.get("av"), attributes)
             entries.add_object(f"{name}:{id}", label_of(chosen), object_of(_object, region["xy"]))
     others = [str(one.get("fname")) for key, one in files.items() if key not in names]
-    warn_of_some(path, others, len(files), "files are no images", "; left out")
+    warn_of_some(path, others, len(files), "files are no images; left out")
     return entries.source(path, folder_with(image_places(path.parent, root), list(names.values())))
 
 

@@ -16,18 +16,10 @@ from gcnet.console import listed
 from gcnet.data.dataset import WHOLE, name_splits, split_of
 from gcnet.data.listed_images import likely_size
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import (
-    existing,
-    head_of,
-    object_of,
-    read_lines,
-    read_xml,
-    readable,
-    warn_of_some,
-)
+from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_xml, readable
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.ops.segmentations import mask_to_rle
 
 log = logging.getLogger(__name__)

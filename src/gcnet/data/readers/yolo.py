@@ -22,17 +22,9 @@ from gcnet.data.dataset import WHOLE, split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, BareNames, own_size
 from gcnet.data.readers.coco import folder_of
-from gcnet.data.readers.files import (
-    IMAGE_FOLDERS,
-    existing,
-    head_of,
-    object_of,
-    read_lines,
-    read_yaml,
-    warn_of_some,
-)
+from gcnet.data.readers.files import IMAGE_FOLDERS, existing, head_of, object_of, read_lines, read_yaml
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
 
@@ -163,7 +155,7 @@ def _bare_splits(root: Path) -> Readers:
     if not labelled:
         return {}
     others = [image.relative_to(root).as_posix() for image in images if image.parent not in labelled]
-    warn_of_some(root, others, len(images), "images are in folders without labels", "; left out")
+    warn_of_some(root, others, len(images), "images are in folders without labels; left out")
     images = [image for image in images if image.parent in labelled]
     used = {folder for path in find.taken for folder in path.parents}
     near = [path for path in files if path.parent in used] or files[:1]
