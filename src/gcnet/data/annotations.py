@@ -171,9 +171,8 @@ def _drafts(
         elif sizes[image_id] != NO_SIZE:
             segmentation = _segmentation(source, annotation, id, sizes[image_id], notes)
             given = annotation.get("bbox")
-            box = (
-                [number(value) for value in given] if isinstance(given, list) and len(given) == 4 else _NO_BOX
-            )
+            is_box = isinstance(given, list) and len(given) == 4
+            box = [number(value) for value in given] if is_box else _NO_BOX
             if given is not None and segmentation and math.isnan(sum(box)):
                 notes.annotation("have no box of 4 numbers; the outline's is taken", id)
             crowd, ignore = (number(annotation.get(word, 0)) > 0 for word in ("iscrowd", "ignore"))
@@ -209,14 +208,13 @@ def _bounded_outlines(drafts: Sequence[_Draft], notes: Notes) -> Float[np.ndarra
     is cut at the border, and what is longer than a line through all pixels is no outline. Drawing takes
     memory in proportion to the length, and a coordinate of 1e8 would take 15 GB.
     """
-    bounds = outline_bounds([draft.segmentation for draft in drafts])
-    sizes = np.array([draft.size for draft in drafts], np.float64).reshape(-1, 2)
-    reach = sizes.max(1, initial=0)
-    beyond = np.maximum(-bounds.min(1, initial=np.inf), (bounds - _borders(drafts)).max(1)) > reach
+    bounds, border = outline_bounds([draft.segmentation for draft in drafts]), _borders(drafts)
+    reach = border.max(1, initial=0)
+    beyond = np.maximum(-bounds.min(1, initial=np.inf), (bounds - border).max(1)) > reach
     for i in beyond.nonzero()[0].tolist():
         notes.annotation("reach far beyond their image; cut at its border", drafts[i].id)
         drafts[i].segmentation = crop_segmentation(drafts[i].segmentation, drafts[i].size)
-    most = np.minimum(2 * sizes.prod(1) + 1000, LONGEST_OUTLINE)
+    most = np.minimum(2 * border[:, :2].prod(1) + 1000, LONGEST_OUTLINE)
     points = [sum(map(len, one)) if isinstance(one := draft.segmentation, list) else 0 for draft in drafts]
     for i in (np.array(points) * 3 * reach > most).nonzero()[0].tolist():  # few: the others cannot be so long
         if outline_length(drafts[i].segmentation) > most[i]:

@@ -60,11 +60,8 @@ def _drop_namesakes(source: Source, names: dict[int, str]) -> None:
 
 def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
     """Annotations of each category, by name. Raises GCNetError if all are of other categories."""
-    ids = Counter(known(annotation.get("category_id"), names) for annotation in source.annotations)
-    counts = Counter[str]()
-    for id, count in ids.items():
-        if id is not None:
-            counts[names[id]] += count
+    ids = (known(annotation.get("category_id"), names) for annotation in source.annotations)
+    counts = Counter(names[id] for id in ids if id is not None)
     if source.annotations and not counts:
         entry = source.annotations[0]
         raise GCNetError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcnet.data.dataset import MIN_SIDE, DataSet, ImageRecord
-from gcnet.data.transforms import Sample, Transform, apply, train_transforms
+from gcnet.data.transforms import Sample, apply, train_transforms
 from gcnet.errors import GCNetError
 from gcnet.ops.images import Pixels, fit_size, resize_image
 from gcnet.recipe import Recipe
@@ -29,7 +29,8 @@ class Examples:
 
     def read(self, index: int, rng: np.random.Generator) -> tuple[Resized, Targets]:
         """An image and its objects after all transforms; all random numbers come from `rng`."""
-        sample = apply(self._transforms(), self._sample(index), rng)
+        recipes = train_transforms(self.recipe, self.image_size, self._another)
+        sample = apply([*self.dataset.transforms, *recipes], self._sample(index), rng)
         return (sample.image, self.dataset.records[index]), sample.targets()
 
     def join(
@@ -37,9 +38,6 @@ class Examples:
     ) -> tuple[Batch, list[Targets]]:
         images, targets = zip(*samples, strict=True)
         return join_whole(images), list(targets)
-
-    def _transforms(self) -> list[Transform]:
-        return [*self.dataset.transforms, *train_transforms(self.recipe, self.image_size, self._another)]
 
     def _sample(self, index: int) -> Sample:
         record = self.dataset.records[index]

@@ -130,7 +130,7 @@ def _why_no_json(path: Path) -> str:
     except GCNetError as error:
         return _fault(path, error)
     is_list = isinstance(content, list)
-    first: Any = content[0] if is_list and content else {} if is_list else content
+    first: Any = content[0] if is_list and content else content
     keys = set(first) if isinstance(first, dict) else set()
     if is_list and "score" in keys:
         return "detections (results), not annotations"

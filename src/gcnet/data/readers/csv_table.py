@@ -10,9 +10,9 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, number, warn_of_some
 from gcnet.errors import GCNetError
+from gcnet.files import several
 from gcnet.image_files import has_image_suffix, is_of_masks
 
 log = logging.getLogger(__name__)
@@ -144,20 +145,17 @@ def _columns(rows: Sequence[Sequence[str]]) -> Columns | None:
     # `bbox_x` is of the box where `width` may be the image's.
     places |= {re.sub("^(bbox|box|roi)(?=.)", "", name): place for name, place in places.items()}
     likely = [name for name in plain if re.search("image|file|path", name)]
-    image = _first(places, [(name,) for name in (*_IMAGE, *likely)])
+    image = _first(places, (*_IMAGE, *likely))
     corners, sides = _first(places, _CORNERS), _first(places, _SIDES)
-    runs = () if corners or sides else _first(places, [(name,) for name in _RUNS])
-    if runs and not any(
-        re.match(r"\s*\d+ +\d+( +\d|\s*$)", row[runs[0]]) for row in rows if len(row) > runs[0]
-    ):
-        runs = ()
-    drawn = corners or sides or runs or _first(places, [(name,) for name in _IN_ONE])
+    runs = () if corners or sides else _first(places, _RUNS)
+    cells = [row[place] for place in runs for row in rows if len(row) > place]
+    runs = runs if any(re.match(r"\s*\d+ +\d+( +\d|\s*$)", cell) for cell in cells) else ()
+    drawn = corners or sides or runs or _first(places, _IN_ONE)
     if image and drawn:
         free = {name: place for name, place in places.items() if place not in (*image, *drawn)}
         likely = [name for name in plain if name.endswith(("class", "label", "category", "type", "name"))]
-        label = _first(free, [(name,) for name in (*_CLASS, *likely)])
-        size, crowd = _first(free, _SIZES), _first(free, [("isgroupof",)])
-        split = _first(free, [(name,) for name in _SPLIT])
+        label, size = _first(free, (*_CLASS, *likely)), _first(free, _SIZES)
+        crowd, split = _first(free, ("isgroupof",)), _first(free, _SPLIT)
         return Columns(image[0], drawn, bool(corners), bool(runs), label, size, crowd, split)
     return _unnamed(rows)
 
@@ -172,10 +170,10 @@ def _unnamed(rows: Sequence[Sequence[str]]) -> Columns | None:
     return UNNAMED
 
 
-def _first(places: dict[str, int], choices: Iterable[Sequence[str]]) -> tuple[int, ...]:
-    """The columns of the first of the `choices` that are all there; empty if none are."""
-    found = (tuple(places[name] for name in names) for names in choices if places.keys() >= set(names))
-    return next(found, ())
+def _first(places: dict[str, int], choices: Iterable[str | Sequence[str]]) -> tuple[int, ...]:
+    """The columns of the first of the `choices`, a name or several, that are all there; empty if none are."""
+    found = (several(names) for names in choices if places.keys() >= {*several(names)})
+    return tuple(places[name] for name in next(found, ()))
 
 
 def _is_image(name: str) -> bool:
@@ -267,20 +265,16 @@ def _drawn(
     folder: Path,
 ) -> list[dict[str, Any]]:
     """The box or mask of each object; `cells` and `images` are theirs."""
-    names = [image["file_name"] for image in images]
+    own = cache(lambda name: own_size(folder / name))
     if columns.runs:
-        of_files = {name: own_size(folder / name) for name in dict.fromkeys(names)}
         # An image of another size than the table says is named by the look at all images before a training.
-        said = [(image["height"], image["width"]) for image in images]
-        own = [of_files[name] for name in names]
-        sizes = [size if one in (size, (None, None)) else (0, 0) for size, one in zip(own, said, strict=True)]
+        said = [(own(image["file_name"]), (image["height"], image["width"])) for image in images]
+        sizes = [size if one in (size, (None, None)) else NO_SIZE for size, one in said]
         return read_runs(path, [row[0] for row in cells], sizes)
     boxes, corners = _numbers(cells), columns.corners
     shares = bool(np.nanmax(boxes, initial=0) <= 1 and boxes.size)
     if shares or len(columns.drawn) == 1:
-        size_of = {image["file_name"]: image for image in images}
-        size_of = {name: _size(image, folder) for name, image in size_of.items()}
-        sizes = np.array([size_of[name] for name in names], np.float64).reshape(-1, 2)[:, ::-1]
+        sizes = np.array([_size(image, own) for image in images], np.float64).reshape(-1, 2)[:, ::-1]
         if shares:
             boxes = boxes * np.tile(sizes, 2)
         beyond = boxes[:, :2] + boxes[:, 2:] > sizes + 1
@@ -295,11 +289,11 @@ def _drawn(
     return [{"bbox": box} for box in boxes.tolist()]
 
 
-def _size(image: dict[str, Any], folder: Path) -> tuple[float, float]:
+def _size(image: dict[str, Any], own: Callable[[str], tuple[int, int]]) -> tuple[float, float]:
     """(height, width) of an image, as the table or else the image says; NaN of one that cannot be read."""
     if image["width"] is not None:
         return image["height"], image["width"]
-    size = own_size(folder / image["file_name"])
+    size = own(image["file_name"])
     return (np.nan, np.nan) if size == NO_SIZE else size
 
 
