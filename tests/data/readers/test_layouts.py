@@ -874,6 +874,15 @@ def test_classes_of_via(
 TRIANGLE = {"points": [[5, 5], [45, 5], [45, 45]]}
 
 
+@pytest.mark.parametrize("size", [{}, {"imageWidth": 64}, {"imageWidth": 64, "imageHeight": 0}])
+def test_the_size_of_an_image_that_is_not_said(tmp_path: Path, size: dict[str, int]) -> None:
+    path = image(tmp_path / "a.jpg")
+    shape = {"label": "cat", "points": [[5, 5], [45, 5], [45, 45]]}
+    write(tmp_path / "a.json", json.dumps({"imagePath": "a.jpg", "shapes": [shape], **size}))
+    (record,) = load_splits(tmp_path)["train"].records
+    assert (record.height, record.width) == cv2.imread(str(path)).shape[:2]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.files import head_of, object_in, object_of, objects_in, read_object, readable
 from gcnet.data.readers.run_lengths import Runs
 from gcnet.data.readers.shapes import check_mask_size, ellipse, even_odd
 from gcnet.data.readers.splits import Readers, file_an_image
@@ -37,7 +37,7 @@ def is_darwin(path: Path) -> bool:
 def _read_darwin(images: Path, folder: Path, files: Sequence[Path]) -> Source:
     entries, others = Entries(), []
     for path, content in readable(files, read_object):
-        item = content["item"] if isinstance(content.get("item"), dict) else {}
+        item = object_in(content, "item")
         slot = (objects_in(item.get("slots")) or [{}])[0]
         name = "/".join(str(item.get(key) or "").strip("/") for key in ("path", "name")).lstrip("/")
         entries.add_image(entries.image_beside(path, name, [images]), slot.get("width"), slot.get("height"))

@@ -13,6 +13,8 @@ from gcnet.data.readers.files import existing, image_places
 from gcnet.data.source import Source, warn_of_some
 from gcnet.image_files import IMAGE_SUFFIXES, has_image_suffix
 
+_UNSAID = (None, "", 0, "0")  # as of sizes that a tool does not know
+
 
 class Entries:
     """The images and objects of a split in the order in which a reader meets them."""
@@ -25,7 +27,9 @@ class Entries:
         self._misnamed: list[str] = []
 
     def add_image(self, file_name: Any, width: Any = None, height: Any = None) -> dict[str, Any]:
-        """The next image, with the fields of COCO; its own size is taken where none is given."""
+        """The next image, with the fields of COCO; its own size is taken where a side is missing or 0."""
+        if width in _UNSAID or height in _UNSAID:
+            width = height = None
         image = {"id": len(self.images) + 1, "file_name": file_name, "width": width, "height": height}
         self.images.append(image)
         return image

@@ -155,6 +155,12 @@ def objects_in(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
+def object_in(content: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object that JSON has under a key; an empty one where there is none."""
+    found = content.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """What `read` makes of an object; nothing where its values are not those of the format, or damaged.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.files import head_of, object_in, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import cut_out, grouped
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source
@@ -30,7 +30,7 @@ def is_isat(path: Path) -> bool:
 def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, content in readable(files, read_object):
-        info = content["info"] if isinstance(content.get("info"), dict) else {}
+        info = object_in(content, "info")
         size = {side: info.get(side) for side in ("width", "height")}
         entries.add_image(entries.image_beside(path, info.get("name")), **size)
         polygons = objects_in(content.get("objects"))

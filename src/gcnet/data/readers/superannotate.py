@@ -20,6 +20,7 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import (
     existing,
     head_of,
+    object_in,
     object_of,
     objects_in,
     read_json,
@@ -55,7 +56,7 @@ def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
     for path, content in readable(files, read_object):
         names = class_names(path.parent)
         for name, one in _images(path, content).items():
-            said = one["metadata"] if isinstance(one.get("metadata"), dict) else {}
+            said = object_in(one, "metadata")
             size = {side: said.get(side) for side in ("width", "height")}
             image = entries.image_beside(path, name)
             entries.add_image(image, **size)
@@ -75,7 +76,7 @@ def _images(path: Path, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What is said of each image, by its name: a file may be called by it, with a kind of projects behind."""
     if _OF_ALL in content:
         return {name: one for name, one in content.items() if isinstance(one, dict)}
-    said = content["metadata"] if isinstance(content.get("metadata"), dict) else {}
+    said = object_in(content, "metadata")
     name = re.sub("___(objects|pixel)$", "", path.stem)
     return {name if has_image_suffix(name) else str(said.get("name") or name): content}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.files import head_of, object_in, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import check_mask_size, cut_out, place_mask
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source
@@ -34,10 +34,8 @@ def is_supervisely(path: Path) -> bool:
 def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, content in readable(files, read_object):
-        size = content.get("size")
-        size = size if isinstance(size, dict) else {}
-        sides = {side: size[side] for side in ("width", "height") if {"width", "height"} <= size.keys()}
-        entries.add_image(entries.image_beside(path, path.stem), **sides)
+        size = object_in(content, "size")
+        entries.add_image(entries.image_beside(path, path.stem), size.get("width"), size.get("height"))
         for number, one in enumerate(objects_in(content.get("objects"))):
             drawn = object_of(_object, one, size)
             entries.add_object(f"{path.name}:{number}", one.get("classTitle"), drawn)

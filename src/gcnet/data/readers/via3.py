@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, read_object
+from gcnet.data.readers.files import folder_with, head_of, image_places, object_in, object_of, read_object
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.readers.via import label_of
@@ -34,8 +34,8 @@ def is_via3(path: Path) -> bool:
 def _read_via3(path: Path, root: Path, _: str) -> Source:
     content = read_object(path)
     files, views, attributes, regions = (
-        {key: one for key, one in table.items() if isinstance(one, dict)} if isinstance(table, dict) else {}
-        for table in (content.get(key) for key in ("file", "view", "attribute", "metadata"))
+        {id: one for id, one in object_in(content, key).items() if isinstance(one, dict)}
+        for key in ("file", "view", "attribute", "metadata")
     )
     names = {key: str(one.get("fname")) for key, one in files.items() if one.get("type", _IMAGE) == _IMAGE}
     of_file: dict[str, list[tuple[str, dict[str, Any]]]] = {}

@@ -73,7 +73,7 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
     for path, tree in readable(files, read_xml):
         image = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
         size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
-        entries.add_image(image, **({} if {None, "", "0"} & set(size.values()) else size))
+        entries.add_image(image, **size)
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
         mask = read_mask(file, likely_size(image, **size)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
