@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,9 @@ def test_a_file_knows_that_it_is_a_classifier(tmp_path: Path) -> None:
     one, other = (model.predict_images(picture)[0] for model in (classifier.eval(), loaded))
     assert torch.equal(one.probabilities, other.probabilities)
     info = read_model_file(tmp_path / "c.safetensors")
-    assert info.preprocessing == describe_preprocessing(classifier.spec)
-    assert info.preprocessing["crop"] == {"square": 192, "offset": "round((side - square) / 2)"}
+    preprocessing = json.loads(info.metadata["preprocessing"])
+    assert preprocessing == describe_preprocessing(classifier.spec)
+    assert preprocessing["crop"] == {"square": 192, "offset": "round((side - square) / 2)"}
     with pytest.raises(GCNetError, match=r"is an image classifier .*, mask_rcnn_tiny is a detector"):
         load_model(tmp_path / "c.safetensors", row="mask_rcnn_tiny")
 

@@ -55,15 +55,14 @@ FORMAT = 1  # of the metadata; files from before it was written count as 1
 class ModelFile:
     """The contents of one of our model files.
 
-    `spec` is what the model is made of, with its class names in the order of the labels; `preprocessing` how
-    images are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
+    `spec` is what the model is made of, with its class names in the order of the labels; `provenance` where
+    its weights come from; `metadata` all that its header says.
     """
 
     path: Path
     spec: ModelSpec | ClassifierSpec
-    preprocessing: dict[str, Any]
     provenance: dict[str, Any]
-    versions: dict[str, str]
+    metadata: dict[str, str]
     tensors: dict[str, Tensor]
 
 
@@ -132,8 +131,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
     Raises GCNetError if it cannot be read, or is not one of ours.
     """
     held = read_model_file(path)
-    with _opened(Path(path)) as file:
-        metadata = file.metadata() | {"provenance": json.dumps(held.provenance | values)}
+    metadata = held.metadata | {"provenance": json.dumps(held.provenance | values)}
     write_atomically(Path(path), lambda file: _write(file, held.tensors, metadata))
 
 
@@ -198,7 +196,7 @@ def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
     }
 
 
-def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> ModelFile:
+def _with_metadata(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> ModelFile:
     if metadata.get("format") != "gcnet":
         raise GCNetError(f"{path} was not saved by gcnet: it does not say which model it holds")
     if (version := int(metadata.get("format_version", FORMAT))) > FORMAT:
@@ -207,8 +205,7 @@ def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, T
         )
     kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
     spec = kind.from_dict(json.loads(metadata["spec"]))
-    rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
-    return ModelFile(path, spec, **rest, tensors=tensors)
+    return ModelFile(path, spec, json.loads(metadata.get("provenance", "{}")), metadata, tensors)
 
 
 class building(TorchFunctionMode):
