@@ -21,7 +21,7 @@ from gcnet.errors import GCNetError
 from gcnet.files import cache_folder, several, user_cache
 from gcnet.weights.catalog import ClassifierRow, Row, Weights, find
 from gcnet.weights.imagenet import imagenet_weights
-from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
+from gcnet.weights.transfer import Patience, UnavailableError, cache_errors, copy, download, host, say
 
 MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -221,14 +221,13 @@ def _lock(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
+    with cache_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that fetches {target.name}")
-        lock.acquire()
-    except OSError as error:
-        raise unwritable(target.parent, error) from None
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that fetches {target.name}")
+            lock.acquire()
     try:
         yield
     finally:

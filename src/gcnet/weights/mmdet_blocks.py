@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gcnet.models.spec import ContextSpec
 from gcnet.weights.mmdet_config import Config
@@ -28,7 +28,8 @@ def stage_lengths(shapes: Shapes) -> list[int]:
     return [count_of(shapes, rf"backbone\.layer{stage}\.(\d+)\.conv1\.weight") for stage in STAGES]
 
 
-class _Block(NamedTuple):
+@dataclass(frozen=True)
+class _Block:
     """A context block of a file: which of its residual block, and what its tensors tell."""
 
     number: int  # 0 is the first in its residual block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gcnet.console import listed
@@ -77,8 +77,7 @@ class Config:
 
     def said(self) -> dict[str, Any]:
         """The fields that something is said of."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def overruled_by(self, other: Config) -> Config:
         """With what the other says in place of what this one does."""

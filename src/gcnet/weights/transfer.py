@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -90,18 +91,22 @@ def download(address: str, part: Path, patience: Patience) -> None:
 def copy(path: Path, part: Path) -> None:
     """Copies a file on this machine. Raises GCNetError if the disk is full or cannot be written."""
     say(f"copying {path} into {part.parent}")
-    try:
+    with cache_errors(part.parent):
         shutil.copyfile(path, part)
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turns an error of the system inside it, but none of a connection, into GCNetError about the cache."""
+    try:
+        yield
     except OSError as error:
-        raise unwritable(part.parent, error) from None
-
-
-def unwritable(folder: Path, error: OSError) -> GCNetError:
-    """The error for a cache folder that does not take a file."""
-    return GCNetError(
-        f"cannot write in {folder}: {error.strerror or error}; free space there, or set GCNET_HOME to "
-        "another folder"
-    )
+        if error.errno is None:  # of requests or filelock
+            raise
+        raise GCNetError(
+            f"cannot write in {folder}: {error.strerror}; free space there, or set GCNET_HOME to another "
+            "folder"
+        ) from None
 
 
 def host(address: str) -> str:
@@ -143,15 +148,11 @@ def _save(response: Response, part: Path, offset: int, total: int | None, patien
     """Writes the body to `part` from byte `offset` on."""
     import requests
 
-    try:
-        with open(part, "ab" if offset else "wb") as file:
-            _write(response, file, offset, total, patience)
-            file.flush()
-            os.fsync(file.fileno())
-    except requests.RequestException:
-        raise
-    except OSError as error:  # the part is kept: the download is resumed once there is room
-        raise unwritable(part.parent, error) from None
+    # After an error the part is kept: the download is resumed once there is room.
+    with cache_errors(part.parent), open(part, "ab" if offset else "wb") as file:
+        _write(response, file, offset, total, patience)
+        file.flush()
+        os.fsync(file.fileno())
     if total and _size(part) < total:
         raise requests.ConnectionError("the connection was cut")
 
