@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -30,6 +28,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
+from gcnet.weights.archives import open_safetensors
 
 INTERPOLATIONS = {  # by the rule of `gcnet.ops.images.resize_image`
     "opencv": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
@@ -144,7 +143,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     if not path.is_file():
         raise GCNetError(f"there is no model file {path}")
     try:
-        with _opened(path) as file:
+        with open_safetensors(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return _with_metadata(path, file.metadata() or {}, tensors)
     except GCNetError:
@@ -153,16 +152,6 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise GCNetError(
             f"{path} is damaged or not a safetensors file ({shown(str(error), 90)}); get it again"
         ) from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The library's reader of a file. It takes no path that is not UTF-8, but a handle of such a file."""
-    with ExitStack() as stack:
-        name = str(path)
-        if re.search("[\udc80-\udcff]", name):
-            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
-        yield stack.enter_context(safe_open(name, framework="pt"))
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
