@@ -59,7 +59,7 @@ def seconds_of(time: str) -> float:
 
 # The augmentation of images that are shown as they are.
 _STILL: dict[str, Any] = {"scale_jitter": (1.0, 1.0), "crop": 1.0} | dict.fromkeys(
-    ("flip", "color_jitter", "quarter_turns", "rotation", "copy_paste"), 0.0
+    ("flip", "color_jitter", "quarter_turns", "rotation", "copy_paste", "mixup"), 0.0
 )
 
 _Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
@@ -278,7 +278,7 @@ class Recipe:
 
     def without_augmentation(self) -> "Recipe":
         """A copy that shows images as evaluation does."""
-        return replace(self, **_STILL)
+        return replace(self, **{name: value for name, value in _STILL.items() if hasattr(self, name)})
 
     def division(self) -> dict[str, Any]:
         """The fields that say how a data set is read, as `gcnet.load_splits` takes them."""
@@ -319,7 +319,3 @@ class ClassificationRecipe(Recipe):
                 "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
             )
         self._check(_RULES_OF_CLASSIFIERS)
-
-    def without_augmentation(self) -> "ClassificationRecipe":
-        """A copy that shows images as evaluation does."""
-        return replace(self, **_STILL, mixup=0.0)
