@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,7 +147,7 @@ def _choose_weights(
         weights = "imagenet"
     if weights in (None, "none", "auto"):
         return "none", None, "none, all numbers are random"
-    word = str(weights if weights in ("coco", "imagenet") else find_weights(os.fspath(weights)))
+    word = str(weights if weights in ("coco", "imagenet") else find_weights(weights))
     return word, *_read(row, word, mirrors)
 
 

@@ -172,7 +172,7 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
         yield "its test joins detections at several sizes or flips; here they are those at the first size"
     if others := [kind for kind in dict.fromkeys(places.kinds(values)) if not KNOWN_STEPS.match(kind)]:
         yield f"not done here, but in its test: {listed(others, 4)}"
-    rcnn, _ = places.test_settings(values)
+    rcnn = places.test_settings(values, "rcnn")
     for what, option, usual in (
         ("score threshold", "score_thr", 0.05),
         ("threshold of masks", "mask_thr_binary", 0.5),
@@ -263,7 +263,7 @@ def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
 
 def _test(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of inference: of the second stage, and of proposals."""
-    rcnn, rpn = places.test_settings(values)
+    rcnn, rpn = places.test_settings(values, "rcnn"), places.test_settings(values, "rpn")
     thresholds = {"nms_threshold": _nms_threshold(rcnn), "rpn_nms_threshold": _nms_threshold(rpn)}
     limits = {
         "detections": rcnn.get("max_per_img"),

@@ -293,7 +293,7 @@ def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
             yield f"deltas with deviations {shown(stds)}"
     if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
-    _, rpn = places.test_settings(values)
+    rpn = places.test_settings(values, "rpn")
     if word(first_dict(rpn, "nms").get("type")) == "soft_nms":
         yield "soft_nms of proposals"
     post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
@@ -303,9 +303,9 @@ def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
 
 def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
     """How classes are scored, how finely regions are read, and soft NMS."""
-    rcnn, _ = places.test_settings(values)
+    nms = first_dict(places.test_settings(values, "rcnn"), "nms")
     for option, least in (("sigma", 1e-6), ("min_score", 0)):
-        value = first_dict(rcnn, "nms").get(option, 1)
+        value = nms.get(option, 1)
         if not (own := numbers([value])) or own[0] < least:
             yield f"NMS with {option}={shown(value)}"
     losses = dicts(dicts(values, "bbox_head"), "loss_cls")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from gcnet.context_spec import ContextSpec, check_change
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
+from gcnet.files import AnyPath
 from gcnet.weights.catalog import ClassifierRow, Row, find
 from gcnet.weights.fetch import Source, find_place, find_source, find_weights
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
 
-    AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
 
 WORDS = (None, "none", "auto", "coco", "imagenet")  # for the weights of a name; others are files
@@ -95,12 +95,12 @@ def _find_held(
             raise GCNetError("weights are for a model that is given by its name; this one has its own")
         return model, None
     if weights not in WORDS:
-        find_weights(os.fspath(weights))
+        find_weights(weights)
     return find(os.fspath(model)), None
 
 
 def find_file(model: AnyModel, weights: AnyPath | None = "auto") -> Source | None:
     """The file, run folder or repository that a training starts from; None for a catalog name or a model."""
-    if not isinstance(model, str | os.PathLike) or not find_place(os.fspath(model)):
+    if not isinstance(model, str | os.PathLike) or not find_place(model):
         return None
-    return find_source(os.fspath(model), None if weights in (None, "auto") else os.fspath(weights))
+    return find_source(model, None if weights == "auto" else weights)
