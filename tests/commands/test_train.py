@@ -115,6 +115,7 @@ def test_class_names_of_a_recipe_are_those_of_the_run(tmp_path):
         ("learning_rate: 1", "--learning-rate"),
         ("- a\n- b", "option: value"),
         ("a: [", "not YAML"),
+        ("a: &x 3\nb: *x", "it has aliases"),
         ("model: mask_rcnn_tinny", 'did you mean "mask_rcnn_tiny'),
     ],
 )
