@@ -18,7 +18,6 @@ import yaml
 from gcnet.api.train import check_recipe, train
 from gcnet.commands.arguments import Parser, help_of
 from gcnet.console import shown
-from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -69,11 +68,6 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
         raise SystemExit(0)
     if not model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
-    if file and options.weights != "auto":
-        raise GCNetError(f"{model} brings its own weights: leave out --weights, or give a name in its place")
-    parse_context(options.add_context, options.ratio, options.stages)
-    if not options.data and not options.annotations:
-        raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     return options, recipe
 
 
