@@ -87,8 +87,8 @@ def read_model(
         return _read_mmdet(file, checkpoint, row, class_names, draw=draw, told=told)
     if told not in (None, Config()) or (part and not checkpoint):
         raise GCNetError(
-            f"{file.path}: --config, --style, --channel-order, --image-size and --part are for detectors of "
-            "other libraries; leave them out"
+            f"{file.path} is a file of ours, or of a classifier, which says what it is: leave out --config, "
+            "--style, --channel-order, --image-size and --part"
         )
     if checkpoint and isinstance(row, ClassifierRow):
         return _read_torchvision(file.path, checkpoint, row, class_names)
