@@ -82,6 +82,8 @@ _RULES: _Rules = {
     ),
 }
 _RULES_OF_CLASSIFIERS: _Rules = {
+    "crop": (lambda crop: crop == 1, "it is for detectors; scale_jitter crops for classifiers"),
+    "copy_paste": (lambda share: share == 0, "it is for detectors; leave it out"),
     "label_smoothing": _BELOW_ONE,
     "scale_jitter": (lambda shares: shares[1] <= 1, "a crop shows at most 1, the whole"),
     "image_size": (
@@ -314,8 +316,4 @@ class ClassificationRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop != 1 or self.copy_paste:
-            raise GCNetError(
-                "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
-            )
         self._check(_RULES_OF_CLASSIFIERS)

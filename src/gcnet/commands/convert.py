@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, number
 from gcnet.errors import GCNetError
-from gcnet.files import check_file
+from gcnet.files import check_file, prepare_folder, remove_leftovers
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import find_source
 
@@ -34,7 +34,6 @@ def run(argv: list[str]) -> int:
     row = find(options.model) if options.model else source.row
     file = source.fetch(options.mirror)
 
-    from gcnet.files import prepare_folder, remove_leftovers
     from gcnet.weights.files import save_model
     from gcnet.weights.load import read_model
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from gcnet.api.train import train
 from gcnet.commands.arguments import Parser, number
 from gcnet.errors import GCNetError
-from gcnet.files import check_data, check_file, check_writable, find_data
+from gcnet.files import check_data, check_file, check_writable, find_data, prepare_folder
 from gcnet.recipe import DIVISION, Recipe
 
 PRINTED = 20  # classes on the terminal
@@ -34,7 +34,6 @@ def run(argv: list[str]) -> int:
         check_writable(options.draw)
 
     from gcnet.data.load import load_splits
-    from gcnet.files import prepare_folder
     from gcnet.lab.data_look import look_through, notes_of_readers
     from gcnet.lab.data_page import draw_all, write_page
 

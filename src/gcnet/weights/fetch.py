@@ -115,9 +115,8 @@ def find_place(word: AnyPath) -> Path | str | None:
     """
     path = Path(word)
     if path.is_dir():
-        for name in MODEL_FILES:
-            if (path / name).is_file():
-                return path / name
+        if file := next((path / name for name in MODEL_FILES if (path / name).is_file()), None):
+            return file
         raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
     if path.is_file():
         if path.suffix in EXPORTS:
