@@ -44,16 +44,14 @@ _LIMITS = {
 BatchSize = int | Literal["auto"]
 Schedule = Literal["step", "cosine", "onecycle", "free"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
-_TIME = re.compile(r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")  # 1h30m
+_TIME = re.compile(r"(?=.)" + "".join(rf"(?:(\d+\.?\d*|\.\d+){unit})?" for unit in "hms"))  # 1h30m
 
 
 def seconds_of(time: str) -> float:
     """The seconds of a time such as "90s", "30m", "1h30m"; 0 if it is not one."""
-    parts = _TIME.fullmatch(time)
-    try:
-        hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0,) * 3
-    except ValueError:  # of 1.2.3
+    if not (parts := _TIME.fullmatch(time)):
         return 0.0
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
     return hours * 3600 + minutes * 60 + seconds
 
 
