@@ -63,7 +63,7 @@ def test_names_and_help_are_quick_and_load_no_torch(words, code, expected):
     ("words", "expected"),
     [
         ("train", "which model?"),
-        (f"train {TINY}", "add --data DIR"),
+        (f"train {TINY}", "which images? give --data"),
         (f"train {TINY} mask_rcnn_r50 --data x", "one model at a time"),
         (f"train {TINY} --data x --lr abc", "argument --lr: give NUMBER, not abc"),
         (f"train {TINY} --data x --image-size 96", "give INTEGER,INTEGER, not 96"),
@@ -80,7 +80,7 @@ def test_names_and_help_are_quick_and_load_no_torch(words, code, expected):
         (f"eval {TINY} --data x --batch-size 0", "--batch-size: give 1 or more, not 0"),
         (f"eval {TINY} --data x --workers -1", "--workers: give 0 or more, not -1"),
         ("eval nowhere.safetensors --data x", "no such file or folder"),
-        (f"eval {TINY}", "--data"),
+        ("eval mask_rcnn_r50", "which images? give --data"),
         (f"predict {TINY}", "IMAGES"),
         (f"predict {TINY} x.jpg --score-thresh 1", 'did you mean "--score-threshold"?'),
         (f"attention {TINY} x.jpg", "add --weights FILE"),

@@ -94,7 +94,8 @@ def test_a_classifier_is_validated_on_images_as_they_are() -> None:
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0; give 0 or more, less than 1"),
         ({"scale_jitter": (0.5, 1.5)}, "a crop shows at most 1, the whole"),
         ({"image_size": (64, 128)}, "give the side to resize to and a square within it"),
-        ({"copy_paste": 0.5}, "crop and copy_paste are for detectors"),
+        ({"copy_paste": 0.5}, "copy_paste is 0.5; it is for detectors"),
+        ({"crop": 0.5}, "crop is 0.5; it is for detectors; scale_jitter crops"),
     ],
 )
 def test_what_only_classifiers_refuse(field: dict[str, Any], message: str) -> None:

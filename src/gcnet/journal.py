@@ -80,14 +80,10 @@ class Journal:
 
     def entries(self) -> Iterator[tuple[int, str, Any]]:
         """Offset, key and value of each recorded item, in order; damaged lines are left out."""
-        place = 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError, RecursionError):
-                    entry = json.loads(line)
-                    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
-                        yield place, entry[0], entry[1]
-                place += len(line)
+        for place, line in self._lines():
+            entry = _value_of(line)
+            if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str):
+                yield place, entry[0], entry[1]
 
     def at(self, place: int) -> Any:
         """The value that was recorded at an offset."""
@@ -108,17 +104,24 @@ class Journal:
 
     def _read_header(self) -> tuple[dict[str, Any] | None, int]:
         """The line that names the call, and how many bytes are whole lines."""
-        if not self.path.is_file():
-            return None, 0
         header, whole = None, 0
-        with open(self.path, "rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                if header is None:
-                    with contextlib.suppress(ValueError, RecursionError):
-                        value = json.loads(line)
-                        if isinstance(value, dict) and value.keys() == {"call", "notes"}:
-                            header = value
+        for place, line in self._lines():
+            if header is None and isinstance(value := _value_of(line), dict):
+                header = value if value.keys() == {"call", "notes"} else None
+            whole = place + len(line)
         return header, whole if header is not None else 0
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that were not cut off, each with its offset; none if there is no file."""
+        place = 0
+        with contextlib.suppress(FileNotFoundError), open(self.path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield place, line
+                    place += len(line)
+
+
+def _value_of(line: bytes) -> Any:
+    """The value of a line; None of a damaged one."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(line)

@@ -44,22 +44,20 @@ _LIMITS = {
 BatchSize = int | Literal["auto"]
 Schedule = Literal["step", "cosine", "onecycle", "free"]
 DIVISION = ("val_fraction", "group_by", "split_file", "crowd_as_objects")  # fields on how data is read
-_TIME = re.compile(r"(?=.)(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?")  # 1h30m
+_TIME = re.compile(r"(?=.)" + "".join(rf"(?:(\d+\.?\d*|\.\d+){unit})?" for unit in "hms"))  # 1h30m
 
 
 def seconds_of(time: str) -> float:
     """The seconds of a time such as "90s", "30m", "1h30m"; 0 if it is not one."""
-    parts = _TIME.fullmatch(time)
-    try:
-        hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0,) * 3
-    except ValueError:  # of 1.2.3
+    if not (parts := _TIME.fullmatch(time)):
         return 0.0
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups())
     return hours * 3600 + minutes * 60 + seconds
 
 
 # The augmentation of images that are shown as they are.
 _STILL: dict[str, Any] = {"scale_jitter": (1.0, 1.0), "crop": 1.0} | dict.fromkeys(
-    ("flip", "color_jitter", "quarter_turns", "rotation", "copy_paste"), 0.0
+    ("flip", "color_jitter", "quarter_turns", "rotation", "copy_paste", "mixup"), 0.0
 )
 
 _Rules = Mapping[str, tuple[Callable[[Any], bool], str]]
@@ -82,6 +80,8 @@ _RULES: _Rules = {
     ),
 }
 _RULES_OF_CLASSIFIERS: _Rules = {
+    "crop": (lambda crop: crop == 1, "it is for detectors; scale_jitter crops for classifiers"),
+    "copy_paste": (lambda share: share == 0, "it is for detectors; leave it out"),
     "label_smoothing": _BELOW_ONE,
     "scale_jitter": (lambda shares: shares[1] <= 1, "a crop shows at most 1, the whole"),
     "image_size": (
@@ -278,7 +278,7 @@ class Recipe:
 
     def without_augmentation(self) -> "Recipe":
         """A copy that shows images as evaluation does."""
-        return replace(self, **_STILL)
+        return replace(self, **{name: value for name, value in _STILL.items() if hasattr(self, name)})
 
     def division(self) -> dict[str, Any]:
         """The fields that say how a data set is read, as `gcnet.load_splits` takes them."""
@@ -314,12 +314,4 @@ class ClassificationRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop != 1 or self.copy_paste:
-            raise GCNetError(
-                "recipe: crop and copy_paste are for detectors; scale_jitter crops for classifiers"
-            )
         self._check(_RULES_OF_CLASSIFIERS)
-
-    def without_augmentation(self) -> "ClassificationRecipe":
-        """A copy that shows images as evaluation does."""
-        return replace(self, **_STILL, mixup=0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gcnet.errors import GCNetError
@@ -22,8 +24,7 @@ def list_address(address: str) -> list[str]:
     """
     if address.startswith(("http://", "https://")):
         return [address]
-    try:
-        system, path = _system(address)
+    with _system(address) as (system, path):
         if "*" in path:
             found = system.glob(path)
         elif system.isdir(path):
@@ -31,36 +32,28 @@ def list_address(address: str) -> list[str]:
         else:
             return [address]
         return [system.unstrip_protocol(one) for one in found]
-    except GCNetError:
-        raise
-    except Exception as error:  # each service has its own kinds
-        raise _failed(address, error) from None
 
 
 def fetch(address: str) -> bytes:
     """The bytes of a file. Raises GCNetError if it cannot be fetched or is larger than `LARGEST`."""
-    try:
-        system, path = _system(address)
-        with system.open(path, "rb") as file:
-            data = file.read(LARGEST + 1)
-    except GCNetError:
-        raise
-    except Exception as error:
-        raise _failed(address, error) from None
+    with _system(address) as (system, path), system.open(path, "rb") as file:
+        data = file.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise GCNetError(f"{address} has more than {LARGEST >> 20} MB; shrink it, or leave it out")
     return data
 
 
-def _system(address: str) -> tuple[Any, str]:
+@contextmanager
+def _system(address: str) -> Iterator[tuple[Any, str]]:
+    """The file system of an address, and the path in it; its errors inside are ours."""
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(address)
+        yield fsspec.core.url_to_fs(address)
     except ImportError as error:  # of fsspec, or of the package for a service
         raise GCNetError(f"{address}: {error}; pip install 'gcnet[remote]'") from None
-
-
-def _failed(address: str, error: Exception) -> GCNetError:
-    reason = " ".join(str(error).split())[:100] or type(error).__name__
-    return GCNetError(f"{address} cannot be read ({reason}); check the address and who may read it")
+    except Exception as error:  # each service has its own kinds
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise GCNetError(
+            f"{address} cannot be read ({reason}); check the address and who may read it"
+        ) from None

@@ -22,9 +22,7 @@ def test_convert_onto_a_full_disk_and_by_name(tmp_path, monkeypatch, capsys):
     assert "does not fit this model" in capsys.readouterr().err
     told = ["--style", "caffe", "--image-size", "64", "96"]
     assert main(["convert", str(source), str(tmp_path / "x.safetensors"), *told]) == 2
-    assert (
-        "is a file of ours, which says what it is: leave out --style, --image-size" in capsys.readouterr().err
-    )
+    assert "which says what it is: leave out --config, --style" in capsys.readouterr().err
     assert main(["convert", str(source), str(tmp_path / "x.pth")]) == 2
     assert "SOMETHING.safetensors" in capsys.readouterr().err
 

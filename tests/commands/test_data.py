@@ -135,3 +135,11 @@ def test_all_images_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
     # Images of the data set are never drawn over.
     assert main([*words[:-1], str(folder)]) == 2
+
+
+def test_the_folder_of_the_images_may_be_seen_from_the_data(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    shutil.copytree(shapes / "valid", tmp_path / "set" / "pictures")
+    (tmp_path / "set" / "pictures" / "_annotations.coco.json").rename(tmp_path / "set" / "annotations.json")
+    words = ["data", str(tmp_path / "set"), "--images", "pictures", "--out", str(tmp_path / "page.html")]
+    assert main(words) == 0

@@ -115,6 +115,7 @@ def test_class_names_of_a_recipe_are_those_of_the_run(tmp_path):
         ("learning_rate: 1", "--learning-rate"),
         ("- a\n- b", "option: value"),
         ("a: [", "not YAML"),
+        ("a: &x 3\nb: *x", "it has aliases"),
         ("model: mask_rcnn_tinny", 'did you mean "mask_rcnn_tiny'),
     ],
 )
@@ -141,7 +142,7 @@ def test_a_file_says_which_model_it_is_and_is_what_it_starts_from(model_file):
     options, recipe = parse_train([str(model_file), "--data", "x"])
     assert (options.model, options.weights, recipe) == (str(model_file), "auto", find(TINY).recipe)
     with pytest.raises(GCNetError, match="brings its own weights"):
-        parse_train([str(model_file), "--data", "x", "--weights", "none"])
+        run([str(model_file), "--data", str(model_file), "--weights", "none"])
 
 
 @pytest.mark.parametrize(
@@ -265,9 +266,9 @@ def test_fine_tuning_from_a_run_and_going_on_without_it(tmp_path, monkeypatch, c
         ["--add-context", "gc", "--stages", "c6"],
     ],
 )
-def test_blocks_that_cannot_be(words: list[str]) -> None:
+def test_blocks_that_cannot_be(words: list[str], tmp_path: Path) -> None:
     with pytest.raises(GCNetError, match=r"no context block|--ratio"):
-        parse_train(["mask_rcnn_tiny", "--data", "x", *words])
+        run(["mask_rcnn_tiny", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *words])
 
 
 def test_a_used_folder_is_known_before_anything_is_read(

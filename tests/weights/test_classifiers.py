@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gcnet.weights.catalog import CLASSIFIERS, ClassifierRow, find
 from gcnet.weights.create import create_model, start_model
 from gcnet.weights.files import describe_preprocessing, read_model_file, save_model
 from gcnet.weights.load import load_model
+from gcnet.weights.start import Origin
 
 NAMES = ("cat", "dog", "owl")
 
@@ -64,8 +66,9 @@ def test_a_file_knows_that_it_is_a_classifier(tmp_path: Path) -> None:
     one, other = (model.predict_images(picture)[0] for model in (classifier.eval(), loaded))
     assert torch.equal(one.probabilities, other.probabilities)
     info = read_model_file(tmp_path / "c.safetensors")
-    assert info.preprocessing == describe_preprocessing(classifier.spec)
-    assert info.preprocessing["crop"] == {"square": 192, "offset": "round((side - square) / 2)"}
+    preprocessing = json.loads(info.metadata["preprocessing"])
+    assert preprocessing == describe_preprocessing(classifier.spec)
+    assert preprocessing["crop"] == {"square": 192, "offset": "round((side - square) / 2)"}
     with pytest.raises(GCNetError, match=r"is an image classifier .*, mask_rcnn_tiny is a detector"):
         load_model(tmp_path / "c.safetensors", row="mask_rcnn_tiny")
 
@@ -117,7 +120,7 @@ def test_a_detector_starts_from_a_classifier(source: str, tmp_path: Path) -> Non
     assert detector.provenance == {"backbone": {"file": "c.safetensors", "model": source, "top1": 0.9}}
 
     row = find("mask_rcnn_tiny_gc4")
-    start = start_model(row, str(file), ("washer",))
+    start = start_model(Origin(row, str(file)), ("washer",))
     with_blocks = " with its context blocks" if "gc4" in source else ""
     assert start.report[0] == (
         f"weights: {file}, a {source},{with_blocks} for the backbone, random for the rest"
@@ -136,7 +139,7 @@ def test_a_backbone_with_other_blocks_is_refused(tmp_path: Path) -> None:
 
 def test_starting_a_classifier(tmp_path: Path) -> None:
     row = find("resnet_tiny_gc4")
-    start = start_model(row, "auto", NAMES)
+    start = start_model(Origin(row, "auto"), NAMES)
     assert start.weights == "none"
     assert start.report == (
         "weights: none, all numbers are random",
@@ -144,7 +147,7 @@ def test_starting_a_classifier(tmp_path: Path) -> None:
     )
     file = tmp_path / "c.safetensors"
     save_model(trained(class_names=("owl", "bee")), file)
-    start = start_model(row, str(file), NAMES)
+    start = start_model(Origin(row, str(file)), NAMES)
     assert start.report[:2] == (
         f"weights: {file}",
         "classes: 1 of 3 keep their trained weights (owl); new: cat, dog",

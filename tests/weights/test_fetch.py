@@ -154,6 +154,21 @@ def test_a_rest_longer_than_the_file(weights: Weights, file_server: Any) -> None
     assert [wanted for _, wanted in file_server.asked] == [f"bytes={len(CONTENT) + 1}-", None]
 
 
+def test_a_rest_that_begins_elsewhere_is_not_taken(weights: Weights, file_server: Any, monkeypatch) -> None:
+    store().mkdir(parents=True)
+    (store() / f"{NAME}.part").write_bytes(CONTENT[:1000])
+    get = requests.get
+
+    def elsewhere(url: str, *, headers: dict[str, str], **options: Any) -> requests.Response:
+        answer = get(url, headers=headers, **options)
+        answer.headers["Content-Range"] = "bytes 7-"
+        return answer
+
+    monkeypatch.setattr(requests, "get", elsewhere)
+    assert fetch(weights, patience=HASTY).read_bytes() == CONTENT
+    assert [wanted for _, wanted in file_server.asked] == ["bytes=1000-", None]
+
+
 def test_killed_before_the_last_step(weights: Weights, file_server: Any) -> None:
     store().mkdir(parents=True)
     (store() / f"{NAME}.part").write_bytes(CONTENT)

@@ -68,7 +68,7 @@ def test_provenance_goes_along_and_is_added_to(detector: Detector, tmp_path: Pat
     info = read_model_file(tmp_path / "b.safetensors")
     assert info.provenance == {"file": "old.pth", "epoch": 13}
     assert info.spec == detector.spec
-    assert info.versions == {"gcnet": gcnet.__version__, "torch": torch.__version__}
+    assert json.loads(info.metadata["versions"]) == {"gcnet": gcnet.__version__, "torch": torch.__version__}
 
 
 @pytest.mark.parametrize("rule", ["opencv", "torchvision", "pillow"])

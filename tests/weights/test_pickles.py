@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gcnet.errors import GCNetError
 from gcnet.weights import archives
@@ -520,3 +521,10 @@ def test_tensors_that_are_not_plain(kind: str, tmp_path: Path) -> None:
     torch.save({"w": tensor}, tmp_path / "x.pth")
     with pytest.raises(GCNetError, match="only plain tensors are read"):
         read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_safetensors_file_of_others_may_have_any_name(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    path = tmp_path / os.fsdecode(b"mod\xe8le.safetensors")
+    (tmp_path / "a.safetensors").rename(path)
+    assert read_checkpoint(path).tensors.keys() == WEIGHTS.keys()

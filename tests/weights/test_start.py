@@ -16,7 +16,7 @@ from gcnet.weights.fetch import LocalFile
 from gcnet.weights.files import save_model
 from gcnet.weights.imagenet import IMAGENET
 from gcnet.weights.load import with_context
-from gcnet.weights.start import find_start
+from gcnet.weights.start import Origin, find_start
 
 TINY = find("mask_rcnn_tiny_gc4")
 CLASSES = ("board", "Cell_Phone")
@@ -43,7 +43,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Row:
 
 @pytest.mark.parametrize("weights", ["auto", "coco"])
 def test_published_weights_and_two_lines(published: Row, weights: str, tmp_path: Path) -> None:
-    begun = start_model(published, weights, CLASSES)
+    begun = start_model(Origin(published, weights), CLASSES)
     assert begun.weights == "coco"
     whose, classes = begun.report
     assert whose == "weights: mask_rcnn_tiny_gc4 as published (COCO, mask AP 1.5)"
@@ -65,7 +65,7 @@ def test_without_published_weights_the_backbone_of_imagenet(
     torch.save(tensors | {"conv1.weight": torch.full((16, 3, 7, 7), 7.0)}, tmp_path / "imagenet.pth")
     key = (TINY.spec.backbone.blocks, 16, 1, 4)
     monkeypatch.setitem(IMAGENET, key, Weights("https://nowhere.invalid/imagenet.pth", "0"))
-    begun = start_model(published, "auto", CLASSES)
+    begun = start_model(Origin(published, "auto"), CLASSES)
     assert begun.weights == "imagenet"
     assert (begun.model.backbone.conv1.weight == 7).all()
     assert begun.report[0].endswith("random for the rest; those of the whole model: no network")
@@ -79,18 +79,18 @@ def test_without_any_one_line_says_what_to_do(
     (tmp_path / "published.safetensors").unlink()
     monkeypatch.setenv("GCNET_HOME", str(tmp_path / "home"))
     with pytest.raises(GCNetError) as raised:
-        start_model(published, "auto", CLASSES)
+        start_model(Origin(published, "auto"), CLASSES)
     message = str(raised.value)
     assert f"put the file into {tmp_path / 'home' / 'weights'}" in message
     assert "--weights none" in message
     assert "\n" not in message
     with pytest.raises(GCNetError, match="no network"):  # asked for by name, nothing takes its place
-        start_model(published, "coco", CLASSES)
+        start_model(Origin(published, "coco"), CLASSES)
 
 
 @pytest.mark.parametrize("weights", ["auto", None])
 def test_tiny_models_start_from_nothing(weights: str | None) -> None:
-    begun = start_model(TINY, weights, CLASSES)
+    begun = start_model(Origin(TINY, weights), CLASSES)
     assert begun.weights == "none"
     assert begun.report[0] == "weights: none, all numbers are random"
     assert begun.model.provenance == {}
@@ -100,28 +100,28 @@ def test_from_a_file_of_another_model_of_the_same_shape(tmp_path: Path) -> None:
     source = create_model(TINY.name, class_names=CLASSES)
     source.spec = replace(source.spec, name="mine", image_size=(96, 96))
     save_model(source, tmp_path / "mine.safetensors")
-    begun = start_model(TINY, str(tmp_path / "mine.safetensors"), CLASSES)
+    begun = start_model(Origin(TINY, str(tmp_path / "mine.safetensors")), CLASSES)
     assert begun.report[0] == f"weights: {tmp_path / 'mine.safetensors'}, a mine"
     assert begun.report[1] == "classes: all 2 keep their trained weights: board, Cell_Phone"
     assert begun.model.spec == replace(TINY.spec, class_names=CLASSES)
     with pytest.raises(GCNetError, match="does not fit"):
-        start_model(find("mask_rcnn_tiny"), str(tmp_path / "mine.safetensors"), CLASSES)
+        start_model(Origin(find("mask_rcnn_tiny"), str(tmp_path / "mine.safetensors")), CLASSES)
 
 
 def test_classes_that_a_file_does_not_name_are_those_of_the_data(tmp_path: Path) -> None:
     source = create_model(TINY.name, num_classes=2)
     save_model(source, tmp_path / "x.safetensors")
-    begun = start_model(TINY, str(tmp_path / "x.safetensors"), CLASSES)
+    begun = start_model(Origin(TINY, str(tmp_path / "x.safetensors")), CLASSES)
     assert begun.model.spec.class_names == CLASSES
     assert torch.equal(begun.model.roi_heads.box_head.cls.weight, source.roi_heads.box_head.cls.weight)
 
 
 def test_a_model_in_memory_stays_as_it_is() -> None:
     model = create_model(TINY.name, class_names=CLASSES)
-    assert find_start(model, "auto", (), None) == (model, None)
+    assert find_start(model, "auto", (), None) == Origin(model)
     with pytest.raises(GCNetError, match="weights are for a model that is given by its name"):
         find_start(model, "coco", (), None)
-    assert start_model(model, "auto", CLASSES).model is model
+    assert start_model(Origin(model, "auto"), CLASSES).model is model
     for options in ({"context": ContextSpec()}, {"remove_context": True}):
         with pytest.raises(GCNetError, match="in place, with the context blocks that it has"):
             find_start(model, "auto", (), None, **options)

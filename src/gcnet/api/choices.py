@@ -17,10 +17,7 @@ from gcnet.weights.fetch import Source, find_source
 from gcnet.weights.start import load_trained
 
 if TYPE_CHECKING:
-    from gcnet.models.classifier import Classifier
-    from gcnet.models.detector import Detector
-
-    AnyModel = AnyPath | Detector | Classifier
+    from gcnet.weights.start import AnyModel
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +50,7 @@ class ModelChoice:
         if self.is_export:
             self._check_as_exported()
         elif isinstance(self.model, str | os.PathLike):
-            weights = None if self.weights is None else os.fspath(self.weights)
-            self.source = find_source(os.fspath(self.model), weights)
+            self.source = find_source(self.model, self.weights)
         elif self.weights is not None:
             raise GCNetError("weights are for a model that is given by its name; this one has its own")
 

@@ -90,8 +90,8 @@ def train(
         check_unused(Path(out))
     context = parse_context(add_context, ratio, stages)
     weights, backbone = (None, None) if resume else (weights, backbone_weights)  # they are in its checkpoint
-    held, file = find_start(model, weights, mirror, backbone, context, remove_context=remove_context)
-    spec = held.spec
+    origin = find_start(model, weights, mirror, backbone, context, remove_context=remove_context)
+    spec = origin.held.spec
     own, few_images = _own_recipe(spec)
     settings = check_recipe(own, recipe)
     import torch
@@ -110,24 +110,15 @@ def train(
     if process.device.type == "cpu":
         keep_freed_memory()
     classes = splits["train"].class_names
-    if held is model:
+    if origin.held is model:
         check_classes(spec.class_names, classes)
     else:
         torch.manual_seed(settings.seed)
-    start = start_model(
-        held,
-        weights,
-        classes,
-        file=file,
-        mirrors=mirror,
-        backbone=backbone,
-        context=context,
-        remove_context=remove_context,
-    )
+    start = start_model(origin, classes)
     if process.leads and not resume:
         print("\n".join([*start.report, *changes]), flush=True)
     words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
-    words |= {"model": file, "add_context": add_context}
+    words |= {"model": origin.file, "add_context": add_context}
     if add_context:
         words |= {"ratio": str(ratio), "stages": stages}
     if remove_context:

@@ -235,12 +235,17 @@ def split(word: str) -> str:
     return "valid" if word.startswith("val") else word
 
 
-def scales_of(word: str) -> tuple[float, ...]:
-    """The numbers in `0.8,1,1.25`."""
-    try:
-        return tuple(map(float, word.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"give numbers such as 0.8,1,1.25, not {shown(word)}") from None
+def numbers(what: str, count: int | None = None) -> Callable[[str], tuple[float, ...]]:
+    """A parser for numbers such as 0.8,1,1.25; `what` they are is for the error."""
+
+    def read(word: str) -> tuple[float, ...]:
+        with suppress(ValueError):
+            found = tuple(map(float, word.split(",")))
+            if count in (None, len(found)):
+                return found
+        raise argparse.ArgumentTypeError(f"give {what}, not {shown(word)}")
+
+    return read
 
 
 # Options whose values on the command line differ from Python's, in all commands; those of a whole recipe are
@@ -253,7 +258,7 @@ COMMON |= {
     "workers": {"kind": number(int, 0)},
     "mirror": {"nargs": None, "action": "append", "metavar": "PATH"},
     "split": {"kind": split},
-    "scales": {"type": scales_of, "kind": float, "metavar": "F,F,..."},
+    "scales": {"kind": numbers("numbers such as 0.8,1,1.25"), "metavar": "F,F,..."},
 }
 
 

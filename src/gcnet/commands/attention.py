@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from contextlib import suppress
 from pathlib import Path
 
 from gcnet.api.export import export
 from gcnet.api.predict import predict
-from gcnet.commands.arguments import MODEL, Parser, model_of, only_detector
+from gcnet.commands.arguments import MODEL, Parser, model_of, numbers, only_detector
 from gcnet.errors import GCNetError
 from gcnet.files import check_writable
 
@@ -44,16 +42,7 @@ def _parser() -> Parser:
     parser.add_option("--out", Path, "a folder for the maps", Path("attention"))
     query = "a point whose map is drawn for non-local blocks, as shares of width and height such as "
     query += "0.5,0.25; can be repeated (three points)"
-    parser.add_option("--query", _point, query, action="append", metavar="X,Y")
+    point = numbers("x,y as shares of the image's width and height, such as 0.5,0.25", 2)
+    parser.add_option("--query", point, query, action="append", metavar="X,Y")
     parser.add_option("--layers", str, "only blocks with such a title or module name, such as 'c4.*'", "*")
     return parser
-
-
-def _point(word: str) -> tuple[float, float]:
-    """`0.5,0.25` as numbers."""
-    with suppress(ValueError):
-        x, y = map(float, word.split(","))
-        return x, y
-    raise ArgumentTypeError(
-        f"give x,y as shares of the image's width and height, such as 0.5,0.25, not {word}"
-    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, number, size_in
@@ -18,6 +19,7 @@ def run(argv: list[str]) -> int:
     """Measures, prints a table, writes benchmark.json."""
     options = _parser().parse(argv)
     options.models = [name if Path(name).exists() else find_detector(name).name for name in options.models]
+    options.precision = options.precision or ["fp32"]
     if options.train and (options.plain or options.compile or options.precision != ["fp32"]):
         raise GCNetError("--precision, --plain and --compile are of inference: leave them out, or --train")
     options.device = choose_device(options.device)
@@ -48,14 +50,7 @@ def _parser() -> Parser:
         "--against", Literal["torchvision"], "also time torchvision's Mask R-CNN, with the same weights"
     )
     parser.add_option("--train", bool, "time training steps, not inference", False)
-    precisions = get_args(Precision)
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        choices=precisions,
-        default=["fp32"],
-        help="precision of inference, one or more (fp32)",
-    )
+    parser.add_option("--precision", Sequence[Precision], "precision of inference, one or more (fp32)")
     parser.add_option("--size", size_in(32), "height x width of the images, multiples of 32", "800x1216")
     parser.add_option("--batch", number(int, 1), "images at a time", 1)
     parser.add_option("--repeats", number(int, 1), "repetitions of each measurement", 7)

@@ -6,14 +6,11 @@ from pathlib import Path
 
 from gcnet.api.evaluate import ALONE, compare, evaluate
 from gcnet.commands.arguments import Parser
-from gcnet.errors import GCNetError
 
 
 def run(argv: list[str]) -> int:
     """Compares, prints the verdict, and says where the page is."""
     options = _parser().parse(argv)
-    if options.data is None and options.annotations is None:
-        raise GCNetError("gcnet compare: on which images? add --data DIR (see docs/your-data.md)")
     report = compare(**vars(options))
     print(f"A: {options.model}\nB: {options.other}\n{report['verdict']}")
     print(f"open {Path(options.out) / 'compare.html'}, or read compare.json beside it")

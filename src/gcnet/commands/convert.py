@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import Parser, number
-from gcnet.console import listed
 from gcnet.errors import GCNetError
-from gcnet.files import check_file
+from gcnet.files import check_file, prepare_folder, remove_leftovers
 from gcnet.weights.catalog import find
 from gcnet.weights.fetch import find_source
-from gcnet.weights.saved import is_foreign
 
 if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
@@ -25,8 +23,6 @@ SOURCE_HELP = (
     "run folder, OWNER/NAME on the Hugging Face hub, or a name that `gcnet models` lists"
 )
 
-FACTS = ("part", "config", "style", "channel_order", "image_size")  # options on a file of others
-
 
 def run(argv: list[str]) -> int:
     """Recognises the model in a file, describes it, and writes the .safetensors."""
@@ -37,11 +33,7 @@ def run(argv: list[str]) -> int:
     source = find_source(options.source)
     row = find(options.model) if options.model else source.row
     file = source.fetch(options.mirror)
-    facts = [f"--{name.replace('_', '-')}" for name in FACTS if getattr(options, name)]
-    if facts and not is_foreign(file.path):
-        raise GCNetError(f"{file.path} is a file of ours, which says what it is: leave out {listed(facts)}")
 
-    from gcnet.files import prepare_folder, remove_leftovers
     from gcnet.weights.files import save_model
     from gcnet.weights.load import read_model
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from gcnet.api.train import train
 from gcnet.commands.arguments import Parser, number
+from gcnet.console import make_table, printable
 from gcnet.errors import GCNetError
-from gcnet.files import check_data, check_file, check_writable, find_data
+from gcnet.files import check_file, check_writable, find_data, prepare_folder
 from gcnet.recipe import DIVISION, Recipe
 
 PRINTED = 20  # classes on the terminal
@@ -26,7 +27,7 @@ def run(argv: list[str]) -> int:
     data = options.data.resolve()
     name = data.name if data.is_dir() else f"{data.parent.name}-{data.stem}"
     out = options.out or Path("runs") / f"data-{name}.html"
-    check_data(options.data)
+    root, images = find_data(options.data, images=options.images)
     check_file(out)
     if out.is_file() and out.read_bytes()[:9].lower() != b"<!doctype":
         raise GCNetError(f"{out} is no page and would be replaced; remove it or give another --out")
@@ -34,13 +35,12 @@ def run(argv: list[str]) -> int:
         check_writable(options.draw)
 
     from gcnet.data.load import load_splits
-    from gcnet.files import prepare_folder
     from gcnet.lab.data_look import look_through, notes_of_readers
     from gcnet.lab.data_page import draw_all, write_page
 
     division = {name: getattr(options, name) for name in DIVISION}
     with notes_of_readers() as notes:
-        splits = load_splits(options.data, images=options.images, **division)
+        splits = load_splits(root, images=images, **division)
     splits = {split: replace(dataset, max_pixels=options.max_pixels) for split, dataset in splits.items()}
     look = look_through(options.data, splits, notes)
     prepare_folder(out.parent)
@@ -57,7 +57,6 @@ def _print(look: Look) -> None:
     """Prints splits and classes as tables, and the findings."""
     from rich.console import Console
 
-    from gcnet.console import make_table, printable
     from gcnet.lab.data_look import findings
 
     console = Console()

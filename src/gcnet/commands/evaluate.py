@@ -6,14 +6,11 @@ from pathlib import Path
 
 from gcnet.api.evaluate import evaluate
 from gcnet.commands.arguments import Parser
-from gcnet.errors import GCNetError
 
 
 def run(argv: list[str]) -> int:
     """Scores a detector or a classifier, prints the table, writes results and metrics."""
     options = _parser().parse(argv)
-    if options.data is None and options.annotations is None:
-        raise GCNetError("gcnet eval: which images? add --data DIR (see docs/your-data.md)")
     out = Path(options.out or f"runs/eval-{Path(options.model).stem}-{options.split}")
     options.out = out
     metrics, _ = evaluate(**vars(options))

@@ -8,7 +8,6 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from gcnet.api.choices import ModelChoice
 from gcnet.api.predict import predict
 from gcnet.commands.arguments import MODEL, Parser, model_of, number
 from gcnet.errors import GCNetError, needs
@@ -17,8 +16,6 @@ from gcnet.serve.limits import Limits
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
-
-    from gcnet.serve.served import Served
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra
 GRACE = 5  # seconds that a stop waits longer than a request may take
@@ -33,10 +30,13 @@ def run(argv: list[str]) -> int:
     with _bound(options.host, options.port) as listener:
         for package in PACKAGES:
             needs(package, "serve")
-        served = _load(chosen, options.score_threshold)
 
         from gcnet.serve.app import make_app
+        from gcnet.serve.served import Served
 
+        how = {"precision": chosen.precision, "compiled": chosen.compile}
+        served = Served.of(chosen.read(), options.score_threshold, **how)
+        served.warm_up()
         limits = Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)})
         app = make_app(served, limits, allow_urls=options.allow_urls)
         _set_up_log()
@@ -46,15 +46,6 @@ def run(argv: list[str]) -> int:
         print(f"{served.model.spec.name} at http://{shown}:{port} until Ctrl-C", flush=True)
         _run(app, listener, int(options.timeout) + GRACE)
     return 0
-
-
-def _load(chosen: ModelChoice, threshold: float | None) -> Served:
-    """The model, after a first prediction."""
-    from gcnet.serve.served import Served
-
-    served = Served.of(chosen.read(), threshold, precision=chosen.precision, compiled=chosen.compile)
-    served.warm_up()
-    return served
 
 
 def _run(app: FastAPI, listener: socket.socket, grace: int) -> None:

@@ -18,7 +18,6 @@ import yaml
 from gcnet.api.train import check_recipe, train
 from gcnet.commands.arguments import Parser, help_of
 from gcnet.console import shown
-from gcnet.context_spec import parse_context
 from gcnet.errors import GCNetError
 from gcnet.files import AnyPath
 from gcnet.recipe import ClassificationRecipe, Recipe
@@ -26,7 +25,7 @@ from gcnet.weights.catalog import find
 from gcnet.weights.saved import saved_recipe
 from gcnet.weights.start import find_file
 
-LARGEST_CONFIG, DEEPEST = 1 << 20, 4  # bytes, and lists in lists
+LARGEST_CONFIG = 1 << 20  # bytes
 WORDS = ("model", "data", "annotations", "images", "out", "weights", "mirror", "add_context")  # no numbers
 NOT_IN_FILES = ("config", "print_config", "help", "named")
 FIELDS = [field.name for field in fields(ClassificationRecipe)]
@@ -69,11 +68,6 @@ def parse_train(argv: list[str]) -> tuple[argparse.Namespace, Recipe]:
         raise SystemExit(0)
     if not model:
         raise GCNetError("gcnet train: which model? `gcnet models` lists them: gcnet train MODEL --data DIR")
-    if file and options.weights != "auto":
-        raise GCNetError(f"{model} brings its own weights: leave out --weights, or give a name in its place")
-    parse_context(options.add_context, options.ratio, options.stages)
-    if not options.data and not options.annotations:
-        raise GCNetError("gcnet train: which images? add --data DIR (see docs/your-data.md)")
     return options, recipe
 
 
@@ -108,17 +102,25 @@ def _parser(name: str, recipe: Recipe) -> Parser:
     return parser
 
 
+class _Loader(yaml.SafeLoader):  # the faster one cannot read a path that is no UTF-8
+    """Refuses aliases, which could stand for more than memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("it has aliases")
+        return super().compose_node(parent, index)
+
+
 def read_config(path: str) -> list[str]:
     """The options in a YAML file, as arguments of the command line.
 
-    Raises GCNetError for what is no option with a number, a word, yes or no, or a list of those. Aliases,
-    which could stand for more than memory holds, are refused.
+    Raises GCNetError for what is no option with a number, a word, yes or no, or a list of those.
     """
     data = Path(path).read_bytes()
     if len(data) > LARGEST_CONFIG:
         raise GCNetError(f"--config {path} has {len(data)} bytes; a recipe has fewer than {LARGEST_CONFIG}")
     try:
-        values = _plain_yaml(data.decode("utf-8"))
+        values = yaml.load(data.decode("utf-8"), Loader=_Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise GCNetError(f"--config {path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -143,16 +145,6 @@ def read_config(path: str) -> list[str]:
 def _as_yaml(value: Any) -> str:
     """A plain value on one line."""
     return yaml.safe_dump(value, default_flow_style=True, width=math.inf).removesuffix("...\n").rstrip()
-
-
-def _plain_yaml(text: str) -> Any:
-    """The content of a YAML file. Raises if it has aliases or deeply nested lists; recipes have none."""
-    depth = 0  # SafeLoader: the faster one cannot read a path that is no UTF-8
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST or isinstance(event, yaml.AliasEvent):
-            return None
-    return yaml.safe_load(text)
 
 
 def _is_plain(value: Any) -> bool:

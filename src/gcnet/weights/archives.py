@@ -1,4 +1,4 @@
-"""Files that hold a pickle: a plain one, or `torch.save`'s of today or before torch 1.6.
+"""Files of weights: a plain pickle, `torch.save`'s of today or before torch 1.6, or safetensors.
 
 A tensor is read only after its declared size has been checked against the file.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import io
 import math
 import mmap
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from gcnet.console import listed, shown
@@ -86,6 +89,16 @@ class Pickled:
         if math.prod(value.size) and last >= len(whole):
             raise ValueError("a tensor reaches beyond its storage")
         return whole.as_strided(value.size, value.stride, value.offset)
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """The library's reader of a file. It takes no path that is not UTF-8, but a handle of such a file."""
+    with ExitStack() as stack:
+        name = str(path)
+        if re.search("[\udc80-\udcff]", name):
+            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
+        yield stack.enter_context(safe_open(name, framework="pt"))
 
 
 def open_checkpoint(path: Path) -> Pickled:

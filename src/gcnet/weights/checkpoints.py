@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from gcnet.console import listed, printable
 from gcnet.errors import GCNetError
-from gcnet.weights.archives import SAVE_WEIGHTS, check_claims, damaged, open_checkpoint
+from gcnet.weights.archives import SAVE_WEIGHTS, check_claims, damaged, open_checkpoint, open_safetensors
 from gcnet.weights.pickles import Array, Inert, View
 from gcnet.weights.saved import is_safetensors
 
@@ -201,7 +201,7 @@ def _entries(value: Any) -> list[Any]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file that is not ours."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             names = list(file.keys())
             check_claims(path, [0] * len(names))
             return {name: file.get_tensor(name) for name in names}

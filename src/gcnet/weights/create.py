@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gcnet.console import listed
-from gcnet.context_spec import STAGES, ContextSpec
+from gcnet.context_spec import STAGES
 from gcnet.errors import GCNetError
-from gcnet.files import AnyPath, several
+from gcnet.files import several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, LibrarySpec, ResNetSpec
@@ -25,6 +24,7 @@ from gcnet.weights.files import ModelFile, build_model, read_model_file
 from gcnet.weights.imagenet import find_imagenet_weights, imagenet_weights
 from gcnet.weights.load import build_saved, fill_known_parts, read_model, with_context, with_row, with_spec
 from gcnet.weights.saved import is_foreign
+from gcnet.weights.start import Origin
 
 
 @dataclass(frozen=True)
@@ -90,34 +90,17 @@ def create_model(
     return _make(row, given, several(class_names), label=str(weights))
 
 
-def start_model(
-    held: Row | ClassifierRow | Detector | Classifier,
-    weights: AnyPath | None,
-    class_names: Sequence[str],
-    *,
-    file: str | None = None,
-    mirrors: Sequence[str] = (),
-    backbone: AnyPath | None = None,
-    context: ContextSpec | None = None,
-    remove_context: bool = False,
-) -> Start:
+def start_model(origin: Origin, class_names: Sequence[str]) -> Start:
     """A model for `class_names`, ready to be trained. A model in memory is used as it is.
-
-    Args:
-        held: what `gcnet.weights.start.find_start` found: a row, the model that was in `file`, or a caller's.
-        weights: of a row, as for `create_model`, or "none", or "auto": the published ones of the row, where
-            they cannot be had ImageNet's for the backbone, and none where neither is published.
-        backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.
-        context: blocks to add to a model that has none; `remove_context` takes out those that it has. A
-            caller's stay.
 
     Raises:
         GCNetError: the weights cannot be fetched or read, or are of another model; or the model has blocks
             already, or none to take out.
     """
+    held, file, context = origin.held, origin.file, origin.context
     if isinstance(held, Row | ClassifierRow):
-        recorded, given, whose = _choose_weights(held, weights, mirrors, backbone)
-        model = _make(held, given, class_names, label=str(backbone or recorded))
+        recorded, given, whose = _choose_weights(held, origin)
+        model = _make(held, given, class_names, label=str(origin.backbone or recorded))
     elif file:
         recorded, given, whose = "auto", held, f"{file}, a {held.spec.name}"
         model = with_spec(held, replace(held.spec, class_names=tuple(class_names)), label=file)
@@ -125,7 +108,7 @@ def start_model(
         return Start(held, None, ())
     known = given.spec.class_names if isinstance(given, Detector | Classifier) else ()
     report = [f"weights: {whose}", _describe_classes(known, class_names)]
-    if remove_context:
+    if origin.remove_context:
         report.append(f"context blocks: those of {model.spec.name} are taken out")
         model = with_context(model, None)
     if context:
@@ -135,20 +118,20 @@ def start_model(
     return Start(model, recorded, tuple(report))
 
 
-def _choose_weights(
-    row: Row | ClassifierRow, weights: AnyPath | None, mirrors: Sequence[str], backbone: AnyPath | None
-) -> tuple[str, Given, str]:
+def _choose_weights(row: Row | ClassifierRow, origin: Origin) -> tuple[str, Given, str]:
     """The word for recipe.yaml that chooses these weights again, the weights, and their source in words."""
-    if backbone is not None:
-        tensors, line = read_backbone(Path(backbone), row.spec.backbone)
-        return "auto", Backbone(tensors, {"file": Path(backbone).name}), f"{line}; {BACKBONE_ALONE}"
+    weights, mirrors = origin.weights, origin.mirrors
+    if origin.backbone is not None:
+        file = Path(origin.backbone)
+        tensors, line = read_backbone(file, row.spec.backbone)
+        return "auto", Backbone(tensors, {"file": file.name}), f"{line}; {BACKBONE_ALONE}"
     if weights == "auto" and row.weights is not None:
         return _read_published(row, mirrors)
     if weights == "auto" and find_imagenet_weights(row.spec.backbone):
         weights = "imagenet"
     if weights in (None, "none", "auto"):
         return "none", None, "none, all numbers are random"
-    word = str(weights if weights in ("coco", "imagenet") else find_weights(os.fspath(weights)))
+    word = str(weights if weights in ("coco", "imagenet") else find_weights(weights))
     return word, *_read(row, word, mirrors)
 
 

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from gcnet.errors import GCNetError
-from gcnet.files import cache_folder, several, user_cache
+from gcnet.files import AnyPath, cache_folder, several, user_cache
 from gcnet.weights.catalog import ClassifierRow, Row, Weights, find
 from gcnet.weights.imagenet import imagenet_weights
-from gcnet.weights.transfer import Patience, UnavailableError, copy, download, host, say, unwritable
+from gcnet.weights.transfer import Patience, UnavailableError, cache_errors, copy, download, host, say
 
 MODEL_FILES = ("best.safetensors", "last.safetensors", "model.safetensors")  # of a run; the hub's comes last
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -59,7 +59,7 @@ class Source:
         return LocalFile(download_model(self.place))
 
 
-def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
+def find_source(model: AnyPath, weights: AnyPath | None = None) -> Source:
     """Finds the file or catalog row that `MODEL --weights W` names.
 
     Args:
@@ -76,13 +76,13 @@ def find_source(model: str | Path, weights: str | Path | None = None) -> Source:
                 f"{place} brings its own weights: leave out --weights, or give a name in place of the file"
             )
         return Source(None, place)
-    row = find(str(model))
+    row = find(os.fspath(model))
     if weights == "imagenet" and isinstance(row, Row):
         raise GCNetError(f"--weights imagenet are those of a backbone alone; {row.name} is a detector")
     return source_of(row, weights or "coco")
 
 
-def source_of(row: Row | ClassifierRow, weights: str | Path) -> Source:
+def source_of(row: Row | ClassifierRow, weights: AnyPath) -> Source:
     """The source of a row's weights: "coco" for the published ones, "imagenet", a file or a folder.
 
     Raises GCNetError if there is no such file, or nothing is published.
@@ -99,14 +99,14 @@ def source_of(row: Row | ClassifierRow, weights: str | Path) -> Source:
     return Source(row, row.weights)
 
 
-def find_weights(weights: str | Path) -> Path | str:
+def find_weights(weights: AnyPath) -> Path | str:
     """The place of weights that are no catalog name. Raises GCNetError if there is no such file."""
     if place := find_place(weights):
         return place
     raise GCNetError(f"--weights: no such file: {weights}")
 
 
-def find_place(word: str | Path) -> Path | str | None:
+def find_place(word: AnyPath) -> Path | str | None:
     """A file, the best one of a run folder, or a hub repository; None for a possible catalog name.
 
     OWNER/NAME is a repository if there is no folder OWNER here, else a file that is missing.
@@ -115,18 +115,17 @@ def find_place(word: str | Path) -> Path | str | None:
     """
     path = Path(word)
     if path.is_dir():
-        for name in MODEL_FILES:
-            if (path / name).is_file():
-                return path / name
+        if file := next((path / name for name in MODEL_FILES if (path / name).is_file()), None):
+            return file
         raise GCNetError(f"{path} is a folder without best, last or model.safetensors: not a run of gcnet")
     if path.is_file():
         if path.suffix in EXPORTS:
             raise GCNetError(f"{path} is an export; give the model that it was made of")
         return path
     if path.suffix in SUFFIXES or len(path.parts) > 1:
-        repository = re.fullmatch(r"[\w.-]+/[\w.-]+", str(word)) and path.suffix not in SUFFIXES
+        repository = re.fullmatch(r"[\w.-]+/[\w.-]+", os.fspath(word)) and path.suffix not in SUFFIXES
         if repository and not path.parent.exists():
-            return str(word)
+            return os.fspath(word)
         raise GCNetError(f"no such file or folder: {path}")
     return None
 
@@ -221,14 +220,13 @@ def _lock(target: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
+    with cache_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for another process that fetches {target.name}")
-        lock.acquire()
-    except OSError as error:
-        raise unwritable(target.parent, error) from None
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that fetches {target.name}")
+            lock.acquire()
     try:
         yield
     finally:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -30,6 +28,7 @@ from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.ops.images import PAD_MULTIPLE
 from gcnet.version import __version__
+from gcnet.weights.archives import open_safetensors
 
 INTERPOLATIONS = {  # by the rule of `gcnet.ops.images.resize_image`
     "opencv": "bilinear without antialiasing, on 8-bit values (OpenCV's INTER_LINEAR)",
@@ -55,15 +54,14 @@ FORMAT = 1  # of the metadata; files from before it was written count as 1
 class ModelFile:
     """The contents of one of our model files.
 
-    `spec` is what the model is made of, with its class names in the order of the labels; `preprocessing` how
-    images are prepared for it; `provenance` where its weights come from; `versions` what wrote it.
+    `spec` is what the model is made of, with its class names in the order of the labels; `provenance` where
+    its weights come from; `metadata` all that its header says.
     """
 
     path: Path
     spec: ModelSpec | ClassifierSpec
-    preprocessing: dict[str, Any]
     provenance: dict[str, Any]
-    versions: dict[str, str]
+    metadata: dict[str, str]
     tensors: dict[str, Tensor]
 
 
@@ -132,8 +130,7 @@ def keep_in_file(path: str | Path, **values: Any) -> None:
     Raises GCNetError if it cannot be read, or is not one of ours.
     """
     held = read_model_file(path)
-    with _opened(Path(path)) as file:
-        metadata = file.metadata() | {"provenance": json.dumps(held.provenance | values)}
+    metadata = held.metadata | {"provenance": json.dumps(held.provenance | values)}
     write_atomically(Path(path), lambda file: _write(file, held.tensors, metadata))
 
 
@@ -146,7 +143,7 @@ def read_model_file(path: str | Path) -> ModelFile:
     if not path.is_file():
         raise GCNetError(f"there is no model file {path}")
     try:
-        with _opened(path) as file:
+        with open_safetensors(path) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             return _with_metadata(path, file.metadata() or {}, tensors)
     except GCNetError:
@@ -155,16 +152,6 @@ def read_model_file(path: str | Path) -> ModelFile:
         raise GCNetError(
             f"{path} is damaged or not a safetensors file ({shown(str(error), 90)}); get it again"
         ) from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The library's reader of a file. It takes no path that is not UTF-8, but a handle of such a file."""
-    with ExitStack() as stack:
-        name = str(path)
-        if re.search("[\udc80-\udcff]", name):
-            name = f"/dev/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
-        yield stack.enter_context(safe_open(name, framework="pt"))
 
 
 def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
@@ -198,7 +185,7 @@ def describe_preprocessing(spec: ModelSpec | ClassifierSpec) -> dict[str, Any]:
     }
 
 
-def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, Tensor]) -> ModelFile:
+def _with_metadata(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) -> ModelFile:
     if metadata.get("format") != "gcnet":
         raise GCNetError(f"{path} was not saved by gcnet: it does not say which model it holds")
     if (version := int(metadata.get("format_version", FORMAT))) > FORMAT:
@@ -207,8 +194,7 @@ def _with_metadata(path: Path, metadata: Mapping[str, str], tensors: dict[str, T
         )
     kind = ClassifierSpec if metadata.get("kind") == "classifier" else ModelSpec
     spec = kind.from_dict(json.loads(metadata["spec"]))
-    rest = {key: json.loads(metadata.get(key, "{}")) for key in ("preprocessing", "provenance", "versions")}
-    return ModelFile(path, spec, **rest, tensors=tensors)
+    return ModelFile(path, spec, json.loads(metadata.get("provenance", "{}")), metadata, tensors)
 
 
 class building(TorchFunctionMode):

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from gcnet.errors import GCNetError
-from gcnet.files import prepare_folder, write_json
+from gcnet.files import disk_errors, prepare_folder, write_json
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec
@@ -93,13 +93,11 @@ def save_pretrained(
         "preprocessing": describe_preprocessing(spec),
         "provenance": model.provenance,
     }
-    try:
+    with disk_errors(folder):
         save_model(model, folder / FILE)
         write_json(folder / "config.json", config)
         if not (folder / "README.md").exists():
             _card(model, card or {}).save(folder / "README.md")
-    except OSError as error:
-        raise GCNetError(f"cannot write {folder}: {error.strerror or error}; free space") from error
 
 
 def push(

@@ -6,8 +6,9 @@ C channels of a block, P of its bottleneck.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from gcnet.console import listed, one_line
 from gcnet.errors import GCNetError
-from gcnet.models.spec import ModelSpec, Norm, ResNetSpec
+from gcnet.models.spec import ModelSpec, Norm
 from gcnet.weights.catalog import COCO_CLASSES, ROWS, Row, find_published, unnamed
 from gcnet.weights.checkpoints import Checkpoint
 from gcnet.weights.mmdet_blocks import UNSAID_POSITION, Shapes
@@ -37,6 +38,21 @@ TELLABLE = ("style", "norm", "frozen_stages", "position", "anchor_scale", "ancho
 TELLABLE += ("stds", "class_names", "image_size", "mean", "channels")
 FIRST = ("backbone.conv1.weight", "backbone.conv1.0.weight")
 STANDARDISED = "its weight standardisation went into the weights: what is trained on goes without"
+# The settings that make a model compute otherwise, and those of a test.
+COMPUTES: Mapping[str, Callable[[ModelSpec], object]] = {
+    "style": lambda spec: getattr(spec.backbone, "style", None),  # none of a library's network
+    "mean and deviation of images": attrgetter("image_mean", "image_std"),
+    "anchors": attrgetter("rpn.anchor_scales", "rpn.anchor_ratios", "rpn.anchor_strides", "rpn.stds"),
+    "deviations of deltas": attrgetter("cascade", "roi.stds"),
+    "reading of regions": attrgetter("roi.finest_scale", "roi.sampling", "roi.aggregate"),
+}
+TESTS: Mapping[str, Callable[[ModelSpec], object]] = {
+    "image size": attrgetter("image_size"),
+    "NMS": attrgetter("rpn.nms_threshold", "roi.nms_threshold", "roi.soft_nms"),
+    "numbers of proposals and detections": attrgetter(
+        "rpn.pre_nms_test", "rpn.proposals_test", "roi.detections"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -205,39 +221,17 @@ def _held_to(path: Path, row: Row, as_said: ModelSpec) -> list[str]:
 
     Raises GCNetError if the file says that it holds a model that computes otherwise.
     """
-    if others := _others(_computes(row.spec), _computes(as_said)):
+    if others := _others(COMPUTES, row.spec, as_said):
         raise GCNetError(
             f"{path} says that it is no {row.name}: other {others}; give the file without the name of a model"
         )
-    others = _others(_tests(row.spec), _tests(as_said))
+    others = _others(TESTS, row.spec, as_said)
     return [f"as {row.name}, and not as it says: {others}"] if others else []
 
 
-def _others(ours: Mapping[str, object], theirs: Mapping[str, object]) -> str:
-    """The names of what differs."""
-    return ", ".join(name for name in ours if ours[name] != theirs[name])
-
-
-def _computes(spec: ModelSpec) -> dict[str, object]:
-    """The settings that make a model compute otherwise, in words."""
-    rpn = spec.rpn
-    return {
-        "style": spec.backbone.style if isinstance(spec.backbone, ResNetSpec) else None,
-        "mean and deviation of images": (spec.image_mean, spec.image_std),
-        "anchors": (rpn.anchor_scales, rpn.anchor_ratios, rpn.anchor_strides, rpn.stds),
-        "deviations of deltas": (spec.cascade, spec.roi.stds),
-        "reading of regions": (spec.roi.finest_scale, spec.roi.sampling, spec.roi.aggregate),
-    }
-
-
-def _tests(spec: ModelSpec) -> dict[str, object]:
-    """The settings of a test, in words."""
-    rpn, roi = spec.rpn, spec.roi
-    return {
-        "image size": spec.image_size,
-        "NMS": (rpn.nms_threshold, roi.nms_threshold, roi.soft_nms),
-        "numbers of proposals and detections": (rpn.pre_nms_test, rpn.proposals_test, roi.detections),
-    }
+def _others(settings: Mapping[str, Callable[[ModelSpec], object]], one: ModelSpec, other: ModelSpec) -> str:
+    """The names of the settings in which two models differ."""
+    return ", ".join(name for name, read in settings.items() if read(one) != read(other))
 
 
 def _named(path: Path, rows: Sequence[Row]) -> Row | None:

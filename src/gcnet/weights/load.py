@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gcnet.context_spec import ContextSpec, check_change
 from gcnet.errors import GCNetError
-from gcnet.files import several
+from gcnet.files import AnyPath, several
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
 from gcnet.models.spec import ClassifierSpec, ModelSpec, ResNetSpec
@@ -20,7 +20,7 @@ from gcnet.weights.catalog import ClassifierRow, Row, find, find_published, unna
 from gcnet.weights.checkpoints import Checkpoint, read_checkpoint
 from gcnet.weights.class_rows import carry_over, kept_classes
 from gcnet.weights.dialects import translate
-from gcnet.weights.fetch import LocalFile, Source, find_source, sha256
+from gcnet.weights.fetch import LocalFile, find_source, sha256
 from gcnet.weights.files import (
     ModelFile,
     build_for,
@@ -41,7 +41,7 @@ Model = TypeVar("Model")
 
 
 def load_model(
-    source: str | Path | Source,
+    source: AnyPath,
     *,
     row: str | None = None,
     class_names: Sequence[str] | None = None,
@@ -62,7 +62,7 @@ def load_model(
         GCNetError: the file is missing, damaged or cannot be fetched; loading it would run code; it holds
             another model than `row`, or one that cannot be read; or it does not name its classes.
     """
-    found = source if isinstance(source, Source) else find_source(source)
+    found = find_source(source)
     names = None if class_names is None else several(class_names)
     return read_model(found.fetch(mirrors), find(row) if row else found.row, names)
 
@@ -87,8 +87,8 @@ def read_model(
         return _read_mmdet(file, checkpoint, row, class_names, draw=draw, told=told)
     if told not in (None, Config()) or (part and not checkpoint):
         raise GCNetError(
-            f"{file.path}: --config, --style, --channel-order, --image-size and --part are for detectors of "
-            "other libraries; leave them out"
+            f"{file.path} is a file of ours, or of a classifier, which says what it is: leave out --config, "
+            "--style, --channel-order, --image-size and --part"
         )
     if checkpoint and isinstance(row, ClassifierRow):
         return _read_torchvision(file.path, checkpoint, row, class_names)

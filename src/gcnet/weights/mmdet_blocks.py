@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gcnet.models.spec import ContextSpec
@@ -35,28 +35,20 @@ class _Block:
     number: int  # 0 is the first in its residual block
     stage: int
     index: int
-    kind: str
-    pooling: Any
-    fusion: Any
-    position: Any
+    spec: ContextSpec  # at the default ratio, in the default stages
     widths: tuple[int, ...]  # P and C
 
 
 def read_contexts(shapes: Shapes, config: Config) -> dict[str, Any]:
     """The context blocks as few specs: one for those that are alike in all but stage and place."""
-    groups: dict[tuple[Any, ...], list[_Block]] = {}
+    groups: dict[tuple[int, ContextSpec], list[_Block]] = {}
     for block in _context_blocks(shapes, config):
-        alike = (block.number, block.kind, block.pooling, block.fusion, block.position)
-        groups.setdefault(alike, []).append(block)
-    specs = []
-    for _, group in sorted(groups.items(), key=lambda pair: pair[0][0]):
-        for part, ratio in _by_ratio(group):
-            one = part[0]
-            options = {} if ratio is None else {"ratio": ratio, "pooling": one.pooling, "fusion": one.fusion}
-            if one.kind == "ga":
-                options = attention_options([name for name in shapes if "context_block" in name], config)
-            places = _places(shapes, part)
-            specs.append(ContextSpec(block=one.kind, position=one.position, **options, **places))
+        groups.setdefault((block.number, block.spec), []).append(block)
+    specs = [
+        replace(spec, **ratio, **_places(shapes, part))
+        for (_, spec), group in sorted(groups.items(), key=lambda pair: pair[0][0])
+        for part, ratio in _by_ratio(group)
+    ]
     return {"context": specs[0], "more_context": tuple(specs[1:])} if specs else {}
 
 
@@ -66,28 +58,29 @@ def _context_blocks(shapes: Shapes, config: Config) -> Iterator[_Block]:
     last = 3 if "backbone.layer1.0.conv3.weight" in shapes else 2
     for name, (stage, index, count) in found.items():
         number = int(count or 1) - 1
-        kind, pooling, fusion, widths = _block_kind(shapes, name)
+        options, widths = _block_kind(shapes, name, config)
         said = config.plugins[int(stage) - 1] if config.plugins else ()
         out = shapes[f"backbone.layer{stage}.{index}.conv{last}.weight"][0]
         position = f"after_conv{last}" if widths[1] == out else UNSAID_POSITION
         position = said[number] if number < len(said) else position
-        position = "after1x1" if position == f"after_conv{last}" else position
-        yield _Block(number, int(stage) - 1, int(index), kind, pooling, fusion, position, widths)
+        position: Any = "after1x1" if position == f"after_conv{last}" else position
+        yield _Block(number, int(stage) - 1, int(index), ContextSpec(position=position, **options), widths)
 
 
-def _block_kind(shapes: Shapes, name: str) -> tuple[str, Any, Any, tuple[int, ...]]:
-    """Its name here, pooling, fusion, and (P, C)."""
+def _block_kind(shapes: Shapes, name: str, config: Config) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Its name here with the options that tensors tell, and (P, C)."""
     theta = shapes.get(f"{name}theta.conv.weight")
     if theta is not None:
         if theta[0] != theta[1] // 2:
             raise ValueError("non-local blocks of another width than half their channels")
-        return "nl", ContextSpec.pooling, ContextSpec.fusion, theta[:2]
+        return {"block": "nl"}, theta[:2]
     if value := shapes.get(f"{name}value_conv.weight"):
-        return "ga", ContextSpec.pooling, ContextSpec.fusion, value[:2]
+        tensors = [name for name in shapes if "context_block" in name]
+        return {"block": "ga"} | attention_options(tensors, config), value[:2]
     branches = {"add": f"{name}channel_add_conv.0.weight", "scale": f"{name}channel_mul_conv.0.weight"}
     fusion = tuple(word for word, key in branches.items() if key in shapes)
     pooling = "attention" if f"{name}conv_mask.weight" in shapes else "average"
-    return "gc", pooling, fusion, shapes[branches[fusion[0]]][:2]
+    return {"block": "gc", "pooling": pooling, "fusion": fusion}, shapes[branches[fusion[0]]][:2]
 
 
 def attention_options(names: Iterable[str], config: Config) -> dict[str, Any]:
@@ -110,16 +103,16 @@ def attention_options(names: Iterable[str], config: Config) -> dict[str, Any]:
     return {"heads": heads, "terms": terms, "key_stride": stride} | mirrored
 
 
-def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], float | None]]:
+def _by_ratio(group: list[_Block]) -> list[tuple[list[_Block], dict[str, Any]]]:
     """The blocks, with the ratio that gives the widths of all; without one, for each width by itself."""
-    if group[0].kind != "gc":
-        return [(group, None)]
+    if group[0].spec.block != "gc":
+        return [(group, {})]
     widths = {block.widths for block in group}
-    ratio = _ratio(widths)
-    if ratio is not None:
-        return [(group, ratio)]
+    if ratio := _ratio(widths):
+        return [(group, {"ratio": ratio})]
     alone = [[block for block in group if block.widths == one] for one in sorted(widths)]
-    return [(part, _ratio({part[0].widths})) for part in sorted(alone, key=lambda part: part[0].stage)]
+    alone.sort(key=lambda part: part[0].stage)
+    return [(part, {"ratio": _ratio({part[0].widths})}) for part in alone]
 
 
 def _ratio(widths: set[tuple[int, ...]]) -> float | None:

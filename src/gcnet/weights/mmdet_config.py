@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gcnet.console import listed
@@ -77,8 +77,7 @@ class Config:
 
     def said(self) -> dict[str, Any]:
         """The fields that something is said of."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
     def overruled_by(self, other: Config) -> Config:
         """With what the other says in place of what this one does."""
@@ -173,7 +172,7 @@ def _notes(values: dict[str, Any]) -> Iterator[str]:
         yield "its test joins detections at several sizes or flips; here they are those at the first size"
     if others := [kind for kind in dict.fromkeys(places.kinds(values)) if not KNOWN_STEPS.match(kind)]:
         yield f"not done here, but in its test: {listed(others, 4)}"
-    rcnn, _ = places.test_settings(values)
+    rcnn = places.test_settings(values, "rcnn")
     for what, option, usual in (
         ("score threshold", "score_thr", 0.05),
         ("threshold of masks", "mask_thr_binary", 0.5),
@@ -264,7 +263,7 @@ def _box_stds(head: dict[str, Any]) -> tuple[float, ...]:
 
 def _test(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of inference: of the second stage, and of proposals."""
-    rcnn, rpn = places.test_settings(values)
+    rcnn, rpn = places.test_settings(values, "rcnn"), places.test_settings(values, "rpn")
     thresholds = {"nms_threshold": _nms_threshold(rcnn), "rpn_nms_threshold": _nms_threshold(rpn)}
     limits = {
         "detections": rcnn.get("max_per_img"),

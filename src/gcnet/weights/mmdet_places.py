@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from gcnet.weights.config_text import (
     Computed,
@@ -166,11 +166,8 @@ def anchor_strides(values: dict[str, Any]) -> tuple[int, ...] | None:
     return tuple(map(int, steps)) if whole else None
 
 
-def test_settings(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of inference: of the second stage, and of proposals."""
-    return _test(values, "rcnn", "roi_head"), _test(values, "rpn", "rpn_head")
-
-
-def _test(values: dict[str, Any], name: str, head: str) -> dict[str, Any]:
-    tests = [*find(first_dict(values, "test_cfg"), name), *find(first_dict(values, head), "test_cfg")]
+def test_settings(values: dict[str, Any], stage: Literal["rpn", "rcnn"]) -> dict[str, Any]:
+    """Settings of inference: of proposals, or of the second stage."""
+    head = first_dict(values, "rpn_head" if stage == "rpn" else "roi_head")
+    tests = [*find(first_dict(values, "test_cfg"), stage), *find(head, "test_cfg")]
     return next((test for test in tests if isinstance(test, dict)), {})

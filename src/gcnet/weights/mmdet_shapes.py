@@ -115,11 +115,11 @@ def read_structure(shapes: Shapes, config: Config, *, source: str) -> ModelSpec:
         raise GCNetError(f"{source} holds tensors whose shapes are those of no model") from error
 
 
-def told_by_shapes(spec: ModelSpec) -> ModelSpec:
-    """What shapes tell of a model, the rest at its default: equal for models whose tensors fit each other."""
+def told_by_shapes(spec: ModelSpec) -> tuple[object, ...]:
+    """What shapes tell of a model: equal for models whose tensors fit each other."""
     backbone, roi = spec.backbone, spec.roi
     if isinstance(backbone, LibrarySpec):  # there are no such checkpoints
-        return spec
+        return (backbone,)
     is_grouped = backbone.groups > 1 or backbone.scales > 1 or backbone.widths
     backbone = replace(
         backbone,
@@ -129,21 +129,10 @@ def told_by_shapes(spec: ModelSpec) -> ModelSpec:
         frozen_stages=ResNetSpec.frozen_stages,
         zero_init_residual=ResNetSpec.zero_init_residual,
     )
-    kept = ("box_convs", "box_fcs", "box_channels", "class_agnostic", "masks", "class_agnostic_masks")
-    masks = ("mask_channels", "mask_convs") if roi.masks else ()
-    roi = RoISpec(norm=_kind(roi.norm), **{name: getattr(roi, name) for name in (*kept, *masks, "aggregate")})
-    return ModelSpec(
-        "",
-        (),
-        backbone,
-        fpn_channels=spec.fpn_channels,
-        fpn_norm=_kind(spec.fpn_norm),
-        fpn_bottom_up=spec.fpn_bottom_up,
-        balance=spec.balance,
-        rpn=RPNSpec(convs=spec.rpn.convs),
-        roi=roi,
-        cascade=spec.cascade and CascadeSpec(ious=(0.5,) * len(spec.cascade.ious), loss_weights=(), stds=()),
-    )
+    neck = (spec.fpn_channels, _kind(spec.fpn_norm), spec.fpn_bottom_up, spec.balance)
+    box = (roi.box_convs, roi.box_fcs, roi.box_channels, roi.class_agnostic, _kind(roi.norm), roi.aggregate)
+    mask = roi.masks and (roi.mask_channels, roi.mask_convs, roi.class_agnostic_masks)
+    return backbone, neck, spec.rpn.convs, box, mask, spec.cascade and len(spec.cascade.ious)
 
 
 def _kind(norm: Norm | None) -> Norm | None:

@@ -17,6 +17,11 @@ BATCH_NORMS = "BN BN2d BatchNorm2d"
 SYNC_NORMS = "SyncBN MMSyncBN NaiveSyncBN SyncBatchNorm"
 
 
+def usual(**options: Any) -> Options:
+    """Options with the values that are known of them: one each, or several in a tuple."""
+    return {name: value if isinstance(value, tuple) else (value,) for name, value in options.items()}
+
+
 @dataclass(frozen=True)
 class Part:
     """What is known of a part of mmdetection's models.
@@ -35,15 +40,10 @@ class Part:
 
 _EXTRACTOR = Part(
     "SingleRoIExtractor GenericRoIExtractor SumGenericRoiExtractor",
-    {"featmap_strides": ([4, 8, 16, 32],), "aggregation": ("sum",)},
+    usual(featmap_strides=[4, 8, 16, 32], aggregation="sum"),
     "roi_layer out_channels finest_scale pre_cfg post_cfg",
 )
-_ATTENTION: Options = {
-    "spatial_range": (-1,),
-    "position_embedding_dim": (-1,),
-    "position_magnitude": (1,),
-    "q_stride": (1,),
-}
+_ATTENTION = usual(spatial_range=-1, position_embedding_dim=-1, position_magnitude=1, q_stride=1)
 KNOWN = {
     "model": Part(
         "MaskRCNN FasterRCNN CascadeRCNN TwoStageDetector",
@@ -53,12 +53,7 @@ KNOWN = {
     "wrapper": Part("SoftTeacher SemiBaseDetector"),
     "backbone": Part(
         "ResNet ResNeXt ResNetV1c ResNetV1d Res2Net RegNet",
-        {
-            "dilations": ([1, 1, 1, 1],),
-            "num_stages": (4,),
-            "out_indices": ([0, 1, 2, 3],),
-            "style": ("pytorch", "caffe"),
-        },
+        usual(dilations=[1, 1, 1, 1], num_stages=4, out_indices=[0, 1, 2, 3], style=("pytorch", "caffe")),
         "depth arch strides in_channels stem_channels base_channels groups base_width scales deep_stem "
         "avg_down frozen_stages conv_cfg norm_cfg norm_eval dcn stage_with_dcn plugins plugin "
         "stage_with_plugin gcb stage_with_gcb gen_attention stage_with_gen_attention "
@@ -66,33 +61,33 @@ KNOWN = {
     ),
     "neck": Part(
         "FPN PAFPN BFP",
-        {
-            "start_level": (0,),
-            "num_outs": (5,),
-            "num_levels": (5,),
-            "add_extra_convs": (False,),
-            "no_norm_on_lateral": (False,),
-            "act_cfg": (None,),
-            "activation": (None,),
-        },
+        usual(
+            start_level=0,
+            num_outs=5,
+            num_levels=5,
+            add_extra_convs=False,
+            no_norm_on_lateral=False,
+            act_cfg=None,
+            activation=None,
+        ),
         "in_channels out_channels end_level extra_convs_on_inputs relu_before_extra_convs refine_level "
         "refine_type conv_cfg norm_cfg upsample_cfg normalize",
     ),
     "rpn_head": Part(
         "RPNHead",
-        {"target_means": ([0.0] * 4,)},
+        usual(target_means=[0.0] * 4),
         "in_channels feat_channels num_convs background_label anchor_generator anchor_scales "
         "anchor_ratios anchor_strides anchor_base_sizes bbox_coder target_stds reg_decoded_bbox "
         "use_sigmoid_cls test_cfg",
     ),
     "roi_head": Part(
         "StandardRoIHead CascadeRoIHead DynamicRoIHead PISARoIHead",
-        {"shared_head": (None,)},
+        usual(shared_head=None),
         "num_stages stage_loss_weights bbox_roi_extractor bbox_head mask_roi_extractor mask_head test_cfg",
     ),
     "bbox_head": Part(
         "BBoxHead ConvFCBBoxHead SharedFCBBoxHead Shared2FCBBoxHead Shared4Conv1FCBBoxHead",
-        {"target_means": ([0.0] * 4,)},
+        usual(target_means=[0.0] * 4),
         "num_shared_convs num_shared_fcs num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs num_fcs "
         "with_avg_pool with_cls with_reg in_channels conv_out_channels fc_out_channels roi_feat_size "
         "bbox_coder target_stds reg_class_agnostic reg_decoded_bbox predict_box_type "
@@ -100,7 +95,7 @@ KNOWN = {
     ),
     "mask_head": Part(
         "FCNMaskHead HTCMaskHead",
-        {"upsample_method": ("deconv",), "upsample_ratio": (2,)},
+        usual(upsample_method="deconv", upsample_ratio=2),
         "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels class_agnostic "
         "upsample_cfg predictor_cfg conv_cfg norm_cfg with_conv_res normalize",
     ),
@@ -108,67 +103,53 @@ KNOWN = {
     "mask_roi_extractor": _EXTRACTOR,
     "pre_cfg": Part(
         "ConvModule",
-        {"stride": (1,), "dilation": (1,), "norm_cfg": (None,), "act_cfg": ({"type": "ReLU"},)},
+        usual(stride=1, dilation=1, norm_cfg=None, act_cfg={"type": "ReLU"}),
         "in_channels out_channels kernel_size padding inplace",
     ),
     "post_cfg": Part("GeneralizedAttention", _ATTENTION, "in_channels num_heads attention_type kv_stride"),
     "roi_layer": Part(
         "RoIAlign",
-        {"pool_mode": ("avg",), "aligned": (True,)},
+        usual(pool_mode="avg", aligned=True),
         "output_size out_size sampling_ratio sample_num use_torchvision spatial_scale",
     ),
-    "anchor_generator": Part(
-        "AnchorGenerator", {"centers": (None,), "center_offset": (0,), "scale_major": (True,)}
-    ),
+    "anchor_generator": Part("AnchorGenerator", usual(centers=None, center_offset=0, scale_major=True)),
     "bbox_coder": Part(
         "DeltaXYWHBBoxCoder",
-        {"target_means": ([0.0] * 4,), "clip_border": (True,), "add_ctr_clamp": (False,)},
+        usual(target_means=[0.0] * 4, clip_border=True, add_ctr_clamp=False),
     ),
     "cls_predictor_cfg": Part("Linear"),
     "reg_predictor_cfg": Part("Linear"),
     "predictor_cfg": Part("Conv Conv2d"),
-    "upsample_cfg": Part("deconv", {"mode": ("nearest",), "scale_factor": (2,)}),
-    "norm_cfg": Part(f"{BATCH_NORMS} {SYNC_NORMS} GN GroupNorm", {"num_groups": (32,), "eps": (1e-5,)}),
+    "upsample_cfg": Part("deconv", usual(mode="nearest", scale_factor=2)),
+    "norm_cfg": Part(f"{BATCH_NORMS} {SYNC_NORMS} GN GroupNorm", usual(num_groups=32, eps=1e-5)),
     "conv_cfg": Part("Conv Conv2d ConvWS"),
     "dcn": Part("DCN DCNv2"),
     "rcnn": Part(others="score_thr nms max_per_img mask_thr_binary"),
     "rpn": Part(
-        usual={"min_bbox_size": (0, -1), "nms_across_levels": (False,)},
+        usual=usual(min_bbox_size=(0, -1), nms_across_levels=False),
         others="nms_pre nms_post max_num max_per_img nms nms_thr deploy_nms_pre",
     ),
     "nms": Part(
         "nms soft_nms",
-        {
-            "class_agnostic": (False,),
-            "max_num": (-1,),
-            "offset": (0,),
-            "score_threshold": (0,),
-            "method": ("linear", "gaussian"),
-        },
+        usual(class_agnostic=False, max_num=-1, offset=0, score_threshold=0, method=("linear", "gaussian")),
     ),
-    "data_preprocessor": Part("DetDataPreprocessor MultiBranchDataPreprocessor", {"pad_value": (0,)}),
+    "data_preprocessor": Part("DetDataPreprocessor MultiBranchDataPreprocessor", usual(pad_value=0)),
 }
 STEPS: dict[str, Options] = {  # of a test
-    "LoadImageFromFile": {
-        "color_type": (None, "color", "unchanged"),
-        "imdecode_backend": (None, "cv2", "turbojpeg"),
-    },
-    "Pad": {
-        "size": (None,),
-        "pad_to_square": (False,),
-        "pad_val": (0, {"img": 0}, {"img": 0, "seg": 255}, {"img": 0, "masks": 0, "seg": 255}),
-    },
-    "FixShapeResize": {"width": ()},
-    "Resize": {"scale_factor": (None, 1.0), "interpolation": (None, "bilinear"), "backend": (None, "cv2")},
+    "LoadImageFromFile": usual(
+        color_type=(None, "color", "unchanged"), imdecode_backend=(None, "cv2", "turbojpeg")
+    ),
+    "Pad": usual(
+        size=None,
+        pad_to_square=False,
+        pad_val=(0, {"img": 0}, {"img": 0, "seg": 255}, {"img": 0, "masks": 0, "seg": 255}),
+    ),
+    "FixShapeResize": usual(width=()),
+    "Resize": usual(scale_factor=(None, 1.0), interpolation=(None, "bilinear"), backend=(None, "cv2")),
 }
 PLUGINS: dict[str, Options] = {
     "ContextBlock": {},
-    "NonLocal2d": {
-        "reduction": (2,),
-        "use_scale": (True,),
-        "mode": ("embedded_gaussian",),
-        "sub_sample": (False,),
-    },
+    "NonLocal2d": usual(reduction=2, use_scale=True, mode="embedded_gaussian", sub_sample=False),
     "GeneralizedAttention": _ATTENTION,
 }
 # A box head scores by softmax whatever its loss is (also with `use_sigmoid`), unless the loss does it itself.
@@ -293,7 +274,7 @@ def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
             yield f"deltas with deviations {shown(stds)}"
     if not all(loss.get("use_sigmoid") for loss in dicts(first_dict(values, "rpn_head"), "loss_cls")):
         yield "proposals scored by softmax"
-    _, rpn = places.test_settings(values)
+    rpn = places.test_settings(values, "rpn")
     if word(first_dict(rpn, "nms").get("type")) == "soft_nms":
         yield "soft_nms of proposals"
     post, most = rpn.get("nms_post"), rpn.get("max_per_img", rpn.get("max_num"))
@@ -303,9 +284,9 @@ def _of_proposals(values: dict[str, Any]) -> Iterator[str]:
 
 def _of_boxes(values: dict[str, Any]) -> Iterator[str]:
     """How classes are scored, how finely regions are read, and soft NMS."""
-    rcnn, _ = places.test_settings(values)
+    nms = first_dict(places.test_settings(values, "rcnn"), "nms")
     for option, least in (("sigma", 1e-6), ("min_score", 0)):
-        value = first_dict(rcnn, "nms").get(option, 1)
+        value = nms.get(option, 1)
         if not (own := numbers([value])) or own[0] < least:
             yield f"NMS with {option}={shown(value)}"
     losses = dicts(dicts(values, "bbox_head"), "loss_cls")

@@ -9,12 +9,14 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gcnet.context_spec import ContextSpec, check_change
 from gcnet.device import choose_device, keep_freed_memory
 from gcnet.errors import GCNetError
+from gcnet.files import AnyPath
 from gcnet.weights.catalog import ClassifierRow, Row, find
 from gcnet.weights.fetch import Source, find_place, find_source, find_weights
 
@@ -22,8 +24,30 @@ if TYPE_CHECKING:
     from gcnet.models.classifier import Classifier
     from gcnet.models.detector import Detector
 
-    AnyPath = str | os.PathLike[str]
     AnyModel = AnyPath | Detector | Classifier
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a training starts from, as `find_start` finds it.
+
+    Attributes:
+        held: a row, the model that was in `file`, or a caller's.
+        weights: of a row, as for `create_model`, or "none", or "auto": the published ones of the row, where
+            they cannot be had ImageNet's for the backbone, and none where neither is published.
+        backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.
+        context: blocks to add to a model that has none; `remove_context` takes out those that it has. A
+            caller's stay.
+    """
+
+    held: Row | ClassifierRow | Detector | Classifier
+    weights: AnyPath | None = "auto"
+    mirrors: Sequence[str] = ()
+    file: str | None = None
+    backbone: AnyPath | None = None
+    context: ContextSpec | None = None
+    remove_context: bool = False
+
 
 WORDS = (None, "none", "auto", "coco", "imagenet")  # for the weights of a name; others are files
 
@@ -60,8 +84,8 @@ def find_start(
     context: ContextSpec | None = None,
     *,
     remove_context: bool = False,
-) -> tuple[Row | ClassifierRow | Detector | Classifier, str | None]:
-    """The row or the model that a training starts from, and the file that the model was read from, if any.
+) -> Origin:
+    """What a training starts from; a model in a file has been read.
 
     Arguments are those of `gcnet.train`. Raises GCNetError for what is not there or does not go together.
     """
@@ -76,7 +100,7 @@ def find_start(
         check_change(held.spec.name, has, None)
     if context:
         check_change(held.spec.name, None if remove_context else has, context)
-    return held, file
+    return Origin(held, weights, mirrors, file, backbone, context, remove_context)
 
 
 def _find_held(
@@ -95,12 +119,12 @@ def _find_held(
             raise GCNetError("weights are for a model that is given by its name; this one has its own")
         return model, None
     if weights not in WORDS:
-        find_weights(os.fspath(weights))
+        find_weights(weights)
     return find(os.fspath(model)), None
 
 
 def find_file(model: AnyModel, weights: AnyPath | None = "auto") -> Source | None:
     """The file, run folder or repository that a training starts from; None for a catalog name or a model."""
-    if not isinstance(model, str | os.PathLike) or not find_place(os.fspath(model)):
+    if not isinstance(model, str | os.PathLike) or not find_place(model):
         return None
-    return find_source(os.fspath(model), None if weights in (None, "auto") else os.fspath(weights))
+    return find_source(model, None if weights == "auto" else weights)

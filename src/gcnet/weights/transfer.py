@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -65,17 +66,22 @@ def download(address: str, part: Path, patience: Patience) -> None:
     best, stalled, answered = _size(part), 0, False
     while True:
         try:
-            with _request(address, _size(part), patience) as response:
+            offset = _size(part)
+            with _request(address, offset, patience) as response:
+                _check(response, address, offset)
+                offset = offset if response.status_code == 206 else 0  # or the server ignores the range
+                length = response.headers.get("Content-Length", "")
+                total = offset + int(length) if length.isdecimal() else None
                 if not answered:
-                    _announce(response, part)
+                    _announce(response.url, part, offset, total)
                 answered = True
-                _save(response, part, patience)
+                _save(response, part, offset, total, patience)
             return
         except requests.RequestException as error:
             status = None if error.response is None else error.response.status_code
-            if status == 416:  # our part is longer than the file: begin again
-                part.unlink(missing_ok=True)
-                answered = True
+            if status in (206, 416) and _size(part):  # it has no such rest: begin again
+                part.unlink()
+                continue
             stalled, best = (0, _size(part)) if _size(part) > best else (stalled + 1, best)
             if not answered or stalled >= patience.tries:
                 raise UnavailableError(_why(error, patience), missing=status in (403, 404, 410)) from None
@@ -85,18 +91,22 @@ def download(address: str, part: Path, patience: Patience) -> None:
 def copy(path: Path, part: Path) -> None:
     """Copies a file on this machine. Raises GCNetError if the disk is full or cannot be written."""
     say(f"copying {path} into {part.parent}")
-    try:
+    with cache_errors(part.parent):
         shutil.copyfile(path, part)
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turns an error of the system inside it, but none of a connection, into GCNetError about the cache."""
+    try:
+        yield
     except OSError as error:
-        raise unwritable(part.parent, error) from None
-
-
-def unwritable(folder: Path, error: OSError) -> GCNetError:
-    """The error for a cache folder that does not take a file."""
-    return GCNetError(
-        f"cannot write in {folder}: {error.strerror or error}; free space there, or set GCNET_HOME to "
-        "another folder"
-    )
+        if error.errno is None:  # of requests or filelock
+            raise
+        raise GCNetError(
+            f"cannot write in {folder}: {error.strerror}; free space there, or set GCNET_HOME to another "
+            "folder"
+        ) from None
 
 
 def host(address: str) -> str:
@@ -117,38 +127,32 @@ def _request(address: str, offset: int, patience: Patience) -> Response:
     if offset:
         headers["Range"] = f"bytes={offset}-"
     timeout = (patience.connect, patience.read)
-    response = requests.get(address, headers=headers, stream=True, timeout=timeout)
-    try:
-        if address.startswith("https:") and response.url.startswith("http:"):
-            raise UnavailableError("leads to plain http, on which anybody can change a file")
-        response.raise_for_status()
-        if "html" in response.headers.get("Content-Type", ""):  # an expired domain, a login page
-            raise UnavailableError("answers with a web page")
-    except BaseException:
-        response.close()
-        raise
+    return requests.get(address, headers=headers, stream=True, timeout=timeout)
+
+
+def _check(response: Response, address: str, offset: int) -> None:
+    """Raises if this is not the answer of a host that has the file, or another part than was asked for."""
+    from requests import HTTPError
+
+    if address.startswith("https:") and response.url.startswith("http:"):
+        raise UnavailableError("leads to plain http, on which anybody can change a file")
+    response.raise_for_status()
+    if "html" in response.headers.get("Content-Type", ""):  # an expired domain, a login page
+        raise UnavailableError("answers with a web page")
     follows = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     if response.status_code == 206 and not follows:
-        response.close()
-        return _request(address, 0, patience)
-    return response
+        raise HTTPError(response=response)
 
 
-def _save(response: Response, part: Path, patience: Patience) -> None:
-    """Writes the body to `part`, behind what is there if the server sends the rest."""
+def _save(response: Response, part: Path, offset: int, total: int | None, patience: Patience) -> None:
+    """Writes the body to `part` from byte `offset` on."""
     import requests
 
-    offset = _offset(response, part)
-    total = _total(response, part)
-    try:
-        with open(part, "ab" if offset else "wb") as file:
-            _write(response, file, offset, total, patience)
-            file.flush()
-            os.fsync(file.fileno())
-    except requests.RequestException:
-        raise
-    except OSError as error:  # the part is kept: the download is resumed once there is room
-        raise unwritable(part.parent, error) from None
+    # After an error the part is kept: the download is resumed once there is room.
+    with cache_errors(part.parent), open(part, "ab" if offset else "wb") as file:
+        _write(response, file, offset, total, patience)
+        file.flush()
+        os.fsync(file.fileno())
     if total and _size(part) < total:
         raise requests.ConnectionError("the connection was cut")
 
@@ -182,28 +186,16 @@ def _chunks(response: Response) -> Iterator[bytes]:
         raise requests.ConnectionError(error) from error
 
 
-def _announce(response: Response, part: Path) -> None:
+def _announce(url: str, part: Path, offset: int, total: int | None) -> None:
     """Says what comes from where. Raises GCNetError if there is no room for it: nothing is written then."""
-    total = _total(response, part)
-    missing = total - _offset(response, part) if total else 0
+    missing = total - offset if total else 0
     if missing > shutil.disk_usage(part.parent).free:
         raise GCNetError(
             f"no room for {part.stem}: {_megabytes(missing)} more are needed in {part.parent}; free space "
             "there, or set GCNET_HOME to another folder"
         )
     size = f" ({_megabytes(total)})" if total else ""
-    say(f"fetching {part.stem}{size} from {host(response.url)} into {part.parent}")
-
-
-def _offset(response: Response, part: Path) -> int:
-    """The byte of the file that the body begins with: 0 where the server ignores the range."""
-    return _size(part) if response.status_code == 206 else 0
-
-
-def _total(response: Response, part: Path) -> int | None:
-    """Bytes of the whole file, if the server says."""
-    length = response.headers.get("Content-Length", "")
-    return _offset(response, part) + int(length) if length.isdecimal() else None
+    say(f"fetching {part.stem}{size} from {host(url)} into {part.parent}")
 
 
 def _why(error: RequestException, patience: Patience) -> str:
@@ -216,8 +208,10 @@ def _why(error: RequestException, patience: Patience) -> str:
     cut = (kinds.ConnectionError, kinds.ChunkedEncodingError)
     reasons = (
         (isinstance(error, kinds.ConnectTimeout), f"no connection within {patience.connect:g} s"),
-        (isinstance(error, kinds.Timeout), f"no answer within {patience.read:g} s"),
-        ("Read timed out" in text, f"no answer within {patience.read:g} s"),
+        (
+            isinstance(error, kinds.Timeout) or "Read timed out" in text,
+            f"no answer within {patience.read:g} s",
+        ),
         (isinstance(error, kinds.InvalidSchema), "not an address that begins with http(s):// or file://"),
         (isinstance(error, kinds.SSLError), "its certificate is not accepted"),
         (isinstance(error, kinds.ProxyError), "the proxy does not let it through"),
