@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-
-@dataclass(frozen=True)
-class Line:
-    """A finding: a fault ("fix"), something to look at, a remark ("note"), or "good"."""
-
-    level: Literal["fix", "look", "note", "good"]
-    text: str
+# A finding: a fault ("fix"), something to look at, a remark ("note"), or "good"; and what is said of it.
+Line = tuple[Literal["fix", "look", "note", "good"], str]
 
 
 @dataclass(frozen=True)
