@@ -113,8 +113,7 @@ def choose_images(data: Path, *, split: str = "valid", count: int | None = None)
         paths = [record.path for record in load_split(data, split).records]
     if not paths:
         raise GCNetError(f"the split {split!r} of {data} has no images; take another")
-    if count is None or count >= len(paths):
-        return paths
+    count = min(count or len(paths), len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
 
 

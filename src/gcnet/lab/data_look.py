@@ -21,6 +21,8 @@ from gcnet.data.suspects import Suspect, find_suspects
 from gcnet.errors import GCNetError
 from gcnet.viz.page import Line, percent
 
+log = logging.getLogger(__name__)
+
 Place = tuple[str, int]  # a split, and an index in it
 
 
@@ -70,15 +72,14 @@ def notes_of_readers() -> Iterator[list[str]]:
     readers.addHandler(handler)
     before, readers.propagate = readers.propagate, False
     try:
-        try:
-            yield notes
-        finally:
-            readers.propagate = before
-            readers.removeHandler(handler)
+        yield notes
     except GCNetError:  # what led to it is said before it
         for note in notes:
-            readers.warning("%s", note)
+            log.warning("%s", note)
         raise
+    finally:
+        readers.propagate = before
+        readers.removeHandler(handler)
 
 
 def look_through(
