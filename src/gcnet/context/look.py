@@ -277,9 +277,10 @@ def _measured(
         term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
         features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
         count, *attention = _measure_attention(block.pool, x, sample_positions(positions, queries, seed))
-        columns = [_numbers(column, len(x)) for column in (*features, *attention)]
-        rows = zip(*columns, strict=True)
-        found.setdefault(name, []).extend(BlockStatistics(positions, count, *row) for row in rows)
+        statistics = found.setdefault(name, [])
+        for row in torch.stack([*features, *attention], dim=1).tolist():
+            figures = [None if figure != figure else figure for figure in row]  # NaN
+            statistics.append(BlockStatistics(positions, count, *figures))
 
     transform: Any = block.scale if block.add is None else block.add
     with transform.register_forward_hook(keep), block.register_forward_hook(measure):
@@ -288,10 +289,11 @@ def _measured(
 
 def _measure_attention(
     pool: Any, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
-) -> tuple[int, Tensor | None, Tensor | None, Tensor | None]:
-    """Of how many queries; the cosine distance, divergence and share of each image."""
+) -> tuple[int, Tensor, Tensor, Tensor]:
+    """Of how many queries; the cosine distance, divergence and share of each image, NaN where undefined."""
+    undefined = x.new_full((len(x),), torch.nan, dtype=torch.float64)
     if not has_attention(pool):
-        return 0, None, None, None
+        return 0, undefined, undefined, undefined
     if depends_on_query(pool):
         maps = pool.attention(x, chosen).flatten(2)
     else:
@@ -304,15 +306,8 @@ def _measure_attention(
     probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
     attention = cosine_distance(maps) * fair
     if not probable:
-        return count, attention, None, None
+        return count, attention, undefined, undefined
     return count, attention, jensen_shannon(maps) * fair, covered_share(maps)
-
-
-def _numbers(column: Tensor | None, images: int) -> list[float | None]:
-    """Plain numbers; None in place of a missing column and of NaN."""
-    if column is None:
-        return [None] * images
-    return [None if value != value else value for value in column.tolist()]
 
 
 @dataclass(frozen=True)
