@@ -251,6 +251,11 @@ def covered_share(maps: Float[Tensor, "N Q M"]) -> Float64[Tensor, " N"]:
     return (entropy.exp() / maps.shape[2]).mean(dim=1)
 
 
+def are_probabilities(maps: Float[Tensor, "N Q M"]) -> bool:
+    """Whether all maps are distributions, as far as sums in half precision tell."""
+    return bool((maps >= 0).all() and ((maps.double().sum(dim=2) - 1).abs() < 1e-2).all())
+
+
 def sample_positions(positions: int, queries: int, seed: int) -> Int64[Tensor, " Q"]:
     """All of a map's positions if there are at most `queries`, else that many of them, rising."""
     if positions <= queries:
@@ -302,10 +307,8 @@ def _measure_attention(
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
     positions, count = x[0, 0].numel(), len(chosen)
     fair = (1 - 1 / positions) / (1 - 1 / count) if count > 1 else 1.0
-    sums = maps.double().sum(dim=2)
-    probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
     attention = cosine_distance(maps) * fair
-    if not probable:
+    if not are_probabilities(maps):
         return count, attention, undefined, undefined
     return count, attention, jensen_shannon(maps) * fair, covered_share(maps)
 
