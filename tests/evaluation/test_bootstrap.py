@@ -14,7 +14,7 @@ from hostile_sets import HostileSet
 from gcnet.data.annotations import build
 from gcnet.data.source import Source
 from gcnet.evaluation.average_precision import score
-from gcnet.evaluation.bootstrap import Interval, ap_samples, image_weights, nan_mean, threshold_samples
+from gcnet.evaluation.bootstrap import ap_samples, image_weights, interval, nan_mean, threshold_samples
 from gcnet.evaluation.operating import best_point
 
 
@@ -71,8 +71,7 @@ def test_thresholds_of_resamples_lie_around_the_best() -> None:
 
 def test_intervals_are_moved_to_the_figure_and_stay_in_range() -> None:
     samples = np.append(np.linspace(0.4, 0.8, 1001), np.nan)
-    found = Interval.of(0.5, samples)
-    assert (found.low, found.high) == (pytest.approx(0.31), pytest.approx(0.69))
-    assert Interval.of(0.95, samples).high == 1.0
-    assert np.isnan(Interval.of(0.5, np.full(3, np.nan)).low)
+    assert interval(0.5, samples) == pytest.approx({"value": 0.5, "low": 0.31, "high": 0.69})
+    assert interval(0.95, samples)["high"] == 1.0
+    assert np.isnan(interval(0.5, np.full(3, np.nan))["low"])
     assert np.isnan(nan_mean(np.full((2, 3), np.nan), 1)).all()

@@ -58,11 +58,9 @@ def test_the_table_counts_each_object_and_each_detection_once() -> None:
 def test_calibration_of_what_is_right_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(20_000)
-    bins, error = calibration(scores, rng.random(20_000) < scores)
-    assert len(bins) == 10
-    assert sum(one.count for one in bins) == 20_000
-    assert error is not None
-    assert error < 0.02
-    _, error = calibration(np.full(10, 0.9), np.arange(10) < 4)
-    assert error == pytest.approx(0.5)
-    assert calibration(np.zeros(0), np.zeros(0, bool)) == ([], None)
+    found = calibration(scores, rng.random(20_000) < scores)
+    assert len(found["bins"]) == 10
+    assert sum(one["count"] for one in found["bins"]) == 20_000
+    assert found["error"] < 0.02
+    assert calibration(np.full(10, 0.9), np.arange(10) < 4)["error"] == pytest.approx(0.5)
+    assert calibration(np.zeros(0), np.zeros(0, bool)) == {"bins": [], "error": None}

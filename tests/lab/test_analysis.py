@@ -16,6 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from gcnet.context import GlobalContext
 from gcnet.context.look import BlockStatistics, mean_statistics, measure
 from gcnet.errors import GCNetError
 from gcnet.lab.analysis import analyse, choose_images, print_analysis
@@ -108,9 +109,13 @@ def test_what_was_measured_survives_the_end_of_the_run(shapes: Path, tmp_path: P
     assert json.loads((tmp_path / "analysis.json").read_text())["images"] == 3
 
 
-def test_models_without_blocks_are_refused(shapes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_heads", [False, True])
+def test_models_without_blocks_are_refused(in_heads: bool, shapes: Path, tmp_path: Path) -> None:
+    detector = lively_detector(None)
+    if in_heads:  # which look at regions
+        detector.roi_heads.box_head.aggregate = GlobalContext(48)
     with pytest.raises(GCNetError, match="mask_rcnn_tiny has no context blocks"):
-        analyse(lively_detector(None), choose_images(shapes), tmp_path / "out")
+        analyse(detector, choose_images(shapes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -51,7 +51,7 @@ def test_folder_of_another_demo_is_left_alone(demo: Path, tmp_path: Path) -> Non
     with pytest.raises(GCNetError, match="other settings"):
         run_demo(demo, replace(SMALL, seed=4))
     (tmp_path / "data").mkdir()
-    with pytest.raises(GCNetError, match="no demo"):
+    with pytest.raises(GCNetError, match="data would be replaced"):
         run_demo(tmp_path, SMALL)
 
 

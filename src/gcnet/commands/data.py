@@ -69,7 +69,7 @@ def _print(look: Look) -> None:
     console.print(make_table(None, ["class", *look.survey.splits], rows))
     if len(order) > PRINTED:
         console.print(f"and {len(order) - PRINTED} more classes", highlight=False)
-    told = [f"{line.level}: {line.text}" for line in findings(look)]
+    told = [f"{level}: {text}" for level, text in findings(look)]
     for words in (*told, *(f"read: {note}" for note in look.notes)):
         console.print(printable(words), markup=False, highlight=False, soft_wrap=True)
 

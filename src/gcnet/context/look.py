@@ -251,6 +251,11 @@ def covered_share(maps: Float[Tensor, "N Q M"]) -> Float64[Tensor, " N"]:
     return (entropy.exp() / maps.shape[2]).mean(dim=1)
 
 
+def are_probabilities(maps: Float[Tensor, "N Q M"]) -> bool:
+    """Whether all maps are distributions, as far as sums in half precision tell."""
+    return bool((maps >= 0).all() and ((maps.double().sum(dim=2) - 1).abs() < 1e-2).all())
+
+
 def sample_positions(positions: int, queries: int, seed: int) -> Int64[Tensor, " Q"]:
     """All of a map's positions if there are at most `queries`, else that many of them, rising."""
     if positions <= queries:
@@ -277,9 +282,10 @@ def _measured(
         term = term.unsqueeze(2).expand(-1, -1, positions) if term.dim() == 2 else term
         features = [cosine_distance(tensor.flatten(2).transpose(1, 2)) for tensor in (x, term, output)]
         count, *attention = _measure_attention(block.pool, x, sample_positions(positions, queries, seed))
-        columns = [_numbers(column, len(x)) for column in (*features, *attention)]
-        rows = zip(*columns, strict=True)
-        found.setdefault(name, []).extend(BlockStatistics(positions, count, *row) for row in rows)
+        statistics = found.setdefault(name, [])
+        for row in torch.stack([*features, *attention], dim=1).tolist():
+            figures = [None if figure != figure else figure for figure in row]  # NaN
+            statistics.append(BlockStatistics(positions, count, *figures))
 
     transform: Any = block.scale if block.add is None else block.add
     with transform.register_forward_hook(keep), block.register_forward_hook(measure):
@@ -288,10 +294,11 @@ def _measured(
 
 def _measure_attention(
     pool: Any, x: Float[Tensor, "N C ..."], chosen: Int64[Tensor, " Q"]
-) -> tuple[int, Tensor | None, Tensor | None, Tensor | None]:
-    """Of how many queries; the cosine distance, divergence and share of each image."""
+) -> tuple[int, Tensor, Tensor, Tensor]:
+    """Of how many queries; the cosine distance, divergence and share of each image, NaN where undefined."""
+    undefined = x.new_full((len(x),), torch.nan, dtype=torch.float64)
     if not has_attention(pool):
-        return 0, None, None, None
+        return 0, undefined, undefined, undefined
     if depends_on_query(pool):
         maps = pool.attention(x, chosen).flatten(2)
     else:
@@ -300,19 +307,10 @@ def _measure_attention(
     # A sample holds more pairs of a position with itself, which are at distance 0, than the whole does.
     positions, count = x[0, 0].numel(), len(chosen)
     fair = (1 - 1 / positions) / (1 - 1 / count) if count > 1 else 1.0
-    sums = maps.double().sum(dim=2)
-    probable = bool((maps >= 0).all() and (sums - 1).abs().max() < 1e-2)
     attention = cosine_distance(maps) * fair
-    if not probable:
-        return count, attention, None, None
+    if not are_probabilities(maps):
+        return count, attention, undefined, undefined
     return count, attention, jensen_shannon(maps) * fair, covered_share(maps)
-
-
-def _numbers(column: Tensor | None, images: int) -> list[float | None]:
-    """Plain numbers; None in place of a missing column and of NaN."""
-    if column is None:
-        return [None] * images
-    return [None if value != value else value for value in column.tolist()]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ four forms needs it at once; memory grows with P and M, not with their product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -93,11 +92,8 @@ class PairwiseAttention(nn.Module):
             weights = query @ key.transpose(1, 2) / key.shape[1]
         else:
             weights = (query @ key.transpose(1, 2) * self.softmax_scale).softmax(dim=2)
-        return weights.reshape(len(x), len(queries), *self.key_size(x.shape[2:]))
-
-    def key_size(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The size of the map of keys for a map of `size`."""
-        return tuple(max(side // 2, 1) for side in size) if self.sub_sample else tuple(size)
+        sides = [max(side // 2, 1) for side in x.shape[2:]] if self.sub_sample else x.shape[2:]
+        return weights.reshape(len(x), len(queries), *sides)
 
     def extra_repr(self) -> str:
         return f"mode={self.mode}, softmax_scale={self.softmax_scale:.4g}, sub_sample={self.sub_sample}"

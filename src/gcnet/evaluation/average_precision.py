@@ -10,7 +10,7 @@ M limits (1, 10) on an image's detections of a class. Boxes are x, y, width, hei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,7 @@ class Objects:
 
     def take(self, index: Int64[np.ndarray, " _N"] | Bool[np.ndarray, " N"]) -> Objects:
         """The rows that `index` selects, in its order."""
-        masks = self.masks
-        if masks is not None:
-            masks = [masks[i] for i in np.arange(len(self))[index].tolist()]
+        masks = self.masks and [self.masks[i] for i in np.arange(len(self))[index].tolist()]
         rest = (self.boxes[index], self.areas[index], self.sizes[index])
         return Objects(self.images[index], self.classes[index], *rest, masks)
 
@@ -160,7 +158,7 @@ def _pairs(
 ) -> Pairs:
     first = np.searchsorted(truth_key, found_key, "left")
     counts = np.searchsorted(truth_key, found_key, "right") - first
-    parts = [Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for rows in np.split(np.arange(len(found)), np.flatnonzero(np.diff(counts.cumsum() // PAIRS)) + 1):
         part, from_, many = found.take(rows), first[rows], counts[rows]
         one = np.repeat(np.arange(len(rows)), many)
@@ -170,8 +168,8 @@ def _pairs(
         else:
             ious = _mask_ious(part, truth, crowd, found_key[rows], from_, many)
         near = ious >= least
-        parts.append(Pairs(rows[one[near]], other[near], ious[near]))
-    return Pairs(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Pairs)))
+        parts.append((rows[one[near]], other[near], ious[near]))
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _box_ious(

@@ -6,7 +6,6 @@ counts its matches twice. B resamples, I images, N detections, T IoU thresholds,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,27 +19,19 @@ DRAWN = {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "drawn": "images"
 AT_ONCE = 1 << 20  # numbers in memory
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A figure and its 95 % confidence bounds.
+def interval(value: float, samples: Float[np.ndarray, " B"], *, least: float = 0.0) -> dict[str, float]:
+    """A figure in [`least`, 1] as `value`, and its 95 % confidence bounds, `low` and `high`.
 
     They are those of 95 % of its resamples, moved by how much these are off on average: images that are drawn
     twice raise AP. On 60 drawn images bounds so moved hold the true AP in 94 of 100 cases, unmoved in 88.
+    Bounds are NaN where no resample has the figure.
     """
-
-    value: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, value: float, samples: Float[np.ndarray, " B"], *, least: float = 0.0) -> Interval:
-        """Of a figure in [`least`, 1]. Bounds are NaN where no resample has the figure."""
-        known = samples[~np.isnan(samples)]
-        if not len(known):
-            return cls(value, np.nan, np.nan)
-        outside = (1 - LEVEL) / 2
-        low, high = np.quantile(known, [outside, 1 - outside]) - (known.mean() - value)
-        return cls(value, max(float(low), least), min(float(high), 1.0))
+    known = samples[~np.isnan(samples)]
+    if not len(known):
+        return {"value": value, "low": np.nan, "high": np.nan}
+    outside = (1 - LEVEL) / 2
+    low, high = np.quantile(known, [outside, 1 - outside]) - (known.mean() - value)
+    return {"value": value, "low": max(float(low), least), "high": min(float(high), 1.0)}
 
 
 def nan_mean(values: np.ndarray, axis: int | tuple[int, ...] | None = None) -> Any:

@@ -128,20 +128,16 @@ class CocoEvaluator:
         lengths = [len(image) for image in images]
         numbers = [self._numbers[image.image_id] for image in images]
         labels = {category_id: label for label, category_id in enumerate(self.category_ids)}
-        ids = _joined([image.category_ids for image in images], np.zeros(0, np.int64))
+        ids = np.concatenate([np.zeros(0, np.int64), *(image.category_ids for image in images)])
         found = Objects(
             images=np.repeat(np.array(numbers, np.int64), lengths),
             classes=np.array([labels[id] for id in ids.tolist()], np.int64),
-            boxes=_joined([image.boxes for image in images], np.zeros((0, 4))),
-            areas=_joined([_areas(image) for image in images], np.zeros(0)),
+            boxes=np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)]),
+            areas=np.concatenate([np.zeros(0), *map(_areas, images)]),
             masks=[counts for image in images for counts in image.counts or ()] if masks else None,
             sizes=np.repeat(np.array([image.size for image in images], np.int64).reshape(-1, 2), lengths, 0),
         )
-        return found, _joined([image.scores for image in images], np.zeros(0))
-
-
-def _joined(columns: list[np.ndarray], empty: np.ndarray) -> np.ndarray:
-    return np.concatenate([empty, *columns])
+        return found, np.concatenate([np.zeros(0), *(image.scores for image in images)])
 
 
 def _areas(image: ImageResults) -> Float[np.ndarray, " D"]:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -212,11 +212,10 @@ def predict_all(
         ThreadPoolExecutor(1) as pool,
     ):
         task = bar.add_task("evaluating", total=len(indices), completed=len(indices) - len(left))
-        pending: Future[None] | None = None
+        pending = pool.submit(encode, [], [])
         for group, batch in zip(batches, loader, strict=True):
             found = looks.predict(batch, **options)
-            if pending is not None:
-                pending.result()
+            pending.result()
             # Masks are encoded while the network works on the next images.
             found = [
                 one.on_cpu() if isinstance(one, AnyDetections) else torch.as_tensor(one).cpu()
@@ -224,8 +223,7 @@ def predict_all(
             ]
             pending = pool.submit(encode, group, found)
             bar.advance(task, len(group))
-        if pending is not None:
-            pending.result()
+        pending.result()
     return [images[index] for index in indices]
 
 

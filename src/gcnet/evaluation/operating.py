@@ -7,6 +7,7 @@ thresholds.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
@@ -99,30 +100,18 @@ def confusion(matches: Matches, score: float) -> Int64[np.ndarray, "K1 K1"]:
     return table
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Predictions with scores between two bounds: number, mean score, share that is correct."""
+def calibration(scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]) -> dict[str, Any]:
+    """`bins` that hold something, and the expected calibration `error` (arXiv 1706.04599); none of no scores.
 
-    low: float
-    high: float
-    count: int
-    score: float
-    right: float
-
-
-def calibration(
-    scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]
-) -> tuple[list[Bin], float | None]:
-    """Bins that hold something, and the expected calibration error (arXiv 1706.04599); none of no scores.
-
-    That is how far a score is from the share that is right, on average.
+    That is how far a score is from the share that is right, on average. A bin has two bounds, `low` and
+    `high`, the number of scores between them, their mean, and the share that is correct.
     """
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
-    bins = []
+    bins, off = [], 0.0
     for place in np.unique(places).tolist():
         own = places == place
         mean, share = float(scores[own].mean()), float(right[own].mean())
-        bins.append(Bin(place / BINS, (place + 1) / BINS, int(own.sum()), mean, share))
-    if not bins:
-        return [], None
-    return bins, sum(abs(one.score - one.right) * one.count for one in bins) / len(scores)
+        bins.append({"low": place / BINS, "high": (place + 1) / BINS, "count": int(own.sum())})
+        bins[-1] |= {"score": mean, "right": share}
+        off += abs(mean - share) * bins[-1]["count"]
+    return {"bins": bins, "error": off / len(scores) if bins else None}

@@ -6,14 +6,13 @@ I images, K classes, B resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from gcnet.data.dataset import DataSet, LabelledImage
-from gcnet.evaluation.bootstrap import DRAWN, Interval, image_weights, nan_mean
+from gcnet.evaluation.bootstrap import DRAWN, image_weights, interval, nan_mean
 from gcnet.evaluation.operating import calibration
 
 
@@ -29,7 +28,6 @@ def describe_classes(
     right, weights = truth == found, image_weights(count)
     table = np.zeros((len(names), len(names)), int)
     np.add.at(table, (truth, found), 1)
-    bins, error = calibration(sure, right)
     usual = float(sure[right].mean()) if right.any() else 1.0
     wrong = np.flatnonzero(~right)
     wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
@@ -47,7 +45,7 @@ def describe_classes(
             for label, name in enumerate(names)
         ],
         "confusion": {"rows_are": "classes", "names": names, "table": table.tolist()},
-        "calibration": {"bins": [asdict(one) for one in bins], "error": error},
+        "calibration": calibration(sure, right),
         "mistakes": [
             {
                 "file_name": dataset.name(place),
@@ -120,4 +118,4 @@ def _share(
     """The share of images that are right, or a difference of two such, with its interval."""
     total = weights.sum(1)
     samples = np.where(total > 0, np.einsum("bi,i->b", weights, right) / np.maximum(total, 1), np.nan)
-    return asdict(Interval.of(float(nan_mean(right.astype(float))), samples, least=least))
+    return interval(float(nan_mean(right.astype(float))), samples, least=least)

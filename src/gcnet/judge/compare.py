@@ -49,7 +49,7 @@ def write_comparison(
     said = " ".join([verdict(differences), *notes])
     report = plain({**about, "intervals": intervals, "verdict": said, **compared})
     write_json(folder / "compare.json", report)
-    drawn = draw_each(draw, report["differing_images"][:SHOWN])
+    drawn = draw_each(draw, {"differing_images": report["differing_images"][:SHOWN]})
     page = render_page(Path(__file__).with_name("compare.html"), report=report, drawn=drawn)
     write_bytes(folder / "compare.html", page)
     return report

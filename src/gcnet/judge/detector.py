@@ -15,14 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.evaluation.average_precision import NONE, Matches, score
-from gcnet.evaluation.bootstrap import (
-    DRAWN,
-    Interval,
-    ap_samples,
-    image_weights,
-    nan_mean,
-    threshold_samples,
-)
+from gcnet.evaluation.bootstrap import DRAWN, ap_samples, image_weights, interval, nan_mean, threshold_samples
 from gcnet.evaluation.coco_ap import CocoEvaluator
 from gcnet.evaluation.errors import KINDS, Errors, find_errors, gains
 from gcnet.evaluation.operating import LEVELS, Point, best_point, calibration, confusion, counted, curve
@@ -91,13 +84,11 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
     if judged.masks and len(judged.masks.truth):  # else the objects have no outlines
         kinds["mask"] = judged.masks
     ap = {kind: ap_intervals([one], weights) for kind, one in kinds.items()}
-    scores, right, _ = counted(boxes)
-    bins, error = calibration(scores, right)
     table = confusion(boxes, judged.threshold)
     best = None
     if judged.best:
-        interval = Interval.of(judged.threshold, threshold_samples(boxes, weights))
-        best = asdict(judged.best) | {"low": interval.low, "high": interval.high}
+        bounds = interval(judged.threshold, threshold_samples(boxes, weights))
+        best = asdict(judged.best) | {"low": bounds["low"], "high": bounds["high"]}
     return {
         "images": len(judged.order),
         "objects": int(boxes.wanted.sum()),
@@ -121,7 +112,7 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
         "confusion": {"score": judged.threshold, "rows_are": "objects", "names": [*names, BACKGROUND]}
         | {"table": table.tolist()},
         "errors": {kind: _errors(one, judged if kind == "box" else None) for kind, one in kinds.items()},
-        "calibration": {"bins": [asdict(one) for one in bins], "error": error},
+        "calibration": calibration(*counted(boxes)[:2]),
         "sizes": _by_size(evaluator, boxes, weights[:SOME]),
     }
 
@@ -133,13 +124,11 @@ def ap_intervals(matches: Sequence[Matches], weights: Float32[np.ndarray, "B I"]
         values, samples = _ap_values(matches[1]) - values, ap_samples(matches[1], weights) - samples
     least = 1.0 - len(matches)
     overall = {
-        name: asdict(
-            Interval.of(float(nan_mean(values[part])), nan_mean(samples[:, part], (1, 2)), least=least)
-        )
+        name: interval(float(nan_mean(values[part])), nan_mean(samples[:, part], (1, 2)), least=least)
         for name, part in THRESHOLDS.items()
     }
     each = [
-        asdict(Interval.of(float(nan_mean(values[:, k])), nan_mean(samples[:, :, k], 1), least=least))
+        interval(float(nan_mean(values[:, k])), nan_mean(samples[:, :, k], 1), least=least)
         for k in range(matches[0].classes)
     ]
     return {"all": overall, "classes": each}
@@ -176,8 +165,8 @@ def _by_size(
         count, own = int((~matches.ignored[:, place]).sum()), precision[..., place]
         if count >= FEWEST:
             samples = nan_mean(ap_samples(matches, weights, place), (1, 2))
-            interval = Interval.of(float(own[own > NONE].mean()), samples)
-            found.append({"side": side, "objects": count, **asdict(interval)})
+            bounds = interval(float(own[own > NONE].mean()), samples)
+            found.append({"side": side, "objects": count, **bounds})
     return found
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from gcnet.console import progress_bar
 from gcnet.data.dataset import DataSet, ImageRecord, LabelledImage
 from gcnet.data.same_images import same_images
 from gcnet.evaluation.evaluate import evaluator_of
@@ -56,17 +55,13 @@ def write_report(
 
 def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
     shown = {kind: report[kind][:SHOWN] for kind in ("worst_images", "mistakes", "suspects")}
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task("drawing", total=sum(map(len, shown.values())))
-        draw = partial(_draw, judged, dataset)
-        drawn = {kind: draw_each(draw, some, lambda: bar.advance(task)) for kind, some in shown.items()}
     return render_page(
         Path(__file__).with_name("report.html"),
         report=report,
         findings=findings(report),
         says=SAYS,
         confused=confused(report["confusion"]),
-        drawn=drawn,
+        drawn=draw_each(partial(_draw, judged, dataset), shown),
         chart={"calibration": _calibration(report)} | _charts(report),
     )
 
@@ -81,7 +76,7 @@ def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage])
         report=report,
         findings=findings_of_classes(report),
         confused=confused(report["confusion"]),
-        drawn=draw_each(draw, report["mistakes"][:SHOWN]),
+        drawn=draw_each(draw, {"mistakes": report["mistakes"][:SHOWN]}),
         chart={"calibration": _calibration(report)},
     )
 

@@ -31,24 +31,20 @@ ADVICE = {
 
 
 def findings(report: Mapping[str, Any]) -> list[Line]:
-    """The findings, the most important first."""
+    """The findings for a detector, the most important first."""
     lines = _of_the_images(report)
     gained = {name: one["AP50_gain"] for name, one in report["errors"]["box"].items()}
     worst = max(gained, key=lambda name: gained[name])
     if gained[worst] >= GAIN:
         text = f"Most is lost by errors of the kind {worst} ({SAYS[worst]}): box AP50 would rise by "
-        lines.append(Line("look", f"{text}{gained[worst]:.3f}. Try {ADVICE[worst]}."))
-    if report["suspects"]:
-        count = len(report["suspects"])
-        lines.append(
-            Line("look", f"{count} sure detections contradict the ground truth: see which is wrong.")
-        )
-    if report["best"]:
-        best = report["best"]
+        lines.append(("look", f"{text}{gained[worst]:.3f}. Try {ADVICE[worst]}."))
+    if count := len(report["suspects"]):
+        lines.append(("look", f"{count} sure detections contradict the ground truth: see which is wrong."))
+    if best := report["best"]:
         text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
-        lines.append(Line("note", f"{text}{best['recall']:.0%} of the objects are found."))
+        lines.append(("note", f"{text}{best['recall']:.0%} of the objects are found."))
     elif report["objects"]:
-        lines.append(Line("fix", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
+        lines.append(("fix", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
     return lines + _of_the_scores(report)
 
 
@@ -56,22 +52,16 @@ def findings_of_classes(report: Mapping[str, Any]) -> list[Line]:
     """The findings for a classifier."""
     lines = _of_the_images(report)
     if count := sum(one["suspect"] for one in report["mistakes"]):
-        lines.append(
-            Line("look", f"{count} mistakes are as sure as right answers are: see if a label is wrong.")
-        )
+        lines.append(("look", f"{count} mistakes are as sure as right answers are: see if a label is wrong."))
     return lines + _of_the_scores(report)
 
 
 def _of_the_images(report: Mapping[str, Any]) -> list[Line]:
-    lines, count = [], len(report["also_trained_on"] or ())
-    if count:
-        lines.append(
-            Line("fix", f"{count} of the images are in the training split too: figures are too good.")
-        )
-    if report["images"] < FEW:
-        lines.append(
-            Line("look", f"Only {report['images']} images: intervals are wide, and should be wider still.")
-        )
+    lines: list[Line] = []
+    if count := len(report["also_trained_on"] or ()):
+        lines.append(("fix", f"{count} of the images are in the training split too: figures are too good."))
+    if (count := report["images"]) < FEW:
+        lines.append(("look", f"Only {count} images: intervals are wide, and should be wider still."))
     return lines
 
 
@@ -79,7 +69,7 @@ def _of_the_scores(report: Mapping[str, Any]) -> list[Line]:
     error = report["calibration"]["error"]
     if error is None or error >= OFF:
         return []
-    return [Line("good", "Scores can be read as probabilities of being right.")]
+    return [("good", "Scores can be read as probabilities of being right.")]
 
 
 def confused(confusion: Mapping[str, Any]) -> list[str]:

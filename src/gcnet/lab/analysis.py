@@ -22,6 +22,7 @@ from gcnet.data.load import load_split
 from gcnet.errors import GCNetError
 from gcnet.files import check_own, prepare_folder, write_atomically, write_json
 from gcnet.image_files import find_images, is_image
+from gcnet.lab.attention import sees_image
 from gcnet.models.detector import Detector
 from gcnet.models.modes import in_eval_mode
 
@@ -67,7 +68,7 @@ def analyse(
     Raises:
         GCNetError: the model has no context block, no image could be read, or `out` cannot be written in.
     """
-    blocks = context_blocks(detector)
+    blocks = {name: block for name, block in context_blocks(detector).items() if sees_image(name)}
     if not blocks:
         raise GCNetError(
             f"{detector.spec.name} has no context blocks; take one that has them, such as mask_rcnn_r50_gc4"
@@ -113,8 +114,7 @@ def choose_images(data: Path, *, split: str = "valid", count: int | None = None)
         paths = [record.path for record in load_split(data, split).records]
     if not paths:
         raise GCNetError(f"the split {split!r} of {data} has no images; take another")
-    if count is None or count >= len(paths):
-        return paths
+    count = min(count or len(paths), len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
 
 
@@ -138,8 +138,7 @@ def _run_features(
 ) -> None:
     detector = in_eval_mode(detector)
     with torch.inference_mode(), progress_bar(disable=not progress) as bar:
-        task = bar.add_task("measuring", total=len(paths))
-        for path in paths:
+        for path in bar.track(paths, description="measuring"):
             try:
                 batch = detector.prepare(path)
             except GCNetError as error:
@@ -147,7 +146,6 @@ def _run_features(
                 failed.append({"file_name": path.as_posix(), "error": str(error)})
             else:
                 detector.features(batch)
-            bar.advance(task)
 
 
 def _show(value: float | None) -> str:

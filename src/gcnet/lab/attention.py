@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from gcnet.context import record
-from gcnet.context.look import attention_pools, block_titles, covered_share, jensen_shannon
+from gcnet.context.look import are_probabilities, attention_pools, block_titles, covered_share, jensen_shannon
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder
 from gcnet.models.detector import Detector
@@ -43,6 +43,11 @@ def valid_share(detector: Detector, size: Sequence[int]) -> tuple[float, float]:
     height, width = fit_size((size[0], size[1]), detector.spec.image_size, detector.spec.resize)
     padded = padded_size((height, width))
     return height / padded[0], width / padded[1]
+
+
+def sees_image(name: str) -> bool:
+    """Whether a module of a detector looks at the image: those in the heads look at regions."""
+    return not name.startswith("roi_heads.")
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,7 @@ def _check_queries(queries: Sequence[Point]) -> None:
 
 def _select_blocks(detector: Detector, layers: str) -> dict[str, str]:
     """The title of each block with an attention map, by the module name of its pool, if `layers` matches."""
-    # Blocks of the heads look at regions, and not at the image.
-    titles = block_titles(name for name in attention_pools(detector) if not name.startswith("roi_heads."))
+    titles = block_titles(filter(sees_image, attention_pools(detector)))
     if not titles:
         raise GCNetError(
             f"{detector.spec.name} has no context block with an attention map; "
@@ -182,7 +186,7 @@ def describe(title: str, attention: Tensor) -> str:
     """What a map shows, in one line."""
     per_query = attention.dim() == 3
     maps = (attention if per_query else attention[None]).flatten(1)[None]
-    if (maps < 0).any() or ((maps.double().sum(dim=2) - 1).abs() > 1e-2).any():
+    if not are_probabilities(maps):
         return f"{title}: a map for each query; its weights are no probabilities"
     covers = f"covers {100 * covered_share(maps).item():.3g} % of the map"
     if not per_query:

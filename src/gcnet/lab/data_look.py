@@ -21,6 +21,8 @@ from gcnet.data.suspects import Suspect, find_suspects
 from gcnet.errors import GCNetError
 from gcnet.viz.page import Line, percent
 
+log = logging.getLogger(__name__)
+
 Place = tuple[str, int]  # a split, and an index in it
 
 
@@ -70,15 +72,14 @@ def notes_of_readers() -> Iterator[list[str]]:
     readers.addHandler(handler)
     before, readers.propagate = readers.propagate, False
     try:
-        try:
-            yield notes
-        finally:
-            readers.propagate = before
-            readers.removeHandler(handler)
+        yield notes
     except GCNetError:  # what led to it is said before it
         for note in notes:
-            readers.warning("%s", note)
+            log.warning("%s", note)
         raise
+    finally:
+        readers.propagate = before
+        readers.removeHandler(handler)
 
 
 def look_through(
@@ -129,9 +130,9 @@ TITLES = {
 def findings(look: Look) -> list[Line]:
     """The lines at the top of the page, the most important first."""
     lines = [*_about_images(look), *_about_classes(look), *_about_objects(look)]
-    if not any(line.level in ("fix", "look") for line in lines):
-        lines.append(Line("good", "nothing odd was found"))
-    return sorted(lines, key=lambda line: LEVELS.index(line.level))
+    if not any(level in ("fix", "look") for level, _ in lines):
+        lines.append(("good", "nothing odd was found"))
+    return sorted(lines, key=lambda line: LEVELS.index(line[0]))
 
 
 def advice(found: Survey) -> str:
@@ -151,37 +152,29 @@ def advice(found: Survey) -> str:
 def _about_images(look: Look) -> Iterator[Line]:
     if look.problems:
         count, first = many(len(look.problems), "image"), listed(look.problems, 2, "; ")
-        yield Line("fix", f"{count} missing, cut off or not of the annotated size: {first}")
+        yield "fix", f"{count} missing, cut off or not of the annotated size: {first}"
     valid = look.survey.splits.get("valid")
     if "train" in look.splits and not (valid and valid.objects):
         level, missing = ("look", "object in the validation split") if valid else ("note", "validation split")
-        yield Line(level, f"there is no {missing}: a training on this is not scored")
+        yield level, f"there is no {missing}: a training on this is not scored"
     if look.shared:
-        yield Line(
-            "fix",
-            f"{many(len(look.shared), 'image')} in more than one split, where scores measure memory: "
-            f"{_files(look, look.shared)}",
-        )
+        yield "fix", _copies(look, look.shared, "in more than one split, where scores measure memory")
     if again := [group for group in look.same if group not in look.shared]:
-        yield Line("note", f"{many(len(again), 'image')} more than once in a split: {_files(look, again)}")
+        yield "note", _copies(look, again, "more than once in a split")
     total = len(look.survey.image_sizes)
     if look.compared < total:
-        yield Line(
-            "note", f"{look.compared:,} of {total:,} images were compared by what they show, all by bytes"
-        )
+        yield "note", f"{look.compared:,} of {total:,} images were compared by what they show, all by bytes"
     if empty := sum(count.empty_images for count in look.survey.splits.values()):
-        yield Line(
-            "note",
-            f"{many(empty, 'image')} without an object to learn from; only --keep-empty trains on them",
-        )
+        count = many(empty, "image")
+        yield "note", f"{count} without an object to learn from; only --keep-empty trains on them"
 
 
-def _files(look: Look, groups: Sequence[Sequence[Place]]) -> str:
-    """The first of the files that hold the same image."""
+def _copies(look: Look, groups: Sequence[Sequence[Place]], where: str) -> str:
+    """How many images are there again, and the first of the files that hold the same one."""
     named = [
         listed([f"{split}/{look.file(split, index)}" for split, index in group], 3, " = ") for group in groups
     ]
-    return listed(named, 2)
+    return f"{many(len(groups), 'image')} {where}: {listed(named, 2)}"
 
 
 def _about_classes(look: Look) -> Iterator[Line]:
@@ -190,16 +183,14 @@ def _about_classes(look: Look) -> Iterator[Line]:
     if not first.any():
         return
     if absent := [names[i] for i in np.flatnonzero(first == 0)]:
-        yield Line("look", f"{many(len(absent), 'class')} without an object in {splits[0]}: {listed(absent)}")
+        yield "look", f"{many(len(absent), 'class')} without an object in {splits[0]}: {listed(absent)}"
     rarest = np.argsort(first, kind="stable")
     if few := [f"{names[i]} ({first[i]})" for i in rarest if 0 < first[i] < FEW]:
-        yield Line(
-            "look", f"{many(len(few), 'class')} of fewer than {FEW} objects in {splits[0]}: {listed(few)}"
-        )
+        yield "look", f"{many(len(few), 'class')} of fewer than {FEW} objects in {splits[0]}: {listed(few)}"
     for split, counts in zip(splits[1:], look.survey.class_counts[:, 1:].T, strict=True):
         unseen = [names[i] for i in np.flatnonzero((counts == 0) & (first > 0))]
         if unseen and counts.any():
-            yield Line("look", f"{many(len(unseen), 'class')} without an object in {split}: {listed(unseen)}")
+            yield "look", f"{many(len(unseen), 'class')} without an object in {split}: {listed(unseen)}"
 
 
 def _about_objects(look: Look) -> Iterator[Line]:
@@ -207,27 +198,23 @@ def _about_objects(look: Look) -> Iterator[Line]:
     total, usable = sum(count.objects for count in counts), len(look.survey.objects)
     crowd, ignored = (sum(getattr(count, kind) for count in counts) for kind in ("crowd", "ignored"))
     if crowd:
-        yield Line("note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores")
+        yield "note", f"{crowd:,} of {total:,} objects are crowds, not trained on and ignored in scores"
     if ignored:
-        yield Line("note", f"{ignored:,} of {total:,} objects are marked to be ignored, or difficult")
+        yield "note", f"{ignored:,} of {total:,} objects are marked to be ignored, or difficult"
     if not usable:
         brush = "; all are marked iscrowd, and --crowd-as-objects true takes them as objects"
-        yield Line(
-            "fix", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
-        )
+        yield "fix", f"none of {total:,} objects can be learnt from{brush if crowd == total > 0 else ''}"
         return
     bare = int(np.isnan(look.survey.objects.bounds[:, 0]).sum())
     if bare == usable:
-        yield Line("note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*")
+        yield "note", "no outlines: train a detector of boxes alone, faster_rcnn_* or cascade_rcnn_*"
     elif bare:
-        yield Line(
-            "look", f"{bare:,} of {usable:,} objects have no outline: models with masks leave them out"
-        )
+        yield "look", f"{bare:,} of {usable:,} objects have no outline: models with masks leave them out"
     kinds = Counter(suspect.kind for suspect in look.suspects)
     for kind, title in TITLES.items():
         if kinds[kind]:
-            yield Line("look", f"{many(kinds[kind], 'object')}: {title}")
-    yield Line("note", f"image size: {advice(look.survey)}")
+            yield "look", f"{many(kinds[kind], 'object')}: {title}"
+    yield "note", f"image size: {advice(look.survey)}"
 
 
 def many(count: int, word: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, progress_bar
-from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.survey import Survey
 from gcnet.data.suspects import Suspect
 from gcnet.errors import GCNetError
@@ -37,22 +37,16 @@ CLOSE = 4  # sides of an object that its close-up shows
 def write_page(look: Look, path: Path, *, images: int = 24) -> None:
     """Writes the page, with the ground truth of `images` images and the worst suspects."""
     found = look.survey
-    worst = {kind: [suspect for suspect in look.suspects if suspect.kind == kind] for kind in TITLES}
-    twice = [place for group in look.shared[:EACH] for place in group[:2]]
-    places = _sample(look, images)
-    amount = sum(len(suspects[:EACH]) for suspects in worst.values()) + len(twice) + len(places)
-    with progress_bar(transient=True) as bar:
-        task = bar.add_task("drawing", total=amount)
-
-        def draw(function: Callable[[Look, Any], Figure], items: Sequence[Any]) -> list[Figure]:
-            return draw_each(partial(function, look), items, lambda: bar.advance(task))
-
-        kinds = [
-            {"title": TITLES[kind].capitalize(), "count": len(all), "figures": draw(_close_up, all[:EACH])}
-            for kind, all in worst.items()
-            if all
-        ]
-        same, sample = draw(_whole, twice), draw(_whole, places)
+    suspects = {kind: [one for one in look.suspects if one.kind == kind] for kind in TITLES}
+    shown: dict[str, Sequence[Suspect | Place]] = {kind: worst[:EACH] for kind, worst in suspects.items()}
+    shown["same"] = [place for group in look.shared[:EACH] for place in group[:2]]
+    shown["sample"] = _sample(look, images)
+    drawn = draw_each(partial(_draw, look), shown)
+    kinds = [
+        {"title": TITLES[kind].capitalize(), "count": len(worst), "figures": drawn[kind]}
+        for kind, worst in suspects.items()
+        if worst
+    ]
     page = render_page(
         Path(__file__).with_name("data_page.html"),
         look=look,
@@ -65,8 +59,8 @@ def write_page(look: Look, path: Path, *, images: int = 24) -> None:
         common_sizes=_common_sizes(found),
         advice=advice(found),
         kinds=kinds,
-        same=same,
-        sample=sample,
+        same=drawn["same"],
+        sample=drawn["sample"],
     )
     write_bytes(path, page)
 
@@ -131,15 +125,18 @@ def _sample(look: Look, count: int) -> list[Place]:
     return sorted(places, key=lambda place: (splits.index(place[0]), place[1]))
 
 
-def _whole(look: Look, place: Place) -> Figure:
-    items = look.splits[place[0]].records[place[1]].instances
-    return _draw(look, place, None, items, place[0], look.file(*place))
+def _draw(look: Look, shown: Suspect | Place) -> Figure:
+    """A suspect with what is around it, or all of an image."""
+    if isinstance(shown, Suspect):
+        return _close_up(look, shown)
+    split, index = shown
+    image, items = look.splits[split].read_image(index), look.splits[split].records[index].instances
+    drawn = draw_window(image, None, items, look.survey.class_names)
+    return Figure.of([drawn], split, look.file(split, index))
 
 
 def _close_up(look: Look, suspect: Suspect) -> Figure:
-    """An object with what is around it."""
-    objects = look.survey.objects
-    row = suspect.row
+    objects, row, names = look.survey.objects, suspect.row, look.survey.class_names
     split, index = list(look.splits)[objects.split[row]], int(objects.image[row])
     record = look.splits[split].records[index]
     box, bounds = objects.box[row], objects.bounds[row]
@@ -147,22 +144,8 @@ def _close_up(look: Look, suspect: Suspect) -> Figure:
     side = max(float((high - low).max()) * (CLOSE if suspect.kind == "tiny" else 1.5), 48.0)
     window = window_around([*low, *high], side, (record.height, record.width))
     item = record.instances[objects.place[row]]
-    name = look.survey.class_names[item.label]
-    words = f"{suspect.words}; {split}/{record.path.name}, id {item.id}"
-    return _draw(look, (split, index), window, [item], name, words)
-
-
-def _draw(
-    look: Look,
-    place: Place,
-    window: Sequence[float] | None,
-    items: Sequence[Instance],
-    head: str,
-    text: str,
-) -> Figure:
-    """A window (xyxy) of an image, or all of it, and some of its instances."""
-    image = look.splits[place[0]].read_image(place[1])
-    return Figure.of([draw_window(image, window, items, look.survey.class_names)], head, text)
+    drawn = draw_window(look.splits[split].read_image(index), window, [item], names)
+    return Figure.of([drawn], names[item.label], f"{suspect.words}; {split}/{record.path.name}, id {item.id}")
 
 
 def draw_all(splits: Mapping[str, DataSet[ImageRecord]], out: Path) -> list[str]:

@@ -114,14 +114,12 @@ def _claim(out: Path, settings: Settings) -> None:
     """Raises GCNetError unless the folder is free or holds a demo of the same settings."""
     prepare_folder(out)
     path = out / "demo.json"
-    check_own(out, path.name, asdict(settings))
+    made = ("data", "train", "train-plain", "predictions.png", "attention.png")
+    check_own(out, path.name, asdict(settings), *made)
     if path.exists() and json.loads(path.read_bytes()) != asdict(settings):
         raise GCNetError(
             f"{out} holds a demo of other settings (see {path}): remove it or give another --out"
         )
-    made = ("data", "train", "train-plain", "predictions.png", "attention.png")
-    if not path.exists() and any((out / name).exists() for name in made):
-        raise GCNetError(f"{out} holds something that is no demo: give another --out")
     write_json(path, asdict(settings))
 
 

@@ -5,7 +5,7 @@ H x W images, RGB uint8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.console import progress_bar
 from gcnet.data.dataset import ImageRecord, Instance
 from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import move_segmentation
@@ -42,15 +43,14 @@ class Figure:
         return cls(tuple(map(embedded, drawn)), width, height, head, text)
 
 
-def draw_each(
-    draw: Callable[[Item], Figure], items: Sequence[Item], done: Callable[[], object] = lambda: None
-) -> list[Figure]:
-    """The figures of `items`, without those whose image cannot be read; `done` is called after each."""
-    figures = []
-    for item in items:
-        with suppress(GCNetError):
-            figures.append(draw(item))
-        done()
+def draw_each(draw: Callable[[Item], Figure], kinds: Mapping[str, Sequence[Item]]) -> dict[str, list[Figure]]:
+    """The figures of the items of each kind, without those whose image cannot be read."""
+    figures: dict[str, list[Figure]] = {kind: [] for kind in kinds}
+    every = [(kind, item) for kind, items in kinds.items() for item in items]
+    with progress_bar(transient=True) as bar:
+        for kind, item in bar.track(every, description="drawing"):
+            with suppress(GCNetError):
+                figures[kind].append(draw(item))
     return figures
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -25,21 +24,9 @@ if TYPE_CHECKING:
 
 _HERE = Path(__file__).parent
 
-
-@dataclass(frozen=True)
-class Line:
-    """A finding: a fault ("fix"), something to look at, a remark ("note"), or "good"."""
-
-    level: Literal["fix", "look", "note", "good"]
-    text: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar of a histogram: a number and its label."""
-
-    label: str
-    count: int
+Bar = tuple[str, int]  # of a histogram: a label and a number
+# A finding: a fault ("fix"), something to look at, a remark ("note"), or "good"; and what is said of it.
+Line = tuple[Literal["fix", "look", "note", "good"], str]
 
 
 def render_page(template: Path, **values: Any) -> bytes:
@@ -104,4 +91,4 @@ def size_bars(values: Float[np.ndarray, " N"]) -> list[Bar]:
 
 def _bars(values: np.ndarray, edges: Sequence[float], labels: Sequence[str]) -> list[Bar]:
     counts, _ = np.histogram(values, np.asarray(edges, float))
-    return [Bar(label, count) for label, count in zip(labels, counts.tolist(), strict=True)]
+    return list(zip(labels, counts.tolist(), strict=True))
