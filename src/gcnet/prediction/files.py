@@ -89,7 +89,7 @@ def predict_files(
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
     call |= views.as_dict()
     model, batch_size = through_views(model, views, batch_size)
-    with _journal(out, call, is_detector=of_detector) as journal:
+    with _journal(out, call) as journal:
         overlays = wanted.overlays and journal is not None
         if of_detector:
             kinds = [*wanted.beside, *["overlay"] * overlays]
@@ -138,27 +138,18 @@ def _beside(
 
 
 @contextlib.contextmanager
-def _journal(
-    out: str | os.PathLike[str] | None, call: dict[str, Any], *, is_detector: bool
-) -> Iterator[Journal | None]:
+def _journal(out: str | os.PathLike[str] | None, call: dict[str, Any]) -> Iterator[Journal | None]:
     """A context with the journal in `out`, in which no other process writes there."""
     if out is None:
         yield None
         return
     folder = prepare_folder(out)
     with alone_in(folder):
-        _check_results(folder, is_detector=is_detector)
+        for name in ("last.ckpt", "metrics.json"):
+            if (folder / name).exists():
+                raise GCNetError(f"{folder} holds the {name} of something else; give another --out")
         with Journal(folder, call, {"taken": _other_images(folder)}) as journal:
             yield journal
-
-
-def _check_results(folder: Path, *, is_detector: bool) -> None:
-    """Raises GCNetError if the folder holds results that `gcnet predict` did not write."""
-    of_others = [name for name in ("last.ckpt", "metrics.json") if (folder / name).exists()]
-    if not of_others and (folder / RESULTS).exists():
-        of_others = [] if (folder / IMAGES).exists() == is_detector else [RESULTS]
-    if of_others:
-        raise GCNetError(f"{folder} holds the {of_others[0]} of something else; give another --out")
 
 
 def _other_images(folder: Path) -> list[str]:
@@ -185,6 +176,9 @@ class _Run:
         if isinstance(steps, Detect):
             self.of_detector, self.beside = True, steps.beside
             self.class_names = steps.detector.spec.class_names
+        formats = wanted.formats or (["coco-results"] if self.of_detector else [])
+        self.whole = [WHOLE[word] for word in formats if word in WHOLE]
+        self.files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")  # of images, and of detections
         self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
         self.ours = np.arange(wanted.shard[0], len(paths), wanted.shard[1])
         self.parts = Parts(wanted.formats, self.ours, wanted.images_a_file)
@@ -231,10 +225,9 @@ class _Run:
         """
         written, beside = Written(journal.folder), self.beside
         if next(journal.entries(), None) is None:
-            own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
+            own = [self.files[0], *(name for name, _ in self.whole), *self.parts.names()]
             own += [DATA] if "yolo" in self.wanted.formats else []
-            own += self.parts.names()
-            own += [IMAGES] if self.of_detector else [SHEET] if self.wanted.overlays else []
+            own += [SHEET] if self.wanted.overlays and not self.of_detector else []
             written.begin(self.paths, [*own, *(beside.there(range(len(self.paths))) if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
@@ -314,18 +307,15 @@ class _Run:
         folder = self.journal.folder
         written = Written(folder)
         self._write_parts(range(self.parts.count), whole=False)  # where the run was ended
-        for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
-            if word in WHOLE:
-                name, write = WHOLE[word]
-                write(folder / name, self._images, self.class_names)
-                written.add(name)
-        files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
-        write_json(folder / files[0], (image.entry for image in self._counted()))
-        written.add(files[0])
+        for name, write in self.whole:
+            write(folder / name, self._images, self.class_names)
+            written.add(name)
+        write_json(folder / self.files[0], (image.entry for image in self._counted()))
+        written.add(self.files[0])
         if (sheet := self.steps.sheet()) is not None:
             write_image(folder / SHEET, sheet, quality=90)
             written.add(SHEET)
-        return Predictions(folder, self.counts, of_detector=self.of_detector, _files=files)
+        return Predictions(folder, self.counts, of_detector=self.of_detector, _files=self.files)
 
     def _in_memory(self) -> Predictions:
         images = list(self._counted())
