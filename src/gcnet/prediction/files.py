@@ -242,7 +242,8 @@ class _Run:
             renamed = beside is not None and value.get("name") not in (None, beside.names[index])
             self.places[index] = -1 if again or renamed else place
         # Images that are gone by now are left out; a call that has none of the others is another one.
-        if others and not ((self.places >= 0).any() and all(map(_is_gone, others))):
+        there = [path for path in others if is_address(path) or os.path.lexists(path)]
+        if there or (others and not (self.places >= 0).any()):
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
                 f"repeat that one to go on, delete {journal.path.name}, or give another --out"
@@ -323,10 +324,6 @@ class _Run:
         results = [one for image in images for one in result_entries(image, self.class_names)]
         found = [done.result for _, done in sorted(self.held.items()) if done.result is not None]
         return Predictions(None, self.counts, found, of_detector=self.of_detector, _held=(entries, results))
-
-
-def _is_gone(path: str) -> bool:
-    return not is_address(path) and not os.path.lexists(path)
 
 
 def _stamp(path: str) -> list[int]:
