@@ -91,7 +91,7 @@ def test_a_launcher_says_which_process_this_is(
         monkeypatch.setenv(name, value)
     with_gpus(monkeypatch, 2)
     place = find_place(fake_recipe(accelerator="auto", devices=0, batch_size=4))
-    assert place == Place(torch.device("cuda", 1), 4, 3, 1, launched=True)
+    assert place == Place(torch.device("cuda", 1), 4, 3, launched=True)
     assert os.environ["MASTER_ADDR"] == {"3": "node1"}.get(os.environ.get("RANK", ""), "gpu07")
 
 

@@ -378,6 +378,11 @@ def test_the_sheet_replaces_no_picture(classifier: Classifier, photos: Path) -> 
     (photos / "0.png").rename(photos / "overview.jpg")
     with pytest.raises(GCNetError, match="would replace an input image"):
         predict_files(classifier, [photos], photos, progress=False)
+    out = photos.with_name("out")
+    predict_files(classifier, [photos], out, progress=False)
+    (out / "overview.jpg").write_bytes(b"mine")
+    with pytest.raises(GCNetError, match=r"overview\.jpg would be replaced"):
+        predict_files(classifier, [photos], out, progress=False)
 
 
 def test_batches_give_what_single_images_give(tmp_path: Path) -> None:

@@ -169,13 +169,22 @@ def predict_dataset(
     Raises:
         GCNetError: there is no column with images.
     """
-    from gcnet.prediction.cluster import map_dataset
+    from gcnet.prediction.cluster import Worker
 
     chosen = (model, weights, mirror, device, precision, False, max_detections)
     check_threshold(score_threshold)
-    load = partial(_load_shown, chosen, score_threshold)
-    return map_dataset(
-        dataset, load, top=top, max_pixels=max_pixels, batch_size=batch_size, workers=workers, gpus=gpus
+    columns = dataset.columns() or []
+    if not {"path", "bytes"}.intersection(columns):
+        raise GCNetError(
+            f"the data set has columns {', '.join(columns)}; images are in one called path or bytes"
+        )
+    return dataset.map_batches(
+        Worker,
+        fn_constructor_args=[partial(_load_shown, chosen, score_threshold)],
+        fn_constructor_kwargs={"top": top, "max_pixels": max_pixels},
+        batch_size=batch_size,
+        concurrency=workers,
+        num_gpus=gpus,
     )
 
 

@@ -94,28 +94,18 @@ def compare(
     image: UInt8[np.ndarray, "H W 3"],
 ) -> Comparison | ClassComparison:
     """Compares the results of an export on an image with those of its model."""
-    if isinstance(model, Classifier) or isinstance(exported, ExportedClassifier):
-        assert isinstance(model, Classifier)
+    if isinstance(model, Classifier):
         assert isinstance(exported, ExportedClassifier)
-        return _compare_classes(model, exported, image)
+        ours = exported.predict(exported.prepare(image))
+        exact = model.predict(model.prepare(image)).cpu().numpy()
+        return ClassComparison(exact.shape[1], float(np.abs(ours - exact).max()))
+    assert isinstance(exported, ExportedDetector)
     details = exported.details
     if details.resizes or details.size is not None:
         exact = _as_prepared(model, image, details)
     else:
         exact = model.predict_images(image)[0].arrays()
     return apart(exported.predict_images(image)[0], exact)
-
-
-def _compare_classes(
-    model: Classifier, exported: ExportedClassifier, image: UInt8[np.ndarray, "H W 3"]
-) -> ClassComparison:
-    count = len(exported.spec.class_names)
-    ours = exported.predict_images(image, top=count)[0]
-    exact = model.predict_images(image, top=count)[0]
-    probabilities = np.zeros((2, count))
-    probabilities[0, ours.labels] = ours.probabilities
-    probabilities[1, exact.labels.numpy()] = exact.probabilities.numpy()
-    return ClassComparison(count, float(np.abs(probabilities[0] - probabilities[1]).max()))
 
 
 @torch.no_grad()
@@ -136,9 +126,9 @@ def apart(ours: Found, exact: Found) -> Comparison:
     iou = box_iou(torch.from_numpy(exact.boxes), torch.from_numpy(ours.boxes)).numpy()
     iou[exact.labels[:, None] != ours.labels[None]] = 0
     pairs: list[tuple[int, int]] = []
-    for index in range(len(exact)):  # best first
-        partner = int(iou[index].argmax()) if len(ours) else 0
-        if len(ours) and iou[index, partner] > SAME_IOU:
+    for index in range(len(exact) if len(ours) else 0):  # best first
+        partner = int(iou[index].argmax())
+        if iou[index, partner] > SAME_IOU:
             pairs.append((index, partner))
             iou[:, partner] = 0
     first, second = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))

@@ -77,10 +77,10 @@ def export(
         GCNetError: a package is missing, the model cannot be written so, or the file finds something else.
     """
     _check_packages(file)
-    if reason := _why_not(model, file.suffix, size, batch, precision, bool(calibration), with_resize):
+    details = _details(model, size, batch, precision, with_resize)
+    if reason := _why_not(model, file.suffix, details, calibrated=bool(calibration)):
         raise GCNetError(reason)
     prepare_folder(file.parent)
-    details = _details(model, size, batch, precision, with_resize)
     if image is None:
         # As large as the file takes it: in padding beside an image many boxes are alike, and rounding tells
         # which of them suppress others.
@@ -118,25 +118,17 @@ def _check_packages(file: Path) -> None:
         needs(package, extra)
 
 
-def _why_not(
-    model: Detector | Classifier,
-    kind: str,
-    size: tuple[int, int] | None,
-    batch: int,
-    precision: Width,
-    calibrated: bool,
-    with_resize: bool,
-) -> str:
+def _why_not(model: Detector | Classifier, kind: str, details: Details, *, calibrated: bool) -> str:
     """Why a model cannot be written so; empty if it can."""
-    name = model.spec.name
+    name, precision = details.name, details.precision
     if precision == "int8" and (kind == ".pt2" or not calibrated):
         return "int8 is for .onnx and .xml, and needs some of your images to measure ranges on: --calibration"
     if precision == "fp16" and kind == ".pt2":
         return "a .pt2 is fp32: autocast it where it runs, or write a .onnx"
-    if with_resize and batch > 1:
+    if details.resizes and details.batch > 1:
         return "a file that resizes takes one image at a time: leave out --batch-size"
     if isinstance(model, Classifier):
-        if size is not None or with_resize:
+        if details.size is not None or details.resizes:
             squares = f"its file takes squares of {model.spec.image_size[1]} pixels"
             return f"{name} is a classifier: {squares}, so leave out --size and --with-resize"
         if precision == "fp16" and kind == ".onnx":
@@ -145,7 +137,7 @@ def _why_not(
         return f"{name} has deformable convolutions, which OpenVINO has no rule for: write a .onnx"
     elif kind == ".xml" and model.spec.roi.soft_nms:
         return f"{name} has soft NMS, which OpenVINO cannot read: write a .onnx"
-    elif kind == ".pt2" and size is None:  # its guards would refuse sides that are multiples of 32
+    elif kind == ".pt2" and details.size is None:  # its guards would refuse sides that are multiples of 32
         return "a .pt2 is for images of one size: give --size such as 800x1344"
     return ""
 
@@ -159,8 +151,10 @@ def _details(
         spec.class_names,
         (spec.image_size[0], spec.image_size[1]),
         masks=False,
+        size=size,
         batch=batch,
         precision=precision,
+        resizes=resizes,
         provenance=model.provenance,
     )
     if isinstance(spec, ClassifierSpec):
@@ -171,7 +165,6 @@ def _details(
         size=size if size is None or resizes else padded_size(size),
         resize=spec.resize,
         coordinates=spec.coordinates,
-        resizes=resizes,
         detections=spec.roi.detections,
         image_mean=spec.image_mean,
     )
@@ -245,8 +238,7 @@ def _quietly() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(level)

@@ -23,7 +23,6 @@ QUANTISED = {"backbone", "neck"}  # parts whose convolutions are computed in 8 b
 
 def write_onnx(program: torch.export.ExportedProgram, file: Path, details: Details) -> None:
     """Writes a program with the outputs of `details`, and before it a resize if `details` has one."""
-    needs("onnxscript", "export")
     import onnxscript
 
     op: Any = onnxscript.opset20

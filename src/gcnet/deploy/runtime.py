@@ -203,9 +203,8 @@ def load_export(
     path = Path(file)
     if not path.is_file():
         raise GCNetError(f"{path} does not exist: give a file that gcnet export wrote")
-    text, run_with = _load_openvino(path, threads) if path.suffix == ".xml" else _load_onnx(path, threads)
-    details = Details.parse(text, path)
-    return exported(details, run_with(details), _fingerprint(path))
+    details, run = (_load_openvino if path.suffix == ".xml" else _load_onnx)(path, threads)
+    return exported(details, run, _fingerprint(path))
 
 
 def exported(details: Details, run: Run, fingerprint: str = "") -> ExportedDetector | ExportedClassifier:
@@ -299,10 +298,8 @@ def _whole_pixel_frames(boxes: Float[np.ndarray, "D 4"], grid: int) -> Float[np.
 
 # Runtimes ----------------------------------------------------------------------------------------------
 
-Loaded = tuple[str | None, Callable[[Details], Run]]  # a file's metadata, and a function that runs it
 
-
-def _load_onnx(file: Path, threads: int | None) -> Loaded:
+def _load_onnx(file: Path, threads: int | None) -> tuple[Details, Run]:
     runtime = needs("onnxruntime", "onnx")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -312,19 +309,17 @@ def _load_onnx(file: Path, threads: int | None) -> Loaded:
         session = runtime.InferenceSession(
             file.read_bytes(), options, providers=runtime.get_available_providers()
         )
+    details = Details.parse(session.get_modelmeta().custom_metadata_map.get(DETAILS), file)
     given = session.get_inputs()[0].name
 
-    def run_with(details: Details) -> Run:
-        def run(images: np.ndarray) -> list[np.ndarray]:
-            with told(f"ONNX Runtime cannot run {file}"):
-                return session.run(list(details.outputs), {given: images})
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with told(f"ONNX Runtime cannot run {file}"):
+            return session.run(list(details.outputs), {given: images})
 
-        return run
-
-    return session.get_modelmeta().custom_metadata_map.get(DETAILS), run_with
+    return details, run
 
 
-def _load_openvino(file: Path, threads: int | None) -> Loaded:
+def _load_openvino(file: Path, threads: int | None) -> tuple[Details, Run]:
     openvino = needs("openvino", "openvino")
     if not (weights := file.with_suffix(".bin")).is_file():
         raise GCNetError(f"{file} has its weights in {weights.name}, which is not beside it: copy both")
@@ -333,24 +328,21 @@ def _load_openvino(file: Path, threads: int | None) -> Loaded:
         # A file that is mapped and then overwritten, as by cp, changes what is found, or ends the process.
         core.set_property({"ENABLE_MMAP": False})
         model = core.read_model(file)
-
-    def run_with(details: Details) -> Run:
-        # By itself it computes in bfloat16 where the processor has it.
-        options = {} if details.precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = str(threads)
-        with told(f"OpenVINO cannot compile {file}"):
-            compiled = core.compile_model(model, "CPU" if threads else "AUTO", options)
-
-        def run(images: np.ndarray) -> list[np.ndarray]:
-            with told(f"OpenVINO cannot run {file}"):
-                results = compiled.create_infer_request().infer([images])
-                return [results[name] for name in details.outputs]
-
-        return run
-
     said = model.get_rt_info(DETAILS).astype(str) if model.has_rt_info(DETAILS) else None
-    return said, run_with
+    details = Details.parse(said, file)
+    # By itself it computes in bfloat16 where the processor has it.
+    options = {} if details.precision == "fp16" else {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = str(threads)
+    with told(f"OpenVINO cannot compile {file}"):
+        compiled = core.compile_model(model, "CPU" if threads else "AUTO", options)
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        with told(f"OpenVINO cannot run {file}"):
+            results = compiled.create_infer_request().infer([images])
+            return [results[name] for name in details.outputs]
+
+    return details, run
 
 
 @contextlib.contextmanager

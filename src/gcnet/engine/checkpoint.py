@@ -50,8 +50,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"nothing to resume: {path} does not exist; train without --resume, into an empty --out"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a damaged file
+        with warnings.catch_warnings(action="ignore"):  # of a damaged file
             state = torch.load(path, map_location="cpu", weights_only=True)
         found = state["format"]
     except Exception as error:

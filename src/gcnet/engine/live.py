@@ -99,22 +99,16 @@ class LivePage:
         charts = []
         for title, (rows, names) in wanted.items():
             shown = [*rows[:: math.ceil(len(rows) / POINTS) or 1], *rows[-1:]]
-            names = [name for name in names if any(name in row for row in shown)]
             values = [row[name] for row in shown for name in names if has_number(row, name)]
             if not values:
                 continue
             top = 1.0 if title == "Validation" else max(values) or 1.0
-            lines = [
-                {
-                    "name": name.replace("_", " "),
-                    "points": [
-                        (row["iteration"] / self._run.total, row[name] / top)
-                        for row in shown
-                        if has_number(row, name)
-                    ],
-                }
-                for name in names
-            ]
+            lines = []
+            for name in names:
+                given = [row for row in shown if has_number(row, name)]
+                points = [(row["iteration"] / self._run.total, row[name] / top) for row in given]
+                if points:
+                    lines.append({"name": name.replace("_", " "), "points": points})
             charts.append({"title": title, "lines": lines, "top": top})
         return charts
 

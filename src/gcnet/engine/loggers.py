@@ -56,9 +56,9 @@ class MetricsFile:
             print(f"warning: {path} has {damaged} lines that are no rows; it is kept as {path.name}.damaged")
         self._scores = tuple(scores)
         self._behind = False  # whether the disk did not take a row
-        self._columns = list(self.rows[0]) if self.rows else []
-        self._columns += [name for name in scores if self.rows and name not in self._columns]
+        self._columns: list[str] = []
         if self.rows:
+            self._columns = list(dict.fromkeys([*self.rows[0], *scores]))
             self._write_all()
         else:
             path.unlink(missing_ok=True)
@@ -66,19 +66,17 @@ class MetricsFile:
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
         """Adds a row. A score of -1 (no such objects) is left empty."""
         present = {k: rounded(v) for k, v in values.items() if group == "train" or v >= 0}
-        header = ""
         if not self._columns:
             self._columns = ["iteration", *(values if group == "train" else ()), *self._scores]
-            header = self._line(self._columns)
         row = dict.fromkeys(self._columns, math.nan) | {"iteration": iteration, **present}
         self.rows.append(row)
-        if self._behind:
-            self._write_all()
-            self._behind = False
-            return
+        anew = self._behind or len(self.rows) == 1
         self._behind = True  # unless the next lines come to their end
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            file.write(header + self._row(row))
+        if anew:
+            self._write_all()
+        else:
+            with open(self.path, "a", encoding="utf-8", newline="") as file:
+                file.write(self._row(row))
         self._behind = False
 
     def close(self) -> None:
@@ -87,8 +85,8 @@ class MetricsFile:
             self._write_all()
 
     def _write_all(self) -> None:
-        text = self._line(self._columns) + "".join(map(self._row, self.rows))
-        write_bytes(self.path, text.encode())
+        lines = [",".join(self._columns) + "\n", *map(self._row, self.rows)]
+        write_bytes(self.path, "".join(lines).encode())
 
     def validated(self, iteration: int) -> bool:
         return any(row["iteration"] == iteration and self._is_validation(row) for row in self.rows)
@@ -106,10 +104,7 @@ class MetricsFile:
         return any(has_number(row, name) for name in self._scores)
 
     def _row(self, row: Mapping[str, float]) -> str:
-        return self._line([f"{row[name]:.6g}" if has_number(row, name) else "" for name in self._columns])
-
-    @staticmethod
-    def _line(cells: Sequence[str]) -> str:
+        cells = [f"{row[name]:.6g}" if has_number(row, name) else "" for name in self._columns]
         return ",".join(cells) + "\n"
 
 

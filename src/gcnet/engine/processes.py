@@ -38,12 +38,11 @@ _started: list[subprocess.Popen] = []  # by this process; they take part in all 
 
 @dataclass(frozen=True)
 class Place:
-    """This process: `rank` of `world`, `local_rank` on its machine. `launched`: by torchrun or srun."""
+    """This process: `rank` of `world`. `launched`: by torchrun or srun."""
 
     device: torch.device
     world: int = 1
     rank: int = 0
-    local_rank: int = 0
     launched: bool = False
 
     @property
@@ -65,7 +64,7 @@ def find_place(recipe: Recipe) -> Place:
     if found:
         set_meeting_place()
     rank, world, local_rank, local_world = found or (0, 0, 0, 0)
-    if found and recipe.devices and local_world and recipe.devices != local_world:
+    if recipe.devices and local_world and recipe.devices != local_world:
         raise GCNetError(
             f"recipe: devices is {recipe.devices}, but {local_world} processes were started on this machine; "
             "leave it out"
@@ -84,7 +83,7 @@ def find_place(recipe: Recipe) -> Place:
             "use a multiple"
         )
     device = torch.device("cuda", local_rank % gpus) if on_gpu else torch.device("cpu")
-    return Place(device, world, rank, local_rank, launched=found is not None)
+    return Place(device, world, rank, launched=found is not None)
 
 
 @contextlib.contextmanager

@@ -70,10 +70,9 @@ class ProgressLine:
 
     def _text(self, lr: float, device: torch.device) -> str:
         seconds = sum(self._seconds) / len(self._seconds)
-        names = {name: name.removeprefix("loss_") for name in self._losses[-1]}
         losses = " ".join(
-            f"{short} {sum(row[name] for row in self._losses) / len(self._losses):.3f}"
-            for name, short in sorted(names.items(), key=lambda item: item[0] != "loss")
+            f"{name.removeprefix('loss_')} {sum(row[name] for row in self._losses) / len(self._losses):.3f}"
+            for name in sorted(self._losses[-1], key=lambda name: name != "loss")
         )
         epoch = min(self._iteration // self.iterations_per_epoch + 1, self.total // self.iterations_per_epoch)
         left = clock(seconds * (self.total - self._iteration))

@@ -212,14 +212,10 @@ def _read(
         bad = [name for name, value in zip(losses, values, strict=True) if not math.isfinite(value)]
         _fail(run, bad if bad == ["loss"] else bad[:-1], images)
     # The same in every process: gradients are averages by now.
-    if not math.isfinite(grad_norm) and not _may_overflow(run.scaler):
+    overflows = run.scaler.is_enabled() and run.scaler.get_scale() > SMALLEST_SCALE  # such a step is skipped
+    if not math.isfinite(grad_norm) and not overflows:
         _fail(run, ["the gradient"], images)
     return dict(zip(losses, values, strict=True)), grad_norm, int(signal)
-
-
-def _may_overflow(scaler: torch.amp.GradScaler) -> bool:
-    """Whether too large a loss scale may explain an infinite gradient; such a step is skipped."""
-    return scaler.is_enabled() and scaler.get_scale() > SMALLEST_SCALE
 
 
 def _fail(run: Run, bad: list[str], images: Batch) -> NoReturn:

@@ -74,9 +74,10 @@ class Beside:
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             self._write(DATA, text.encode())
 
-    def __call__(
+    def write(
         self, index: int, image: UInt8[np.ndarray, "H W 3"], found: Found, results: ImageResults
     ) -> dict[str, Any]:
+        """Writes the files about an image; what its entry says of them."""
         name = self.names[index]
         if "crops" in self.kinds:
             self._write_crops(index, image, results)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gcnet.errors import GCNetError, needs
+from gcnet.errors import needs
 from gcnet.prediction.files import is_detector, ready
 from gcnet.prediction.formats import ImageFound, image_row, row_schema
 from gcnet.prediction.steps import Classify, Detect
@@ -49,29 +49,3 @@ class Worker:
             if name != "bytes" and name not in table.column_names:
                 table = table.append_column(name, arrow.array(list(values)))
         return table
-
-
-def map_dataset(
-    dataset: Any,
-    load: Callable[[], tuple[Any, float]],
-    *,
-    top: int,
-    max_pixels: int,
-    batch_size: int,
-    workers: int,
-    gpus: float,
-) -> Any:
-    """The data set with detections; see `gcnet.predict_dataset`."""
-    columns = dataset.columns() or []
-    if not {"path", "bytes"}.intersection(columns):
-        raise GCNetError(
-            f"the data set has columns {', '.join(columns)}; images are in one called path or bytes"
-        )
-    return dataset.map_batches(
-        Worker,
-        fn_constructor_args=[load],
-        fn_constructor_kwargs={"top": top, "max_pixels": max_pixels},
-        batch_size=batch_size,
-        concurrency=workers,
-        num_gpus=gpus,
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,30 +80,27 @@ def predict_files(
     wanted.check_model(model.spec, is_detector=of_detector)
     views.check_model(model.spec.name, is_detector=of_detector)
     model, weights = ready(model)
-    kept = {"score_threshold": score_threshold} if of_detector else {"top": top}
+    kept = {"top": top}
+    if of_detector:
+        kept = {"score_threshold": score_threshold, "max_detections": model.spec.roi.detections}
     call = {"command": "predict", "model": model.spec.name, "weights": weights, **kept}
     call["files of an image"] = list(wanted.beside)  # those of images that are done are not written again
-    if of_detector:
-        call["max_detections"] = model.spec.roi.detections
     if out is not None and wanted.shard[1] > 1:
         out = Path(out) / "shard-{}-of-{}".format(*wanted.shard)
     call |= views.as_dict()
     model, batch_size = through_views(model, views, batch_size)
-    with _journal(out, call, is_detector=of_detector) as journal:
+    with _journal(out, call) as journal:
         overlays = wanted.overlays and journal is not None
-        beside = None
         if of_detector:
-            if journal is not None and (kinds := [*wanted.beside, *["overlay"] * overlays]):
-                beside = _beside(journal, paths, model, score_threshold, kinds)
-            run = _Run(Detect(model, paths, score_threshold, beside), paths, journal, wanted, beside)
+            kinds = [*wanted.beside, *["overlay"] * overlays]
+            beside = _beside(journal, paths, model, score_threshold, kinds) if journal and kinds else None
+            steps = Detect(model, paths, score_threshold, beside)
         else:
-            if journal is not None and overlays:
-                _check_sheet(journal.folder, paths)
-            run = _Run(Classify(model, paths, top, overlays), paths, journal, wanted)
-        run.recall()
-        if beside is not None:
-            beside.prepare()
-        return run.finish(batch_size, max_pixels, progress)
+            if journal and overlays and SHEET in images_in(paths, journal.folder):
+                sheet = journal.folder / SHEET
+                raise GCNetError(f"the overview {sheet} would replace an input image; choose another --out")
+            steps = Classify(model, paths, top, overlays)
+        return _Run(steps, paths, journal, wanted).finish(batch_size, max_pixels, progress)
 
 
 def is_detector(model: Any) -> bool:
@@ -141,27 +138,18 @@ def _beside(
 
 
 @contextlib.contextmanager
-def _journal(
-    out: str | os.PathLike[str] | None, call: dict[str, Any], *, is_detector: bool
-) -> Iterator[Journal | None]:
+def _journal(out: str | os.PathLike[str] | None, call: dict[str, Any]) -> Iterator[Journal | None]:
     """A context with the journal in `out`, in which no other process writes there."""
     if out is None:
         yield None
         return
     folder = prepare_folder(out)
     with alone_in(folder):
-        _check_results(folder, is_detector=is_detector)
+        for name in ("last.ckpt", "metrics.json"):
+            if (folder / name).exists():
+                raise GCNetError(f"{folder} holds the {name} of something else; give another --out")
         with Journal(folder, call, {"taken": _other_images(folder)}) as journal:
             yield journal
-
-
-def _check_results(folder: Path, *, is_detector: bool) -> None:
-    """Raises GCNetError if the folder holds results that `gcnet predict` did not write."""
-    of_others = [name for name in ("last.ckpt", "metrics.json") if (folder / name).exists()]
-    if not of_others and (folder / RESULTS).exists():
-        of_others = [] if (folder / IMAGES).exists() == is_detector else [RESULTS]
-    if of_others:
-        raise GCNetError(f"{folder} holds the {of_others[0]} of something else; give another --out")
 
 
 def _other_images(folder: Path) -> list[str]:
@@ -174,15 +162,6 @@ def _is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in (".jpg", ".png")
 
 
-def _check_sheet(folder: Path, paths: Sequence[str]) -> None:
-    """Raises GCNetError if a classifier's sheet would replace another image."""
-    sheet = folder / SHEET
-    if SHEET in images_in(paths, folder):
-        raise GCNetError(f"the overview {sheet} would replace an input image; choose another --out")
-    if sheet.exists() and not (folder / RESULTS).exists():
-        raise GCNetError(f"the overview {sheet} would replace another image; choose another --out")
-
-
 # A run ------------------------------------------------------------------------------------------------
 
 
@@ -190,16 +169,16 @@ class _Run:
     """A call in progress: its results are in the journal, or in memory without a folder."""
 
     def __init__(
-        self,
-        steps: Detect | Classify,
-        paths: Sequence[str],
-        journal: Journal | None,
-        wanted: Wanted,
-        beside: Beside | None = None,
+        self, steps: Detect | Classify, paths: Sequence[str], journal: Journal | None, wanted: Wanted
     ) -> None:
-        self.steps, self.paths, self.journal, self.wanted, self.beside = steps, paths, journal, wanted, beside
-        self.of_detector = isinstance(steps, Detect)
-        self.class_names = steps.detector.spec.class_names if isinstance(steps, Detect) else ()
+        self.steps, self.paths, self.journal, self.wanted = steps, paths, journal, wanted
+        self.of_detector, self.beside, self.class_names = False, None, ()
+        if isinstance(steps, Detect):
+            self.of_detector, self.beside = True, steps.beside
+            self.class_names = steps.detector.spec.class_names
+        formats = wanted.formats or (["coco-results"] if self.of_detector else [])
+        self.whole = [WHOLE[word] for word in formats if word in WHOLE]
+        self.files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")  # of images, and of detections
         self.places = np.full(len(paths), -1, np.int64)  # of images that are done, in the journal
         self.ours = np.arange(wanted.shard[0], len(paths), wanted.shard[1])
         self.parts = Parts(wanted.formats, self.ours, wanted.images_a_file)
@@ -209,6 +188,10 @@ class _Run:
 
     def finish(self, batch_size: int, max_pixels: int, progress: bool) -> Predictions:
         """Predicts the images that are not in the journal, and writes the results of all."""
+        if self.journal is not None:
+            self._recall(self.journal)
+        if self.beside is not None:
+            self.beside.prepare()
         left = self.ours[self.places[self.ours] < 0].tolist()
         doing = "predicting" if self.of_detector else "classifying"
         try:
@@ -234,25 +217,22 @@ class _Run:
                 )
         return self._write()
 
-    def recall(self) -> None:
+    def _recall(self, journal: Journal) -> None:
         """Finds the results of an earlier call in images that have not changed since.
 
         Without any, removes the files of one that has ended, and raises GCNetError if some of these were
         changed and would be replaced.
         """
-        if self.journal is None:
-            return
-        written, beside = Written(self.journal.folder), self.beside
-        if next(self.journal.entries(), None) is None:
-            own = [WHOLE[word][0] for word in self.wanted.formats if word in WHOLE]
+        written, beside = Written(journal.folder), self.beside
+        if next(journal.entries(), None) is None:
+            own = [self.files[0], *(name for name, _ in self.whole), *self.parts.names()]
             own += [DATA] if "yolo" in self.wanted.formats else []
-            own += self.parts.names()
-            own += [IMAGES] if self.of_detector else []
+            own += [SHEET] if self.wanted.overlays and not self.of_detector else []
             written.begin(self.paths, [*own, *(beside.there(range(len(self.paths))) if beside else ())])
             return
         index_of = {path: index for index, path in enumerate(self.paths)}
         others: list[str] = []
-        for place, path, value in self.journal.entries():
+        for place, path, value in journal.entries():
             if path not in index_of:
                 others.append(path)
                 continue
@@ -262,16 +242,16 @@ class _Run:
             renamed = beside is not None and value.get("name") not in (None, beside.names[index])
             self.places[index] = -1 if again or renamed else place
         # Images that are gone by now are left out; a call that has none of the others is another one.
-        if others and not ((self.places >= 0).any() and all(map(_is_gone, others))):
+        there = [path for path in others if is_address(path) or os.path.lexists(path)]
+        if there or (others and not (self.places >= 0).any()):
             raise GCNetError(
                 f"{written.folder} holds the unfinished work of another call, with {listed(others, 1)}: "
-                f"repeat that one to go on, delete {self.journal.path.name}, or give another --out"
+                f"repeat that one to go on, delete {journal.path.name}, or give another --out"
             )
         stale = set(beside.there(self.ours[self.places[self.ours] < 0].tolist()) if beside else ())
         # Files of several images are new.
         written.remove(lambda name: name not in stale and ("/" in name or _is_picture(name)))
-        for index in self.ours[self.places[self.ours] >= 0].tolist():
-            self._write_part(self.parts.complete(index))
+        self._write_parts(range(self.parts.count), whole=True)
 
     def _keep(self, done: Done) -> None:
         if self.journal is None:
@@ -282,7 +262,8 @@ class _Run:
             name = self.beside.names[done.index] if self.beside else None
             values = {"stamp": stamp, "name": name, "entry": done.entry, "found": done.found}
             self.places[done.index] = self.journal.add(path, values)
-            self._write_part(self.parts.complete(done.index))
+            if self.parts.count:
+                self._write_parts([self.parts.part_of(done.index)], whole=True)
         if done.unwritten:
             self.unwritten.append(done.unwritten)
 
@@ -299,11 +280,16 @@ class _Run:
                     value["entry"]["id"] = index  # images may have come between
                 yield ImageFound.of(value["entry"], value["found"])
 
-    def _write_part(self, part: int | None) -> None:
-        if part is not None and self.journal is not None:
-            images = partial(self._images, self.parts.indices(part))
-            for name in self.parts.write(self.journal.folder, part, images, self.class_names):
-                Written(self.journal.folder).add(name)
+    def _write_parts(self, parts: Iterable[int], *, whole: bool) -> None:
+        """Writes the parts all of whose images are done, or those where only some are."""
+        assert self.journal is not None
+        for part in parts:
+            indices = self.parts.indices(part)
+            done = self.places[indices] >= 0
+            if done.any() and done.all() == whole:
+                images = partial(self._images, indices)
+                for name in self.parts.write(self.journal.folder, part, images, self.class_names):
+                    Written(self.journal.folder).add(name)
 
     def _counted(self) -> Iterator[ImageFound]:
         """The results, which are counted in `counts`."""
@@ -321,21 +307,16 @@ class _Run:
             return self._in_memory()
         folder = self.journal.folder
         written = Written(folder)
-        for part in np.flatnonzero(self.parts.left).tolist():  # where the run was ended
-            if (self.places[self.parts.indices(part)] >= 0).any():
-                self._write_part(part)
-        for word in self.wanted.formats or (["coco-results"] if self.of_detector else []):
-            if word in WHOLE:
-                name, write = WHOLE[word]
-                write(folder / name, self._images, self.class_names)
-                written.add(name)
-        files = (IMAGES, RESULTS) if self.of_detector else (RESULTS, "")
-        write_json(folder / files[0], (image.entry for image in self._counted()))
-        written.add(files[0])
+        self._write_parts(range(self.parts.count), whole=False)  # where the run was ended
+        for name, write in self.whole:
+            write(folder / name, self._images, self.class_names)
+            written.add(name)
+        write_json(folder / self.files[0], (image.entry for image in self._counted()))
+        written.add(self.files[0])
         if (sheet := self.steps.sheet()) is not None:
             write_image(folder / SHEET, sheet, quality=90)
             written.add(SHEET)
-        return Predictions(folder, self.counts, of_detector=self.of_detector, _files=files)
+        return Predictions(folder, self.counts, of_detector=self.of_detector, _files=self.files)
 
     def _in_memory(self) -> Predictions:
         images = list(self._counted())
@@ -343,10 +324,6 @@ class _Run:
         results = [one for image in images for one in result_entries(image, self.class_names)]
         found = [done.result for _, done in sorted(self.held.items()) if done.result is not None]
         return Predictions(None, self.counts, found, of_detector=self.of_detector, _held=(entries, results))
-
-
-def _is_gone(path: str) -> bool:
-    return not is_address(path) and not os.path.lexists(path)
 
 
 def _stamp(path: str) -> list[int]:

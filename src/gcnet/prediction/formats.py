@@ -238,20 +238,15 @@ class Parts:
     def __init__(self, formats: Sequence[str], ours: Int64[np.ndarray, " N"], images_a_file: int) -> None:
         self.formats = [word for word in formats if word in PARTS]
         self.ours, self.size = ours, images_a_file
-        count = -(-len(ours) // images_a_file) if self.formats else 0
-        self.left = np.array([len(self.indices(part)) for part in range(count)], np.int64)
+        self.count = -(-len(ours) // images_a_file) if self.formats else 0
 
     def indices(self, part: int) -> Int64[np.ndarray, " P"]:
         """The images of a part."""
         return self.ours[part * self.size : (part + 1) * self.size]
 
-    def complete(self, index: int) -> int | None:
-        """Counts a finished image; returns the part that it completes, if any."""
-        if not self.formats:
-            return None
-        part = int(np.searchsorted(self.ours, index)) // self.size
-        self.left[part] -= 1
-        return None if self.left[part] else part
+    def part_of(self, index: int) -> int:
+        """The part of an image."""
+        return int(np.searchsorted(self.ours, index)) // self.size
 
     def write(self, folder: Path, part: int, images: Images, class_names: Sequence[str]) -> Iterator[str]:
         """Writes the files of a part; their names."""
@@ -262,7 +257,7 @@ class Parts:
 
     def names(self) -> list[str]:
         """The names of all files."""
-        return [_part_name(part, word) for word in self.formats for part in range(len(self.left))]
+        return [_part_name(part, word) for word in self.formats for part in range(self.count)]
 
 
 def _part_name(part: int, word: str) -> str:

@@ -5,7 +5,7 @@ H x W images, RGB uint8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -13,13 +13,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from gcnet.console import one_line
 from gcnet.deploy.runtime import own_batch
 from gcnet.errors import GCNetError
 from gcnet.evaluation.results import ImageResults
 from gcnet.files import DiskFullError
-from gcnet.found import Found
 from gcnet.models.views import Views
 from gcnet.ops.images import together
+from gcnet.prediction.beside import Beside
 from gcnet.prediction.stream import Done
 from gcnet.viz.canvas import at_most
 from gcnet.viz.sheet import sheet
@@ -56,10 +57,6 @@ def through_views(model: Any, views: Views, batch_size: int) -> tuple[Any, int]:
     return (model, batch_size) if views.plain else (views.through(model, batch_size), 1)
 
 
-# Writes files about an image beside the results, and says which: values for its entry.
-WriteBeside = Callable[[int, UInt8[np.ndarray, "H W 3"], Found, ImageResults], dict[str, Any]]
-
-
 @dataclass(frozen=True)
 class Detect:
     """Finds objects, and writes files about each image."""
@@ -67,7 +64,7 @@ class Detect:
     detector: DetectorLike
     paths: Sequence[str]
     score_threshold: float
-    write_beside: WriteBeside | None = None
+    beside: Beside | None = None
 
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> Any:
         return self.detector.prepare(image)
@@ -87,7 +84,7 @@ class Detect:
         entry = self._entry(index) | {"height": height, "width": width, "detections": len(found)}
         failure = unwritten = None
         try:
-            entry |= self.write_beside(index, image, found, results) if self.write_beside else {}
+            entry |= self.beside.write(index, image, found, results) if self.beside else {}
         except DiskFullError as error:  # results are more important than drawings
             failure = error
         except GCNetError as error:  # a name that is too long, an image that is too wide for a JPEG
@@ -131,7 +128,8 @@ class Classify:
         best = [round(p, 5) for p in result.probabilities.tolist()]
         if self.with_sheet and len(self.shown) < SHOWN:
             lines = (PurePosixPath(self.paths[index]).name, f"{result.names[0]} {best[0]:.2f}")
-            self.shown[index] = at_most(image, THUMBNAIL), "\n".join(map(_shortened, lines))
+            caption = "\n".join(one_line(line, CAPTION) for line in lines)
+            self.shown[index] = at_most(image, THUMBNAIL), caption
         entry = {"file_name": self.paths[index], "predicted": list(result.names), "probabilities": best}
         return Done(index, entry, result=result)
 
@@ -148,7 +146,3 @@ class Classify:
             return None
         images, captions = zip(*(self.shown[index] for index in sorted(self.shown)), strict=True)
         return sheet(images, captions, columns=COLUMNS, cell=THUMBNAIL)
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= CAPTION else f"{line[: CAPTION // 2 - 2]}...{line[-(CAPTION // 2 - 1) :]}"

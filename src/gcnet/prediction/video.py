@@ -141,20 +141,13 @@ def _objects(
     found: Found, tracks: Int64[np.ndarray, " D"], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The objects of a frame as plain values."""
-    objects = [
-        {
-            "track": None if track == UNTRACKED else track,
-            "box": [round(side, 2) for side in box],
-            "score": round(score, 5),
-            "label": label,
-            "class_name": class_names[label],
-        }
-        for track, box, score, label in zip(
-            tracks.tolist(), found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        )
-    ]
-    masks = found.encoded()
-    if masks is not None:
-        for one, counts in zip(objects, masks, strict=True):
+    columns = (tracks, found.boxes, found.scores, found.labels)
+    masks = found.encoded() or [None] * len(found)
+    objects: list[dict[str, Any]] = []
+    for track, box, score, label, counts in zip(*(one.tolist() for one in columns), masks, strict=True):
+        one = {"track": None if track == UNTRACKED else track, "box": [round(side, 2) for side in box]}
+        one |= {"score": round(score, 5), "label": label, "class_name": class_names[label]}
+        if counts is not None:
             one["mask"] = {"size": list(found.image_size), "counts": counts.decode("ascii")}
+        objects.append(one)
     return objects

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcnet.console import did_you_mean, shown
-from gcnet.errors import GCNetError, needs
+from gcnet.errors import GCNetError, check_least, needs
 
 FORMATS = ("coco", "coco-results", "csv", "jsonl", "labelme", "parquet", "yolo")
 OF_CLASSIFIERS = ("csv", "jsonl", "parquet")
@@ -36,8 +36,7 @@ class Wanted:
                 raise GCNetError(f"no format {word!r}; {hint}")
         if "parquet" in self.formats:
             needs("pyarrow", "parquet")
-        if self.images_a_file < 1:
-            raise GCNetError(f"images_a_file is {self.images_a_file}; give 1 or more")
+        check_least(1, images_a_file=self.images_a_file)
         index, count = self.shard
         if not 0 <= index < count:
             raise GCNetError(f"there is no shard {index}/{count}: the first of N is 0/N, the last N-1/N")

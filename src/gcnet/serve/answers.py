@@ -119,13 +119,10 @@ class Classes(BaseModel):
     @classmethod
     def of(cls, found: Classification | Classified) -> Classes:
         """Probabilities are rounded to seven digits."""
-        labels, probabilities = found.labels.tolist(), found.probabilities.tolist()
-        columns = zip(labels, list(found.names), probabilities, strict=True)
-        classes = [
-            Class(label=label, class_name=name, probability=round(probability, 7))
-            for label, name, probability in columns
-        ]
-        return cls(classes=classes)
+        columns = zip(found.labels.tolist(), found.names, found.probabilities.tolist(), strict=True)
+        return cls(
+            classes=[Class(label=i, class_name=name, probability=round(p, 7)) for i, name, p in columns]
+        )
 
 
 class Map(BaseModel):
