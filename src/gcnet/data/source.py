@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
 
 
-def known(id: Any, table: Mapping[Any, Any]) -> Any:
+def known(id: Any, table: Container[Any]) -> Any:
     """The key of `table` that `id` means: 1, 1.0 and "1" are the same where only one is there."""
     if not isinstance(id, (int, float, str)):
         return None

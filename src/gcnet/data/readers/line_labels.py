@@ -74,12 +74,11 @@ def _read_lines(
         for number, line in enumerate(lines, start=1):
             if line.startswith(_HEADER):
                 continue
-            drawn = object_of(parse, line.split())
-            name = drawn.pop("name", "")
-            if name == _REGION:
-                regions.append({"id": f"{path.name}:{number}", "image_id": len(entries.images), **drawn})
+            id, drawn = f"{path.name}:{number}", object_of(parse, line.split())
+            if drawn.get("category_id") == _REGION:
+                regions.append({"id": id, "image_id": len(entries.images), **drawn})
             else:
-                entries.add_object(f"{path.name}:{number}", name, drawn)
+                entries.add_object(id, "", drawn)
     # What is found in a region that nobody annotated counts for no class, so that it is one of each.
     names = sorted({one["category_id"] for one in entries.objects} - {""})
     if len(names) * len(regions) > _MOST_REGIONS:
@@ -94,10 +93,10 @@ def _read_lines(
 def _kitti_object(words: Sequence[str]) -> dict[str, Any]:
     """A box by its edges, behind the class, two kinds of hiding and an angle; the rest is in space."""
     x1, y1, x2, y2 = map(float, words[4:8])
-    return {"name": words[0], "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return {"category_id": words[0], "bbox": [x1, y1, x2 - x1, y2 - y1]}
 
 
 def _dota_object(words: Sequence[str]) -> dict[str, Any]:
     """Four corners, the class, and whether it is difficult: such count neither way in DOTA's own scores."""
     corners = [float(word) for word in words[:8]]
-    return {"name": words[8], "segmentation": [corners], "ignore": int((words[9:] or ["0"])[0] != "0")}
+    return {"category_id": words[8], "segmentation": [corners], "ignore": int((words[9:] or ["0"])[0] != "0")}

@@ -215,7 +215,7 @@ def _read_masks(
             f"{root}: most numbers in its masks are of several areas: are they classes? Then put there "
             f"{how_to_name(used - void)}; if objects, a classes.txt with the name of all"
         )
-    if binary and by_area:
+    if binary:
         log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
         around = sum(one.corners for one in found)
         if around * 2 > len(found):
@@ -230,7 +230,7 @@ def _read_masks(
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     entries = Entries()
     for path, one in zip(masks_of, found, strict=True):
-        height, width = one.size if one.size != NO_SIZE else (None, None)
+        height, width = one.size
         entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.

@@ -71,11 +71,10 @@ def is_voc(path: Path) -> bool:
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, tree in readable(files, read_xml):
-        image = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
-        size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
-        entries.add_image(image, **size)
+        shown = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
+        image = entries.add_image(shown, tree.findtext("size/width"), tree.findtext("size/height"))
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
-        mask = read_mask(file, likely_size(image, **size)) if file.is_file() else None
+        mask = read_mask(file, likely_size(image)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
                 continue
