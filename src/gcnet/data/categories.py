@@ -94,11 +94,10 @@ def choose_classes(
         name for name in found if (name in parents or name.lower() in _BACKGROUND) and not annotated[name]
     ]
     if dropped:
-        log.warning(
-            "%s: category %s has no objects and is only a parent or background; left out",
-            first.path,
-            listed([shown(name) for name in dropped]),
+        words = (
+            f"{listed([shown(name) for name in dropped])} has no objects and is only a parent or background"
         )
+        log.warning("%s: category %s; left out", first.path, words)
     for name in dropped:
         del found[name]
     if not found:

@@ -59,13 +59,8 @@ def divide(
     groups = _groups(dataset, entries, division.group_by)
     valid = _draw(groups, division.val_fraction)
     by = f", all of the same {shown(division.group_by)} together" if division.group_by else ""
-    log.warning(
-        "%s is not divided into splits: %d of its %d images, drawn at random%s, are held out for validation",
-        dataset.source,
-        valid.sum(),
-        len(dataset),
-        by,
-    )
+    held = f"{valid.sum()} of its {len(dataset)} images, drawn at random{by}, are held out for validation"
+    log.warning("%s is not divided into splits: %s", dataset.source, held)
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
 
 
