@@ -58,6 +58,11 @@ class Notes:
             warn_of_some(self.source.path, found, total, kind)
 
 
+def warn(place: Path, words: str) -> None:
+    """Warns of something in a file or folder."""
+    log.warning("%s: %s", place, words)
+
+
 def warn_of_some(place: Path, found: Sequence[str], total: int, kind: str) -> None:
     """Warns of what is `found`, of `total`, and names the first; silent of nothing.
 
@@ -65,8 +70,8 @@ def warn_of_some(place: Path, found: Sequence[str], total: int, kind: str) -> No
     """
     if found:
         problem, semicolon, outcome = kind.partition(";")
-        named = f"{problem} (first: {shown(found[0], 120)}){semicolon}{outcome}"
-        log.warning("%s: %d of %d %s", place, len(found), total, named)
+        first = f"(first: {shown(found[0], 120)}){semicolon}{outcome}"
+        warn(place, f"{len(found)} of {total} {problem} {first}")
 
 
 def whole(value: Any) -> Any:

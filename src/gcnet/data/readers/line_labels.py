@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os.path
 import re
 from collections.abc import Callable, Sequence
@@ -14,10 +13,8 @@ from gcnet.data.dataset import WHOLE
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, object_of, read_lines, readable
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 _NUMBER = rb"[ \t]*-?\d+\.?\d*(?:[eE][-+]?\d+)?"
 _KITTI = re.compile(rb"[A-Za-z]\S*(?:[ \t]%b){14,15}\s*(?:\n|$)" % _NUMBER)
@@ -82,7 +79,7 @@ def _read_lines(
     # What is found in a region that nobody annotated counts for no class, so that it is one of each.
     names = sorted({one["category_id"] for one in entries.objects} - {""})
     if len(names) * len(regions) > _MOST_REGIONS:
-        log.warning("%s: %s regions of so many classes are not ignored", folder, _REGION)
+        warn(folder, f"{_REGION} regions of so many classes are not ignored")
         names = []
     for name in names:
         marks = {"category_id": name, "ignore": 1}

@@ -7,7 +7,6 @@ connected area. Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a
 
 from __future__ import annotations
 
-import logging
 import operator
 import re
 from collections import Counter
@@ -29,12 +28,10 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask
-
-log = logging.getLogger(__name__)
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 _OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of labelme2voc
@@ -199,7 +196,7 @@ def _read_masks(
         fitting = list(pool.map(_of_size, masks_of.values(), sizes))
         pairs = zip(masks_of.values(), fitting, sizes, strict=True)
         if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
-            log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
+            warn(root, f"{left_out} masks are not of their image's size; left out")
         counts, named = numbers_of(), set(class_numbers_of())
         used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -216,16 +213,16 @@ def _read_masks(
             f"{how_to_name(used - void)}; if objects, a classes.txt with the name of all"
         )
     if binary:
-        log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
+        warn(root, "its masks are black and white; each area that hangs together is an object")
         around = sum(one.corners for one in found)
         if around * 2 > len(found):
-            line = "%s: %d of %d masks are white in all corners; invert them if white is around the objects"
-            log.warning(line, root, around, len(found))
+            share = f"{around} of {len(found)} masks are white in all corners"
+            warn(root, f"{share}; invert them if white is around the objects")
     if void:
-        log.warning("%s: 255 beside smaller numbers is taken for what is not annotated", root)
+        warn(root, "255 beside smaller numbers is taken for what is not annotated")
     specks = _specks([pixels for one in found for _, _, pixels in one.objects]) if by_area else 0
     if specks:
-        log.warning("%s: %d areas of up to %d pixels are left out", root, specks, _SPECK)
+        warn(root, f"{specks} areas of up to {_SPECK} pixels are left out")
     seen = {number for one in found for number, _, _ in one.objects}
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     entries = Entries()

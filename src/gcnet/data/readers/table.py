@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,11 +18,9 @@ from gcnet.data.folders import files_below
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, objects_in, read_lines
 from gcnet.data.readers.splits import Readers, by_folder, file_a_split
-from gcnet.data.source import Source, whole
+from gcnet.data.source import Source, warn, whole
 from gcnet.errors import GCNetError, needs
 from gcnet.files import cache_folder, prepare_folder, write_bytes
-
-log = logging.getLogger(__name__)
 
 _CLASS_KEYS = ("category", "categories", "label", "labels", "category_id", "class")
 _BOX_KEYS = ("bbox", "bboxes", "box", "boxes")
@@ -63,7 +60,7 @@ def _read_parquet(files: Sequence[Path]) -> Source:
     entries = Entries()
     names: tuple[str, ...] = ()
     unpacked = cache_folder() / "tables"
-    log.warning("%s: its images are unpacked into %s", files[0].parent, unpacked)
+    warn(files[0].parent, f"its images are unpacked into {unpacked}")
     for path in files:
         folder = prepare_folder(unpacked / _mark(path))
         try:

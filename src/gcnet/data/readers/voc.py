@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,10 +18,8 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_xml, readable
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.ops.segmentations import mask_to_rle
-
-log = logging.getLogger(__name__)
 
 
 def find_voc(root: Path) -> Readers:
@@ -37,7 +34,7 @@ def find_voc(root: Path) -> Readers:
     base = held[0]
     if held[1:]:
         others = listed([path.name for path in held[1:]], 3)
-        log.warning("%s: only %s is read, not %s", root, base.name, others)
+        warn(root, f"only {base.name} is read, not {others}")
     return _listed_splits(root, base, files) or {WHOLE: partial(_read_voc, base, list(files.values()))}
 
 
