@@ -63,15 +63,16 @@ def warn(place: Path, words: str) -> None:
     log.warning("%s: %s", place, words)
 
 
-def warn_of_some(place: Path, found: Sequence[str], total: int, kind: str) -> None:
+def warn_of_some(place: Path, found: Sequence[str | Path], total: int, kind: str) -> None:
     """Warns of what is `found`, of `total`, and names the first; silent of nothing.
 
-    `kind` goes on from "N of M"; what came of it may follow a semicolon.
+    Files are in the folder `place`. `kind` goes on from "N of M"; what came of it may follow a semicolon.
     """
     if found:
         problem, semicolon, outcome = kind.partition(";")
-        first = f"(first: {shown(found[0], 120)}){semicolon}{outcome}"
-        warn(place, f"{len(found)} of {total} {problem} {first}")
+        first = found[0] if isinstance(found[0], str) else found[0].relative_to(place).as_posix()
+        named = f"(first: {shown(first, 120)}){semicolon}{outcome}"
+        warn(place, f"{len(found)} of {total} {problem} {named}")
 
 
 def whole(value: Any) -> Any:

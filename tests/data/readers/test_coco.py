@@ -224,7 +224,7 @@ def test_a_category_missing_from_the_training_split(
     write_split(tmp_path / "valid", values)
     caplog.clear()
     load_splits(tmp_path)
-    assert re.search(r"valid.* has objects of dog, but .*train.* has none", caplog.text)
+    assert re.search(r"valid.*: it has objects of dog, but .*train.* has none", caplog.text)
 
 
 def test_finds_cocos_own_layout(

@@ -394,7 +394,7 @@ def test_a_class_that_only_a_later_split_has(tmp_path: Path, caplog: pytest.LogC
         labelme(tmp_path / split / f"{label}.json", f"{label}.jpg", label)
     splits = load_splits(tmp_path)
     assert splits["train"].class_names == splits["valid"].class_names == ("ant", "cat")
-    assert "valid has objects of ant, but" in caplog.text
+    assert "valid: it has objects of ant, but" in caplog.text
     (tmp_path / "valid" / "cat.json").unlink()  # all have another name: is it another class?
     with pytest.raises(
         GCNetError, match=r"'ant' has 1 .* not among the classes \(cat\); give it one of their"

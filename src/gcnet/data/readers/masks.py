@@ -107,10 +107,9 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
     beside = {path.parent for path in found}
     every = [path for paths in images.values() for path in paths]
     left = [path for path in every if path.parent in beside and path not in found]
-    names = [path.relative_to(root).as_posix() for path in left]
-    warn_of_some(root, names, len(found) + len(left), "images have no mask; left out")
+    warn_of_some(root, left, len(found) + len(left), "images have no mask; left out")
     used = {path for own in found.values() for path in own}
-    unused = [path.relative_to(root).as_posix() for path in masks if path not in used] if found else []
+    unused = [path for path in masks if path not in used] if found else []
     warn_of_some(root, unused, len(masks), "masks are of no image and not read")
     return found, classes
 

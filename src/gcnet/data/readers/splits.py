@@ -124,8 +124,7 @@ def by_folder(
         return {WHOLE: list(paths)}
     if left and "train" not in parts and WHOLE not in parts:
         return {"train": left} | parts
-    names_left = [path.relative_to(root).as_posix() for path in left]
-    warn_of_some(root, names_left, len(paths), "files are in the folder of no split and not read")
+    warn_of_some(root, left, len(paths), "files are in the folder of no split and not read")
     return parts
 
 

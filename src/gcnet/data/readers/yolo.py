@@ -151,7 +151,7 @@ def _bare_splits(root: Path) -> Readers:
     labelled = {image.parent for image in images if find.of(image)}
     if not labelled:
         return {}
-    others = [image.relative_to(root).as_posix() for image in images if image.parent not in labelled]
+    others = [image for image in images if image.parent not in labelled]
     warn_of_some(root, others, len(images), "images are in folders without labels; left out")
     images = [image for image in images if image.parent in labelled]
     used = {folder for path in find.taken for folder in path.parents}
