@@ -917,7 +917,7 @@ def test_several_files_of_via(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     content = json.loads((tmp_path / "via_a.json").read_text())["_via_img_metadata"]
     write(tmp_path / "export.json", json.dumps(content))
     assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
-    assert f"{tmp_path / 'via_a.json'}: repeats what is in {tmp_path / 'export.json'}" in caplog.text
+    assert f"{tmp_path / 'via_a.json'}: it repeats what is in {tmp_path / 'export.json'}" in caplog.text
     content["a"]["regions"] *= 2
     write(tmp_path / "export.json", json.dumps(content))
     with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg, with other regions"):

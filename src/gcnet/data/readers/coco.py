@@ -86,7 +86,7 @@ def find_coco(root: Path, images: Path | None = None) -> Readers:
         places = {split: [images] if images else image_folders(root, path) for split, path in splits.items()}
         if any(places.values()):
             for path in (splits[split] for split, folders in places.items() if not folders):
-                warn(path, f"left out: there is no image folder for it in {root}")
+                warn(path, f"it is left out, as there is no image folder for it in {root}")
             warn_of_left(root, [path for _, path in found], splits)
             used = {split: folders for split, folders in places.items() if folders}
             return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}

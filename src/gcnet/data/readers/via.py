@@ -78,7 +78,7 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 drawn = object_of(_object, region.get("shape_attributes") or {})
                 entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
         if repeats:
-            warn(file, f"repeats what is in {repeats}, which is read")
+            warn(file, f"it repeats what is in {repeats}, which is read")
     places = image_places(path.parent, path.parent.parent)
     return entries.source(path, folder_with(places, list(seen)))
 

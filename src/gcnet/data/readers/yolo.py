@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from gcnet.console import shown
@@ -229,10 +228,10 @@ def _read_yolo(
     path: Path,
     images: Sequence[Path],
     categories: list[dict[str, Any]],
-    within: tuple[Path, ...] = (),
+    within: tuple[Path, ...],
     *,
     poses: bool = False,
-    numbers: Mapping[Path, Mapping[float, int]] = MappingProxyType({}),
+    numbers: Mapping[Path, Mapping[float, int]] = {},
 ) -> Source:
     """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
