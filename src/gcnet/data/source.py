@@ -58,7 +58,7 @@ class Notes:
             warn_of_some(self.source.path, found, total, kind)
 
 
-def warn(place: Path, words: str) -> None:
+def warn(place: str | Path, words: str) -> None:
     """Warns of something in a file or folder."""
     log.warning("%s: %s", place, words)
 

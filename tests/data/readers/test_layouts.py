@@ -311,7 +311,7 @@ def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         image(project / "datasets" / "pets" / split / "a.jpg")
         coco(project / "datasets" / "pets" / f"{split}.json", ["a.jpg"])
     assert found(project) == found(project / "datasets" / "pets")
-    assert caplog.messages == [f"{project / 'datasets' / 'pets'} is read, the only data set in {project}"]
+    assert caplog.messages == [f"{project / 'datasets' / 'pets'}: it is read, the only data set in {project}"]
     image(project / "datasets" / "birds" / "a.jpg")
     coco(project / "datasets" / "birds" / "a.json", ["a.jpg"])
     with pytest.raises(GCNetError, match="several data sets, datasets/birds, datasets/pets; give"):
@@ -336,7 +336,7 @@ def test_annotations_in_a_project_say_more_than_masks_beside_them(
         image(tmp_path / "dataset" / f"{split}_mask" / "a.png")
         coco(tmp_path / "dataset" / split / "_annotations.coco.json", ["a.jpg"])
     assert found(tmp_path) == found(tmp_path / "dataset")
-    assert caplog.messages == [f"{tmp_path / 'dataset'} is read, the only data set in {tmp_path}"]
+    assert caplog.messages == [f"{tmp_path / 'dataset'}: it is read, the only data set in {tmp_path}"]
 
 
 def test_two_files_of_a_split_are_told_apart(tmp_path: Path) -> None:
@@ -944,7 +944,7 @@ def test_a_folder_that_cannot_be_read_is_told(
         coco(tmp_path / split / "_annotations.coco.json", [image(tmp_path / split / "a.jpg").name])
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "valid")
     load_splits(tmp_path)
-    assert f"{tmp_path / 'valid'} cannot be read, for lack of permission" in caplog.text
+    assert f"{tmp_path / 'valid'}: it cannot be read, for lack of permission" in caplog.text
 
 
 def test_images_that_are_given_need_not_be_in_the_data_set(
