@@ -60,27 +60,25 @@ def _expand(item: str) -> Iterable[str]:
     if not item:  # to Path it is the current folder
         raise GCNetError("an empty word names no images; is a variable not set?")
     path = Path(item)
+    endings = f"image files end in {listed(IMAGE_SUFFIXES, 20)}"
     if path.is_dir():
         images = _images(path.iterdir(), path)
-        if not images:
-            raise GCNetError(f"no images in {path}; for images in its folders give '{path}/**/*.jpg'")
-        return images
-    if path.exists():
+        nothing = f"no images in {path}; for images in its folders give '{path}/**/*.jpg'"
+    elif path.exists():
         return [path.as_posix()]
-    if is_address(item):
+    elif is_address(item):
         images = [one for one in list_address(item) if one == item or has_image_suffix(one.rsplit("/")[-1])]
-        if not images:
-            raise GCNetError(f"no images at {item}; image files end in {listed(IMAGE_SUFFIXES, 20)}")
-        return images
-    if item.startswith("@"):
+        nothing = f"no images at {item}; {endings}"
+    elif item.startswith("@"):
         return _listed(Path(item[1:]))
-    if not glob.has_magic(item):
-        raise GCNetError(
-            f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
-        )
-    images = _images(map(Path, glob.iglob(item, recursive=True)), item)
+    elif glob.has_magic(item):
+        images = _images(map(Path, glob.iglob(item, recursive=True)), item)
+        nothing = f"no images match {item}; {endings}"
+    else:
+        images = []
+        nothing = f"{path} does not exist; name an image, a folder or a pattern such as 'photos/*.jpg'"
     if not images:
-        raise GCNetError(f"no images match {item}; image files end in {listed(IMAGE_SUFFIXES, 20)}")
+        raise GCNetError(nothing)
     return images
 
 

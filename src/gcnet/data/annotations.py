@@ -145,9 +145,6 @@ class _Draft:
     ignore: bool
 
 
-_NO_BOX = (math.nan,) * 4
-
-
 def _drafts(
     source: Source, sizes: Mapping[Any, tuple[int, int]], labels: Mapping[int, int], notes: Notes
 ) -> list[_Draft]:
@@ -171,8 +168,8 @@ def _drafts(
         elif sizes[image_id] != NO_SIZE:
             segmentation = _segmentation(source, annotation, id, sizes[image_id], notes)
             given = annotation.get("bbox")
-            is_box = isinstance(given, list) and len(given) == 4
-            box = [number(value) for value in given] if is_box else _NO_BOX
+            values = given if isinstance(given, list) and len(given) == 4 else [math.nan] * 4
+            box = [number(value) for value in values]
             if given is not None and segmentation and math.isnan(sum(box)):
                 notes.annotation("have no box of 4 numbers; the outline's is taken", id)
             crowd, ignore = (number(annotation.get(word, 0)) > 0 for word in ("iscrowd", "ignore"))

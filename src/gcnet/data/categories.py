@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gcnet.console import listed, shown
-from gcnet.data.source import Source, digits, known
+from gcnet.data.source import Source, digits, known, warn
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 _BACKGROUND = ("background", "_background_", "__background__")  # MediaPipe asks for the first one, as id 0
 
@@ -53,9 +50,7 @@ def _drop_namesakes(source: Source, names: dict[int, str]) -> None:
         for id in empty[: len(same) - 1]:
             del names[id]
         if len(same) - len(empty) > 1:
-            log.warning(
-                "%s: categories %s are all called %s; taken as one", source.path, shown(same), shown(name)
-            )
+            warn(source.path, f"categories {shown(same)} are all called {shown(name)}; taken as one")
 
 
 def count_objects(source: Source, names: Mapping[int, str]) -> Counter[str]:
@@ -94,11 +89,8 @@ def choose_classes(
         name for name in found if (name in parents or name.lower() in _BACKGROUND) and not annotated[name]
     ]
     if dropped:
-        log.warning(
-            "%s: category %s has no objects and is only a parent or background; left out",
-            first.path,
-            listed([shown(name) for name in dropped]),
-        )
+        left = listed([shown(name) for name in dropped])
+        warn(first.path, f"category {left} has no objects and is only a parent or background; left out")
     for name in dropped:
         del found[name]
     if not found:
@@ -111,6 +103,4 @@ def warn_of_unlearnt(sources: Sequence[Source], counts: Sequence[Counter[str]], 
     for other, own in zip(sources[1:], counts[1:], strict=True):
         unlearnt = [shown(name) for name in own if name in classes and not counts[0][name]]
         if unlearnt:
-            log.warning(
-                "%s has objects of %s, but %s has none", other.path, listed(unlearnt), sources[0].path
-            )
+            warn(other.path, f"it has objects of {listed(unlearnt)}, but {sources[0].path} has none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,9 @@ from jaxtyping import Bool, Int
 from gcnet.console import shown
 from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.readers.files import read_object
-from gcnet.data.source import whole
+from gcnet.data.source import warn, whole
 from gcnet.errors import GCNetError
 from gcnet.files import write_json
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,13 +56,8 @@ def divide(
     groups = _groups(dataset, entries, division.group_by)
     valid = _draw(groups, division.val_fraction)
     by = f", all of the same {shown(division.group_by)} together" if division.group_by else ""
-    log.warning(
-        "%s is not divided into splits: %d of its %d images, drawn at random%s, are held out for validation",
-        dataset.source,
-        valid.sum(),
-        len(dataset),
-        by,
-    )
+    held = f"{valid.sum()} of its {len(dataset)} images, drawn at random{by}, are held out for validation"
+    warn(dataset.source, f"it is not divided into splits: {held}")
     return {"train": _part(dataset, ~valid), "valid": _part(dataset, valid)}
 
 
@@ -76,7 +68,7 @@ def warn_of_unused_file(split_file: str, source: str | Path) -> None:
     """
     if split_file:
         read_object(Path(split_file))
-        log.warning("%s has splits of its own: --split-file %s is passed over", source, split_file)
+        warn(source, f"it has splits of its own: --split-file {split_file} is passed over")
 
 
 def part_of(

@@ -39,8 +39,7 @@ class ImageFolder(DataSet[LabelledImage]):
         folder = Path(folder)
         found = _classes(folder)
         names = tuple(found) if class_names is None else several(class_names)
-        if class_names is not None:
-            _check_names(folder, found, names)
+        _check_names(folder, found, names)
         images = [LabelledImage(path, label) for label, name in enumerate(names) for path in found[name]]
         return cls(folder, images, names, tuple(range(len(names))))
 

@@ -147,11 +147,11 @@ def own_size(path: str | Path) -> tuple[int, int]:
         return NO_SIZE
 
 
-def likely_size(path: str, height: Any, width: Any) -> tuple[int, int]:
+def likely_size(image: Mapping[str, Any]) -> tuple[int, int]:
     """(height, width) of an image by its header or, where that cannot be read, as annotated."""
-    if (size := own_size(path)) != NO_SIZE:
+    if (size := own_size(image["file_name"])) != NO_SIZE:
         return size
-    height, width = number(height), number(width)
+    height, width = number(image["height"]), number(image["width"])
     return (int(height), int(width)) if min(height, width) >= 1 else NO_SIZE
 
 

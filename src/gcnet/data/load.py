@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -38,11 +37,9 @@ from gcnet.data.readers.via import find_via
 from gcnet.data.readers.via3 import find_via3
 from gcnet.data.readers.voc import find_voc
 from gcnet.data.readers.yolo import find_yolo
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn
 from gcnet.data.unknown import why_nothing_fits, why_nothing_is_there
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 AnyPath = str | Path
 
@@ -142,7 +139,7 @@ def find_splits(root: AnyPath, images: AnyPath | None = None) -> Readers:
         raise GCNetError(f"{images} is not a folder; give the folder that holds the images")
     for folder in itertools.islice(itertools.chain(root.glob("*/"), root.glob("*/*/")), _MOST_FOLDERS):
         if not os.access(folder, os.R_OK | os.X_OK):
-            log.warning("%s cannot be read, for lack of permission; what is in it is passed over", folder)
+            warn(folder, "it cannot be read, for lack of permission; what is in it is passed over")
     inside = [path for path in root.glob("[!._]*") if path.is_dir() or path.suffix in _ANNOTATIONS]
     # An archive that was unpacked into a folder of its own.
     inner = inside[0] if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else None
@@ -178,7 +175,7 @@ def _tell_of_others(root: Path, found: Readers) -> None:
                 own = {_reader(read) for read in _found_in(folder, _FILES).values()}
                 others += [shown(folder.name)] if own and not own & reads else []
     if others:
-        log.warning("%s: data in other formats is not read: %s", root, listed(others, 3))
+        warn(root, f"data in other formats is not read: {listed(others, 3)}")
 
 
 def _reader(read: Callable[[], Source]) -> Any:
@@ -198,7 +195,7 @@ def _beside_masks(root: Path) -> tuple[Path, Readers] | None:
                 found.append((folder, own))
     if len(found) != 1:
         return None
-    log.warning("%s is read, the only data set in %s", found[0][0], root)
+    warn(found[0][0], f"it is read, the only data set in {root}")
     return found[0]
 
 
@@ -224,7 +221,7 @@ def _found_inside(root: Path) -> tuple[Path, Readers]:
         for folder, found in sets.items():
             if isinstance(found, GCNetError):
                 raise found
-            log.warning("%s is read, the only data set in %s", folder, root)
+            warn(folder, f"it is read, the only data set in {root}")
             return folder, found
     raise GCNetError(why_nothing_fits(root))
 

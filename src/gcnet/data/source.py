@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,15 +58,21 @@ class Notes:
             warn_of_some(self.source.path, found, total, kind)
 
 
-def warn_of_some(place: Path, found: Sequence[str], total: int, kind: str) -> None:
+def warn(place: str | Path, words: str) -> None:
+    """Warns of something in a file or folder."""
+    log.warning("%s: %s", place, words)
+
+
+def warn_of_some(place: Path, found: Sequence[str | Path], total: int, kind: str) -> None:
     """Warns of what is `found`, of `total`, and names the first; silent of nothing.
 
-    `kind` goes on from "N of M"; what came of it may follow a semicolon.
+    Files are in the folder `place`. `kind` goes on from "N of M"; what came of it may follow a semicolon.
     """
     if found:
         problem, semicolon, outcome = kind.partition(";")
-        named = f"{problem} (first: {shown(found[0], 120)}){semicolon}{outcome}"
-        log.warning("%s: %d of %d %s", place, len(found), total, named)
+        first = found[0] if isinstance(found[0], str) else found[0].relative_to(place).as_posix()
+        named = f"(first: {shown(first, 120)}){semicolon}{outcome}"
+        warn(place, f"{len(found)} of {total} {problem} {named}")
 
 
 def whole(value: Any) -> Any:
@@ -81,7 +87,7 @@ def digits(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 19 else whole(value)
 
 
-def known(id: Any, table: Mapping[Any, Any]) -> Any:
+def known(id: Any, table: Container[Any]) -> Any:
     """The key of `table` that `id` means: 1, 1.0 and "1" are the same where only one is there."""
     if not isinstance(id, (int, float, str)):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import yaml
 from jaxtyping import Float
 
 from gcnet.data.dataset import DataSet, ImageRecord, Instance
+from gcnet.data.source import warn
 from gcnet.errors import GCNetError
 from gcnet.files import alone_in, prepare_folder, write_bytes
 from gcnet.ops.decode import image_size
 from gcnet.ops.segmentations import Segmentation, coco_mask, rle_to_mask
-
-log = logging.getLogger(__name__)
 
 Format = Literal["coco", "yolo"]
 FOLDERS = {"train": "train", "valid": "val", "test": "test"}
@@ -122,7 +120,7 @@ def _write_labels(dataset: DataSet[ImageRecord], names: Sequence[str], folder: P
         lines = [yolo_line(item, record.width, record.height) for item in objects]
         write_bytes((folder / name).with_suffix(".txt"), "".join(lines).encode())
     if left_out:
-        log.warning("%s: %d objects are crowds or of no use; left out", dataset.source, left_out)
+        warn(dataset.source, f"{left_out} objects are crowds or of no use; left out")
 
 
 def yolo_line(item: Instance, width: int, height: int) -> str:

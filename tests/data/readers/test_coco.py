@@ -224,7 +224,7 @@ def test_a_category_missing_from_the_training_split(
     write_split(tmp_path / "valid", values)
     caplog.clear()
     load_splits(tmp_path)
-    assert re.search(r"valid.* has objects of dog, but .*train.* has none", caplog.text)
+    assert re.search(r"valid.*: it has objects of dog, but .*train.* has none", caplog.text)
 
 
 def test_finds_cocos_own_layout(
@@ -238,7 +238,7 @@ def test_finds_cocos_own_layout(
     write_images(tmp_path / "images" / "val2017", values)
     splits = load_splits(tmp_path)
     assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 2, "valid": 2}
-    assert "instances_test2017.json is left out" in caplog.text
+    assert "instances_test2017.json: it is left out" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])

@@ -728,6 +728,28 @@ def test_a_table_of_the_hub(place: str, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image": [b"x"], "label": [1]}, r"train\.parquet has no columns image and objects; see "),
+        (
+            {"image": [{"path": "a.jpg"}], "objects": [{"bbox": [[1.0, 2, 3, 4]]}]},
+            r"train\.parquet: image 0 is not",
+        ),
+    ],
+)
+def test_a_table_that_holds_no_images_or_objects(
+    columns: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    monkeypatch.setenv("GCNET_HOME", str(tmp_path / "home"))
+    parquet.write_table(arrow.table(columns), tmp_path / "train.parquet")
+    with pytest.raises(GCNetError, match=f"^{tmp_path}/{message}"):
+        load_splits(tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.xml", "<annotation><object>", "a.xml is not XML"),

@@ -311,7 +311,7 @@ def test_a_data_set_in_a_project(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         image(project / "datasets" / "pets" / split / "a.jpg")
         coco(project / "datasets" / "pets" / f"{split}.json", ["a.jpg"])
     assert found(project) == found(project / "datasets" / "pets")
-    assert caplog.messages == [f"{project / 'datasets' / 'pets'} is read, the only data set in {project}"]
+    assert caplog.messages == [f"{project / 'datasets' / 'pets'}: it is read, the only data set in {project}"]
     image(project / "datasets" / "birds" / "a.jpg")
     coco(project / "datasets" / "birds" / "a.json", ["a.jpg"])
     with pytest.raises(GCNetError, match="several data sets, datasets/birds, datasets/pets; give"):
@@ -336,7 +336,7 @@ def test_annotations_in_a_project_say_more_than_masks_beside_them(
         image(tmp_path / "dataset" / f"{split}_mask" / "a.png")
         coco(tmp_path / "dataset" / split / "_annotations.coco.json", ["a.jpg"])
     assert found(tmp_path) == found(tmp_path / "dataset")
-    assert caplog.messages == [f"{tmp_path / 'dataset'} is read, the only data set in {tmp_path}"]
+    assert caplog.messages == [f"{tmp_path / 'dataset'}: it is read, the only data set in {tmp_path}"]
 
 
 def test_two_files_of_a_split_are_told_apart(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_class_that_only_a_later_split_has(tmp_path: Path, caplog: pytest.LogC
         labelme(tmp_path / split / f"{label}.json", f"{label}.jpg", label)
     splits = load_splits(tmp_path)
     assert splits["train"].class_names == splits["valid"].class_names == ("ant", "cat")
-    assert "valid has objects of ant, but" in caplog.text
+    assert "valid: it has objects of ant, but" in caplog.text
     (tmp_path / "valid" / "cat.json").unlink()  # all have another name: is it another class?
     with pytest.raises(
         GCNetError, match=r"'ant' has 1 .* not among the classes \(cat\); give it one of their"
@@ -917,7 +917,7 @@ def test_several_files_of_via(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     content = json.loads((tmp_path / "via_a.json").read_text())["_via_img_metadata"]
     write(tmp_path / "export.json", json.dumps(content))
     assert found(tmp_path) == {"train": [("a.jpg", cat), ("b.jpg", cat)]}
-    assert f"{tmp_path / 'via_a.json'} repeats what is in {tmp_path / 'export.json'}" in caplog.text
+    assert f"{tmp_path / 'via_a.json'}: it repeats what is in {tmp_path / 'export.json'}" in caplog.text
     content["a"]["regions"] *= 2
     write(tmp_path / "export.json", json.dumps(content))
     with pytest.raises(GCNetError, match=r"via_a.json and .*export.json both have a.jpg, with other regions"):
@@ -944,7 +944,7 @@ def test_a_folder_that_cannot_be_read_is_told(
         coco(tmp_path / split / "_annotations.coco.json", [image(tmp_path / split / "a.jpg").name])
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "valid")
     load_splits(tmp_path)
-    assert f"{tmp_path / 'valid'} cannot be read, for lack of permission" in caplog.text
+    assert f"{tmp_path / 'valid'}: it cannot be read, for lack of permission" in caplog.text
 
 
 def test_images_that_are_given_need_not_be_in_the_data_set(

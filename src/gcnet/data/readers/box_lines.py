@@ -6,7 +6,6 @@ YOLO for Keras and its descendants have them, and so does Roboflow. Classes are 
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
@@ -14,9 +13,7 @@ from gcnet.data.dataset import split_of
 from gcnet.data.readers.csv_table import UNNAMED, read_rows
 from gcnet.data.readers.files import existing, head_of, read_lines
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source, warn_of_some
-
-log = logging.getLogger(__name__)
+from gcnet.data.source import Source, warn, warn_of_some
 
 _NAMES = ("_classes.txt", "classes.txt", "class_names.txt")
 _LINE = re.compile(r"(.*?)((?:\s+[^\s,]+(?:,[^\s,]+){4})*)")
@@ -39,7 +36,7 @@ def _read_box_lines(path: Path, root: Path, split: str) -> Source:
     file = existing(folder / name for folder in (path.parent, root) for name in _NAMES)
     names = read_lines(file) if file.is_file() else []
     if not names:
-        log.warning("%s: there is no %s; classes are called by their numbers", path, " or ".join(_NAMES[:2]))
+        warn(path, f"there is no {' or '.join(_NAMES[:2])}; classes are called by their numbers")
     rows: list[list[str]] = []
     for line in read_lines(path):
         found = _LINE.fullmatch(line)

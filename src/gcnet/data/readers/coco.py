@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
-import logging
 import os.path
 import re
 import zlib
@@ -18,11 +17,9 @@ from gcnet.data.dataset import WHOLE, DataSet, ImageRecord, is_dev, name_splits,
 from gcnet.data.folders import files_below, is_hidden
 from gcnet.data.readers.files import IMAGE_FOLDERS, folder_with, head_of, read_json
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left, with_only
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-
-log = logging.getLogger(__name__)
 
 # Other tasks' files of COCO, which may lie beside the instances.
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
@@ -89,7 +86,7 @@ def find_coco(root: Path, images: Path | None = None) -> Readers:
         places = {split: [images] if images else image_folders(root, path) for split, path in splits.items()}
         if any(places.values()):
             for path in (splits[split] for split, folders in places.items() if not folders):
-                log.warning("%s is left out: there is no image folder for it in %s", path, root)
+                warn(path, f"it is left out, as there is no image folder for it in {root}")
             warn_of_left(root, [path for _, path in found], splits)
             used = {split: folders for split, folders in places.items() if folders}
             return {split: partial(read_coco, splits[split], folders) for split, folders in used.items()}

@@ -8,7 +8,6 @@ path, x1, y1, x2, y2 and a class in each row.
 from __future__ import annotations
 
 import csv
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,10 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import folder_with, head_of, image_places, read_text, split_lines
 from gcnet.data.readers.run_lengths import read_runs
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source, number, warn_of_some
+from gcnet.data.source import Source, number, warn, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.files import several
 from gcnet.image_files import has_image_suffix, is_of_masks
-
-log = logging.getLogger(__name__)
 
 # Names of columns, the likeliest first, in small letters and without a prefix such as `bbox_`. Where none is
 # there, a name that has one of their words in it will do: `image_names`, `cell_type`.
@@ -280,11 +277,11 @@ def _drawn(
         beyond = boxes[:, :2] + boxes[:, 2:] > sizes + 1
         if len(columns.drawn) == 1 and beyond.any() and not (boxes[:, 2:] <= boxes[:, :2]).any():
             corners = True
-            log.warning("%s: boxes are taken for two corners; as corner and size they leave images", path)
+            warn(path, "boxes are taken for two corners; as corner and size they leave images")
     if corners:
         first, second = boxes[:, :2], boxes[:, 2:]
         if swapped := np.count_nonzero((second < first).any(1)):  # of mirrored images
-            log.warning("%s: %d of %d boxes have their corners in another order", path, swapped, len(boxes))
+            warn(path, f"{swapped} of {len(boxes)} boxes have their corners in another order")
         boxes = np.concatenate([np.minimum(first, second), np.abs(second - first)], 1)
     return [{"bbox": box} for box in boxes.tolist()]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -21,11 +20,9 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import folder_with, head_of, object_of, read_xml
 from gcnet.data.readers.shapes import ellipse, place_mask, turned_box
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_of_masks
-
-log = logging.getLogger(__name__)
 
 _NO_AREA = ("tag", "points", "polyline", "cuboid", "skeleton")
 
@@ -95,7 +92,7 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
         others.pop("tag", None)  # of images that have objects, too
     if others:
         kinds = listed([f"{count} {kind}" for kind, count in others.items()])
-        log.warning("%s: shapes that have no area are left out: %s", path, kinds)
+        warn(path, f"shapes that have no area are left out: {kinds}")
     base = folder if len(paths) == 1 else path.parent
     return entries.source(path, base, labels)
 

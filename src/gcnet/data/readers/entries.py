@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class Entries:
         self.images: list[dict[str, Any]] = []
         self.objects: list[dict[str, Any]] = []
         self._ids = Counter[str]()
-        self._folders: dict[Path, list[Path]] = {}
+        self._places = cache(_folders_of_images)
         self._misnamed: list[str] = []
 
     def add_image(self, file_name: Any, width: Any = None, height: Any = None) -> dict[str, Any]:
@@ -50,9 +51,7 @@ class Entries:
 
         Where files are renamed and their content is not, the name in one can be the image of another.
         """
-        if path.parent not in self._folders:
-            self._folders[path.parent] = _folders_of_images(path.parent, folders)
-        folders = self._folders[path.parent]
+        folders = self._places(path.parent, tuple(folders))
         named = name.replace("\\", "/") if isinstance(name, str) else ""
         last = named.rsplit("/", 1)[-1]
         names = [named, last] if has_image_suffix(last) else []

@@ -31,13 +31,13 @@ def _read_isat(folder: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, content in readable(files, read_object):
         info = object_in(content, "info")
-        size = {side: info.get(side) for side in ("width", "height")}
-        entries.add_image(entries.image_beside(path, info.get("name")), **size)
+        file = entries.image_beside(path, info.get("name"))
+        image = entries.add_image(file, info.get("width"), info.get("height"))
         polygons = objects_in(content.get("objects"))
         holes = [one for one in polygons if one.get("category") == _BACKGROUND]
         objects = [one for one in polygons if one.get("category") != _BACKGROUND]
         for number, ((_, (label, crowd)), parts) in enumerate(grouped(objects, _group).items()):
-            drawn = object_of(_object, parts, holes, size) | {"iscrowd": crowd}
+            drawn = object_of(_object, parts, holes, image) | {"iscrowd": crowd}
             entries.add_object(f"{path.name}:{number}", label, drawn)
     return entries.source(folder, folder)
 

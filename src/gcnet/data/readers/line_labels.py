@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os.path
 import re
 from collections.abc import Callable, Sequence
@@ -14,10 +13,8 @@ from gcnet.data.dataset import WHOLE
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, object_of, read_lines, readable
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 _NUMBER = rb"[ \t]*-?\d+\.?\d*(?:[eE][-+]?\d+)?"
 _KITTI = re.compile(rb"[A-Za-z]\S*(?:[ \t]%b){14,15}\s*(?:\n|$)" % _NUMBER)
@@ -74,16 +71,15 @@ def _read_lines(
         for number, line in enumerate(lines, start=1):
             if line.startswith(_HEADER):
                 continue
-            drawn = object_of(parse, line.split())
-            name = drawn.pop("name", "")
-            if name == _REGION:
-                regions.append({"id": f"{path.name}:{number}", "image_id": len(entries.images), **drawn})
+            id, drawn = f"{path.name}:{number}", object_of(parse, line.split())
+            if drawn.get("category_id") == _REGION:
+                regions.append({"id": id, "image_id": len(entries.images), **drawn})
             else:
-                entries.add_object(f"{path.name}:{number}", name, drawn)
+                entries.add_object(id, "", drawn)
     # What is found in a region that nobody annotated counts for no class, so that it is one of each.
     names = sorted({one["category_id"] for one in entries.objects} - {""})
     if len(names) * len(regions) > _MOST_REGIONS:
-        log.warning("%s: %s regions of so many classes are not ignored", folder, _REGION)
+        warn(folder, f"{_REGION} regions of so many classes are not ignored")
         names = []
     for name in names:
         marks = {"category_id": name, "ignore": 1}
@@ -94,10 +90,10 @@ def _read_lines(
 def _kitti_object(words: Sequence[str]) -> dict[str, Any]:
     """A box by its edges, behind the class, two kinds of hiding and an angle; the rest is in space."""
     x1, y1, x2, y2 = map(float, words[4:8])
-    return {"name": words[0], "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return {"category_id": words[0], "bbox": [x1, y1, x2 - x1, y2 - y1]}
 
 
 def _dota_object(words: Sequence[str]) -> dict[str, Any]:
     """Four corners, the class, and whether it is difficult: such count neither way in DOTA's own scores."""
     corners = [float(word) for word in words[:8]]
-    return {"name": words[8], "segmentation": [corners], "ignore": int((words[9:] or ["0"])[0] != "0")}
+    return {"category_id": words[8], "segmentation": [corners], "ignore": int((words[9:] or ["0"])[0] != "0")}

@@ -7,7 +7,6 @@ connected area. Several masks in `masks/a/`, or in `a/masks/` beside `a/images/a
 
 from __future__ import annotations
 
-import logging
 import operator
 import re
 from collections import Counter
@@ -29,12 +28,10 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import MASK_FOLDERS, is_image
 from gcnet.ops.decode import image_size, is_coloured, read_index_mask
-
-log = logging.getLogger(__name__)
 
 _IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pngimages")
 _OBJECT_MASKS, _CLASS_MASKS = "SegmentationObject", "SegmentationClass"  # of labelme2voc
@@ -110,10 +107,9 @@ def _match(root: Path, files: Sequence[Path]) -> tuple[dict[Path, list[Path]], d
     beside = {path.parent for path in found}
     every = [path for paths in images.values() for path in paths]
     left = [path for path in every if path.parent in beside and path not in found]
-    names = [path.relative_to(root).as_posix() for path in left]
-    warn_of_some(root, names, len(found) + len(left), "images have no mask; left out")
+    warn_of_some(root, left, len(found) + len(left), "images have no mask; left out")
     used = {path for own in found.values() for path in own}
-    unused = [path.relative_to(root).as_posix() for path in masks if path not in used] if found else []
+    unused = [path for path in masks if path not in used] if found else []
     warn_of_some(root, unused, len(masks), "masks are of no image and not read")
     return found, classes
 
@@ -199,7 +195,7 @@ def _read_masks(
         fitting = list(pool.map(_of_size, masks_of.values(), sizes))
         pairs = zip(masks_of.values(), fitting, sizes, strict=True)
         if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
-            log.warning("%s: %d masks are not of their image's size; left out", root, left_out)
+            warn(root, f"{left_out} masks are not of their image's size; left out")
         counts, named = numbers_of(), set(class_numbers_of())
         used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -215,22 +211,22 @@ def _read_masks(
             f"{root}: most numbers in its masks are of several areas: are they classes? Then put there "
             f"{how_to_name(used - void)}; if objects, a classes.txt with the name of all"
         )
-    if binary and by_area:
-        log.warning("%s: its masks are black and white; each area that hangs together is an object", root)
+    if binary:
+        warn(root, "its masks are black and white; each area that hangs together is an object")
         around = sum(one.corners for one in found)
         if around * 2 > len(found):
-            line = "%s: %d of %d masks are white in all corners; invert them if white is around the objects"
-            log.warning(line, root, around, len(found))
+            share = f"{around} of {len(found)} masks are white in all corners"
+            warn(root, f"{share}; invert them if white is around the objects")
     if void:
-        log.warning("%s: 255 beside smaller numbers is taken for what is not annotated", root)
+        warn(root, "255 beside smaller numbers is taken for what is not annotated")
     specks = _specks([pixels for one in found for _, _, pixels in one.objects]) if by_area else 0
     if specks:
-        log.warning("%s: %d areas of up to %d pixels are left out", root, specks, _SPECK)
+        warn(root, f"{specks} areas of up to {_SPECK} pixels are left out")
     seen = {number for one in found for number, _, _ in one.objects}
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     entries = Entries()
     for path, one in zip(masks_of, found, strict=True):
-        height, width = one.size if one.size != NO_SIZE else (None, None)
+        height, width = one.size
         entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
             # Of no name are background and void, where the mask of classes has them.

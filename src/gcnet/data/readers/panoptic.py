@@ -13,7 +13,7 @@ from gcnet.data.readers.coco import folder_of, image_folders
 from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in, read_object
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_a_split
-from gcnet.data.source import Source
+from gcnet.data.source import Source, known
 from gcnet.ops.segmentations import mask_to_rle
 
 
@@ -53,25 +53,18 @@ def _objects(
     masks: Path, ids: set[Any], sizes: dict[str, tuple[Any, Any]], annotation: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """The things of an image; they have no outlines where its mask is not of its size."""
+    segments = objects_in(annotation.get("segments_info"))
     wanted = [
-        segment
-        for segment in objects_in(annotation.get("segments_info"))
-        if isinstance(segment.get("category_id"), int) and segment["category_id"] in ids
+        {key: segment.get(key) for key in ("id", "category_id", "iscrowd")}
+        for segment in segments
+        if known(segment.get("category_id"), ids) is not None
     ]
     if not wanted:
         return []
     size = sizes.get(str(annotation.get("image_id")), (0, 0))
     mask = read_mask(masks / Path(str(annotation.get("file_name"))).name, size)
-    return [
-        {
-            "id": segment.get("id"),
-            "image_id": annotation.get("image_id"),
-            "category_id": segment["category_id"],
-            "iscrowd": segment.get("iscrowd", 0),
-            **object_of(_outline, mask, segment.get("id")),
-        }
-        for segment in wanted
-    ]
+    image = {"image_id": annotation.get("image_id")}
+    return [one | image | object_of(_outline, mask, one["id"]) for one in wanted]
 
 
 def _outline(mask: np.ndarray | None, id: Any) -> dict[str, Any]:

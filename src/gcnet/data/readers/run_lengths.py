@@ -5,7 +5,6 @@ Pixels are counted from 1, column after column in most competitions, and row aft
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,8 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from gcnet.data.readers.shapes import check_mask_size
+from gcnet.data.source import warn
 from gcnet.ops.segmentations import mask_to_rle
-
-log = logging.getLogger(__name__)
 
 _LOOKED_AT = 20  # masks by which the order is told
 
@@ -33,7 +31,7 @@ def read_runs(path: Path, texts: Sequence[str], sizes: Sequence[tuple[int, int]]
     rows, columns = (sum(_borders(runs.drawn(by_rows=order)) for runs in told) for order in (True, False))
     by_rows = rows < columns
     if by_rows:
-        log.warning("%s: run lengths are taken to go row by row, in which masks are less torn", path)
+        warn(path, "run lengths are taken to go row by row, in which masks are less torn")
     return [{} if runs is None else {"segmentation": runs.rle(by_rows=by_rows)} for runs in every]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os.path
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,10 +12,8 @@ from pathlib import Path
 from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 Readers = dict[str, Callable[[], Source]]
 MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
@@ -81,7 +78,7 @@ def warn_of_left(root: Path, found: Sequence[Path], splits: Mapping[str, Path]) 
     """Names what was `found` and is none of the `splits`."""
     left = [shown(path.relative_to(root).as_posix()) for path in found if path not in splits.values()]
     if left:
-        log.warning("%s: not read, because of no split: %s", root, listed(left, 3))
+        warn(root, f"not read, because of no split: {listed(left, 3)}")
 
 
 def splits_of(root: Path, parts: Sequence[tuple[str, Path]]) -> dict[str, Path]:
@@ -127,8 +124,7 @@ def by_folder(
         return {WHOLE: list(paths)}
     if left and "train" not in parts and WHOLE not in parts:
         return {"train": left} | parts
-    names_left = [path.relative_to(root).as_posix() for path in left]
-    warn_of_some(root, names_left, len(paths), "files are in the folder of no split and not read")
+    warn_of_some(root, left, len(paths), "files are in the folder of no split and not read")
     return parts
 
 

@@ -57,17 +57,16 @@ def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
         names = class_names(path.parent)
         for name, one in _images(path, content).items():
             said = object_in(one, "metadata")
-            size = {side: said.get(side) for side in ("width", "height")}
-            image = entries.image_beside(path, name)
-            entries.add_image(image, **size)
+            shown = entries.image_beside(path, name)
+            image = entries.add_image(shown, said.get("width"), said.get("height"))
             file = path.parent / f"{Path(name).name}___save.png"  # colours of objects, as numbers
-            mask = read_mask(file, likely_size(image, **size)) if os.path.isfile(file) else None
+            mask = read_mask(file, likely_size(image)) if os.path.isfile(file) else None
             instances = [each for each in objects_in(one.get("instances")) if each.get("type") != "tag"]
             if mask is None and any("parts" in instance for instance in instances):
                 unmasked.append(name)
             objects = grouped(instances, partial(_group, names=names))
             for number, ((_, label), parts) in enumerate(objects.items(), start=1):
-                entries.add_object(f"{name}:{number}", label, object_of(_object, parts, mask, size))
+                entries.add_object(f"{name}:{number}", label, object_of(_object, parts, mask, image))
     warn_of_some(folder, unmasked, len(entries.images), "images have no ___save.png of their size")
     return entries.source(folder, folder)
 

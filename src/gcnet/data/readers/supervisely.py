@@ -35,9 +35,10 @@ def _read_supervisely(folder: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, content in readable(files, read_object):
         size = object_in(content, "size")
-        entries.add_image(entries.image_beside(path, path.stem), size.get("width"), size.get("height"))
+        file = entries.image_beside(path, path.stem)
+        image = entries.add_image(file, size.get("width"), size.get("height"))
         for number, one in enumerate(objects_in(content.get("objects"))):
-            drawn = object_of(_object, one, size)
+            drawn = object_of(_object, one, image)
             entries.add_object(f"{path.name}:{number}", one.get("classTitle"), drawn)
     return entries.source(folder, folder)
 

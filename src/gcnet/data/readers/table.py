@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,11 +18,9 @@ from gcnet.data.folders import files_below
 from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import head_of, objects_in, read_lines
 from gcnet.data.readers.splits import Readers, by_folder, file_a_split
-from gcnet.data.source import Source, whole
-from gcnet.errors import GCNetError
+from gcnet.data.source import Source, warn, whole
+from gcnet.errors import GCNetError, needs
 from gcnet.files import cache_folder, prepare_folder, write_bytes
-
-log = logging.getLogger(__name__)
 
 _CLASS_KEYS = ("category", "categories", "label", "labels", "category_id", "class")
 _BOX_KEYS = ("bbox", "bboxes", "box", "boxes")
@@ -59,15 +56,11 @@ def _read_list(path: Path, *_: object) -> Source:
 
 
 def _read_parquet(files: Sequence[Path]) -> Source:
-    try:
-        import pyarrow.parquet as parquet  # pyright: ignore[reportMissingImports]
-        from pyarrow import ArrowException  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise GCNetError(f"to read {files[0]}, pip install 'gcnet[parquet]'") from None
+    parquet, arrow = needs("pyarrow.parquet", "parquet"), needs("pyarrow", "parquet")
     entries = Entries()
     names: tuple[str, ...] = ()
     unpacked = cache_folder() / "tables"
-    log.warning("%s: its images are unpacked into %s", files[0].parent, unpacked)
+    warn(files[0].parent, f"its images are unpacked into {unpacked}")
     for path in files:
         folder = prepare_folder(unpacked / _mark(path))
         try:
@@ -77,9 +70,15 @@ def _read_parquet(files: Sequence[Path]) -> Source:
             names = names or _class_names(table.schema_arrow.metadata)
             batches = table.iter_batches(batch_size=16, columns=["image", "objects"])  # images are large
             for place, row in enumerate(row for batch in batches for row in batch.to_pylist()):
-                entries.add_image(str(_unpack(row["image"], folder / f"{place:08}")))
+                image = row["image"]
+                data = image.get("bytes") if isinstance(image, dict) else image
+                if not isinstance(data, bytes):
+                    raise GCNetError(f"{path}: image {place} is not in the table; export it with its images")
+                entries.add_image(str(_unpack(data, folder / f"{place:08}")))
                 _add_objects(entries, row["objects"], names)
-        except (ArrowException, OSError, ValueError) as error:  # names that are no text are ValueErrors
+        except GCNetError:
+            raise
+        except (arrow.ArrowException, OSError, ValueError) as error:  # names that are no text are ValueErrors
             line = str(error).partition("\n")[0]
             raise GCNetError(f"{path} cannot be read ({line}); fetch it again") from None
     return replace(entries.source(files[0].parent, files[0].parent, names), within=(unpacked,))
@@ -92,11 +91,8 @@ def _mark(path: Path) -> str:
     return hashlib.sha256(state).hexdigest()[:16]
 
 
-def _unpack(image: Any, path: Path) -> Path:
+def _unpack(data: bytes, path: Path) -> Path:
     """Writes an image, unless it exists."""
-    data = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(data, bytes):
-        raise GCNetError(f"{path}: its image is not in the table; export it with its images")
     path = path.with_suffix(".png" if data.startswith(b"\x89PNG") else ".jpg")
     if not (path.is_file() and path.stat().st_size == len(data)):
         write_bytes(path, data)

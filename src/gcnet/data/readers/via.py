@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,8 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import folder_with, head_of, image_places, object_of, objects_in, read_object
 from gcnet.data.readers.shapes import ellipse
 from gcnet.data.readers.splits import MOST_FILES, Readers, splits_of, warn_of_left
-from gcnet.data.source import Source
+from gcnet.data.source import Source, warn
 from gcnet.errors import GCNetError
-
-log = logging.getLogger(__name__)
 
 _UNSET = ("unknown", "not_defined")  # what VIA writes into attributes until they are set
 _CLASS_KEYS = ("class", "label", "category", "type", "object", "name")
@@ -81,7 +78,7 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 drawn = object_of(_object, region.get("shape_attributes") or {})
                 entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
         if repeats:
-            log.warning("%s repeats what is in %s, which is read", file, repeats)
+            warn(file, f"it repeats what is in {repeats}, which is read")
     places = image_places(path.parent, path.parent.parent)
     return entries.source(path, folder_with(places, list(seen)))
 

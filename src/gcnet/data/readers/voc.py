@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,10 +18,8 @@ from gcnet.data.readers.entries import Entries
 from gcnet.data.readers.files import existing, head_of, object_of, read_lines, read_xml, readable
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.ops.segmentations import mask_to_rle
-
-log = logging.getLogger(__name__)
 
 
 def find_voc(root: Path) -> Readers:
@@ -37,7 +34,7 @@ def find_voc(root: Path) -> Readers:
     base = held[0]
     if held[1:]:
         others = listed([path.name for path in held[1:]], 3)
-        log.warning("%s: only %s is read, not %s", root, base.name, others)
+        warn(root, f"only {base.name} is read, not {others}")
     return _listed_splits(root, base, files) or {WHOLE: partial(_read_voc, base, list(files.values()))}
 
 
@@ -71,11 +68,10 @@ def is_voc(path: Path) -> bool:
 def _read_voc(base: Path, files: Sequence[Path]) -> Source:
     entries = Entries()
     for path, tree in readable(files, read_xml):
-        image = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
-        size = {side: tree.findtext(f"size/{side}") for side in ("width", "height")}
-        entries.add_image(image, **size)
+        shown = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
+        image = entries.add_image(shown, tree.findtext("size/width"), tree.findtext("size/height"))
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
-        mask = read_mask(file, likely_size(image, **size)) if file.is_file() else None
+        mask = read_mask(file, likely_size(image)) if file.is_file() else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
                 continue

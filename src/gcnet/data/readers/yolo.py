@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os.path
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from gcnet.console import shown
@@ -24,11 +22,9 @@ from gcnet.data.listed_images import NO_SIZE, BareNames, own_size
 from gcnet.data.readers.coco import folder_of
 from gcnet.data.readers.files import IMAGE_FOLDERS, existing, head_of, object_of, read_lines, read_yaml
 from gcnet.data.readers.splits import Readers, by_folder
-from gcnet.data.source import Source, warn_of_some
+from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
 from gcnet.image_files import is_image
-
-log = logging.getLogger(__name__)
 
 _LABELS = ("labels", "Labels", "LABELS")
 _KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}  # of a data.yaml
@@ -114,7 +110,7 @@ class _DataFile:
 def _listed_splits(root: Path, file: _DataFile) -> Readers:
     poses = "kpt_shape" in file.content
     if poses:
-        log.warning("%s: its keypoints are left out; the boxes are read", file.path)
+        warn(file.path, "its keypoints are left out; the boxes are read")
     readers: Readers = {}
     for split, places in file.places.items():
         images = file.images[split]
@@ -123,7 +119,7 @@ def _listed_splits(root: Path, file: _DataFile) -> Readers:
             within = (file.base, *(file.base / place for place in places), folder_of(root))
             readers[split] = partial(_read_yolo, file.path, images, file.categories, within, poses=poses)
         elif places:
-            log.warning("%s: %s leads nowhere: there is no %s split", file.path, shown(places[0]), split)
+            warn(file.path, f"{shown(places[0])} leads nowhere: there is no {split} split")
     if not readers:
         raise GCNetError(f"{file.path}: none of its images are there; correct `train` and `val`, or `path`")
     undivided = "train" in readers and file.images["train"] == file.images["valid"]
@@ -154,7 +150,7 @@ def _bare_splits(root: Path) -> Readers:
     labelled = {image.parent for image in images if find.of(image)}
     if not labelled:
         return {}
-    others = [image.relative_to(root).as_posix() for image in images if image.parent not in labelled]
+    others = [image for image in images if image.parent not in labelled]
     warn_of_some(root, others, len(images), "images are in folders without labels; left out")
     images = [image for image in images if image.parent in labelled]
     used = {folder for path in find.taken for folder in path.parents}
@@ -232,10 +228,10 @@ def _read_yolo(
     path: Path,
     images: Sequence[Path],
     categories: list[dict[str, Any]],
-    within: tuple[Path, ...] = (),
+    within: tuple[Path, ...],
     *,
     poses: bool = False,
-    numbers: Mapping[Path, Mapping[float, int]] = MappingProxyType({}),
+    numbers: Mapping[Path, Mapping[float, int]] = {},
 ) -> Source:
     """`poses`: keypoints follow the boxes. `numbers`: the classes of the labels below a folder."""
     if not images:
@@ -258,10 +254,10 @@ def _read_yolo(
                 annotations.append({"id": f"{image.stem}.txt:{number}", "image_id": id} | drawn)
                 wide += drawn.get("bbox", [0] * 4)[2] > 2 * width
     if left := find.left(places):
-        log.warning("%s: %d files of labels have no image (first: %s)", path, len(left), shown(left[0].name))
+        warn(path, f"{len(left)} files of labels have no image (first: {shown(left[0].name)})")
     if wide:
         kind = "far wider than their image: are they in pixels? YOLO's are shares of its sides"
-        log.warning("%s: %d of %d boxes are %s", path, wide, len(annotations), kind)
+        warn(path, f"{wide} of {len(annotations)} boxes are {kind}")
     return source
 
 
