@@ -80,7 +80,7 @@ def _print_config(values: dict[str, Any]) -> None:
 def _parser(name: str, recipe: Recipe) -> Parser:
     usage = "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]"
     parser = Parser("train", usage, __doc__, add_help=False)  # help depends on the model
-    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help=help_of(train)["model"])
+    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help=help_of(train).get("model"))
     parser.add_argument(
         "-h", "--help", action="store_true", help="show this, with the defaults of MODEL_OR_FILE"
     )
