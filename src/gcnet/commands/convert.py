@@ -87,11 +87,7 @@ def _parser() -> Parser:
     parser.add_option("--config", Path, "the configuration that IN was trained with; it is parsed, not run")
     parser.add_option("--style", Literal["pytorch", "caffe"], "style of IN's residual blocks")
     parser.add_option("--channel-order", Literal["rgb", "bgr"], "channel order of the images that IN takes")
-    parser.add_option(
-        "--image-size",
-        number(int, 32),
-        "(long, short) side that images are resized to",
-        nargs=2,
-    )
+    sides = "(long, short) side that images are resized to"
+    parser.add_option("--image-size", number(int, 32), sides, nargs=2)
     parser.add_options(predict, ("mirror",))
     return parser

@@ -44,12 +44,8 @@ def run(argv: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("export", "MODEL [--to onnx|openvino|torch] [--out FILE]", __doc__)
-    parser.add_option(
-        "--to",
-        Literal["onnx", "openvino", "torch"],
-        "the runtime: ONNX Runtime, OpenVINO or torch.export",
-        "onnx",
-    )
+    runtimes = "the runtime: ONNX Runtime, OpenVINO or torch.export"
+    parser.add_option("--to", Literal["onnx", "openvino", "torch"], runtimes, "onnx")
     parser.add_options(
         export,
         defaults={"out": None, "device": "auto"},
