@@ -528,3 +528,16 @@ def test_a_safetensors_file_of_others_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"mod\xe8le.safetensors")
     (tmp_path / "a.safetensors").rename(path)
     assert read_checkpoint(path).tensors.keys() == WEIGHTS.keys()
+
+
+def test_lists_that_hold_themselves_or_one_another_many_times_end(tmp_path: Path) -> None:
+    itself: Any = []
+    itself.append(itself)
+    often: Any = 1
+    by_name: Any = 1
+    for _ in range(40):
+        often, by_name = [often] * 6, {str(n): by_name for n in range(6)}
+    for held in (itself, often, by_name):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"state_dict": held}))
+        with pytest.raises(GCNetError, match="holds no tensors by name"):
+            read_checkpoint(tmp_path / "x.pkl")
