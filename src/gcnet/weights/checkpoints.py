@@ -140,12 +140,15 @@ def _apart(tensors: dict[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
     detectors = [start for start, found in parts.items() if len(found) > 1]  # a backbone and proposals
     others = {name.partition(".")[0] for name in tensors if "." in name}
     starts = detectors or sorted(word for word in others if word in PARTS or AVERAGED.search(word))
-    left = dict(tensors)
+    of_start: dict[str, dict[str, Any]] = {start: {} for start in starts}
+    left: dict[str, Any] = {}
+    for name, value in tensors.items():
+        start = name.rpartition(".")[0]
+        while start and start not in of_start:
+            start = start.rpartition(".")[0]
+        of_start.get(start, left)[name.removeprefix(f"{start}.") if start else name] = value
     for start in sorted(starts, key=len, reverse=True):
-        prefix = f"{start}." if start else ""
-        own = [name for name in left if name.startswith(prefix)]
-        named = {name.removeprefix(prefix): left.pop(name) for name in own}
-        yield _Model((*place, *start.split(".")) if start else place, named, bool(detectors))
+        yield _Model((*place, *start.split(".")) if start else place, of_start[start], bool(detectors))
     if left and not detectors:
         yield _Model(place, left)
 
