@@ -1,6 +1,8 @@
 """What the words of several commands mean: which model, where to write."""
 
 import inspect
+import subprocess
+import sys
 import types
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -121,3 +123,11 @@ def test_what_a_parser_of_ours_says_is_told() -> None:
     parser.add_option("--shard", parse_shard, "a part")
     with pytest.raises(GCNetError, match="argument --shard: give 0/4 for the first of four parts"):
         parser.parse(["--shard", "x"])
+
+
+def test_without_docstrings_help_has_the_options() -> None:
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "gcnet", "train", "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--batch-size" in done.stdout

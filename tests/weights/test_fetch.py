@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,16 +277,16 @@ def test_a_disk_without_room_is_not_filled(weights: Weights, monkeypatch: pytest
 
 
 def test_a_disk_that_fills_up(weights: Weights, file_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = transfer._write
+    chunks = transfer._chunks
 
-    def full(response: Any, file: Any, *_: Any) -> None:
-        file.write(CONTENT[:1_000_000])
+    def full(response: Any) -> Iterator[bytes]:
+        yield CONTENT[:1_000_000]
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(transfer, "_write", full)
+    monkeypatch.setattr(transfer, "_chunks", full)
     message = failure(weights)
     assert f"cannot write in {store()}: No space left on device; free space there" in message
-    monkeypatch.setattr(transfer, "_write", write)
+    monkeypatch.setattr(transfer, "_chunks", chunks)
     assert fetch(weights, patience=HASTY).read_bytes() == CONTENT
     assert file_server.asked[-1] == (f"/{PATH}", "bytes=1000000-")
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import tracemalloc
 import types
 import zipfile
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 from gcnet.errors import GCNetError
-from gcnet.weights import archives
+from gcnet.weights import archives, checkpoints
 from gcnet.weights.checkpoints import read_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(3.0), "b": torch.tensor(1)}
@@ -528,3 +529,23 @@ def test_a_safetensors_file_of_others_may_have_any_name(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"mod\xe8le.safetensors")
     (tmp_path / "a.safetensors").rename(path)
     assert read_checkpoint(path).tensors.keys() == WEIGHTS.keys()
+
+
+def test_lists_that_hold_themselves_or_one_another_many_times_end(tmp_path: Path) -> None:
+    itself: Any = []
+    itself.append(itself)
+    often: Any = 1
+    by_name: Any = 1
+    for _ in range(40):
+        often, by_name = [often] * 6, {str(n): by_name for n in range(6)}
+    for held in (itself, often, by_name):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps({"state_dict": held}))
+        with pytest.raises(GCNetError, match="holds no tensors by name"):
+            read_checkpoint(tmp_path / "x.pkl")
+
+
+def test_models_are_told_apart_in_a_time_that_grows_with_their_number() -> None:
+    tensors = {f"ema_{n}.weight": torch.zeros(1) for n in range(20_000)}
+    started = time.monotonic()
+    assert len(list(checkpoints._models(tensors))) == 20_000
+    assert time.monotonic() - started < 10.0  # each of them looked for in all names took half a minute

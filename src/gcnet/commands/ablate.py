@@ -1,6 +1,8 @@
-"""`gcnet ablate` trains the paper's studies and writes their tables.
+"""`gcnet ablate` trains a model with several context blocks in turn, and compares them.
 
-Its options are those of `gcnet train`, the fields of the `Recipe`; their defaults depend on the data.
+Finished runs are never repeated: after an interruption the same command continues. Studies in one folder
+share the runs that they have in common. Other options are those of `gcnet train`, the fields of the `Recipe`;
+their defaults depend on the data.
 """
 
 from __future__ import annotations
@@ -54,14 +56,9 @@ def study_of(options: Namespace, row: Row, own: Recipe, out: Path) -> Study:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "ablate",
-        "STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report]",
-        "Trains a model with several context blocks in turn, and compares them. Studies: "
-        + "; ".join(f"{name}: {grid.question}" for name, grid in GRIDS.items())
-        + ". Finished runs are never repeated: after an interruption the same command continues. "
-        "Studies in one folder share the runs that they have in common.",
-    )
+    studies = "; ".join(f"{name}: {grid.question}" for name, grid in GRIDS.items())
+    usage = "STUDY [--data DIR] [--out DIR] [--seeds N] [--jobs N] [--report]"
+    parser = Parser("ablate", usage, f"{__doc__ or ''} Studies: {studies}.")
     parser.add_argument("grid", nargs="?", metavar="STUDY", help=", ".join(GRIDS))
     parser.add_option("--report", bool, "train nothing: write table and plot of the finished runs", False)
     data = "a data set with images to train and to validate on (context shapes, drawn in --out)"

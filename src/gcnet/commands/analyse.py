@@ -1,4 +1,4 @@
-"""`gcnet analyse` measures on a data set how much attention depends on the query."""
+"""`gcnet analyse` measures over a data set how much attention depends on the query, block by block."""
 
 from __future__ import annotations
 
@@ -31,11 +31,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "analyse",
-        "MODEL --data DIR [--out DIR]",
-        "Measures over a data set how much attention depends on the query, block by block.",
-    )
+    parser = Parser("analyse", "MODEL --data DIR [--out DIR]", __doc__)
     parser.add_options(export, MODEL[:1])  # takes no file that was exported
     parser.add_options(predict, MODEL[1:])
     parser.add_option("--data", Path, "a COCO data set or a folder of images", required=True)

@@ -29,7 +29,7 @@ _ENTRY = r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)"  # of a docstring's list of 
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises GCNetError with one line, which names the nearest option."""
 
-    def __init__(self, verb: str, usage: str, description: str, **options: Any) -> None:
+    def __init__(self, verb: str, usage: str, description: str | None, **options: Any) -> None:
         usage = f"gcnet {verb} {usage} [options]"
         super().__init__(
             prog=f"gcnet {verb}", usage=usage, description=description, allow_abbrev=False, **options

@@ -34,8 +34,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    usage = "MODEL IMAGE [--out DIR] [--query X,Y]"
-    parser = Parser("attention", usage, "Draws what the context blocks of a model attend to in an image.")
+    parser = Parser("attention", "MODEL IMAGE [--out DIR] [--query X,Y]", __doc__)
     parser.add_options(export, MODEL[:1])  # takes no file that was exported
     parser.add_options(predict, MODEL[1:])
     parser.add_option("image", Path, "an image")

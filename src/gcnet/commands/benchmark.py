@@ -1,4 +1,4 @@
-"""`gcnet benchmark` measures the time that models take on this machine."""
+"""`gcnet benchmark` times models on this machine, beside each other and, if asked, torchvision's."""
 
 from __future__ import annotations
 
@@ -33,19 +33,10 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "benchmark",
-        "MODEL...",
-        "Times models on this machine, beside each other and, if asked, torchvision.",
-    )
+    parser = Parser("benchmark", "MODEL...", __doc__)
     models = ["mask_rcnn_r50", "mask_rcnn_r50_gc4"]
-    parser.add_argument(
-        "models",
-        nargs="*",
-        default=models,
-        metavar="MODEL",
-        help="names that `gcnet models` lists, model files or run folders",
-    )
+    names = "names that `gcnet models` lists, model files or run folders"
+    parser.add_argument("models", nargs="*", default=models, metavar="MODEL", help=names)
     parser.add_option(
         "--against", Literal["torchvision"], "also time torchvision's Mask R-CNN, with the same weights"
     )

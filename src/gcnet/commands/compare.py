@@ -1,4 +1,8 @@
-"""`gcnet compare` scores two models on one data set, with confidence intervals of the difference."""
+"""`gcnet compare` scores two detectors or two classifiers on one split of a data set.
+
+It says how much better the second is, with confidence intervals, and on which images they differ.
+`gcnet ablate context --data DIR` trains a model with its block and without, and compares the two.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "compare",
-        "A B --data DATA [--out DIR]",
-        "Scores two detectors or two classifiers on one split of a data set: how much better the second is, "
-        "with confidence intervals, and on which images they differ. "
-        "`gcnet ablate context --data DIR` trains a model with its block and without, and compares the two.",
-    )
+    parser = Parser("compare", "A B --data DATA [--out DIR]", __doc__)
     parser.add_options(
         compare, defaults={"out": "runs/compare"}, model={"metavar": "A"}, other={"metavar": "B"}
     )

@@ -1,4 +1,4 @@
-"""`gcnet convert` writes any checkpoint as a model file of this project."""
+"""`gcnet convert` reads a checkpoint and writes it as our .safetensors with structure and class names."""
 
 from __future__ import annotations
 
@@ -78,11 +78,7 @@ def _describe(model: Detector | Classifier, path: Path) -> list[str]:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "convert",
-        "IN OUT.safetensors",
-        "Reads a checkpoint and writes it as our .safetensors, with its structure and class names.",
-    )
+    parser = Parser("convert", "IN OUT.safetensors", __doc__)
     parser.add_option("source", str, SOURCE_HELP, metavar="IN")
     parser.add_option("out", Path, "the .safetensors file to write")
     parser.add_option("--model", str, "name of the model in IN, if it is not recognised")
@@ -91,11 +87,7 @@ def _parser() -> Parser:
     parser.add_option("--config", Path, "the configuration that IN was trained with; it is parsed, not run")
     parser.add_option("--style", Literal["pytorch", "caffe"], "style of IN's residual blocks")
     parser.add_option("--channel-order", Literal["rgb", "bgr"], "channel order of the images that IN takes")
-    parser.add_option(
-        "--image-size",
-        number(int, 32),
-        "(long, short) side that images are resized to",
-        nargs=2,
-    )
+    sides = "(long, short) side that images are resized to"
+    parser.add_option("--image-size", number(int, 32), sides, nargs=2)
     parser.add_options(predict, ("mirror",))
     return parser

@@ -1,6 +1,8 @@
-"""`gcnet curve` trains on parts of the images, and says what more images would give.
+"""`gcnet curve` trains a model on parts of the images, and says what twice as many images would give.
 
-Its options are those of `gcnet train`, the fields of the `Recipe`; their defaults are the model's own.
+The parts are 25, 50 and 100 percent, with as many iterations for each. Finished runs are never repeated:
+after an interruption the same command continues. Other options are those of `gcnet train`, the fields of the
+`Recipe`; their defaults are the model's own.
 """
 
 from __future__ import annotations
@@ -32,12 +34,6 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "curve",
-        "--data DIR [--model NAME] [--out DIR] [--seeds N] [--jobs N]",
-        "Trains a model on 25, 50 and 100 percent of the images, with as many iterations for each, and says "
-        "what twice as many images would give. Finished runs are never repeated: after an interruption the "
-        "same command continues.",
-    )
+    parser = Parser("curve", "--data DIR [--model NAME] [--out DIR] [--seeds N] [--jobs N]", __doc__)
     add_study(parser, find_detector(MODEL).recipe, "a data set with images to train and to validate on")
     return parser

@@ -1,4 +1,8 @@
-"""`gcnet data` shows what is in a data set, as a page and a short table, or converts it to another format."""
+"""`gcnet data` writes a page on a data set, and prints a short table.
+
+It shows splits, classes, sizes, what training leaves out, and what to look at. `gcnet data convert IN OUT
+--to coco|yolo` writes a data set in another format.
+"""
 
 from __future__ import annotations
 
@@ -75,12 +79,7 @@ def _print(look: Look) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "data",
-        "DATA [--out FILE] [--draw DIR]",
-        "Writes a page on a data set: splits, classes, sizes, what training leaves out, and what to look at. "
-        "`gcnet data convert IN OUT --to coco|yolo` writes a data set in another format.",
-    )
+    parser = Parser("data", "DATA [--out FILE] [--draw DIR]", __doc__)
     parser.add_option("data", Path, "a data set, or its annotation file")
     parser.add_option("--out", Path, "path of the page (runs/data-NAME.html)")
     parser.add_option("--draw", Path, "also draw all images with their ground truth, into this folder")

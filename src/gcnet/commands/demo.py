@@ -1,4 +1,4 @@
-"""`gcnet demo` generates images, trains a model on them, scores it and draws what it finds."""
+"""`gcnet demo` trains a tiny model on generated images, scores it, and draws its detections."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "demo",
-        "[--out DIR]",
-        "Trains a tiny model on generated images, scores it, and draws its detections.",
-    )
+    parser = Parser("demo", "[--out DIR]", __doc__)
     parser.add_option("--out", Path, "folder for everything", Path("demo"))
     parser.add_option("--seed", number(int, 0), "seed of images, weights and sampling", 0)
     parser.add_option("--compare", bool, "also train the same model without its blocks", False)

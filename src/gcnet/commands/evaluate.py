@@ -1,4 +1,4 @@
-"""`gcnet eval` scores a model on one split of a data set."""
+"""`gcnet eval` scores a model on a split of a data set: COCO box and mask AP, or accuracy of a classifier."""
 
 from __future__ import annotations
 
@@ -27,11 +27,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "eval",
-        "MODEL --data DATA [--report DIR]",
-        "Scores a model on one split of a data set: COCO box and mask AP, or accuracy of a classifier.",
-    )
+    parser = Parser("eval", "MODEL --data DATA [--report DIR]", __doc__)
     out = "for results.json and metrics.json (runs/eval-MODEL-SPLIT)"
     parser.add_options(evaluate, but=("score_threshold", "progress"), out={"help": out})
     return parser

@@ -1,4 +1,8 @@
-"""`gcnet export` writes a model as a file for ONNX Runtime, OpenVINO or `torch.export`."""
+"""`gcnet export` writes a model as a file for ONNX Runtime, OpenVINO or `torch.export`.
+
+It goes from pixels to boxes, scores, labels and masks, or to class probabilities. The file is run on an image
+and compared with the model before it is kept.
+"""
 
 from __future__ import annotations
 
@@ -39,18 +43,9 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "export",
-        "MODEL [--to onnx|openvino|torch] [--out FILE]",
-        "Writes a model as a file for another runtime, from pixels to boxes, scores, labels and masks, or to "
-        "class probabilities. The file is run on an image and compared with the model before it is kept.",
-    )
-    parser.add_option(
-        "--to",
-        Literal["onnx", "openvino", "torch"],
-        "the runtime: ONNX Runtime, OpenVINO or torch.export",
-        "onnx",
-    )
+    parser = Parser("export", "MODEL [--to onnx|openvino|torch] [--out FILE]", __doc__)
+    runtimes = "the runtime: ONNX Runtime, OpenVINO or torch.export"
+    parser.add_option("--to", Literal["onnx", "openvino", "torch"], runtimes, "onnx")
     parser.add_options(
         export,
         defaults={"out": None, "device": "auto"},

@@ -1,4 +1,4 @@
-"""`gcnet models` prints the catalog, as a table or as JSON. It does not import torch, so that it is quick."""
+"""`gcnet models` lists the models: size, published AP, and whether their weights are cached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gcnet.weights.fetch import find_cached, store
 
 
 def run(argv: list[str]) -> int:
-    """Prints the table, or everything known as JSON."""
+    """Prints the table, or everything known as JSON. It does not import torch, so that it is quick."""
     options = _parser().parse(argv)
     rows = matching_rows(options.words)
     if options.json:
@@ -25,11 +25,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "models",
-        "[WORD...]",
-        "Lists the models: size, published AP, and whether their weights are cached.",
-    )
+    parser = Parser("models", "[WORD...]", __doc__)
     words = "only models whose name, ours or mmdetection's, contains all words"
     parser.add_argument("words", nargs="*", metavar="WORD", help=words)
     parser.add_option("--json", bool, "print everything known about each model as JSON", False)

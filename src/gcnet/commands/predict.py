@@ -1,4 +1,8 @@
-"""`gcnet predict` finds the objects in images, or their classes."""
+"""`gcnet predict` finds the objects in images: it writes overlays and a JSON of COCO results.
+
+A classifier gives the classes of images, as a JSON and an overview sheet. The exit code is 1 if some images
+could not be read.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +57,7 @@ def _summary(predictions: Predictions, formats: Sequence[str], overlays: bool) -
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "predict",
-        "MODEL IMAGES... [--out DIR]",
-        "Finds the objects in images: writes overlays and a JSON of COCO results. A classifier gives the "
-        "classes of images, as a JSON and an overview sheet. The exit code is 1 if some images could not be "
-        "read.",
-    )
+    parser = Parser("predict", "MODEL IMAGES... [--out DIR]", __doc__)
     parser.add_options(
         predict,
         but=("progress",),

@@ -1,4 +1,7 @@
-"""`gcnet serve` runs a model as an HTTP service, with a page to try it on."""
+"""`gcnet serve` runs a model as an HTTP service: a detector, a classifier or an export.
+
+POST /predict with an image gives JSON, / is a page to try it on, /docs describes all.
+"""
 
 from __future__ import annotations
 
@@ -91,12 +94,7 @@ def _set_up_log() -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "serve",
-        "MODEL [--host ADDRESS] [--port N]",
-        "Runs a model as an HTTP service: POST /predict with an image gives JSON, / is a page to try it on, "
-        "/docs describes all. Takes detectors, classifiers and exports.",
-    )
+    parser = Parser("serve", "MODEL [--host ADDRESS] [--port N]", __doc__)
     parser.add_options(predict, MODEL)
     parser.add_option("--host", str, "address to listen on; by default only this machine", "127.0.0.1")
     # The system would cut a larger port to 16 bits, and listen elsewhere.

@@ -1,7 +1,7 @@
 """`gcnet train` trains a detector on a data set, or a classifier on folders of images.
 
-Its options are the fields of the model's `Recipe`. The command line overrules the file given with --config,
-which overrules the model's own recipe.
+Its options are the fields of the model's `Recipe`: `gcnet train MODEL --help` shows the defaults of a model.
+The command line overrules the file given with --config, which overrules the model's own recipe.
 """
 
 from __future__ import annotations
@@ -78,13 +78,9 @@ def _print_config(values: dict[str, Any]) -> None:
 
 
 def _parser(name: str, recipe: Recipe) -> Parser:
-    parser = Parser(
-        "train",
-        "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]",
-        "Trains a model. Defaults are the model's own: `gcnet train MODEL --help` shows them.",
-        add_help=False,  # it depends on the model
-    )
-    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help=help_of(train)["model"])
+    usage = "MODEL_OR_FILE --data DIR [--out DIR] [--resume [auto]] [--config FILE]"
+    parser = Parser("train", usage, __doc__, add_help=False)  # help depends on the model
+    parser.add_argument("named", nargs="*", metavar="MODEL_OR_FILE", help=help_of(train).get("model"))
     parser.add_argument(
         "-h", "--help", action="store_true", help="show this, with the defaults of MODEL_OR_FILE"
     )

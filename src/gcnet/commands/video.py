@@ -1,4 +1,8 @@
-"""`gcnet video` finds and tracks the objects of a video."""
+"""`gcnet video` finds and tracks the objects of a video.
+
+It writes a line of JSON for each frame, and the video with the objects drawn. The exit code is 1 if the video
+or camera ended too early.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +43,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        "video",
-        "MODEL VIDEO [--out DIR]",
-        "Finds and tracks the objects of a video: writes a line of JSON for each frame, and the video with "
-        "the objects drawn. The exit code is 1 if the video or camera ended too early.",
-    )
+    parser = Parser("video", "MODEL VIDEO [--out DIR]", __doc__)
     parser.add_options(predict, MODEL)
     parser.add_option("video", str, "a file, a camera's number such as 0, or an address such as rtsp://...")
     parser.add_option("--out", Path, "a folder for the results", Path("video"))

@@ -90,7 +90,8 @@ def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
         return Checkpoint(_weights(_choose(path, tensors, part).named))
     pickled = open_checkpoint(path)
     model = _choose(path, pickled.content, part)
-    whole = next((_by_name(value) for value in _entries(pickled.content) if isinstance(value, dict)), {})
+    held = (value for _, value in _containers(pickled.content))
+    whole = next((_by_name(value) for value in held if isinstance(value, dict)), {})
     meta = _by_name(whole.get("meta"))
     origin = _origin(meta)
     if model.is_averaged:
@@ -99,23 +100,35 @@ def read_checkpoint(path: str | Path, *, part: str | None = None) -> Checkpoint:
     return Checkpoint(tensors, _class_names(meta, whole), origin, _config(meta, whole))
 
 
-def _models(value: Any, place: tuple[str, ...] = ()) -> Iterator[_Model]:
+def _models(content: Any) -> Iterator[_Model]:
     """All candidates for the weights, outer ones first: tensors under names with a dot.
 
     Names without one count where the place is known, or is the whole file.
     """
-    if len(place) > DEEPEST:
-        return
-    named = _by_name(value)
-    tensors = {name: entry for name, entry in named.items() if isinstance(entry, View | Array | Tensor)}
-    if any("." in name for name in tensors) or (tensors and (place[-1:] or RANKED[:1])[0] in RANKED):
-        yield from _apart(tensors, place)
-    if isinstance(value, list | tuple):
-        for entry in value[:DEEPEST]:
-            yield from _models(entry, place)
-    for name, entry in named.items():
-        if isinstance(entry, dict | list | tuple) and not isinstance(entry, Array):
-            yield from _models(entry, (*place, name))
+    for place, value in _containers(content):
+        named = _by_name(value)
+        tensors = {name: entry for name, entry in named.items() if isinstance(entry, View | Array | Tensor)}
+        if any("." in name for name in tensors) or (tensors and (place[-1:] or RANKED[:1])[0] in RANKED):
+            yield from _apart(tensors, place)
+
+
+def _containers(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The dictionaries and lists in a file, outer ones first, with the path of keys that leads to each.
+
+    Each comes once: those that hold themselves, or one another many times, would have no end.
+    """
+    seen: set[int] = set()
+    left: list[tuple[int, tuple[str, ...], Any]] = [(0, (), content)]
+    while left:
+        depth, place, value = left.pop()
+        if depth > DEEPEST or id(value) in seen or not isinstance(value, dict | list | tuple):
+            continue
+        seen.add(id(value))
+        yield place, value
+        inner = [(depth + 1, (*place, name), entry) for name, entry in _by_name(value).items()]
+        if isinstance(value, list | tuple):
+            inner = [(depth + 1, place, entry) for entry in value[:DEEPEST]]
+        left += reversed([one for one in inner if not isinstance(one[-1], Array)])
 
 
 def _apart(tensors: dict[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
@@ -127,12 +140,15 @@ def _apart(tensors: dict[str, Any], place: tuple[str, ...]) -> Iterator[_Model]:
     detectors = [start for start, found in parts.items() if len(found) > 1]  # a backbone and proposals
     others = {name.partition(".")[0] for name in tensors if "." in name}
     starts = detectors or sorted(word for word in others if word in PARTS or AVERAGED.search(word))
-    left = dict(tensors)
+    of_start: dict[str, dict[str, Any]] = {start: {} for start in starts}
+    left: dict[str, Any] = {}
+    for name, value in tensors.items():
+        start = name.rpartition(".")[0]
+        while start and start not in of_start:
+            start = start.rpartition(".")[0]
+        of_start.get(start, left)[name.removeprefix(f"{start}.") if start else name] = value
     for start in sorted(starts, key=len, reverse=True):
-        prefix = f"{start}." if start else ""
-        own = [name for name in left if name.startswith(prefix)]
-        named = {name.removeprefix(prefix): left.pop(name) for name in own}
-        yield _Model((*place, *start.split(".")) if start else place, named, bool(detectors))
+        yield _Model((*place, *start.split(".")) if start else place, of_start[start], bool(detectors))
     if left and not detectors:
         yield _Model(place, left)
 
@@ -179,23 +195,10 @@ def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _instead(content: Any) -> str:
     """What a file holds if it holds no weights, for the error."""
-    if _holds_module(content):
+    if any(isinstance(value, Inert) and "_modules" in value for _, value in _containers(content)):
         return f"it is a whole model and not its weights; {SAVE_WEIGHTS}"
     names = [printable(name)[:40] for name in _by_name(content)]
     return f"it has {listed(names, 4)}" if names else "it is not a model checkpoint"
-
-
-def _holds_module(value: Any, deepest: int = 3) -> bool:
-    if isinstance(value, Inert) and "_modules" in value:
-        return True
-    return deepest > 0 and any(_holds_module(entry, deepest - 1) for entry in _entries(value))
-
-
-def _entries(value: Any) -> list[Any]:
-    """A dictionary and its values, or what is in a list or tuple."""
-    if isinstance(value, dict):
-        return [value, *value.values()]
-    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -256,34 +256,26 @@ def fill_weights(
     own = module.state_dict()
     problems = {
         # Files from before batch counts were stored lack them; nothing here depends on them.
-        "missing": [n for n in own if n not in tensors and not n.endswith("num_batches_tracked")],
-        "unexpected": [n for n in tensors if n not in own],
-        "of another shape": [n for n in own if n in tensors and not _fits(tensors[n], own[n])],
+        "missing": [
+            f"missing {n}" for n in own if n not in tensors and not n.endswith("num_batches_tracked")
+        ],
+        "unexpected": [f"unexpected {n}" for n in tensors if n not in own],
+        "of another shape": [
+            f"{n} is {_shape(tensors[n])} there and {_shape(own[n])} here"
+            for n in own
+            if n in tensors and not _fits(tensors[n], own[n])
+        ],
     }
     if any(problems.values()):
-        raise GCNetError(f"{source} does not fit this model {_list_problems(problems, tensors, own)}")
+        counts = ", ".join(f"{len(each)} {kind}" for kind, each in problems.items() if each)
+        in_turn = [shown(one, 58) for turn in zip_longest(*problems.values()) for one in turn if one]
+        raise GCNetError(f"{source} does not fit this model (tensors: {counts}): {listed(in_turn, 3, '; ')}")
     if take:
         module.load_state_dict(_taken(tensors, own), strict=False, assign=True)
         return
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor.reshape(own[name].shape))
-
-
-def _list_problems(
-    problems: Mapping[str, Sequence[str]], tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
-) -> str:
-    """How many tensors of each kind there are, and the first three in turn."""
-    missing, unexpected, misshaped = problems.values()
-    kinds = (
-        [f"missing {name}" for name in missing],
-        [f"unexpected {name}" for name in unexpected],
-        [f"{name} is {_shape(tensors[name])} there and {_shape(own[name])} here" for name in misshaped],
-    )
-    in_turn = [shown(problem, 58) for turn in zip_longest(*kinds) for problem in turn if problem]
-    counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
-    first = listed(in_turn, 3, "; ")
-    return f"(tensors: {counts}): {first if len(first) <= 160 else listed(in_turn, 2, '; ')}"
 
 
 def _taken(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -276,14 +276,9 @@ def rename_classes(model: Detector | Classifier, class_names: Sequence[str], *, 
     model.spec = spec  # pyright: ignore[reportAttributeAccessIssue] (it is of the same kind)
 
 
-def _published_as(digest: str) -> dict[str, str | float]:
+def _published_as(digest: str) -> dict[str, Any]:
     """The SHA-256 of a file, and if it is a published one what was published about it."""
-    row = find_published(digest)
-    if row is None or row.box_ap is None or row.mask_ap is None:
+    if (row := find_published(digest)) is None:
         return {"sha256": digest}
-    return {
-        "sha256": digest,
-        "published_as": row.upstream[0],
-        "published_box_AP": row.box_ap,
-        "published_mask_AP": row.mask_ap,
-    }
+    aps = {"published_box_AP": row.box_ap, "published_mask_AP": row.mask_ap}
+    return {"sha256": digest, "published_as": row.upstream[0], **aps}

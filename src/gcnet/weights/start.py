@@ -33,6 +33,7 @@ class Origin:
 
     Attributes:
         held: a row, the model that was in `file`, or a caller's.
+        mirrors: where else to look for files that have to be fetched.
         weights: of a row, as for `create_model`, or "none", or "auto": the published ones of the row, where
             they cannot be had ImageNet's for the backbone, and none where neither is published.
         backbone: a file with a ResNet, or the network that the row has from a library, in place of `weights`.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gcnet.console import progress_bar
@@ -145,21 +145,14 @@ def _check(response: Response, address: str, offset: int) -> None:
 
 
 def _save(response: Response, part: Path, offset: int, total: int | None, patience: Patience) -> None:
-    """Writes the body to `part` from byte `offset` on."""
+    """Writes the body to `part` from byte `offset` on, with a progress bar on a terminal.
+
+    After an error the part is kept: the download is resumed.
+    """
     import requests
 
-    # After an error the part is kept: the download is resumed once there is room.
-    with cache_errors(part.parent), open(part, "ab" if offset else "wb") as file:
-        _write(response, file, offset, total, patience)
-        file.flush()
-        os.fsync(file.fileno())
-    if total and _size(part) < total:
-        raise requests.ConnectionError("the connection was cut")
-
-
-def _write(response: Response, file: BinaryIO, offset: int, total: int | None, patience: Patience) -> None:
-    """Writes the body, with a progress bar on a terminal."""
-    with progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True) as bar:
+    bar = progress_bar(disable=not sys.stderr.isatty(), transient=True, of_bytes=True)
+    with cache_errors(part.parent), open(part, "ab" if offset else "wb") as file, bar:
         task = bar.add_task("", total=total, completed=offset)
         begin, began = offset, time.monotonic()
         for chunk in _chunks(response):
@@ -172,6 +165,10 @@ def _write(response: Response, file: BinaryIO, offset: int, total: int | None, p
                 raise UnavailableError(f"sends more than {_megabytes(MOST_BYTES)}: it is another file")
             file.write(chunk)
             bar.advance(task, len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    if total and _size(part) < total:
+        raise requests.ConnectionError("the connection was cut")
 
 
 def _chunks(response: Response) -> Iterator[bytes]:
