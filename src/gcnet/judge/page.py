@@ -68,8 +68,7 @@ def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecor
 
 def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage]) -> bytes:
     def draw(entry: Mapping[str, Any]) -> Figure:
-        head = f"{entry['taken_for']} {entry['probability']:.2f}"
-        return draw_image(dataset, entry["place"], head, f"is {entry['class']}; {entry['file_name']}")
+        return draw_image(dataset, entry, f"{entry['taken_for']} {entry['probability']:.2f}")
 
     return render_page(
         Path(__file__).with_name("classes.html"),
@@ -100,11 +99,11 @@ def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any
     """The ground truth beside the detections, in an image or around one."""
     if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"
-        return draw_strip([judged], dataset, entry["place"], head, entry["file_name"])
+        return draw_strip([judged], dataset, entry, head, entry["file_name"])
     on = f" on {entry['object']} (IoU {entry['iou']:.2f})" if entry["object"] else ""
     text = f"{SAYS[entry['error']]}{on}; {entry['file_name']}"
     head = f"{entry['class']} {entry['score']:.2f}"
-    return draw_strip([judged], dataset, entry["place"], head, text, entry)
+    return draw_strip([judged], dataset, entry, head, text)
 
 
 def _calibration(report: Mapping[str, Any]) -> list[dict[str, Any]]:
