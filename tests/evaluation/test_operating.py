@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from drawn_sets import draw_set, evaluator_of
 
-from gcnet.evaluation.errors import KINDS, find_errors
+from gcnet.evaluation.errors import find_errors
 from gcnet.evaluation.operating import LEVELS, best_point, calibration, confusion, counted, curve
 
 
@@ -50,7 +50,7 @@ def test_the_table_counts_each_object_and_each_detection_once() -> None:
     assert table[:-1].sum() == len(matches.truth)
     assert table[:, :-1].sum() == sure.sum()
     assert np.trace(table) == (matches.right[:, 0, 0] & sure).sum()
-    wrong_class = find_errors(matches).kind == KINDS.index("class")
+    wrong_class = find_errors(matches).kind == "class"
     others = table[:-1, :-1].sum() - np.trace(table)
     assert 0 < others <= (wrong_class & sure).sum() + 20
 

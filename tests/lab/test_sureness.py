@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,12 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     )
 
 
-def test_images_that_are_gone_since_are_named(tmp_path: Path) -> None:
+def test_images_and_classes_that_are_gone_since_are_named(tmp_path: Path) -> None:
     path, fewer = results(tmp_path / "a.json", 3), dataset()
+    with pytest.raises(GCNetError, match=r"a\.json has the category id 7, which x has no more"):
+        read_boxes(path, replace(fewer, category_ids=(8,)))
     del fewer.records[1]
-    with pytest.raises(GCNetError, match=r"a\.json is of an image with id 1, which x has no more"):
+    with pytest.raises(GCNetError, match=r"a\.json has the image id 1, which x has no more"):
         read_boxes(path, fewer)
 
 

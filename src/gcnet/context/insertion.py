@@ -217,14 +217,11 @@ def _matched(modules: Sequence[str], where: Any) -> dict[str, list[str]]:
 
 def _parts(model: nn.Module, top: str) -> list[str]:
     """The larger modules at most two levels below `top` that a block can follow."""
-    around = model.get_submodule(top)
-    below = [
-        (path, module)
-        for path, module in around.named_modules()
-        if path and path.count(".") < 2 and not _only_holds(module)
-    ]
-    larger = [path for path, module in below if any(True for _ in module.children())]
-    return [_join(top, path) for path in larger or [path for path, _ in below]] or [top]
+    around = model.get_submodule(top).named_modules()
+    below = {path: module for path, module in around if path and path.count(".") < 2}
+    below = {path: module for path, module in below.items() if not _only_holds(module)}
+    larger = [path for path, module in below.items() if any(True for _ in module.children())]
+    return [_join(top, path) for path in larger or below] or [top]
 
 
 def _output_place(model: nn.Module, path: str, tried: bool) -> _Place:

@@ -30,7 +30,7 @@ from gcnet.evaluation.operating import Point, best_point
 from gcnet.evaluation.results import CocoResults, ImageResults
 from gcnet.ops.segmentations import segmentation_to_rle
 
-_AREAS = {"": 0, "s": 1, "m": 2, "l": 3}
+_AREAS = {"s": 1, "m": 2, "l": 3}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _areas(image: ImageResults) -> Float[np.ndarray, " D"]:
 def _summary(scores: Scores, most: int) -> dict[str, float]:
     limits = {f"AR{limit}": _mean(scores.limited[:, :, m]) for m, limit in enumerate(LIMITS) if limit < most}
     limits[f"AR{most}"] = _mean(scores.recall[:, :, 0])
-    areas = {f"AR{name}": _mean(scores.recall[:, :, a]) for name, a in _AREAS.items() if name}
+    areas = {f"AR{name}": _mean(scores.recall[:, :, a]) for name, a in _AREAS.items()}
     return _precisions(scores.precision) | limits | areas
 
 
@@ -160,7 +160,7 @@ def _class_metrics(prefix: str, scores: Scores, k: int, most: int) -> dict[str, 
 def _precisions(precision: Float[np.ndarray, "T R K A"]) -> dict[str, float]:
     whole = precision[:, :, :, 0]
     names = {"AP": whole, "AP50": whole[0], "AP75": whole[5]}  # thresholds are 0.5, 0.55, ..., 0.95
-    names |= {f"AP{name}": precision[:, :, :, a] for name, a in _AREAS.items() if name}
+    names |= {f"AP{name}": precision[:, :, :, a] for name, a in _AREAS.items()}
     return {name: _mean(values) for name, values in names.items()}
 
 

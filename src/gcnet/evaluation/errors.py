@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from gcnet.evaluation.average_precision import Matches, pairs_of_all_classes, precision_at
 
@@ -21,18 +21,18 @@ KINDS = ("class", "box", "both", "duplicate", "background", "missed")
 class Errors:
     """The kind of error of each detection, and the objects that no detection is near.
 
-    `kind` is a place in `KINDS`, -1 for what is right or does not count; `meant` is the object that a
+    `kind` is one of `KINDS`, "" for what is right or does not count; `meant` is the object that a
     detection overlaps most of those that its kind speaks of, -1 for none; `ious` says by how much.
     """
 
-    kind: Int64[np.ndarray, " N2"]
+    kind: Shaped[np.ndarray, " N2"]
     meant: Int64[np.ndarray, " N2"]
     ious: Float[np.ndarray, " N2"]
     missed: Bool[np.ndarray, " N1"]
 
     def counts(self) -> dict[str, int]:
         """The number of errors of each kind."""
-        counts = {kind: int((self.kind == place).sum()) for place, kind in enumerate(KINDS)}
+        counts = {kind: int((self.kind == kind).sum()) for kind in KINDS}
         return counts | {"missed": int(self.missed.sum())}
 
 
@@ -68,13 +68,11 @@ def find_errors(matches: Matches) -> Errors:
         "both": other_iou >= BACKGROUND,
         "background": np.ones(count, bool),
     }
-    places = [KINDS.index(name) for name in conditions]
-    kind = np.where(matches.misses, np.select(list(conditions.values()), places), -1)
-    of_other = np.isin(kind, [KINDS.index("class"), KINDS.index("both")])
+    kind = np.where(matches.misses, np.select(list(conditions.values()), list(conditions), ""), "")
+    of_other = np.isin(kind, ["class", "both"])
     meant, ious = np.where(of_other, other, own), np.where(of_other, other_iou, own_iou)
     missed = matches.not_found()
-    mended = np.isin(kind, [KINDS.index("class"), KINDS.index("box")])
-    missed[meant[mended]] = False
+    missed[meant[np.isin(kind, ["class", "box"])]] = False
     return Errors(kind, meant, ious, missed)
 
 
@@ -88,8 +86,8 @@ def gains(matches: Matches, errors: Errors) -> dict[str, float]:
     before = _ap50(matches, matches.found.classes, right, wrong, matches.wanted)
     gained = {}
     first = _first_of_each(matches, errors)
-    for place, name in enumerate(KINDS):
-        own = errors.kind == place
+    for name in KINDS:
+        own = errors.kind == name
         classes, wanted = matches.found.classes, matches.wanted
         mended = own & first
         if name == "class":
@@ -104,8 +102,7 @@ def gains(matches: Matches, errors: Errors) -> dict[str, float]:
 
 def _first_of_each(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
     """Wrong classes and boxes that are the surest about an object that is not found."""
-    mended = np.isin(errors.kind, [KINDS.index("class"), KINDS.index("box")])
-    rows = np.flatnonzero(mended)
+    rows = np.flatnonzero(np.isin(errors.kind, ["class", "box"]))
     rows = rows[matches.not_found()[errors.meant[rows]]]
     rows = rows[np.argsort(-matches.scores[rows], kind="stable")]
     _, firsts = np.unique(errors.meant[rows], return_index=True)

@@ -93,9 +93,7 @@ def _classifiers(_: Any, results: Sequence[Any], dataset: DataSet[LabelledImage]
 
     def draw(entry: Mapping[str, Any]) -> Figure:
         said = [f"{who.upper()}: {entry[who]['says']} {entry[who]['probability']:.2f}" for who in "ab"]
-        return draw_image(
-            dataset, entry["place"], "; ".join(said), f"is {entry['class']}; {entry['file_name']}"
-        )
+        return draw_image(dataset, entry, "; ".join(said))
 
     return report, {"top-1 accuracy": report["top1"]["difference"]}, draw
 
@@ -135,4 +133,4 @@ def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[
 
 def _draw(models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any]) -> Figure:
     words = [f"{who.upper()}: {entry[who]['missed']} missed, {entry[who]['false']} false" for who in "ab"]
-    return draw_strip(models, dataset, entry["place"], "; ".join(words), entry["file_name"])
+    return draw_strip(models, dataset, entry, "; ".join(words), entry["file_name"])

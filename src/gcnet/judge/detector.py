@@ -17,7 +17,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.evaluation.average_precision import NONE, Matches, score
 from gcnet.evaluation.bootstrap import DRAWN, ap_samples, image_weights, interval, nan_mean, threshold_samples
 from gcnet.evaluation.coco_ap import CocoEvaluator
-from gcnet.evaluation.errors import KINDS, Errors, find_errors, gains
+from gcnet.evaluation.errors import Errors, find_errors, gains
 from gcnet.evaluation.operating import LEVELS, Point, best_point, calibration, confusion, counted, curve
 from gcnet.judge.words import BACKGROUND
 
@@ -72,7 +72,7 @@ def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
     total = np.bincount(classes[right], matches.scores[right], matches.classes)
     usual = total / np.maximum(np.bincount(classes[right], minlength=matches.classes), 1)
     usual = np.maximum(usual, matches.scores[right].mean())
-    kinds = np.isin(errors.kind, [KINDS.index("class"), KINDS.index("background")])
+    kinds = np.isin(errors.kind, ["class", "background"])
     return kinds & (matches.scores >= usual[classes])
 
 
@@ -219,7 +219,7 @@ def _mistake(judged: Judged, dataset: DataSet[ImageRecord], row: int) -> dict[st
         "class": names[boxes.found.classes[row]],
         "score": float(boxes.scores[row]),
         "box": [x, y, x + width, y + height],
-        "error": KINDS[errors.kind[row]],
+        "error": str(errors.kind[row]),
         "object": names[boxes.truth.classes[meant]] if meant >= 0 else None,
         "iou": float(errors.ious[row]),
     }

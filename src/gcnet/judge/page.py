@@ -16,7 +16,7 @@ from gcnet.files import prepare_folder, write_bytes, write_json
 from gcnet.judge.classifier import describe_classes
 from gcnet.judge.detector import Judged, describe, judge, single_images
 from gcnet.judge.strips import draw_image, draw_strip, plain
-from gcnet.judge.words import SAYS, confused, findings, findings_of_classes
+from gcnet.judge.words import SAYS, confused, findings
 from gcnet.models.spec import ClassifierSpec, ModelSpec
 from gcnet.viz.figures import Figure, draw_each
 from gcnet.viz.page import render_page
@@ -41,44 +41,26 @@ def write_report(
     prepare_folder(folder)
     shared = {"also_trained_on": None if train_set is None else _also_trained_on(dataset, train_set)}
     if isinstance(spec, ClassifierSpec):
-        report = plain({**about, **shared, **describe_classes(results, dataset, LISTED)})
-        page = partial(_page_of_classes, report, dataset)
+        found = describe_classes(results, dataset, LISTED)
+        template, drawn, draw = "classes.html", ("mistakes",), partial(_draw_class, dataset)
     else:
         evaluator = evaluator_of(spec, dataset, results.images)
         judged = judge(evaluator)
         found = describe(evaluator, judged) | single_images(judged, dataset, LISTED)
-        report = plain({**about, **shared, **found})
-        page = partial(_page, report, judged, dataset)
+        template, drawn = "report.html", ("worst_images", "mistakes", "suspects")
+        draw = partial(_draw, judged, dataset)
+    report = plain({**about, **shared, **found})
     write_json(folder / "report.json", report)
-    write_bytes(folder / "report.html", page())
-
-
-def _page(report: Mapping[str, Any], judged: Judged, dataset: DataSet[ImageRecord]) -> bytes:
-    shown = {kind: report[kind][:SHOWN] for kind in ("worst_images", "mistakes", "suspects")}
-    return render_page(
-        Path(__file__).with_name("report.html"),
+    page = render_page(
+        Path(__file__).with_name(template),
         report=report,
         findings=findings(report),
         says=SAYS,
         confused=confused(report["confusion"]),
-        drawn=draw_each(partial(_draw, judged, dataset), shown),
-        chart={"calibration": _calibration(report)} | _charts(report),
+        drawn=draw_each(draw, {kind: report[kind][:SHOWN] for kind in drawn}),
+        chart=_charts(report),
     )
-
-
-def _page_of_classes(report: Mapping[str, Any], dataset: DataSet[LabelledImage]) -> bytes:
-    def draw(entry: Mapping[str, Any]) -> Figure:
-        head = f"{entry['taken_for']} {entry['probability']:.2f}"
-        return draw_image(dataset, entry["place"], head, f"is {entry['class']}; {entry['file_name']}")
-
-    return render_page(
-        Path(__file__).with_name("classes.html"),
-        report=report,
-        findings=findings_of_classes(report),
-        confused=confused(report["confusion"]),
-        drawn=draw_each(draw, {"mistakes": report["mistakes"][:SHOWN]}),
-        chart={"calibration": _calibration(report)},
-    )
+    write_bytes(folder / "report.html", page)
 
 
 def _also_trained_on(dataset: DataSet[Any], train_set: DataSet[Any]) -> list[dict[str, str]]:
@@ -100,11 +82,15 @@ def _draw(judged: Judged, dataset: DataSet[ImageRecord], entry: Mapping[str, Any
     """The ground truth beside the detections, in an image or around one."""
     if "detection" not in entry:
         head = f"{entry['missed']} missed, {entry['false']} false"
-        return draw_strip([judged], dataset, entry["place"], head, entry["file_name"])
+        return draw_strip([judged], dataset, entry, head, entry["file_name"])
     on = f" on {entry['object']} (IoU {entry['iou']:.2f})" if entry["object"] else ""
     text = f"{SAYS[entry['error']]}{on}; {entry['file_name']}"
     head = f"{entry['class']} {entry['score']:.2f}"
-    return draw_strip([judged], dataset, entry["place"], head, text, entry)
+    return draw_strip([judged], dataset, entry, head, text)
+
+
+def _draw_class(dataset: DataSet[LabelledImage], entry: Mapping[str, Any]) -> Figure:
+    return draw_image(dataset, entry, f"{entry['taken_for']} {entry['probability']:.2f}")
 
 
 def _calibration(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -120,7 +106,10 @@ def _calibration(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Lines in the unit square: of each class and of all, and of sizes on a logarithmic axis."""
+    """Lines in the unit square: of a detector also of each class and of all, and of sizes in logarithms."""
+    charts: dict[str, Any] = {"calibration": _calibration(report)}
+    if "curves" not in report:
+        return charts
     levels, sizes = report["curves"]["score"], report["sizes"]
 
     def of(curves: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
@@ -134,7 +123,7 @@ def _charts(report: Mapping[str, Any]) -> dict[str, Any]:
     low, span = (sides.min(), max(np.ptp(sides), 1e-9)) if len(sizes) else (0.0, 1.0)
     places = ((sides - low) / span).tolist()
     powers = [place for place in range(3, 14) if low <= place <= low + span]
-    return {
+    return charts | {
         "all": of(report["curves"]["all"]),
         "classes": [of(curves) for curves in report["curves"]["classes"]],
         "sizes": [

@@ -16,32 +16,32 @@ CLOSE, SMALLEST = 3, 64.0  # sides of a detection that its close-up shows, and p
 
 
 def draw_strip(
-    models: Sequence[Judged],
-    dataset: DataSet[ImageRecord],
-    place: int,
-    head: str,
-    text: str,
-    detection: Mapping[str, Any] | None = None,
+    models: Sequence[Judged], dataset: DataSet[ImageRecord], entry: Mapping[str, Any], head: str, text: str
 ) -> Figure:
-    """An image, or the part around one detection. Raises GCNetError if it cannot be read."""
-    image, window = dataset.read_image(place), None
-    if detection:
-        x1, y1, x2, y2 = detection["box"]
+    """The image of a report's entry, or the part around its detection, if it is of one.
+
+    Raises GCNetError if the image cannot be read.
+    """
+    place, row, window = entry["place"], entry.get("detection"), None
+    image = dataset.read_image(place)
+    if row is not None:
+        x1, y1, x2, y2 = entry["box"]
         side = max(CLOSE * max(x2 - x1, y2 - y1), SMALLEST)
-        window = window_around(detection["box"], side, image.shape[:2])
+        window = window_around(entry["box"], side, image.shape[:2])
     drawn = [draw_window(image, window, dataset.records[place].instances, dataset.class_names)]
     for model in models:
         own = model.shown.found.images == model.order.index(place)
         sure = np.flatnonzero(own & (model.shown.scores >= model.threshold)).tolist()
-        rows = [detection["detection"]] if detection else sure
+        rows = sure if row is None else [row]
         items, scores = _found(model, rows), model.shown.scores[rows].tolist()
         drawn.append(draw_window(image, window, items, dataset.class_names, scores))
     return Figure.of(drawn, head, text)
 
 
-def draw_image(dataset: DataSet[LabelledImage], place: int, head: str, text: str) -> Figure:
-    """An image of a class. Raises GCNetError if it cannot be read."""
-    return Figure.of([draw_window(dataset.read_image(place), None, [], dataset.class_names)], head, text)
+def draw_image(dataset: DataSet[LabelledImage], entry: Mapping[str, Any], head: str) -> Figure:
+    """The image of a report's entry, under its class. Raises GCNetError if it cannot be read."""
+    drawn = draw_window(dataset.read_image(entry["place"]), None, [], dataset.class_names)
+    return Figure.of([drawn], head, f"is {entry['class']}; {entry['file_name']}")
 
 
 def _found(judged: Judged, rows: Sequence[int]) -> list[Instance]:

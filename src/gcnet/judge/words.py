@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gcnet.viz.page import Line
@@ -31,45 +31,37 @@ ADVICE = {
 
 
 def findings(report: Mapping[str, Any]) -> list[Line]:
-    """The findings for a detector, the most important first."""
-    lines = _of_the_images(report)
-    gained = {name: one["AP50_gain"] for name, one in report["errors"]["box"].items()}
-    worst = max(gained, key=lambda name: gained[name])
-    if gained[worst] >= GAIN:
-        text = f"Most is lost by errors of the kind {worst} ({SAYS[worst]}): box AP50 would rise by "
-        lines.append(("look", f"{text}{gained[worst]:.3f}. Try {ADVICE[worst]}."))
-    if count := len(report["suspects"]):
-        lines.append(("look", f"{count} sure detections contradict the ground truth: see which is wrong."))
-    if best := report["best"]:
-        text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
-        lines.append(("note", f"{text}{best['recall']:.0%} of the objects are found."))
-    elif report["objects"]:
-        lines.append(("fix", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."))
-    return lines + _of_the_scores(report)
-
-
-def findings_of_classes(report: Mapping[str, Any]) -> list[Line]:
-    """The findings for a classifier."""
-    lines = _of_the_images(report)
-    if count := sum(one["suspect"] for one in report["mistakes"]):
-        lines.append(("look", f"{count} mistakes are as sure as right answers are: see if a label is wrong."))
-    return lines + _of_the_scores(report)
-
-
-def _of_the_images(report: Mapping[str, Any]) -> list[Line]:
+    """The findings, the most important first."""
     lines: list[Line] = []
     if count := len(report["also_trained_on"] or ()):
         lines.append(("fix", f"{count} of the images are in the training split too: figures are too good."))
     if (count := report["images"]) < FEW:
         lines.append(("look", f"Only {count} images: intervals are wide, and should be wider still."))
+    lines += _of_a_detector(report) if "errors" in report else _of_a_classifier(report)
+    error = report["calibration"]["error"]
+    if error is not None and error < OFF:
+        lines.append(("good", "Scores can be read as probabilities of being right."))
     return lines
 
 
-def _of_the_scores(report: Mapping[str, Any]) -> list[Line]:
-    error = report["calibration"]["error"]
-    if error is None or error >= OFF:
-        return []
-    return [("good", "Scores can be read as probabilities of being right.")]
+def _of_a_detector(report: Mapping[str, Any]) -> Iterator[Line]:
+    gained = {name: one["AP50_gain"] for name, one in report["errors"]["box"].items()}
+    worst = max(gained, key=lambda name: gained[name])
+    if gained[worst] >= GAIN:
+        text = f"Most is lost by errors of the kind {worst} ({SAYS[worst]}): box AP50 would rise by "
+        yield "look", f"{text}{gained[worst]:.3f}. Try {ADVICE[worst]}."
+    if count := len(report["suspects"]):
+        yield "look", f"{count} sure detections contradict the ground truth: see which is wrong."
+    if best := report["best"]:
+        text = f"From score {best['score']:.2f} on, {best['precision']:.0%} of what is found is right and "
+        yield "note", f"{text}{best['recall']:.0%} of the objects are found."
+    elif report["objects"]:
+        yield "fix", f"None of {report['objects']:,} objects is found, at any score (IoU 0.5)."
+
+
+def _of_a_classifier(report: Mapping[str, Any]) -> Iterator[Line]:
+    if count := sum(one["suspect"] for one in report["mistakes"]):
+        yield "look", f"{count} mistakes are as sure as right answers are: see if a label is wrong."
 
 
 def confused(confusion: Mapping[str, Any]) -> list[str]:

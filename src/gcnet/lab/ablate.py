@@ -30,7 +30,7 @@ def ablate(study: Study, *, start: Callable[[Run], subprocess.Popen] = start_pro
     Raises:
         GCNetError: the folder belongs to another study, the data cannot be used, a cell cannot be built, or
             runs failed (the report on the others is written).
-        KeyboardInterrupt: Ctrl-C; the same command goes on.
+        KeyboardInterrupt, SystemExit: a signal; the same command goes on.
     """
     if study.recipe.batch_size == "auto":
         raise GCNetError(
@@ -72,7 +72,7 @@ def _make_missing(study: Study, start: Callable[[Run], subprocess.Popen]) -> lis
     print(f"{study.grid}: {amount}, in {study.out}", flush=True)
     try:
         return make_runs(runs, start, jobs=study.jobs)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         print("stopped; the same command goes on, with --report it shows what is there", flush=True)
         raise
 

@@ -79,7 +79,7 @@ def draw_curve(study: Study, *, start: Callable[[Run], Any] = start_process) -> 
 
     Raises:
         GCNetError: the folder holds runs of something else, the data cannot be used, or runs failed.
-        KeyboardInterrupt: Ctrl-C; the same command goes on.
+        KeyboardInterrupt, SystemExit: a signal; the same command goes on.
     """
     train_set, runs = load_data(study.data_folder)["train"], curve_runs(study)
     study.claim(runs)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -23,6 +22,7 @@ from gcnet.data.dataset import DataSet, ImageRecord
 from gcnet.data.detection import why_nothing
 from gcnet.data.divide import part_of
 from gcnet.data.load import load_splits
+from gcnet.engine.stop import ended_by_signals
 from gcnet.engine.task import DETECTION
 from gcnet.engine.train import train
 from gcnet.errors import GCNetError
@@ -45,6 +45,7 @@ def load_data(data: Path) -> dict[str, DataSet[ImageRecord]]:
     return splits
 
 
+@ended_by_signals()
 def make_runs(
     runs: Sequence[Run], start: Callable[[Run], subprocess.Popen], *, jobs: int = 1
 ) -> list[tuple[Run, str]]:
@@ -53,7 +54,7 @@ def make_runs(
     `start` begins a run in a process of its own.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the processes have saved their state and ended.
+        KeyboardInterrupt, SystemExit: a signal; the processes have saved their state and ended.
     """
     missing = [run for run in runs if run.result is None]
     if len(missing) < len(runs):
@@ -70,16 +71,8 @@ def make_runs(
             process.terminate()
         return _why_failed(run, process.wait())
 
-    def stop(number: int, frame: object) -> NoReturn:
-        nonlocal stopped  # and no lock: whatever this interrupts may hold it
-        stopped = True
-        for process in active:
-            process.terminate()  # Ctrl-C reaches all of them by itself
-        raise KeyboardInterrupt
-
     failed: list[tuple[Run, str]] = []
     pool = ThreadPoolExecutor(jobs)
-    before = signal.signal(signal.SIGTERM, stop)
     try:
         made = {pool.submit(make, run): run for run in missing}
         with progress_bar(disable=not sys.stderr.isatty(), transient=True) as bar:
@@ -89,13 +82,14 @@ def make_runs(
                 failed += [(run, reason)] if reason else []
                 print(f"{_outcome(run, reason)} ({count} of {len(runs)})", flush=True)
                 bar.advance(task)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
         stopped = True
+        for process in active if isinstance(end, SystemExit) else ():  # Ctrl-C reaches them by itself
+            process.terminate()
         print("stopping: each run ends its iteration and is kept (Ctrl-C again: at once)", flush=True)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        signal.signal(signal.SIGTERM, before)
     return failed
 
 

@@ -90,14 +90,15 @@ def _box_ap(path: Path, dataset: DataSet[ImageRecord], weights: np.ndarray) -> t
 
 
 def read_boxes(path: Path, dataset: DataSet[ImageRecord]) -> list[ImageResults]:
-    """The boxes of a `results.json`. Raises GCNetError if it has images that the data set has not."""
+    """The boxes of a `results.json`. Raises GCNetError if images or classes are gone since."""
     found: dict[Any, list[Mapping[str, Any]]] = {record.id: [] for record in dataset.records}
     for entry in json.loads(path.read_bytes()):
-        if entry["image_id"] not in found:
-            raise GCNetError(
-                f"{path} is of an image with id {entry['image_id']}, which {dataset.source} has no more: put "
-                "the images back, or begin anew with another --out"
-            )
+        for kind, known in (("image", found), ("category", dataset.category_ids)):
+            if (id := entry[f"{kind}_id"]) not in known:
+                raise GCNetError(
+                    f"{path} has the {kind} id {id}, which {dataset.source} has no more: put it back, or "
+                    "begin anew with another --out"
+                )
         found[entry["image_id"]].append(entry)
     return [
         ImageResults(
