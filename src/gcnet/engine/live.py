@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import DataSet, Instance
 from gcnet.engine.loggers import MetricsFile, has_number
-from gcnet.engine.progress import clock
 from gcnet.engine.run import Run
 from gcnet.evaluation.classify import ClassResult
 from gcnet.evaluation.results import ImageResults
@@ -77,7 +77,7 @@ class LivePage:
             epoch=run.iteration / run.per_epoch,
             epochs=run.recipe.epochs,
             pace=pace,
-            left=clock(pace * (run.total - run.iteration)) if done else "",
+            left=str(timedelta(seconds=round(pace * (run.total - run.iteration)))) if done else "",
             rate=trained[-1]["lr"] if trained else math.nan,
             best=best,
             score=self._scores[0].replace("_", " "),
