@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
-from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.deploy.runtime import Exported
 from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import alone_in, prepare_folder, write_json
 from gcnet.image_files import MAX_PIXELS
@@ -110,7 +110,7 @@ def is_detector(model: Any) -> bool:
 
 def ready(model: Any) -> tuple[Any, str]:
     """The model for inference, and hex digits that identify its weights."""
-    if isinstance(model, ExportedDetector | ExportedClassifier):
+    if isinstance(model, Exported):
         return model, model.fingerprint
     from gcnet.models.modes import fingerprint, in_eval_mode
 
