@@ -93,7 +93,7 @@ def predict_files(
         overlays = wanted.overlays and journal is not None
         if of_detector:
             kinds = [*wanted.beside, *["overlay"] * overlays]
-            beside = _beside(journal, paths, model, score_threshold, kinds) if journal and kinds else None
+            beside = _beside(journal, paths, model, kinds) if journal and kinds else None
             steps = Detect(model, paths, score_threshold, beside)
         else:
             if journal and overlays and SHEET in images_in(paths, journal.folder):
@@ -117,9 +117,7 @@ def ready(model: Any) -> tuple[Any, str]:
     return in_eval_mode(model), fingerprint(model)
 
 
-def _beside(
-    journal: Journal, paths: Sequence[str], model: DetectorLike, score_threshold: float, kinds: Sequence[str]
-) -> Beside:
+def _beside(journal: Journal, paths: Sequence[str], model: DetectorLike, kinds: Sequence[str]) -> Beside:
     inputs = images_in(paths, journal.folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
     if inputs and "overlay" in kinds:
@@ -127,7 +125,7 @@ def _beside(
             if names.picture(index) in inputs:
                 target = journal.folder / names.picture(index)
                 raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")
-    beside = Beside(journal.folder, kinds, names, model.spec.class_names, score_threshold)
+    beside = Beside(journal.folder, kinds, names, model.spec.class_names)
     for place in beside.folders:
         if images_in(paths, place):
             raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")
