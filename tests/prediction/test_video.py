@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -118,6 +119,18 @@ def test_faint_objects_only_go_on_with_a_track(tmp_path):
     assert look(2, [0.2, 0.2]) == [0, -1]
     assert look(3, [0.9, 0.9]) == [0, -1]
     assert look(4, [0.9, 0.9]) == [0, 1]
+
+
+def test_a_threshold_may_be_lower_than_that_of_faint_objects(tmp_path, by_place):
+    class Faint(Exact):
+        def predict(self, images, *, score_threshold):
+            found = super().predict(images, score_threshold=score_threshold)
+            faint = [replace(one, scores=np.array([0.9, 0.07], np.float32)) for one in found]
+            return [one[one.scores > score_threshold] for one in faint]
+
+    video = Video(str(write(tmp_path / "v.avi")), most=1)
+    follow(Faint(), video, tmp_path / "out", score_threshold=0.05, draw=False, progress=False)
+    assert [one["score"] for one in lines(tmp_path / "out")[0]["objects"]] == [0.9, 0.07]
 
 
 def test_lines_and_the_drawn_video_have_what_is_found(tmp_path, by_place):

@@ -24,15 +24,7 @@ from torch import Tensor
 from gcnet.deploy.comparing import ClassComparison, Comparison, Width, compare
 from gcnet.deploy.onnx_files import quantise, write_onnx, write_openvino
 from gcnet.deploy.programs import Probabilities, Program, ResizedProgram
-from gcnet.deploy.runtime import (
-    DETAILS,
-    Details,
-    ExportedClassifier,
-    ExportedDetector,
-    exported,
-    load_export,
-    prepare,
-)
+from gcnet.deploy.runtime import DETAILS, Details, Exported, exported, load_export, prepare
 from gcnet.errors import GCNetError, needs
 from gcnet.files import disk_errors, draft_folder, prepare_folder, put_in_place, write_atomically
 from gcnet.models.classifier import Classifier
@@ -223,7 +215,7 @@ def _forget_sources(program: torch.export.ExportedProgram) -> None:
             node.meta.pop("stack_trace", None)
 
 
-def _load(file: Path) -> ExportedDetector | ExportedClassifier:
+def _load(file: Path) -> Exported:
     if file.suffix != ".pt2":
         return load_export(file)
     extra = {DETAILS: ""}

@@ -192,9 +192,10 @@ class ExportedClassifier:
         return found
 
 
-def load_export(
-    file: str | os.PathLike[str], threads: int | None = None
-) -> ExportedDetector | ExportedClassifier:
+Exported = ExportedDetector | ExportedClassifier
+
+
+def load_export(file: str | os.PathLike[str], threads: int | None = None) -> Exported:
     """Reads a file that `gcnet export` wrote: a .onnx, or an .xml of OpenVINO with its .bin beside it.
 
     Raises:
@@ -207,7 +208,7 @@ def load_export(
     return exported(details, run, _fingerprint(path))
 
 
-def exported(details: Details, run: Run, fingerprint: str = "") -> ExportedDetector | ExportedClassifier:
+def exported(details: Details, run: Run, fingerprint: str = "") -> Exported:
     """What a file of these `details` holds; `run` gives its outputs."""
     kind = ExportedClassifier if details.kind == "classifier" else ExportedDetector
     return kind(details, run, fingerprint)
@@ -223,7 +224,7 @@ def _fingerprint(path: Path) -> str:
 
 def own_batch(model: Any) -> int | None:
     """The number of images that an export takes at a time; None for other models."""
-    return model.details.batch if isinstance(model, ExportedDetector | ExportedClassifier) else None
+    return model.details.batch if isinstance(model, Exported) else None
 
 
 def in_batches(images: Any, most: int) -> list[Any]:

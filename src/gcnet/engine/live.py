@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from gcnet.data.dataset import DataSet, Instance
 from gcnet.engine.loggers import MetricsFile, has_number
-from gcnet.engine.progress import clock
 from gcnet.engine.run import Run
 from gcnet.evaluation.classify import ClassResult
 from gcnet.evaluation.results import ImageResults
@@ -77,7 +77,7 @@ class LivePage:
             epoch=run.iteration / run.per_epoch,
             epochs=run.recipe.epochs,
             pace=pace,
-            left=clock(pace * (run.total - run.iteration)) if done else "",
+            left=str(timedelta(seconds=round(pace * (run.total - run.iteration)))) if done else "",
             rate=trained[-1]["lr"] if trained else math.nan,
             best=best,
             score=self._scores[0].replace("_", " "),
@@ -124,18 +124,16 @@ def _losses(trained: Sequence[Mapping[str, float]]) -> list[str]:
 
 def draw_sample(dataset: DataSet[Any], index: int, found: Any, threshold: float) -> Figure:
     """An image beside its detections, or with the classes that a classifier gives."""
-    image, record = dataset.read_image(index), dataset.records[index]
-    window = (0, 0, image.shape[1], image.shape[0])
+    image, record, names = dataset.read_image(index), dataset.records[index], dataset.class_names
     if isinstance(found, ClassResult):
         entry = found.entry
         head = f"{entry['predicted'][0]} {entry['probabilities'][0]:.2f}"
-        drawn = [draw_window(image, window, [], dataset.class_names)]
+        drawn = [draw_window(image, None, [], names)]
         return Figure.of(drawn, head, f"is {entry['class']}; {record.path.name}")
-    truth = [item for item in record.instances if item.usable]
     items, scores = as_instances(found, dataset.category_ids, threshold)
     drawn = [
-        draw_window(image, window, truth, dataset.class_names),
-        draw_window(image, window, items, dataset.class_names, scores),
+        draw_window(image, None, record.instances, names),
+        draw_window(image, None, items, names, scores),
     ]
     return Figure.of(drawn, "", record.path.name)
 

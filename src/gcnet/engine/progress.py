@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from datetime import timedelta
 
 import torch
 from rich.console import Console
@@ -75,7 +76,7 @@ class ProgressLine:
             for name in sorted(self._losses[-1], key=lambda name: name != "loss")
         )
         epoch = min(self._iteration // self.iterations_per_epoch + 1, self.total // self.iterations_per_epoch)
-        left = clock(seconds * (self.total - self._iteration))
+        left = timedelta(seconds=round(seconds * (self.total - self._iteration)))
         memory = f"{memory_gb(device):.1f} GB"
         return f"epoch {epoch} | {losses} | lr {lr:.2g} | {seconds:.2f} s/it | left {left} | {memory}"
 
@@ -88,10 +89,3 @@ def memory_gb(device: torch.device) -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,13 +33,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
 
     Groups of parameters have the `share` of the rate that they are trained at; the last has all of it.
     """
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    groups: list[dict[str, Any]] = [{"params": list(trained.values()), "share": 1.0}]
-    if recipe.backbone_lr != 1:
-        own = [p for name, p in trained.items() if name.startswith("backbone.")]
-        rest = [p for name, p in trained.items() if not name.startswith("backbone.")]
-        groups = [{"params": own, "share": recipe.backbone_lr}] if own else []
-        groups.append({"params": rest, "share": 1.0})
+    by_share: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():  # those of the backbone come first
+        if parameter.requires_grad:
+            share = recipe.backbone_lr if name.startswith("backbone.") else 1.0
+            by_share.setdefault(share, []).append(parameter)
+    groups = [{"params": parameters, "share": share} for share, parameters in by_share.items()]
     lr, decay = recipe.scaled_lr(), recipe.weight_decay
     if recipe.schedule == "free":
         return ScheduleFreeAdamW(groups, lr=lr, weight_decay=decay)

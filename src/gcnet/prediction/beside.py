@@ -48,7 +48,6 @@ class Beside:
     kinds: Sequence[str]
     names: OutputNames
     class_names: Sequence[str]
-    score_threshold: float
 
     @property
     def folders(self) -> list[Path]:
@@ -89,9 +88,9 @@ class Beside:
             self._write_yolo(index, results)
         if "overlay" not in self.kinds:
             return {}
-        overlay = draw_detections(image, found, self.class_names, self.score_threshold)
-        self._write_image(self.names.picture(index), overlay)
-        return {"overlay": self.names.picture(index)}
+        overlay = self.names.picture(index)
+        self._write_image(overlay, draw_detections(image, found, self.class_names))
+        return {"overlay": overlay}
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         write_bytes(self.folder / name, data)

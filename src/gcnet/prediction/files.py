@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.console import listed, one_line, progress_bar
-from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.deploy.runtime import Exported
 from gcnet.errors import GCNetError, check_least, check_threshold
 from gcnet.files import alone_in, prepare_folder, write_json
 from gcnet.image_files import MAX_PIXELS
@@ -93,7 +93,7 @@ def predict_files(
         overlays = wanted.overlays and journal is not None
         if of_detector:
             kinds = [*wanted.beside, *["overlay"] * overlays]
-            beside = _beside(journal, paths, model, score_threshold, kinds) if journal and kinds else None
+            beside = _beside(journal, paths, model, kinds) if journal and kinds else None
             steps = Detect(model, paths, score_threshold, beside)
         else:
             if journal and overlays and SHEET in images_in(paths, journal.folder):
@@ -110,16 +110,14 @@ def is_detector(model: Any) -> bool:
 
 def ready(model: Any) -> tuple[Any, str]:
     """The model for inference, and hex digits that identify its weights."""
-    if isinstance(model, ExportedDetector | ExportedClassifier):
+    if isinstance(model, Exported):
         return model, model.fingerprint
     from gcnet.models.modes import fingerprint, in_eval_mode
 
     return in_eval_mode(model), fingerprint(model)
 
 
-def _beside(
-    journal: Journal, paths: Sequence[str], model: DetectorLike, score_threshold: float, kinds: Sequence[str]
-) -> Beside:
+def _beside(journal: Journal, paths: Sequence[str], model: DetectorLike, kinds: Sequence[str]) -> Beside:
     inputs = images_in(paths, journal.folder)
     names = OutputNames(paths, [name for name in journal.notes["taken"] if name not in inputs])
     if inputs and "overlay" in kinds:
@@ -127,7 +125,7 @@ def _beside(
             if names.picture(index) in inputs:
                 target = journal.folder / names.picture(index)
                 raise GCNetError(f"the overlay {target} would replace an input image; choose another --out")
-    beside = Beside(journal.folder, kinds, names, model.spec.class_names, score_threshold)
+    beside = Beside(journal.folder, kinds, names, model.spec.class_names)
     for place in beside.folders:
         if images_in(paths, place):
             raise GCNetError(f"{place} holds some of the images and is to be written in; give another --out")

@@ -63,6 +63,7 @@ def follow(
     if (folder / DRAWN).exists() and Path(video.source).exists() and (folder / DRAWN).samefile(video.source):
         raise GCNetError(f"the drawn video would replace {video.source}; choose another --out")
     tracker, numbers, count = Tracker(score_threshold), set[int](), 0
+    lowest = min(FAINT, score_threshold)
     with alone_in(folder), progress_bar(disable=not progress, rate="frames") as bar:
         _check_own(folder)
         task = bar.add_task("following", total=video.total)
@@ -70,7 +71,9 @@ def follow(
             frames = video.frames()
             while some := list(itertools.islice(frames, batch_size)):
                 prepared = together([detector.prepare(frame.image) for frame in some])
-                for frame, found in zip(some, detector.predict(prepared, score_threshold=FAINT), strict=True):
+                for frame, found in zip(
+                    some, detector.predict(prepared, score_threshold=lowest), strict=True
+                ):
                     found = found.on_cpu().arrays()
                     tracks = tracker.update(found, frame.seconds)
                     kept = (found.scores > score_threshold) | (tracks != UNTRACKED)

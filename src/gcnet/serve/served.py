@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gcnet.api.choices import SHOW_FROM, shown_from
 from gcnet.context.look import attention_pools, block_titles, record
-from gcnet.deploy.runtime import ExportedClassifier, ExportedDetector
+from gcnet.deploy.runtime import Exported, ExportedClassifier
 from gcnet.found import Classified, Found
 from gcnet.models.classifier import Classifier
 from gcnet.models.detector import Detector
@@ -27,7 +27,7 @@ from gcnet.ops.images import together
 from gcnet.types import Batch, Classification
 
 WARM = (480, 640)  # height and width of the image that a service begins with
-Model = Detector | Classifier | ExportedDetector | ExportedClassifier
+Model = Detector | Classifier | Exported
 
 
 class Asked(NamedTuple):
@@ -119,14 +119,9 @@ def _attention(detector: Detector, batch: Batch, blocks: dict[str, str]) -> dict
     middle = (columns / 2, rows / 2)  # of blocks whose attention depends on the query
     with record(detector, queries=[middle]) as maps:
         detector.features(batch)
-    found = {name: maps[name][0] for name in blocks if name in maps}
-    return {
-        "maps": [
-            {"block": blocks[name], "png": _as_png(one if one.dim() == 2 else one[0])}
-            for name, one in found.items()
-        ],
-        "filled": [columns, rows],
-    }
+    found = [(title, maps[name][0]) for name, title in blocks.items() if name in maps]
+    pngs = [(title, _as_png(one if one.dim() == 2 else one[0])) for title, one in found]
+    return {"maps": [{"block": title, "png": png} for title, png in pngs], "filled": [columns, rows]}
 
 
 def _as_png(attention: Float[Tensor, "h w"]) -> str:
