@@ -188,7 +188,7 @@ class _LabelFiles:
         labels = [
             path for files in self.folders.values() for path in files.values() if path not in self.taken
         ]
-        folders = {image.parent for image in images} if labels else ()
+        folders = filter(os.path.isdir, {image.parent for image in images} if labels else ())
         stems = {path.stem.lower() for folder in folders for path in folder.glob("*") if is_image(path)}
         return sorted(path for path in labels if path.stem.lower() not in stems and is_label_file(path))
 
