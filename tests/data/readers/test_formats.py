@@ -474,6 +474,17 @@ def test_shapes_of_label_studio(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert "1 of 3 tasks were annotated several times (first: x/a.jpg); the newest is taken" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", f"data:image/png;base64,{'A' * 999}"])
+def test_a_task_of_label_studio_with_no_name_of_a_file(tmp_path: Path, name: str) -> None:
+    """Some tasks have the image itself, as text."""
+    image(tmp_path / "a.jpg")
+    result = [region("polygonlabels", {"points": [[1, 1], [50, 1], [50, 50]]}, "cat")]
+    tasks = [{"data": {"image": one}, "annotations": [{"result": result}]} for one in ("a.jpg", name)]
+    write(tmp_path / "project.json", json.dumps(tasks))
+    with pytest.raises(GCNetError, match=r"^1 of the 2 images listed in .*project\.json are missing"):
+        load_splits(tmp_path)
+
+
 def test_label_studio_has_a_short_form_and_masks_in_colour(tmp_path: Path) -> None:
     """JSON-MIN has the regions in the task; the mask was packed by @thi.ng/rle-pack, colour by colour."""
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 6, 3), np.uint8))

@@ -572,6 +572,18 @@ def test_images_alone_is_no_end_of_a_path(tmp_path: Path, caplog: pytest.LogCapt
         load_splits(tmp_path)
 
 
+def test_a_list_with_a_name_too_long_for_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside labels that have no image, for which the folders of the images are looked through."""
+    image(tmp_path / "obj" / "a.jpg")
+    for name in "az":
+        write(tmp_path / "obj" / f"{name}.txt", "0 0.5 0.5 0.2 0.2")
+    write(tmp_path / "train.txt", f"obj/a.jpg\n{'x' * 300}/b.jpg")
+    write(tmp_path / "data.yaml", "names: [cat]\ntrain: train.txt")
+    with pytest.raises(GCNetError, match=r"1 of the 2 images listed in .*data\.yaml are missing"):
+        load_splits(tmp_path)
+    assert "1 files of labels have no image (first: z.txt)" in caplog.text
+
+
 def test_labels_of_the_same_name_in_other_letters_are_anothers(tmp_path: Path) -> None:
     for name in ("a.jpg", "A.jpg"):
         image(tmp_path / name)

@@ -34,7 +34,7 @@ def is_box_list(path: Path) -> bool:
 
 def _read_box_lines(path: Path, root: Path, split: str) -> Source:
     file = existing(folder / name for folder in (path.parent, root) for name in _NAMES)
-    names = read_lines(file) if file.is_file() else []
+    names = read_lines(file) if file else []
     if not names:
         warn(path, f"there is no {' or '.join(_NAMES[:2])}; classes are called by their numbers")
     rows: list[list[str]] = []
@@ -42,7 +42,7 @@ def _read_box_lines(path: Path, root: Path, split: str) -> Source:
         found = _LINE.fullmatch(line)
         image, boxes = found.groups() if found else (line, "")
         rows += [[image, *box.split(",")] for box in boxes.split()] or [[image, *_NO_BOX]]
-    if names:
+    if file and names:
         known = {str(number): name for number, name in enumerate(names)}
         numbers = [row[5] for row in rows if row[1:] != _NO_BOX]
         unknown = [number for number in numbers if number not in known]

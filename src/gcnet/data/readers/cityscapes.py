@@ -72,7 +72,7 @@ def _image_of(path: Path) -> str:
     ]
     name = f"{stem}leftImg8bit"
     image = existing(folder / f"{name}{end}" for folder in dict.fromkeys(folders) for end in (".png", ".jpg"))
-    return str(image.absolute()) if image.is_file() else name  # by which it is looked for elsewhere
+    return str(image.absolute()) if image else name  # by which it is looked for elsewhere
 
 
 def _objects(

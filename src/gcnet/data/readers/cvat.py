@@ -82,11 +82,10 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
             if seen.setdefault(place, file) != file:
                 raise GCNetError(f"{file} and {seen[place]} both have {shown(name)}; keep one of them")
             others.update(shape.tag for shape in image if shape.tag in _NO_AREA)
-            size = {"width": image.get("width"), "height": image.get("height")}
-            entries.add_image(place, **size)
+            entry = entries.add_image(place, image.get("width"), image.get("height"))
             for number, shape in enumerate(image, start=1):
                 if shape.tag in ("polygon", "box", "mask", "ellipse"):
-                    drawn = object_of(_object, shape, size)
+                    drawn = object_of(_object, shape, entry)
                     entries.add_object(f"{place}:{number}", shape.get("label", ""), drawn)
     if entries.objects:
         others.pop("tag", None)  # of images that have objects, too
@@ -97,7 +96,7 @@ def _read_cvat(paths: Sequence[Path], subset: str | None) -> Source:
     return entries.source(path, base, labels)
 
 
-def _object(shape: ElementTree.Element, size: dict[str, str | None]) -> dict[str, Any]:
+def _object(shape: ElementTree.Element, size: dict[str, Any]) -> dict[str, Any]:
     def number(key: str) -> float:
         return float(shape.get(key, "nan"))
 

@@ -57,14 +57,15 @@ class Entries:
         names = [named, last] if has_image_suffix(last) else []
         own = [f"{path.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
 
-        def find(names: Sequence[str]) -> Path:
+        def find(names: Sequence[str]) -> Path | None:
             return existing(folder / one for one in names for folder in folders)
 
         other = path.with_name(last.rpartition(".")[0] + path.suffix) if names else path
-        if other != path and os.path.isfile(other) and os.path.isfile(find(own)):
+        if other != path and os.path.isfile(other) and find(own):
             self._misnamed.append(path.name)
             names = []
-        return str(find(names + own).absolute())
+        found = find(names + own) or folders[0] / (names + own)[0]
+        return str(found.absolute())
 
     def source(self, path: Path, image_dir: Path, listed: Sequence[str] = ()) -> Source:
         """All of them. The classes are those met or `listed`.

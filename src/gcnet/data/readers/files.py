@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import json
 import logging
 import os.path
@@ -173,11 +172,9 @@ def object_of(read: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]
         return {}
 
 
-def existing(paths: Iterable[Path]) -> Path:
-    """The first path that is a file, or else the first path."""
-    paths = iter(paths)
-    first = next(paths)
-    return next((path for path in itertools.chain([first], paths) if os.path.isfile(path)), first)
+def existing(paths: Iterable[Path]) -> Path | None:
+    """The first path that is a file; None where none is."""
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def image_places(*bases: Path) -> list[Path]:

@@ -59,7 +59,7 @@ def _read_label_studio(path: Path, root: Path, _: str) -> Source:
         parts = name.split("/")
         ends = ("/".join(parts[start:]) for start in range(len(parts)))
         place = existing(folder / end for end in ends for folder in folders)
-        entries.add_image(str(place.absolute()) if place.is_file() else name)
+        entries.add_image(str(place.absolute()) if place else name)
         for number, region in enumerate(_labelled(regions)):
             entries.add_object(f"{parts[-1]}:{number}", _label(region), object_of(_object, region))
     warn_of_some(path, unnamed, len(tasks), "tasks name no image; left out")

@@ -84,7 +84,7 @@ def _class_names(folder: Path) -> dict[Any, str]:
     """The names of classes by their ids, which instances have where they have no names."""
     above = (folder, *folder.parents[:2])
     file = existing(place / name for place in above for name in ("classes/classes.json", "classes.json"))
-    classes = objects_in(read_json(file)) if file.is_file() else []
+    classes = objects_in(read_json(file)) if file else []
     return {one["id"]: str(one.get("name")) for one in classes if isinstance(one.get("id"), int)}
 
 

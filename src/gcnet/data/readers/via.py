@@ -75,8 +75,8 @@ def _read_via(paths: Sequence[Path]) -> Source:
                 )
             entries.add_image(name)
             for number, region in enumerate(objects_in(regions)):
-                drawn = object_of(_object, region.get("shape_attributes") or {})
-                entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes") or {}), drawn)
+                drawn = object_of(_object, region.get("shape_attributes"))
+                entries.add_object(f"{name}:{number}", label_of(region.get("region_attributes")), drawn)
         if repeats:
             warn(file, f"it repeats what is in {repeats}, which is read")
     places = image_places(path.parent, path.parent.parent)

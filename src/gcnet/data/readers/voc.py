@@ -71,7 +71,7 @@ def _read_voc(base: Path, files: Sequence[Path]) -> Source:
         shown = entries.image_beside(path, tree.findtext("filename"), [base / "JPEGImages", base])
         image = entries.add_image(shown, tree.findtext("size/width"), tree.findtext("size/height"))
         file = existing(at / "SegmentationObject" / f"{path.stem}.png" for at in (base, path.parent.parent))
-        mask = read_mask(file, likely_size(image)) if file.is_file() else None
+        mask = read_mask(file, likely_size(image)) if file else None
         for place, item in enumerate(tree.iter("object"), start=1):
             if item.findtext("deleted", "").strip() == "1":  # LabelMe keeps what was removed
                 continue

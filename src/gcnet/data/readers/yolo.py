@@ -100,10 +100,9 @@ class _DataFile:
                 return sorted(filter(is_image, files_below(found)))
             if os.path.isfile(found):
                 bases.append(found.parent)
-                return [
-                    existing([folder / name for name in _spellings(line) for folder in bases])
-                    for line in dict.fromkeys(read_lines(found))
-                ]
+                lines = dict.fromkeys(read_lines(found))
+                listed = [[folder / name for name in _spellings(line) for folder in bases] for line in lines]
+                return [existing(places) or places[0] for places in listed]
         return []
 
 
@@ -189,7 +188,7 @@ class _LabelFiles:
         labels = [
             path for files in self.folders.values() for path in files.values() if path not in self.taken
         ]
-        folders = {image.parent for image in images} if labels else ()
+        folders = filter(os.path.isdir, {image.parent for image in images} if labels else ())
         stems = {path.stem.lower() for folder in folders for path in folder.glob("*") if is_image(path)}
         return sorted(path for path in labels if path.stem.lower() not in stems and is_label_file(path))
 
@@ -281,4 +280,4 @@ def _read_darknet(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {key.strip(): value.strip() for key, value in pairs}
     names = str(content.get("names", ""))
     file = existing([folder / name for folder in path.parents[:2] for name in (names, Path(names).name)])
-    return content | {"names": read_lines(file) if os.path.isfile(file) else [], "val": content.get("valid")}
+    return content | {"names": read_lines(file) if file else [], "val": content.get("valid")}
