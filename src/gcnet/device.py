@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from typing import Any
 
 from gcnet.errors import GCNetError
@@ -19,11 +18,9 @@ def keep_freed_memory() -> bool:
     makes one: a sixth of a training step on a CPU. The process then holds until its end what it needed at
     most. True if it was done; only the C library of most Linux systems can.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError):  # another system, or another C library
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 

@@ -98,8 +98,7 @@ class ModelChoice:
     def load(self) -> Any:
         """The model for inference. Detectors are optimised; one in memory only if an option asks for it."""
         model = self.read()
-        in_memory = self.source is None and self.precision == "fp32" and not self.compile
-        if self.is_export or in_memory:
+        if self.source is None and self.precision == "fp32" and not self.compile:  # as exports always are
             return model
 
         from gcnet.models.detector import Detector

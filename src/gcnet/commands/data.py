@@ -107,9 +107,7 @@ def _convert(argv: list[str]) -> int:
 
 
 def _convert_parser() -> Parser:
-    parser = Parser(
-        "data convert", "IN OUT --to coco|yolo", "Writes a data set of any format in COCO's or YOLO's."
-    )
+    parser = Parser("data convert", "IN OUT --to coco|yolo", _convert.__doc__)
     parser.add_option("data", Path, "a data set, or its annotation file", metavar="IN")
     parser.add_option("out", Path, "a new folder")
     parser.add_option("--to", Literal["coco", "yolo"], "the format", required=True)

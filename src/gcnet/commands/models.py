@@ -61,44 +61,38 @@ def record(row: Row | ClassifierRow) -> dict[str, Any]:
 
 def table(rows: Sequence[Row | ClassifierRow], *, upstream: bool = False) -> str:
     """Lines of at most 100 characters, but for the `upstream` names below each row."""
-    detectors = [row for row in rows if isinstance(row, Row)]
-    classifiers = [row for row in rows if isinstance(row, ClassifierRow)]
-    parts = [_detectors(detectors, upstream)] if detectors else []
-    parts += [_classifiers(classifiers)] if classifiers else []
-    return "\n\n".join("\n".join(part) for part in parts)
-
-
-def _detectors(rows: Sequence[Row], upstream: bool) -> list[str]:
-    lines = [f"{'name':38}{'params':>8}{'box AP':>8}{'mask AP':>9}{'memory':>8}{'img/s':>7}  weights"]
-    for row in rows:
-        numbers = (row.params, row.box_ap, row.mask_ap, row.memory_gb, row.fps)
-        cells = [
-            f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
-            for value, width, digits in zip(numbers, (8, 8, 9, 8, 7), (2, 1, 1, 1, 1), strict=True)
+    detectors = [_detector(row, upstream) for row in rows if isinstance(row, Row)]
+    classifiers = [_classifier(row) for row in rows if isinstance(row, ClassifierRow)]
+    lines = []
+    if detectors:
+        lines += [
+            f"{'name':38}{'params':>8}{'box AP':>8}{'mask AP':>9}{'memory':>8}{'img/s':>7}  weights",
+            *detectors,
+            "",
+            "params in millions; as published: AP on COCO val2017, GB to train, images/s on one V100",
+            f"weights: published ones are fetched when needed; cached ones are in {store()}",
         ]
-        lines.append(f"{row.name:38}{''.join(cells)}  {_weights(row)}")
-        if upstream:
-            lines += [f"    {name}" for name in row.upstream]
-    return lines + [
-        "",
-        "params in millions; as published: AP on COCO val2017, GB to train, images/s on one V100",
-        f"weights: published ones are fetched when needed; cached ones are in {store()}",
+    if classifiers:
+        lines += [
+            *([""] if detectors else []),
+            f"{'image classifiers':38}{'params':>8}{'GFLOPs':>8}{'square':>9}",
+            *classifiers,
+            "",
+            "params in millions, with 1000 classes; GFLOPs of one square image of so many pixels",
+        ]
+    return "\n".join(lines)
+
+
+def _detector(row: Row, upstream: bool) -> str:
+    numbers = (row.params, row.box_ap, row.mask_ap, row.memory_gb, row.fps)
+    cells = [
+        f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+        for value, width, digits in zip(numbers, (8, 8, 9, 8, 7), (2, 1, 1, 1, 1), strict=True)
     ]
+    weights = "-" if row.weights is None else "cached" if find_cached(row.weights) else "published"
+    names = [f"\n    {name}" for name in row.upstream if upstream]
+    return f"{row.name:38}{''.join(cells)}  {weights}{''.join(names)}"
 
 
-def _classifiers(rows: Sequence[ClassifierRow]) -> list[str]:
-    lines = [f"{'image classifiers':38}{'params':>8}{'GFLOPs':>8}{'square':>9}"]
-    for row in rows:
-        numbers = f"{row.params:8.2f}{row.gflops:8.2f}{row.spec.image_size[1]:9}"
-        lines.append(f"{row.name:38}{numbers}")
-    return [
-        *lines,
-        "",
-        "params in millions, with 1000 classes; GFLOPs of one square image of so many pixels",
-    ]
-
-
-def _weights(row: Row) -> str:
-    if row.weights is None:
-        return "-"
-    return "cached" if find_cached(row.weights) else "published"
+def _classifier(row: ClassifierRow) -> str:
+    return f"{row.name:38}{row.params:8.2f}{row.gflops:8.2f}{row.spec.image_size[1]:9}"

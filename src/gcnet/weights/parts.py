@@ -101,7 +101,7 @@ def _context(context: ContextSpec) -> str:
 def _option(value: Any) -> str:
     if isinstance(value, float):
         return f"1/{round(1 / value)}" if abs(1 / value - round(1 / value)) < 1e-6 else f"{value:.4g}"
-    return value if isinstance(value, str) else "+".join(value)
+    return "+".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _stages(has: tuple[bool, ...]) -> str:
