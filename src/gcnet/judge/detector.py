@@ -84,7 +84,6 @@ def describe(judged: Judged) -> dict[str, Any]:
     if judged.masks and len(judged.masks.truth):  # else the objects have no outlines
         kinds["mask"] = judged.masks
     ap = {kind: ap_intervals([one], weights) for kind, one in kinds.items()}
-    table = confusion(boxes, judged.threshold)
     best = None
     if judged.best:
         bounds = interval(judged.threshold, threshold_samples(boxes, weights))
@@ -110,7 +109,7 @@ def describe(judged: Judged) -> dict[str, Any]:
             "classes": [_curve(boxes, label) for label in range(len(names))],
         },
         "confusion": {"score": judged.threshold, "rows_are": "objects", "names": [*names, BACKGROUND]}
-        | {"table": table.tolist()},
+        | {"table": confusion(boxes, judged.threshold).tolist()},
         "errors": {kind: _errors(one, judged if kind == "box" else None) for kind, one in kinds.items()},
         "calibration": calibration(*counted(boxes)[:2]),
         "sizes": _by_size(judged, weights[:SOME]),
@@ -140,7 +139,7 @@ def _ap_values(matches: Matches) -> Float[np.ndarray, "T K"]:
 
 
 def _curve(matches: Matches, label: int | None) -> dict[str, list[float]]:
-    return {name: values.round(4).tolist() for name, values in vars(curve(matches, label)).items()}
+    return {name: values.round(4).tolist() for name, values in curve(matches, label).items()}
 
 
 def _errors(matches: Matches, judged: Judged | None) -> dict[str, Any]:
