@@ -68,7 +68,7 @@ def test_a_folder_is_for_one_model(make_dataset: MakeDataset, oracle: Any, tmp_p
     with pytest.raises(GCNetError, match=r"scores of another evaluation \(its weights differs\)"):
         evaluate(other, dataset, workers=0, out=tmp_path, progress=False)
     (tmp_path / "call.json").unlink()
-    with pytest.raises(GCNetError, match=r"holds the results\.json of something else"):
+    with pytest.raises(GCNetError, match=r"results\.json would be replaced"):
         evaluate(other, dataset, workers=0, out=tmp_path, progress=False)
     assert (tmp_path / "metrics.json").read_bytes() == before
 

@@ -20,9 +20,9 @@ def test_curves_are_what_counting_gives() -> None:
         for level in (0, 37, 80, 100):
             kept = scores >= LEVELS[level]
             hits = right[kept].sum()
-            assert found.recall[level] == pytest.approx(hits / wanted)
-            assert found.precision[level] == pytest.approx(hits / kept.sum() if kept.any() else 1.0)
-            assert found.f1[level] == pytest.approx(2 * hits / (kept.sum() + wanted))
+            assert found["recall"][level] == pytest.approx(hits / wanted)
+            assert found["precision"][level] == pytest.approx(hits / kept.sum() if kept.any() else 1.0)
+            assert found["f1"][level] == pytest.approx(2 * hits / (kept.sum() + wanted))
 
 
 def test_the_best_point_is_reached_from_its_score_on() -> None:

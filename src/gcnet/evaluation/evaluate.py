@@ -26,7 +26,7 @@ from gcnet.errors import GCNetError
 from gcnet.evaluation.classify import ClassMetrics, ClassResult, class_metrics
 from gcnet.evaluation.coco_ap import CocoEvaluator, Metrics
 from gcnet.evaluation.results import CocoResults, ImageResults
-from gcnet.files import alone_in, prepare_folder, write_json
+from gcnet.files import alone_in, check_own, prepare_folder, write_json
 from gcnet.found import AnyDetections
 from gcnet.journal import NAME as JOURNAL
 from gcnet.journal import Journal
@@ -122,18 +122,11 @@ def evaluation_in(
 
 def _check_before(folder: Path, call: dict[str, Any]) -> None:
     """Raises GCNetError if the folder has results of a different call."""
+    others = () if (folder / JOURNAL).exists() else ("results.json", "metrics.json")  # else they are ours
+    check_own(folder, CALL, ("command", "weights"), *others)
     path = folder / CALL
-    if not path.is_file():
-        for name in ("results.json", "metrics.json"):
-            if (folder / name).exists() and not (folder / JOURNAL).exists():
-                raise GCNetError(f"{folder} holds the {name} of something else; give another --out")
-        return
-    try:
-        before = json.loads(path.read_bytes())
-        changed = [name for name in {**before, **call} if before.get(name) != call.get(name)]
-    except (ValueError, TypeError):
-        changed = [CALL]
-    if changed:
+    before = json.loads(path.read_bytes()) if path.exists() else call
+    if changed := [name for name in {**before, **call} if before.get(name) != call.get(name)]:
         raise GCNetError(
             f"{folder} holds the scores of another evaluation (its {', '.join(changed)} differs); "
             "delete them, or give another --out"

@@ -29,24 +29,20 @@ class Point:
     f1: float
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Precision, recall and F1 at each score threshold; the precision of no detections is 1."""
+def curve(
+    matches: Matches, label: int | None = None, levels: Float[np.ndarray, " S"] = LEVELS
+) -> dict[str, Float[np.ndarray, " S"]]:
+    """`precision`, `recall` and `f1` at each score threshold, of one class, or of all together.
 
-    precision: Float[np.ndarray, " S"]
-    recall: Float[np.ndarray, " S"]
-    f1: Float[np.ndarray, " S"]
-
-
-def curve(matches: Matches, label: int | None = None, levels: Float[np.ndarray, " S"] = LEVELS) -> Curve:
-    """The curve of one class, or of all together."""
+    The precision of no detections is 1.
+    """
     scores, right, wanted = counted(matches, label)
     order = np.argsort(-scores, kind="stable")
     hits = np.append(0, right[order].cumsum())
     count = np.searchsorted(-scores[order], -levels, "right")
     precision = np.where(count > 0, hits[count] / np.maximum(count, 1), 1.0)
     f1 = 2 * hits[count] / np.maximum(count + wanted, 1)
-    return Curve(precision, hits[count] / max(wanted, 1), f1)
+    return {"precision": precision, "recall": hits[count] / max(wanted, 1), "f1": f1}
 
 
 def best_point(matches: Matches, label: int | None = None) -> Point | None:
@@ -59,10 +55,10 @@ def best_point(matches: Matches, label: int | None = None) -> Point | None:
         return None
     steps = np.unique(scores)[::-1]
     found = curve(matches, label, steps)
-    best = int(found.f1.argmax())
+    best = int(found["f1"].argmax())
     below = steps[best + 1] if best + 1 < len(steps) else 0.0
-    values = (found.precision[best], found.recall[best], found.f1[best])
-    return Point(float(steps[best] + below) / 2, *map(float, values))
+    at_best = {name: float(values[best]) for name, values in found.items()}
+    return Point(float(steps[best] + below) / 2, **at_best)
 
 
 def counted(

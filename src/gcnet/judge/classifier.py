@@ -5,7 +5,7 @@ I images, K classes, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,15 +35,7 @@ def describe_classes(
     return {
         "images": count,
         "intervals": DRAWN,
-        "top1": _share(right, weights),
-        "classes": [
-            {
-                "name": name,
-                "images": int((truth == label).sum()),
-                "top1": _share(right[truth == label], weights[:, truth == label]),
-            }
-            for label, name in enumerate(names)
-        ],
+        **_by_class(truth, names, lambda own: _share(right[own], weights[:, own])),
         "confusion": {"rows_are": "classes", "names": names, "table": table.tolist()},
         "calibration": calibration(sure, right),
         "mistakes": [
@@ -86,11 +78,7 @@ def describe_two(
     sure = np.where(right[0], both[1][2], both[0][2])
     return {
         "images": len(truth),
-        "top1": compared(np.ones(len(truth), bool)),
-        "classes": [
-            {"name": name, "images": int((truth == label).sum()), "top1": compared(truth == label)}
-            for label, name in enumerate(names)
-        ],
+        **_by_class(truth, names, compared),
         "differing_images": [
             {"file_name": dataset.name(image), "place": image, "class": names[truth[image]]}
             | {
@@ -108,6 +96,17 @@ def _answers(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> tupl
     truth = np.array([places[one["class"]] for one in results], int)
     found = np.array([places[one["predicted"][0]] for one in results], int)
     return truth, found, np.array([one["probabilities"][0] for one in results], float)
+
+
+def _by_class(
+    truth: Int[np.ndarray, " I"], names: Sequence[str], top1: Callable[[Bool[np.ndarray, " I"]], Any]
+) -> dict[str, Any]:
+    """What `top1` gives for all images, and for those of each class."""
+    classes = [
+        {"name": name, "images": int((truth == label).sum()), "top1": top1(truth == label)}
+        for label, name in enumerate(names)
+    ]
+    return {"top1": top1(np.ones(len(truth), bool)), "classes": classes}
 
 
 def _share(

@@ -65,7 +65,7 @@ def _detectors(
     both_found = zip(specs, results, strict=True)
     models = [judge(evaluator_of(spec, dataset, found.images)) for spec, found in both_found]
     a, b = models
-    weights, kinds = image_weights(len(a.order)), {"box": [a.boxes, b.boxes]}
+    weights, kinds = image_weights(len(a.evaluator.order)), {"box": [a.boxes, b.boxes]}
     if a.masks and b.masks:
         kinds["mask"] = [a.masks, b.masks]
     ap = {
@@ -74,7 +74,7 @@ def _detectors(
         for kind, both in kinds.items()
     }
     report = {
-        "images": len(a.order),
+        "images": len(a.evaluator.order),
         "ap": {kind: {who: one["all"] for who, one in whom.items()} for kind, whom in ap.items()},
         "classes": [
             {"name": name}
@@ -127,7 +127,7 @@ def _differing(models: Sequence[Judged], dataset: DataSet[ImageRecord]) -> list[
         }
         for image in np.argsort(-np.abs(more), kind="stable")[:LISTED].tolist()
         if more[image]
-        for place in [models[0].order[image]]
+        for place in [models[0].evaluator.order[image]]
     ]
 
 

@@ -31,12 +31,12 @@ THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}  # of
 class Judged:
     """The matches of a detector on a data set, and the figures from them.
 
-    `order` has the places in the data set of the images as they are numbered in the matches.
+    `evaluator` made them: its `order` has the places in the data set of the images as matches number them.
     """
 
+    evaluator: CocoEvaluator
     boxes: Matches
     masks: Matches | None
-    order: list[int]
     best: Point | None
     errors: Errors
     suspects: Bool[np.ndarray, " N2"]
@@ -57,7 +57,7 @@ def judge(evaluator: CocoEvaluator) -> Judged:
     boxes = matches["box"]
     errors = find_errors(boxes)
     suspects = _suspects(boxes, errors)
-    return Judged(boxes, matches.get("mask"), evaluator.order, best_point(boxes), errors, suspects)
+    return Judged(evaluator, boxes, matches.get("mask"), best_point(boxes), errors, suspects)
 
 
 def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
@@ -76,21 +76,20 @@ def _suspects(matches: Matches, errors: Errors) -> Bool[np.ndarray, " N2"]:
     return kinds & (matches.scores >= usual[classes])
 
 
-def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
+def describe(judged: Judged) -> dict[str, Any]:
     """The report without single images."""
-    boxes, names = judged.boxes, list(evaluator.class_names)
-    weights = image_weights(len(judged.order))
+    boxes, names = judged.boxes, list(judged.evaluator.class_names)
+    weights = image_weights(len(judged.evaluator.order))
     kinds = {"box": boxes}
     if judged.masks and len(judged.masks.truth):  # else the objects have no outlines
         kinds["mask"] = judged.masks
     ap = {kind: ap_intervals([one], weights) for kind, one in kinds.items()}
-    table = confusion(boxes, judged.threshold)
     best = None
     if judged.best:
         bounds = interval(judged.threshold, threshold_samples(boxes, weights))
         best = asdict(judged.best) | {"low": bounds["low"], "high": bounds["high"]}
     return {
-        "images": len(judged.order),
+        "images": len(judged.evaluator.order),
         "objects": int(boxes.wanted.sum()),
         "intervals": DRAWN,
         "ap": {kind: values["all"] for kind, values in ap.items()},
@@ -110,10 +109,10 @@ def describe(evaluator: CocoEvaluator, judged: Judged) -> dict[str, Any]:
             "classes": [_curve(boxes, label) for label in range(len(names))],
         },
         "confusion": {"score": judged.threshold, "rows_are": "objects", "names": [*names, BACKGROUND]}
-        | {"table": table.tolist()},
+        | {"table": confusion(boxes, judged.threshold).tolist()},
         "errors": {kind: _errors(one, judged if kind == "box" else None) for kind, one in kinds.items()},
         "calibration": calibration(*counted(boxes)[:2]),
-        "sizes": _by_size(evaluator, boxes, weights[:SOME]),
+        "sizes": _by_size(judged, weights[:SOME]),
     }
 
 
@@ -140,7 +139,7 @@ def _ap_values(matches: Matches) -> Float[np.ndarray, "T K"]:
 
 
 def _curve(matches: Matches, label: int | None) -> dict[str, list[float]]:
-    return {name: values.round(4).tolist() for name, values in vars(curve(matches, label)).items()}
+    return {name: values.round(4).tolist() for name, values in curve(matches, label).items()}
 
 
 def _errors(matches: Matches, judged: Judged | None) -> dict[str, Any]:
@@ -149,16 +148,14 @@ def _errors(matches: Matches, judged: Judged | None) -> dict[str, Any]:
     return {kind: {"count": counts[kind], "AP50_gain": gained[kind]} for kind in counts}
 
 
-def _by_size(
-    evaluator: CocoEvaluator, boxes: Matches, weights: Float32[np.ndarray, "B I"]
-) -> list[dict[str, Any]]:
+def _by_size(judged: Judged, weights: Float32[np.ndarray, "B I"]) -> list[dict[str, Any]]:
     """Box AP of objects whose side (root of their area) lies within a factor of sqrt(2) of one."""
-    areas = boxes.truth.areas[boxes.wanted]
+    areas = judged.boxes.truth.areas[judged.boxes.wanted]
     if not len(areas):
         return []
     low, high = np.sqrt(max(areas.min(), 1.0)), np.sqrt(max(areas.max(), 1.0))
     sides = np.geomspace(low, high, WINDOWS) if high > low else np.array([low])
-    matches = evaluator.matches(np.stack([sides**2 / 2, sides**2 * 2], 1), masks=False)["box"]
+    matches = judged.evaluator.matches(np.stack([sides**2 / 2, sides**2 * 2], 1), masks=False)["box"]
     precision = score(matches).precision
     found = []
     for place, side in enumerate(sides.tolist()):
@@ -196,7 +193,7 @@ def single_images(
 
 def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " I"]]:
     """The false detections and missed objects in each image, at the threshold."""
-    boxes, count = judged.boxes, len(judged.order)
+    boxes, count = judged.boxes, len(judged.evaluator.order)
     false = boxes.misses & (boxes.scores >= judged.threshold)
     missed = boxes.not_found(judged.threshold)
     images = boxes.found.images[false], boxes.truth.images[missed]
@@ -204,7 +201,7 @@ def errors_of_images(judged: Judged) -> tuple[Int64[np.ndarray, " I"], Int64[np.
 
 
 def _image(judged: Judged, dataset: DataSet[ImageRecord], image: int) -> dict[str, Any]:
-    place = judged.order[image]
+    place = judged.evaluator.order[image]
     return {"file_name": dataset.name(place), "place": place}
 
 

@@ -44,9 +44,8 @@ def write_report(
         found = describe_classes(results, dataset, LISTED)
         template, drawn, draw = "classes.html", ("mistakes",), partial(_draw_class, dataset)
     else:
-        evaluator = evaluator_of(spec, dataset, results.images)
-        judged = judge(evaluator)
-        found = describe(evaluator, judged) | single_images(judged, dataset, LISTED)
+        judged = judge(evaluator_of(spec, dataset, results.images))
+        found = describe(judged) | single_images(judged, dataset, LISTED)
         template, drawn = "report.html", ("worst_images", "mistakes", "suspects")
         draw = partial(_draw, judged, dataset)
     report = plain({**about, **shared, **found})

@@ -30,7 +30,7 @@ def draw_strip(
         window = window_around(entry["box"], side, image.shape[:2])
     drawn = [draw_window(image, window, dataset.records[place].instances, dataset.class_names)]
     for model in models:
-        own = model.shown.found.images == model.order.index(place)
+        own = model.shown.found.images == model.evaluator.order.index(place)
         sure = np.flatnonzero(own & (model.shown.scores >= model.threshold)).tolist()
         rows = sure if row is None else [row]
         items, scores = _found(model, rows), model.shown.scores[rows].tolist()

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from gcnet.errors import GCNetError
-from gcnet.files import write_bytes
+from gcnet.files import disk_errors, write_bytes
 from gcnet.lab import paint
 from gcnet.lab.paint import Circle
 
@@ -103,7 +103,7 @@ def write_context_shapes(
             f"cannot draw {train} train and {valid} valid images of {size} pixels with seed {seed}: "
             f"ask for at least one image, {SMALLEST} pixels or more, and a seed that is not negative"
         )
-    try:
+    with disk_errors(folder):
         for split in counts:
             known = folder / split / ANNOTATIONS
             if known.is_file() and DESCRIPTION.encode() not in known.read_bytes():
@@ -114,8 +114,6 @@ def write_context_shapes(
             if count:
                 (folder / split).mkdir(parents=True, exist_ok=True)
                 _write_split(folder / split, count, (seed, index), size)
-    except OSError as error:
-        raise GCNetError(f"cannot write the images to {folder} ({error}): choose another folder") from error
     return folder
 
 
