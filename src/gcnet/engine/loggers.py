@@ -237,26 +237,27 @@ class RunLog:
     def add(self, page: Page) -> None:
         """Adds a page, which is updated from now on."""
         self._loggers.append(page)
-        self._guard(page, page.begin)
+        self._guard(page.begin)
 
     def show(self, dataset: DataSet, found: Sequence[Any], threshold: float) -> None:
         """Shows samples of a validation on the pages."""
         for page in self._loggers:
             if isinstance(page, Page):
-                self._guard(page, lambda page=page: page.show(dataset, found, threshold))
+                self._guard(page.show, dataset, found, threshold)
 
     def write(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
         for logger in self._loggers:
-            self._guard(logger, lambda logger=logger: logger.write(iteration, group, values))
+            self._guard(logger.write, iteration, group, values)
 
     def close(self) -> None:
         for logger in self._loggers:
-            self._guard(logger, logger.close)
+            self._guard(logger.close)
 
-    def _guard(self, logger: Logger, act: Callable[[], object]) -> None:
-        name = type(logger).__name__
+    def _guard(self, act: Any, *values: Any) -> None:
+        """Calls a method of a logger."""
+        name = type(act.__self__).__name__
         try:
-            act()
+            act(*values)
         except Exception as error:  # a full disk, a server that is gone
             if name not in self._warned:
                 print(

@@ -36,7 +36,7 @@ class Tracker:
         """The track of each object in the next frame, from 0 on; `UNTRACKED` where it has none.
 
         Args:
-            found: all that is in the frame, down to scores of `FAINT`.
+            found: all that is in the frame, down to scores of `FAINT`, or `score_threshold` if that is lower.
             seconds: when it was taken; frames need not come evenly.
         """
         tracks = np.full(len(found), UNTRACKED, np.int64)

@@ -10,7 +10,6 @@ let picture = null; // { name, blob, bitmap }
 let answer = null; // of the service
 let attention = null; // of the service, when a block is first looked at
 let selected = null; // one of answer.detections
-let hidden = new Set(); // labels that are switched off
 let current = null; // aborts what is asked for the picture before
 
 const touch = navigator.maxTouchPoints > 0; // a telephone: nothing to drop, but a camera
@@ -64,7 +63,6 @@ async function look(file) {
     const found = await (await ask("predict", file, options, mine.signal)).json();
     const bitmap = await decode(file, mine.signal);
     [picture, answer, attention, selected] = [{ name, blob: file, bitmap }, found, null, null];
-    hidden = new Set();
     show();
   } catch (error) {
     if (!mine.signal.aborted) problem(error.message);
@@ -147,11 +145,7 @@ function listClasses() {
   $("class-list").replaceChildren(
     ...labels.map((label) => {
       const box = make("input", { type: "checkbox", checked: "", "data-label": label });
-      box.addEventListener("change", () => {
-        if (box.checked) hidden.delete(label);
-        else hidden.add(label);
-        update();
-      });
+      box.addEventListener("change", update);
       return make("label", { class: "chip" }, box, swatch(label), model.classes[label], make("span", {}));
     }),
   );
@@ -159,7 +153,8 @@ function listClasses() {
 
 function shown() {
   const least = Number($("threshold").value);
-  return answer.detections.filter((one) => one.score > least && !hidden.has(one.label));
+  const on = new Set([...document.querySelectorAll("#class-list :checked")].map((box) => Number(box.dataset.label)));
+  return answer.detections.filter((one) => one.score > least && on.has(one.label));
 }
 
 // After every change of threshold, classes or layers.
@@ -402,11 +397,7 @@ $("threshold")?.addEventListener("input", update);
 for (const box of document.querySelectorAll("#layers input")) box.addEventListener("change", redraw);
 for (const [id, on] of [["all", true], ["none", false]]) {
   $(id)?.addEventListener("click", () => {
-    for (const box of document.querySelectorAll("#class-list input")) {
-      box.checked = on;
-      if (on) hidden.delete(Number(box.dataset.label));
-      else hidden.add(Number(box.dataset.label));
-    }
+    for (const box of document.querySelectorAll("#class-list input")) box.checked = on;
     update();
   });
 }
