@@ -928,3 +928,26 @@ def test_a_mask_of_another_size_is_left_out(
         "masks are not of their image's size|neither a box nor an out", caplog.text
     )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("share", [None, 0.0, 0.6], ids=["missing", "empty", "cut"])
+@pytest.mark.parametrize("make", [panoptic, masks_of_numbers])
+def test_an_image_whose_mask_cannot_be_read_is_left_out(
+    make: Callable[[Path], None], share: float | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path)
+    for path in [path for path in tmp_path.rglob("*") if path.is_file() and path.name[:2] in ("a.", "a_")]:
+        content = path.read_bytes()
+        if path.suffix == ".png":
+            content = content[: int(len(content) * (share or 0))]
+        if path.suffix == ".jpg" or share is not None:
+            path.with_name(f"b{path.name[1:]}").write_bytes(content)
+    for path in tmp_path.rglob("panoptic_*.json"):
+        content = json.loads(path.read_text())
+        content["images"].append(content["images"][0] | {"id": 2, "file_name": "b.jpg"})
+        content["annotations"].append(content["annotations"][0] | {"image_id": 2, "file_name": "b.png"})
+        write(path, json.dumps(content))
+    (record,) = load_splits(tmp_path)["train"].records
+    assert record.path.name == "a.jpg"
+    assert record.instances[0].segmentation
+    assert re.search("1 of 2 files are left out: .*b(_mask)?.png|2 of 4 images have no mask", caplog.text)

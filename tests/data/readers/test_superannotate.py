@@ -82,9 +82,14 @@ def test_hostile_names_of_superannotate(name: str, tmp_path: Path) -> None:
         load_splits(tmp_path, val_fraction=0)
 
 
-def test_masks_of_another_size_are_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("share", [1, 0.6], ids=["of another size", "cut"])
+def test_masks_that_do_not_fit_are_not_read(
+    share: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image(tmp_path / "a.jpg")
-    cv2.imwrite(str(tmp_path / "a.jpg___save.png"), np.full((HEIGHT + 1, WIDTH, 3), 15, np.uint8))
+    height = HEIGHT + 1 if share == 1 else HEIGHT
+    _, file = cv2.imencode(".png", np.full((height, WIDTH, 3), 15, np.uint8))
+    (tmp_path / "a.jpg___save.png").write_bytes(file.tobytes()[: int(len(file) * share)])
     parts = [{"color": "#0f0f0f"}]
     write(tmp_path / "a.jpg.json", file_of([{"className": "dog", "parts": parts}], height=HEIGHT + 1))
     assert not load_splits(tmp_path, val_fraction=0)["train"].records[0].instances

@@ -12,6 +12,7 @@ import logging
 import os.path
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -26,6 +27,7 @@ IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data
 _INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
 _SMALL = 1 << 26
 
+Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
@@ -133,20 +135,28 @@ def head_of(path: Path, size: int = 1 << 12) -> bytes:
         return b""
 
 
-def readable(paths: Iterable[Path], read: Callable[[Path], Value]) -> list[tuple[Path, Value]]:
-    """What `read` makes of each file. Those that raise are left out, with a warning; it raises if all do."""
-    found: list[tuple[Path, Value]] = []
-    errors: list[GCNetError] = []
-    for path in paths:
-        try:
-            found.append((path, read(path)))
-        except GCNetError as error:
-            errors.append(error)
-    if errors and not found:
+def readable(
+    items: Iterable[Item], read: Callable[[Item], Value], each: Callable[..., Iterable[Any]] = map
+) -> list[tuple[Item, Value]]:
+    """What `read` makes of each file or entry. Those that raise are left out, with a warning.
+
+    It raises if all do. `each` calls `read`; that of a pool calls it in several threads.
+    """
+    items = list(items)
+    values = list(zip(items, each(partial(_attempt, read), items), strict=True))
+    errors = [value for _, value in values if isinstance(value, GCNetError)]
+    if errors and len(errors) == len(items):
         raise errors[0]
     if errors:
-        log.warning("%d of %d files are left out: %s", len(errors), len(found) + len(errors), errors[0])
-    return found
+        log.warning("%d of %d files are left out: %s", len(errors), len(items), errors[0])
+    return [(item, value) for item, value in values if not isinstance(value, GCNetError)]
+
+
+def _attempt(read: Callable[[Item], Value], item: Item) -> Value | GCNetError:
+    try:
+        return read(item)
+    except GCNetError as error:
+        return error
 
 
 def objects_in(value: Any) -> list[dict[str, Any]]:

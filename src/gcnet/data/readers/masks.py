@@ -25,6 +25,7 @@ from gcnet.data.dataset import split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.entries import Entries
+from gcnet.data.readers.files import readable
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
@@ -173,11 +174,12 @@ def _without(parts: Place) -> Place:
 class _Found:
     """The areas in the masks of an image with numbers and pixels, and how many numbers are scattered.
 
-    `corners`: whether an area is in each corner of the image.
+    `misfits`: how many masks are of another size. `corners`: whether an area is in each corner of the image.
     """
 
     size: tuple[int, int]
     objects: list[tuple[int, dict[str, Any], int]]
+    misfits: int = 0
     scattered: int = 0
     numbers: int = 0
     corners: bool = False
@@ -191,11 +193,6 @@ def _read_masks(
     class_numbers_of: Callable[[], Counter[int]],
 ) -> Source:
     with ThreadPoolExecutor(8) as pool:
-        sizes = list(pool.map(own_size, masks_of))
-        fitting = list(pool.map(_of_size, masks_of.values(), sizes))
-        pairs = zip(masks_of.values(), fitting, sizes, strict=True)
-        if left_out := sum(len(own) - len(fit) for own, fit, size in pairs if size != NO_SIZE):
-            warn(root, f"{left_out} masks are not of their image's size; left out")
         counts, named = numbers_of(), set(class_numbers_of())
         used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -203,8 +200,11 @@ def _read_masks(
         slips = {number for number in used if counts[number] <= _SPECK}
         binary = len(used - void - slips) == 1 and not of_objects
         by_area = binary or len(classes.names) > 1
-        look = partial(_objects, classes=classes, by_area=by_area, void=void)
-        found = list(pool.map(look, fitting, sizes))
+        look = partial(_objects, masks_of, classes=classes, by_area=by_area, void=void)
+        each = readable(masks_of, look, pool.map)
+    found = [one for _, one in each]
+    if left_out := sum(one.misfits for one in found if one.size != NO_SIZE):
+        warn(root, f"{left_out} masks are not of their image's size; left out")
     scattered, numbers = sum(one.scattered for one in found), sum(one.numbers for one in found)
     if not (classes.names or by_area or of_objects) and scattered * 2 > numbers:
         raise GCNetError(
@@ -225,7 +225,7 @@ def _read_masks(
     seen = {number for one in found for number, _, _ in one.objects}
     names = dict(enumerate(classes.names, start=1)) if classes.masks else classes.of((named | seen) - void)
     entries = Entries()
-    for path, one in zip(masks_of, found, strict=True):
+    for path, one in each:
         height, width = one.size
         entries.add_image(str(path.absolute()), width, height)
         for place, (number, outline, pixels) in enumerate(one.objects):
@@ -247,11 +247,6 @@ def _specks(pixels: Sequence[int]) -> int:
     return sum(one <= _SPECK for one in pixels) if pixels and np.median(pixels) > _LARGE else 0
 
 
-def _of_size(masks: Sequence[Path], size: tuple[int, int]) -> list[Path]:
-    """Those of an image's size: a few bytes can say any other, and would take memory for it."""
-    return [mask for mask in masks if image_size(mask) == size]
-
-
 def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
     """The numbers in the masks but that of the background, 0, each with the most pixels it has in one."""
     with ThreadPoolExecutor(8) as pool:
@@ -260,9 +255,12 @@ def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
 
 def _numbers(pair: tuple[Path, Path]) -> Counter[int]:
     image, path = pair
-    if not path.is_file() or image_size(path) != own_size(image):
+    try:
+        if not path.is_file() or image_size(path) != own_size(image):
+            return Counter()
+        numbers, pixels = np.unique(_read(path), return_counts=True)
+    except GCNetError:  # its image is left out when objects are looked for
         return Counter()
-    numbers, pixels = np.unique(_read(path), return_counts=True)
     found = Counter(dict(zip(numbers.tolist(), pixels.tolist(), strict=True)))
     del found[0]
     if len(found) > _MOST_NUMBERS:
@@ -298,9 +296,12 @@ def _read(path: Path) -> Integer[np.ndarray, "H W"]:
 
 
 def _objects(
-    paths: Sequence[Path], size: tuple[int, int], *, classes: Classes, by_area: bool, void: set[int]
+    masks_of: dict[Path, list[Path]], image: Path, *, classes: Classes, by_area: bool, void: set[int]
 ) -> _Found:
-    found = _Found(size, [])
+    size = own_size(image)
+    # A few bytes can say any other size, and would take memory for it.
+    paths = [path for path in masks_of[image] if image_size(path) == size]
+    found = _Found(size, [], misfits=len(masks_of[image]) - len(paths))
     for path in paths:
         mask = _read(path)
         found.corners |= bool(mask[[0, 0, -1, -1], [0, -1, 0, -1]].all())

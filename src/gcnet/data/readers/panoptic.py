@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.coco import folder_of, image_folders
-from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in, read_object
+from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in, read_object, readable
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, known
@@ -42,8 +42,13 @@ def _read_panoptic(path: Path, root: Path, _: str) -> Source:
     ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
     with ThreadPoolExecutor(8) as pool:
         sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in images}
-        objects = pool.map(partial(_objects, path.with_suffix(""), ids, sizes), annotated)
-        annotations = [one for of_image in objects for one in of_image]
+        found = readable(annotated, partial(_objects, path.with_suffix(""), ids, sizes), pool.map)
+    every, whole = (
+        {str(entry.get("image_id")) for entry in some} for some in (annotated, [entry for entry, _ in found])
+    )
+    lost = every - whole  # of these nobody knows what is in them
+    images = [image for image in images if str(image.get("id")) not in lost]
+    annotations = [one for _, objects in found for one in objects]
     folders = image_folders(folder_of(path), path) or [root]
     folder = folder_with(folders, [image.get("file_name") for image in images])
     return Source(path, folder, images, annotations, things)
