@@ -326,3 +326,24 @@ def test_training_goes_on_from_any_file_that_can_be_read(shapes: Path, tmp_path:
     assert run(["--config", str(out / "recipe.yaml"), "--out", str(again), "--workers", "0"]) == 0
     theirs = load_model(again / "last.safetensors").state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in trained.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "trained"),
+    [
+        ("mask_rcnn_tiny", "--add-context=gc", "mask_rcnn_tiny_gc16"),
+        ("mask_rcnn_tiny_gc4", "--remove-context", "mask_rcnn_tiny"),
+    ],
+)
+def test_the_recipe_of_a_run_with_other_blocks_names_what_it_started_from(
+    name: str, change: str, trained: str, shapes: Path, tmp_path: Path
+) -> None:
+    words = [name, change, "--data", str(shapes), "--epochs", "1", "--batch-size", "2", "--workers", "0"]
+    assert run([*words, "--image-size", "96,96", "--accelerator", "cpu", "--out", str(tmp_path / "run")]) == 0
+    recipe = str(tmp_path / "run" / "recipe.yaml")
+    assert yaml.safe_load(Path(recipe).read_text())["model"] == name
+    assert run(["--config", recipe, "--out", str(tmp_path / "again")]) == 0
+    one, again = (load_model(tmp_path / folder / "last.safetensors") for folder in ("run", "again"))
+    assert one.spec == again.spec
+    assert one.spec.name == trained
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in one.state_dict().items())

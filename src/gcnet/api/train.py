@@ -118,7 +118,7 @@ def train(
     if process.leads and not resume:
         print("\n".join([*start.report, *changes]), flush=True)
     words = {"data": data, "annotations": annotations, "images": images, "backbone_weights": backbone_weights}
-    words |= {"model": origin.file, "add_context": add_context}
+    words |= {"model": origin.file or spec.name, "add_context": add_context}
     if add_context:
         words |= {"ratio": str(ratio), "stages": stages}
     if remove_context:
