@@ -14,6 +14,7 @@ from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, known
+from gcnet.errors import GCNetError
 from gcnet.ops.segmentations import mask_to_rle
 
 
@@ -57,7 +58,7 @@ def _read_panoptic(path: Path, root: Path, _: str) -> Source:
 def _objects(
     masks: Path, ids: set[Any], sizes: dict[str, tuple[Any, Any]], annotation: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """The things of an image; they have no outlines where its mask is not of its size."""
+    """The things of an image. Raises GCNetError where its mask cannot be read."""
     segments = objects_in(annotation.get("segments_info"))
     wanted = [
         {key: segment.get(key) for key in ("id", "category_id", "iscrowd")}
@@ -66,14 +67,14 @@ def _objects(
     ]
     if not wanted:
         return []
-    size = sizes.get(str(annotation.get("image_id")), (0, 0))
-    mask = read_mask(masks / Path(str(annotation.get("file_name"))).name, size)
+    file = masks / Path(str(annotation.get("file_name"))).name
+    mask = read_mask(file, sizes.get(str(annotation.get("image_id")), (0, 0)))
+    if mask is None:
+        raise GCNetError(f"{file} is damaged, missing or not of its image's size; restore it")
     image = {"image_id": annotation.get("image_id")}
     return [one | image | object_of(_outline, mask, one["id"]) for one in wanted]
 
 
-def _outline(mask: np.ndarray | None, id: Any) -> dict[str, Any]:
-    if mask is None:
-        return {}
+def _outline(mask: np.ndarray, id: Any) -> dict[str, Any]:
     found = mask == int(id)
     return {"segmentation": mask_to_rle(found)} if found.any() else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 from pycocotools import mask as coco_mask
 
 from gcnet.console import shown
+from gcnet.errors import GCNetError
 from gcnet.ops.decode import image_size, read_index_mask
 from gcnet.ops.segmentations import (
     LONGEST_OUTLINE,
@@ -29,11 +31,13 @@ _MOST_PIXELS = 1 << 28  # of a mask that is unpacked
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Integer[np.ndarray, "H W"] | None:
-    """The numbers in a mask; None where it is not of the `size` (height, width) of its image.
+    """The numbers in a mask; None if it is damaged, missing or not of its image's `size`, (height, width).
 
     A few bytes can say any size: its header is held against the image's before it takes memory.
     """
-    return read_index_mask(path) if image_size(path) == size else None
+    with suppress(GCNetError):
+        return read_index_mask(path) if image_size(path) == size else None
+    return None
 
 
 def grouped(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from gcnet.data.readers.files import (
 from gcnet.data.readers.shapes import cut_out, ellipse, grouped, read_mask
 from gcnet.data.readers.splits import Readers, file_an_image
 from gcnet.data.source import Source, warn_of_some
-from gcnet.errors import GCNetError
 from gcnet.image_files import has_image_suffix
 from gcnet.ops.segmentations import mask_to_rle
 
@@ -61,9 +59,7 @@ def _read_superannotate(folder: Path, files: Sequence[Path]) -> Source:
             shown = entries.image_beside(path, name)
             image = entries.add_image(shown, said.get("width"), said.get("height"))
             file = path.parent / f"{Path(name).name}___save.png"  # colours of objects, as numbers
-            mask = None
-            with suppress(GCNetError):  # there is none, or it is damaged
-                mask = read_mask(file, likely_size(image))
+            mask = read_mask(file, likely_size(image))
             instances = [each for each in objects_in(one.get("instances")) if each.get("type") != "tag"]
             if mask is None and any("parts" in instance for instance in instances):
                 unmasked.append(name)
