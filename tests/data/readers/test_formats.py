@@ -932,6 +932,18 @@ def test_a_mask_of_another_size_is_left_out(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
+@pytest.mark.parametrize("content", ["", "\0\0\0", "not found"])
+@pytest.mark.parametrize("make", [labelme, isat, supervisely, darwin, superannotate, voc_beside_images])
+def test_a_file_that_is_damaged_is_counted_and_named(
+    make: Callable[[Path], None], content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path)
+    (whole,) = (path for path in (tmp_path / "train").rglob("*") if path.suffix in (".json", ".xml"))
+    write(whole.with_name(f"damaged{whole.suffix}"), content)
+    assert len(load_splits(tmp_path)["train"]) == 1
+    assert re.search("1 of 2 files are left out: .*damaged", caplog.text)
+
+
 def test_without_its_mask_an_image_of_voc_has_its_boxes(tmp_path: Path) -> None:
     voc(tmp_path)
     for path in tmp_path.rglob("*.png"):

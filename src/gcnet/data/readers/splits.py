@@ -12,11 +12,13 @@ from pathlib import Path
 from gcnet.console import listed, shown
 from gcnet.data.dataset import WHOLE, is_dev, name_splits, split_of
 from gcnet.data.folders import files_below, is_hidden
+from gcnet.data.readers.files import head_of
 from gcnet.data.source import Source, warn, warn_of_some
 from gcnet.errors import GCNetError
 
 Readers = dict[str, Callable[[], Source]]
 MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
+_FIRST = {".json": (b"{", b"["), ".xml": (b"<",)}  # what files begin with
 _MOST_TRIED = 1000  # files, and folders, that may be of another format before the first that is read
 
 
@@ -28,7 +30,8 @@ def file_an_image(
 ) -> Readers:
     """Splits of a format with a file for each image: those in folders of their names, or all in one.
 
-    `ending` is that of the files' names, in small letters.
+    `ending` is that of the files' names, in small letters. Damaged files beside those that fit are passed to
+    `read` too, which names them.
     """
     if root.is_file():
         return {WHOLE: partial(read, root.parent, [root])} if fits(root) else {}
@@ -36,12 +39,21 @@ def file_an_image(
     firsts = {path.parent: path for path in reversed(paths)}.values()  # of each folder
     if not any(map(fits, itertools.chain(paths[:_MOST_TRIED], itertools.islice(firsts, _MOST_TRIED)))):
         return {}
-    files = [path for path in paths if fits(path)]
+    fitting = {path for path in paths if fits(path)}
+    folders, first = {path.parent for path in fitting}, _FIRST.get(ending[ending.rfind(".") :], ())
+    files = [
+        path for path in paths if path in fitting or (path.parent in folders and _is_damaged(path, first))
+    ]
     readers: Readers = {}
     for split, own in by_folder(root, files, alone=True).items():
         common = Path(os.path.commonpath([path.parent for path in own]))
         readers[split] = partial(read, root if split == WHOLE else common, own)
     return readers
+
+
+def _is_damaged(path: Path, first: Sequence[bytes]) -> bool:
+    """Whether a file begins with none of the `first` bytes, of which there are some."""
+    return bool(first) and head_of(path, 64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in first
 
 
 def file_a_split(
