@@ -947,7 +947,7 @@ def test_a_file_that_is_damaged_is_counted_and_named(
 def test_without_its_mask_an_image_of_voc_has_its_boxes(tmp_path: Path) -> None:
     voc(tmp_path)
     for path in tmp_path.rglob("*.png"):
-        path.write_bytes(path.read_bytes()[:-20])
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (item,) = load_splits(tmp_path)["train"].records[0].instances
     assert not item.segmentation
     np.testing.assert_allclose(item.box, BOX)
