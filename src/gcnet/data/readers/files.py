@@ -22,8 +22,8 @@ from gcnet.errors import GCNetError
 
 log = logging.getLogger(__name__)
 
-
 IMAGE_FOLDERS = ("images", "Images", "JPEGImages", "imgs", "img", "image", "data", "photos")
+THREADS = min(8, os.cpu_count() or 1)  # that decode masks: more than processors take longer, and more memory
 _INFLATED = 200  # times its size that a compressed file may have: ten times is usual of JSON
 _SMALL = 1 << 26
 

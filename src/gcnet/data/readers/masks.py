@@ -25,7 +25,7 @@ from gcnet.data.dataset import split_of
 from gcnet.data.folders import files_below
 from gcnet.data.listed_images import NO_SIZE, own_size
 from gcnet.data.readers.entries import Entries
-from gcnet.data.readers.files import readable
+from gcnet.data.readers.files import THREADS, readable
 from gcnet.data.readers.mask_classes import COLOURED, GRAY, Classes, how_to_name, read_classes
 from gcnet.data.readers.shapes import place_mask
 from gcnet.data.readers.splits import Readers, by_folder
@@ -192,7 +192,7 @@ def _read_masks(
     numbers_of: Callable[[], Counter[int]],
     class_numbers_of: Callable[[], Counter[int]],
 ) -> Source:
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         counts, named = numbers_of(), set(class_numbers_of())
         used = set(counts)
         of_objects = any(_OBJECT_MASKS in path.parts for paths in masks_of.values() for path in paths)
@@ -249,7 +249,7 @@ def _specks(pixels: Sequence[int]) -> int:
 
 def _numbers_of(pairs: Sequence[tuple[Path, Path]]) -> Counter[int]:
     """The numbers in the masks but that of the background, 0, each with the most pixels it has in one."""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return reduce(operator.or_, pool.map(_numbers, pairs), Counter())
 
 

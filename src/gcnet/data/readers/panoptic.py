@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from gcnet.data.readers.coco import folder_of, image_folders
-from gcnet.data.readers.files import folder_with, head_of, object_of, objects_in, read_object, readable
+from gcnet.data.readers.files import (
+    THREADS,
+    folder_with,
+    head_of,
+    object_of,
+    objects_in,
+    read_object,
+    readable,
+)
 from gcnet.data.readers.shapes import read_mask
 from gcnet.data.readers.splits import Readers, file_a_split
 from gcnet.data.source import Source, known
@@ -41,7 +49,7 @@ def _read_panoptic(path: Path, root: Path, _: str) -> Source:
     )
     things = [category for category in categories if category.get("isthing", 1)]
     ids = {category.get("id") for category in things if isinstance(category.get("id"), int)}
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in images}
         found = readable(annotated, partial(_objects, path.with_suffix(""), ids, sizes), pool.map)
     every, whole = (
