@@ -932,7 +932,7 @@ def test_a_mask_of_another_size_is_left_out(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
-@pytest.mark.parametrize("content", ["", "\0\0\0", "not found"])
+@pytest.mark.parametrize("content", ["", "\0\0\0", "not found", "{<"])
 @pytest.mark.parametrize("make", [labelme, isat, supervisely, darwin, superannotate, voc_beside_images])
 def test_a_file_that_is_damaged_is_counted_and_named(
     make: Callable[[Path], None], content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -18,7 +18,8 @@ from gcnet.errors import GCNetError
 
 Readers = dict[str, Callable[[], Source]]
 MOST_FILES = 100  # that may be one a split each: more are one an image, in another format
-_FIRST = {".json": (b"{", b"["), ".xml": (b"<",)}  # what files begin with
+_ENDS = {".json": (b"{}", b"[]"), ".xml": (b"<>",)}  # what files begin and end with
+_LARGE = 1 << 26  # bytes: no file of one image is larger
 _MOST_TRIED = 1000  # files, and folders, that may be of another format before the first that is read
 
 
@@ -40,9 +41,9 @@ def file_an_image(
     if not any(map(fits, itertools.chain(paths[:_MOST_TRIED], itertools.islice(firsts, _MOST_TRIED)))):
         return {}
     fitting = {path for path in paths if fits(path)}
-    folders, first = {path.parent for path in fitting}, _FIRST.get(ending[ending.rfind(".") :], ())
+    folders, ends = {path.parent for path in fitting}, _ENDS.get(ending[ending.rfind(".") :], ())
     files = [
-        path for path in paths if path in fitting or (path.parent in folders and _is_damaged(path, first))
+        path for path in paths if path in fitting or (path.parent in folders and _is_damaged(path, ends))
     ]
     readers: Readers = {}
     for split, own in by_folder(root, files, alone=True).items():
@@ -51,9 +52,11 @@ def file_an_image(
     return readers
 
 
-def _is_damaged(path: Path, first: Sequence[bytes]) -> bool:
-    """Whether a file begins with none of the `first` bytes, of which there are some."""
-    return bool(first) and head_of(path, 64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in first
+def _is_damaged(path: Path, ends: Sequence[bytes]) -> bool:
+    """Whether a file begins and ends with none of these pairs of bytes; not where there are none."""
+    content = head_of(path, _LARGE) if ends else b""
+    trimmed = content.strip(b"\xef\xbb\xbf \t\r\n")
+    return bool(ends) and len(content) < _LARGE and trimmed[:1] + trimmed[-1:] not in ends
 
 
 def file_a_split(
