@@ -52,10 +52,8 @@ def _read_panoptic(path: Path, root: Path, _: str) -> Source:
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = {str(image.get("id")): (image.get("height"), image.get("width")) for image in images}
         found = readable(annotated, partial(_objects, path.with_suffix(""), ids, sizes), pool.map)
-    every, whole = (
-        {str(entry.get("image_id")) for entry in some} for some in (annotated, [entry for entry, _ in found])
-    )
-    lost = every - whole  # of these nobody knows what is in them
+    kept = {str(entry.get("image_id")) for entry, _ in found}
+    lost = {str(entry.get("image_id")) for entry in annotated} - kept  # nobody knows what is in them
     images = [image for image in images if str(image.get("id")) not in lost]
     annotations = [one for _, objects in found for one in objects]
     folders = image_folders(folder_of(path), path) or [root]

@@ -41,10 +41,9 @@ def file_an_image(
     if not any(map(fits, itertools.chain(paths[:_MOST_TRIED], itertools.islice(firsts, _MOST_TRIED)))):
         return {}
     fitting = {path for path in paths if fits(path)}
-    folders, ends = {path.parent for path in fitting}, _ENDS.get(ending[ending.rfind(".") :], ())
-    files = [
-        path for path in paths if path in fitting or (path.parent in folders and _is_damaged(path, ends))
-    ]
+    ends = _ENDS.get(ending[ending.rfind(".") :], ())
+    beside = {path.parent for path in fitting} if ends else set()
+    files = [path for path in paths if path in fitting or (path.parent in beside and _is_damaged(path, ends))]
     readers: Readers = {}
     for split, own in by_folder(root, files, alone=True).items():
         common = Path(os.path.commonpath([path.parent for path in own]))
@@ -53,10 +52,10 @@ def file_an_image(
 
 
 def _is_damaged(path: Path, ends: Sequence[bytes]) -> bool:
-    """Whether a file begins and ends with none of these pairs of bytes; not where there are none."""
-    content = head_of(path, _LARGE) if ends else b""
+    """Whether a file begins and ends with none of these pairs of bytes."""
+    content = head_of(path, _LARGE)
     trimmed = content.strip(b"\xef\xbb\xbf \t\r\n")
-    return bool(ends) and len(content) < _LARGE and trimmed[:1] + trimmed[-1:] not in ends
+    return len(content) < _LARGE and trimmed[:1] + trimmed[-1:] not in ends
 
 
 def file_a_split(
