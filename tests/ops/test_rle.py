@@ -80,14 +80,14 @@ def test_a_mask_of_everything_and_one_of_nothing() -> None:
 def test_only_outlines_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """On 24 megapixels no array is larger than the rows at the cells' borders."""
     sizes: list[int] = []
-    original = module._sample_columns
+    original = module.sample_columns
 
     def spy(*arguments: object) -> np.ndarray:
         values = original(*arguments)  # type: ignore[arg-type]
         sizes.append(values.size)
         return values
 
-    monkeypatch.setattr(module, "_sample_columns", spy)
+    monkeypatch.setattr(module, "sample_columns", spy)
     boxes = torch.tensor([[1000.0, 1000, 1040, 1030], [0.0, 0, 6000, 4000]])
     encoded(torch.ones(2, 28, 28), boxes, (4000, 6000))
     assert sizes == [30 * 42, 30 * 6000]

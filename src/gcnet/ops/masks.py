@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import pad
 
-from gcnet.ops.rle import MASK_THRESHOLD, sample_positions, window
+from gcnet.ops.rle import MASK_THRESHOLD, sample_columns, sample_positions, window
+
+CACHED = 1 << 16  # samples of a mask that are computed at a time, so that they stay in the cache
 
 
 def paste_masks(
@@ -21,10 +22,10 @@ def paste_masks(
     if probs.device.type != "cpu":
         return paste_at_once(probs, boxes, size)
     # The system gives memory of np.zeros when it is first written to: only pages that are drawn on count.
-    masks = torch.from_numpy(np.zeros((len(probs), *size), bool))
-    for mask, prob, box in zip(masks, probs, boxes, strict=True):
-        _draw(mask, prob, box)
-    return masks
+    masks = np.zeros((len(probs), *size), bool)
+    for mask, grid, box in zip(masks, probs.detach().float().numpy(), boxes.tolist(), strict=True):
+        _draw(mask, grid, box)
+    return torch.from_numpy(masks)
 
 
 def paste_at_once(
@@ -78,23 +79,17 @@ def _bilinear_weights(
     return torch.where(extent[:, :, None] > 0, weights, 0.0)
 
 
-def _draw(mask: Bool[Tensor, "H W"], probs: Float[Tensor, "M M"], box: Float[Tensor, " 4"]) -> None:
-    (x1, y1, x2, y2), grid = box.tolist(), len(probs)
-    rows, columns = window([x1, y1, x2, y2], (mask.shape[0], mask.shape[1]))
+def _draw(mask: Bool[np.ndarray, "H W"], probs: Float[np.ndarray, "M M"], box: list[float]) -> None:
+    rows, columns = window(box, (mask.shape[0], mask.shape[1]))
     if rows.start == rows.stop or columns.start == columns.stop:
         return
-    padded = pad(probs.float(), (1, 1, 1, 1))
-    # Columns first, then rows, as in `gcnet.ops.rle`: the same operations give the same pixels.
-    sampled = _sample(padded.T, columns, x1, x2, grid).T
-    mask[rows, columns] = _sample(sampled, rows, y1, y2, grid) >= MASK_THRESHOLD
-
-
-def _sample(
-    values: Float[Tensor, "M2 L"], pixels: slice, low: float, high: float, grid: int
-) -> Float[Tensor, "P L"]:
-    """Bilinear samples along the first axis of `grid` cells, with an empty cell at either end."""
-    cells, shares = (
-        torch.from_numpy(array).to(values.device)
-        for array in sample_positions(pixels.start, pixels.stop, low, high, grid)
-    )
-    return (values.diff(dim=0)[cells] * shares[:, None]).add_(values[cells])
+    # Columns first, then rows, as in `gcnet.ops.rle.mask_edges`: the same operations give the same pixels.
+    values = sample_columns(probs, columns, box)
+    cells, shares = sample_positions(rows.start, rows.stop, box[1], box[3], len(probs))
+    slopes, part = values[1:] - values[:-1], mask[rows, columns]
+    step = max(CACHED // values.shape[1], 1)
+    for some in (slice(first, first + step) for first in range(0, len(cells), step)):
+        drawn = slopes[cells[some]]
+        drawn *= shares[some, None]
+        drawn += values[cells[some]]
+        np.greater_equal(drawn, MASK_THRESHOLD, out=part[some])

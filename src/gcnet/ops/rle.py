@@ -89,7 +89,7 @@ def mask_edges(
     turns = np.ones(len(cells) + 1, bool)
     np.not_equal(cells[1:], cells[:-1], out=turns[1:-1])
     knots = (turns[1:] | turns[:-1]).nonzero()[0]
-    values = _sample_columns(probs, columns, box)
+    values = sample_columns(probs, columns, box)
     slopes = values[1:] - values[:-1]
     states = np.zeros((len(knots) + 2, values.shape[1]), bool)  # with nothing above and below
     at = cells[knots]
@@ -109,7 +109,7 @@ def mask_edges(
     return np.delete(edges, np.concatenate([touching, touching + 1])) if len(touching) else edges
 
 
-def _sample_columns(
+def sample_columns(
     probs: Float[np.ndarray, "M M"], columns: slice, box: list[float]
 ) -> Float[np.ndarray, "M2 w"]:
     """The grid, with an empty row at either end, sampled at the centres of columns of pixels."""
