@@ -15,7 +15,7 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.fused import FusedConv, optimize
+from gcnet.models.fused import FusedConv, PackedLinear, optimize
 from gcnet.models.modes import in_eval_mode
 from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
@@ -96,8 +96,8 @@ def test_what_says_what_and_where_is_not_rounded():
     fast = detector.optimize(precision="bf16")
     for name in ("roi_heads.box_head.cls", "roi_heads.box_head.deltas"):
         assert fast.get_parameter(f"{name}.layer.weight").equal(detector.get_parameter(f"{name}.weight"))
-    for name in ("rpn.objectness", "rpn.deltas"):
-        assert fast.get_submodule(name).plain_weight.equal(detector.get_parameter(f"{name}.weight"))
+    last = [detector.get_parameter(f"rpn.{name}.weight") for name in ("objectness", "deltas")]
+    assert fast.get_buffer("rpn.outputs.layer.weight").equal(torch.cat(last))
     logits, _ = fast.rpn.run(fast.features(BATCH))[0]
     assert not logits.equal(logits.bfloat16().float())
 
@@ -109,7 +109,7 @@ def test_a_prediction_copies_nothing(precision: Precision) -> None:
     assert in_eval_mode(fast) is fast
     if precision == "fp32" and torch.backends.mkldnn.is_available():
         fast.predict(BATCH)
-        assert all(part.weight.is_mkldnn for part in fast.modules() if isinstance(part, FusedConv))
+        assert all(part.weight.is_mkldnn for part in fast.modules() if isinstance(part, FusedConv | PackedLinear))
 
 
 @pytest.mark.slow

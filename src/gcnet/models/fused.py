@@ -36,6 +36,8 @@ _ONLY_PREDICTS = (
     "and optimise that again"
 )
 
+_CACHED = 2048  # pixels of a map that `Float32` converts at a time
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -75,7 +77,12 @@ def optimize(detector: Model, *, precision: Precision = "fp32", compiled: bool =
     if not inserted_blocks(rpn):
         if isinstance(rpn.conv, nn.Conv2d):
             rpn.conv, rpn.relu = FusedConv(rpn.conv, relu=True), nn.Identity()
-        rpn.objectness, rpn.deltas = FusedConv(rpn.objectness), FusedConv(rpn.deltas)
+        rpn.outputs = FusedConv(_joined(rpn.objectness, rpn.deltas))
+        del rpn.objectness, rpn.deltas
+    for head in fast.roi_heads.box_stages:
+        for name in ("fc1", "fc2"):
+            if type(layer := getattr(head, name)) is nn.Linear:
+                setattr(head, name, PackedLinear(layer))
     fast = fast.to(memory_format=torch.channels_last)
     if precision != "fp32":
         _halve(fast, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
@@ -98,47 +105,86 @@ def _halve(fast: Any, dtype: torch.dtype) -> None:
     Those are a hundredth of the arithmetic, and rounding their outputs is most of what half precision costs.
     """
     rpn, heads = fast.rpn, fast.roi_heads
-    last: list[tuple[Any, str]] = [(rpn, name) for name in ("objectness", "deltas")]
+    ends = ("objectness", "deltas") if rpn.outputs is None else ("outputs",)
+    last: list[tuple[Any, str]] = [(rpn, name) for name in ends]
     last += [(head, name) for head in heads.box_stages for name in ("cls", "deltas")]
     exact = [copy.deepcopy(getattr(part, name)) for part, name in last]
     fast.compute_dtype = dtype
     for part in (fast.backbone, fast.neck, rpn, heads):
         part.to(dtype)
-    rpn.relu = Float32(rpn.relu)  # its map is converted once for both of the layers that read it
     for (part, name), layer in zip(last, exact, strict=True):
-        setattr(part, name, layer if part is rpn else Float32(layer))
+        setattr(part, name, Float32(layer))
 
 
 class Float32(nn.Module):
-    """A layer that computes in full precision inside a network that does not."""
+    """A linear layer or a 1x1 convolution, in full precision inside a network that is not."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
-        return self.layer(x.float())
+        if x.dim() == 2 or x.device.type != "cpu":
+            return self.layer(x.float())
+        # Some rows at a time: what is converted stays in the cache until the layer reads it.
+        some = x.split(max(_CACHED // x.shape[3], 1), dim=2)
+        return torch.cat([self.layer(rows.float()) for rows in some], dim=2)
 
 
-class FusedConv(nn.Module):
-    """conv, norm, + `add`, ReLU as one convolution. It reads and writes channels-last maps.
+def _joined(*convs: nn.Conv2d) -> nn.Conv2d:
+    """1x1 convolutions that read the same map as one, whose output is theirs one after the other."""
+    one = nn.Conv2d(convs[0].in_channels, sum(conv.out_channels for conv in convs), 1, device="meta")
+    parts = zip(*((conv.weight, cast(Tensor, conv.bias)) for conv in convs), strict=True)
+    one.weight, one.bias = (nn.Parameter(torch.cat(part), requires_grad=False) for part in parts)
+    return one
 
-    Its weight is no parameter: on a CPU the only one that there is lies in oneDNN's own order.
-    """
+
+def _suits_onednn(x: Tensor) -> bool:
+    """Whether its operators are to be called: autocast does not know them."""
+    usual = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return _ONEDNN and usual and x.dtype in (torch.float32, torch.bfloat16)
+
+
+def _plain(weight: Float[Tensor, "D _c *_k"]) -> Float[Tensor, "D _c *_k"]:
+    """A weight in PyTorch's order, that of a convolution channels-last."""
+    dense = weight.to_dense() if weight.is_mkldnn else weight
+    return dense.contiguous(memory_format=torch.channels_last) if dense.dim() == 4 else dense
+
+
+class _Packed(nn.Module):
+    """A layer whose weight is no parameter: on a CPU the only one lies in oneDNN's own order."""
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False) -> None:
+    def __init__(self, weight: Float[Tensor, "D _c *_k"], bias: Float[Tensor, " D"]) -> None:
         super().__init__()
-        weight, bias = folded(conv, norm)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("weight", _plain(weight), persistent=False)
         self.register_buffer("bias", bias, persistent=False)
+        self.eval()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
+        self.weight = _plain(self.weight)
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:  # oneDNN's tensors can be neither copied nor pickled
+        return self.__dict__ | {"_buffers": self._buffers | {"weight": _plain(self.weight)}}
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise GCNetError(_ONLY_PREDICTS)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise GCNetError(_ONLY_PREDICTS)
+
+
+class FusedConv(_Packed):
+    """conv, norm, + `add`, ReLU as one convolution. It reads and writes channels-last maps."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.Module | None = None, *, relu: bool = False) -> None:
+        super().__init__(*folded(conv, norm))
         self.geometry = (list(cast(tuple[int, ...], conv.padding)), list(conv.stride), list(conv.dilation))
         self.groups, self.relu, self.cudnn = conv.groups, relu, True
         self.is_linear = conv.groups == 1 and conv.kernel_size == (1, 1) == conv.stride
-        self.eval()
 
     def forward(
         self,
@@ -154,9 +200,7 @@ class FusedConv(nn.Module):
         bias = self.bias if bias is None else bias
         relu = self.relu if relu is None else relu
         if not torch.compiler.is_compiling():
-            # Autocast does not know the operator.
-            usual = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-            if _ONEDNN and usual and x.dtype in (torch.float32, torch.bfloat16):
+            if _suits_onednn(x):
                 return self._onednn(x, add, bias, relu)
             if relu and self.cudnn and x.is_cuda and x.dtype in (torch.float16, torch.bfloat16):
                 try:
@@ -173,16 +217,10 @@ class FusedConv(nn.Module):
             # The same as a product of matrices, which adds the bias by itself.
             rows = F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), bias)
             return rows.permute(0, 3, 1, 2)
-        out = F.conv2d(x, self.plain_weight, bias, stride, padding, dilation, self.groups)
+        out = F.conv2d(x, _plain(self.weight), bias, stride, padding, dilation, self.groups)
         if add is not None:
             out = out.add_(add)
         return out.relu_() if relu else out
-
-    @property
-    def plain_weight(self) -> Float[Tensor, "D _c _k _l"]:
-        """The weight in PyTorch's order."""
-        weight = self.weight
-        return weight.to_dense() if weight.is_mkldnn else weight
 
     def _cudnn(self, x: Tensor, add: Tensor | None, bias: Tensor) -> Tensor:
         """The sum and the ReLU in the same pass over the output."""
@@ -207,18 +245,20 @@ class FusedConv(nn.Module):
         after = "relu" if relu else None
         return convolve.binary(x, add, weight, bias, *self.geometry, self.groups, "add", 1.0, after, [], None)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> nn.Module:
-        self.weight = self.plain_weight.contiguous(memory_format=torch.channels_last)
-        return super()._apply(fn, recurse)
 
-    def __getstate__(self) -> dict[str, Any]:  # oneDNN's tensors can be neither copied nor pickled
-        return self.__dict__ | {"_buffers": self._buffers | {"weight": self.plain_weight}}
+class PackedLinear(_Packed):
+    """A linear layer of many rows."""
 
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise GCNetError(_ONLY_PREDICTS)
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.weight.detach().clone(), layer.bias.detach().clone())
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise GCNetError(_ONLY_PREDICTS)
+    def forward(self, x: Float[Tensor, "R C"]) -> Float[Tensor, "R D"]:
+        if torch.compiler.is_compiling() or not _suits_onednn(x):
+            return F.linear(x, _plain(self.weight), self.bias)
+        weight = self.weight
+        if not weight.is_mkldnn:
+            weight = self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, len(x))
+        return torch.ops.mkldnn._linear_pointwise(x, weight, self.bias, "none", [], "")
 
 
 class FusedDeformableConv(nn.Module):

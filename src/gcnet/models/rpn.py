@@ -58,6 +58,7 @@ class RPN(nn.Module):
             raise ValueError("there are no anchors: scales or ratios are missing")
         self.objectness = nn.Conv2d(channels, self.each, 1)
         self.deltas = nn.Conv2d(channels, self.each * 4, 1)
+        self.outputs: nn.Module | None = None  # both as one layer, in an optimised copy
         initialise(self, partial(nn.init.normal_, std=0.01))
 
     def losses(
@@ -90,8 +91,12 @@ class RPN(nn.Module):
         levels = []
         for feature in features:
             hidden = self.relu(self.conv(feature))
-            logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten(1)
-            deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(len(logits), -1, 4)
+            if (outputs := self.outputs) is None:
+                logits, deltas = self.objectness(hidden), self.deltas(hidden)
+            else:
+                logits, deltas = outputs(hidden).split([self.each, 4 * self.each], dim=1)
+            logits = logits.permute(0, 2, 3, 1).flatten(1)
+            deltas = deltas.permute(0, 2, 3, 1).reshape(len(logits), -1, 4)
             levels.append((logits.float(), deltas.float()))
         return levels
 
