@@ -163,14 +163,14 @@ def _read_static(
 def _pool_level_by_level(
     maps: Sequence[Map], levels: Int64[Tensor, " R"], size: int, samples: int
 ) -> Float[Tensor, "R C S S"]:
-    """Each level's own regions, then all in their order again."""
-    order = levels.argsort(stable=True)
+    """Each level's own regions, put where they belong."""
+    first, _, all_regions = maps[0]
     counts = torch.bincount(levels, minlength=len(maps)).tolist()
-    parts = [
-        roi_align_sparse(feature, regions[own], size=size, scale=1 / stride, samples=samples)
-        for (feature, stride, regions), own in zip(maps, order.split(counts), strict=True)
-    ]
-    return torch.cat(parts)[order.argsort()]
+    pooled = first.new_empty(len(all_regions), size, size, first.shape[1])
+    for (feature, stride, regions), own in zip(maps, levels.argsort().split(counts), strict=True):
+        part = roi_align_sparse(feature, regions[own], size=size, scale=1 / stride, samples=samples)
+        pooled.index_copy_(0, own, part.permute(0, 2, 3, 1))
+    return pooled.permute(0, 3, 1, 2)
 
 
 def _pool_from_mosaic(
