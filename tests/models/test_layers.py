@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import deform_conv2d
 
 from gcnet.models.layers import DeformableConv2d
 
@@ -69,16 +72,45 @@ def test_half_a_pixel_is_the_mean_of_two() -> None:
     torch.testing.assert_close(whole[2], (whole[0] + whole[1]) / 2, rtol=1e-5, atol=1e-5)
 
 
+def operator(layer: DeformableConv2d, x: Tensor) -> Tensor:
+    """torchvision's deformable convolution."""
+    predicted = layer.offset(x)
+    shares = predicted[:, layer.moves :].sigmoid() if layer.modulated else None
+    geometry: Any = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    return deform_conv2d(x, predicted[:, : layer.moves], layer.weight, layer.bias, mask=shares, **geometry)
+
+
+@pytest.mark.parametrize("std", [0.0, 1.0])
 @pytest.mark.parametrize("modulated", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"stride": 2, "offset_groups": 2}, {"dilation": 2, "padding": 2}])
-def test_in_inference_it_looks_at_the_same_points(modulated: bool, changes: dict[str, object]) -> None:
-    """Also at points far outside of the map."""
-    layer, x = make(modulated=modulated, bias=True, **changes), picture()
-    nn.init.normal_(layer.offset.weight, std=1.0)
-    expected = layer(x)
-    assert expected.grad_fn is not None
+def test_it_computes_and_learns_what_the_operator_does(
+    modulated: bool, changes: dict[str, object], std: float
+) -> None:
+    """Also at points far outside of the map, and on pixels, where the gradient has a jump."""
+    layer, x = make(modulated=modulated, bias=True, **changes), picture().requires_grad_()
+    nn.init.normal_(layer.offset.weight, std=std)
+    expected, found = operator(layer, x), layer(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+    inputs, grad = [x, *layer.parameters()], torch.randn_like(expected)
+    pairs = zip(
+        torch.autograd.grad(found, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_for_the_backward_pass_it_keeps_no_points() -> None:
+    layer, x, saved = make(), picture().requires_grad_(), []
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    assert max(saved) <= layer.offset(x).numel()  # half of what the points would take
 
 
 def test_offsets_are_learnt_from_the_start() -> None:

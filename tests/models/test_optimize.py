@@ -109,7 +109,9 @@ def test_a_prediction_copies_nothing(precision: Precision) -> None:
     assert in_eval_mode(fast) is fast
     if precision == "fp32" and torch.backends.mkldnn.is_available():
         fast.predict(BATCH)
-        assert all(part.weight.is_mkldnn for part in fast.modules() if isinstance(part, FusedConv | PackedLinear))
+        assert all(
+            part.weight.is_mkldnn for part in fast.modules() if isinstance(part, FusedConv | PackedLinear)
+        )
 
 
 @pytest.mark.slow

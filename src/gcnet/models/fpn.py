@@ -109,7 +109,7 @@ def _add_upsampled(
     twice = fine.shape[-2:] == (2 * coarse.shape[-2], 2 * coarse.shape[-1])
     if torch.is_grad_enabled() or not (twice and fine.is_contiguous(memory_format=torch.channels_last)):
         return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
-    # Broadcast: the repeated map is never made. Its gradient would be a sum over two axes, which takes a CPU a
-    # hundred times as long as interpolation's own.
+    # Broadcast: the repeated map is never made. Its gradient would be a sum over two axes, which takes a CPU
+    # a hundred times as long as interpolation's own.
     cells, repeated = fine.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)), coarse[:, :, :, None, :, None]
     return cells.add_(repeated).flatten(4, 5).flatten(2, 3)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from gcnet.models.spec import Norm
 
@@ -75,12 +76,18 @@ class DeformableConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # nn.Conv2d.forward calls this with the layer's own weight and bias. The operator has no kernel for
         # bfloat16, and offsets are positions in pixels: float32 at least.
-        from torchvision.ops import deform_conv2d  # slow to import, and most models do without
-
         full = torch.promote_types(input.dtype, torch.float32)
         predicted = self.offset(input).to(full)
-        if not torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            return self._sample_and_convolve(input, predicted, weight, bias)
+        if not torch.compiler.is_exporting():
+            if not torch.is_grad_enabled():
+                return self._sample_and_convolve(input, predicted, weight, bias)
+            if input.device.type == "cpu" and not torch.compiler.is_compiling():
+                # All points of all places are nine maps of the input's size: not to be kept.
+                inputs = input, predicted, weight, bias
+                options: Any = {"use_reentrant": False, "preserve_rng_state": False}
+                return checkpoint(self._sample_and_convolve, *inputs, **options)
+        from torchvision.ops import deform_conv2d  # slow to import, and most models do without
+
         moved = deform_conv2d(
             input.to(full),
             predicted[:, : self.moves],
@@ -96,10 +103,11 @@ class DeformableConv2d(nn.Conv2d):
     def _sample_and_convolve(
         self, input: Tensor, predicted: Float[Tensor, "N P h w"], weight: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "N D h w"]:
-        """The same for inference, with the k x k points of a row of the output in rows below each other.
+        """The same with the k x k points of a row of the output in rows below each other.
 
         torchvision's operator calls a matrix product for every group of channels and image, which takes twice
-        the time on a CPU. On a GPU it starts parts of it where a CUDA graph does not see them.
+        the time on a CPU, and its backward ten times. On a GPU it starts parts of it where a CUDA graph does
+        not see them.
         """
         (high, wide), (images, _, rows, columns) = self.kernel_size, predicted.shape
         points, (height, width) = high * wide, input.shape[2:]
@@ -112,10 +120,16 @@ class DeformableConv2d(nn.Conv2d):
         at = predicted[:, : self.moves].reshape(-1, points, 2, rows, columns)
         y = at[:, :, 0] + down[:, None] + point // wide * self.dilation[0]
         x = at[:, :, 1] + across + point % wide * self.dilation[1]
+        apart = input.to(predicted.dtype).reshape(len(at), -1, height, width)
+        if torch.is_grad_enabled():
+            # On a pixel, where a fresh layer looks, the operator's gradient is the difference to the next
+            # pixel. Dividing by and multiplying with a power of two is exact, so a point stays where it is;
+            # what lies outside is zero either way.
+            height, width = (1 << (side - 1).bit_length() for side in (height, width))
+            apart = F.pad(apart, (0, width - input.shape[3], 0, height - input.shape[2]))
         # From pixels, counted from the centre of the first, to the -1 to 1 of the edges.
         grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
         grid = grid.transpose(1, 2).flatten(1, 2)
-        apart = input.to(predicted.dtype).reshape(len(grid), -1, height, width)
         sampled = F.grid_sample(apart, grid, align_corners=False)
         if self.modulated:
             shares = predicted[:, self.moves :].reshape(-1, points, rows, columns).sigmoid()
