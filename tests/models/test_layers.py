@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
+from gcnet.models import layers
 from gcnet.models.layers import DeformableConv2d
 
 
@@ -99,6 +100,27 @@ def test_it_computes_and_learns_what_the_operator_does(
     )
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_a_gpu_sees_what_a_processor_sees(modulated: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    y, x = (torch.randn(2, 3, 4, 5, 7, generator=generator) * 8 + 4 for _ in range(2))
+    y[0, 0, 0, 0], x[1, 2, 3, 4] = -1, 11  # beside the map
+    shares = torch.rand(y.shape, generator=generator) if modulated else None
+    pixels = torch.randn(2, 6, 9, 11, generator=generator)
+    expected = layers._grid_sample(pixels, y, x, shares)
+    torch.testing.assert_close(layers._sums_of_pixels(pixels, y, x, shares), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_a_point_that_is_no_number_sees_nothing(dtype: torch.dtype) -> None:
+    layer = make(groups=1).to(dtype)
+    with torch.no_grad():
+        layer.offset.bias[0], layer.offset.bias[3], layer.offset.bias[4] = torch.nan, torch.inf, -1e30
+        found = layer(picture().to(dtype))
+        layer.weight[:, :, 0, :] = 0  # of the first, second and third point
+    torch.testing.assert_close(found, layer(picture().to(dtype)), atol=0.02, rtol=0.02)
 
 
 def test_for_the_backward_pass_it_keeps_no_points() -> None:

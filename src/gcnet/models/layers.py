@@ -109,31 +109,73 @@ class DeformableConv2d(nn.Conv2d):
         the time on a CPU, and its backward ten times. On a GPU it starts parts of it where a CUDA graph does
         not see them.
         """
-        (high, wide), (images, _, rows, columns) = self.kernel_size, predicted.shape
-        points, (height, width) = high * wide, input.shape[2:]
-        padding: Any = self.padding
+        (high, wide), (rows, columns), padding = self.kernel_size, predicted.shape[2:], self.padding
+        points = high * wide
         down, across = (
-            torch.arange(count, device=input.device) * self.stride[axis] - padding[axis]
+            torch.arange(count, device=input.device) * self.stride[axis] - padding[axis]  # type: ignore[operator]
             for axis, count in enumerate((rows, columns))
         )
         point = torch.arange(points, device=input.device)[:, None, None]
-        at = predicted[:, : self.moves].reshape(-1, points, 2, rows, columns)
-        y = at[:, :, 0] + down[:, None] + point // wide * self.dilation[0]
-        x = at[:, :, 1] + across + point % wide * self.dilation[1]
-        apart = input.to(predicted.dtype).reshape(len(at), -1, height, width)
-        if torch.is_grad_enabled():
-            # On a pixel, where a fresh layer looks, the operator's gradient is the difference to the next
-            # pixel. Dividing by and multiplying with a power of two is exact, so a point stays where it is;
-            # what lies outside is zero either way.
-            height, width = (1 << (side - 1).bit_length() for side in (height, width))
-            apart = F.pad(apart, (0, width - input.shape[3], 0, height - input.shape[2]))
-        # From pixels, counted from the centre of the first, to the -1 to 1 of the edges.
-        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-        grid = grid.transpose(1, 2).flatten(1, 2)
-        sampled = F.grid_sample(apart, grid, align_corners=False)
+        at = predicted[:, : self.moves].unflatten(1, (-1, points, 2))
+        y = at[:, :, :, 0] + down[:, None] + point // wide * self.dilation[0]
+        x = at[:, :, :, 1] + across + point % wide * self.dilation[1]
+        shares = None
         if self.modulated:
-            shares = predicted[:, self.moves :].reshape(-1, points, rows, columns).sigmoid()
-            sampled = sampled * shares.transpose(1, 2).flatten(1, 2)[:, None]
-        sampled = sampled.reshape(images, -1, rows * points, columns).to(input.dtype)
+            shares = predicted[:, self.moves :].unflatten(1, (-1, points)).sigmoid()
+        # A gradient in half precision would be that of rounded sums.
+        exact = input.to(predicted.dtype) if torch.is_grad_enabled() else input
+        sample = _sums_of_pixels if input.device.type == "cpu" else _grid_sample
+        sampled = sample(exact, y, x, shares).to(input.dtype)
         kernel = weight.reshape(*weight.shape[:2], points, 1)
         return F.conv2d(sampled, kernel, bias, stride=(points, 1), groups=self.groups)
+
+
+def _sums_of_pixels(
+    input: Float[Tensor, "N C H W"],
+    y: Float[Tensor, "N G P h w"],
+    x: Float[Tensor, "N G P h w"],
+    shares: Float[Tensor, "N G P h w"] | None,
+) -> Float[Tensor, "N C Ph w"]:
+    """A channels-last map of bilinear samples, each times its share, with the points of a place in a column.
+
+    G groups of channels have points of their own. On a CPU `embedding_bag` is the fastest weighted sum of
+    four pixels, and of its backward; see `gcnet.ops.roi_align`.
+    """
+    (images, channels, height, width), groups = input.shape, y.shape[1]
+    pixels = input.permute(0, 2, 3, 1).reshape(-1, channels // groups)
+    image = torch.arange(images, device=y.device).view(-1, 1, 1, 1, 1)
+    group = torch.arange(groups, device=y.device).view(-1, 1, 1, 1)
+    top, left = y.detach().floor(), x.detach().floor()
+    indices, weights = [], []
+    for row, along_y in ((top, 1 + top - y), (top + 1, y - top)):
+        for column, along_x in ((left, 1 + left - x), (left + 1, x - left)):
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            line = image * height + row.long().clamp(0, height - 1)
+            indices.append((line * width + column.long().clamp(0, width - 1)) * groups + group)
+            share = along_y * along_x if shares is None else along_y * along_x * shares
+            weights.append(share.where(inside, 0))
+    index, weight = (
+        torch.stack(four, -1).permute(0, 3, 2, 4, 1, 5).reshape(-1, 4)  # of N, h, P, w, G
+        for four in (indices, weights)
+    )
+    sampled = F.embedding_bag(index, pixels, mode="sum", per_sample_weights=weight.to(pixels.dtype))
+    points, rows, columns = y.shape[2:]
+    return sampled.view(images, rows * points, columns, channels).permute(0, 3, 1, 2)
+
+
+def _grid_sample(
+    input: Float[Tensor, "N C H W"],
+    y: Float[Tensor, "N G P h w"],
+    x: Float[Tensor, "N G P h w"],
+    shares: Float[Tensor, "N G P h w"] | None,
+) -> Float[Tensor, "N C Ph w"]:
+    """The same for a GPU, without gradients: on a pixel they would be those to either side."""
+    height, width = input.shape[2:]
+    # From pixels, counted from the centre of the first, to the -1 to 1 of the edges.
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+    grid = grid.flatten(0, 1).transpose(1, 2).flatten(1, 2)
+    apart = input.to(y.dtype).reshape(len(grid), -1, height, width)
+    sampled = F.grid_sample(apart, grid, align_corners=False)
+    if shares is not None:
+        sampled = sampled * shares.flatten(0, 1).transpose(1, 2).flatten(1, 2)[:, None]
+    return sampled.reshape(*input.shape[:2], -1, sampled.shape[3])
