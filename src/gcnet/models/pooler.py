@@ -169,7 +169,7 @@ def _pool_level_by_level(
     pooled = first.new_empty(len(all_regions), size, size, first.shape[1])
     for (feature, stride, regions), own in zip(maps, levels.argsort().split(counts), strict=True):
         part = roi_align_sparse(feature, regions[own], size=size, scale=1 / stride, samples=samples)
-        pooled.index_copy_(0, own, part.permute(0, 2, 3, 1))
+        pooled[own] = part.permute(0, 2, 3, 1)  # index_copy_ would keep the part for its backward pass
     return pooled.permute(0, 3, 1, 2)
 
 
