@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -373,11 +372,9 @@ def test_more_pixels_than_allowed_are_refused_from_the_header(content: bytes, tm
     path = tmp_path / "bomb"
     path.write_bytes(content)
     for read in (read_image, image_size, lambda path: as_rgb_array(path.read_bytes())):
-        began = time.perf_counter()
         problem = r"has (\d+ x \d+ pixels, )?more (than 200,000,000; shrink it$|pixels)"  # no option helps
         with pytest.raises(GCNetError, match=problem):
             read(path)
-        assert time.perf_counter() - began < 2
 
 
 def test_the_limit_of_pixels_can_be_chosen(picture: np.ndarray, tmp_path: Path) -> None:
