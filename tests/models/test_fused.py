@@ -84,6 +84,16 @@ def test_full_precision_in_parts_of_a_map_is_that_of_the_whole(monkeypatch, imag
     assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_an_exported_layer_in_full_precision_takes_maps_of_other_sizes():
+    conv = nn.Conv2d(8, 5, 1)
+    layer = Float32(FusedConv(conv))
+    sizes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
+    with torch.no_grad():
+        program = torch.export.export(layer, (torch.randn(1, 8, 40, 60).half(),), dynamic_shapes=sizes)
+        picture = torch.randn(1, 8, 90, 70).half()
+        torch.testing.assert_close(program.module()(picture), conv(picture.float()))
+
+
 def test_hooks_of_a_block_are_called_in_the_fused_network():
     resnet, seen = small_resnet("gc"), []
     block = next(module for module in resnet.modules() if isinstance(module, GlobalContext))

@@ -124,7 +124,7 @@ class Float32(nn.Module):
         self.layer = layer
 
     def forward(self, x: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
-        if x.dim() == 2 or x.device.type != "cpu":
+        if x.dim() == 2 or x.device.type != "cpu" or torch.compiler.is_compiling():
             return self.layer(x.float())
         # Some rows at a time: what is converted stays in the cache until the layer reads it.
         some = x.split(max(_CACHED // x.shape[3], 1), dim=2)
