@@ -43,8 +43,9 @@ def roi_align_sparse(
     # all regions. index_select takes a sixth of the time of [].
     number = torch.arange(len(regions) * size * size, device=cells.device)
     row, column = number // size, number // (size * size) * size + number % size
-    counts = y_counts.index_select(0, row) * x_counts.index_select(0, column)
-    bins, dy = _spread(y_counts.index_select(0, row))
+    lines = y_counts.index_select(0, row)
+    counts = lines * x_counts.index_select(0, column)
+    bins, dy = _spread(lines)
     row, column = row.index_select(0, bins), column.index_select(0, bins)
     line, dx = _spread(x_counts.index_select(0, column))
     begin = (first.index_select(0, row) + dy) * width + left.index_select(0, column)
