@@ -15,8 +15,9 @@ from gcnet.context.insertion import inserted_blocks
 from gcnet.errors import GCNetError
 from gcnet.lab.subjects import busy_detector, random_batch
 from gcnet.models.detector import Detector
-from gcnet.models.fused import FusedConv, PackedLinear, optimize
+from gcnet.models.fused import optimize
 from gcnet.models.modes import in_eval_mode
+from gcnet.models.packed import FusedConv, PackedLinear
 from gcnet.models.spec import CascadeSpec, Precision
 from gcnet.types import Detections
 from gcnet.weights.catalog import find_detector
